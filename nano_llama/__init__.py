@@ -1,0 +1,41 @@
+"""nano-llama-engine: one LLaMA, written three times, and proved to be the same model.
+
+The public names are imported when they are first touched, so that `import nano_llama` costs milliseconds and never
+pulls in torch. What each name is for:
+
+    LlamaConfig      the shape of a model                       nano_llama/core/config.py
+    Tokenizer        text <-> token ids                         nano_llama/core/tokenizer/
+    LLM              load a model and generate text             nano_llama/vol3_engine/llm.py
+    SamplingParams   how the next token is chosen               nano_llama/core/sampling.py
+
+Tests: tests/test_public_api.py.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nano_llama.core.config import LlamaConfig
+    from nano_llama.core.sampling import SamplingParams
+    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.vol3_engine.llm import LLM
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "LlamaConfig", "SamplingParams", "Tokenizer", "__version__"]
+
+_HOMES = {
+    "LlamaConfig": "nano_llama.core.config",
+    "Tokenizer": "nano_llama.core.tokenizer",
+    "LLM": "nano_llama.vol3_engine.llm",
+    "SamplingParams": "nano_llama.core.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nano_llama' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

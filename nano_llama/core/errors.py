@@ -1,0 +1,64 @@
+"""The errors a user may see: each names the offending value and the next step.
+
+Not here: checks of our own invariants (`assert` with a message guards those), and printing (the command line turns an
+error into one or two lines and its exit code). Tests: tests/core/test_errors.py.
+
+    NanoLlamaError              anything of ours
+      UserError         exit 2  the user can mend it: an argument, a path, a value
+        ConfigError             a model's shape is impossible, unknown or not a LLaMA
+        FormatError             a file is damaged, hostile, or of a kind we do not read
+      EnvironmentFault  exit 1  the machine lacks something: a package, memory, disk, a network
+"""
+
+from importlib import import_module
+from typing import Any
+
+
+class NanoLlamaError(Exception):
+    """An error with a message that names the offending value, and a hint that names the next step."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UserError(NanoLlamaError):
+    """An argument, path or value that the user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A model description that is impossible, unknown, or not a LLaMA."""
+
+
+class FormatError(UserError):
+    """A file that is damaged, hostile, or of a kind we do not read."""
+
+
+class EnvironmentFault(NanoLlamaError):
+    """Something the machine lacks: a package, memory, disk space, a network."""
+
+    exit_code = 1
+
+
+def import_extra(module: str, extra: str, feature: str) -> Any:
+    """Import an optional dependency where it is used, or say which extra brings it.
+
+    Raises EnvironmentFault when `module` is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise    # the package is there but broken inside: that is not ours to explain away
+        raise EnvironmentFault(
+            f"{feature} needs the package {error.name!r}, which is not installed.",
+            hint=f'Install it with  pip install "nano-llama-engine[{extra}]"',
+        ) from None

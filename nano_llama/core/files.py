@@ -1,0 +1,103 @@
+"""Reading small JSON files safely and writing anything so that a kill at any moment loses nothing.
+
+Not here: tensors and shards; their formats stand on these few functions. Tests: tests/core/test_files.py.
+"""
+
+import json
+import os
+import shutil
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
+
+MAX_JSON_BYTES = 64 * 2**20    # a tokenizer.json of 256k tokens takes about 35 MB
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, flush it to disk and rename it into place.
+
+    A reader sees the old file or the new one, whole, never a part. When the block fails, the temporary is removed.
+    """
+    path = Path(path)
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well, rename it to `path`, which must not exist."""
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already.", hint="Choose another path, or remove it first.")
+    temporary = _temporary_beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _flush(file)
+        temporary.rename(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON. Not-a-number is refused: JSON has no word for it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, what: str = "JSON file", max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file. Raises UserError where it cannot be opened, FormatError where it is too large or not JSON."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise FormatError(f"{path}: a {what} of {size:,} bytes; at most {max_bytes:,} are read.")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.", hint=f"A {what} was expected there.") from error
+    except (ValueError, RecursionError) as error:    # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise FormatError(f"{path}: not a valid {what} ({error}).") from error
+
+
+def _temporary_beside(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk to keep what was written: of a folder, its list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"Cannot write {path}: {error.strerror or error}.", hint="Check the free space and your permissions there."
+    )

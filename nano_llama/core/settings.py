@@ -1,0 +1,24 @@
+"""Environment variables, all of them, read in this one place.
+
+Not here: settings of a model, a run or a request; those are arguments. Tests: tests/core/test_settings.py.
+
+    NANO_LLAMA_CACHE     where downloads and token shards are kept   (default: XDG_CACHE_HOME or ~/.cache, then nano-llama)
+    NANO_LLAMA_OFFLINE   1: never open a connection                  (HF_HUB_OFFLINE is honoured too)
+"""
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """The folder for downloads and token shards. It is made by whoever first writes there."""
+    own = os.environ.get("NANO_LLAMA_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nano-llama"
+
+
+def offline() -> bool:
+    """True when the user forbade network access."""
+    return any(os.environ.get(name, "0").lower() in ("1", "true", "yes") for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE"))
