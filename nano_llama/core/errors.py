@@ -57,7 +57,7 @@ def import_extra(module: str, extra: str, feature: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise    # the package is there but broken inside: that is not ours to explain away
+            raise  # the package is there but broken inside: that is not ours to explain away
         raise EnvironmentFault(
             f"{feature} needs the package {error.name!r}, which is not installed.",
             hint=f'Install it with  pip install "nano-llama-engine[{extra}]"',

@@ -5,8 +5,8 @@ Not here: tensors and shards; their formats stand on these few functions. Tests:
 
 import json
 import os
-import shutil
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 
-MAX_JSON_BYTES = 64 * 2**20    # a tokenizer.json of 256k tokens takes about 35 MB
+MAX_JSON_BYTES = 64 * 2**20  # a tokenizer.json of 256k tokens takes about 35 MB
 
 
 @contextmanager
@@ -75,8 +75,10 @@ def read_json(path: str | Path, what: str = "JSON file", max_bytes: int = MAX_JS
             raise FormatError(f"{path}: a {what} of {size:,} bytes; at most {max_bytes:,} are read.")
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.", hint=f"A {what} was expected there.") from error
-    except (ValueError, RecursionError) as error:    # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise UserError(
+            f"Cannot read {path}: {error.strerror or error}.", hint=f"A {what} was expected there."
+        ) from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise FormatError(f"{path}: not a valid {what} ({error}).") from error
 
 

@@ -2,8 +2,8 @@
 
 Not here: settings of a model, a run or a request; those are arguments. Tests: tests/core/test_settings.py.
 
-    NANO_LLAMA_CACHE     where downloads and token shards are kept   (default: XDG_CACHE_HOME or ~/.cache, then nano-llama)
-    NANO_LLAMA_OFFLINE   1: never open a connection                  (HF_HUB_OFFLINE is honoured too)
+    NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
+    NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
 """
 
 import os
@@ -21,4 +21,6 @@ def cache_dir() -> Path:
 
 def offline() -> bool:
     """True when the user forbade network access."""
-    return any(os.environ.get(name, "0").lower() in ("1", "true", "yes") for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(
+        os.environ.get(name, "0").lower() in ("1", "true", "yes") for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE")
+    )

@@ -1,0 +1,335 @@
+"""LlamaConfig: the shape of a model, under Hugging Face's names, validated once and then frozen.
+
+Not here: how RoPE's frequencies follow from it (rope.py), which tensors it implies (names.py), named sizes
+(presets.py), and training settings (training/). Tests: tests/core/test_config.py.
+
+A field means in this file exactly what it means in transformers' `config.json` of a `LlamaForCausalLM`. What a LLaMA
+of ours does not compute (biases, other activations, other architectures) is refused by name: a wrong model that runs
+is worse than one that does not.
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.errors import ConfigError
+
+ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
+
+# Written by transformers beside the shape; they change nothing in the forward pass.
+_BOOKKEEPING = {
+    *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "transformers.js_config"),
+    *("_name_or_path", "name_or_path", "auto_map", "tokenizer_class", "unsloth_fixed", "unsloth_version"),
+    *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "_attn_implementation"),
+    *("attention_dropout", "pretraining_tp", "chunk_size_feed_forward", "is_llama_config", "is_decoder"),
+    *("is_encoder_decoder", "id2label", "label2id", "problem_type", "max_length", "temperature", "top_k", "top_p"),
+}
+
+# Keys that would change the mathematics, with the one value under which they do not.
+_MUST_BE: dict[str, Any] = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_act": "silu",
+    "rope_interleaved": False,
+    "partial_rotary_factor": 1.0,
+    "sliding_window": None,
+    "quantization_config": None,
+    "num_local_experts": None,
+    "logit_scale": 1.0,
+    "residual_multiplier": 1.0,
+    "embedding_multiplier": 1.0,
+    "attention_multiplier": None,
+    "logits_scaling": 1.0,
+    "final_logit_softcapping": None,
+    "attn_logit_softcapping": None,
+    "use_qk_norm": False,
+    "is_causal": True,
+    "add_cross_attention": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How RoPE's frequencies are stretched beyond the context the model was pretrained on. Used by rope.py.
+
+    rope_type: "linear", "dynamic", "yarn" or "llama3"; factor: how many times longer the context becomes.
+    """
+
+    rope_type: str
+    factor: float
+    original_max_position_embeddings: int | None = None  # yarn, llama3: the context before stretching
+    low_freq_factor: float | None = None  # llama3
+    high_freq_factor: float | None = None  # llama3
+    attention_factor: float | None = None  # yarn: multiplies cos and sin; None: 0.1 ln(factor) + 1
+    beta_fast: float | None = None  # yarn: turns over the original context above which nothing is stretched (32)
+    beta_slow: float | None = None  # yarn: turns below which everything is stretched (1)
+    mscale: float | None = None  # yarn, DeepSeek's form of the attention factor
+    mscale_all_dim: float | None = None
+    truncate: bool | None = None  # yarn: round the borders of the ramp to whole dimensions (True)
+
+    def __post_init__(self) -> None:
+        if self.rope_type not in ROPE_KINDS[1:]:
+            raise ConfigError(
+                f"rope_scaling: rope_type {self.rope_type!r} is not one we compute.",
+                hint=f"Known kinds: {', '.join(ROPE_KINDS)}.",
+            )
+        for name in _ROPE_NEEDS[self.rope_type]:
+            if getattr(self, name) is None:
+                raise ConfigError(f"rope_scaling of type {self.rope_type!r} needs {name!r}, which is missing.")
+        allowed = {"rope_type", *_ROPE_NEEDS[self.rope_type], *_ROPE_MAY[self.rope_type]}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None or field.name == "rope_type":
+                continue
+            if field.name not in allowed:
+                raise ConfigError(f"rope_scaling of type {self.rope_type!r} has no {field.name!r} (got {value!r}).")
+            if field.name == "truncate":
+                _check(isinstance(value, bool), "rope_scaling.truncate", value, "true or false")
+            elif field.name == "original_max_position_embeddings":
+                _check(_is_int(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive integer")
+            else:
+                _check(_is_number(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive number")
+        _check(self.factor >= 1, "rope_scaling.factor", self.factor, "a number of at least 1")
+        if self.low_freq_factor is not None and self.high_freq_factor is not None:
+            _check(
+                self.high_freq_factor > self.low_freq_factor,
+                "rope_scaling.high_freq_factor",
+                self.high_freq_factor,
+                f"greater than low_freq_factor ({self.low_freq_factor})",
+            )
+
+    def to_hf_dict(self) -> dict[str, Any]:
+        """The fields that are set, as transformers writes them."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+_ROPE_NEEDS = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+}
+_ROPE_MAY: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    "dynamic": ("original_max_position_embeddings",),
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "llama3": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The shape of a LLaMA. Every field carries the name that transformers gives it.
+
+    Raises ConfigError when a value is impossible; the message names the field and the value.
+
+    >>> LlamaConfig(vocab_size=256, hidden_size=64, intermediate_size=172, num_hidden_layers=2,
+    ...             num_attention_heads=4, max_position_embeddings=128).head_dim
+    16
+    """
+
+    vocab_size: int  # V
+    hidden_size: int  # D, the width of the residual stream
+    intermediate_size: int  # F, the width of the MLP
+    num_hidden_layers: int  # L
+    num_attention_heads: int  # H
+    num_key_value_heads: int = None  # type: ignore[assignment]  # G; None: one for each query head (MHA)
+    head_dim: int = None  # type: ignore[assignment]  # K; None: D / H
+    max_position_embeddings: int  # the context, in tokens
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0  # RoPE's base
+    rope_scaling: RopeScaling | None = None
+    tie_word_embeddings: bool = False  # the head is the embedding, transposed
+    initializer_range: float = 0.02  # standard deviation of fresh weights
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        heads, fill = self.num_attention_heads, object.__setattr__  # a frozen dataclass is filled in once, here
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
+            _check_positive_int(name, getattr(self, name))
+        _check_positive_int("num_attention_heads", heads)
+        if self.num_key_value_heads is None:
+            fill(self, "num_key_value_heads", heads)
+        _check_positive_int("num_key_value_heads", self.num_key_value_heads)
+        if heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {self.num_key_value_heads}.",
+                hint="Each key/value head serves the same number of query heads.",
+            )
+        if self.head_dim is None:
+            if self.hidden_size % heads:
+                raise ConfigError(
+                    f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {heads}.",
+                    hint="Choose other numbers, or set head_dim explicitly.",
+                )
+            fill(self, "head_dim", self.hidden_size // heads)
+        _check_positive_int("head_dim", self.head_dim)
+        _check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "even: RoPE rotates pairs")
+        for name in ("rms_norm_eps", "rope_theta", "initializer_range"):
+            value = getattr(self, name)
+            _check(_is_number(value) and value > 0, name, value, "a positive number")
+        _check(isinstance(self.tie_word_embeddings, bool), "tie_word_embeddings", self.tie_word_embeddings, "a boolean")
+        if isinstance(self.rope_scaling, Mapping):
+            fill(self, "rope_scaling", _rope_scaling_from(self.rope_scaling))
+        _check(
+            self.rope_scaling is None or isinstance(self.rope_scaling, RopeScaling),
+            "rope_scaling", self.rope_scaling, "None or a RopeScaling",
+        )  # fmt: skip
+        if isinstance(self.eos_token_id, list):
+            fill(self, "eos_token_id", tuple(self.eos_token_id))
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            ids = value if isinstance(value, tuple) else (value,)
+            for token in ids:
+                _check(token is None or _is_int(token), name, value, "a token id")
+
+    # -- what follows from the fields -----------------------------------------------------------------------------
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head, H / G."""
+        return self.num_attention_heads // self.num_key_value_heads
+
+    @property
+    def rope_kind(self) -> str:
+        return self.rope_scaling.rope_type if self.rope_scaling else "default"
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """All ids that end a text."""
+        if self.eos_token_id is None:
+            return ()
+        return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers to learn; a tied head counts once."""
+        D, F, K = self.hidden_size, self.intermediate_size, self.head_dim
+        attention = 2 * D * K * (self.num_attention_heads + self.num_key_value_heads)
+        layer = attention + 3 * D * F + 2 * D
+        embeddings = self.vocab_size * D * (1 if self.tie_word_embeddings else 2)
+        return embeddings + self.num_hidden_layers * layer + D
+
+    def replace(self, **changes: Any) -> "LlamaConfig":
+        """A copy with some fields changed, validated anew."""
+        return dataclasses.replace(self, **changes)
+
+    # -- from and to Hugging Face ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "LlamaConfig":
+        """Read the configuration of a Hugging Face folder, a config.json, a .gguf, or a hub name."""
+        from nano_llama.core.formats import read_config
+
+        return read_config(path)
+
+    @classmethod
+    def from_hf_dict(cls, raw: Mapping[str, Any], source: str = "config.json") -> "LlamaConfig":
+        """Build from transformers' dictionary. `source` names the file in messages.
+
+        Reads `rope_theta` with `rope_scaling` (transformers 4) and `rope_parameters` (5) alike. Bookkeeping keys are
+        ignored, unknown keys are warned about, and keys that would change the mathematics are refused (ConfigError).
+        """
+        _refuse_other_models(raw, source)
+        given = {key: value for key, value in raw.items() if value is not None}
+        rope = dict(given.pop("rope_scaling", None) or given.get("rope_parameters") or {})
+        given.pop("rope_parameters", None)
+        theta = rope.pop("rope_theta", None)
+        if theta is not None:
+            given["rope_theta"] = theta
+        if rope:
+            given["rope_scaling"] = _rope_scaling_from(rope, given.get("max_position_embeddings"))
+
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys():
+            warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=2)
+        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        missing = sorted(required - given.keys())
+        if missing:
+            raise ConfigError(f"{source}: {', '.join(missing)} missing.", hint="Is this the config.json of a LLaMA?")
+        # transformers' own defaults, where they differ from ours
+        given.setdefault("rms_norm_eps", 1e-6)
+        try:
+            return cls(**{key: value for key, value in given.items() if key in fields})
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error.message}", hint=error.hint) from None
+
+    def to_hf_dict(self) -> dict[str, Any]:
+        """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
+        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own["rope_scaling"] = self.rope_scaling.to_hf_dict() if self.rope_scaling else None
+        if isinstance(self.eos_token_id, tuple):
+            own["eos_token_id"] = list(self.eos_token_id)
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            **own,
+        }
+
+
+def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source}: a JSON object was expected, got {type(raw).__name__}.")
+    kind = raw.get("model_type")
+    if kind is None:
+        architectures = raw.get("architectures") or ["nothing"]
+        kind = "llama" if "LlamaForCausalLM" in architectures else str(architectures[0])
+    if kind != "llama":
+        raise ConfigError(
+            f"{source}: the architecture {kind!r} is not a LLaMA.",
+            hint="This project runs model_type 'llama' only: others differ in their mathematics.",
+        )
+    for key, harmless in _MUST_BE.items():
+        value = raw.get(key, harmless)
+        if value != harmless and value is not None:
+            raise ConfigError(
+                f"{source}: {key} = {value!r} changes the mathematics; this LLaMA computes {key} = {harmless!r} only."
+            )
+
+
+def _rope_scaling_from(raw: Mapping[str, Any], max_positions: Any = None) -> RopeScaling | None:
+    """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"rope_scaling = {raw!r}: an object was expected.")
+    given = {key: value for key, value in raw.items() if value is not None and key != "rope_theta"}
+    old_kind = given.pop("type", None)
+    kind = given.pop("rope_type", old_kind) or "default"
+    partial = given.pop("partial_rotary_factor", 1.0)
+    if partial != 1.0:
+        raise ConfigError(f"rope_scaling: partial_rotary_factor = {partial!r}: only whole heads are rotated here.")
+    if kind == "default":
+        return None
+    if kind in ("yarn", "llama3") and max_positions is not None:
+        given.setdefault("original_max_position_embeddings", max_positions)  # as transformers does
+    unknown = sorted(given.keys() - {field.name for field in dataclasses.fields(RopeScaling)})
+    if unknown:
+        raise ConfigError(f"rope_scaling of type {kind!r} has unknown keys: {', '.join(unknown)}.")
+    if "factor" not in given and kind in _ROPE_NEEDS:
+        raise ConfigError(f"rope_scaling of type {kind!r} needs 'factor', which is missing.")
+    return RopeScaling(rope_type=kind, **{"factor": 1.0, **given})
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(condition: bool, name: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} = {value!r} must be {wanted}.")
+
+
+def _check_positive_int(name: str, value: Any) -> None:
+    _check(_is_int(value) and 0 < value < 2**31, name, value, "a positive integer")

@@ -1,0 +1,53 @@
+"""Fresh weights, drawn once here from NumPy's generator so that every volume starts from the same numbers.
+
+Not here: loading weights (formats/). Tests: tests/core/test_init.py.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError
+from nano_llama.core.names import DOWN_PROJ, O_PROJ, parameter_shapes
+
+
+def init_params(config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32) -> dict[str, np.ndarray]:
+    """name -> fresh array of `dtype`, for every parameter.
+
+    Matrices are normal with standard deviation `initializer_range`; those that write into the residual stream
+    (o_proj, down_proj) are scaled by 1/sqrt(2L), so that the stream's variance does not grow with the 2L writes
+    (Radford et al. 2019, section 2.3). Norm gains are 1. Each tensor has a generator of its own, seeded by
+    (seed, its index), so that its values depend neither on the dtype nor on the tensors before it.
+    """
+    residual = 1.0 / np.sqrt(2 * config.num_hidden_layers)
+    params = {}
+    for index, (name, shape) in enumerate(parameter_shapes(config).items()):
+        if name.endswith("norm.weight"):
+            params[name] = np.ones(shape, dtype)
+            continue
+        std = config.initializer_range * (residual if name.endswith((O_PROJ, DOWN_PROJ)) else 1.0)
+        values = np.random.default_rng((seed, index)).standard_normal(shape, np.float32)
+        values *= np.float32(std)
+        params[name] = values.astype(dtype, copy=False)
+    return params
+
+
+def check_params(config: LlamaConfig, params: Mapping[str, np.ndarray], source: str = "checkpoint") -> None:
+    """Raise FormatError, naming the tensor, unless `params` has exactly the names and shapes that `config` implies.
+
+    A mapping that knows shapes without loading (formats' TensorMapping) is asked for them, so nothing is read.
+    """
+    expected = parameter_shapes(config)
+    for problem, names in (("lacks", expected.keys() - params.keys()), ("has extra", params.keys() - expected.keys())):
+        if names:
+            shown = ", ".join(sorted(names)[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            raise FormatError(f"{source} {problem} {shown}.", hint="Do config and weights belong together?")
+    shape_of = getattr(params, "shape", None)
+    for name, shape in expected.items():
+        found = tuple(shape_of(name) if callable(shape_of) else params[name].shape)
+        if found != shape:
+            raise FormatError(
+                f"{source}: {name} has shape {found}, but the config implies {shape}.",
+                hint="Do config and weights belong together?",
+            )

@@ -1,0 +1,61 @@
+"""The names and shapes of a LLaMA's parameters: those of transformers' `LlamaForCausalLM`, in forward order.
+
+Not here: values (init.py draws them, formats/ reads them). Tests: tests/core/test_names.py.
+"""
+
+from nano_llama.core.config import LlamaConfig
+
+EMBED = "model.embed_tokens.weight"  # (V, D)
+NORM = "model.norm.weight"  # (D,)
+LM_HEAD = "lm_head.weight"  # (V, D), absent from a tied model
+
+# A layer's parameters, in the order in which the forward pass meets them.
+INPUT_NORM = "input_layernorm.weight"
+Q_PROJ, K_PROJ, V_PROJ, O_PROJ = (f"self_attn.{x}_proj.weight" for x in "qkvo")
+POST_NORM = "post_attention_layernorm.weight"
+GATE_PROJ, UP_PROJ, DOWN_PROJ = (f"mlp.{x}_proj.weight" for x in ("gate", "up", "down"))
+
+
+def layer_name(index: int, part: str) -> str:
+    """layer_name(3, Q_PROJ) == "model.layers.3.self_attn.q_proj.weight"."""
+    return f"model.layers.{index}.{part}"
+
+
+def layer_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """part -> shape for one layer; matrices are (out, in), as torch's Linear keeps them."""
+    D, F = config.hidden_size, config.intermediate_size
+    queries = config.num_attention_heads * config.head_dim  # H * K
+    keys = config.num_key_value_heads * config.head_dim  # G * K
+    return {
+        INPUT_NORM: (D,),
+        Q_PROJ: (queries, D),
+        K_PROJ: (keys, D),
+        V_PROJ: (keys, D),
+        O_PROJ: (D, queries),
+        POST_NORM: (D,),
+        GATE_PROJ: (F, D),
+        UP_PROJ: (F, D),
+        DOWN_PROJ: (D, F),
+    }
+
+
+def parameter_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """name -> shape of every parameter, in forward order. A tied model has no `lm_head.weight`."""
+    V, D = config.vocab_size, config.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {EMBED: (V, D)}
+    for index in range(config.num_hidden_layers):
+        shapes |= {layer_name(index, part): shape for part, shape in layer_shapes(config).items()}
+    shapes[NORM] = (D,)
+    if not config.tie_word_embeddings:
+        shapes[LM_HEAD] = (V, D)
+    return shapes
+
+
+def is_hidden_matrix(name: str) -> bool:
+    """True for the matrices inside the layers: what Muon updates. Embedding, head and norms are not."""
+    return name.startswith("model.layers.") and name.endswith("_proj.weight")
+
+
+def is_decayed(name: str) -> bool:
+    """True for what weight decay shrinks: every matrix, never a norm's gain."""
+    return not name.endswith("norm.weight")

@@ -1,0 +1,106 @@
+"""RoPE's angles for every kind: which position turns which pair of dimensions how far.
+
+Not here: the rotation itself, which each volume writes in its own way. Tests: tests/core/test_rope.py.
+
+Su et al. 2021 (arXiv 2104.09864, eq. 15) turn pair i of a head by the angle  m * theta^(-2i/K)  at position m. The
+other kinds stretch these frequencies so that a model sees, at positions beyond its pretraining, angles it has met:
+
+    linear   all frequencies divided by `factor`                                   Chen et al. 2023, arXiv 2306.15595
+    dynamic  theta grown with the length of the text ("NTK-aware")                 bloc97 and emozilla 2023
+    yarn     slow pairs divided, fast pairs kept, a ramp between them              Peng et al. 2023, arXiv 2309.00071
+    llama3   the same idea with the ramp over wavelengths                          Llama 3.1 model card and code
+"""
+
+import math
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig, RopeScaling
+
+
+def rope_frequencies(config: LlamaConfig, seq_len: int | None = None) -> tuple[np.ndarray, float]:
+    """Radians per position of each pair of dimensions, and a factor on cos and sin (1 for all kinds but YaRN).
+
+    seq_len: the length of the text, in tokens; only the dynamic kind looks at it.
+    Returns (inv_freq (K/2,) float64, attention_scaling).
+    """
+    K, scaling = config.head_dim, config.rope_scaling
+    exponents = np.arange(0, K, 2, dtype=np.float64) / K  # (K/2,)
+    if scaling is not None and scaling.rope_type == "dynamic":
+        length = max(seq_len or 0, config.max_position_embeddings)
+        stretch = scaling.factor * length / config.max_position_embeddings - (scaling.factor - 1)
+        return (config.rope_theta * stretch ** (K / (K - 2))) ** -exponents, 1.0
+
+    inv_freq = config.rope_theta**-exponents
+    if scaling is None:
+        return inv_freq, 1.0
+    if scaling.rope_type == "linear":
+        return inv_freq / scaling.factor, 1.0
+    if scaling.rope_type == "llama3":
+        return _llama3(inv_freq, scaling), 1.0
+    return _yarn(inv_freq, scaling, config.rope_theta), _yarn_attention_scaling(scaling)
+
+
+def rope_tables(
+    config: LlamaConfig, positions: np.ndarray, dtype: np.typing.DTypeLike = np.float32, seq_len: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of every angle: positions (T,) -> cos, sin (T, K/2) of `dtype`.
+
+    In float32 the frequency, and then its product with the position, are rounded to float32 as transformers does;
+    at position 100,000 this moves an angle by up to 0.004, so that doing it "better" would disagree with the models.
+    seq_len: for the dynamic kind; by default the last position plus one.
+    """
+    positions = np.asarray(positions)
+    if seq_len is None and positions.size:
+        seq_len = int(positions.max()) + 1
+    inv_freq, scaling = rope_frequencies(config, seq_len)
+    work = np.float64 if np.dtype(dtype) == np.float64 else np.float32
+    angles = positions.astype(work)[:, None] * inv_freq.astype(work)  # (T, K/2)
+    angles = angles.astype(np.float64)
+    return (np.cos(angles) * scaling).astype(dtype), (np.sin(angles) * scaling).astype(dtype)
+
+
+def _llama3(inv_freq: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Keep wavelengths below original/high, divide those above original/low, and blend linearly between."""
+    original, low, high = _given(
+        scaling.original_max_position_embeddings, scaling.low_freq_factor, scaling.high_freq_factor
+    )
+    turns = original * inv_freq / (2 * math.pi)  # turns of a pair over the original context
+    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: fast pair, 0: slow pair
+    return inv_freq * (keep + (1 - keep) / scaling.factor)
+
+
+def _yarn(inv_freq: np.ndarray, scaling: RopeScaling, theta: float) -> np.ndarray:
+    """The ramp of section 3.2: pairs that turn more than beta_fast times are kept, fewer than beta_slow divided."""
+    (original,) = _given(scaling.original_max_position_embeddings)
+    K = 2 * len(inv_freq)
+
+    def pair_that_turns(times: float) -> float:  # solves  original * theta^(-2i/K) = 2 pi * times  for i
+        return K * math.log(original / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+    low = pair_that_turns(scaling.beta_fast or 32.0)
+    high = pair_that_turns(scaling.beta_slow or 1.0)
+    if scaling.truncate is not False:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, K - 1)
+    width = (high - low) or 0.001  # a ramp of no width is a step
+    divide = np.clip((np.arange(K // 2) - low) / width, 0.0, 1.0)
+    return inv_freq * ((1 - divide) + divide / scaling.factor)
+
+
+def _yarn_attention_scaling(scaling: RopeScaling) -> float:
+    """Eq. 22: sqrt(1/t) = 0.1 ln(s) + 1, here on cos and sin; with DeepSeek's two `mscale` where they are given."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+
+    def mscale(weight: float) -> float:
+        return 0.1 * weight * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+
+    if scaling.mscale and scaling.mscale_all_dim:
+        return mscale(scaling.mscale) / mscale(scaling.mscale_all_dim)
+    return mscale(1.0)
+
+
+def _given(*values: float | None) -> list[float]:
+    assert all(value is not None for value in values), "RopeScaling guarantees the fields of its kind"
+    return [value for value in values if value is not None]

@@ -1,0 +1,13 @@
+"""Volume 2: the same LLaMA in PyTorch, for training. `from nano_llama.vol2_torch import Llama`.
+
+Not here: serving (vol3_engine), the derivations (vol1_numpy). Tests: tests/vol2/.
+"""
+
+from nano_llama.core.errors import import_extra
+
+import_extra("torch", "train", "Volume 2")
+
+from nano_llama.vol2_torch.cache import KVCache  # noqa: E402
+from nano_llama.vol2_torch.model import Llama  # noqa: E402
+
+__all__ = ["KVCache", "Llama"]

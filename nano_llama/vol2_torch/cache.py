@@ -1,0 +1,68 @@
+"""The key/value cache: what attention remembers, so that a new token costs one step and not the whole text again.
+
+Not here: paging (vol3_engine). Tests: tests/vol2/test_cache.py.
+"""
+
+import torch
+from torch import Tensor
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+
+
+class LayerCache:
+    """One layer's keys and values: buffers (B,G,max_length,K), filled up to the cache's length."""
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        self.keys, self.values = keys, values
+        self.filled = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v (B,G,T,K) and return all so far (B,G,S,K)."""
+        start, end = self.filled, self.filled + k.shape[2]
+        if end > self.keys.shape[2]:
+            raise UserError(
+                f"The KV cache holds {self.keys.shape[2]} tokens and {end} are needed.",
+                hint="Make it with a larger max_length.",
+            )
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        self.filled = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """Keys and values of every layer, allocated once for `batch_size` texts of at most `max_length` tokens."""
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        batch_size: int,
+        max_length: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        if config.rope_kind == "dynamic":
+            raise UserError(
+                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
+                hint="Generate without a cache (vol1_numpy.generate.generate_naive), or use a model with YaRN.",
+            )
+        shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
+        self.layers = [
+            LayerCache(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))
+            for _ in range(config.num_hidden_layers)
+        ]
+
+    @property
+    def length(self) -> int:
+        return self.layers[-1].filled
+
+    def truncate(self, length: int) -> None:
+        """Forget what lies beyond `length` tokens."""
+        for layer in self.layers:
+            layer.filled = min(layer.filled, length)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep only these texts of the batch, in this order."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]

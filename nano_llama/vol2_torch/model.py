@@ -1,0 +1,264 @@
+"""The LLaMA in PyTorch, top to bottom: norm, rotation, attention, MLP, block, model.
+
+Not here: training (trainer.py), choosing tokens (core/sampling.py), derivations of gradients (vol1_numpy: here autograd
+finds them). Tests: tests/vol2/test_model.py, tests/parity/test_transformers.py.
+
+Module and parameter names are those of transformers' `LlamaForCausalLM`, so a state dict fits both.
+Shapes: B batch, T time, D width, H query heads, G key/value heads, K head dim, F MLP width, V vocabulary,
+S = cached + T. The key/value cache is cache.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.init import check_params, init_params
+from nano_llama.core.names import parameter_shapes
+from nano_llama.core.rope import rope_tables
+from nano_llama.vol2_torch.cache import KVCache, LayerCache
+
+
+class RMSNorm(nn.Module):
+    """y = x / sqrt(mean(x^2) + eps) * weight.  Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))  # (D,)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., D)
+        if x.dtype == torch.float32 or x.dtype == torch.float64:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        # in half precision the mean of squares is taken in float32
+        return F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype) * self.weight
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in the half layout: dimension i turns with i + K/2.  x (B,H,T,K), cos and sin (T,K/2) or (B,1,T,K/2)."""
+    first, second = x.chunk(2, dim=-1)  # (B,H,T,K/2) each
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share G key/value heads."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        D, K = config.hidden_size, config.head_dim
+        self.head_dim = K
+        self.q_proj = nn.Linear(D, config.num_attention_heads * K, bias=False)
+        self.k_proj = nn.Linear(D, config.num_key_value_heads * K, bias=False)
+        self.v_proj = nn.Linear(D, config.num_key_value_heads * K, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * K, D, bias=False)
+        self.grouped = config.group_size > 1
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None
+    ) -> Tensor:  # (B,T,D) -> (B,T,D)
+        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))  # (B,H|G,T,K)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B,G,S,K)
+        # Without a mask every query sees itself and what came before; a single query sees everything.
+        causal = mask is None and q.shape[2] > 1
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
+        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B,H,T,K) -> (B,T,H*K) -> (B,T,D)
+
+    def _heads(self, x: Tensor) -> Tensor:  # (B,T,n*K) -> (B,n,T,K)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)).  Shazeer 2020, arXiv 2002.05202, eq. 6."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B,T,D) -> (B,T,F) -> (B,T,D)
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each reading a normed copy of the residual stream and adding to it."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding, L blocks and the last norm: tokens (B,T) -> hidden states (B,T,D)."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Llama(nn.Module):
+    """The whole model: tokens (B,T) -> logits (B,T,V).
+
+    Build it with `Llama.init(config, seed)` (fresh weights) or `Llama.from_pretrained(path)`; the bare constructor
+    leaves the weights to be filled by `load_params`.
+    """
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._rope = RopeTables(config)
+
+    # -- the forward pass -----------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (B,T) of integers -> logits (B,T,V).
+
+        cache: the keys and values of what came before; it grows by T. positions: (T,) or (B,T), by default counted on
+        from the cache's length. mask: boolean, True may attend, broadcastable to (B,1,T,S) with S = cached + T; by
+        default causal. Use a mask of your own for padding or packed documents.
+        """
+        return self.logits(self.hidden_states(tokens, cache=cache, positions=positions, mask=mask))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The head, a matrix of its own or the embedding's again (tied): (..., D) -> (..., V)."""
+        return F.linear(hidden, self.head_weight)
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
+        past = cache.length if cache is not None else 0
+        T = tokens.shape[1]
+        cos, sin = self._rope.at(positions, past, T, tokens.device, self.dtype)
+        if mask is None and past and T > 1:  # the triangle, shifted by what is cached
+            mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
+        x = self.model.embed_tokens(tokens)  # (B,T,D)
+        for index, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, mask, cache.layers[index] if cache is not None else None)
+        return self.model.norm(x)
+
+    @property
+    def head_weight(self) -> Tensor:  # (V,D)
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.head_weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.head_weight.device
+
+    # -- weights in and out ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def init(
+        cls,
+        config: LlamaConfig,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Llama":
+        """A model with fresh weights: the same numbers that every volume draws for this seed."""
+        return cls._empty(config, device, dtype).load_params(init_params(config, seed))
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Llama":
+        """Load a Hugging Face folder, a .gguf, or a hub name; tensor by tensor, so memory holds the model once."""
+        from nano_llama.core.formats import open_weights, read_config
+
+        config = read_config(path)
+        with open_weights(path) as weights:
+            check_params(config, weights, source=str(path))
+            return cls._empty(config, device, dtype).load_params(weights)
+
+    @classmethod
+    def _empty(cls, config: LlamaConfig, device: str | torch.device, dtype: torch.dtype) -> "Llama":
+        with torch.device("meta"):
+            model = cls(config)
+        return model.to(dtype).to_empty(device=device)
+
+    @torch.no_grad()
+    def load_params(self, params: Mapping[str, np.ndarray]) -> "Llama":
+        """Copy {name: array} into the parameters, converting to their dtype. Names and shapes must match exactly."""
+        check_params(self.config, params)
+        own = self.named_params()
+        for name in own:
+            own[name].copy_(to_tensor(params[name]))
+        return self
+
+    def named_params(self) -> dict[str, nn.Parameter]:
+        """name -> parameter, in core/names.py's order; no lm_head.weight when tied."""
+        own: dict[str, Any] = dict(self.named_parameters())
+        return {name: own[name] for name in parameter_shapes(self.config)}
+
+
+class RopeTables:
+    """cos and sin per device and dtype, grown when a longer text comes."""
+
+    def __init__(self, config: LlamaConfig):
+        self.config = config
+        self.tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def at(
+        self, positions: Tensor | None, past: int, T: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """cos, sin: (T,K/2) for positions past..past+T, or (B,1,T,K/2) for positions (B,T)."""
+        last = past + T if positions is None else int(positions.max()) + 1
+        if self.config.rope_kind == "dynamic":  # frequencies depend on the length: nothing to keep
+            cos, sin = self._make(last, device, dtype)
+        else:
+            cos, sin = self.tables.get((device, dtype), (torch.empty(0), torch.empty(0)))
+            if len(cos) < last:
+                cos, sin = self._make(max(last, min(2 * len(cos), self.config.max_position_embeddings)), device, dtype)
+                self.tables[device, dtype] = cos, sin
+        if positions is None:
+            return cos[past:last], sin[past:last]
+        cos, sin = cos[positions], sin[positions]  # (T,K/2) or (B,T,K/2)
+        return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
+
+    def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        wide = np.float64 if dtype == torch.float64 else np.float32
+        cos, sin = rope_tables(self.config, np.arange(length), wide)
+        return torch.from_numpy(cos).to(device, dtype), torch.from_numpy(sin).to(device, dtype)
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """A NumPy array as a tensor, bfloat16 (which NumPy itself does not know) included."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
