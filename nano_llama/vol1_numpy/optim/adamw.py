@@ -1,0 +1,93 @@
+"""AdamW: Adam with the weight decay taken out of the moments; plain, and fast.
+
+Not here: which parameters decay (base.py). Tests: tests/vol1/test_optim_adam.py compares both with torch's AdamW.
+
+The plain form runs about 14 array operations over the whole of each parameter, and every one of them streams the array
+from memory. The fast one does the same arithmetic on tiles that stay in a core's cache, writes through `out=`, and
+deals the tiles out to threads (NumPy lets go of the interpreter lock inside an operation).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from nano_llama.vol1_numpy.optim.adam import Adam
+from nano_llama.vol1_numpy.optim.base import Arrays, check_range
+
+TILE = 16384  # elements: five float32 arrays of this size (theta, g, m, v, scratch) take 320 KiB, within a core's L2
+
+
+class PlainAdamW(Adam):
+    """theta <- (1 - lr lambda) theta - lr m^ / (sqrt(v^) + eps)               (Loshchilov & Hutter 2019, algorithm 2)
+
+    As part of g the decay would be divided by sqrt(v^): weights with large gradients would decay least. Beside it,
+    every weight decays at the same rate.
+    """
+
+    def update(self, name: str, param: np.ndarray, grad: np.ndarray, lr: float) -> None:
+        param *= 1 - lr * self.weight_decay[name]
+        param -= lr * self.direction(name, grad)
+
+
+class AdamW(PlainAdamW):
+    """The same numbers from tiles. `threads` workers share each step's tiles; call `close` to end them.
+
+    Arithmetic is saved by moving the corrections out of the tile (Kingma & Ba, end of section 2): with
+    c = sqrt(1 - b2^t),   lr m^ / (sqrt(v^) + eps)  =  (lr c / (1 - b1^t))  m / (sqrt(v) + eps c).
+    A tile's bits do not depend on which thread computes it, so neither does the result.
+    """
+
+    def __init__(self, params: Arrays, lr: float = 1e-3, *, threads: int = 1, **options):
+        check_range("number of threads", threads, 1)
+        super().__init__(params, lr, **options)
+        tiles = [(n, s) for n, p in params.items() for s in range(0, p.size, TILE)]
+        share = -(-len(tiles) // threads)
+        self._shares = [tiles[i : i + share] for i in range(0, len(tiles), share)]
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None  # the caller is a worker too
+
+    def step(self, params: Arrays, grads: Arrays, lr: float | None = None) -> None:
+        """As `Optimizer.step`. The parameters must be contiguous, as every array that was loaded or drawn is."""
+        self.steps += 1
+        lr = self.lr if lr is None else lr
+        flat_params = {name: _flat_view(name, param) for name, param in params.items()}
+        flat_grads = {name: grads[name].reshape(-1) for name in params}  # a copy where a gradient is a transpose
+        first, *rest = self._shares
+        waiting = [self._pool.submit(self._tiles, s, flat_params, flat_grads, lr) for s in rest] if self._pool else []
+        self._tiles(first, flat_params, flat_grads, lr)
+        for share in waiting:
+            share.result()
+
+    def _tiles(self, tiles: list[tuple[str, int]], params: Arrays, grads: Arrays, lr: float) -> None:
+        (b1, b2), t = self.betas, self.steps
+        correction = (1 - b2**t) ** 0.5
+        eps, rate = self.eps * correction, lr * correction / (1 - b1**t)
+        scratch = np.empty(TILE, next(iter(params.values())).dtype)
+        for name, start in tiles:
+            part = slice(start, start + TILE)
+            p, g = params[name][part], grads[name][part]
+            m, v = self.state["m"][name].reshape(-1)[part], self.state["v"][name].reshape(-1)[part]
+            s = scratch[: p.size]
+            m *= b1  # m <- b1 m + (1 - b1) g
+            np.multiply(g, 1 - b1, out=s)
+            m += s
+            v *= b2  # v <- b2 v + (1 - b2) g^2
+            np.multiply(g, g, out=s)
+            s *= 1 - b2
+            v += s
+            np.sqrt(v, out=s)  # s <- rate m / (sqrt(v) + eps)
+            s += eps
+            np.divide(m, s, out=s)
+            s *= rate
+            if self.weight_decay[name]:
+                p *= 1 - lr * self.weight_decay[name]
+            p -= s
+
+    def close(self) -> None:
+        """End the worker threads. The optimizer can be saved afterwards, but not step."""
+        if self._pool:
+            self._pool.shutdown()
+
+
+def _flat_view(name: str, param: np.ndarray) -> np.ndarray:
+    assert param.flags.c_contiguous, f"the parameter {name} is not contiguous: an update would change a copy of it"
+    return param.reshape(-1)
