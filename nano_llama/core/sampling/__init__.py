@@ -1,0 +1,32 @@
+"""How the next token is chosen: the settings, the random numbers, and the plain NumPy reference of every engine.
+
+    params.py     SamplingParams, in vLLM's vocabulary
+    philox.py     uniform(seed, position): randomness without state
+    sampler.py    logits -> token, one request at a time
+
+Not here: batches, text, stop strings; those belong to the engine. Tests: tests/core/test_sampling_params.py,
+tests/core/test_sampling_philox.py, tests/core/test_sampling.py.
+"""
+
+from nano_llama.core.sampling.params import SamplingParams
+from nano_llama.core.sampling.philox import MAX_SEED, uniform
+from nano_llama.core.sampling.sampler import (
+    TokenLogprob,
+    candidates,
+    greedy,
+    penalized,
+    sample,
+    token_logprobs,
+)
+
+__all__ = [
+    "MAX_SEED",
+    "SamplingParams",
+    "TokenLogprob",
+    "candidates",
+    "greedy",
+    "penalized",
+    "sample",
+    "token_logprobs",
+    "uniform",
+]

@@ -1,0 +1,146 @@
+"""SamplingParams: what a request asks of the sampler, in the words and with the meaning of vLLM's class.
+
+Not here: the sampling itself (sampler.py), and checks that need a model, such as whether a token id exists in its
+vocabulary (the engine does those). Tests: tests/core/test_sampling_params.py.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling.philox import MAX_SEED
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Every field is checked when the object is made; a wrong one raises UserError with the value and its range.
+    The defaults are vLLM's (so max_tokens is 16: ask for what you need).
+
+    How the distribution is shaped (formulas: sampler.py, in this order)
+      logit_bias           {token id: number added to its logit}, numbers in [-100, 100]            default: none
+      repetition_penalty   > 0; above 1 discourages tokens of the prompt and of the output           default: 1, off
+      frequency_penalty    [-2, 2]; subtracted once for each time the output has the token           default: 0, off
+      presence_penalty     [-2, 2]; subtracted once if the output has the token at all               default: 0, off
+      temperature          >= 0; 0 is greedy: the likeliest token, of equals the lowest id           default: 1
+      min_p                [0, 1]; keeps tokens at least min_p times as likely as the likeliest      default: 0, off
+      top_k                keeps the k likeliest; 0 or -1 keeps all                                  default: 0, off
+      top_p                (0, 1]; keeps the fewest likeliest tokens that hold this mass             default: 1, off
+    When it ends
+      max_tokens           >= 1 new tokens; None: until the context is full                          default: 16
+      stop                 a string or several: the text ends before the first that appears          default: none
+      stop_token_ids       ids that end the text; the id stays in token_ids, its text is left out    default: none
+      ignore_eos           go on after the model's own end of text                                   default: False
+    What else
+      seed                 0 ... 2^64 - 1: the same seed, the same tokens; None draws a fresh one    default: None
+      n                    samples of each prompt; sample i uses seed + i                            default: 1
+      logprobs             for each token its log-probability and those of so many likeliest ones,
+                           under the model's own distribution (before everything above); None: none  default: None
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] | None = None
+    max_tokens: int | None = 16
+    stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] | None = None
+    ignore_eos: bool = False
+    seed: int | None = None
+    n: int = 1
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("temperature", self.temperature, low=0.0)
+        _check_number("top_p", self.top_p, low=0.0, high=1.0, open_below=True)
+        _check_number("min_p", self.min_p, low=0.0, high=1.0)
+        _check_number("repetition_penalty", self.repetition_penalty, low=0.0, open_below=True)
+        _check_number("presence_penalty", self.presence_penalty, low=-2.0, high=2.0)
+        _check_number("frequency_penalty", self.frequency_penalty, low=-2.0, high=2.0)
+        _check_integer("top_k", self.top_k, low=-1)
+        _check_integer("n", self.n, low=1)
+        if self.max_tokens is not None:
+            _check_integer("max_tokens", self.max_tokens, low=1)
+        if self.seed is not None:
+            _check_integer("seed", self.seed, low=0, high=MAX_SEED)
+        if self.logprobs is not None:
+            _check_integer("logprobs", self.logprobs, low=0)
+        if not isinstance(self.ignore_eos, bool):
+            raise UserError(f"ignore_eos={self.ignore_eos!r} must be True or False.")
+        # Normalized, so that the rest of the code meets one form of each and the caller's own lists stay his.
+        object.__setattr__(self, "stop", _strings("stop", self.stop))
+        object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return self.stop or ()  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether penalties or biases move the logits before the temperature does."""
+        return bool(
+            self.logit_bias
+            or self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
+
+    def replace(self, **changes: Any) -> "SamplingParams":
+        """A copy with some fields changed, checked anew."""
+        return replace(self, **changes)
+
+
+def _check_number(name: str, value: Any, *, low: float, high: float = math.inf, open_below: bool = False) -> None:
+    if isinstance(value, bool) or (not isinstance(value, (int, float)) and not hasattr(value, "__float__")):
+        raise UserError(f"{name}={value!r} must be a number.")
+    if not math.isfinite(value) or not low <= value <= high or (open_below and value == low):
+        upper = f" and at most {high:g}" if math.isfinite(high) else ""
+        raise UserError(f"{name}={value!r} must be {'above' if open_below else 'at least'} {low:g}{upper}.")
+
+
+def _check_integer(name: str, value: Any, *, low: int, high: int | None = None) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UserError(f"{name}={value!r} must be a whole number.")
+    if value < low or (high is not None and value > high):
+        upper = f" and at most {high}" if high is not None else ""
+        raise UserError(f"{name}={value!r} must be at least {low}{upper}.")
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    strings = (value,) if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
+    if not all(isinstance(string, str) and string for string in strings):
+        raise UserError(f"{name}={value!r} must be a string or a list of strings, none of them empty.")
+    return strings
+
+
+def _token_ids(name: str, value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise UserError(f"{name}={value!r} must be a list of token ids.")
+    for token in value:
+        _check_integer(name, token, low=0)
+    return tuple(int(token) for token in value)
+
+
+def _bias(value: Any) -> dict[int, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise UserError(f"logit_bias={value!r} must be a dict of token id to number.")
+    for token, amount in value.items():
+        _check_integer("a token id in logit_bias", token, low=0)
+        _check_number(f"logit_bias[{token}]", amount, low=-100.0, high=100.0)
+    return {int(token): float(amount) for token, amount in value.items()}
