@@ -181,6 +181,8 @@ class LlamaConfig:
             self.rope_scaling is None or isinstance(self.rope_scaling, RopeScaling),
             "rope_scaling", self.rope_scaling, "None or a RopeScaling",
         )  # fmt: skip
+        if self.rope_kind == "dynamic":
+            _check(self.head_dim > 2, "head_dim", self.head_dim, "above 2 with dynamic RoPE, whose formula has K - 2")
         if isinstance(self.eos_token_id, list):
             fill(self, "eos_token_id", tuple(self.eos_token_id))
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -1,7 +1,7 @@
 """The errors a user may see: each names the offending value and the next step.
 
 Not here: checks of our own invariants (`assert` with a message guards those), and printing (the command line turns an
-error into one or two lines and its exit code). Tests: tests/core/test_errors.py.
+error into one or two lines and its exit code). Tests: tests/core/test_files.py.
 
     NanoLlamaError              anything of ours
       UserError         exit 2  the user can mend it: an argument, a path, a value

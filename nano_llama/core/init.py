@@ -1,6 +1,6 @@
 """Fresh weights, drawn once here from NumPy's generator so that every volume starts from the same numbers.
 
-Not here: loading weights (formats/). Tests: tests/core/test_init.py.
+Not here: loading weights (formats/). Tests: tests/core/test_names_init_presets.py.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The names and shapes of a LLaMA's parameters: those of transformers' `LlamaForCausalLM`, in forward order.
 
-Not here: values (init.py draws them, formats/ reads them). Tests: tests/core/test_names.py.
+Not here: values (init.py draws them, formats/ reads them). Tests: tests/core/test_names_init_presets.py.
 """
 
 from nano_llama.core.config import LlamaConfig
@@ -49,6 +49,22 @@ def parameter_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     if not config.tie_word_embeddings:
         shapes[LM_HEAD] = (V, D)
     return shapes
+
+
+def trace_names(config: LlamaConfig) -> list[str]:
+    """What every volume can show of its forward pass, in order; the same names everywhere.
+
+    model.embed_tokens (B,T,D) · for each layer i, under model.layers.i: input_layernorm (B,T,D),
+    self_attn.q_proj (B,T,H*K), self_attn.k_proj and self_attn.v_proj (B,T,G*K), self_attn.weights (B,H,T,T: who
+    attends to whom, each row sums to 1), self_attn.o_proj (B,T,D), post_attention_layernorm (B,T,D), mlp.gate_proj
+    and mlp.up_proj (B,T,F), mlp.down_proj (B,T,D) · model.layers.i (B,T,D: the residual stream after the layer) ·
+    model.norm (B,T,D) · lm_head (B,T,V: the logits).
+    """
+    parts = [name.removesuffix(".weight") for name in layer_shapes(config)]
+    parts.insert(parts.index("self_attn.o_proj"), "self_attn.weights")
+    layers = [name for i in range(config.num_hidden_layers)
+              for name in [*(layer_name(i, part) for part in parts), f"model.layers.{i}"]]  # fmt: skip
+    return ["model.embed_tokens", *layers, "model.norm", "lm_head"]
 
 
 def is_hidden_matrix(name: str) -> bool:

@@ -18,27 +18,29 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig, RopeScaling
 
 
-def rope_frequencies(config: LlamaConfig, seq_len: int | None = None) -> tuple[np.ndarray, float]:
+def rope_frequencies(
+    config: LlamaConfig, seq_len: int | None = None, dtype: np.typing.DTypeLike = np.float64
+) -> tuple[np.ndarray, float]:
     """Radians per position of each pair of dimensions, and a factor on cos and sin (1 for all kinds but YaRN).
 
-    seq_len: the length of the text, in tokens; only the dynamic kind looks at it.
-    Returns (inv_freq (K/2,) float64, attention_scaling).
+    seq_len: the length of the text, in tokens; only the dynamic kind looks at it. dtype: the precision of every step;
+    float32 rounds where transformers rounds, so that its angles are met even far out.
+    Returns (inv_freq (K/2,), attention_scaling).
     """
     K, scaling = config.head_dim, config.rope_scaling
-    exponents = np.arange(0, K, 2, dtype=np.float64) / K  # (K/2,)
-    if scaling is not None and scaling.rope_type == "dynamic":
-        length = max(seq_len or 0, config.max_position_embeddings)
-        stretch = scaling.factor * length / config.max_position_embeddings - (scaling.factor - 1)
-        return (config.rope_theta * stretch ** (K / (K - 2))) ** -exponents, 1.0
-
-    inv_freq = config.rope_theta**-exponents
-    if scaling is None:
-        return inv_freq, 1.0
-    if scaling.rope_type == "linear":
-        return inv_freq / scaling.factor, 1.0
-    if scaling.rope_type == "llama3":
-        return _llama3(inv_freq, scaling), 1.0
-    return _yarn(inv_freq, scaling, config.rope_theta), _yarn_attention_scaling(scaling)
+    kind = config.rope_kind
+    theta = config.rope_theta
+    if scaling is not None and kind == "dynamic":
+        theta = _stretched_theta(config, scaling.factor, seq_len)
+    exponents = (np.arange(0, K, 2) / K).astype(dtype)  # (K/2,)
+    periods = (theta ** exponents.astype(np.float64)).astype(dtype)  # (K/2,) positions per radian
+    if scaling is None or kind == "dynamic":
+        return 1 / periods, 1.0
+    if kind == "linear":
+        return 1 / periods / periods.dtype.type(scaling.factor), 1.0
+    if kind == "llama3":
+        return _llama3(1 / periods, scaling), 1.0
+    return _yarn(periods, scaling, theta), _yarn_attention_scaling(scaling)
 
 
 def rope_tables(
@@ -53,11 +55,18 @@ def rope_tables(
     positions = np.asarray(positions)
     if seq_len is None and positions.size:
         seq_len = int(positions.max()) + 1
-    inv_freq, scaling = rope_frequencies(config, seq_len)
     work = np.float64 if np.dtype(dtype) == np.float64 else np.float32
-    angles = positions.astype(work)[:, None] * inv_freq.astype(work)  # (T, K/2)
+    inv_freq, scaling = rope_frequencies(config, seq_len, work)
+    angles = positions.astype(work)[:, None] * inv_freq  # (T, K/2)
     angles = angles.astype(np.float64)
     return (np.cos(angles) * scaling).astype(dtype), (np.sin(angles) * scaling).astype(dtype)
+
+
+def _stretched_theta(config: LlamaConfig, factor: float, seq_len: int | None) -> float:
+    """theta grown so that the slowest pair turns over `seq_len` as far as it did over the original context."""
+    length = max(seq_len or 0, config.max_position_embeddings)
+    stretch = factor * length / config.max_position_embeddings - (factor - 1)
+    return config.rope_theta * stretch ** (config.head_dim / (config.head_dim - 2))
 
 
 def _llama3(inv_freq: np.ndarray, scaling: RopeScaling) -> np.ndarray:
@@ -65,15 +74,15 @@ def _llama3(inv_freq: np.ndarray, scaling: RopeScaling) -> np.ndarray:
     original, low, high = _given(
         scaling.original_max_position_embeddings, scaling.low_freq_factor, scaling.high_freq_factor
     )
-    turns = original * inv_freq / (2 * math.pi)  # turns of a pair over the original context
-    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: fast pair, 0: slow pair
-    return inv_freq * (keep + (1 - keep) / scaling.factor)
+    wavelength = 2 * math.pi / inv_freq  # (K/2,) positions per turn
+    keep = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)  # 1: fast pair, 0: slow pair
+    return (1 - keep) * inv_freq / scaling.factor + keep * inv_freq
 
 
-def _yarn(inv_freq: np.ndarray, scaling: RopeScaling, theta: float) -> np.ndarray:
+def _yarn(periods: np.ndarray, scaling: RopeScaling, theta: float) -> np.ndarray:
     """The ramp of section 3.2: pairs that turn more than beta_fast times are kept, fewer than beta_slow divided."""
     (original,) = _given(scaling.original_max_position_embeddings)
-    K = 2 * len(inv_freq)
+    K = 2 * len(periods)
 
     def pair_that_turns(times: float) -> float:  # solves  original * theta^(-2i/K) = 2 pi * times  for i
         return K * math.log(original / (times * 2 * math.pi)) / (2 * math.log(theta))
@@ -84,8 +93,8 @@ def _yarn(inv_freq: np.ndarray, scaling: RopeScaling, theta: float) -> np.ndarra
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, K - 1)
     width = (high - low) or 0.001  # a ramp of no width is a step
-    divide = np.clip((np.arange(K // 2) - low) / width, 0.0, 1.0)
-    return inv_freq * ((1 - divide) + divide / scaling.factor)
+    keep = 1 - np.clip((np.arange(K // 2, dtype=periods.dtype) - low) / width, 0.0, 1.0)
+    return 1 / (scaling.factor * periods) * (1 - keep) + 1 / periods * keep
 
 
 def _yarn_attention_scaling(scaling: RopeScaling) -> float:

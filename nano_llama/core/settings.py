@@ -1,6 +1,6 @@
 """Environment variables, all of them, read in this one place.
 
-Not here: settings of a model, a run or a request; those are arguments. Tests: tests/core/test_settings.py.
+Not here: settings of a model, a run or a request; those are arguments. Tests: tests/core/test_files.py.
 
     NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)

@@ -61,7 +61,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None
     ) -> Tensor:  # (B,T,D) -> (B,T,D)
-        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))  # (B,H|G,T,K)
+        q, k, v = (self.heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))  # (B,H|G,T,K)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(k, v)  # (B,G,S,K)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # (B,H,T,K) -> (B,T,H*K) -> (B,T,D)
 
-    def _heads(self, x: Tensor) -> Tensor:  # (B,T,n*K) -> (B,n,T,K)
+    def heads(self, x: Tensor) -> Tensor:  # (B,T,n*K) -> (B,n,T,K)
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
