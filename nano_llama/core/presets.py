@@ -1,7 +1,7 @@
 """Named sizes: each a small, sound LlamaConfig. A vocabulary size is added when the tokenizer is known.
 
-Not here: how such a model is trained (training/presets.py). Tests: tests/core/test_names_init_presets.py, which checks every
-parameter count below.
+Not here: how such a model is trained (training/presets.py). Tests: tests/core/test_names_init_presets.py, which
+checks every parameter count below.
 
     name     parameters        V        for
     tiny             3,760     64       tests that run in milliseconds

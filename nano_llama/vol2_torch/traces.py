@@ -37,7 +37,7 @@ class Trace(Mapping[str, Tensor]):
             if name not in known:
                 raise UserError(
                     f"There is no activation named {name!r}.",
-                    hint=f"Names look like {known[1]!r}, {known[5]!r} or {known[-1]!r}: see core/names.py's trace_names.",
+                    hint=f"Names look like {known[1]!r} or {known[-1]!r}: core/names.py's trace_names lists all.",
                 )
         self._model = model
         self._tensors: dict[str, Tensor] = {}
