@@ -43,7 +43,7 @@ def test_neighbours_are_uniform_and_uncorrelated(axis):
     """Consecutive seeds are what people type, and consecutive positions what a text uses."""
     count = 20_000
     u = np.array([uniform(i, 5) if axis == "seed" else uniform(5, i) for i in range(count)])
-    assert 0.0 <= u.min() and u.max() < 1.0
+    assert u.min() >= 0.0 and u.max() < 1.0
     histogram = np.bincount((u * 100).astype(int), minlength=100)
     chi_square = ((histogram - count / 100) ** 2 / (count / 100)).sum()
     assert chi_square < 99 + 5 * np.sqrt(2 * 99)  # mean 99, variance 198

@@ -1,0 +1,210 @@
+"""LLM: load a model, generate text. The public face of the engine.
+
+    llm = LLM("model.gguf")
+    for out in llm.generate(["Once upon a time"], SamplingParams(temperature=0.8, max_tokens=64, seed=1)):
+        print(out.text)
+
+Not here: the loop (engine.py), tensors (runner/), how a token is chosen (core/sampling).
+Tests: tests/vol3/test_llm.py, tests/parity/test_llm_transformers.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nano_llama.core.errors import UserError, import_extra
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.engine import Engine
+from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
+from nano_llama.vol3_engine.requests import Request, Requests
+from nano_llama.vol3_engine.runner import Runner
+from nano_llama.vol3_engine.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.vol2_torch import Llama
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, str]
+
+
+class LLM:
+    """A model in memory, ready to generate.
+
+    path: a Hugging Face folder, a .gguf, a training run's folder, a hub name, or "nano_gpt". The other arguments are
+    EngineSettings' fields (settings.py). Raises UserError for what cannot be honoured, FormatError for a damaged file,
+    EnvironmentFault where the machine lacks a device or a package.
+
+    In float32 on one machine a request's greedy tokens, and its samples for a seed, do not depend on what else is in
+    the batch, up to the rounding of matrix products, whose order of summation PyTorch chooses by their shape: where
+    two tokens are equally likely to about 1e-6, alone and in a batch may differ.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: str | None = None,
+        max_num_seqs: int = 32,
+        kv_cache_memory: int | str = "2GiB",
+        num_threads: int | None = None,
+    ):
+        settings = EngineSettings(
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            max_num_seqs=max_num_seqs,
+            kv_cache_memory=kv_cache_memory,
+            num_threads=num_threads,
+        )
+        import_extra("torch", "train", "Generating text")
+        from nano_llama.core.formats import resolve_model
+        from nano_llama.core.tokenizer import Tokenizer
+        from nano_llama.vol3_engine.runner.torch import TorchRunner
+
+        folder_or_file = resolve_model(path)
+        tokenizer = Tokenizer.from_pretrained(folder_or_file)
+        runner = TorchRunner.load(folder_or_file, settings.device, settings.dtype, settings.num_threads)
+        self._assemble(runner, tokenizer, settings)
+
+    @classmethod
+    def from_model(cls, model: "Llama", tokenizer: "Tokenizer", **settings: Any) -> "LLM":
+        """Around a Volume 2 model that is in memory already, say one in training; its weights are used as they are.
+
+        settings: max_num_seqs, kv_cache_memory, num_threads.
+        """
+        from nano_llama.vol3_engine.runner.torch import TorchRunner
+
+        return cls.from_runner(TorchRunner(model, settings.get("num_threads")), tokenizer, **settings)
+
+    @classmethod
+    def from_runner(cls, runner: Runner, tokenizer: "Tokenizer", **settings: Any) -> "LLM":
+        """Around any runner. settings: max_num_seqs, kv_cache_memory, num_threads."""
+        llm = cls.__new__(cls)
+        llm._assemble(runner, tokenizer, EngineSettings(**settings))
+        return llm
+
+    def _assemble(self, runner: Runner, tokenizer: "Tokenizer", settings: EngineSettings) -> None:
+        self.config = runner.config
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.engine = Engine(runner, settings.max_num_seqs, settings.kv_cache_bytes)
+        self._requests = Requests(tokenizer, self.config, self.engine.scheduler)
+
+    # -- generating -------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[RequestOutput]:
+        """Continue each prompt. One result a prompt, in their order (a list also for a single prompt).
+
+        prompts: a string, a list of token ids, or a list of such. A string's special tokens are read as plain text.
+        sampling_params: one for all, or one for each prompt. progress: a bar on stderr.
+        """
+        listed = _listed(prompts)
+        requests = [self._requests.from_prompt(*entry) for entry in _numbered(listed, sampling_params)]
+        return self._run(requests, progress)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[RequestOutput]:
+        """Answer a conversation, [{"role": "user", "content": "..."}, ...], or each of several, as `generate` does.
+
+        The conversation is laid out by the model's own chat template. Raises UserError where it has none.
+        """
+        listed = [messages] if _is_conversation(messages) else list(messages)
+        requests = [self._requests.from_messages(*entry) for entry in _numbered(listed, sampling_params)]
+        return self._run(requests, progress)
+
+    def stream(
+        self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
+    ) -> Iterator[TextPiece]:
+        """One prompt or conversation, token by token. The pieces' texts join to the text that `generate` returns.
+
+        The last piece carries the whole result as `.output`. Stop asking, and the work stops.
+        """
+        params = sampling_params or SamplingParams()
+        if not isinstance(params, SamplingParams) or params.n != 1:
+            raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
+        make: Any = self._requests.from_messages if _is_conversation(prompt) else self._requests.from_prompt
+        return self._stream(make(0, prompt, params))
+
+    def _stream(self, request: Request) -> Iterator[TextPiece]:
+        for sequence, text in self.engine.run(request.sequences):
+            output = self._requests.output(request) if sequence.finished else None
+            yield TextPiece(text, sequence.output_ids[-1], output)
+
+    def _run(self, requests: list[Request], progress: bool) -> list[RequestOutput]:
+        sequences = [sequence for request in requests for sequence in request.sequences]
+        with _bar(len(sequences)) if progress else nullcontext(_silent) as advance:
+            for sequence, _ in self.engine.run(sequences):
+                advance(sequence.finished)
+        return [self._requests.output(request) for request in requests]
+
+
+def _listed(prompts: Any) -> list[Any]:
+    """One prompt or several -> a list of prompts. A flat list of integers is one prompt."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not hasattr(prompts, "__iter__"):
+        raise UserError(f"prompts={prompts!r} must be a string, a list of token ids, or a list of such.")
+    listed = list(prompts)
+    return [listed] if listed and all(hasattr(entry, "__index__") for entry in listed) else listed
+
+
+def _is_conversation(value: Any) -> bool:
+    return not isinstance(value, str) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingParams]]:
+    """Each prompt with its number and its SamplingParams."""
+    if params is None:
+        params = SamplingParams()
+    listed = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+    if len(listed) != len(prompts) or not all(isinstance(entry, SamplingParams) for entry in listed):
+        raise UserError(
+            f"{len(prompts)} prompts came with {len(listed)} sampling_params.",
+            hint="Give one SamplingParams for all prompts, or one for each.",
+        )
+    return [(number, *pair) for number, pair in enumerate(zip(prompts, listed, strict=True))]
+
+
+def _silent(finished: bool) -> None:
+    """The progress of those who did not ask for any."""
+
+
+class _bar:
+    """A progress bar on stderr: texts finished, tokens a second."""
+
+    def __init__(self, total: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+        self.task = self.progress.add_task("", total=total, speed="")
+        self.tokens = 0
+
+    def __enter__(self):
+        self.progress.start()
+        return self._advance
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def _advance(self, finished: bool) -> None:
+        self.tokens += 1
+        elapsed = self.progress.tasks[0].elapsed or 0.0
+        speed = f"{self.tokens / elapsed:.0f} tok/s" if elapsed else ""
+        self.progress.update(self.task, advance=int(finished), speed=speed)

@@ -1,0 +1,72 @@
+"""What the engine returns, in the shape of vLLM's classes of the same names.
+
+Not here: how they come about (engine.py). Tests: tests/vol3/test_llm.py.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """One token's natural log-probability under the model itself, its rank (1: the likeliest), and its text."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+@dataclass
+class CompletionOutput:
+    """One sample.
+
+    token_ids: all new ids, the one that ended the text included; text: without it, and cut before a stop string.
+    finish_reason: "stop" (end of text, stop token, stop string) or "length" (max_tokens, or the context is full).
+    stop_reason: the stop string or stop token id; None for the model's own end of text and for "length".
+    logprobs: for each new token {id: Logprob}, the chosen one first; None unless asked for. cumulative_logprob: the
+    chosen ones' sum. seed: gives the same sample again as SamplingParams(seed=...), n=1.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
+    seed: int | None = None
+
+
+@dataclass
+class RequestOutput:
+    """One prompt and its n samples. prompt is None where the prompt was given as ids."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput] = field(default_factory=list)
+    finished: bool = True
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The first sample's."""
+        return self.outputs[0].token_ids
+
+    @property
+    def text(self) -> str:
+        """The first sample's."""
+        return self.outputs[0].text
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """One step of a stream: the text that became certain (often "", never half a character) and the new token.
+
+    `output` is the whole result, on the last piece only. str(piece) is its text.
+    """
+
+    text: str
+    token_id: int
+    output: RequestOutput | None = None
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,120 @@
+"""From what a caller asks to sequences, and from finished sequences to what he gets; everything checked at the door.
+
+Not here: running them (engine.py). Tests: tests/vol3/test_llm.py.
+"""
+
+import secrets
+from collections.abc import Mapping
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
+from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput
+from nano_llama.vol3_engine.scheduler import StaticScheduler
+from nano_llama.vol3_engine.sequence import Sequence
+from nano_llama.vol3_engine.text import TextStream
+
+if TYPE_CHECKING:
+    from nano_llama.core.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and the n sequences that continue it."""
+
+    number: int
+    prompt: str | None
+    prompt_ids: list[int]
+    sequences: list[Sequence]
+
+
+class Requests:
+    """Makes requests for one model, and their outputs."""
+
+    def __init__(self, tokenizer: "Tokenizer", config: LlamaConfig, scheduler: StaticScheduler):
+        self.tokenizer = tokenizer
+        self.config = config
+        self.scheduler = scheduler
+        self.end_ids = frozenset(tokenizer.stop_ids) | frozenset(config.eos_token_ids)
+
+    def from_prompt(self, number: int, prompt: str | Ids[int], params: SamplingParams) -> Request:
+        """A string, or token ids. Raises UserError where it is neither, empty, out of the vocabulary or too long."""
+        if isinstance(prompt, str):
+            return self._make(number, prompt, self.tokenizer.encode(prompt), params)
+        if isinstance(prompt, Mapping) or not hasattr(prompt, "__iter__"):
+            raise UserError(f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.")
+        ids = [self._known(token, f"Prompt {number}") for token in prompt]
+        return self._make(number, None, ids, params)
+
+    def from_messages(self, number: int, messages: Ids[Mapping[str, str]], params: SamplingParams) -> Request:
+        """A conversation, laid out by the model's chat template."""
+        for message in messages:
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise UserError(
+                    f"Conversation {number} holds {message!r:.80}, which is not a message.",
+                    hint='A message is {"role": "user", "content": "..."}.',
+                )
+        ids = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return self._make(number, text, ids, params)
+
+    def _make(self, number: int, prompt: str | None, ids: list[int], params: SamplingParams) -> Request:
+        if not ids:
+            raise UserError(
+                f"Prompt {number} is empty: there is nothing to continue.",
+                hint="Begin with some text, or with the token id that begins a document.",
+            )
+        for token in (*(params.stop_token_ids or ()), *(params.logit_bias or ())):
+            self._known(token, "SamplingParams")
+        limit = self.scheduler.length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings)
+        seed = params.seed
+        if seed is None:
+            seed = 0 if params.is_greedy else secrets.randbits(63)
+        sequences = [
+            Sequence(
+                request=number,
+                index=index,
+                prompt_ids=ids,
+                params=params,
+                seed=(seed + index) & MAX_SEED,
+                text=TextStream(self.tokenizer.decoder(), params.stop_strings),
+                max_length=limit,
+                end_ids=self.end_ids,
+            )
+            for index in range(params.n)
+        ]
+        return Request(number, prompt, ids, sequences)
+
+    def _known(self, token: Any, where: str) -> int:
+        if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < self.config.vocab_size:
+            raise UserError(
+                f"{where}: {token!r} is not a token id of this model; ids go from 0 to {self.config.vocab_size - 1}."
+            )
+        return int(token)
+
+    def output(self, request: Request) -> RequestOutput:
+        """What the caller gets."""
+        samples = [self._completion(sequence) for sequence in request.sequences]
+        return RequestOutput(str(request.number), request.prompt, request.prompt_ids, samples)
+
+    def _completion(self, sequence: Sequence) -> CompletionOutput:
+        asked = sequence.params.logprobs is not None
+        return CompletionOutput(
+            index=sequence.index,
+            text=sequence.text.text,
+            token_ids=sequence.output_ids,
+            finish_reason=sequence.finish_reason,
+            stop_reason=sequence.stop_reason,
+            logprobs=[self._named(entries) for entries in sequence.logprobs] if asked else None,
+            cumulative_logprob=sum(entries[0].logprob for entries in sequence.logprobs) if asked else None,
+            seed=sequence.seed,
+        )
+
+    def _named(self, entries: list[TokenLogprob]) -> dict[int, Logprob]:
+        return {
+            entry.token: Logprob(entry.logprob, entry.rank, self.tokenizer.decode([entry.token], skip_special=False))
+            for entry in entries
+        }

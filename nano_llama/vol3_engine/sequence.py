@@ -1,0 +1,79 @@
+"""One text in the making: its ids, its settings, and the one place that decides when it ends.
+
+Not here: tensors, batches, choosing tokens. Tests: tests/vol3/test_sequence.py.
+"""
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
+from enum import Enum
+
+from nano_llama.core.sampling import SamplingParams, TokenLogprob
+from nano_llama.vol3_engine.text import TextStream
+
+
+class Status(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(kw_only=True, eq=False)
+class Sequence:
+    """Sample number `index` of request number `request`.
+
+    end_ids: the model's own ids that end a text (params.stop_token_ids come on top).
+    max_length: prompt and output together may have so many tokens; the context, the memory and max_tokens set it.
+    """
+
+    request: int
+    index: int
+    prompt_ids: Ids[int]
+    params: SamplingParams
+    seed: int
+    text: TextStream
+    max_length: int
+    end_ids: frozenset[int] = frozenset()
+
+    output_ids: list[int] = field(default_factory=list)
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # per token, where the request asked for them
+    status: Status = Status.WAITING
+    finish_reason: str | None = None  # "stop" | "length"
+    stop_reason: int | str | None = None  # the stop token id or stop string; None for the model's own end
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def finished(self) -> bool:
+        return self.status is Status.FINISHED
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.max_length - len(self.prompt_ids)
+
+    def append(self, token: int) -> str:
+        """Take the next token, settle whether the text ends with it, and return the text that is new and certain.
+
+        A token that ends the text is kept among output_ids and leaves no text; a stop string is cut off the text.
+        """
+        assert not self.finished, "a finished sequence takes no more tokens"
+        self.output_ids.append(token)
+        if token in (self.params.stop_token_ids or ()):
+            return self._finish("stop", token)
+        if token in self.end_ids and not self.params.ignore_eos:
+            return self._finish("stop", None)
+        piece = self.text.push(token)
+        if self.text.stopped_by is not None:
+            return piece + self._finish("stop", self.text.stopped_by)
+        if len(self) >= self.max_length:
+            piece += self._finish("length", None)
+        return piece
+
+    def _finish(self, reason: str, stop_reason: int | str | None) -> str:
+        self.status = Status.FINISHED
+        self.finish_reason, self.stop_reason = reason, stop_reason
+        rest = self.text.finish()
+        if self.text.stopped_by is not None and self.finish_reason == "length":
+            # The last bytes, set free only now, completed a stop string.
+            self.finish_reason, self.stop_reason = "stop", self.text.stopped_by
+        return rest

@@ -1,0 +1,67 @@
+"""Token ids to text, piece by piece: never half a character, never a part of a stop string.
+
+Not here: which bytes a token stands for (core/tokenizer), and when ids end a text (sequence.py).
+Tests: tests/vol3/test_text.py.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Decoder(Protocol):
+    """What core.tokenizer's incremental decoder offers."""
+
+    def push(self, token: int) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class TextStream:
+    """The text of one sequence as it grows.
+
+    Text that may be the beginning of a stop string is held back until it is known not to be one; what was handed out
+    is final. `text` is all that was handed out.
+    """
+
+    def __init__(self, decoder: Decoder, stop: Sequence[str] = ()):
+        self.decoder = decoder
+        self.stop = tuple(stop)
+        self.text = ""
+        self.stopped_by: str | None = None  # the stop string that ended the text
+        self._held = ""
+
+    def push(self, token: int) -> str:
+        """Add a token; return the text that is now certain. Look at `stopped_by` afterwards."""
+        return self._advance(self.decoder.push(token))
+
+    def finish(self) -> str:
+        """No more tokens: return what was held back (an unfinished character shows as the replacement character)."""
+        if self.stopped_by is not None:
+            return ""
+        released = self._advance(self.decoder.finish())
+        if self.stopped_by is None:
+            released += self._release(self._held)
+        return released
+
+    def _advance(self, piece: str) -> str:
+        self._held += piece
+        found = [(place, stop) for stop in self.stop if (place := self._held.find(stop)) >= 0]
+        if found:  # the first in the text; at one place the first in the list
+            place, self.stopped_by = min(found, key=lambda entry: entry[0])
+            released = self._release(self._held[:place])
+            self._held = ""
+            return released
+        return self._release(self._held[: len(self._held) - self._length_in_doubt()])
+
+    def _length_in_doubt(self) -> int:
+        """How much of the end could still become a stop string: its longest suffix that begins one."""
+        longest = min(len(self._held), max((len(stop) - 1 for stop in self.stop), default=0))
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self.stop):
+                return length
+        return 0
+
+    def _release(self, text: str) -> str:
+        self._held = self._held[len(text) :]
+        self.text += text
+        return text

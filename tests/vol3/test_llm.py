@@ -1,0 +1,197 @@
+"""The public face over a scripted model: inputs, the shape of outputs, streams, refusals."""
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.llm import LLM
+
+SCRIPT = {"hi": "naïve 🦙. The END is near", "user: hi\nassistant:": "hello"}
+LONG = SamplingParams(max_tokens=60, temperature=0.0)
+
+
+@pytest.fixture
+def llm(stubs):
+    return LLM.from_runner(stubs.ScriptedRunner(SCRIPT), stubs.ByteTokenizer())
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["hi", [104, 105], (104, 105), np.array([104, 105])])
+def test_one_prompt_gives_a_list_of_one(llm, prompt):
+    (out,) = llm.generate(prompt, LONG)
+    assert out.text == out.outputs[0].text == SCRIPT["hi"]
+    assert out.token_ids is out.outputs[0].token_ids
+    assert out.prompt_token_ids == [104, 105] and all(type(token) is int for token in out.prompt_token_ids)
+    assert out.prompt == ("hi" if isinstance(prompt, str) else None)
+    assert out.finished and out.request_id == "0"
+
+
+def test_lists_of_strings_and_ids_mix_and_keep_their_order(llm):
+    outputs = llm.generate(["a much longer prompt", "hi", [1, 2], np.array([104, 105])], LONG)
+    assert [out.prompt for out in outputs] == ["a much longer prompt", "hi", None, None]
+    assert outputs[1].text == outputs[3].text == SCRIPT["hi"]
+    assert [out.request_id for out in outputs] == ["0", "1", "2", "3"]
+
+
+def test_no_prompts_no_outputs(llm):
+    assert llm.generate([], LONG) == []
+
+
+def test_params_for_each_prompt_and_vllms_default(llm):
+    outputs = llm.generate(["hi", "hi"], [LONG, LONG.replace(max_tokens=2)])
+    assert [out.text for out in outputs] == [SCRIPT["hi"], "na"]
+    assert len(llm.generate("hi")[0].token_ids) == 16
+    with pytest.raises(UserError, match="2 prompts came with 1 sampling_params"):
+        llm.generate(["hi", "hi"], [LONG])
+
+
+def test_chat_lays_out_one_conversation_or_several(llm):
+    messages = [{"role": "user", "content": "hi"}]
+    (out,) = llm.chat(messages, LONG)
+    assert out.text == "hello" and out.prompt == "user: hi\nassistant:"
+    assert [out.text for out in llm.chat([messages, messages], LONG)] == ["hello", "hello"]
+
+
+# -- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_n_samples_use_consecutive_seeds_and_each_can_be_drawn_again(llm):
+    params = SamplingParams(n=3, seed=5, max_tokens=8)
+    (out,) = llm.generate("other", params)
+    assert [sample.index for sample in out.outputs] == [0, 1, 2]
+    assert [sample.seed for sample in out.outputs] == [5, 6, 7]
+    assert len({tuple(sample.token_ids) for sample in out.outputs}) == 3
+    for sample in out.outputs:
+        (again,) = llm.generate("other", params.replace(n=1, seed=sample.seed))
+        assert again.token_ids == sample.token_ids
+
+
+def test_without_a_seed_a_fresh_one_is_drawn_and_told(llm):
+    params = SamplingParams(max_tokens=8)
+    first, second = (llm.generate("other", params)[0] for _ in range(2))
+    assert first.token_ids != second.token_ids
+    (again,) = llm.generate("other", params.replace(seed=first.outputs[0].seed))
+    assert again.token_ids == first.token_ids
+
+
+def test_the_largest_seed_wraps_round(llm):
+    (out,) = llm.generate("other", SamplingParams(n=2, seed=2**64 - 1, max_tokens=1))
+    assert [sample.seed for sample in out.outputs] == [2**64 - 1, 0]
+
+
+def test_logprobs_in_vllms_shape(llm):
+    (out,) = llm.generate("other", SamplingParams(max_tokens=4, seed=0, logprobs=2))
+    sample = out.outputs[0]
+    assert len(sample.logprobs) == len(sample.token_ids) == 4
+    for token, entries in zip(sample.token_ids, sample.logprobs, strict=True):
+        assert next(iter(entries)) == token and len(entries) in (2, 3)
+        assert entries[token].decoded_token == llm.tokenizer.decode([token])
+        assert sorted(entry.rank for entry in entries.values())[:2] == [1, 2]
+    chosen = [entries[token].logprob for token, entries in zip(sample.token_ids, sample.logprobs, strict=True)]
+    assert sample.cumulative_logprob == pytest.approx(sum(chosen))
+    assert llm.generate("other", SamplingParams(max_tokens=1))[0].outputs[0].cumulative_logprob is None
+
+
+def test_stop_strings_and_ends(llm, stubs):
+    sample = llm.generate("hi", LONG.replace(stop=["END", "never"]))[0].outputs[0]
+    assert (sample.text, sample.finish_reason, sample.stop_reason) == ("naïve 🦙. The ", "stop", "END")
+    assert bytes(sample.token_ids).decode() == "naïve 🦙. The END"
+    sample = llm.generate("hi", LONG)[0].outputs[0]
+    assert (sample.finish_reason, sample.stop_reason, sample.token_ids[-1]) == ("stop", None, stubs.END)
+    sample = llm.generate("hi", LONG.replace(ignore_eos=True))[0].outputs[0]
+    assert (sample.finish_reason, len(sample.token_ids)) == ("length", 60)
+
+
+def test_the_context_ends_a_text_with_length(llm):
+    (out,) = llm.generate([[1] * 120], LONG.replace(max_tokens=None))
+    assert out.outputs[0].finish_reason == "length" and len(out.token_ids) == 8
+    (out,) = llm.generate([[1] * 120], LONG)
+    assert len(out.token_ids) == 8
+
+
+def test_progress_goes_to_stderr_only(llm, capfd):
+    llm.generate(["hi", "hi"], LONG, progress=True)
+    captured = capfd.readouterr()
+    assert captured.out == "" and "2/2" in captured.err
+    llm.generate(["hi", "hi"], LONG)
+    assert capfd.readouterr().err == ""
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [None, ["END"], ["near", "zzz"], "🦙"])
+def test_a_streams_pieces_join_to_generates_text(llm, stop):
+    params = LONG.replace(stop=stop)
+    (expected,) = llm.generate("hi", params)
+    pieces = list(llm.stream("hi", params))
+    assert "".join(str(piece) for piece in pieces) == expected.text
+    assert [piece.token_id for piece in pieces] == expected.token_ids
+    assert "\ufffd" not in "".join(piece.text for piece in pieces)
+    assert [piece.output for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].output.outputs[0].finish_reason == "stop"
+    assert pieces[-1].output.token_ids == expected.token_ids
+
+
+def test_a_stream_of_a_conversation(llm):
+    assert "".join(piece.text for piece in llm.stream([{"role": "user", "content": "hi"}], LONG)) == "hello"
+
+
+def test_a_stream_is_checked_when_it_is_made_and_may_be_left(llm):
+    with pytest.raises(UserError, match="n=1"):
+        llm.stream("hi", SamplingParams(n=2))
+    with pytest.raises(UserError, match="empty"):
+        llm.stream("")
+    stream = llm.stream("hi", LONG)
+    assert next(stream).text == "n"
+    stream.close()
+    assert llm.generate("hi", LONG)[0].text == SCRIPT["hi"]
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompts", "params", "says"),
+    [
+        ("", None, "Prompt 0 is empty"),
+        (["hi", []], None, "Prompt 1 is empty"),
+        ([[1, 260]], None, r"Prompt 0: 260 is not a token id of this model; ids go from 0 to 259"),
+        ([[1, -1]], None, "-1 is not a token id"),
+        ([[1, True]], None, "True is not a token id"),
+        ([[1.5]], None, "1.5 is not a token id"),
+        ([None], None, "Prompt 0 is None"),
+        (7, None, "prompts=7"),
+        ("hi", {"stop_token_ids": [999]}, "SamplingParams: 999"),
+        ("hi", {"logit_bias": {999: 1.0}}, "SamplingParams: 999"),
+        ([[1] * 128], None, "128 tokens.*max_position_embeddings, is 128"),
+    ],
+)
+def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, params, says):
+    with pytest.raises(UserError, match=says):
+        llm.generate(prompts, SamplingParams(**(params or {})))
+    assert llm.engine.runner.batches == []
+
+
+def test_a_request_that_never_fits_in_memory_is_refused(stubs):
+    runner = stubs.ScriptedRunner(SCRIPT, kv_bytes_per_token=100)
+    llm = LLM.from_runner(runner, stubs.ByteTokenizer(), kv_cache_memory="1kB")
+    with pytest.raises(UserError, match="kv_cache_memory holds 10"):
+        llm.generate("hi", SamplingParams(max_tokens=10))
+    assert len(llm.generate("hi", SamplingParams(max_tokens=9, ignore_eos=True))[0].token_ids) == 9
+
+
+@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"content": "hi"}])
+def test_what_is_no_message_is_refused(llm, message):
+    with pytest.raises(UserError, match=r"not a message|Prompt|Conversation"):
+        llm.chat([[message]])
+
+
+def test_settings_are_refused_before_the_model_is_read():
+    with pytest.raises(UserError, match="quantization='int8' is not supported yet"):
+        LLM("no-such-model", quantization="int8")
+    with pytest.raises(UserError, match="dtype"):
+        LLM("no-such-model", dtype="float8")
