@@ -14,7 +14,7 @@ import numpy as np
 from nano_llama.vol1_numpy.optim.adam import Adam
 from nano_llama.vol1_numpy.optim.base import Arrays, check_range
 
-TILE = 16384  # elements: five float32 arrays of this size (theta, g, m, v, scratch) take 320 KiB, within a core's L2
+TILE = 32768  # elements: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
 
 
 class PlainAdamW(Adam):
@@ -32,10 +32,13 @@ class PlainAdamW(Adam):
 class AdamW(PlainAdamW):
     """The same numbers from tiles. `threads` workers share each step's tiles; call `close` to end them.
 
-    Arithmetic is saved by moving the corrections out of the tile (Kingma & Ba, end of section 2): with
-    c = sqrt(1 - b2^t),   lr m^ / (sqrt(v^) + eps)  =  (lr c / (1 - b1^t))  m / (sqrt(v) + eps c).
+    Passes over a tile are saved by keeping sums instead of means, M = m / (1 - b1) and V = v / (1 - b2), and by taking
+    all constants out of the tile (Kingma & Ba, end of section 2): with c = sqrt((1 - b2^t) / (1 - b2)),
+    lr m^ / (sqrt(v^) + eps)  =  lr c (1 - b1) / (1 - b1^t)  M / (sqrt(V) + eps c).
     A tile's bits do not depend on which thread computes it, so neither does the result.
     """
+
+    slots = ("sums", "squares")  # M and V
 
     def __init__(self, params: Arrays, lr: float = 1e-3, *, threads: int = 1, **options):
         check_range("number of threads", threads, 1)
@@ -59,22 +62,20 @@ class AdamW(PlainAdamW):
 
     def _tiles(self, tiles: list[tuple[str, int]], params: Arrays, grads: Arrays, lr: float) -> None:
         (b1, b2), t = self.betas, self.steps
-        correction = (1 - b2**t) ** 0.5
-        eps, rate = self.eps * correction, lr * correction / (1 - b1**t)
+        c = ((1 - b2**t) / (1 - b2)) ** 0.5
+        eps, rate = self.eps * c, lr * c * (1 - b1) / (1 - b1**t)
         scratch = np.empty(TILE, next(iter(params.values())).dtype)
         for name, start in tiles:
             part = slice(start, start + TILE)
             p, g = params[name][part], grads[name][part]
-            m, v = self.state["m"][name].reshape(-1)[part], self.state["v"][name].reshape(-1)[part]
+            m, v = (self.state[slot][name].reshape(-1)[part] for slot in self.slots)
             s = scratch[: p.size]
-            m *= b1  # m <- b1 m + (1 - b1) g
-            np.multiply(g, 1 - b1, out=s)
-            m += s
-            v *= b2  # v <- b2 v + (1 - b2) g^2
+            m *= b1  # M <- b1 M + g
+            m += g
+            v *= b2  # V <- b2 V + g^2
             np.multiply(g, g, out=s)
-            s *= 1 - b2
             v += s
-            np.sqrt(v, out=s)  # s <- rate m / (sqrt(v) + eps)
+            np.sqrt(v, out=s)  # s <- rate M / (sqrt(V) + eps c)
             s += eps
             np.divide(m, s, out=s)
             s *= rate
