@@ -1,0 +1,80 @@
+"""The rules of the house that a machine can check: file sizes, headers, README's tree, nothing of one machine."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "nano_llama").rglob("*.py"))
+SOURCES = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench").rglob("*.py"))]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tracked() -> list[Path]:
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for name in listing.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_stays_under_500_lines(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_says_what_it_is_what_it_is_not_and_where_its_test_is(path):
+    header = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert header, "no header"
+    assert re.search(r"\b[Nn]ot here\b", header), "the header does not say what does not belong here ('Not here: ...')"
+    named = re.findall(r"tests/[\w/]*(?:\.py)?", header)
+    assert named, "the header names no test"
+    for test in named:
+        assert (ROOT / test).exists(), f"the header names {test}, which does not exist"
+
+
+def test_readme_shows_the_tree_as_it_is():
+    """Every folder and file that the README's tree names exists; every package room and top-level file is named."""
+    block = re.search(r"```\n(nano_llama/.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block, "README.md shows no tree"
+    shown, stack = set(), []
+    for line in block.group(1).splitlines():
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        stack[depth:] = [name]
+        shown.add("".join(stack[: depth + 1]).rstrip("/"))
+    missing = [name for name in shown if not (ROOT / name).exists()]
+    assert not missing, f"README names what is not there: {missing}"
+    rooms = {
+        relative(path)
+        for path in [*(ROOT / "nano_llama").iterdir(), *(ROOT / "nano_llama" / "core").iterdir()]
+        if path.is_dir() and any(path.glob("*.py"))
+    }
+    rooms |= {name for name in ("tests", "bench", "dev") if (ROOT / name).exists()}
+    assert not rooms - shown, f"README's tree lacks {sorted(rooms - shown)}"
+
+
+def test_nothing_names_one_machine_or_a_registry():
+    pattern = re.compile(rb"/work/|/root/|/opt/pypi|registry\.npmjs|pypi\.org|files\.pythonhosted|deb\.debian")
+    here = Path(__file__)
+    offenders = [relative(p) for p in tracked() if p != here and pattern.search(p.read_bytes())]
+    assert not offenders
+
+
+def test_environment_variables_are_read_in_one_place():
+    allowed = {"nano_llama/core/settings.py"}
+    offenders = [
+        relative(path)
+        for path in MODULES
+        if relative(path) not in allowed and re.search(r"os\.environ|os\.getenv|\bgetenv\(", path.read_text())
+    ]
+    assert not offenders
