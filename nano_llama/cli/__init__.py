@@ -1,0 +1,96 @@
+"""The command `nano-llama`: a table of verbs, and `main`, which finds the module of the one that was asked for.
+
+Nothing heavy is imported before a verb is known: `nano-llama --help` answers from this file alone. What a verb does is
+in cli/<verb>.py, how its arguments are read in dispatch.py, how an error ends in exits.py, what reaches the screen in
+common.py. Tests: tests/cli/.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """A row of the table: the module with `run`, one line of help, and the heading it stands under."""
+
+    module: str
+    help: str
+    group: str
+
+
+VERBS = {
+    "quickstart": Verb("nano_llama.cli.quickstart", "Train a small LLaMA in about 90 seconds, offline.", "Start here"),
+    "doctor": Verb("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
+    "train": Verb("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
+    "eval": Verb("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
+    "generate": Verb("nano_llama.cli.generate", "Continue a prompt.", "Use"),
+    "chat": Verb("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
+    "export": Verb("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),
+    "info": Verb("nano_llama.cli.info", "What is in a checkpoint, tokenizer, dataset or run.", "Understand"),
+    "verify": Verb("nano_llama.cli.verify", "Compare a checkpoint with transformers, layer by layer.", "Understand"),
+    "study": Verb("nano_llama.cli.study", "A small experiment with its picture and its finding.", "Understand"),
+}
+
+INTRO = """\
+nano-llama: one LLaMA, written three times (NumPy by hand, PyTorch, an engine you can read).
+
+Usage: nano-llama VERB [OPTIONS]
+"""
+
+OUTRO = """\
+Every verb has --help, --json (one object on stdout) and --quiet.
+New here?  nano-llama quickstart
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's own) and return its exit code.
+
+    0 done; 1 the machine lacks something, or a check failed; 2 the arguments cannot be honoured; 130 Ctrl-C.
+    """
+    from nano_llama.cli.exits import guarded
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(args), as_json="--json" in args, debug="--debug" in args)
+
+
+def _dispatch(args: list[str]) -> int:
+    if args[:1] == ["help"]:  # `nano-llama help train` is what some will type
+        args = [*args[1:2], "--help"]
+    if not args or args[0] in ("--help", "-h"):
+        print(root_help(), end="")
+        return 0
+    if args[0] == "--version":
+        from nano_llama import __version__
+
+        print(f"nano-llama {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        raise _unknown_verb(args[0])
+    from nano_llama.cli.dispatch import run_verb
+
+    return run_verb(args[0], VERBS[args[0]], args[1:])
+
+
+def root_help() -> str:
+    """The text of `nano-llama --help`: the verbs under their headings, in the table's order."""
+    width = max(map(len, VERBS))
+    blocks = [INTRO]
+    for group in dict.fromkeys(verb.group for verb in VERBS.values()):
+        lines = [f"  {name:<{width}}  {verb.help}\n" for name, verb in VERBS.items() if verb.group == group]
+        blocks.append(f"{group}\n{''.join(lines)}")
+    return "\n".join([*blocks, OUTRO])
+
+
+def _unknown_verb(word: str) -> Exception:
+    from difflib import get_close_matches
+
+    from nano_llama.core.errors import UserError
+
+    if word.startswith("-"):
+        return UserError(
+            f"The option {word} stands before a verb.", hint="The verb comes first: nano-llama VERB --option"
+        )
+    close = get_close_matches(word, VERBS, n=1, cutoff=0.5)
+    meant = f"Did you mean  nano-llama {close[0]} ?  " if close else ""
+    return UserError(f"There is no verb {word!r}.", hint=f"{meant}Known: {', '.join(VERBS)}.")

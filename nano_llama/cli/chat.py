@@ -1,0 +1,230 @@
+"""`nano-llama chat`: a conversation in the terminal.
+
+Ctrl-C while the model answers stops the answer and keeps what was said; at the prompt, twice in a row, it leaves.
+Not here: the rules of the history (conversation.py), reading lines (lines.py), engines (engines.py).
+Tests: tests/cli/test_chat.py, and in a real terminal tests/cli/test_chat_terminal.py.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nano_llama.cli.common import Count, Output, Screen, printable
+from nano_llama.cli.conversation import Conversation
+from nano_llama.cli.engines import Compute, ModelPath, Sampling, Speaker, conversation_length, open_speaker
+from nano_llama.cli.generate import check_text, speed
+from nano_llama.cli.lines import LineReader
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.files import write_json
+from nano_llama.core.sampling import SamplingParams
+
+HELP = """\
+/edit [TEXT]      change your last message (without TEXT it comes back to be edited) and get a new answer
+/regenerate       another answer to your last message (also /retry)
+/system [TEXT]    set the system message (without TEXT: show it); - removes it
+/new              forget the conversation
+/save FILE        save the conversation as JSON
+/help             this list
+/quit             leave (also Ctrl-D, or Ctrl-C twice)
+A line that ends with \\ goes on in the next; \"\"\" begins a block of lines and \"\"\" ends it.
+Ctrl-C stops an answer. To send a line that begins with / put a space before it."""
+
+
+def run(
+    *,
+    model: ModelPath,
+    system: str | None = None,
+    max_tokens: Count = 512,
+    sampling: Sampling | None = None,
+    compute: Compute | None = None,
+    output: Output | None = None,
+) -> int:
+    """Talk with an instruct model in the terminal. Type /help there.
+
+    Without a terminal, every line of stdin is one message. With --json the conversation is printed at the end.
+
+    Parameters
+    ----------
+    system
+        A system message: who the model shall be.
+    max_tokens
+        The longest answer, in tokens.
+    """
+    screen = Screen(output)
+    params = (sampling or Sampling()).params(max_tokens)
+    if system is not None:
+        check_text(system, "--system")
+    screen.say(f"Loading {model} ...", style="dim")
+    speaker = open_speaker(model, compute or Compute())
+    if speaker.tokenizer.chat_template is None:
+        raise UserError(
+            f"{model} has no chat template: it continues texts, it was not taught to answer.",
+            hint=f'Use  nano-llama generate --model {model} --prompt "..."',
+        )
+    screen.say("Type a message; /help lists commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
+    chat = Chat(screen, speaker, params, Conversation(system), LineReader(shown=not screen.json))
+    chat.loop()
+    screen.result({"model": model, "messages": chat.conversation.messages(), "answers": chat.figures})
+    return 0
+
+
+class Chat:
+    """The loop: read a message or a command, answer it, until the person leaves."""
+
+    def __init__(
+        self, screen: Screen, speaker: Speaker, params: SamplingParams, conversation: Conversation, reader: LineReader
+    ):
+        self.screen, self.speaker, self.params = screen, speaker, params
+        self.conversation, self.reader = conversation, reader
+        self.figures: list[dict[str, Any]] = []  # of every answer
+        self.attempt = 0  # regenerations so far: each gets a seed of its own
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/edit": self.edit,
+            "/regenerate": self.regenerate,
+            "/retry": self.regenerate,
+            "/system": self.set_system,
+            "/new": self.forget,
+            "/save": self.save,
+            "/help": lambda _: self.screen.say(HELP),
+        }
+
+    def loop(self) -> None:
+        """Until /quit, the end of input, or Ctrl-C twice in a row at the prompt."""
+        interrupted = False
+        while True:
+            try:
+                text = self.reader.message("you> ", "...> ")
+                interrupted = False
+                if text.strip() in ("/quit", "/exit"):
+                    return
+                if text.strip():
+                    self.handle(text)
+            except EOFError:
+                if self.reader.interactive:
+                    self.screen.say()
+                return
+            except KeyboardInterrupt:
+                if interrupted:
+                    self.screen.say()
+                    return
+                interrupted = True
+                self.screen.say("\n(Ctrl-C again leaves; so do Ctrl-D and /quit)", style="dim")
+
+    def handle(self, text: str) -> None:
+        """A command or a message. What cannot be done is said, and the conversation stands as it was before."""
+        before = list(self.conversation.turns)
+        try:
+            if not text.startswith("/"):
+                check_text(text, "The message")
+                self.conversation.ask(text.strip())
+                self.answer()
+                return
+            word, _, rest = text.strip().partition(" ")
+            if word not in self.commands:
+                hint = "/help lists the commands; to send this as a message put a space before it."
+                raise UserError(f"There is no command {word}.", hint=hint)
+            self.commands[word](rest.strip())
+        except (NanoLlamaError, KeyboardInterrupt) as error:
+            self.conversation.turns = before
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self.screen.err.print(f"error: {printable(error)}", style="red")
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    def answer(self) -> None:
+        """Answer the open question."""
+        self.make_room()
+        params = self.params
+        if params.seed is not None:
+            params = params.replace(seed=params.seed + self.attempt)
+        text, figures = self.speak(params)
+        self.conversation.answer(text)
+        self.figures.append(figures)
+        rate = figures["tokens_per_second"]
+        ending = {"interrupted": ", stopped", "length": ", cut at --max-tokens or the context's end"}
+        self.screen.say(
+            f"[{figures['new_tokens']:,} tokens{f', {rate:,.1f} tokens/s' if rate else ''}"
+            f"{ending.get(figures['finish_reason'], '')}]",
+            style="dim",
+        )
+
+    def make_room(self) -> None:
+        """Forget the oldest turns where the conversation and an answer no longer fit into the context."""
+        context = self.speaker.config.max_position_embeddings
+        room = min(self.params.max_tokens or context, context // 4)
+        dropped = self.conversation.fit(lambda m: conversation_length(self.speaker.tokenizer, m), context - room)
+        if dropped:
+            turns = "turn is" if dropped == 1 else f"{dropped} turns are"
+            self.screen.say(f"(The context of {context:,} tokens is full: the oldest {turns} forgotten.)", "yellow")
+
+    def speak(self, params: SamplingParams) -> tuple[str, dict[str, Any]]:
+        """Stream an answer; Ctrl-C ends it there. Returns what was said, and its figures."""
+        stream = sys.stderr if self.screen.json else sys.stdout
+        said, count, reason = "", 0, "interrupted"
+        began = first = time.perf_counter()
+        try:
+            for piece in self.speaker.stream(self.conversation.messages(), params):
+                count += 1
+                if count == 1:
+                    first = time.perf_counter()
+                said += piece.text
+                stream.write(printable(piece.text) if stream.isatty() else piece.text)
+                stream.flush()
+                if piece.output is not None:
+                    reason = piece.output.outputs[0].finish_reason
+        except KeyboardInterrupt:
+            pass
+        ended = time.perf_counter()
+        stream.write("\n")
+        stream.flush()
+        figures = {
+            "new_tokens": count,
+            "finish_reason": reason,
+            "seconds": ended - began,
+            "tokens_per_second": speed(count, ended - first),
+        }
+        return said, figures
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def edit(self, text: str) -> None:
+        old = self.conversation.last_question
+        if not text:
+            if not self.reader.can_edit:
+                self.screen.say(f"Your last message was:\n{old}")
+            text = self.reader.message("edit> ", "...> ", before=old).strip()
+        if not text:
+            raise UserError("An empty message: nothing was changed.")
+        check_text(text, "The message")
+        self.conversation.reopen(text)
+        self.answer()
+
+    def regenerate(self, _: str) -> None:
+        self.conversation.reopen()
+        self.attempt += 1
+        if self.params.is_greedy:
+            self.screen.say("(The temperature is 0: the same answer will come. Start with --temperature 0.8)", "yellow")
+        self.answer()
+
+    def set_system(self, text: str) -> None:
+        if text:
+            check_text(text, "The system message")
+            self.conversation.system = None if text == "-" else text
+        shown = self.conversation.system
+        self.screen.say(f"System message: {shown}" if shown else "There is no system message.")
+
+    def forget(self, _: str) -> None:
+        self.conversation.turns.clear()
+        self.screen.say("A new conversation.")
+
+    def save(self, name: str) -> None:
+        if not name:
+            raise UserError("/save needs a file name.", hint="For example  /save talk.json")
+        path = Path(name).expanduser()
+        if path.exists():
+            raise UserError(f"{path} exists already.", hint="Choose another name.")
+        write_json(path, {"messages": self.conversation.messages()})
+        self.screen.say(f"Saved as {path}.")

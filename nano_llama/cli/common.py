@@ -1,0 +1,157 @@
+"""What every verb shares: the options --json, --quiet and --debug, and the screen it writes to.
+
+The result goes to stdout, progress and remarks to stderr, so that a pipe gets the result alone. Rich turns itself
+plain where the output is no terminal or NO_COLOR is set.
+Not here: how errors end (exits.py). Tests: tests/cli/test_common.py.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
+from rich.console import Console, RenderableType
+from rich.progress import Progress
+from rich.table import Table
+
+OUTPUT = Group("Output", sort_key=99)
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+NotNegative = Annotated[int, Parameter(validator=Number(gte=0))]
+Positive = Annotated[float, Parameter(validator=Number(gt=0))]
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """The options of every verb."""
+
+    json: bool = False
+    "Print the result as one JSON object on stdout (errors too)."
+    quiet: bool = False
+    "No progress and no remarks, only the result."
+    debug: bool = False
+    "Show Python's traceback when something fails."
+
+
+class Screen:
+    """Where a verb writes: `say` for remarks, `result` for what was asked, `progress` for long work."""
+
+    def __init__(self, output: Output | None = None):
+        output = output or Output()
+        self.json, self.quiet = output.json, output.quiet
+        self.out, self.err = _console(sys.stdout), _console(sys.stderr)
+
+    def say(self, text: RenderableType = "", style: str | None = None) -> None:
+        """A remark, on stderr; silent with --quiet."""
+        if not self.quiet:
+            self.err.print(printable(text) if isinstance(text, str) else text, style=style)
+
+    def progress(self, *columns: Any) -> Progress:
+        """A rich progress display on stderr: nothing with --quiet or where stderr is no terminal."""
+        return Progress(*columns, console=self.err, disable=self.quiet or not self.err.is_terminal, transient=True)
+
+    def result(self, data: Mapping[str, Any], *shown: RenderableType) -> None:
+        """The answer, on stdout: with --json `data` as one line, else what is `shown`."""
+        if self.json:
+            print(json.dumps(jsonable(data)))
+            return
+        for item in shown:
+            self.out.print(printable(item) if isinstance(item, str) else item)
+
+
+def _console(stream: Any) -> Console:
+    """Markup is off: a path or a model's text may hold brackets. A pipe gets lines that are not folded at 80."""
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=stream, markup=False, emoji=False, highlight=False, width=max(console.width, 160))
+    return console
+
+
+def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
+    """A two-column table of names and values; None is left out."""
+    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value is not None:
+            grid.add_row(printable(name), printable(value))
+    return grid
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+    """A table whose numbers stand right and whose words stand left."""
+    rows = [list(row) for row in rows]
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="cyan")
+    for index, name in enumerate(header):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(printable, row))
+    return grid
+
+
+def printable(value: Any) -> str:
+    """A value as text that cannot command the terminal: a file's metadata or a model may hold escape codes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
+
+
+def jsonable(value: Any) -> Any:
+    """A value that JSON can hold: paths as text, NumPy's numbers as Python's, what is not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a NumPy or torch scalar
+        return jsonable(value.item())
+    return str(value)
+
+
+def size_text(count: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
+def count_text(count: float) -> str:
+    """134_515_008 -> "134.5M"."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.1f}{unit}"
+    return f"{count:.0f}"
+
+
+def time_text(seconds: float) -> str:
+    """75.2 -> "1 min 15 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,0 +1,107 @@
+"""The three ways to compute a model, behind one small face, and the options that `generate` and `chat` share.
+
+Not here: the engines themselves. Tests: tests/cli/test_generate.py, tests/cli/test_chat.py.
+
+    engine   the LLM facade of vol3_engine: what serves a model fastest on this machine
+    torch    Volume 2's model in PyTorch, the plain twin of the engine's own kernels
+    numpy    Volume 1's model in NumPy, every operation by hand; needs no torch
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+from cyclopts import Group, Parameter
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.tokenizer import Tokenizer
+
+EngineName = Literal["engine", "torch", "numpy"]
+Message = Mapping[str, str]
+
+SAMPLING = Group("Sampling", help="How the next token is chosen. The same seed gives the same text.", sort_key=10)
+COMPUTE = Group("Computing", help="What computes the model, and where.", sort_key=20)
+
+ModelPath = Annotated[
+    str,
+    Parameter(
+        name="--model",
+        help="A Hugging Face folder, a .gguf, the folder of a training run, or a hub name (org/name).",
+    ),
+]
+
+
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """SamplingParams, as options."""
+
+    temperature: float = 0.8
+    "Randomness: 0 always takes the likeliest token; 1 is the model's own distribution."
+    top_k: int = 0
+    "Choose among the K likeliest tokens; 0: all."
+    top_p: float = 1.0
+    "Choose among the fewest likeliest tokens that hold this share of the probability."
+    min_p: float = 0.0
+    "Leave out tokens less than this times as likely as the likeliest."
+    repetition_penalty: float = 1.0
+    "Above 1 discourages tokens that occurred already."
+    stop: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = ()
+    "End before this text appears; may be given several times."
+    seed: int | None = None
+    "Of the random numbers; drawn afresh when left out."
+
+    def params(self, max_tokens: int | None) -> SamplingParams:
+        """As the engines take them. Raises UserError for a value out of range."""
+        return SamplingParams(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            stop=self.stop or None,
+            seed=self.seed,
+            max_tokens=max_tokens,
+        )
+
+
+@Parameter(name="*", group=COMPUTE)
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Which engine, on which device, in which number format."""
+
+    engine: EngineName = "engine"
+    "engine: the fastest here; torch: Volume 2 in PyTorch; numpy: Volume 1, by hand, without torch."
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:1 or mps. (numpy: cpu)"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    "Number format of the computation; auto: float32 on a CPU, half precision on a GPU."
+
+
+class Speaker(Protocol):
+    """What `generate` and `chat` need of an engine."""
+
+    config: LlamaConfig
+    tokenizer: Tokenizer
+
+    def stream(self, prompt: Any, sampling_params: SamplingParams | None = None) -> Iterator[Any]:
+        """Pieces with .text, .token_id and, on the last, .output: vol3_engine.outputs.TextPiece."""
+        ...
+
+
+def open_speaker(model: str, compute: Compute) -> Speaker:
+    """Load a model for one of the engines. Raises UserError for a setting that the engine cannot honour."""
+    if compute.engine == "numpy":
+        from nano_llama.cli.numpy_speaker import NumpySpeaker
+
+        return NumpySpeaker(model, compute.device, compute.dtype)
+    from nano_llama.vol3_engine.llm import LLM
+
+    # Today the engine computes through Volume 2's model, so "engine" and "torch" are the same path.
+    return LLM(model, device=compute.device, dtype=compute.dtype)
+
+
+def conversation_length(tokenizer: Tokenizer, messages: Sequence[Message]) -> int:
+    """Tokens of a conversation as the model will read it, the opening of the answer included."""
+    return len(tokenizer.encode_chat(messages, add_generation_prompt=True))

@@ -1,0 +1,125 @@
+"""`nano-llama generate`: continue a prompt, token by token, in the terminal or as JSON.
+
+Not here: conversations with a memory (chat.py), the choice of a token (core/sampling).
+Tests: tests/cli/test_generate.py.
+"""
+
+import sys
+import time
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Count, Output, Screen, printable
+from nano_llama.cli.engines import Compute, ModelPath, Sampling, Speaker, open_speaker
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling import SamplingParams
+
+
+def run(
+    *,
+    model: ModelPath,
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    max_tokens: Count = 200,
+    chat: bool = False,
+    sampling: Sampling | None = None,
+    compute: Compute | None = None,
+    output: Output | None = None,
+) -> int:
+    """Continue a prompt.
+
+    The text appears on stdout as it is made, remarks on stderr, so  > story.txt  keeps the text alone.
+
+    Parameters
+    ----------
+    prompt
+        The text to continue;  -  reads it from stdin (the newline at its end is dropped).
+    max_tokens
+        Stop after so many new tokens, if the model does not end by itself.
+    chat
+        Put the prompt as a user's question through the model's chat template (instruct models).
+    """
+    screen = Screen(output)
+    params = (sampling or Sampling()).params(max_tokens)
+    text = read_prompt(screen) if prompt == "-" else prompt
+    check_text(text, "--prompt")
+    screen.say(f"Loading {model} ...", style="dim")
+    speaker = open_speaker(model, compute or Compute())
+    if screen.out.is_terminal and not (chat or screen.json):
+        screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
+    question: Any = [{"role": "user", "content": text}] if chat else text
+    result = speak(screen, speaker, question, params)
+    screen.result({"model": model, "prompt": text, **result})
+    screen.say(speed_line(result), style="dim")
+    return 0
+
+
+def speak(screen: Screen, speaker: Speaker, question: Any, params: SamplingParams) -> dict[str, Any]:
+    """Stream one answer to the screen and return it with its figures."""
+    began = time.perf_counter()
+    first, last = began, None
+    for count, piece in enumerate(speaker.stream(question, params)):
+        if count == 0:
+            first = time.perf_counter()
+        if not screen.json:
+            write_piece(piece.text)
+        last = piece
+    ended = time.perf_counter()
+    assert last is not None and last.output is not None, "a stream ends with the whole result"
+    if not screen.json:
+        write_piece("\n")
+    done = last.output.outputs[0]
+    return {
+        "text": done.text,
+        "token_ids": done.token_ids,
+        "finish_reason": done.finish_reason,
+        "prompt_tokens": len(last.output.prompt_token_ids),
+        "new_tokens": len(done.token_ids),
+        "seed": done.seed,
+        "prompt_seconds": first - began,
+        "seconds": ended - began,
+        "tokens_per_second": speed(len(done.token_ids), ended - first),
+    }
+
+
+def speed(tokens: int, seconds_after_first: float) -> float | None:
+    """Tokens a second of decoding: the first token belongs to the prompt's time. None where only one was made."""
+    return (tokens - 1) / seconds_after_first if tokens > 1 and seconds_after_first > 0 else None
+
+
+def speed_line(result: dict[str, Any]) -> str:
+    """What it took, in one line."""
+    rate = result["tokens_per_second"]
+    parts = [
+        f"prompt of {result['prompt_tokens']:,} tokens read in {result['prompt_seconds']:.2f} s",
+        f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
+        f"ended by {'itself' if result['finish_reason'] == 'stop' else 'length'}",
+        f"seed {result['seed']}",
+    ]
+    return "[" + " · ".join(parts) + "]"
+
+
+def write_piece(text: str) -> None:
+    """A piece of a model's text on stdout, at once; on a terminal its control characters are made visible."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def read_prompt(screen: Screen) -> str:
+    """The prompt from stdin, without the newline that `echo` adds."""
+    if sys.stdin.isatty():
+        screen.say("Type the prompt; Ctrl-D on an empty line ends it.", style="dim")
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"The prompt on stdin is not UTF-8 text ({error}).") from None
+
+
+def check_text(text: str, option: str) -> None:
+    """Raise UserError for an empty text, and for bytes that are no text (a shell may pass such)."""
+    if not text:
+        raise UserError(f"{option} is empty.", hint="Give some text to begin with.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{option} holds bytes that are not UTF-8 text, at position {error.start}.") from None

@@ -1,0 +1,110 @@
+"""Arguments of a verb: read as annotated, and refused in words of ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Count, Output
+from nano_llama.cli.dispatch import make_app
+from nano_llama.cli.exits import guarded
+
+calls = []
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class More:
+    """Options of a group."""
+
+    kind: Literal["fast", "slow"] = "fast"
+    "How it is done."
+
+
+def run(
+    *,
+    model: Path,
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
+    steps: Count = 5,
+    more: More | None = None,
+    output: Output | None = None,
+) -> int | None:
+    """Do a thing.
+
+    Parameters
+    ----------
+    steps
+        How often.
+    """
+    calls.append((model, prompt, steps, more or More(), output or Output()))
+    return 7 if steps == 77 else None
+
+
+@pytest.fixture
+def verb(monkeypatch, capsys):
+    from nano_llama.cli import Verb, dispatch
+
+    monkeypatch.setattr(dispatch, "import_module", lambda name: __import__("types").SimpleNamespace(run=run))
+    calls.clear()
+
+    def call(*args):
+        code = guarded(lambda: dispatch.run_verb("thing", Verb("anywhere", "help", "group"), list(args)))
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_values_arrive_with_their_types(verb):
+    assert verb("--model", "a/b", "--steps", "3", "--kind", "slow", "--json")[0] == 0
+    assert calls == [(Path("a/b"), "", 3, More(kind="slow"), Output(json=True))]
+
+
+def test_the_exit_code_is_the_verb_s(verb):
+    assert verb("--model", "x", "--steps", "77")[0] == 7
+
+
+@pytest.mark.parametrize("text", ["-", "-5", "- item", "--what", "--json", ""])
+def test_a_prompt_may_begin_with_a_hyphen(verb, text):
+    assert verb("--model", "x", "--prompt", text)[0] == 0
+    assert calls[0][1] == text
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--steps", "3"], "--model is required"),
+        (["--steps", "3", "stray"], "What is 'stray'?"),
+        (["--model"], "--model"),
+        (["--model", "x", "--steps", "0"], '"0" for --steps. Must be >= 1'),
+        (["--model", "x", "--steps", "many"], '"many"'),
+        (["--model", "x", "--kind", "slw"], 'Did you mean "slow"'),
+        (["--model", "x", "--stpes", "3"], "--stpes"),
+        (["--model", "x", "--model", "y"], "--model"),
+        (["--model", "x", "stray"], "stray"),
+    ],
+)
+def test_a_mistake_is_named_and_exits_2(verb, args, says):
+    code, out, err = verb(*args)
+    assert code == 2
+    assert out == ""
+    assert says in err
+    assert "See  nano-llama thing --help" in err
+    assert not calls
+
+
+def test_a_bare_verb_that_needs_arguments_shows_its_help(verb):
+    code, out, err = verb()
+    assert code == 2
+    assert "--model" in out
+    assert "needs arguments" in err
+
+
+def test_help_shows_defaults_that_say_something(capsys):
+    make_app("thing", run)(["--help"])
+    text = capsys.readouterr().out
+    assert "How often. [default: 5]" in " ".join(text.split())
+    assert "default: False" not in text
+    assert "default: ]" not in text
+    assert "--no-" not in text

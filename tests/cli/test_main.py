@@ -1,0 +1,98 @@
+"""The root command: its help, its version, unknown verbs, and what it does not import."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from nano_llama import __version__
+from nano_llama.cli import VERBS, root_help
+
+HEAVY = {"cyclopts", "rich", "numpy", "torch", "tokenizers", "numba", "matplotlib", "transformers"}
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["--version"], ["nonsense"], ["help"]])
+def test_answers_without_importing_anything_heavy(args):
+    script = f"import sys; from nano_llama.cli import main; main({args!r}); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert "nano_llama" in loaded
+    assert not loaded & HEAVY
+
+
+def test_help_names_every_verb_under_its_heading():
+    text = root_help()
+    for name, verb in VERBS.items():
+        assert f"\n  {name} " in text
+        assert verb.help in text
+        assert f"\n{verb.group}\n" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_no_arguments_is_help(cli):
+    assert cli() == (0, root_help(), "")
+    assert cli("--help").out == root_help()
+
+
+def test_version(cli):
+    assert cli("--version") == (0, f"nano-llama {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_s_module_has_a_documented_run(name):
+    run = importlib.import_module(VERBS[name].module).run
+    assert inspect.getdoc(run)
+    assert "output" in inspect.signature(run).parameters
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_help_and_the_common_options(cli, name):
+    done = cli(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    for option in ("--json", "--quiet", "--debug", "--help"):
+        assert option in done.out
+    assert cli("help", name).out == done.out
+
+
+@pytest.mark.parametrize(("word", "meant"), [("tarin", "train"), ("generat", "generate"), ("export-model", "export")])
+def test_an_unknown_verb_is_named_and_a_near_one_offered(cli, word, meant):
+    done = cli(word)
+    assert done.code == 2
+    assert f"There is no verb {word!r}" in done.err
+    assert f"nano-llama {meant} ?" in done.err
+    assert done.out == ""
+
+
+def test_an_unlike_verb_gets_the_list_only(cli):
+    done = cli("xyzzy")
+    assert done.code == 2
+    assert "Did you mean" not in done.err
+    assert all(name in done.err for name in VERBS)
+
+
+def test_an_option_before_the_verb(cli):
+    done = cli("--quiet", "info", "x")
+    assert done.code == 2
+    assert "--quiet" in done.err
+    assert "verb comes first" in done.err
+
+
+def test_errors_as_json(cli):
+    done = cli("tarin", "--json")
+    assert done.code == 2
+    assert "tarin" in done.json["error"]
+    assert "train" in done.json["hint"]
+    assert done.err == ""
+
+
+def test_the_installed_command_answers():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from nano_llama.cli import main; sys.exit(main())", "nope"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
