@@ -240,7 +240,10 @@ class LlamaConfig:
         """
         _refuse_other_models(raw, source)
         given = {key: value for key, value in raw.items() if value is not None}
-        rope = dict(given.pop("rope_scaling", None) or given.get("rope_parameters") or {})
+        rope = given.pop("rope_scaling", None) or given.get("rope_parameters") or {}
+        if not isinstance(rope, Mapping):
+            raise ConfigError(f"{source}: rope_scaling = {rope!r:.80}: an object was expected.")
+        rope = dict(rope)
         given.pop("rope_parameters", None)
         theta = rope.pop("rope_theta", None)
         if theta is not None:
@@ -283,8 +286,9 @@ def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
         raise ConfigError(f"{source}: a JSON object was expected, got {type(raw).__name__}.")
     kind = raw.get("model_type")
     if kind is None:
-        architectures = raw.get("architectures") or ["nothing"]
-        kind = "llama" if "LlamaForCausalLM" in architectures else str(architectures[0])
+        architectures = raw.get("architectures")
+        known = isinstance(architectures, list) and "LlamaForCausalLM" in architectures
+        kind = "llama" if known else f"{architectures!r:.80}"
     if kind != "llama":
         raise ConfigError(
             f"{source}: the architecture {kind!r} is not a LLaMA.",
@@ -310,6 +314,8 @@ def _rope_scaling_from(raw: Mapping[str, Any], max_positions: Any = None) -> Rop
         raise ConfigError(f"rope_scaling: partial_rotary_factor = {partial!r}: only whole heads are rotated here.")
     if kind == "default":
         return None
+    if not isinstance(kind, str):
+        raise ConfigError(f"rope_scaling: rope_type {kind!r:.80} is not one we compute.")
     if kind in ("yarn", "llama3") and max_positions is not None:
         given.setdefault("original_max_position_embeddings", max_positions)  # as transformers does
     unknown = sorted(given.keys() - {field.name for field in dataclasses.fields(RopeScaling)})
