@@ -1,0 +1,79 @@
+"""Matrices that look wrong by themselves: q or k rows in an order that RoPE does not expect.
+
+Not here: comparison with a reference (checkpoint.py). Tests: tests/verify/test_suspects.py.
+
+RoPE pairs dimension i of a head with i + K/2 (Hugging Face's half layout) or 2i with 2i + 1 (Meta's, GGUF's). Training
+gives the two rows of a pair, which turn together, similar norms, and neighbouring pairs, which turn at nearly the same
+rate, too. So in a trained model in the half layout the log norms of rows (i, i + K/2) and of rows (2i, 2i + 1) both
+correlate; in a matrix left in the other layout the first correlation is lost. That is only a suspicion: it is
+reported if putting the rows back lowers the model's loss on plain English, or if the matrix is alone among many.
+An untrained model shows no such order, and raises no suspicion.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nano_llama.core.names import K_PROJ, Q_PROJ, layer_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from nano_llama.vol2_torch import Llama
+
+LOSS_GAIN = 0.02  # nats a token: putting a misplaced matrix right gains tenths, a right one "put right" loses
+
+
+def pair_order(matrix: np.ndarray, head_dim: int) -> tuple[float, float]:
+    """Correlation of log row norms over (i, i + K/2) and over (2i, 2i + 1).  matrix (n*K, D) -> two numbers."""
+    norms = np.log(np.linalg.norm(matrix, axis=1) + 1e-12).reshape(-1, head_dim)  # (n, K)
+    half = _correlation(norms[:, : head_dim // 2], norms[:, head_dim // 2 :])
+    return half, _correlation(norms[:, 0::2], norms[:, 1::2])
+
+
+def find_suspects(model: "Llama", tokens: "torch.Tensor") -> list[str]:
+    """Sentences on q and k matrices that seem to lie in the wrong order. tokens (1,T): a text the model can predict."""
+    import torch
+
+    from nano_llama.verify.checkpoint import reordered
+
+    K, L = model.config.head_dim, model.config.num_hidden_layers
+    params = model.named_params()
+    order = {
+        name: pair_order(params[name].detach().numpy(), K)
+        for part in (Q_PROJ, K_PROJ)
+        for name in (layer_name(i, part) for i in range(L))
+    }
+    usual = {part: float(np.median([order[layer_name(i, part)][0] for i in range(L)])) for part in (Q_PROJ, K_PROJ)}
+    found = []
+    with torch.no_grad():
+        baseline = _loss(model, tokens)
+        for name, (half, neighbours) in order.items():
+            if neighbours - half > 0.05:
+                original = params[name].clone()
+                params[name].copy_(reordered(original, K, "split"))
+                gain = baseline - _loss(model, tokens)
+                params[name].copy_(original)
+                if gain > LOSS_GAIN:
+                    found.append(
+                        f"q/k permutation: the rows of {name} lie interleaved (RoPE as Meta and GGUF lay it out), not in "
+                        f"halves; putting them back lowers the loss on plain English by {gain:.2f} nats a token."
+                    )
+            elif usual[name.split(".", 3)[3]] > 0.4 and max(half, neighbours) < 0.1 and L >= 4:
+                found.append(
+                    f"q/k permutation: the rows of {name} follow no order that RoPE expects (pair correlation "
+                    f"{half:.2f}; {usual[name.split('.', 3)[3]]:.2f} is usual in this model)."
+                )
+    return found
+
+
+def _loss(model: "Llama", tokens: "torch.Tensor") -> float:
+    """Mean nats a token of predicting tokens (1,T)."""
+    import torch.nn.functional as F
+
+    return float(F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[0, 1:]))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
+    return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-12))
