@@ -1,0 +1,68 @@
+"""LLM over a small Volume 2 model: the same tokens as a loop without cache or batch, alone and in padded batches."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nano_llama.core.sampling import SamplingParams, sample  # noqa: E402
+from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol3_engine.llm import LLM  # noqa: E402
+
+PROMPTS = ["a", "the quick brown fox", "hello", "x" * 40, "it is what it is"]
+PARAMS = [
+    SamplingParams(temperature=0.0, max_tokens=24),
+    SamplingParams(temperature=0.8, seed=3, max_tokens=20),
+    SamplingParams(temperature=1.0, top_k=20, top_p=0.9, seed=4, max_tokens=24, repetition_penalty=1.2),
+    SamplingParams(temperature=1.3, min_p=0.05, seed=3, max_tokens=12),
+    SamplingParams(temperature=0.0, max_tokens=30, presence_penalty=0.5, frequency_penalty=0.2),
+]
+
+
+@pytest.fixture(scope="module")
+def model(stubs):
+    return Llama.init(stubs.small_config(initializer_range=0.3), seed=5)
+
+
+def naive(model, prompt_ids, params, end):
+    """The plainest generator: the whole text through the model for every token."""
+    text, output = list(prompt_ids), []
+    while len(output) < params.max_tokens:
+        with torch.no_grad():
+            logits = model(torch.tensor([text]))[0, -1].numpy()
+        output.append(sample(logits, params, prompt_ids, output, seed=params.seed or 0))
+        text.append(output[-1])
+        if output[-1] == end:
+            break
+    return output
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 3, 8])
+def test_batches_give_the_tokens_of_a_naive_loop(model, stubs, max_num_seqs):
+    llm = LLM.from_model(model, stubs.ByteTokenizer(), max_num_seqs=max_num_seqs)
+    outputs = llm.generate(PROMPTS, PARAMS)
+    for out, params in zip(outputs, PARAMS, strict=True):
+        assert out.token_ids == naive(model, out.prompt_token_ids, params, stubs.END), out.prompt
+
+
+def test_a_small_memory_gives_the_same_tokens_in_more_batches(model, stubs):
+    roomy = LLM.from_model(model, stubs.ByteTokenizer())
+    tight = LLM.from_model(model, stubs.ByteTokenizer(), kv_cache_memory=70 * roomy.engine.runner.kv_bytes_per_token)
+    expected = [out.token_ids for out in roomy.generate(PROMPTS, PARAMS)]
+    assert [out.token_ids for out in tight.generate(PROMPTS, PARAMS)] == expected
+
+
+def test_the_whole_context_can_be_used(model, stubs):
+    llm = LLM.from_model(model, stubs.ByteTokenizer())
+    context = model.config.max_position_embeddings
+    params = SamplingParams(temperature=0.0, max_tokens=None, ignore_eos=True)
+    short, long = llm.generate([[1], [1] * (context - 1)], params)
+    assert len(short.token_ids) == context - 1 and len(long.token_ids) == 1
+    assert {short.outputs[0].finish_reason, long.outputs[0].finish_reason} == {"length"}
+    assert short.token_ids == naive(model, [1], params.replace(max_tokens=context - 1), None)
+
+
+def test_threads_change_nothing_outside(model, stubs):
+    before = torch.get_num_threads()
+    stream = LLM.from_model(model, stubs.ByteTokenizer(), num_threads=1).stream("a", PARAMS[0])
+    next(stream)
+    assert torch.get_num_threads() == before  # also while the stream is open
