@@ -1,6 +1,6 @@
 """Optimizers by hand, one a file, over {name: array} in place. Read them in the order of the table.
 
-Not here: schedules (they return this step's rate; `step(..., lr=)` takes it). Tests: tests/vol1/test_optim_*.py.
+Not here: schedules (they return this step's rate; `step(..., lr=)` takes it). Tests: tests/vol1/, one file a rule.
 """
 
 from collections.abc import Mapping
