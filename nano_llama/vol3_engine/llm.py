@@ -62,16 +62,15 @@ class LLM:
         )
         import_extra("torch", "train", "Generating text")
         from nano_llama.core.formats import resolve_model
-        from nano_llama.core.tokenizer import Tokenizer
         from nano_llama.vol3_engine.runner.torch import TorchRunner
 
-        folder_or_file = resolve_model(path)
-        tokenizer = Tokenizer.from_pretrained(folder_or_file)
-        runner = TorchRunner.load(folder_or_file, settings.device, settings.dtype, settings.num_threads)
+        model = resolve_model(path)
+        tokenizer = _tokenizer_of(model)
+        runner = TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads)
         self._assemble(runner, tokenizer, settings)
 
     @classmethod
-    def from_model(cls, model: "Llama", tokenizer: "Tokenizer", **settings: Any) -> "LLM":
+    def from_model(cls, model: "Llama", tokenizer: "Tokenizer | None", **settings: Any) -> "LLM":
         """Around a Volume 2 model that is in memory already, say one in training; its weights are used as they are.
 
         settings: max_num_seqs, kv_cache_memory, num_threads.
@@ -81,13 +80,13 @@ class LLM:
         return cls.from_runner(TorchRunner(model, settings.get("num_threads")), tokenizer, **settings)
 
     @classmethod
-    def from_runner(cls, runner: Runner, tokenizer: "Tokenizer", **settings: Any) -> "LLM":
+    def from_runner(cls, runner: Runner, tokenizer: "Tokenizer | None", **settings: Any) -> "LLM":
         """Around any runner. settings: max_num_seqs, kv_cache_memory, num_threads."""
         llm = cls.__new__(cls)
         llm._assemble(runner, tokenizer, EngineSettings(**settings))
         return llm
 
-    def _assemble(self, runner: Runner, tokenizer: "Tokenizer", settings: EngineSettings) -> None:
+    def _assemble(self, runner: Runner, tokenizer: "Tokenizer | None", settings: EngineSettings) -> None:
         self.config = runner.config
         self.tokenizer = tokenizer
         self.settings = settings
@@ -151,6 +150,15 @@ class LLM:
             for sequence, _ in self.engine.run(sequences):
                 advance(sequence.finished)
         return [self._requests.output(request) for request in requests]
+
+
+def _tokenizer_of(model: Path) -> "Tokenizer | None":
+    """The tokenizer inside a .gguf, in a folder, or beside a file of weights; None where there is no trace of one."""
+    from nano_llama.core.formats import detect
+    from nano_llama.core.tokenizer import Tokenizer
+
+    place = model if model.is_dir() or detect(model) == "gguf" else model.parent
+    return None if place.is_dir() and not any(place.glob("tokenizer*")) else Tokenizer.from_pretrained(place)
 
 
 def _listed(prompts: Any) -> list[Any]:

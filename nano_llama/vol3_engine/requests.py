@@ -4,7 +4,6 @@ Not here: running them (engine.py). Tests: tests/vol3/test_llm.py.
 """
 
 import secrets
-from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput
 from nano_llama.vol3_engine.scheduler import StaticScheduler
 from nano_llama.vol3_engine.sequence import Sequence
-from nano_llama.vol3_engine.text import TextStream
+from nano_llama.vol3_engine.text import Decoder, TextStream
 
 if TYPE_CHECKING:
     from nano_llama.core.tokenizer import Tokenizer
@@ -32,36 +31,34 @@ class Request:
 
 
 class Requests:
-    """Makes requests for one model, and their outputs."""
+    """Makes requests for one model, and their outputs. Without a tokenizer there are only ids, in and out."""
 
-    def __init__(self, tokenizer: "Tokenizer", config: LlamaConfig, scheduler: StaticScheduler):
+    def __init__(self, tokenizer: "Tokenizer | None", config: LlamaConfig, scheduler: StaticScheduler):
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = scheduler
-        self.end_ids = frozenset(tokenizer.stop_ids) | frozenset(config.eos_token_ids)
+        self.end_ids = frozenset(config.eos_token_ids) | (tokenizer.stop_ids if tokenizer else frozenset())
 
     def from_prompt(self, number: int, prompt: str | Ids[int], params: SamplingParams) -> Request:
         """A string, or token ids. Raises UserError where it is neither, empty, out of the vocabulary or too long."""
         if isinstance(prompt, str):
-            return self._make(number, prompt, self.tokenizer.encode(prompt), params)
-        if isinstance(prompt, Mapping) or not hasattr(prompt, "__iter__"):
+            return self._make(number, prompt, self._needed("A prompt of text").encode(prompt), params)
+        if isinstance(prompt, (dict, bytes)) or not hasattr(prompt, "__iter__"):
             raise UserError(f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.")
         ids = [self._known(token, f"Prompt {number}") for token in prompt]
         return self._make(number, None, ids, params)
 
-    def from_messages(self, number: int, messages: Ids[Mapping[str, str]], params: SamplingParams) -> Request:
+    def from_messages(self, number: int, messages: Ids[Any], params: SamplingParams) -> Request:
         """A conversation, laid out by the model's chat template."""
-        for message in messages:
-            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise UserError(
-                    f"Conversation {number} holds {message!r:.80}, which is not a message.",
-                    hint='A message is {"role": "user", "content": "..."}.',
-                )
-        ids = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-        return self._make(number, text, ids, params)
+        tokenizer = self._needed("A conversation")
+        ids = tokenizer.encode_chat(messages, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return self._make(number, text, ids, params, continues=False)
 
-    def _make(self, number: int, prompt: str | None, ids: list[int], params: SamplingParams) -> Request:
+    def _make(
+        self, number: int, prompt: str | None, ids: list[int], params: SamplingParams, *, continues: bool = True
+    ) -> Request:
+        """continues: the output's text goes on from the prompt's, so a space at its start belongs to it."""
         if not ids:
             raise UserError(
                 f"Prompt {number} is empty: there is nothing to continue.",
@@ -69,6 +66,8 @@ class Requests:
             )
         for token in (*(params.stop_token_ids or ()), *(params.logit_bias or ())):
             self._known(token, "SamplingParams")
+        if params.stop_strings:
+            self._needed("A stop string")
         limit = self.scheduler.length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings)
         seed = params.seed
         if seed is None:
@@ -80,13 +79,24 @@ class Requests:
                 prompt_ids=ids,
                 params=params,
                 seed=(seed + index) & MAX_SEED,
-                text=TextStream(self.tokenizer.decoder(), params.stop_strings),
+                text=TextStream(self._decoder(continues), params.stop_strings),
                 max_length=limit,
                 end_ids=self.end_ids,
             )
             for index in range(params.n)
         ]
         return Request(number, prompt, ids, sequences)
+
+    def _decoder(self, continues: bool) -> Decoder:
+        return self.tokenizer.decoder(continues=continues) if self.tokenizer else NoText()
+
+    def _needed(self, what: str) -> "Tokenizer":
+        if self.tokenizer is None:
+            raise UserError(
+                f"{what} needs a tokenizer, and this model came without one.",
+                hint="Put its tokenizer.json beside its weights, or give prompts as lists of token ids.",
+            )
+        return self.tokenizer
 
     def _known(self, token: Any, where: str) -> int:
         if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < self.config.vocab_size:
@@ -114,7 +124,17 @@ class Requests:
         )
 
     def _named(self, entries: list[TokenLogprob]) -> dict[int, Logprob]:
-        return {
-            entry.token: Logprob(entry.logprob, entry.rank, self.tokenizer.decode([entry.token], skip_special=False))
-            for entry in entries
-        }
+        def text(token: int) -> str:
+            return self.tokenizer.decode([token], skip_special=False, continues=True) if self.tokenizer else ""
+
+        return {entry.token: Logprob(entry.logprob, entry.rank, text(entry.token)) for entry in entries}
+
+
+class NoText:
+    """The decoder of a model without a tokenizer."""
+
+    def push(self, token: int) -> str:
+        return ""
+
+    def finish(self) -> str:
+        return ""

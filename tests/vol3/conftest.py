@@ -33,10 +33,10 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def decode(self, ids, *, skip_special: bool = True) -> str:
+    def decode(self, ids, *, skip_special: bool = True, continues: bool = False) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
-    def decoder(self, skip_special: bool = True) -> ByteDecoder:
+    def decoder(self, skip_special: bool = True, *, continues: bool = False) -> ByteDecoder:
         return ByteDecoder()
 
     def apply_chat_template(self, messages, add_generation_prompt: bool = True) -> str:

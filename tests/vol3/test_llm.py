@@ -184,10 +184,18 @@ def test_a_request_that_never_fits_in_memory_is_refused(stubs):
     assert len(llm.generate("hi", SamplingParams(max_tokens=9, ignore_eos=True))[0].token_ids) == 9
 
 
-@pytest.mark.parametrize("message", ["hi", {"role": "user"}, {"content": "hi"}])
-def test_what_is_no_message_is_refused(llm, message):
-    with pytest.raises(UserError, match=r"not a message|Prompt|Conversation"):
-        llm.chat([[message]])
+def test_without_a_tokenizer_ids_work_and_text_is_refused(stubs):
+    llm = LLM.from_runner(stubs.ScriptedRunner(SCRIPT, eos_token_id=stubs.END), None)
+    (out,) = llm.generate([104, 105], LONG.replace(logprobs=0))
+    assert bytes(out.token_ids[:-1]).decode() == SCRIPT["hi"] and out.text == ""
+    assert out.outputs[0].finish_reason == "stop" and out.outputs[0].logprobs[0][ord("n")].decoded_token == ""
+    for call in (
+        lambda: llm.generate("hi"),
+        lambda: llm.chat([{"role": "user", "content": "hi"}]),
+        lambda: llm.generate([104], SamplingParams(stop="x")),
+    ):
+        with pytest.raises(UserError, match="came without one"):
+            call()
 
 
 def test_settings_are_refused_before_the_model_is_read():
