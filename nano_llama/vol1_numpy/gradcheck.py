@@ -1,0 +1,215 @@
+"""Are these gradients right? Every derivative can be measured: move an input a little and look.
+
+    gradcheck(rmsnorm_forward, rmsnorm_backward, {"x": x, "weight": w, "eps": 1e-5})     any pair, yours too
+    gradcheck_model(model, tokens, targets)                                              every parameter of a model
+
+Both raise GradientMismatch naming the argument and the index that is wrong, and return what they measured otherwise.
+Not here: comparison with another implementation (verify/gradients.py). Tests: tests/vol1/test_gradcheck.py.
+
+An op's output is an array, so its derivative is measured through a scalar: L = sum(out * dout) for a random dout,
+whose gradient is exactly what backward(dout, cache) claims to return. In one coordinate, with step h,
+
+    L'  ~  (L(-2h) - 8 L(-h) + 8 L(+h) - L(+2h)) / (12 h)
+
+Expanding each L in its Taylor series, the terms in h^0, h^2, h^3 and h^4 cancel: the error is h^4 L'''''/30, against
+h^2 L'''/6 for two points. (Fornberg 1988, Mathematics of Computation 51, table 1.) Rounding adds about 1e-16 |L| / h,
+so float64 and h near 1e-3 leave errors around 1e-12; float32 can say little, and is refused.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.vol1_numpy.ops.array import Array
+
+Index = tuple[int, ...]
+
+
+class GradientMismatch(NanoLlamaError):
+    """A gradient that differs from the measured one; `checks` holds every argument's figures."""
+
+    def __init__(self, message: str, checks: "Sequence[ArgumentCheck]" = ()):
+        super().__init__(message)
+        self.checks = list(checks)
+
+
+@dataclass(frozen=True)
+class ArgumentCheck:
+    """One argument's gradient against central differences."""
+
+    name: str
+    relative_error: float  # max |analytic - measured| over the sample, over the largest entry of the gradient
+    worst: Index  # where the two differ most
+    analytic: float  # backward's claim at `worst`
+    measured: float  # central differences at `worst`
+    num_checked: int  # coordinates that were moved
+
+    def __str__(self) -> str:
+        at = ", ".join(map(str, self.worst))
+        return (
+            f"gradient of {self.name!r}, worst at [{at}]: backward says {self.analytic:.10g}, "
+            f"central differences {self.measured:.10g}, relative error {self.relative_error:.1e}"
+        )
+
+
+def gradcheck(
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[..., Any],
+    inputs: Mapping[str, Any] | Sequence[Any],
+    *,
+    wrt: Iterable[str] | None = None,
+    tolerance: float = 1e-7,
+    step: float = 1e-3,
+    samples: int | None = None,
+    seed: int = 0,
+) -> list[ArgumentCheck]:
+    """Check a pair  forward(*inputs) -> (out, cache),  backward(dout, cache) -> gradient or tuple of gradients.
+
+    inputs: by name, or in forward's order; float64 arrays where a gradient is checked. wrt: the arguments that
+    backward has gradients for, in its order; by default every floating array of `inputs`. samples: coordinates checked
+    of each argument (None: all), half drawn by `seed`, half where the gradient is largest. out may be an array or a
+    scalar. forward must give the same answer each time: pass a function that seeds its own generator if it draws.
+
+    Raises GradientMismatch naming argument and index where the relative error exceeds `tolerance`, or where backward
+    returns other gradients than `wrt` asks for; UserError for inputs that cannot be checked.
+    """
+    named = _by_name(forward, inputs)
+
+    def run() -> tuple[Any, Any]:
+        return forward(**named) if isinstance(inputs, Mapping) else forward(*named.values())
+
+    names = list(wrt) if wrt is not None else [name for name, value in named.items() if _is_float_array(value)]
+    for name in names:
+        if name not in named or not _is_float_array(named[name]):
+            raise UserError(f"gradcheck: {name!r} is no floating array among the inputs {', '.join(named)}.")
+        if named[name].dtype != np.float64:
+            raise UserError(
+                f"gradcheck: {name!r} is {named[name].dtype}; differences need float64.",
+                hint="Convert the inputs with .astype(np.float64): the formulas are the same.",
+            )
+    arrays = {name: named[name].copy() for name in names}  # moved in place below; the caller's stay as they are
+    named |= arrays
+
+    out, cache = run()
+    dout = np.random.default_rng((seed, 1)).standard_normal(np.shape(out))
+    claimed = backward(dout if np.shape(out) else float(dout), cache)
+    claimed = claimed if isinstance(claimed, tuple) else (claimed,)
+    where = getattr(backward, "__name__", "backward")
+    if len(claimed) != len(names):
+        raise GradientMismatch(f"{where} returned {len(claimed)} gradients for {len(names)} ({', '.join(names)}).")
+
+    def loss() -> float:
+        return float(np.sum(np.asarray(run()[0]) * dout))
+
+    return _compare(where, loss, arrays, dict(zip(names, claimed, strict=True)), tolerance, step, samples, seed)
+
+
+def gradcheck_model(
+    model: Any,
+    tokens: Array,
+    targets: Array,
+    *,
+    tolerance: float = 1e-7,
+    step: float = 1e-3,
+    samples: int | None = 6,
+    seed: int = 0,
+    **options: Any,
+) -> list[ArgumentCheck]:
+    """Check model.loss_and_grads(tokens, targets, **options) for every parameter, `samples` coordinates of each.
+
+    The model must hold float64 parameters (Llama.init(config, dtype=np.float64)); they are moved and put back.
+    Raises as gradcheck does.
+    """
+    for name, param in model.params.items():
+        if param.dtype != np.float64:
+            raise UserError(
+                f"gradcheck: {name} is {param.dtype}; differences need float64.",
+                hint="Build the model with dtype=np.float64.",
+            )
+    _, grads = model.loss_and_grads(tokens, targets, **options)
+    if grads.keys() != model.params.keys():
+        odd = sorted(grads.keys() ^ model.params.keys())
+        raise GradientMismatch(f"loss_and_grads: {odd[0]!r} is a parameter without gradient, or the reverse.")
+
+    def loss() -> float:
+        return model.loss(tokens, targets, **options)
+
+    return _compare("loss_and_grads", loss, model.params, grads, tolerance, step, samples, seed)
+
+
+def central_difference(loss: Callable[[], float], array: Array, index: Index, step: float = 1e-3) -> float:
+    """The derivative of `loss()` in array[index] by five points; the array is moved in place and put back."""
+    kept = array[index]
+    values = []
+    for move in (-2, -1, 1, 2):
+        array[index] = kept + move * step
+        values.append(loss())
+    array[index] = kept
+    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+
+
+def _compare(
+    where: str,
+    loss: Callable[[], float],
+    arrays: Mapping[str, Array],
+    grads: Mapping[str, Any],
+    tolerance: float,
+    step: float,
+    samples: int | None,
+    seed: int,
+) -> list[ArgumentCheck]:
+    checks = []
+    noise = 4 * np.finfo(np.float64).eps * abs(loss()) / step  # what rounding of L leaves in a difference
+    for number, (name, array) in enumerate(arrays.items()):
+        if np.shape(grads[name]) != array.shape:
+            raise GradientMismatch(
+                f"{where}: gradient of {name!r} has shape {np.shape(grads[name])}, not {array.shape}."
+            )
+        rng = np.random.default_rng((seed, 2, number))
+        indices = _coordinates(grads[name], samples, rng)
+        measured = np.array([central_difference(loss, array, index, step) for index in indices])
+        checks.append(_judge(name, np.asarray(grads[name]), indices, measured, noise))
+    wrong = [check for check in checks if not check.relative_error <= tolerance]  # "not <=": a NaN is wrong too
+    if wrong:
+        lines = "\n".join(str(check) for check in wrong)
+        raise GradientMismatch(f"{where}: {lines}\n(tolerated: {tolerance:.0e})", checks)
+    return checks
+
+
+def _judge(name: str, grad: Array, indices: list[Index], measured: Array, noise: float) -> ArgumentCheck:
+    if not indices:
+        return ArgumentCheck(name, 0.0, (), 0.0, 0.0, 0)
+    analytic = np.array([float(grad[index]) for index in indices])
+    # Relative to the tensor's largest entry, as everywhere in the project: single entries may well be zero.
+    scale = max(float(np.max(np.abs(grad))), float(np.max(np.abs(measured))), 1e-12)
+    errors = np.maximum(np.abs(analytic - measured) - noise, 0)  # a NaN stays one
+    at = int(np.argmax(errors))  # the first NaN, if there is one
+    return ArgumentCheck(
+        name, float(errors[at]) / scale, indices[at], float(analytic[at]), float(measured[at]), len(indices)
+    )
+
+
+def _coordinates(grad: Array, samples: int | None, rng: np.random.Generator) -> list[Index]:
+    """All indices, or `samples` of them: half at random, half where the gradient is largest."""
+    flat: Array | range = range(grad.size)
+    if samples is not None and samples < grad.size:
+        largest = np.argsort(-np.abs(grad), axis=None)[: samples // 2]
+        drawn = rng.choice(grad.size, size=samples - len(largest), replace=False)
+        flat = np.union1d(largest, drawn)
+    return [tuple(int(i) for i in np.unravel_index(position, grad.shape)) for position in flat]
+
+
+def _by_name(forward: Callable[..., Any], inputs: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    names = list(inspect.signature(forward).parameters)
+    names += [f"argument {i}" for i in range(len(names), len(inputs))]
+    return dict(zip(names, inputs, strict=False))
+
+
+def _is_float_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)

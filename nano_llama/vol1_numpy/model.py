@@ -1,0 +1,264 @@
+"""The LLaMA in NumPy: embedding, layers, norm, head, loss; and the same list backwards.
+
+Not here: a layer's inside (layer.py), optimizers (optim/), training (train.py), sampling (generate.py), a faster way
+to serve (vol3_engine). Tests: tests/vol1/test_model.py, tests/vol1/test_model_gradients.py, tests/parity/.
+
+A batch is cut into shares, one a thread, each run with single-threaded BLAS: data parallelism inside one process.
+Since the loss is a sum over positions divided by a number known beforehand, the gradient of a batch is the sum of its
+shares' gradients. Micro-batches are the same cut made in time instead of space. Shares and their sum have a fixed
+order: the same thread count gives the same bits.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.init import check_params, init_params
+from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
+from nano_llama.core.rope import rope_tables
+from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
+from nano_llama.vol1_numpy.masks import causal_mask
+from nano_llama.vol1_numpy.ops.array import Array, Cache
+from nano_llama.vol1_numpy.ops.tables import FAST, Ops
+from nano_llama.vol1_numpy.parallel import add_grads, available_threads, micro_batches, rows_of, run_shares, shares
+
+IGNORE = -100  # a target that does not count
+
+
+class Llama:
+    """tokens (B,T) -> logits (B,T,V), and the gradient of the cross-entropy for every parameter.
+
+    Build it with `Llama.init(config, seed)` (fresh weights) or `Llama.from_pretrained(path)`. `params` is
+    {name: array}, in core/names.py's names and order; an optimizer changes the arrays in place.
+    """
+
+    def __init__(self, config: LlamaConfig, params: dict[str, Array], *, ops: Ops = FAST, threads: int | None = None):
+        """threads: how many shares a batch is cut into; by default one for each CPU this process may use."""
+        self.config, self.params, self.ops = config, params, ops
+        self.threads = threads or available_threads()
+
+    # -- forward --------------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Array, *, mask: Array | None = None, past: Past | None = None) -> Array:
+        """tokens (B,T) -> logits (B,T,V).
+
+        mask: boolean, broadcastable to (B,1,T,S), True may attend; None: causal. It replaces the causal mask, so
+        combine it:  causal_mask(T) & padding_mask(present).  past: the keys and values of the tokens before these.
+        Raises UserError for tokens that are no ids of this vocabulary.
+        """
+        return self.logits(self.hidden_states(tokens, mask=mask, past=past))
+
+    def hidden_states(self, tokens: Array, *, mask: Array | None = None, past: Past | None = None) -> Array:
+        """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
+        tokens = self._check_ids(tokens)
+        return self._hidden(tokens, self._context(tokens.shape[1], mask, past), keep="nothing")[0]
+
+    def logits(self, hidden: Array) -> Array:
+        """The head: (B,T,D) -> (B,T,V)."""
+        return self.ops.linear.forward(hidden, self.head)[0]
+
+    def _hidden(self, tokens: Array, ctx: Context, keep: str = "caches") -> tuple[Array, Cache, list[Any], Cache]:
+        """Everything before the head: (B,T) -> (B,T,D), and what the backward needs of it.
+
+        keep: of each layer its cache ("caches"), its input, to run it again ("inputs"), or "nothing".
+        """
+        kept: list[Any] = []
+        x, embed = ctx.ops.embedding.forward(tokens, self.params[EMBED])  # (B,T,D)
+        for i in range(self.config.num_hidden_layers):
+            y, cache = self.layer_forward(x, i, ctx)  # (B,T,D)
+            if keep != "nothing":
+                kept.append(cache if keep == "caches" else x)
+            x = y
+        h, norm = self.norm_forward(x, ctx)  # (B,T,D)
+        return h, embed, kept, norm
+
+    # -- loss and gradients ---------------------------------------------------------------------------------------
+
+    def loss(self, tokens: Array, targets: Array, *, mask: Array | None = None, z_loss: float = 0.0) -> float:
+        """The loss alone, as `loss_and_grads` defines it."""
+
+        def one(rows: slice) -> float:
+            h, *_ = self._hidden(tokens[rows], self._context(T, rows_of(mask, rows)), keep="nothing")
+            loss, _ = self.ops.cross_entropy.forward(self.logits(h), targets[rows], IGNORE, z_loss)
+            return loss * weight(targets[rows])
+
+        tokens, targets, weight = self._check_batch(tokens, targets)
+        B, T = tokens.shape
+        return sum(run_shares(one, shares(B, self.threads)))
+
+    def loss_and_grads(
+        self,
+        tokens: Array,
+        targets: Array,
+        *,
+        mask: Array | None = None,
+        z_loss: float = 0.0,
+        micro_batch: int | None = None,
+        recompute: bool = False,
+    ) -> tuple[float, dict[str, Array]]:
+        """The mean cross-entropy over counted targets, in nats, and its gradient for every parameter.
+
+        tokens, targets: (B,T); targets[b,t] belongs to logits[b,t], no shift; -100 does not count. All ignored: the
+        loss is 0 and so are the gradients. A tied model has no lm_head.weight: its embedding gets both gradients.
+        mask: as in `forward`. z_loss: weight of the mean squared log-sum-exp. micro_batch: at most so many rows at
+        once in each thread (gradient accumulation). recompute: keep each layer's input only, and run its forward
+        again in the backward: a third more work, about 1/L of the memory. Neither changes the result, save rounding.
+        """
+
+        def one(rows: slice) -> tuple[float, dict[str, Array]]:
+            total, sums = 0.0, dict[str, Array]()
+            for part in micro_batches(rows, micro_batch):
+                ctx = self._context(T, rows_of(mask, part))
+                loss, grads = self._one(tokens[part], targets[part], weight(targets[part]), ctx, z_loss, recompute)
+                total, sums = total + loss, add_grads(sums, grads)
+            return total, sums
+
+        tokens, targets, weight = self._check_batch(tokens, targets)
+        B, T = tokens.shape
+        loss, sums = 0.0, dict[str, Array]()
+        for share_loss, grads in run_shares(one, shares(B, self.threads)):
+            loss, sums = loss + share_loss, add_grads(sums, grads)
+        return loss, {name: sums[name] for name in self.params}
+
+    def _one(
+        self, tokens: Array, targets: Array, weight: float, ctx: Context, z_loss: float, recompute: bool
+    ) -> tuple[float, dict[str, Array]]:
+        """Forward and backward of one share; `weight` is its part of the batch's counted targets."""
+        ops = ctx.ops
+        grads: dict[str, Array] = {}
+
+        h, embed, caches, norm = self._hidden(tokens, ctx, keep="inputs" if recompute else "caches")
+        logits, head = ops.linear.forward(h, self.head)  # (B,T,V)
+        loss, entropy = ops.cross_entropy.forward(logits, targets, IGNORE, z_loss)
+
+        dlogits = ops.cross_entropy.backward(weight, entropy)  # (B,T,V)
+        dh, grads[LM_HEAD] = ops.linear.backward(dlogits, head)  # (B,T,D)
+        dx, norm_grads = self.norm_backward(dh, norm, ctx)  # (B,T,D)
+        grads |= norm_grads
+        for i in reversed(range(self.config.num_hidden_layers)):
+            cache = self.layer_forward(caches.pop(), i, ctx)[1] if recompute else caches.pop()
+            dx, layer_grads = self.layer_backward(dx, cache, i, ctx)  # (B,T,D)
+            grads |= layer_grads
+        grads[EMBED] = ops.embedding.backward(dx, embed)  # (V,D)
+        if self.config.tie_word_embeddings:  # one matrix used twice: the sum of both gradients
+            grads[EMBED] += grads.pop(LM_HEAD)
+        return loss * weight, grads
+
+    # -- the parts a study replaces -------------------------------------------------------------------------------
+
+    def layer_forward(self, x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
+        """Layer `index`: (B,T,D) -> (B,T,D)."""
+        return layer_forward(x, self.layer_params(index), ctx, index)
+
+    def layer_backward(self, dx: Array, cache: Cache, index: int, ctx: Context) -> tuple[Array, dict[str, Array]]:
+        """-> dx (B,T,D), {name: gradient} of the layer's parameters."""
+        grads: Grads = {}
+        dx = layer_backward(dx, cache, ctx, grads)
+        return dx, {layer_name(index, part): grad for part, grad in grads.items()}
+
+    def norm_forward(self, x: Array, ctx: Context) -> tuple[Array, Cache]:
+        """The last norm, before the head: (B,T,D) -> (B,T,D)."""
+        return ctx.ops.rmsnorm.forward(x, self.params[NORM], ctx.eps)
+
+    def norm_backward(self, dh: Array, cache: Cache, ctx: Context) -> tuple[Array, dict[str, Array]]:
+        """-> dx (B,T,D), {name: gradient}."""
+        dx, dweight = ctx.ops.rmsnorm.backward(dh, cache)
+        return dx, {NORM: dweight}
+
+    def layer_params(self, index: int) -> Params:
+        """A layer's parameters by part, "self_attn.q_proj.weight" and so on."""
+        return {part: self.params[layer_name(index, part)] for part in layer_shapes(self.config)}
+
+    @property
+    def head(self) -> Array:  # (V,D)
+        """The matrix that makes logits; in a tied model the embedding's."""
+        return self.params[EMBED if self.config.tie_word_embeddings else LM_HEAD]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.params[EMBED].dtype
+
+    # -- weights in and out ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def init(cls, config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32, **options) -> "Llama":
+        """A model with fresh weights: the same numbers that every volume draws for this seed. options: see __init__."""
+        return cls(config, init_params(config, seed, check_dtype(dtype)), **options)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, dtype: np.typing.DTypeLike = np.float32, **options) -> "Llama":
+        """Read a Hugging Face folder, a .gguf, a .pth, or a hub name, converting to `dtype` tensor by tensor.
+
+        Raises UserError, ConfigError, FormatError: what is there is no LLaMA, or is damaged.
+        """
+        from nano_llama.core.formats import open_weights, read_config
+
+        dtype = check_dtype(dtype)
+        config = read_config(path)
+        with open_weights(path) as weights:
+            check_params(config, weights, source=str(path))
+            # copies: what is mapped from a file cannot be changed, and training changes its parameters in place
+            params = {name: np.array(weights[name], dtype, order="C") for name in parameter_shapes(config)}
+        return cls(config, params, **options)
+
+    def save(self, path: str | Path, format: str = "hf", *, tokenizer: Any = None, dtype: str | None = None) -> None:
+        """Write "hf" (a folder of config.json and safetensors), "gguf" (with the tokenizer inside) or "pth".
+
+        dtype: the numbers' type in the file, as the format's own save function takes it; None: its default.
+        Raises UserError for another format, or a GGUF without a tokenizer.
+        """
+        from nano_llama.core import formats
+
+        given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+        if format == "hf":
+            formats.save_hf(path, self.config, self.params, tokenizer=tokenizer, **given)
+        elif format == "gguf":
+            formats.save_gguf(path, self.config, self.params, tokenizer, **given)
+        elif format == "pth":
+            formats.save_pth(path, self.params, config=self.config, **given)
+        else:
+            raise UserError(f"save: format = {format!r} is unknown.", hint='Choose "hf", "gguf" or "pth".')
+
+    # -- checks ---------------------------------------------------------------------------------------------------
+
+    def _context(self, T: int, mask: Array | None, past: Past | None = None) -> Context:
+        start = past.length if past is not None else 0
+        cos, sin = rope_tables(self.config, np.arange(start, start + T), self.dtype)  # (T,K/2)
+        mask = causal_mask(T, start) if mask is None else mask
+        config = self.config
+        return Context(
+            ops=self.ops, head_dim=config.head_dim, eps=config.rms_norm_eps, cos=cos, sin=sin, mask=mask, past=past
+        )
+
+    def _check_ids(self, tokens: Array) -> Array:
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise UserError(f"tokens: expected (B,T) of integers, got {tokens.dtype} of shape {tokens.shape}.")
+        V = self.config.vocab_size
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise UserError(f"tokens: {wrong} is no token of this vocabulary of {V}.", hint=f"Ids are 0 to {V - 1}.")
+        return tokens
+
+    def _check_batch(self, tokens: Array, targets: Array) -> tuple[Array, Array, Callable[[Array], float]]:
+        """Checked tokens and targets, and which part of all counted targets some of them are."""
+        tokens, targets = self._check_ids(tokens), np.asarray(targets)
+        if targets.shape != tokens.shape or not np.issubdtype(targets.dtype, np.integer):
+            raise UserError(
+                f"targets: expected integers of the tokens' shape {tokens.shape}, got {targets.dtype} {targets.shape}."
+            )
+        count = max(1, int(np.count_nonzero(targets != IGNORE)))
+        return tokens, targets, lambda part: int(np.count_nonzero(part != IGNORE)) / count
+
+
+def check_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
+    """float32 or float64; anything else is refused (UserError): NumPy has no matrix product in half precision."""
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise UserError(
+            f"dtype = {np.dtype(dtype).name} is not one that Volume 1 computes in.", hint="float32, float64."
+        )
+    return np.dtype(dtype)

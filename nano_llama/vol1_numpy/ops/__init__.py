@@ -1,0 +1,55 @@
+"""Every op of a LLaMA as a pair: x_forward(...) -> (y, cache) and x_backward(dy, cache) -> gradients.
+
+Gradients come in the order of the forward's arguments, for those that have one: weights and activations. Integers
+(tokens, targets), masks, angles, eps and other settings have none. One gradient comes as the array itself, several
+as a tuple. Not here: how the model strings the ops together (layer.py, model.py). Tests: tests/vol1/test_ops_*.py.
+
+In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer.
+"""
+
+from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_forward, attention_weights
+from nano_llama.vol1_numpy.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from nano_llama.vol1_numpy.ops.dropout import dropout_backward, dropout_forward
+from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_forward
+from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward
+from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
+from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
+from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
+from nano_llama.vol1_numpy.ops.rope import rope_backward, rope_forward
+from nano_llama.vol1_numpy.ops.silu import silu_backward, silu_forward
+from nano_llama.vol1_numpy.ops.single_head_attention import (
+    single_head_attention_backward,
+    single_head_attention_forward,
+)
+from nano_llama.vol1_numpy.ops.softmax import softmax_backward, softmax_forward
+from nano_llama.vol1_numpy.ops.swiglu import swiglu_backward, swiglu_forward
+
+__all__ = [
+    "attention_backward",
+    "attention_forward",
+    "attention_weights",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "embedding_backward",
+    "embedding_forward",
+    "flash_attention_backward",
+    "flash_attention_forward",
+    "layernorm_backward",
+    "layernorm_forward",
+    "linear_backward",
+    "linear_forward",
+    "rmsnorm_backward",
+    "rmsnorm_forward",
+    "rope_backward",
+    "rope_forward",
+    "silu_backward",
+    "silu_forward",
+    "single_head_attention_backward",
+    "single_head_attention_forward",
+    "softmax_backward",
+    "softmax_forward",
+    "swiglu_backward",
+    "swiglu_forward",
+]

@@ -1,0 +1,52 @@
+"""RoPE: queries and keys are turned by angles that grow with position, so that their products see only distances.
+
+Not here: the angles of each kind of RoPE (core/rope.py makes the tables). Tests: tests/vol1/test_ops_rope.py.
+Source: Su et al. 2021, "RoFormer" (arXiv 2104.09864), eq. 13, 15 and 34.
+
+Two features form a plane and are turned by the angle a of their position:
+
+    (y1, y2) = (x1 cos a - x2 sin a,  x2 cos a + x1 sin a)
+
+Which two is a convention. "half": feature i with feature i + K/2, as Hugging Face's weights expect. "interleaved":
+2i with 2i + 1, as in the paper and in Meta's weights. One is the other after a permutation of W_q's and W_k's rows.
+Why it works: a turned query at position t against a turned key at s gives q^T R(t)^T R(s) k = q^T R(s - t) k.
+"""
+
+import numpy as np
+
+from nano_llama.core.errors import UserError
+from nano_llama.vol1_numpy.ops.array import Array, Cache
+
+
+def rope_forward(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
+    """Turn each pair of features by its angle.    x: (B,H,T,K)   cos, sin: (T,K/2)   -> y (B,H,T,K)
+
+    Raises UserError when `layout` is neither "half" nor "interleaved".
+    """
+    first, second = _pairs(x.shape[-1], layout)
+    x1, x2 = x[..., first], x[..., second]  # (B,H,T,K/2) each
+    y = np.empty_like(x)
+    y[..., first] = x1 * cos - x2 * sin
+    y[..., second] = x2 * cos + x1 * sin
+    return y, (cos, sin, layout)
+
+
+def rope_backward(dy: Array, cache: Cache) -> Array:
+    """y = R x in each plane, with R = [[cos, -sin], [sin, cos]], so dx = R^T dy:
+
+        dx1 = dy1 cos + dy2 sin,   dx2 = dy2 cos - dy1 sin
+
+    that is, the turn by the opposite angle. Angles follow from positions and have no gradient.  -> dx (B,H,T,K)
+    """
+    cos, sin, layout = cache
+    dx, _ = rope_forward(dy, cos, -sin, layout)
+    return dx
+
+
+def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
+    """Where the first and the second feature of every pair lie."""
+    if layout == "half":
+        return slice(0, head_dim // 2), slice(head_dim // 2, head_dim)
+    if layout == "interleaved":
+        return slice(0, None, 2), slice(1, None, 2)
+    raise UserError(f"rope: layout = {layout!r} is unknown.", hint='Choose "half" or "interleaved".')
