@@ -82,8 +82,11 @@ def compare_gradients(
     ours = HandWritten(config, {name: np.array(params[name], dtype) for name in reference.named_params()})
     our_loss, grads = ours.loss_and_grads(tokens, targets)
     report.rows.append(_row("loss", "loss", np.array(our_loss), loss.detach().numpy(), tolerance, 0.0))
-    theirs = {name: parameter.grad.numpy() for name, parameter in reference.named_params().items()}
-    noise = NOISE * np.finfo(dtype).eps * max(float(np.abs(grad).max()) for grad in theirs.values())
+    theirs = {}
+    for name, parameter in reference.named_params().items():
+        assert parameter.grad is not None, f"autograd left {name} without a gradient"
+        theirs[name] = parameter.grad.numpy()
+    noise = NOISE * float(np.finfo(dtype).eps) * max(float(np.abs(grad).max()) for grad in theirs.values())
     report.rows += [_row("gradient", name, grads[name], theirs[name], tolerance, noise) for name in theirs]
     return report
 

@@ -1,0 +1,120 @@
+"""Generating by hand: naively, running the whole text again for each token, and with a cache of keys and values.
+
+Not here: how a token is chosen (core/sampling), text and stop strings (the caller has the tokenizer), serving many
+texts at once (vol3_engine). Tests: tests/vol1/test_vol1_generate.py proves the two ways equal.
+
+Why a cache is enough: a token attends to itself and what came before. So appending a token changes no key or value of
+the earlier ones, in any layer; only the new token's row is left to compute.
+"""
+
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling import SamplingParams, sample
+from nano_llama.vol1_numpy.model import Llama
+from nano_llama.vol1_numpy.ops.array import Array
+from nano_llama.vol1_numpy.ops.tables import PLAIN
+
+
+class KVCache:
+    """The keys and values of every token so far, turned by RoPE already: two arrays (L,B,G,max_length,K)."""
+
+    def __init__(
+        self, config: LlamaConfig, max_length: int, batch_size: int = 1, dtype: np.typing.DTypeLike = np.float32
+    ):
+        G, K = config.num_key_value_heads, config.head_dim
+        self.keys = np.empty((config.num_hidden_layers, batch_size, G, max_length, K), dtype)
+        self.values = np.empty_like(self.keys)
+        self.length = 0  # tokens whose keys and values every layer has
+
+    def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+        """Keep k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
+        end = self.length + k.shape[2]
+        assert end <= self.keys.shape[3], f"{end} tokens do not fit into a cache of {self.keys.shape[3]}"
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        if layer == len(self.keys) - 1:  # the last layer is done with these tokens
+            self.length = end
+        return keys, values
+
+
+def generate(
+    model: Llama,
+    prompt_ids: Sequence[int],
+    params: SamplingParams | None = None,
+    *,
+    end_ids: Collection[int] | None = None,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """Yield the tokens that follow the prompt, one by one, up to and with one that ends the text.
+
+    params: how tokens are chosen and how many (core/sampling). end_ids: what ends a text unless params.ignore_eos; by
+    default the config's, a chat needs the tokenizer's stop_ids. use_cache=False: the naive twin, for comparison.
+    A text ends at the latest where the model's context does. Raises UserError for an empty or too long prompt, and for
+    what takes more than one row of tokens to honour (n > 1, logprobs, stop strings).
+    """
+    params = params or SamplingParams()
+    if params.n > 1 or params.logprobs is not None or params.stop:
+        raise UserError(
+            "Volume 1 generates one row of tokens: n, logprobs and stop strings are not among what it can honour.",
+            hint="Use the engine for those: nano_llama.LLM, or --engine engine.",
+        )
+    context = model.config.max_position_embeddings
+    if not 0 < len(prompt_ids) < context:
+        raise UserError(
+            f"A prompt of {len(prompt_ids):,} tokens; this model reads 1 to {context - 1:,} and has room for an answer."
+        )
+    room = context - len(prompt_ids)
+    steps = room if params.max_tokens is None else min(room, params.max_tokens)
+    ends = {*(params.stop_token_ids or ())}
+    if not params.ignore_eos:
+        ends |= {*(model.config.eos_token_ids if end_ids is None else end_ids)}
+    return _tokens(model, list(prompt_ids), params, ends, steps, use_cache)
+
+
+def _tokens(
+    model: Llama, prompt_ids: list[int], params: SamplingParams, ends: set[int], steps: int, use_cache: bool
+) -> Iterator[int]:
+    seed = secrets.randbits(63) if params.seed is None else params.seed
+    next_logits = _cached(model, len(prompt_ids) + steps) if use_cache else _naive(model)
+    output_ids: list[int] = []
+    new = prompt_ids
+    for _ in range(steps):
+        token = sample(next_logits(new), params, prompt_ids, output_ids, seed=seed)
+        output_ids.append(token)
+        yield token
+        if token in ends:
+            return
+        new = [token]
+
+
+def _naive(model: Llama):
+    """A function from the tokens that are new to the logits (V,) after them; it runs everything so far each time."""
+    text: list[int] = []
+
+    def next_logits(new: list[int]) -> Array:
+        text.extend(new)
+        hidden = model.hidden_states(np.array([text]))  # (1,S,D)
+        return model.logits(hidden[:, -1:])[0, 0]  # (V,)
+
+    return next_logits
+
+
+def _cached(model: Llama, max_length: int):
+    """The same function; it runs the new tokens only."""
+    cache = KVCache(model.config, max_length, dtype=model.dtype)
+    # For one query the T x T matrix is a row: tiles would only cost time. The weights are shared.
+    one_token = Llama(model.config, model.params, ops=replace(model.ops, attention=PLAIN.attention))
+
+    def next_logits(new: list[int]) -> Array:
+        runner = one_token if len(new) == 1 else model
+        hidden = runner.hidden_states(np.array([new]), past=cache)  # (1,T,D)
+        return runner.logits(hidden[:, -1:])[0, 0]  # (V,)
+
+    return next_logits
