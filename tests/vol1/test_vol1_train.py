@@ -1,0 +1,135 @@
+"""Volume 1's trainer: the same run again to the bit, also across a stop; accumulation; refusals; it learns."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.formats import open_weights
+from nano_llama.core.training import TrainSettings
+from nano_llama.vol1_numpy import Llama
+from nano_llama.vol1_numpy.optim import SGD, AdamW
+from nano_llama.vol1_numpy.train import Trainer, train_step
+
+TINY = LlamaConfig(
+    vocab_size=29,
+    hidden_size=16,
+    intermediate_size=36,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=16,
+)
+
+
+def draw(B, T=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 29, (B, T)), rng.integers(0, 29, (B, T))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A small language of its own: 60 words, drawn with memory, so that there is something to learn."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), 4)) for _ in range(60)]
+    places, place = [], 0
+    for _ in range(6000):
+        place = (place * 7 + int(rng.integers(0, 3))) % 60
+        places.append(words[place])
+    path = tmp_path_factory.mktemp("data") / "words.txt"
+    path.write_text(" ".join(places))
+    return path
+
+
+def settings(text, **changes):
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    rest = {"batch_size": 4, "context": 32, "log_every": 2, "evaluations": 2, "num_threads": 2, "engine": "numpy"}
+    return TrainSettings(**{"data": str(text), "tokenizer": "char", **small, **rest, "max_steps": 12, **changes})
+
+
+def losses(out):
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["train_loss"], row.get("val_loss")) for row in rows]
+
+
+def weights(out):
+    with open_weights(out) as mapping:
+        return {name: np.array(mapping[name]) for name in mapping}
+
+
+def test_accumulated_batches_are_one_large_batch():
+    tokens, targets = draw(8)
+    targets[1, :7] = -100  # unequal counts: the mean is over targets, not over batches
+    whole, parts = Llama.init(TINY, dtype=np.float64), Llama.init(TINY, dtype=np.float64)
+    a = train_step(whole, SGD(whole.params, 0.5), [(tokens, targets)], 0.5)
+    split = [(tokens[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
+    b = train_step(parts, SGD(parts.params, 0.5), split, 0.5)
+    assert a == pytest.approx(b, rel=1e-13)
+    for name in whole.params:
+        np.testing.assert_allclose(whole.params[name], parts.params[name], rtol=1e-9, atol=1e-13, err_msg=name)
+
+
+def test_clipping_bounds_the_whole_step():
+    model = Llama.init(TINY, dtype=np.float64)
+    before = {name: param.copy() for name, param in model.params.items()}
+    train_step(model, SGD(model.params, 1.0), [draw(4)], 1.0, clip=0.01)
+    moved = sum(float(np.sum((model.params[name] - before[name]) ** 2)) for name in before)
+    assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-9)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    model = Llama.init(TINY)
+    model.params["model.layers.0.mlp.up_proj.weight"][0, 0] = np.nan
+    before = {name: param.copy() for name, param in model.params.items()}
+    optimizer = AdamW(model.params, 0.1)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(train_step(model, optimizer, [draw(2)], 0.1, clip=1.0))
+    assert optimizer.steps == 0
+    for name in before:
+        np.testing.assert_array_equal(model.params[name], before[name])
+
+
+def test_the_same_run_again_gives_the_same_bits(text, tmp_path):
+    Trainer(settings(text), tmp_path / "a").fit()
+    Trainer(settings(text), tmp_path / "b").fit()
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    for name, value in weights(tmp_path / "a").items():
+        np.testing.assert_array_equal(value, weights(tmp_path / "b")[name], err_msg=name)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path):
+    class Stop(Exception):
+        pass
+
+    class Stopping(Trainer):
+        def train_step(self, batches, lr):
+            if self.step == 8:
+                raise Stop
+            return super().train_step(batches, lr)
+
+    wanted = settings(text, evaluations=3, checkpoint_minutes=0.0)
+    Trainer(wanted, tmp_path / "whole").fit()
+    with pytest.raises(Stop):
+        Stopping(wanted, tmp_path / "halves").fit()
+    Trainer(wanted, tmp_path / "halves", resume=True).fit()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+    for name, value in weights(tmp_path / "whole").items():
+        np.testing.assert_array_equal(value, weights(tmp_path / "halves")[name], err_msg=name)
+
+
+def test_it_learns_the_language_and_leaves_a_model_that_loads(text, tmp_path):
+    result = Trainer(settings(text, max_steps=150, lr=1e-2, batch_size=8), tmp_path / "run").fit()
+    _, counts = np.unique(list(text.read_text()), return_counts=True)
+    p = counts / counts.sum()
+    assert result.evaluation.loss < -np.sum(p * np.log(p)) - 0.3  # well below what counting letters gives
+    reloaded = Llama.from_pretrained(tmp_path / "run")
+    assert reloaded.config.num_hidden_layers == 2
+    assert (tmp_path / "run" / "loss.png").exists()
+
+
+def test_a_device_that_numpy_has_not_is_refused(text, tmp_path):
+    with pytest.raises(UserError, match="cuda"):
+        Trainer(settings(text, device="cuda"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
