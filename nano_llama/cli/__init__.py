@@ -1,8 +1,8 @@
 """The command `nano-llama`: a table of verbs, and `main`, which finds the module of the one that was asked for.
 
-Nothing heavy is imported before a verb is known: `nano-llama --help` answers from this file alone. What a verb does is
-in cli/<verb>.py, how its arguments are read in dispatch.py, how an error ends in exits.py, what reaches the screen in
-common.py. Tests: tests/cli/.
+Nothing heavy is imported before a verb is known: `nano-llama --help` answers from this file alone.
+Not here: what a verb does (cli/<verb>.py), how its arguments are read (dispatch.py), how an error ends (exits.py),
+what reaches the screen (common.py). Tests: tests/cli/test_main.py.
 """
 
 import sys

@@ -13,9 +13,10 @@ from typing import Any
 
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
-from nano_llama.cli.engines import Compute, ModelPath, Sampling, Speaker, conversation_length, open_speaker
+from nano_llama.cli.engines import Compute, Sampling, Speaker, conversation_length, open_speaker
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
+from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.files import write_json
 from nano_llama.core.sampling import SamplingParams
@@ -56,9 +57,10 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     if system is not None:
         check_text(system, "--system")
-    screen.say(f"Loading {model} ...", style="dim")
-    speaker = open_speaker(model, compute or Compute())
-    if speaker.tokenizer.chat_template is None:
+    path = locate_model(model, screen)
+    screen.say(f"Loading {path} ...", style="dim")
+    speaker = open_speaker(path, compute or Compute())
+    if speaker.tokenizer is None or speaker.tokenizer.chat_template is None:
         raise UserError(
             f"{model} has no chat template: it continues texts, it was not taught to answer.",
             hint=f'Use  nano-llama generate --model {model} --prompt "..."',
@@ -155,7 +157,7 @@ class Chat:
         """Forget the oldest turns where the conversation and an answer no longer fit into the context."""
         context = self.speaker.config.max_position_embeddings
         room = min(self.params.max_tokens or context, context // 4)
-        dropped = self.conversation.fit(lambda m: conversation_length(self.speaker.tokenizer, m), context - room)
+        dropped = self.conversation.fit(lambda m: conversation_length(self.speaker, m), context - room)
         if dropped:
             turns = "turn is" if dropped == 1 else f"{dropped} turns are"
             self.screen.say(f"(The context of {context:,} tokens is full: the oldest {turns} forgotten.)", "yellow")

@@ -62,7 +62,16 @@ class Screen:
             print(json.dumps(jsonable(data)))
             return
         for item in shown:
-            self.out.print(printable(item) if isinstance(item, str) else item)
+            self._print(printable(item) if isinstance(item, str) else item)
+
+    def _print(self, item: RenderableType) -> None:
+        if self.out.is_terminal:
+            self.out.print(item)
+            return
+        with self.out.capture() as captured:  # a table pads its lines with blanks, which a pipe does not want
+            self.out.print(item)
+        for line in captured.get().splitlines():
+            print(line.rstrip())
 
 
 def _console(stream: Any) -> Console:

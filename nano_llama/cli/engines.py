@@ -9,6 +9,7 @@ Not here: the engines themselves. Tests: tests/cli/test_generate.py, tests/cli/t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 from cyclopts import Group, Parameter
@@ -22,14 +23,6 @@ Message = Mapping[str, str]
 
 SAMPLING = Group("Sampling", help="How the next token is chosen. The same seed gives the same text.", sort_key=10)
 COMPUTE = Group("Computing", help="What computes the model, and where.", sort_key=20)
-
-ModelPath = Annotated[
-    str,
-    Parameter(
-        name="--model",
-        help="A Hugging Face folder, a .gguf, the folder of a training run, or a hub name (org/name).",
-    ),
-]
 
 
 @Parameter(name="*", group=SAMPLING)
@@ -82,26 +75,30 @@ class Compute:
 class Speaker(Protocol):
     """What `generate` and `chat` need of an engine."""
 
-    config: LlamaConfig
-    tokenizer: Tokenizer
+    @property
+    def config(self) -> LlamaConfig: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
 
     def stream(self, prompt: Any, sampling_params: SamplingParams | None = None) -> Iterator[Any]:
         """Pieces with .text, .token_id and, on the last, .output: vol3_engine.outputs.TextPiece."""
         ...
 
 
-def open_speaker(model: str, compute: Compute) -> Speaker:
+def open_speaker(model: Path, compute: Compute) -> Speaker:
     """Load a model for one of the engines. Raises UserError for a setting that the engine cannot honour."""
     if compute.engine == "numpy":
         from nano_llama.cli.numpy_speaker import NumpySpeaker
 
-        return NumpySpeaker(model, compute.device, compute.dtype)
+        return NumpySpeaker.load(model, compute.device, compute.dtype)
     from nano_llama.vol3_engine.llm import LLM
 
     # Today the engine computes through Volume 2's model, so "engine" and "torch" are the same path.
     return LLM(model, device=compute.device, dtype=compute.dtype)
 
 
-def conversation_length(tokenizer: Tokenizer, messages: Sequence[Message]) -> int:
+def conversation_length(speaker: Speaker, messages: Sequence[Message]) -> int:
     """Tokens of a conversation as the model will read it, the opening of the answer included."""
-    return len(tokenizer.encode_chat(messages, add_generation_prompt=True))
+    assert speaker.tokenizer is not None, "a chat begins with a tokenizer that has a template"
+    return len(speaker.tokenizer.encode_chat(messages, add_generation_prompt=True))

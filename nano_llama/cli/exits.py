@@ -52,13 +52,13 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
         if debug:
             raise
         return report(Ending("Stopped by Ctrl-C.", "", INTERRUPTED), as_json=as_json)
-    except Exception as error:
+    except BaseException as error:  # a panic in a Rust library is no Exception
         if debug:
             raise
         return report(ending_of(error), as_json=as_json)
 
 
-def ending_of(error: Exception) -> Ending:
+def ending_of(error: BaseException) -> Ending:
     """The message, next step and exit code that belong to an exception."""
     if isinstance(error, NanoLlamaError):
         return Ending(error.message, error.hint, error.exit_code)
@@ -94,7 +94,7 @@ def report(ending: Ending, *, as_json: bool = False) -> int:
     return ending.code
 
 
-def _is_torch_out_of_memory(error: Exception) -> bool:
+def _is_torch_out_of_memory(error: BaseException) -> bool:
     """Torch's own out-of-memory error, told without importing torch: on the CPU it is a bare RuntimeError."""
     if type(error).__name__ == "OutOfMemoryError":
         return True

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, printable
-from nano_llama.cli.engines import Compute, ModelPath, Sampling, Speaker, open_speaker
+from nano_llama.cli.engines import Compute, Sampling, Speaker, open_speaker
+from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 
@@ -43,14 +44,15 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     text = read_prompt(screen) if prompt == "-" else prompt
     check_text(text, "--prompt")
-    screen.say(f"Loading {model} ...", style="dim")
-    speaker = open_speaker(model, compute or Compute())
+    path = locate_model(model, screen)
+    screen.say(f"Loading {path} ...", style="dim")
+    speaker = open_speaker(path, compute or Compute())
     if screen.out.is_terminal and not (chat or screen.json):
         screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
     question: Any = [{"role": "user", "content": text}] if chat else text
     result = speak(screen, speaker, question, params)
     screen.result({"model": model, "prompt": text, **result})
-    screen.say(speed_line(result), style="dim")
+    screen.say(speed_line(result, params), style="dim")
     return 0
 
 
@@ -87,16 +89,16 @@ def speed(tokens: int, seconds_after_first: float) -> float | None:
     return (tokens - 1) / seconds_after_first if tokens > 1 and seconds_after_first > 0 else None
 
 
-def speed_line(result: dict[str, Any]) -> str:
+def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
     """What it took, in one line."""
     rate = result["tokens_per_second"]
     parts = [
         f"prompt of {result['prompt_tokens']:,} tokens read in {result['prompt_seconds']:.2f} s",
         f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
-        f"ended by {'itself' if result['finish_reason'] == 'stop' else 'length'}",
-        f"seed {result['seed']}",
+        "cut at --max-tokens or the context's end" if result["finish_reason"] == "length" else "ended by itself",
+        "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
-    return "[" + " · ".join(parts) + "]"
+    return "[" + ", ".join(parts) + "]"
 
 
 def write_piece(text: str) -> None:

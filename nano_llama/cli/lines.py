@@ -41,7 +41,7 @@ class LineReader:
                 print(prompt, end="", file=sys.stdout if self.shown else sys.stderr, flush=True)
             return input()
         if before:
-            self.readline.set_startup_hook(lambda: self.readline.insert_text(before))  # type: ignore[union-attr]
+            self.readline.set_startup_hook(lambda: self.readline.insert_text(before))
         try:
             return input(prompt)
         finally:

@@ -33,3 +33,46 @@ def cli(capsys):
         return Run(code, *capsys.readouterr())
 
     return run
+
+
+TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}me: {% endif %}"
+)
+
+
+def save_tiny(folder, kind="bpe", chat=False, **changes):
+    """A Hugging Face folder with a tiny model of random weights and a tokenizer of its own."""
+    from nano_llama.core.formats import save_hf
+    from nano_llama.core.init import init_params
+    from nano_llama.core.presets import model_preset
+    from nano_llama.core.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train_char(TEXT) if kind == "char" else Tokenizer.train_bpe([TEXT], 300)
+    config = model_preset("tiny", vocab_size=tokenizer.vocab_size, initializer_range=0.5, **changes)
+    save_hf(folder, config, init_params(config, seed=1), tokenizer)
+    if chat:
+        (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_char_model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-char", kind="char")
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-chat", chat=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "fox.txt"
+    file.write_text(TEXT)
+    return file

@@ -1,0 +1,98 @@
+"""`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor and not the model.
+
+Not here: the formats (core/formats). Tests: tests/cli/test_export.py.
+"""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from nano_llama.cli.common import Output, Screen, facts, size_text, time_text
+from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
+from nano_llama.core.errors import UserError
+
+TRY_IT = {
+    "hf": "transformers: AutoModelForCausalLM.from_pretrained({out!r})",
+    "pth": "torch.load({out!r}, weights_only=True)",
+    "gguf": "llama.cpp: llama-cli -m {out}",
+}
+
+
+def run(
+    *,
+    model: ModelPath,
+    format: Literal["hf", "pth", "gguf"],
+    out: Path,
+    dtype: str = "auto",
+    output: Output | None = None,
+) -> int:
+    """Save a model for other programs: Hugging Face (hf), PyTorch (pth), llama.cpp (gguf).
+
+    Parameters
+    ----------
+    format
+        hf: a folder with safetensors, config.json and the tokenizer. pth: one file, {"model": tensors, "config": ...}.
+        gguf: one file with the tokenizer inside.
+    out
+        The folder or file to make. It must not exist.
+    dtype
+        How numbers are stored. float32, float16 or bfloat16; in gguf also q8_0, q4_0, q4_1 (blocks of 32 numbers with
+        a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16.
+    """
+    screen = Screen(output)
+    if out.exists():
+        raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
+    from nano_llama.core.formats import open_weights, read_config
+
+    path = locate_model(model, screen)
+    began = time.perf_counter()
+    config = read_config(path)
+    with open_weights(path) as weights:
+        tokenizer = None if format == "pth" else find_tokenizer(path, screen)
+        screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
+        if format == "hf":
+            from nano_llama.core.formats import save_hf
+
+            save_hf(out, config, weights, tokenizer, dtype=None if dtype == "auto" else dtype)
+        elif format == "pth":
+            from nano_llama.core.formats import save_pth
+
+            save_pth(out, weights, config, dtype=None if dtype == "auto" else dtype)
+        else:
+            from nano_llama.core.formats import save_gguf
+
+            save_gguf(out, config, weights, tokenizer, dtype=gguf_type(dtype))
+    written = size_of(out)
+    result = {
+        "model": model,
+        "format": format,
+        "out": str(out),
+        "parameters": config.num_parameters,
+        "bytes": written,
+        "tokenizer": tokenizer is not None,
+        "seconds": time.perf_counter() - began,
+    }
+    shown = {
+        "written": out,
+        "format": format,
+        "size": size_text(written),
+        "parameters": config.num_parameters,
+        "tokenizer": "included" if tokenizer is not None else "not included",
+        "took": time_text(time.perf_counter() - began),
+        "open it with": TRY_IT[format].format(out=str(out)),
+    }
+    screen.result(result, facts(shown))
+    return 0
+
+
+def gguf_type(dtype: str) -> str:
+    """GGUF's name of a number format: "float16" -> "F16"; those it alone has pass as they are."""
+    names = {"auto": "F16", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    return names.get(dtype.lower(), dtype)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,275 @@
+"""`nano-llama info`: what a file or folder is, in a short table: model, tokenizer, dataset, token shard or run.
+
+What it is, is decided by content. Not here: reading each kind (core/formats, core/tokenizer, core/data, core/training).
+Tests: tests/cli/test_info.py.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from nano_llama.cli.common import Output, Screen, count_text, facts, size_text, table
+from nano_llama.cli.models import locate_model
+from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
+
+Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for the eye
+
+
+def run(
+    path: str,
+    /,
+    *,
+    output: Output | None = None,
+) -> int:
+    """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), tokenizer, dataset, shard or run.
+
+    Only headers and tables are read, never all the weights.
+
+    Parameters
+    ----------
+    path
+        A file, a folder, or a hub name (org/name).
+    """
+    screen = Screen(output)
+    place = Path(path).expanduser()
+    kind, look = kind_of(place) if place.exists() else ("model", lambda p: show_model(locate_model(path, screen)))
+    data, shown = look(place)
+    screen.result({"kind": kind, **data}, *shown)
+    return 0
+
+
+def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
+    """What lies there, and the function that looks into it. A file of no known kind is left to the model reader."""
+    if path.is_dir():
+        for file, kind, look in (("train.json", "run", show_run), ("dataset.json", "dataset", show_dataset)):
+            if (path / file).is_file():
+                return kind, look
+        if (path / "tokenizer.json").is_file() and not (path / "config.json").is_file():
+            return "tokenizer", show_tokenizer
+        return "model", show_model
+    with path.open("rb") as file_:
+        head = file_.read(64)
+    if head.startswith(b"NLSHARD"):
+        return "shard", show_shard
+    if path.name == "metrics.jsonl":
+        return "metrics", show_metrics
+    if head.lstrip()[:1] == b"{" and path.suffix == ".json":
+        return json_kind(path)
+    return "model", show_model
+
+
+def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
+    """A JSON file says by its keys what it is. Raises FormatError where it is none that is known."""
+    from nano_llama.core.files import read_json
+
+    value = read_json(path)
+    keys = value.keys() if isinstance(value, dict) else set()
+    if "model" in keys and isinstance(value["model"], dict):
+        return "tokenizer", show_tokenizer
+    if "hidden_size" in keys and "data" not in keys:
+        return "config", show_config
+    if "lr" in keys and "data" in keys:
+        return "training settings", show_settings
+    if {"made_from", "splits"} <= keys:
+        return "dataset", lambda file: show_dataset(file.parent)
+    raise FormatError(
+        f"{path} is JSON of no kind that is known here.",
+        hint="Known: tokenizer.json, a LLaMA's config.json, train.json, dataset.json.",
+    )
+
+
+def show_model(path: Path) -> Shown:
+    """Format, size and shape, read from headers; with its tokenizer where there is one."""
+    from nano_llama.core.config import LlamaConfig
+    from nano_llama.core.formats import describe
+
+    data = describe(path)
+    stored = ", ".join(f"{count} {kind}" for kind, count in sorted(data["types"].items()))
+    parameters = data["parameters"]
+    rows = {
+        "path": data["path"],
+        "format": data["format"],
+        "parameters": f"{parameters:,} ({count_text(parameters)})",
+        "tensors": f"{data['tensors']:,}: {stored}",
+        "size": f"{size_text(data['bytes'])}, {8 * data['bytes'] / max(parameters, 1):.2f} bits a parameter",
+    }
+    shown: list[RenderableType] = [facts(rows, "Model")]
+    if data["config"] is not None:
+        config = LlamaConfig.from_hf_dict(data["config"])
+        shown += ["", facts(shape_rows(config), "Shape")]
+        data["kv_cache_bytes_per_token"] = kv_bytes(config)
+    try:
+        tokenizer, lines = show_tokenizer(path)
+        data["tokenizer"] = tokenizer
+        shown += ["", *lines]
+    except NanoLlamaError as error:
+        data["tokenizer"] = None
+        shown += ["", f"No tokenizer: {error.message}"]
+    words = {key: value for key, value in data["metadata"].items() if key.startswith("general.") or "." not in key}
+    if words:
+        shown += ["", facts({key: str(value)[:200] for key, value in words.items()}, "The file about itself")]
+    return data, shown
+
+
+def shape_rows(config: Any) -> dict[str, Any]:
+    """A LlamaConfig for people, with the letters of the shape legend."""
+    rope = config.rope_scaling
+    return {
+        "layers (L)": config.num_hidden_layers,
+        "width (D)": config.hidden_size,
+        "query heads (H)": config.num_attention_heads,
+        "key/value heads (G)": config.num_key_value_heads,
+        "head dim (K)": config.head_dim,
+        "MLP width (F)": config.intermediate_size,
+        "vocabulary (V)": config.vocab_size,
+        "context": f"{config.max_position_embeddings:,} tokens",
+        "RoPE": f"theta {config.rope_theta:g}" + (f", {rope.rope_type}, factor {rope.factor:g}" if rope else ""),
+        "head": "tied to the embedding" if config.tie_word_embeddings else "its own",
+        "KV cache": f"{size_text(kv_bytes(config))} a token in float32",
+    }
+
+
+def kv_bytes(config: Any) -> int:
+    """Bytes of one token's keys and values in float32: 2 (K and V) x L x G x K x 4."""
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+
+
+def show_config(path: Path) -> Shown:
+    """A config.json alone."""
+    from nano_llama.core.config import LlamaConfig
+    from nano_llama.core.files import read_json
+
+    config = LlamaConfig.from_hf_dict(read_json(path, "model config"), source=str(path))
+    rows = {"path": path, "parameters": f"{config.num_parameters:,} ({count_text(config.num_parameters)})"}
+    data = {"path": str(path), "parameters": config.num_parameters, "config": config.to_hf_dict()}
+    return data, [facts({**rows, **shape_rows(config)}, "Config")]
+
+
+def show_tokenizer(path: Path) -> Shown:
+    """Kind, vocabulary and special tokens."""
+    from nano_llama.core.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(path)
+    special = sorted(tokenizer.special_ids)
+    names = [f"{tokenizer.decode([i], skip_special=False)} ({i})" for i in special]
+    data = {
+        "path": str(path),
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "pad_id": tokenizer.pad_id,
+        "unk_id": tokenizer.unk_id,
+        "stop_ids": sorted(tokenizer.stop_ids),
+        "special_ids": special,
+        "chat_template": tokenizer.chat_template is not None,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    rows = {
+        "kind": tokenizer.kind,
+        "vocabulary": f"{tokenizer.vocab_size:,} ids",
+        "begin, end of text": f"{_id(tokenizer.bos_id)}, {_id(tokenizer.eos_id)}",
+        "special": ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none",
+        "chat template": "yes" if tokenizer.chat_template is not None else "no: not made for  nano-llama chat",
+        "fingerprint": tokenizer.fingerprint[:16],
+    }
+    return data, [facts(rows, "Tokenizer")]
+
+
+def _id(token: int | None) -> str:
+    return "none" if token is None else str(token)
+
+
+def show_dataset(path: Path) -> Shown:
+    """A prepared dataset: what is in its splits."""
+    from nano_llama.core.data.dataset import open_dataset
+
+    dataset = open_dataset(path)
+    report = dataset.report()
+    header = ("split", "documents", "bytes", "tokens", "bytes a token", "repeated", "longest")
+    lines = [
+        (name, s.documents, s.bytes, s.tokens, round(s.bytes_per_token, 2), s.repeated, s.longest.name)
+        for name, s in (("train", report.train), ("val", report.val))
+    ]
+    rows = {
+        "path": path,
+        "source": report.source,
+        "tokenizer": f"{report.tokenizer} ({report.vocab_size:,} ids)",
+        "in both splits": f"{len(report.leaks):,} documents",
+    }
+    return {"path": str(path), **report.to_dict()}, [facts(rows, "Dataset"), "", table(header, lines)]
+
+
+def show_shard(path: Path) -> Shown:
+    """One token shard, by its header."""
+    from nano_llama.core.data.shards import read_header
+
+    header = read_header(path)
+    data = {
+        "path": str(path),
+        "tokens": header.num_tokens,
+        "documents": header.num_documents,
+        "bytes_of_text": header.num_bytes,
+        "bytes_per_token_stored": header.token_bytes,
+        "vocab_size": header.vocab_size,
+        "sha256": header.body_sha256.hex(),
+    }
+    return data, [facts({key.replace("_", " "): value for key, value in data.items()}, "Token shard")]
+
+
+def show_metrics(path: Path) -> Shown:
+    """How far a run came, and its losses."""
+    from nano_llama.core.training.metrics import read_metrics
+
+    rows = read_metrics(path)
+    if not rows:
+        raise UserError(f"{path} has no lines yet.", hint="The first comes after a few steps.")
+    last = rows[-1]
+    judged = [row for row in rows if "val_loss" in row]
+    best = min(judged, key=lambda row: row["val_loss"], default={})
+    data = {"path": str(path), "lines": len(rows), "last": last, "best": best}
+    shown = {
+        "step": last["step"],
+        "tokens seen": last.get("tokens"),
+        "training loss": last.get("train_loss"),
+        "validation loss": judged[-1]["val_loss"] if judged else None,
+        "best": f"{best['val_loss']:.4f} at step {best['step']:,}" if best else None,
+        "bits per byte": judged[-1].get("val_bits_per_byte") if judged else None,
+        "tokens a second": last.get("tokens_per_second"),
+    }
+    return data, [facts(shown, "Progress")]
+
+
+def show_settings(path: Path) -> Shown:
+    """A train.json: what was set otherwise than by default."""
+    from nano_llama.core.training.settings import TrainSettings
+
+    settings = TrainSettings.load(path).to_json()
+    usual = TrainSettings().to_json()
+    own = {key: value for key, value in settings.items() if value != usual[key]}
+    return {"path": str(path), "settings": settings}, [facts(own, "Settings that are not the default")]
+
+
+def show_run(path: Path) -> Shown:
+    """A run: its settings, how far it came, its checkpoints, and its model."""
+    from nano_llama.core.training.checkpoint import list_checkpoints
+
+    data, shown = show_settings(path / "train.json")
+    data["path"] = str(path)
+    if (path / "metrics.jsonl").is_file():
+        try:
+            data["progress"], lines = show_metrics(path / "metrics.jsonl")
+            shown += ["", *lines]
+        except UserError as error:
+            shown += ["", error.message]
+    checkpoints = list_checkpoints(path / "checkpoints")
+    data["checkpoints"] = [str(checkpoint) for checkpoint in checkpoints]
+    ended = any(path.glob("*.safetensors"))
+    shown += ["", facts({"checkpoints": ", ".join(c.name for c in checkpoints) or "none", "has ended": ended})]
+    source = path if ended else checkpoints[-1] if checkpoints else None
+    if source is not None:
+        data["model"], lines = show_model(source)
+        shown += ["", *lines]
+    return data, shown

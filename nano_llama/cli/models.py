@@ -1,0 +1,62 @@
+"""Which files `--model` means: a path, a hub name, or the folder of a training run that may still be going on.
+
+Not here: reading them (core/formats). Tests: tests/cli/test_models.py.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Screen
+from nano_llama.core.errors import FormatError, UserError
+
+if TYPE_CHECKING:
+    from nano_llama.core.tokenizer import Tokenizer
+
+ModelPath = Annotated[
+    str,
+    Parameter(
+        name="--model",
+        help="A Hugging Face folder, a .gguf, the folder of a training run, or a hub name (org/name).",
+    ),
+]
+
+
+def locate_model(name: str, screen: Screen) -> Path:
+    """The folder or file to read. A hub name is downloaded; a run without final weights gives its newest checkpoint.
+
+    Raises UserError where there is no such model, EnvironmentFault where the hub cannot be reached.
+    """
+    from nano_llama.core.formats import resolve_model
+
+    if not name:
+        raise UserError("--model is empty.", hint="Give a folder, a .gguf or a hub name (org/name).")
+    path = resolve_model(name, progress=not screen.quiet)
+    if not (path / "train.json").is_file() or any(path.glob("*.safetensors")):
+        return path
+    from nano_llama.core.training.checkpoint import list_checkpoints
+
+    checkpoints = list_checkpoints(path / "checkpoints")
+    if not checkpoints:
+        raise UserError(
+            f"{path} is a run that has saved no weights yet.",
+            hint=f"Wait for its first checkpoint, or go on with it:  nano-llama train --out {path} --resume",
+        )
+    screen.say(
+        f"The run in {path} has not ended: taking its newest checkpoint, {checkpoints[-1].name}.", style="yellow"
+    )
+    return checkpoints[-1]
+
+
+def find_tokenizer(path: Path, screen: Screen) -> "Tokenizer | None":
+    """The tokenizer beside or inside a model, or None with a remark where there is none; a damaged one is an error."""
+    from nano_llama.core.tokenizer import Tokenizer
+
+    try:
+        return Tokenizer.from_pretrained(path)
+    except FormatError:
+        raise
+    except UserError as error:
+        screen.say(f"Without a tokenizer: {error.message}", style="yellow")
+        return None

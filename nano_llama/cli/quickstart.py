@@ -1,0 +1,162 @@
+"""`nano-llama quickstart`: the main job in about 90 seconds on two cores, offline: text -> tokens -> a LLaMA -> text.
+
+Not here: training itself; this is `nano-llama train --preset stdlib-quick` with words around it.
+Tests: tests/cli/test_quickstart.py.
+"""
+
+import math
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Count, Output, Positive, Screen, count_text, printable, time_text
+from nano_llama.cli.engines import Speaker
+from nano_llama.cli.numpy_speaker import NumpySpeaker
+from nano_llama.cli.train import make_trainer, summary, watcher
+from nano_llama.core.errors import UserError
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.training.budget import process_start
+from nano_llama.core.training.loop import TrainingLoop
+from nano_llama.core.training.presets import make_settings
+
+PRESET = "stdlib-quick"
+MINUTES = 1.4  # from the command's start to the end of training; the samples and the rest take a few seconds more
+PROMPT = "def read_file(path):\n"
+SAMPLE = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=80, seed=1)
+
+
+def run(
+    *,
+    out: Annotated[Path | None, Parameter(show_default=False)] = None,
+    engine: Annotated[Literal["torch", "numpy"] | None, Parameter(show_default=False)] = None,
+    max_minutes: Annotated[Positive | None, Parameter(show_default=False)] = None,
+    max_steps: Annotated[Count | None, Parameter(show_default=False)] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a small LLaMA on your Python's own standard library, and read what it writes before and after.
+
+    Nothing is downloaded. The text is read where it lies on your disk.
+
+    Parameters
+    ----------
+    out
+        The run's folder. By default runs/quickstart, or the next free runs/quickstart-2, -3 ...
+    engine
+        torch: Volume 2. numpy: Volume 1, by hand. By default torch where it is installed.
+    max_minutes
+        Wall time from the start to the end of training. By default MINUTES.
+    max_steps
+        Train so many steps instead.
+    """
+    screen = Screen(output)
+    if max_minutes is not None and max_steps is not None:
+        raise UserError("--max-minutes and --max-steps are both given.", hint="A run ends by the clock or by steps.")
+    began = process_start()
+    if engine is None:
+        engine = "torch" if find_spec("torch") is not None else "numpy"
+    folder = out if out is not None else next_free(Path("runs") / "quickstart")
+    if max_minutes is None and max_steps is None:
+        max_minutes = MINUTES
+    flags = {"engine": engine, "max_minutes": max_minutes, "max_steps": max_steps}
+    settings = make_settings(preset=PRESET, flags=flags)
+    say_heading(screen, "1. Text into tokens")
+    screen.say(
+        "The Python standard library's source is cut into frequent pieces of text, tokens, by byte-pair encoding:\n"
+        f"{settings.tokenizer} learns {settings.tokenizer.partition(':')[2]} of them. Kept for the next time."
+        if settings.tokenizer
+        else ""
+    )
+    trainer = make_trainer(settings, folder, progress=watcher(screen), start=began)
+    say_tokens(screen, trainer)
+
+    say_heading(screen, "2. A fresh model")
+    volume = "Volume 2, PyTorch" if engine == "torch" else "Volume 1, NumPy, every gradient by hand"
+    config = trainer.config
+    screen.say(
+        f"A LLaMA of {count_text(config.num_parameters)} parameters ({config.num_hidden_layers} layers, width "
+        f"{config.hidden_size}) in {volume}. It knows nothing, and writes:"
+    )
+    before = sample(trainer)
+    show_sample(screen, before)
+
+    say_heading(screen, "3. Training")
+    guess = math.log(config.vocab_size)
+    screen.say(
+        "For every token it guesses the next; the loss is its surprise in nats. Pure guessing costs "
+        f"ln {config.vocab_size:,} = {guess:.2f}."
+    )
+    result = trainer.fit()
+
+    say_heading(screen, "4. What it learned")
+    after = sample(trainer)
+    show_sample(screen, after)
+    took = time.monotonic() - began
+    data = {**result.to_json(), "before": before, "after": after, "prompt": PROMPT, "engine": engine}
+    screen.result({**data, "loss_of_guessing": guess, "plot": folder / "loss.png", "seconds": took}, summary(result))
+    say_next_steps(screen, folder, took)
+    return 0
+
+
+assert run.__doc__ is not None
+run.__doc__ = run.__doc__.replace("MINUTES", f"{MINUTES:g}")
+
+
+def next_free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist."""
+    number = 1
+    while (candidate := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return candidate
+
+
+def say_heading(screen: Screen, text: str) -> None:
+    screen.say(f"\n{text}", style="bold cyan")
+
+
+def say_tokens(screen: Screen, trainer: TrainingLoop) -> None:
+    """How the text was cut, shown on a line of it."""
+    line = "for name in sorted(os.listdir(path)):"
+    tokenizer = trainer.tokenizer
+    pieces = [tokenizer.decode([token]) for token in tokenizer.encode(line)]
+    split = trainer.dataset.train
+    screen.say(
+        f"{split.num_bytes / 1e6:,.1f} MB of text became {split.num_tokens / 1e6:,.1f} million tokens. For example:\n"
+        f"  {line}  ->  {' | '.join(pieces)}"
+    )
+
+
+def sample(trainer: TrainingLoop) -> str:
+    """What the trainer's model writes after PROMPT as it stands now, by Volume 1: it takes any weights as arrays."""
+    from nano_llama.vol1_numpy import Llama
+
+    speaker: Speaker = NumpySpeaker(Llama(trainer.config, dict(trainer.weights())), trainer.tokenizer)
+    text = ""
+    for piece in speaker.stream(PROMPT, SAMPLE):
+        text += piece.text
+    return text
+
+
+def show_sample(screen: Screen, text: str) -> None:
+    """The prompt, and what the model made of it."""
+    screen.say()
+    for line in printable(PROMPT + text).splitlines():
+        screen.say(f"    {line}", style="green")
+
+
+def say_next_steps(screen: Screen, folder: Path, seconds: float) -> None:
+    """What to try after this."""
+    commands: dict[str, Any] = {
+        f'nano-llama generate --model {folder} --prompt "import "': "more of it",
+        f"nano-llama train --out {folder} --resume --max-minutes 10": "go on where it stopped",
+        "nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10": "your own text",
+        f"nano-llama export --model {folder} --format gguf --out quick.gguf": "for llama.cpp",
+        "nano-llama study": "see why each part of a LLaMA is there",
+    }
+    say_heading(screen, f"Done in {time_text(seconds)}. Next")
+    screen.say(f"Look at the loss curve: {folder / 'loss.png'}")
+    width = max(map(len, commands))
+    for command, what in commands.items():
+        screen.say(f"  {command:<{width}}   {what}")

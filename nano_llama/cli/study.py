@@ -1,0 +1,49 @@
+"""`nano-llama study`: run a small experiment; its picture is saved and its finding printed.
+
+Not here: the experiments (studies/). Tests: tests/cli/test_study.py.
+"""
+
+import time
+from pathlib import Path
+
+from nano_llama.cli.common import NotNegative, Output, Screen, facts, table, time_text
+
+
+def run(
+    name: str = "",
+    /,
+    *,
+    out: Path = Path("studies"),
+    seed: NotNegative = 0,
+    quick: bool = False,
+    output: Output | None = None,
+) -> int:
+    """Run a study, minutes each: it draws its picture and says what it found. Without a name: the list of studies.
+
+    Parameters
+    ----------
+    name
+        Which study.
+    out
+        The folder for the picture, NAME.png.
+    seed
+        Of everything random in it.
+    quick
+        Seconds instead of minutes, with cruder figures.
+    """
+    from nano_llama.studies import STUDIES, run_study
+
+    screen = Screen(output)
+    if not name:
+        listed = table(("study", "what it asks"), [(key, study.help) for key, study in STUDIES.items()])
+        screen.result({"studies": {key: study.help for key, study in STUDIES.items()}}, listed)
+        screen.say("\nRun one:  nano-llama study NAME", style="dim")
+        return 0
+    if name in STUDIES:
+        screen.say(f"{STUDIES[name].help}\nThis takes {'seconds' if quick else 'a few minutes'} ...", style="dim")
+    began = time.perf_counter()
+    finding = run_study(name, out, seed=seed, quick=quick)
+    seconds = time.perf_counter() - began
+    shown = facts({"picture": finding.picture, "took": time_text(seconds)})
+    screen.result({**finding.to_dict(), "seconds": seconds}, finding.text, "", shown)
+    return 0

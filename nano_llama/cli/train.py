@@ -1,0 +1,111 @@
+"""`nano-llama train`: settings from flags, presets and files, then a Trainer of Volume 2 or Volume 1.
+
+Not here: the loop (core/training/loop.py), what a setting means (core/training/settings.py) and its flag
+(train_options.py). Tests: tests/cli/test_train.py.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from nano_llama.cli.common import Output, Screen, facts, time_text
+from nano_llama.cli.train_options import TrainOptions, given
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.training.budget import process_start
+from nano_llama.core.training.loop import TrainingLoop, TrainingResult
+from nano_llama.core.training.presets import TRAINING_PRESETS, explicit, make_settings, training_preset
+from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.run_folder import RunFolder
+from nano_llama.core.training.settings import TrainSettings, merge, read_settings
+
+RUN = Group("Run", sort_key=1)
+
+
+def run(
+    *,
+    out: Annotated[Path, Parameter(group=RUN)],
+    preset: Annotated[str | None, Parameter(group=RUN)] = None,
+    config: Annotated[Path | None, Parameter(group=RUN)] = None,
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", group=RUN)] = (),
+    resume: Annotated[bool, Parameter(group=RUN)] = False,
+    options: TrainOptions | None = None,  # type: ignore[valid-type]
+    output: Output | None = None,
+) -> int:
+    """Train a LLaMA on your text: it is tokenized once, then learned; the loss falls on screen and into a picture.
+
+    In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5
+
+    Parameters
+    ----------
+    out
+        The run's folder: settings, metrics.jsonl, loss.png, checkpoints, and at the end the model. It must be new.
+    preset
+        A named recipe to start from: PRESETS. Flags win over it.
+    config
+        A train.json: runs it again. Flags win over it, it wins over the preset.
+    overrides
+        KEY=VALUE, any setting by its name in train.json.
+    resume
+        Go on with the run in --out from its newest checkpoint, to the very position in the data.
+    """
+    screen = Screen(output)
+    flags: dict[str, Any] = given(options) if options is not None else {}
+    if resume:
+        changes = [training_preset(preset) if preset else {}, read_settings(config) if config else {}]
+        settings = RunFolder(out).resumed_settings(merge([*changes, explicit(flags, overrides)]))
+    else:
+        settings = make_settings(preset=preset, config=config, flags=flags, overrides=overrides)
+    trainer = make_trainer(settings, out, resume=resume, progress=watcher(screen), start=process_start())
+    result = trainer.fit()
+    screen.result(result.to_json(), summary(result))
+    screen.say(f'\nTry it:  nano-llama generate --model {out} --prompt "..."', style="dim")
+    return 0
+
+
+assert run.__doc__ is not None
+run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS))
+
+
+def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:
+    """The Trainer of the engine that the settings name. Raises EnvironmentFault where torch is meant and missing."""
+    if settings.engine == "numpy":
+        from nano_llama.vol1_numpy.train import Trainer as NumpyTrainer
+
+        return NumpyTrainer(settings, out, **more)
+    if find_spec("torch") is None:
+        raise EnvironmentFault(
+            "Training with Volume 2 needs the package 'torch', which is not installed.",
+            hint='Install it with  pip install "nano-llama-engine[train]"  or train by Volume 1:  --engine numpy',
+        )
+    from nano_llama.vol2_torch.trainer import Trainer
+
+    return Trainer(settings, out, **more)
+
+
+def watcher(screen: Screen) -> Progress:
+    """The live display, or silence with --quiet."""
+    if screen.quiet:
+        return Progress()
+    from nano_llama.core.training.progress_bar import ProgressBar
+
+    return ProgressBar(screen.err)
+
+
+def summary(result: TrainingResult) -> Any:
+    """How a run ended, for the eye."""
+    judged = result.evaluation
+    return facts(
+        {
+            "steps": result.steps,
+            "tokens seen": result.tokens,
+            "training loss": f"{result.train_loss:.4f} nats a token",
+            "validation loss": f"{judged.loss:.4f} nats a token" if judged else None,
+            "bits per byte": f"{judged.bits_per_byte:.4f}" if judged else None,
+            "speed": f"{result.tokens_per_second:,.0f} tokens a second",
+            "took": time_text(result.elapsed_s),
+            "run": result.out,
+            "loss curve": result.out / "loss.png",
+        }
+    )

@@ -1,0 +1,120 @@
+"""`nano-llama verify`: a checkpoint against transformers, or Volume 1's gradients against autograd; exit 0 or 1.
+
+Not here: the comparisons (verify/). Tests: tests/cli/test_verify.py.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from nano_llama.cli.common import Output, Positive, Screen, printable, table
+from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.core.errors import UserError
+
+if TYPE_CHECKING:
+    from nano_llama.verify.checkpoint import Row, VerifyReport
+
+FAILED = 1
+
+
+def run(
+    *,
+    model: ModelPath,
+    gradients: bool = False,
+    reference: Path | None = None,
+    tolerance: Annotated[Positive | None, Parameter(show_default=False)] = None,
+    all: bool = False,
+    output: Output | None = None,
+) -> int:
+    """Is this checkpoint read as Hugging Face reads it? Compares tensors, every layer's output and the logits.
+
+    Exit code 0: they agree. 1: they do not, and the likely cause is named where it is known (q/k permutation, RoPE,
+    tied head, BOS, norm epsilon). An error is max|a-b| / max|b| per tensor; both sides compute in float32 on the CPU.
+
+    Parameters
+    ----------
+    gradients
+        Compare the gradients of a random batch instead: Volume 1, derived by hand, against PyTorch's autograd, in
+        float64. Memory: about 50 bytes a parameter.
+    reference
+        What transformers reads, if not the same path: say, the folder a .gguf was made from.
+    tolerance
+        The largest error that passes. Default 1e-4; for gradients 1e-10.
+    all
+        Show every tensor, not only the worst of each layer.
+    """
+    screen = Screen(output)
+    if gradients and reference is not None:
+        raise UserError("--reference has no meaning with --gradients.", hint="Gradients are compared with autograd's.")
+    path = locate_model(model, screen)
+    if gradients:
+        from nano_llama.verify.gradients import verify_gradients
+
+        screen.say("Computing the gradients twice: by hand in NumPy, and by autograd ...", style="dim")
+        report = verify_gradients(path, tolerance=tolerance)
+    else:
+        from nano_llama.verify.checkpoint import verify_checkpoint
+
+        screen.say("Loading the model twice: by us, and by transformers ...", style="dim")
+        report = verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
+    grid = every_row(report.rows) if all else worst_of_places(report.rows)
+    remarks = [*(f"cause: {cause}" for cause in report.causes), *(f"note: {note}" for note in report.notes)]
+    screen.result(report.to_dict(), grid, "", *remarks, verdict(report))
+    return 0 if report.ok else FAILED
+
+
+def verdict(report: "VerifyReport") -> str:
+    """One sentence."""
+    failed = [row for row in report.rows if not row.ok]
+    if report.ok:
+        worst = max(report.rows, key=lambda row: row.relative_error)
+        return (
+            f"OK: {len(report.rows)} comparisons agree with {report.reference} to {report.tolerance:g} "
+            f"(worst {worst.relative_error:.1e}, {worst.name})."
+        )
+    return f"DIFFERENT: {len(failed)} of {len(report.rows)} comparisons are beyond {report.tolerance:g}."
+
+
+def every_row(rows: "list[Row]") -> Table:
+    """A line for each comparison, with the index of the largest difference."""
+    return table(
+        ("what", "name", "shape", "error", "at", ""),
+        [
+            (r.kind, r.name, "x".join(map(str, r.shape)), f"{r.relative_error:.1e}", printable(r.worst), mark(r.ok))
+            for r in rows
+        ],
+    )
+
+
+def worst_of_places(rows: "list[Row]") -> Table:
+    """A line for each kind of comparison at each place (embedding, layer i, norm, head): the worst row there."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((place(row.name), row.kind), []).append(row)
+    lines = []
+    for (where, kind), members in groups.items():
+        failed = sum(not row.ok for row in members)
+        worst = max(members, key=lambda row: (not row.ok, row.relative_error))
+        count = f"{kind}s" if len(members) > 1 else kind
+        lines.append((where, f"{len(members)} {count}", f"{worst.relative_error:.1e}", short(worst.name, where),
+                      f"{failed} differ" if failed else mark(True)))  # fmt: skip
+    return table(("where", "compared", "worst error", "of", ""), lines)
+
+
+def place(name: str) -> str:
+    """The part of the model a name belongs to: "layer 3", or itself."""
+    found = re.match(r"model\.layers\.(\d+)", name)
+    return f"layer {found[1]}" if found else name.removeprefix("model.").removesuffix(".weight")
+
+
+def short(name: str, where: str) -> str:
+    """The name within its layer."""
+    return re.sub(r"^model\.layers\.\d+\.?", "", name).removesuffix(".weight") or f"output of {where}"
+
+
+def mark(ok: bool) -> str:
+    """The verdict on a line."""
+    return "ok" if ok else "DIFFERS"

@@ -1,0 +1,154 @@
+"""`generate`: the text, the figures beside it, and the prompts that cannot be used."""
+
+import io
+
+import pytest
+
+from nano_llama import LLM, SamplingParams
+from nano_llama.core.tokenizer import Tokenizer
+
+pytest.importorskip("torch")
+
+
+def greedy(*more):
+    return ("--temperature", 0, "--max-tokens", 12, *more)
+
+
+def test_text_on_stdout_remarks_on_stderr(cli, tiny_model):
+    done = cli("generate", "--model", tiny_model, "--prompt", "the quick", *greedy())
+    expected = LLM(tiny_model).generate("the quick", SamplingParams(temperature=0.0, max_tokens=12))[0].text
+    assert done.code == 0
+    assert done.out == expected + "\n"
+    assert "Loading" in done.err
+    assert "12 new tokens" in done.err
+
+
+def test_json(cli, tiny_model):
+    done = cli("generate", "--model", tiny_model, "--prompt", "the quick", "--json", "--quiet", *greedy())
+    result = done.json
+    assert done.err == ""
+    assert len(result["token_ids"]) == result["new_tokens"] == 12
+    assert result["prompt_tokens"] == len(Tokenizer.from_pretrained(tiny_model).encode("the quick"))
+    assert result["finish_reason"] == "length"
+    assert result["tokens_per_second"] > 0
+    assert Tokenizer.from_pretrained(tiny_model).decode(result["token_ids"], continues=True) == result["text"]
+
+
+@pytest.mark.parametrize("engine", ["engine", "torch", "numpy"])
+def test_every_engine_says_the_same_greedily(cli, tiny_model, engine):
+    done = cli("generate", "--model", tiny_model, "--prompt", "the lazy", "--engine", engine, "--json", *greedy())
+    expected = LLM(tiny_model).generate("the lazy", SamplingParams(temperature=0.0, max_tokens=12))[0]
+    assert done.json["token_ids"] == expected.token_ids
+    assert done.json["text"] == expected.text
+
+
+@pytest.mark.parametrize("engine", ["engine", "numpy"])
+def test_the_seed_decides(cli, tiny_model, engine):
+    def run(seed):
+        args = ("--prompt", "the", "--seed", seed, "--max-tokens", 8, "--engine", engine, "--json")
+        return cli("generate", "--model", tiny_model, *args).json
+
+    assert run(5)["token_ids"] == run(5)["token_ids"] != run(6)["token_ids"]
+    assert run(5)["seed"] == 5
+
+
+def test_a_drawn_seed_is_told_and_repeats(cli, tiny_model):
+    first = cli("generate", "--model", tiny_model, "--prompt", "the", "--max-tokens", 8, "--json").json
+    again = ("--seed", first["seed"], "--max-tokens", 8, "--json")
+    assert cli("generate", "--model", tiny_model, "--prompt", "the", *again).json["token_ids"] == first["token_ids"]
+
+
+def test_stop_strings(cli, tiny_model):
+    whole = cli("generate", "--model", tiny_model, "--prompt", "the", "--json", *greedy()).json["text"]
+    stop = whole[3:5]
+    cut = cli(
+        "generate", "--model", tiny_model, "--prompt", "the", "--json", "--stop", "zzzz", "--stop", stop, *greedy()
+    )
+    assert cut.json["text"] == whole[: whole.index(stop)]
+    assert cut.json["finish_reason"] == "stop"
+
+
+def test_the_prompt_from_stdin(cli, tiny_model, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the quick\n"))
+    piped = cli("generate", "--model", tiny_model, "--prompt", "-", "--json", *greedy()).json
+    assert piped["prompt"] == "the quick"
+    given = cli("generate", "--model", tiny_model, "--prompt", "the quick", "--json", *greedy()).json
+    assert piped["token_ids"] == given["token_ids"]
+
+
+def test_chat_goes_through_the_template(cli, tiny_chat_model):
+    done = cli("generate", "--model", tiny_chat_model, "--prompt", "dog", "--chat", "--json", *greedy())
+    ids = Tokenizer.from_pretrained(tiny_chat_model).encode_chat([{"role": "user", "content": "dog"}])
+    assert done.json["prompt_tokens"] == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--prompt", ""], "--prompt is empty"),
+        (["--prompt", "bad \udcff byte"], "position 4"),
+        (["--prompt", "x", "--temperature", "-1"], "temperature=-1"),
+        (["--prompt", "x", "--top-p", "2"], "top_p=2"),
+        (["--prompt", "x", "--top-k", "-7"], "top_k=-7"),
+        (["--prompt", "x", "--max-tokens", "0"], "--max-tokens"),
+        (["--prompt", "x", "--seed", "-1"], "seed=-1"),
+        (["--prompt", "x", "--device", "toaster"], "toaster"),
+        (["--prompt", "x", "--engine", "steam"], "steam"),
+        (["--prompt", "x", "--engine", "numpy", "--device", "cuda"], "cuda"),
+        (["--prompt", "x", "--engine", "numpy", "--dtype", "float16"], "float16"),
+        (["--prompt", "x", "--chat"], "chat template"),
+        (["--prompt", "the " * 100], "context"),
+        ([], "--prompt is required"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(cli, tiny_model, args, says):
+    done = cli("generate", "--model", tiny_model, *args)
+    assert done.code == 2
+    assert done.out == ""
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert "inside nano-llama" not in done.err
+
+
+def test_a_character_that_the_model_has_never_seen(cli, tiny_char_model):
+    done = cli("generate", "--model", tiny_char_model, "--prompt", "the Ж")
+    assert done.code == 2
+    assert "Ж" in done.err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk", b"GGUF" + bytes(50), b"\x08\0\0\0\0\0\0\0{}      ", "folder"])
+def test_a_model_that_is_none(cli, tmp_path, content):
+    path = tmp_path / "model"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    done = cli("generate", "--model", path, "--prompt", "x")
+    assert done.code == 2
+    assert str(path) in done.err
+    assert "inside nano-llama" not in done.err
+
+
+def test_without_torch_numpy_still_speaks(cli, tiny_model, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = cli("generate", "--model", tiny_model, "--prompt", "x", *greedy())
+    assert done.code == 1
+    assert "nano-llama-engine[train]" in done.err
+    assert cli("generate", "--model", tiny_model, "--prompt", "the", "--engine", "numpy", *greedy()).code == 0
+
+
+@pytest.mark.slow
+def test_smollm2_answers(cli, smollm2):
+    question = (
+        "--chat",
+        "--prompt",
+        "What is the capital of France?",
+        "--json",
+        "--temperature",
+        0,
+        "--max-tokens",
+        20,
+    )
+    assert "Paris" in cli("generate", "--model", smollm2, *question).json["text"]
