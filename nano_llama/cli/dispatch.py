@@ -37,11 +37,12 @@ def make_app(name: str, run: Any) -> "cyclopts.App":
     from cyclopts import App, Parameter
 
     from nano_llama.cli.common import OUTPUT
+    from nano_llama.cli.help import format_panel
 
     app = App(
         name=f"nano-llama {name}",
         version_flags=[],
-        help_formatter="default" if sys.stdout.isatty() else "plain",
+        help_formatter=format_panel,
         default_parameter=Parameter(negative="", show_default=_shown_default),
         result_action="return_value",
     )

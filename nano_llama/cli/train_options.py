@@ -51,7 +51,8 @@ def _options() -> type:
             shown = False if setting.default in (None, "") else _fixed(str(setting.default))
             parameter = Parameter(help=setting.metadata["doc"], group=group, show_default=shown)
             fields.append((name, Annotated[hints[name] | None, parameter], None))
-    made = dataclasses.make_dataclass("TrainOptions", fields, frozen=True, kw_only=True)
+    home = {"__module__": __name__}  # without it the class would count as one of Python's own
+    made = dataclasses.make_dataclass("TrainOptions", fields, frozen=True, kw_only=True, namespace=home)
     made.__doc__ = "The settings that were given; None: not given."
     return Parameter(name="*")(made)
 

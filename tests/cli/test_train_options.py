@@ -1,0 +1,29 @@
+"""The flags of `train` are the settings: all of them, each once, with their own words."""
+
+import dataclasses
+
+from nano_llama.cli.train_options import GROUPS, TrainOptions, given
+from nano_llama.core.training.settings import TrainSettings
+
+SETTINGS = {field.name: field for field in dataclasses.fields(TrainSettings)}
+
+
+def test_every_setting_stands_under_one_heading():
+    listed = [name for _, names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(SETTINGS)
+
+
+def test_nothing_is_given_by_default():
+    assert given(TrainOptions()) == {}
+    assert given(TrainOptions(lr=0.1, seed=0)) == {"lr": 0.1, "seed": 0}
+
+
+def test_help_has_every_flag_with_its_words(cli):
+    text = " ".join(cli("train", "--help").out.split())
+    for name, setting in SETTINGS.items():
+        assert f"--{name.replace('_', '-')} " in text
+        assert " ".join(setting.metadata["doc"].split()) in text
+    assert "[default: 0.002]" in text
+    for flag in ("--out", "--preset", "--config", "--set", "--resume"):
+        assert f"{flag} " in text
+    assert "shakespeare-cpu" in text
