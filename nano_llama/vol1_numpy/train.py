@@ -41,6 +41,8 @@ class Trainer(TrainingLoop):
     """`Trainer(settings, out).fit()`: a run of Volume 1, as `nano-llama train --engine numpy` starts it."""
 
     def check_settings(self) -> None:
+        if self.settings.engine != "numpy":
+            raise UserError(f"engine = {self.settings.engine!r}: this is the trainer of the engine 'numpy'.")
         if self.settings.device not in ("auto", "cpu"):
             raise UserError(
                 f"device = {self.settings.device!r}: Volume 1 computes in NumPy, on the CPU.",

@@ -1,0 +1,97 @@
+"""Volume 1 and Volume 2 train the same model on the same batches: do their curves agree?
+
+    python bench/volume1_vs_volume2.py --data tinyshakespeare.txt        (or: shakespeare, which downloads it)
+
+Characters of Shakespeare at nanoGPT's CPU shape: 4 layers, 4 heads, width 128, context 64, batches of 12, 2,000 steps,
+float32, the same fresh weights. Bars: every training loss of the first 100 steps within 1e-3 nats, the final validation
+losses within 1%. Writes bench/results/volume1_vs_volume2.json and .png; the last line printed is the JSON's summary.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.cli import machine
+from nano_llama.core.files import write_json
+from nano_llama.core.training import TrainSettings
+from nano_llama.core.training.metrics import read_metrics
+from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
+
+RESULTS = Path(__file__).parent / "results"
+EARLY, EARLY_BAR, FINAL_BAR = 100, 1e-3, 0.01
+
+
+def train(engine: str, data: str, steps: int, threads: int, out: Path) -> tuple[list[dict], float]:
+    """-> the rows of metrics.jsonl, one a step, and seconds."""
+    if engine == "numpy":
+        from nano_llama.vol1_numpy.train import Trainer
+    else:
+        from nano_llama.vol2_torch.trainer import Trainer
+    settings = TrainSettings(
+        data=data, tokenizer="char", model="char", batch_size=12, context=64, lr=1e-3, final_lr=0.1, max_steps=steps,
+        log_every=1, evaluations=10, num_threads=threads, device="cpu", engine=engine, checkpoint_minutes=60.0,
+    )  # fmt: skip
+    began = time.perf_counter()
+    Trainer(settings, out).fit()
+    return read_metrics(out / "metrics.jsonl"), time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="shakespeare")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {e: train(e, args.data, args.steps, args.threads, Path(folder) / e) for e in ("numpy", "torch")}
+    (ours, our_seconds), (theirs, their_seconds) = runs["numpy"], runs["torch"]
+
+    a, b = (np.array([row["train_loss"] for row in rows]) for rows in (ours, theirs))
+    apart = np.abs(a - b)
+    finals = [next(row["val_loss"] for row in reversed(rows) if "val_loss" in row) for rows in (ours, theirs)]
+    result = {
+        "steps": args.steps,
+        "largest_difference_first_100_steps": float(apart[:EARLY].max()),
+        "largest_difference": float(apart.max()),
+        "val_loss_volume1": finals[0],
+        "val_loss_volume2": finals[1],
+        "val_loss_relative_difference": abs(finals[0] - finals[1]) / finals[1],
+        "seconds_volume1": our_seconds,
+        "seconds_volume2": their_seconds,
+        "tokens_per_second_volume1": float(np.median([row["tokens_per_second"] for row in ours])),
+        "tokens_per_second_volume2": float(np.median([row["tokens_per_second"] for row in theirs])),
+    }
+    result["passed"] = bool(
+        result["largest_difference_first_100_steps"] <= EARLY_BAR
+        and result["val_loss_relative_difference"] <= FINAL_BAR
+    )
+    draw(ours, theirs, apart)
+    where = {"cpu": machine.cpu_name(), "cores": machine.usable_cores(), "threads": args.threads}
+    write_json(RESULTS / "volume1_vs_volume2.json", {"result": result, "machine": where})
+    for key, value in result.items():
+        print(f"{key:36} {value:.6g}" if isinstance(value, float) else f"{key:36} {value}")
+    print(json.dumps(result))
+
+
+def draw(ours: list[dict], theirs: list[dict], apart: np.ndarray) -> None:
+    figure, (left, right) = panels(["loss, nats a character", "|Volume 1 - Volume 2|, training loss"], width=5.4)
+    for rows, color, name in ((ours, BLUE, "Volume 1, NumPy by hand"), (theirs, ORANGE, "Volume 2, torch autograd")):
+        dashed = "-" if color == BLUE else "--"
+        left.plot([r["step"] for r in rows], [r["train_loss"] for r in rows], dashed, color=color, lw=0.5, alpha=0.6)
+        val = [(r["step"], r["val_loss"]) for r in rows if "val_loss" in r]
+        left.plot(*zip(*val, strict=True), "o" + dashed, color=color, label=f"{name}: {val[-1][1]:.4f}", markersize=4)
+    left.legend(fontsize=8, title="validation", title_fontsize=8)
+    right.semilogy(np.arange(1, len(apart) + 1), np.maximum(apart, 1e-9), color=BLUE, lw=0.6)
+    right.hlines(EARLY_BAR, 1, EARLY, color=GREY, linestyle="--", label="bar of the first 100 steps")
+    right.legend(fontsize=8)
+    for ax in (left, right):
+        ax.set_xlabel("step", fontsize=8)
+    save(figure, RESULTS / "volume1_vs_volume2.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Volume 1 and Volume 2 train alike: the same fresh weights, batches and settings give the same curve.
+
+The full run at nanoGPT's shape is bench/volume1_vs_volume2.py.
+"""
+
+import pytest
+
+from nano_llama.core.training import TrainSettings
+from nano_llama.core.training.metrics import read_metrics
+from nano_llama.vol1_numpy.train import Trainer as HandWritten
+
+pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 50), (3, 10)])
+def test_every_step_stays_within_a_thousandth_of_a_nat(tmp_path, accumulate, steps):
+    from nano_llama.vol2_torch.trainer import Trainer as Autograd
+
+    text = tmp_path / "squares.txt"
+    text.write_text("".join(f"{n} squared is {n * n}.\n" for n in range(3000)))
+    settings = TrainSettings(
+        data=str(text), tokenizer="char", hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=96, batch_size=4, context=32, accumulate=accumulate, lr=3e-3,
+        max_steps=steps, log_every=1, evaluations=1, num_threads=1, device="cpu", engine="numpy",
+    )  # fmt: skip
+    HandWritten(settings, tmp_path / "one").fit()
+    Autograd(settings.replace(engine="torch"), tmp_path / "two").fit()
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, steps + 1))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-3), f"step {a['step']}"
+        assert a.keys() == b.keys()
+    assert ours[-1]["val_loss"] == pytest.approx(theirs[-1]["val_loss"], rel=2e-3)
+    assert ours[-1]["train_loss"] < 0.9 * ours[0]["train_loss"]
