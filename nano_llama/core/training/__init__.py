@@ -1,0 +1,41 @@
+"""What every engine's training shares: settings, schedule, budget, metrics, checkpoints, the run's folder and the loop.
+
+A volume brings only a model and its update (`TrainingLoop` in loop.py says which methods), so that two engines train
+with the same flags, on the same batches, into the same files.
+
+    settings.py    every setting of a run, its range and its reason
+    presets.py     named recipes; how flags, files and presets come together
+    schedule.py    the learning rate over the run
+    budget.py      how far the run is, by steps or by the clock
+    pace.py        how fast it goes, and when the validation loss is due
+    evaluation.py  what a validation loss means
+    start.py       the data, and a model that is fresh or goes on
+    run_folder.py  where the files of a run lie
+    checkpoint.py  all that is needed to go on
+    metrics.py     metrics.jsonl
+    plots.py       loss.png
+    progress.py    who watches
+    progress_bar.py    the live display
+    interrupt.py   Ctrl-C
+    outcome.py     how a run can end
+    loop.py        the loop itself
+
+Not here: tensors of any engine; this package imports neither torch nor numba. Tests: tests/core/training/.
+"""
+
+from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.loop import TrainingLoop
+from nano_llama.core.training.outcome import TrainingResult
+from nano_llama.core.training.presets import TRAINING_PRESETS, make_settings
+from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.settings import TrainSettings
+
+__all__ = [
+    "TRAINING_PRESETS",
+    "Evaluation",
+    "Progress",
+    "TrainSettings",
+    "TrainingLoop",
+    "TrainingResult",
+    "make_settings",
+]

@@ -1,0 +1,47 @@
+"""The pace of a run: how fast it trains, and when the validation loss is due.
+
+Not here: how far the run is (budget.py). Tests: tests/core/training/test_pace.py.
+"""
+
+
+class Meter:
+    """Counts tokens, steps and the seconds they took."""
+
+    def __init__(self) -> None:
+        self.tokens, self.steps, self.seconds = 0, 0, 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self.tokens, self.steps, self.seconds = self.tokens + tokens, self.steps + 1, self.seconds + seconds
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second; 0 before the first."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.seconds / max(self.steps, 1)
+
+
+class EvaluationPlan:
+    """When the validation loss is due: `count` times, spread evenly over the run's progress, the last at its end."""
+
+    def __init__(self, count: int, past_progress: float):
+        self.wanted = count
+        self.done = self._until(past_progress)
+        self.last_seconds = 0.0
+        self.spent = 0.0
+
+    def due(self, progress: float, over: bool) -> bool:
+        """Whether one is due now; asking again at the same progress says no."""
+        reached = self._until(progress)
+        due = self.wanted > 0 and (over or reached > self.done)
+        self.done = max(reached, self.done)
+        return due
+
+    def count(self, seconds: float) -> None:
+        self.last_seconds = seconds
+        self.spent += seconds
+
+    def _until(self, progress: float) -> int:
+        return int(progress * self.wanted + 1e-9)

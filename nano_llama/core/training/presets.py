@@ -1,0 +1,82 @@
+"""Named recipes: each a small difference from TrainSettings' defaults. And how a command's settings come together.
+
+Not here: the shapes of models (core/presets.py). Tests: tests/core/training/test_training_presets.py.
+
+    shakespeare-cpu    characters, nanoGPT's small shape, two minutes on two cores
+    stdlib-quick       the quickstart: Python's standard library, a minute on two cores, no network
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.data.builtin import NAMES as SOURCE_NAMES
+from nano_llama.core.errors import UserError
+from nano_llama.core.training.settings import TrainSettings, check_names, merge, parse_setting, read_settings
+
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "shakespeare-cpu": {
+        "data": "shakespeare",
+        "tokenizer": "char",
+        "model": "char",
+        "context": 64,
+        "batch_size": 16,
+        "lr": 3e-3,
+        "max_minutes": 2.0,
+    },
+    "stdlib-quick": {
+        "data": "stdlib",
+        "tokenizer": "bpe:4096",
+        "model": "mini",
+        "context": 128,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "max_minutes": 1.0,
+        "evaluations": 2,
+    },
+}
+
+
+def training_preset(name: str) -> dict[str, Any]:
+    """The settings of a recipe. Raises UserError for an unknown name."""
+    if name not in TRAINING_PRESETS:
+        raise UserError(f"There is no training preset {name!r}.", hint=f"Known: {', '.join(TRAINING_PRESETS)}.")
+    return dict(TRAINING_PRESETS[name])
+
+
+def make_settings(
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainSettings:
+    """The settings of a command: defaults, then the preset, the config file, the flags, the --set texts; later wins.
+
+    flags: name -> value, None where the flag was not given. A later layer drives out what cannot stand beside it
+    (--max-minutes replaces a preset's max_steps, --init-from its shape and tokenizer). Raises UserError for an unknown
+    name, an impossible value, or one setting given twice at the command line.
+    """
+    given = explicit(flags or {}, overrides)
+    layers = [training_preset(preset) if preset else {}, read_settings(config) if config else {}, given]
+    return TrainSettings(**merge(layers))
+
+
+def explicit(flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What the command line itself says: flags that were given, and --set texts, which need no flag of their own."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    check_names(given, "flags")
+    for text in overrides:
+        name, value = parse_setting(text)
+        if name in given:
+            raise UserError(f"{name} is given twice: {given[name]!r} and {value!r}.", hint="Leave one of them out.")
+        given[name] = value
+    return {name: _absolute(name, value) for name, value in given.items()}
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A path as train.json should hold it, so that the run can go on from any working directory."""
+    words = {"data": SOURCE_NAMES, "tokenizer": ("char",), "init_from": ()}
+    if name not in words or value in words[name] or not Path(value).expanduser().exists():
+        return value
+    return str(Path(value).expanduser().absolute())

@@ -1,0 +1,63 @@
+"""Who watches a run: the loop tells an observer what happens, and never prints anything itself.
+
+`Progress` is the observer that stays silent, and the base of others: progress_bar.py draws, tests record.
+Tests: tests/core/training/test_progress.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known before the first step."""
+
+    settings: TrainSettings
+    config: LlamaConfig
+    out: Path
+    device: str
+    train_tokens: int
+    val_tokens: int
+    resumed_at: int | None  # the step of the checkpoint, or None for a new run
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFacts:
+    """What is known after a step."""
+
+    step: int
+    progress: float  # 0 to 1
+    tokens: int  # seen so far
+    train_loss: float  # nats a token, mean since the last line of metrics.jsonl
+    lr: float
+    tokens_per_second: float
+    seconds_left: float  # until the run is over
+
+
+class Progress:
+    """Hears of everything and says nothing."""
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """Text is read and turned into tokens: `done` of `total` bytes (None: unknown)."""
+
+    def started(self, facts: RunFacts) -> None:
+        """The first step comes next."""
+
+    def stepped(self, facts: StepFacts) -> None:
+        """One update is done."""
+
+    def evaluating(self, tokens: int, total: int) -> None:
+        """So many tokens of the validation split are counted."""
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """The validation loss at a step."""
+
+    def remark(self, text: str) -> None:
+        """Something the user should know, in one sentence."""
+
+    def ended(self) -> None:
+        """The run is over, well or not: put the screen in order."""

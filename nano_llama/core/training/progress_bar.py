@@ -1,0 +1,89 @@
+"""The live display of a run: a bar with loss, speed and time left; in a pipe, a plain line now and then.
+
+Not here: what happens (loop.py tells it). Tests: tests/core/training/test_progress_bar.py.
+"""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
+
+LINE_EVERY_SECONDS = 10.0  # where there is no terminal to draw on
+
+
+class ProgressBar(Progress):
+    """Draws on `console`."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        self.bars = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
+        self.line_at = 0.0
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        self._draw(what, done, total, f"{done / 1e6:,.1f} MB")
+
+    def started(self, facts: RunFacts) -> None:
+        self._clear()
+        resumed = f", going on from step {facts.resumed_at:,}" if facts.resumed_at else ""
+        self.console.print(
+            f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} tokens to learn"
+            f" from, {facts.val_tokens:,} to validate on{resumed}"
+        )
+
+    def stepped(self, facts: StepFacts) -> None:
+        text = (
+            f"loss {facts.train_loss:.4f} · {facts.tokens_per_second:,.0f} tokens/s"
+            f" · {clock_text(facts.seconds_left)} left"
+        )
+        self._draw("training", round(1000 * facts.progress), 1000, f"step {facts.step:,} · {text}")
+        if not self.console.is_terminal and time.monotonic() - self.line_at >= LINE_EVERY_SECONDS:
+            self.console.print(f"step {facts.step:,}: {text}")
+            self.line_at = time.monotonic()
+
+    def evaluating(self, tokens: int, total: int) -> None:
+        self._draw("validating", tokens, total, "")
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        self._remove("validating")
+        self.console.print(
+            f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits a byte"
+        )
+
+    def remark(self, text: str) -> None:
+        self.console.print(text)
+
+    def ended(self) -> None:
+        self._clear()
+
+    def _draw(self, name: str, done: int, total: int | None, text: str) -> None:
+        if name not in self.tasks:
+            self.bars.start()
+            self.tasks[name] = self.bars.add_task(name, total=total, text=text)
+        self.bars.update(self.tasks[name], completed=done, total=total, text=text)
+
+    def _remove(self, name: str) -> None:
+        if name in self.tasks:
+            self.bars.remove_task(self.tasks.pop(name))
+
+    def _clear(self) -> None:
+        for name in list(self.tasks):
+            self._remove(name)
+        self.bars.stop()
+
+
+def clock_text(seconds: float) -> str:
+    """75.2 -> "1:15", 4000 -> "1:06:40"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

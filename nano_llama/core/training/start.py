@@ -1,0 +1,61 @@
+"""Where a run begins: its data, and a model that is fresh, taken from elsewhere, or the run's own checkpoint.
+
+Not here: the loop (loop.py). Tests: tests/core/training/test_start.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.data.dataset import Dataset
+from nano_llama.core.data.prepare import prepare
+from nano_llama.core.errors import UserError
+from nano_llama.core.formats import open_weights, read_config
+from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.core.training.checkpoint import Checkpoint
+from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.settings import DEFAULT_TOKENIZER, TrainSettings
+
+
+def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress) -> Dataset:
+    """`settings.data` as tokens. `run` is the folder of the run that goes on, whose own tokenizer then holds."""
+    if not settings.data:
+        raise UserError("No data to learn from.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
+    tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
+    if settings.init_from is not None:
+        tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
+    return prepare(settings.data, tokenizer, progress=watcher.preparing)
+
+
+def starting_point(
+    settings: TrainSettings, dataset: Dataset, checkpoint: Checkpoint | None
+) -> tuple[LlamaConfig, Mapping[str, np.ndarray] | None]:
+    """The model's shape, and its weights where they are not fresh.
+
+    Raises UserError when the checkpoint learned from other data, or the data's tokens or context do not fit the model.
+    """
+    if checkpoint is not None:
+        if checkpoint.state.get("dataset") != dataset.fingerprint:
+            raise UserError(
+                f"The data {settings.data!r} is no longer what {checkpoint.path} learned from.",
+                hint="Restore it, or start a new run with --init-from.",
+            )
+        return read_config(checkpoint.path), checkpoint.weights
+    if settings.init_from is None:
+        tokenizer = dataset.tokenizer
+        return settings.llama_config(dataset.vocab_size, tokenizer.bos_id, tokenizer.eos_id), None
+    config = read_config(settings.init_from)
+    if dataset.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{settings.init_from} has {config.vocab_size:,} token ids; the data was made with {dataset.vocab_size:,}.",
+            hint="Its folder should hold the tokenizer that belongs to the model.",
+        )
+    if settings.context > config.max_position_embeddings:
+        raise UserError(
+            f"context = {settings.context} is longer than the {config.max_position_embeddings} positions"
+            f" of {settings.init_from}.",
+            hint=f"Use --context {config.max_position_embeddings} or less.",
+        )
+    return config, open_weights(settings.init_from)

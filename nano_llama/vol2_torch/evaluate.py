@@ -1,0 +1,94 @@
+"""The loss of a model on text it has not learned from: nats a token, perplexity, bits per byte.
+
+`evaluate_model` judges any checkpoint on any source; a run's own loop calls `sum_nats` directly.
+Not here: what the figures mean (core/training/evaluation.py). Tests: tests/vol2/test_evaluate.py.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nano_llama.core.data.batches import IGNORED
+from nano_llama.core.data.prepare import prepare
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.formats import resolve_model
+from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.core.training.evaluation import Evaluation, evaluate_split
+from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.settings import TrainSettings
+from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.model import Llama
+
+MAX_CONTEXT = 2048  # windows of a model that can look back further: its attention would take too much memory here
+
+
+def loss_sum(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+    """Cross-entropy summed over the counted targets, in nats, differentiable.  tokens, targets: (B,T)"""
+    logits = model(torch.from_numpy(tokens).to(model.device))  # (B,T,V)
+    wanted = torch.from_numpy(targets).to(model.device)  # (B,T)
+    return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+@torch.inference_mode()
+def sum_nats(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> float:
+    """`loss_sum` as a number, without a gradient."""
+    return loss_sum(model, tokens, targets).item()
+
+
+def evaluate_model(
+    model: str | Path,
+    data: str | None = None,
+    *,
+    split: str = "val",
+    context: int | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+    watcher: Progress | None = None,
+) -> Evaluation:
+    """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
+
+    model: a run's folder, one of its checkpoints, or any other model. data: a source (core/data/sources.py), tokenized
+    by the model's own tokenizer; None: what the run learned from. split: "val" or "train". context: None: the run's
+    own, or what the model can look back on. Raises UserError where these cannot be had.
+    """
+    path, watcher = resolve_model(model), watcher or Progress()
+    run = find_run_settings(path)
+    if data is None:
+        if run is None:
+            raise UserError(f"{model} is no training run, so it names no data.", hint="Give --data.")
+        data = run.data
+    loaded = Llama.from_pretrained(path, device=resolve_device(device))
+    longest = loaded.config.max_position_embeddings
+    context = context or (run.context if run else min(longest, MAX_CONTEXT))
+    if context > longest:
+        raise UserError(f"context = {context} is longer than the model's {longest} positions.")
+    dataset = prepare(data, Tokenizer.from_pretrained(path), progress=watcher.preparing)
+    tokens = {"train": dataset.train, "val": dataset.val}.get(split)
+    if tokens is None:
+        raise UserError(f"There is no split {split!r}.", hint="Known: val, train.")
+    if tokens.num_tokens < 2:
+        raise UserError(f"{data}: the {split} split has {tokens.num_tokens} tokens, too few to predict one.")
+    counted = 0
+
+    def count(here: int) -> None:
+        nonlocal counted
+        counted += here
+        watcher.evaluating(counted, tokens.num_tokens - 1)
+
+    nats: Callable[[np.ndarray, np.ndarray], float] = lambda x, y: sum_nats(loaded, x, y)  # noqa: E731
+    evaluation = evaluate_split(nats, tokens, context, batch_size, on_batch=count)
+    assert evaluation is not None, "nobody gave up"
+    if not np.isfinite(evaluation.loss):
+        raise FormatError(f"{model}: its loss is {evaluation.loss}: the weights are damaged or did not learn well.")
+    return evaluation
+
+
+def find_run_settings(path: Path) -> TrainSettings | None:
+    """The settings of the run that `path` is, or is a checkpoint of; None where it is neither."""
+    for folder in (path, path.parent.parent):
+        if (folder / "train.json").is_file() and (folder == path or path.parent.name == "checkpoints"):
+            return TrainSettings.load(folder / "train.json")
+    return None

@@ -1,0 +1,127 @@
+"""Trainer: core's training loop with PyTorch's arithmetic: `Trainer(settings, out).fit()`.
+
+Here is what PyTorch does: the model, its gradient, clipping, the update, and their state in a checkpoint. Not here:
+budget, schedule, evaluation, files: core/training/loop.py.
+Tests: tests/vol2/test_trainer.py, test_trainer_resume.py.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.data.batches import IGNORED
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.settings import TrainSettings
+from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.evaluate import loss_sum, sum_nats
+from nano_llama.vol2_torch.model import Llama, to_tensor
+
+RNG = "rng.cpu"  # names of the random generators' states among the training tensors
+CUDA_RNG = "rng.cuda"
+
+
+class Trainer(TrainingLoop):
+    """Volume 2's training run, in float32. The arguments are those of `TrainingLoop`."""
+
+    def check_settings(self) -> None:
+        if self.settings.engine != "torch":
+            raise UserError(f"engine = {self.settings.engine!r}: this is the trainer of the engine 'torch'.")
+        self.torch_device = resolve_device(self.settings.device)
+        self.device = str(self.torch_device)
+
+    def build(self, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None) -> None:
+        if weights is None:
+            self.model = Llama.init(config, seed=self.settings.seed, device=self.torch_device)
+        else:
+            self.model = Llama(config).to(self.torch_device).load_params(weights)
+        self.parameters = self.model.named_params()
+        self.optimizer = make_adamw(self.parameters, self.settings)
+        torch.manual_seed(self.settings.seed)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        if self.settings.num_threads:
+            torch.set_num_threads(self.settings.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    # -- one update -----------------------------------------------------------------------------------------------
+
+    def train_step(self, batches: Sequence[Batch], lr: float) -> float:
+        counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
+        loss = 0.0
+        for tokens, targets in batches:  # (B,T) each
+            part = loss_sum(self.model, tokens, targets) / counted  # so that all parts together are the mean
+            part.backward()
+            loss += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf)
+        finite = math.isfinite(loss) and math.isfinite(norm.item())
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss if finite else math.nan
+
+    def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        return sum_nats(self.model, tokens, targets)
+
+    # -- in and out of a checkpoint -------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: to_array(parameter) for name, parameter in self.parameters.items()}
+
+    def training_tensors(self) -> dict[str, np.ndarray]:
+        tensors = {
+            f"{name}/{key}": to_array(value)
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        tensors[RNG] = to_array(torch.get_rng_state())
+        if self.torch_device.type == "cuda":
+            tensors[CUDA_RNG] = to_array(torch.cuda.get_rng_state(self.torch_device))
+        return tensors
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        for full_name in tensors:
+            if full_name in (RNG, CUDA_RNG):
+                continue
+            name, _, key = full_name.rpartition("/")
+            if name not in self.parameters:
+                raise FormatError(
+                    f"The checkpoint's optimizer knows a parameter {name!r} that the model does not have."
+                )
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
+        torch.set_rng_state(owned_tensor(tensors[RNG]))
+        if self.torch_device.type == "cuda" and CUDA_RNG in tensors:
+            torch.cuda.set_rng_state(owned_tensor(tensors[CUDA_RNG]), self.torch_device)
+
+
+def make_adamw(parameters: Mapping[str, torch.nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) in torch's fused form; norms' weights are not decayed."""
+    matrices = [parameter for parameter in parameters.values() if parameter.dim() >= 2]
+    vectors = [parameter for parameter in parameters.values() if parameter.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as NumPy sees it, on the CPU; shares memory where it lies there already."""
+    return tensor.detach().cpu().numpy()
+
+
+def owned_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor with memory of its own: a checkpoint's arrays are views of a file that may go."""
+    return to_tensor(np.array(array))
