@@ -19,6 +19,8 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
+from nano_llama.cli.exits import visible
+
 OUTPUT = Group("Output", sort_key=99)
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -106,21 +108,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | Non
 
 
 def printable(value: Any) -> str:
-    """A value as text that cannot command the terminal: a file's metadata or a model may hold escape codes."""
+    """A value as people read it; a text that cannot command the terminal."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.4g}"
-    text = str(value)
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or character.isprintable():
-        return character
-    return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
+    return visible(str(value))
 
 
 def jsonable(value: Any) -> Any:

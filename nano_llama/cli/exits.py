@@ -90,8 +90,19 @@ def report(ending: Ending, *, as_json: bool = False) -> int:
             print(json.dumps({"error": ending.message, "hint": ending.hint, "exit_code": ending.code}), flush=True)
         else:
             lines = [f"error: {ending.message}" if ending.code != INTERRUPTED else ending.message, ending.hint]
-            print("\n".join(filter(None, lines)), file=sys.stderr, flush=True)
+            print(visible("\n".join(filter(None, lines))), file=sys.stderr, flush=True)
     return ending.code
+
+
+def visible(text: str) -> str:
+    """`text` without power over the terminal: a file's metadata or name, or a model, may hold escape codes."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in "\n\t" or character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
 
 
 def _is_torch_out_of_memory(error: BaseException) -> bool:
@@ -110,7 +121,7 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     """A warning as a sentence; the source line that Python would add helps no user."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {visible(str(message))}", file=sys.stderr)
 
 
 def _never_fail_on_an_odd_character() -> None:

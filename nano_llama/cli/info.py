@@ -156,7 +156,7 @@ def show_tokenizer(path: Path) -> Shown:
     names = [f"{tokenizer.decode([i], skip_special=False)} ({i})" for i in special]
     data = {
         "path": str(path),
-        "kind": tokenizer.kind,
+        "type": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
@@ -168,7 +168,7 @@ def show_tokenizer(path: Path) -> Shown:
         "fingerprint": tokenizer.fingerprint,
     }
     rows = {
-        "kind": tokenizer.kind,
+        "type": tokenizer.kind,
         "vocabulary": f"{tokenizer.vocab_size:,} ids",
         "begin, end of text": f"{_id(tokenizer.bos_id)}, {_id(tokenizer.eos_id)}",
         "special": ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none",

@@ -1,0 +1,82 @@
+"""`eval`: the figures agree with a loss computed here by hand, and with the run's own."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nano_llama.core.training.metrics import read_metrics
+
+torch = pytest.importorskip("torch")
+
+
+def mean_loss(folder, text, context):
+    """Cross-entropy over consecutive windows, one by one, straight from the logits."""
+    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.vol2_torch import Llama
+
+    model, ids = Llama.from_pretrained(folder), Tokenizer.from_pretrained(folder).encode(text)
+    losses = []
+    for start in range(0, len(ids) - 1, context):
+        window = ids[start : start + context + 1]
+        with torch.no_grad():
+            logits = model(torch.tensor([window[:-1]]))[0].double().log_softmax(-1)
+        losses += [-float(row[target]) for row, target in zip(logits, window[1:], strict=True)]
+    return float(np.mean(losses)), len(losses)
+
+
+@pytest.mark.parametrize("context", [16, 50])
+def test_figures(cli, tiny_char_model, tiny_text, context):
+    done = cli("eval", "--model", tiny_char_model, "--data", tiny_text, "--context", context, "--json", "--quiet")
+    text = tiny_text.read_text()
+    held_out = text[int(0.9 * len(text)) :]
+    loss, count = mean_loss(tiny_char_model, held_out, context)
+    assert (done.code, done.err) == (0, "")
+    assert done.json["tokens"] == count
+    assert done.json["loss"] == pytest.approx(loss, rel=1e-5)
+    assert done.json["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+    assert done.json["bits_per_byte"] == pytest.approx(loss * count / math.log(2) / len(held_out), rel=1e-5)
+
+
+def test_batch_size_does_not_change_the_result(cli, tiny_model, tiny_text):
+    def loss(size):
+        return cli("eval", "--model", tiny_model, "--data", tiny_text, "--batch-size", size, "--json").json["loss"]
+
+    assert loss(1) == pytest.approx(loss(7), rel=1e-5)
+
+
+def test_a_run_knows_its_data_and_its_loss(cli, tmp_path, tiny_text):
+    shape = ("--tokenizer", "char", "--model", "tiny", "--context", 16, "--evaluations", 1)
+    assert cli("train", "--data", tiny_text, "--out", tmp_path / "run", "--max-steps", 3, *shape).code == 0
+    done = cli("eval", "--model", tmp_path / "run")
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert done.code == 0
+    assert f"{last['val_loss']:.4f} nats" in done.out
+    assert f"{last['val_bits_per_byte']:.4f}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "--data"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "TEXT", "--context", "0"], "--context"),
+        (["--data", "TEXT", "--context", "999999"], "999999"),
+        (["--data", "TEXT", "--batch-size", "-1"], "--batch-size"),
+        (["--data", "TEXT", "--device", "toaster"], "toaster"),
+        (["--data", "TEXT", "--split", "test"], "test"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(cli, tiny_model, tiny_text, args, says):
+    done = cli("eval", "--model", tiny_model, *(tiny_text if arg == "TEXT" else arg for arg in args))
+    assert done.code == 2
+    assert done.out == ""
+    assert says in done.err
+    assert "inside nano-llama" not in done.err
+
+
+def test_text_that_the_model_cannot_spell(cli, tiny_char_model, tmp_path):
+    (tmp_path / "x.txt").write_text("Ж" * 100)
+    done = cli("eval", "--model", tiny_char_model, "--data", tmp_path / "x.txt")
+    assert done.code == 2
+    assert "Ж" in done.err

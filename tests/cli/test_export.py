@@ -1,0 +1,104 @@
+"""`export`: what is written is read back with the same weights, by us and by others."""
+
+import numpy as np
+import pytest
+
+from nano_llama.core.formats import detect, open_weights
+from nano_llama.core.tokenizer import Tokenizer
+
+OUT = {"hf": "out", "pth": "out.pth", "gguf": "out.gguf"}
+
+
+def same(first, second, tolerance):
+    with open_weights(first) as a, open_weights(second) as b:
+        assert a.keys() == b.keys()
+        for name in a:
+            scale = np.abs(a[name].astype(np.float32)).max()
+            assert np.abs(a[name].astype(np.float32) - b[name].astype(np.float32)).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tolerance"),
+    [("hf", "auto", 0), ("hf", "bfloat16", 2**-8), ("pth", "auto", 0), ("pth", "float16", 2**-11),
+     ("gguf", "auto", 2**-11), ("gguf", "float32", 0), ("gguf", "BF16", 2**-8)],
+)  # fmt: skip
+def test_weights_survive(cli, tiny_model, tmp_path, kind, dtype, tolerance):
+    if kind == "pth":
+        pytest.importorskip("torch")
+    out = tmp_path / OUT[kind]
+    done = cli("export", "--model", tiny_model, "--format", kind, "--out", out, "--dtype", dtype)
+    assert done.code == 0, done.err
+    assert detect(out) == kind
+    same(tiny_model, out, tolerance)
+    assert str(out) in done.out
+    if kind != "pth":
+        assert "included" in done.out
+        ours, theirs = Tokenizer.from_pretrained(tiny_model), Tokenizer.from_pretrained(out)
+        assert ours.encode("the quick brown") == theirs.encode("the quick brown")
+
+
+def test_json(cli, tiny_model, tmp_path):
+    done = cli("export", "--model", tiny_model, "--format", "hf", "--out", tmp_path / "out", "--json", "--quiet")
+    assert done.err == ""
+    files = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert done.json["bytes"] == files
+    assert done.json["tokenizer"] is True
+
+
+def test_a_char_level_tokenizer_loads_in_transformers(cli, tiny_char_model, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert cli("export", "--model", tiny_char_model, "--format", "hf", "--out", tmp_path / "out").code == 0
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs("the quick")["input_ids"] == Tokenizer.from_pretrained(tiny_char_model).encode("the quick")
+
+
+@pytest.mark.parametrize("kind", OUT)
+def test_an_existing_out_is_refused_and_left_alone(cli, tiny_model, tmp_path, kind):
+    out = tmp_path / OUT[kind]
+    out.write_text("precious")
+    done = cli("export", "--model", tiny_model, "--format", kind, "--out", out)
+    assert done.code == 2
+    assert "exists already" in done.err
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--format", "onnx"], "onnx"),
+        (["--format", "hf", "--dtype", "q8_0"], "q8_0"),
+        (["--format", "gguf", "--dtype", "q9"], "q9"),
+        (["--format", "gguf", "--dtype", "q8_0"], "embed_tokens"),  # rows of 16 are no blocks of 32
+        ([], "--format is required"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(cli, tiny_model, tmp_path, args, says):
+    done = cli("export", "--model", tiny_model, "--out", tmp_path / "out", *args)
+    assert done.code == 2
+    assert says in done.err
+    assert "inside nano-llama" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gguf_holds_no_char_level_tokenizer(cli, tiny_char_model, tmp_path):
+    done = cli("export", "--model", tiny_char_model, "--format", "gguf", "--out", tmp_path / "out.gguf")
+    assert done.code == 2
+    assert "char" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(cli, tiny_model, tmp_path):
+    (tmp_path / "file").touch()
+    done = cli("export", "--model", tiny_model, "--format", "hf", "--out", tmp_path / "file" / "out")
+    assert done.code in (1, 2)
+    assert "inside nano-llama" not in done.err
+
+
+@pytest.mark.slow
+def test_smollm2_keeps_its_blocks(cli, smollm2, tmp_path):
+    out = tmp_path / "copy.gguf"
+    assert cli("export", "--model", smollm2, "--format", "gguf", "--out", out, "--dtype", "keep").code == 0
+    with open_weights(smollm2) as first, open_weights(out) as second:
+        for name in first:
+            assert first.dtype_name(name) == second.dtype_name(name)
+            assert np.array_equal(first.raw(name).blocks, second.raw(name).blocks)

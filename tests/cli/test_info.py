@@ -1,0 +1,135 @@
+"""`info`: every kind of file says what it is, by its content; junk is named as junk."""
+
+import shutil
+
+import pytest
+
+from nano_llama.core.data.prepare import prepare
+from nano_llama.core.formats import read_config, save_gguf, save_safetensors
+from nano_llama.core.formats.mapping import Arrays
+from nano_llama.core.init import init_params
+from nano_llama.core.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory, tiny_model, tiny_text):
+    """One of each kind."""
+    place = tmp_path_factory.mktemp("things")
+    config = read_config(tiny_model)
+    weights = Arrays(init_params(config, seed=1))
+    save_gguf(place / "m.gguf", config, weights, Tokenizer.from_pretrained(tiny_model), dtype="F32")
+    (place / "alone").mkdir()
+    save_safetensors(place / "alone" / "m.safetensors", weights)
+    Tokenizer.from_pretrained(tiny_model).save_pretrained(_made(place / "tokenizer"))
+    prepare(tiny_text, Tokenizer.from_pretrained(tiny_model), out=place / "dataset")
+    return place
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says"),
+    [
+        ("m.gguf", "model", "gguf"),
+        ("alone/m.safetensors", "model", "safetensors"),
+        ("tokenizer", "tokenizer", "bpe"),
+        ("tokenizer/tokenizer.json", "tokenizer", "vocabulary"),
+        ("dataset", "dataset", "fox"),
+        ("dataset/dataset.json", "dataset", "documents"),
+        ("dataset/train-00000.bin", "shard", "vocab size"),
+    ],
+)
+def test_each_kind(cli, things, name, kind, says):
+    done = cli("info", things / name)
+    assert (done.code, done.err) == (0, "")
+    assert says in done.out
+    assert cli("info", things / name, "--json").json["kind"] == kind
+
+
+def test_a_model_folder(cli, tiny_model):
+    done = cli("info", tiny_model, "--json").json
+    config = read_config(tiny_model)
+    assert done["kind"] == "model"
+    assert done["parameters"] == config.num_parameters
+    assert done["config"]["hidden_size"] == config.hidden_size
+    assert done["kv_cache_bytes_per_token"] == 2 * 4 * config.num_key_value_heads * config.head_dim
+    assert done["tokenizer"]["vocab_size"] == config.vocab_size
+    assert cli("info", tiny_model / "config.json", "--json").json["parameters"] == config.num_parameters
+
+
+def test_a_model_without_a_tokenizer_says_so(cli, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").unlink()
+    done = cli("info", tmp_path / "m")
+    assert done.code == 0
+    assert "No tokenizer" in done.out
+
+
+def test_a_run(cli, tmp_path, tiny_text):
+    pytest.importorskip("torch")
+    shape = ("--tokenizer", "char", "--model", "tiny", "--context", 16, "--evaluations", 1)
+    assert cli("train", "--data", tiny_text, "--out", tmp_path / "run", "--max-steps", 3, *shape).code == 0
+    done = cli("info", tmp_path / "run", "--json").json
+    assert done["kind"] == "run"
+    assert done["progress"]["last"]["step"] == 3
+    assert done["settings"]["context"] == 16
+    shown = cli("info", tmp_path / "run").out
+    assert "Progress" in shown
+    assert "step-00000003" in shown
+    assert cli("info", tmp_path / "run" / "train.json", "--json").json["kind"] == "training settings"
+    assert cli("info", tmp_path / "run" / "metrics.jsonl", "--json").json["kind"] == "metrics"
+    # before its first line and weights
+    for name in ("metrics.jsonl", "model.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert "none" in cli("info", tmp_path / "run").out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"junk",
+        b"{",
+        b"[1, 2]",
+        b'{"a": 1}',
+        b"NLSHARD\0" + bytes(300),
+        b"GGUF\x03\0\0\0" + b"\xff" * 16,
+        bytes(99),
+    ],
+)
+@pytest.mark.parametrize("name", ["thing.json", "thing.bin", "tokenizer.json", "metrics.jsonl"])
+def test_junk_is_refused(cli, tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    done = cli("info", tmp_path / name)
+    assert done.code == 2
+    assert done.out == ""
+    assert name in done.err
+    assert "inside nano-llama" not in done.err
+
+
+def test_nothing_there(cli, tmp_path):
+    assert cli("info", tmp_path / "nowhere").code == 2
+    (tmp_path / "empty").mkdir()
+    done = cli("info", tmp_path / "empty")
+    assert done.code == 2
+    assert "empty" in done.err
+    assert cli("info").code == 2
+
+
+def test_a_name_that_would_command_the_terminal(cli, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "m\x1b[31m")
+    for name in ("m\x1b[31m", "nowhere\x1b[31m"):
+        shown = cli("info", tmp_path / name).shown
+        assert "\x1b" not in shown
+        assert "\\x1b[31m" in shown
+
+
+@pytest.mark.slow
+def test_smollm2(cli, smollm2):
+    done = cli("info", smollm2, "--json").json
+    assert done["parameters"] == 134_515_008
+    assert done["types"] == {"F32": 61, "Q4_1": 210, "Q8_0": 1}
