@@ -1,9 +1,11 @@
 """The files of a tokenizer in a Hugging Face folder: read with their contradictions settled, written plainly.
 
-    tokenizer.json           the vocabulary and how text is cut                      document.py checks it
-    tokenizer_config.json    which tokens are BOS, EOS ..., whether BOS is added, the chat template (older: a list)
+    tokenizer.json           the vocabulary, how text is cut, what is put around it   document.py checks it
+    tokenizer_config.json    which tokens are BOS, EOS ..., the chat template (or a list of them)
     chat_template.jinja      the chat template, where it has a file of its own
     generation_config.json, config.json      further ids that end an answer
+
+A config's add_bos_token is not read: as in transformers, the post-processor of tokenizer.json decides.
 
 Not here: GGUF (gguf.py), and tokenizer.model, SentencePiece's own file.
 Tests: tests/core/tokenizer/test_tokenizer_files.py.
@@ -57,8 +59,6 @@ def _roles(backend: Backend, config: Mapping[str, Any], stops: tuple[int, ...]) 
     if eos is None:
         known = [number for number in stops if backend.id_to_token(number) is not None]
         eos = known[0] if known else conventional_eos(backend)
-    if "add_bos_token" in config or "add_eos_token" in config:  # as in transformers, these win over tokenizer.json
-        backend.set_affixes(bos if config.get("add_bos_token") else None, eos if config.get("add_eos_token") else None)
     prefix, suffix = affixes(backend.part("post_processor"))
     if bos is None and len(prefix) == 1:
         bos = prefix[0]

@@ -18,7 +18,7 @@ from nano_llama.core.tokenizer.chat import ChatTemplate, Message, check_messages
 from nano_llama.core.tokenizer.incremental import IncrementalDecoder, WholeTextDecoder
 from nano_llama.core.tokenizer.roles import Roles, conventional_eos
 from nano_llama.core.tokenizer.special_text import SpecialText
-from nano_llama.core.tokenizer.token_bytes import TokenBytes
+from nano_llama.core.tokenizer.token_bytes import BYTE_ALPHABET, TokenBytes
 
 
 class Tokenizer:
@@ -163,8 +163,7 @@ class Tokenizer:
             ids = self._encode_characters(text)
         else:
             ids = self.backend.encode(text, parse_special=parse_special)
-            if not parse_special:
-                self._refuse_special(ids)
+            self._check(text, ids, parse_special)
         return self._surrounded(ids, add_bos)
 
     def encode_batch(
@@ -174,9 +173,8 @@ class Tokenizer:
         if self._characters is not None:
             return [self.encode(text, add_bos=add_bos) for text in texts]
         batch = self.backend.encode_batch(list(texts), parse_special)
-        if not parse_special:
-            for ids in batch:
-                self._refuse_special(ids)
+        for text, ids in zip(texts, batch, strict=True):
+            self._check(text, ids, parse_special)
         return [self._surrounded(ids, add_bos) for ids in batch]
 
     def _surrounded(self, ids: list[int], add_bos: bool | None) -> list[int]:
@@ -188,15 +186,28 @@ class Tokenizer:
             raise UserError("This tokenizer has no BOS token, so add_bos=True cannot be.", hint="Leave add_bos out.")
         return [self.bos_id, *ids]
 
-    def _refuse_special(self, ids: list[int]) -> None:
-        """Plain text is not searched for special tokens, but a word-level vocabulary may have one as a word."""
-        if self.special_ids.isdisjoint(ids):
-            return
-        for token_id in self.special_ids.intersection(ids) - {self.unk_id, self._unknown_id}:
-            raise UserError(
-                f"The text has {self.backend.id_to_token(token_id)!r}, in this vocabulary a special token only.",
-                hint="Pass parse_special=True if the special token is meant.",
-            )
+    def _check(self, text: str, ids: list[int], parse_special: bool) -> None:
+        """Refuse two things that the library does without a word.
+
+        Plain text is not searched for special tokens, but a word-level vocabulary may have one as a word. And bytes
+        that a byte-level vocabulary lacks would be dropped.
+        """
+        if not parse_special and not self.special_ids.isdisjoint(ids):
+            for token_id in self.special_ids.intersection(ids) - {self.unk_id, self._unknown_id}:
+                raise UserError(
+                    f"The text has {self.backend.id_to_token(token_id)!r}, in this vocabulary a special token only.",
+                    hint="Pass parse_special=True if the special token is meant.",
+                )
+        if self._missing_bytes and not self._missing_bytes.isdisjoint(text.encode()):
+            lacking = (place for place, one in enumerate(text) if not self._missing_bytes.isdisjoint(one.encode()))
+            raise _no_such_character(text, next(lacking), f"cannot be written in the {self.vocab_size:,} tokens")
+
+    @cached_property
+    def _missing_bytes(self) -> frozenset[int]:
+        """Bytes for which a byte-level vocabulary has no token: none, unless it was trained without care."""
+        if not self.byte_level or self._unknown_id is not None:
+            return frozenset()
+        return frozenset(byte for letter, byte in BYTE_ALPHABET.items() if self.backend.token_to_id(letter) is None)
 
     @cached_property
     def _unknown_id(self) -> int | None:
@@ -294,13 +305,17 @@ class Tokenizer:
         try:
             return [table[character] for character in text]
         except KeyError:
-            position, character = next((place, one) for place, one in enumerate(text) if one not in table)
-        name = unicodedata.name(character, "a character without a name")
-        raise UserError(
-            f"The character {character!r} (U+{ord(character):04X}, {name}) at position {position} is not among the"
-            f" {len(table):,} characters of this tokenizer.",
-            hint="Train it on a text that has it, or use byte-level BPE, which writes any: --tokenizer bpe:4096.",
-        )
+            position = next(place for place, one in enumerate(text) if one not in table)
+        raise _no_such_character(text, position, f"is not among the {len(table):,} characters")
+
+
+def _no_such_character(text: str, position: int, lack: str) -> UserError:
+    character = text[position]
+    named = f"{character!r} (U+{ord(character):04X}, {unicodedata.name(character, 'without a name')})"
+    return UserError(
+        f"The character {named} at position {position} {lack} of this tokenizer.",
+        hint="Train it on a text that has it, or use byte-level BPE, which writes any: --tokenizer bpe:4096.",
+    )
 
 
 def _checked(token_id: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken, decoders, models, processors, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from nano_llama.core.tokenizer import Tokenizer
 from nano_llama.core.tokenizer.pretokenizers import LLAMA3
@@ -44,8 +44,8 @@ HARD_TEXTS = [
 ]
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -66,8 +66,10 @@ def llama3_folder(tmp_path_factory) -> Path:
     library = tokenizers.Tokenizer(models.BPE(ignore_merges=True))
     library.pre_tokenizer = LLAMA3.build()
     library.decoder = decoders.ByteLevel()
-    alphabet = [chr(code) for code in range(33, 127)]
-    library.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    library.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    )
     names = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     library.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     bos = (names[0], library.token_to_id(names[0]))

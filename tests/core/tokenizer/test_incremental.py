@@ -15,7 +15,9 @@ from .conftest import HARD_TEXTS
 
 @pytest.fixture(scope="module")
 def kinds(bpe, char, sentencepiece_metadata) -> dict[str, Tokenizer]:
-    word_pieces = Library(models.WordPiece({"[UNK]": 0, "he": 1, "##llo": 2, "you": 3, "##,": 4, "é": 5}, unk_token="[UNK]"))
+    word_pieces = Library(
+        models.WordPiece({"[UNK]": 0, "he": 1, "##llo": 2, "you": 3, "##,": 4, "é": 5}, unk_token="[UNK]")
+    )
     word_pieces.pre_tokenizer = pre_tokenizers.Whitespace()
     word_pieces.decoder = decoders.WordPiece()
     spaced = Library(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))

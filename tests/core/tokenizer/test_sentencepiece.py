@@ -1,5 +1,7 @@
 """SentencePiece BPE out of tokens and scores, held to the sentencepiece library itself."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,7 +76,7 @@ def slow_sentencepiece(text: str, scores: dict[str, float]) -> list[str]:
     """The algorithm as its paper tells it: join the best-scoring neighbours, of equals the leftmost."""
     pieces = list(text)
     while True:
-        joins = [(-scores[a + b], place) for place, (a, b) in enumerate(zip(pieces, pieces[1:])) if a + b in scores]
+        joins = [(-scores[a + b], place) for place, (a, b) in enumerate(pairwise(pieces)) if a + b in scores]
         if not joins:
             return pieces
         place = min(joins)[1]

@@ -51,6 +51,10 @@ def test_added_tokens_are_their_own_text(bpe):
     assert 420 in ids and tokenizer.decode(ids) == "x<naïve Ġ>y"
 
 
+def llama2(*last) -> decoders.Decoder:
+    return decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *last])
+
+
 @pytest.mark.parametrize(
     ("decoder", "style"),
     [
@@ -63,16 +67,16 @@ def test_added_tokens_are_their_own_text(bpe):
         (decoders.Metaspace(replacement="_"), ("library", False)),
         (decoders.WordPiece(), ("library", False)),
         (
-            decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+            llama2(decoders.Strip(" ", 1, 0)),
             ("sentencepiece", True),
         ),
         (
-            decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 2, 0)]),
+            llama2(decoders.Strip(" ", 2, 0)),
             ("library", False),
         ),
         (decoders.Sequence([decoders.Replace("x", " "), decoders.ByteFallback(), decoders.Fuse()]), ("library", False)),
     ],
-)  # fmt: skip
+)
 def test_styles(decoder, style):
     library = Library(models.BPE({"a": 0}, []))
     if decoder is not None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
-from tokenizers import models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.tokenizer import Tokenizer
@@ -116,6 +116,17 @@ def test_char_level_names_a_character_it_lacks(char):
         char.encode("the é\n€")
     for part in ("'€'", "U+20AC", "EURO SIGN", "position 6", f"{char.vocab_size} characters", "bpe:"):
         assert part in str(caught.value)
+
+
+def test_a_byte_level_vocabulary_without_all_bytes_refuses_instead_of_dropping():
+    library = Library(models.BPE({"a": 0, "b": 1, "ab": 2, "Ġ": 3}, [("a", "b")]))
+    library.pre_tokenizer, library.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = Tokenizer(Backend(library))
+    assert tokenizer.encode("ab a") == [2, 3, 0]
+    assert library.encode("aéb").ids == [2], "the library drops what it does not know, and joins the rest"
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["a", text])):
+        with pytest.raises(UserError, match=r"'é' \(U\+00E9, .* at position 1"):
+            encode("aéb")
 
 
 def test_properties(bpe):

@@ -34,7 +34,9 @@ def test_training_is_deterministic_across_processes_and_threads():
 
     def train(threads: str) -> str:
         environment = {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout.decode()
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+        ).stdout.decode()
 
     assert len(train("1")) == 65
     assert train("1") == train("4")
