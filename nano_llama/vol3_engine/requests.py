@@ -45,14 +45,13 @@ class Requests:
             return self._make(number, prompt, self._needed("A prompt of text").encode(prompt), params)
         if isinstance(prompt, (dict, bytes)) or not hasattr(prompt, "__iter__"):
             raise UserError(f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.")
-        ids = [self._known(token, f"Prompt {number}") for token in prompt]
-        return self._make(number, None, ids, params)
+        return self._make(number, None, list(prompt), params)
 
     def from_messages(self, number: int, messages: Ids[Any], params: SamplingParams) -> Request:
         """A conversation, laid out by the model's chat template."""
         tokenizer = self._needed("A conversation")
         ids = tokenizer.encode_chat(messages, add_generation_prompt=True)
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        text = tokenizer.decode(ids, skip_special=False)  # what the model really reads
         return self._make(number, text, ids, params, continues=False)
 
     def _make(
@@ -64,6 +63,7 @@ class Requests:
                 f"Prompt {number} is empty: there is nothing to continue.",
                 hint="Begin with some text, or with the token id that begins a document.",
             )
+        ids = [self._known(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
         for token in (*(params.stop_token_ids or ()), *(params.logit_bias or ())):
             self._known(token, "SamplingParams")
         if params.stop_strings:

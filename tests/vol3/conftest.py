@@ -39,11 +39,8 @@ class ByteTokenizer:
     def decoder(self, skip_special: bool = True, *, continues: bool = False) -> ByteDecoder:
         return ByteDecoder()
 
-    def apply_chat_template(self, messages, add_generation_prompt: bool = True) -> str:
-        return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
-
     def encode_chat(self, messages, add_generation_prompt: bool = True) -> list[int]:
-        return self.encode(self.apply_chat_template(messages))
+        return self.encode("".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:")
 
 
 def small_config(**changes) -> LlamaConfig:

@@ -184,6 +184,12 @@ def test_a_request_that_never_fits_in_memory_is_refused(stubs):
     assert len(llm.generate("hi", SamplingParams(max_tokens=9, ignore_eos=True))[0].token_ids) == 9
 
 
+def test_a_tokenizer_of_another_model_is_noticed(stubs):
+    llm = LLM.from_runner(stubs.ScriptedRunner(vocab_size=100), stubs.ByteTokenizer())
+    with pytest.raises(UserError, match="Prompt 0: 104 is not a token id"):
+        llm.generate("hi")
+
+
 def test_without_a_tokenizer_ids_work_and_text_is_refused(stubs):
     llm = LLM.from_runner(stubs.ScriptedRunner(SCRIPT, eos_token_id=stubs.END), None)
     (out,) = llm.generate([104, 105], LONG.replace(logprobs=0))

@@ -31,7 +31,10 @@ class TorchRunner:
         self.num_threads = num_threads
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", dtype: str = "auto", num_threads: int | None = None):
+    def load(
+        cls, path: str | Path, device: str = "auto", dtype: str = "auto", num_threads: int | None = None
+    ) -> "TorchRunner":
+        """Read a model onto a device. Raises UserError, EnvironmentFault or FormatError, as the helpers below do."""
         target = resolve_device(device)
         return cls(Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target)), num_threads)
 
@@ -46,7 +49,10 @@ class TorchRunner:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """No gradients, and the wanted number of threads: given back afterwards, since PyTorch has one for all."""
+        """No gradients, and the wanted number of threads: given back afterwards, since PyTorch has one for all.
+
+        Not inference_mode: it is no faster here, and tables that the model keeps would be unusable for training.
+        """
         before = torch.get_num_threads()
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
