@@ -57,6 +57,11 @@ def save_tiny(folder, kind="bpe", chat=False, **changes):
 
 
 @pytest.fixture(scope="session")
+def make_tiny():
+    return save_tiny
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
 

@@ -1,0 +1,178 @@
+"""`chat` through a pipe: what is remembered, changed and forgotten, with a speaker that answers by rule."""
+
+import io
+import json
+
+import pytest
+
+from nano_llama.cli import chat
+from nano_llama.core.presets import model_preset
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.vol3_engine.outputs import CompletionOutput, RequestOutput, TextPiece
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}me: "
+TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+
+
+class Echo:
+    """Answers a conversation with its number of messages and its last words; remembers what it was asked."""
+
+    def __init__(self):
+        backend = Tokenizer.train_bpe([TEXT], 300)
+        self.tokenizer = Tokenizer(backend.backend, backend.roles, TEMPLATE)
+        self.config = model_preset("tiny", vocab_size=300, max_position_embeddings=2048)
+        self.asked: list[list[dict[str, str]]] = []
+        self.params: list[SamplingParams] = []
+        self.interrupt_after: int | None = None
+
+    def stream(self, prompt, sampling_params=None):
+        self.asked.append([dict(message) for message in prompt])
+        self.params.append(sampling_params)
+        words = [f"{len(prompt)}:", *prompt[-1]["content"].split()]
+        for count, word in enumerate(words):
+            if count == self.interrupt_after:
+                self.interrupt_after = None
+                raise KeyboardInterrupt
+            output = None
+            if count == len(words) - 1:
+                output = RequestOutput("0", None, [], [CompletionOutput(0, " ".join(words), [0], "stop")])
+            yield TextPiece(word + ("" if output else " "), count, output)
+
+
+@pytest.fixture
+def echo(monkeypatch):
+    speaker = Echo()
+    monkeypatch.setattr(chat, "open_speaker", lambda path, compute: speaker)
+    return speaker
+
+
+@pytest.fixture
+def talk(cli, tiny_chat_model, monkeypatch, echo):
+    def run(*lines, args=()):
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return cli("chat", "--model", tiny_chat_model, *args)
+
+    return run
+
+
+def contents(messages):
+    return [message["content"] for message in messages]
+
+
+def test_a_conversation_has_a_memory(talk, echo):
+    done = talk("hello", "", "how are you")
+    assert done.code == 0
+    assert done.out == "1: hello\n3: how are you\n"
+    assert contents(echo.asked[1]) == ["hello", "1: hello", "how are you"]
+    assert "tokens/s" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_json_is_the_whole_conversation(talk):
+    done = talk("hello", args=("--json", "--quiet", "--system", "be kind"))
+    assert contents(done.json["messages"]) == ["be kind", "hello", "2: hello"]
+    assert done.json["answers"][0]["new_tokens"] == 2
+    assert done.err == "2: hello\n", "the dialogue goes where it does not disturb"
+
+
+def test_lines_and_blocks(talk, echo):
+    talk("one\\", "two", '"""', "a", "", "b", '"""', " /usr is a folder")
+    assert [messages[-1]["content"] for messages in echo.asked] == ["one\ntwo", "a\n\nb", "/usr is a folder"]
+
+
+def test_regenerate_forgets_the_answer_and_takes_another_seed(talk, echo):
+    done = talk("hello", "/regenerate", "/retry", args=("--seed", 5))
+    assert done.out == "1: hello\n" * 3
+    assert [contents(asked) for asked in echo.asked] == [["hello"]] * 3
+    assert [params.seed for params in echo.params] == [5, 6, 7]
+
+
+def test_regenerate_warns_where_it_cannot_differ(talk):
+    assert "temperature is 0" in talk("hello", "/retry", args=("--temperature", 0)).err
+
+
+def test_edit_replaces_the_last_message(talk, echo):
+    done = talk("first", "secnd", "/edit second", "/edit", "third", "more")
+    assert "Your last message was:\nsecond" in done.err
+    assert [contents(asked)[-1] for asked in echo.asked] == ["first", "secnd", "second", "third", "more"]
+    assert contents(echo.asked[-1]) == ["first", "1: first", "third", "3: third", "more"]
+
+
+def test_system(talk, echo):
+    done = talk("/system", "/system be brief", "a", "/system -", "b", args=("--system", "be kind"))
+    assert "System message: be kind" in done.err
+    assert [asked[0]["role"] for asked in echo.asked] == ["system", "user"]
+    assert contents(echo.asked[0]) == ["be brief", "a"]
+
+
+def test_new_and_help_and_quit(talk, echo):
+    done = talk("a", "/new", "b", "/help", "/quit", "never read")
+    assert [contents(asked) for asked in echo.asked] == [["a"], ["b"]]
+    for command in ("/edit", "/regenerate", "/system", "/save", "/quit"):
+        assert command in done.err
+
+
+def test_save(talk, tmp_path):
+    file = tmp_path / "talk.json"
+    done = talk("a", f"/save {file}", f"/save {file}", "/save", "/save " + str(tmp_path / "talk.json" / "x"))
+    assert contents(json.loads(file.read_text())["messages"]) == ["a", "1: a"]
+    assert "exists already" in done.err
+    assert "needs a file name" in done.err
+    assert done.code == 0
+
+
+@pytest.mark.parametrize("line", ["/regenerate", "/edit x", "/retry", "/nonsense", "/edit"])
+def test_what_cannot_be_done_is_said_and_the_talk_goes_on(talk, line):
+    done = talk(line, "hello")
+    assert done.code == 0
+    assert "error:" in done.err
+    assert done.out == "1: hello\n"
+
+
+def test_an_answer_that_is_stopped_stays_as_far_as_it_came(talk, echo):
+    echo.interrupt_after = 2
+    done = talk("tell me more of it", "go on")
+    assert done.code == 0
+    assert "stopped" in done.err
+    assert contents(echo.asked[1]) == ["tell me more of it", "1: tell ", "go on"]
+
+
+def test_the_oldest_turns_are_forgotten_aloud(talk, echo):
+    echo.config = echo.config.replace(max_position_embeddings=64)
+    lines = [f"the quick brown fox jumps {number}" for number in range(5)]
+    done = talk(*lines, args=("--max-tokens", 10))
+    assert "forgotten" in done.err
+    assert contents(echo.asked[0])[0] == lines[0]
+    last = contents(echo.asked[-1])
+    assert last[-1] == lines[-1]
+    assert len(last) < 9
+    assert len(echo.tokenizer.encode_chat(echo.asked[-1])) <= 64 - 10
+
+
+def test_a_failed_answer_leaves_the_conversation_as_it_was(cli, tiny_chat_model, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("sys.stdin", io.StringIO("the\n" + "dog " * 200 + "\nfox\n"))
+    done = cli("chat", "--model", tiny_chat_model, "--max-tokens", 3, "--json", "--temperature", 0)
+    assert "context" in done.err
+    assert [m["content"] for m in done.json["messages"] if m["role"] == "user"] == ["the", "fox"]
+
+
+@pytest.mark.parametrize("engine", ["engine", "numpy"])
+def test_a_real_model_answers(cli, tiny_chat_model, monkeypatch, engine):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("sys.stdin", io.StringIO("the quick\nfox\n"))
+    args = ("--max-tokens", 5, "--json", "--temperature", 0, "--engine", engine)
+    done = cli("chat", "--model", tiny_chat_model, *args).json
+    generate = ("--prompt", "the quick", "--chat", "--max-tokens", 5, "--json", "--temperature", 0)
+    first = cli("generate", "--model", tiny_chat_model, *generate).json
+    assert done["messages"][1]["content"] == first["text"]
+    assert len(done["answers"]) == 2
+
+
+def test_a_model_that_was_not_taught_to_answer(cli, tiny_model):
+    pytest.importorskip("torch")
+    done = cli("chat", "--model", tiny_model)
+    assert done.code == 2
+    assert "chat template" in done.err
+    assert "nano-llama generate" in done.err
