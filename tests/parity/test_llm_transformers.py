@@ -61,6 +61,24 @@ def test_the_chat_template_gets_an_answer(llm):
     assert "".join(piece.text for piece in llm.stream(QUESTION, SamplingParams(temperature=0.0))) == out.text
 
 
+@pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("rope", ["default", "yarn", "llama3"])
+def test_small_models_that_transformers_wrote(tiny_config, tmp_path, attention, rope):
+    """Written by transformers, read by LLM: the same greedy tokens, in one padded batch of ids."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = tiny_config(attention, rope=rope).to_hf_dict()
+    theirs = LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    theirs.save_pretrained(tmp_path / "model")
+    prompts = [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [99], [50, 40, 30]]
+    llm = LLM(tmp_path / "model", device="cpu")
+    for out in llm.generate(prompts, GREEDY.replace(max_tokens=24)):
+        with torch.no_grad():
+            chosen = theirs(torch.tensor([out.prompt_token_ids + out.token_ids])).logits[0].argmax(-1).tolist()
+        assert out.token_ids == chosen[len(out.prompt_token_ids) - 1 : -1]
+
+
 @pytest.mark.slow
 def test_greedy_is_token_identical_to_transformers_generate(llm, reference, smollm2):
     """64 tokens of each prompt: transformers' own tokenizer and generate, ours alone, and ours in one padded batch."""
