@@ -8,7 +8,7 @@ Not here: the loop (engine.py), tensors (runner/), how a token is chosen (core/s
 Tests: tests/vol3/test_llm.py, tests/parity/test_llm_transformers.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.engine import Engine
 from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
-from nano_llama.vol3_engine.requests import Request, Requests
+from nano_llama.vol3_engine.requests import Request, Requests, plain
 from nano_llama.vol3_engine.runner import Runner
 from nano_llama.vol3_engine.settings import EngineSettings
 
@@ -122,6 +122,11 @@ class LLM:
 
         The conversation is laid out by the model's own chat template. Raises UserError where it has none.
         """
+        if isinstance(messages, str) or not hasattr(messages, "__iter__"):
+            raise UserError(
+                f"messages={messages!r:.80} must be a list of messages.",
+                hint='Such as [{"role": "user", "content": "..."}]; plain text goes to generate.',
+            )
         listed = [messages] if _is_conversation(messages) else list(messages)
         requests = [self._requests.from_messages(*entry) for entry in _numbered(listed, sampling_params)]
         return self._run(requests, progress)
@@ -146,7 +151,7 @@ class LLM:
 
     def _run(self, requests: list[Request], progress: bool) -> list[RequestOutput]:
         sequences = [sequence for request in requests for sequence in request.sequences]
-        with _bar(len(sequences)) if progress else nullcontext(_silent) as advance:
+        with _ProgressBar(len(sequences)) if progress else nullcontext(_silent) as advance:
             for sequence, _ in self.engine.run(sequences):
                 advance(sequence.finished)
         return [self._requests.output(request) for request in requests]
@@ -166,13 +171,14 @@ def _listed(prompts: Any) -> list[Any]:
     if isinstance(prompts, str):
         return [prompts]
     if not hasattr(prompts, "__iter__"):
-        raise UserError(f"prompts={prompts!r} must be a string, a list of token ids, or a list of such.")
-    listed = list(prompts)
-    return [listed] if listed and all(hasattr(entry, "__index__") for entry in listed) else listed
+        raise UserError(f"prompts={prompts!r:.80} must be a string, a list of token ids, or a list of such.")
+    listed = [plain(entry) for entry in plain(prompts)]
+    return [listed] if listed and all(isinstance(entry, int) for entry in listed) else listed
 
 
 def _is_conversation(value: Any) -> bool:
-    return not isinstance(value, str) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
+    """Whether it is a list of messages, rather than a prompt or a list of conversations."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
 
 
 def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingParams]]:
@@ -192,7 +198,7 @@ def _silent(finished: bool) -> None:
     """The progress of those who did not ask for any."""
 
 
-class _bar:
+class _ProgressBar:
     """A progress bar on stderr: texts finished, tokens a second."""
 
     def __init__(self, total: int):
@@ -204,7 +210,7 @@ class _bar:
         self.task = self.progress.add_task("", total=total, speed="")
         self.tokens = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[bool], None]:
         self.progress.start()
         return self._advance
 

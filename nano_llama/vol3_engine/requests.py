@@ -43,9 +43,13 @@ class Requests:
         """A string, or token ids. Raises UserError where it is neither, empty, out of the vocabulary or too long."""
         if isinstance(prompt, str):
             return self._make(number, prompt, self._needed("A prompt of text").encode(prompt), params)
-        if isinstance(prompt, (dict, bytes)) or not hasattr(prompt, "__iter__"):
-            raise UserError(f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.")
-        return self._make(number, None, list(prompt), params)
+        ids = plain(prompt)
+        if isinstance(ids, (dict, bytes)) or not hasattr(ids, "__iter__"):
+            raise UserError(
+                f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.",
+                hint="Messages of a conversation go to chat.",
+            )
+        return self._make(number, None, list(ids), params)
 
     def from_messages(self, number: int, messages: Ids[Any], params: SamplingParams) -> Request:
         """A conversation, laid out by the model's chat template."""
@@ -128,6 +132,11 @@ class Requests:
             return self.tokenizer.decode([token], skip_special=False, continues=True) if self.tokenizer else ""
 
         return {entry.token: Logprob(entry.logprob, entry.rank, text(entry.token)) for entry in entries}
+
+
+def plain(value: Any) -> Any:
+    """NumPy's and torch's arrays and numbers as Python's; everything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class NoText:

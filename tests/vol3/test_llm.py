@@ -36,6 +36,14 @@ def test_lists_of_strings_and_ids_mix_and_keep_their_order(llm):
     assert [out.request_id for out in outputs] == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("wrap", [list, np.array, lambda rows: [np.array(row) for row in rows]])
+def test_arrays_of_ids_are_prompts(llm, wrap):
+    outputs = llm.generate(wrap([[104, 105], [104, 106]]), LONG)
+    assert [out.prompt_token_ids for out in outputs] == [[104, 105], [104, 106]]
+    assert llm.generate(wrap([[7]]), LONG)[0].prompt_token_ids == [7]
+    assert [*llm.stream(np.array([104, 105]), LONG)][-1].output.text == SCRIPT["hi"]
+
+
 def test_no_prompts_no_outputs(llm):
     assert llm.generate([], LONG) == []
 
@@ -174,6 +182,21 @@ def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, para
     with pytest.raises(UserError, match=says):
         llm.generate(prompts, SamplingParams(**(params or {})))
     assert llm.engine.runner.batches == []
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda llm: llm.chat("hi"), "must be a list of messages.*\n.*plain text goes to generate"),
+        (lambda llm: llm.chat(None), "must be a list of messages"),
+        (lambda llm: llm.generate([{"role": "user", "content": "hi"}]), "Messages of a conversation go to chat"),
+        (lambda llm: llm.stream(7), "Prompt 0 is 7"),
+        (lambda llm: llm.stream("hi", {"n": 1}), "one SamplingParams"),
+    ],
+)
+def test_the_wrong_method_is_told_apart(llm, call, says):
+    with pytest.raises(UserError, match=says):
+        call(llm)
 
 
 def test_a_request_that_never_fits_in_memory_is_refused(stubs):
