@@ -1,7 +1,7 @@
 """Trainer: core's training loop with PyTorch's arithmetic: `Trainer(settings, out).fit()`.
 
 Here is what PyTorch does: the model, its gradient, clipping, the update, and their state in a checkpoint. Not here:
-budget, schedule, evaluation, files: core/training/loop.py.
+budget, schedule, evaluation, files (core/training/loop.py), and update rules (optim/).
 Tests: tests/vol2/test_trainer.py, test_trainer_resume.py.
 """
 
@@ -16,10 +16,10 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.training.loop import Batch, TrainingLoop
-from nano_llama.core.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.evaluate import loss_sum, sum_nats
 from nano_llama.vol2_torch.model import Llama, to_tensor
+from nano_llama.vol2_torch.optim import make_optimizers
 
 RNG = "rng.cpu"  # names of the random generators' states among the training tensors
 CUDA_RNG = "rng.cuda"
@@ -40,7 +40,7 @@ class Trainer(TrainingLoop):
         else:
             self.model = Llama(config).to(self.torch_device).load_params(weights)
         self.parameters = self.model.named_params()
-        self.optimizer = make_adamw(self.parameters, self.settings)
+        self.optimizers = make_optimizers(self.parameters, self.settings)
         torch.manual_seed(self.settings.seed)
 
     @contextmanager
@@ -64,11 +64,12 @@ class Trainer(TrainingLoop):
             loss += part.item()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf)
         finite = math.isfinite(loss) and math.isfinite(norm.item())
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            if finite:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
+            optimizer.zero_grad()
         return loss if finite else math.nan
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
@@ -83,7 +84,8 @@ class Trainer(TrainingLoop):
         tensors = {
             f"{name}/{key}": to_array(value)
             for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
+            for optimizer in self.optimizers
+            for key, value in optimizer.state.get(parameter, {}).items()
         }
         tensors[RNG] = to_array(torch.get_rng_state())
         if self.torch_device.type == "cuda":
@@ -91,6 +93,12 @@ class Trainer(TrainingLoop):
         return tensors
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        owner = {
+            parameter: optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
         for full_name in tensors:
             if full_name in (RNG, CUDA_RNG):
                 continue
@@ -100,21 +108,10 @@ class Trainer(TrainingLoop):
                     f"The checkpoint's optimizer knows a parameter {name!r} that the model does not have."
                 )
             parameter = self.parameters[name]
-            self.optimizer.state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
+            owner[parameter].state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
         torch.set_rng_state(owned_tensor(tensors[RNG]))
         if self.torch_device.type == "cuda" and CUDA_RNG in tensors:
             torch.cuda.set_rng_state(owned_tensor(tensors[CUDA_RNG]), self.torch_device)
-
-
-def make_adamw(parameters: Mapping[str, torch.nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) in torch's fused form; norms' weights are not decayed."""
-    matrices = [parameter for parameter in parameters.values() if parameter.dim() >= 2]
-    vectors = [parameter for parameter in parameters.values() if parameter.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:

@@ -65,6 +65,9 @@ class TrainSettings:
     )
 
     # -- the update
+    optimizer: str = setting(
+        "adamw", "adamw; or muon for the layers' matrices, with adamw for the rest", choices=("adamw", "muon")
+    )
     lr: float = setting(2e-3, "peak learning rate; small models take a large one", above=0)
     warmup: float = setting(0.05, "part of the run in which lr rises from 0: early gradients mislead", least=0, most=1)
     final_lr: float = setting(

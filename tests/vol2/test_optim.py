@@ -1,0 +1,90 @@
+"""Volume 2's update rules, against Volume 1's by hand and torch's own."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nano_llama.core.names import is_decayed, is_hidden_matrix  # noqa: E402
+from nano_llama.core.training.settings import TrainSettings  # noqa: E402
+from nano_llama.vol1_numpy.optim import AdamW as AdamWByHand  # noqa: E402
+from nano_llama.vol1_numpy.optim import Muon as MuonByHand  # noqa: E402
+from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol2_torch.optim import Muon, make_optimizers  # noqa: E402
+from nano_llama.vol2_torch.optim.muon import orthogonalize  # noqa: E402
+
+SETTINGS = TrainSettings(max_steps=1, lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.9)
+
+
+def gradients(params, step):
+    rng = np.random.default_rng(step)
+    return {name: rng.standard_normal(array.shape).astype(np.float32) for name, array in params.items()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_ten_steps_are_those_of_volume_1(tiny_config, name):
+    model = Llama.init(tiny_config("gqa"))
+    parameters = model.named_params()
+    params = {key: value.detach().numpy().copy() for key, value in parameters.items()}
+    by_hand_class = {"adamw": AdamWByHand, "muon": MuonByHand}[name]
+    by_hand = by_hand_class(params, 0.01, betas=(0.8, 0.9), weight_decay=0.3)
+    optimizers = make_optimizers(parameters, SETTINGS.replace(optimizer=name))
+    owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in owned} == {id(p) for p in parameters.values()} and len(owned) == len(parameters)
+    for step in range(10):
+        grads = gradients(params, step)
+        for key, parameter in parameters.items():
+            parameter.grad = torch.from_numpy(grads[key].copy())
+        for optimizer in optimizers:
+            optimizer.step()
+        by_hand.step(params, grads)
+    for key, parameter in parameters.items():
+        difference = np.abs(parameter.detach().numpy() - params[key]).max() / np.abs(params[key]).max()
+        assert difference < 1e-5, f"{key}: {difference:.2e}"
+
+
+def test_only_matrices_are_decayed(tiny_config):
+    for name in ("adamw", "muon"):
+        parameters = Llama.init(tiny_config()).named_params()
+        before = {key: value.detach().clone() for key, value in parameters.items()}
+        for parameter in parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        for optimizer in make_optimizers(parameters, SETTINGS.replace(optimizer=name)):
+            optimizer.step()
+        for key, parameter in parameters.items():
+            expected = before[key] * (1 - 0.01 * 0.3) if is_decayed(key) else before[key]
+            torch.testing.assert_close(parameter.detach(), expected, msg=key)
+
+
+def test_muon_is_torchs_up_to_its_bfloat16(tiny_config):
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this PyTorch has no Muon")
+    ours, theirs = (Llama.init(tiny_config()).named_params() for _ in range(2))
+    hidden = [key for key in ours if is_hidden_matrix(key)]
+    start = {key: ours[key].detach().clone() for key in hidden}
+    optimizer = Muon([ours[key] for key in hidden], lr=0.01, weight_decay=0.1)
+    reference = torch.optim.Muon(
+        [theirs[key] for key in hidden], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(3):
+        grads = gradients({key: start[key].numpy() for key in hidden}, step)
+        for key in hidden:
+            ours[key].grad = torch.from_numpy(grads[key])
+            theirs[key].grad = torch.from_numpy(grads[key].copy())
+        optimizer.step()
+        reference.step()
+    for key in hidden:
+        moved, expected = ours[key].detach() - start[key], theirs[key].detach() - start[key]
+        assert (moved - expected).norm() < 0.02 * expected.norm(), key
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one():
+    matrices = torch.randn(3, 24, 60, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.6 and values.max() < 1.25
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    polar = u @ vh
+    cosine = (orthogonalize(matrices) * polar).sum((1, 2)) / (
+        polar.norm(dim=(1, 2)) * orthogonalize(matrices).norm(dim=(1, 2))
+    )
+    assert cosine.min() > 0.97
