@@ -1,0 +1,70 @@
+"""Studies: small seeded experiments, minutes each; every one draws its picture and says what it found.
+
+Not here: benchmarks of this project against others (bench/) and checks of a checkpoint (verify/).
+Tests: tests/studies/test_registry.py.
+
+    from nano_llama.studies import STUDIES, run_study
+    finding = run_study("online-softmax", out="pictures", seed=0)
+    print(finding.text); finding.picture
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nano_llama.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a study found: a sentence or a few, the figures they rest on (plain numbers and lists), and the picture."""
+
+    name: str
+    text: str
+    picture: Path
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "text": self.text, "picture": str(self.picture), "figures": self.figures}
+
+
+class Study(NamedTuple):
+    """A row of the table: one line of help, and the module whose `run(picture, seed, quick)` returns a Finding."""
+
+    help: str
+    module: str
+
+    def load(self) -> Callable[[Path, int, bool], Finding]:
+        return import_module(self.module).run
+
+
+STUDIES = {
+    "norm-placement": Study(
+        "Pre-LN against Post-LN: gradients per layer and with depth, training with and without warmup.",
+        "nano_llama.studies.norm_placement",
+    ),
+    "ingredients": Study(
+        "What 1/sqrt(K), the residuals, the scale of the fresh weights and the norm each do: take one out and see.",
+        "nano_llama.studies.ingredients",
+    ),
+    "online-softmax": Study(
+        "Naive against online softmax: error and memory over the length of the text.",
+        "nano_llama.studies.online_softmax",
+    ),
+    "autodiff": Study(
+        "Derivatives by hand against automatic ones: time and memory of every op, NumPy beside PyTorch.",
+        "nano_llama.studies.autodiff",
+    ),
+}
+
+
+def run_study(name: str, out: str | Path = ".", seed: int = 0, quick: bool = False) -> Finding:
+    """Run the study `name` and draw its picture to out/NAME.png. `quick`: seconds instead of minutes, cruder figures.
+
+    Raises UserError on an unknown name, EnvironmentFault where the picture cannot be written or a package is missing.
+    """
+    if name not in STUDIES:
+        raise UserError(f"There is no study {name!r}.", hint=f"There are: {', '.join(STUDIES)}.")
+    return STUDIES[name].load()(Path(out) / f"{name}.png", seed, quick)

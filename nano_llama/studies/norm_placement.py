@@ -1,0 +1,162 @@
+"""Study: the norm before each sublayer (Pre-LN, LLaMA's) or after each sum (Post-LN, the first transformer's).
+
+Not here: what happens without any norm (ingredients.py). Tests: tests/studies/test_norm_placement.py.
+
+    Pre-LN     x <- x + f(norm(x))       the stream itself is never normed: a path of plain sums runs from end to start
+    Post-LN    x <- norm(x + f(x))       every layer norms the stream, and divides the gradient on its way back
+
+Xiong et al. 2020 (arXiv 2002.04745) find for fresh weights that the gradient of the last layer's MLP shrinks like
+1/sqrt(L) in Pre-LN and does not shrink in Post-LN (their theorem 1), so that Post-LN needs warmup. Fresh matrices have
+standard deviation 1/sqrt(inputs) here, without LLaMA's factor 1/sqrt(2L) on what writes into the stream: as there.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.init import init_params
+from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, INPUT_NORM, POST_NORM, UP_PROJ, is_hidden_matrix, layer_name
+from nano_llama.studies import Finding
+from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
+from nano_llama.studies.small_runs import characters, smooth, train
+from nano_llama.vol1_numpy.layer import (
+    Context,
+    attention_block_backward,
+    attention_block_forward,
+    mlp_backward,
+    mlp_forward,
+)
+from nano_llama.vol1_numpy.model import Llama
+from nano_llama.vol1_numpy.ops.array import Array, Cache
+
+MLP = (GATE_PROJ, UP_PROJ, DOWN_PROJ)
+
+
+class PostNorm(Llama):
+    """A LLaMA whose norms stand after the sums. The parameters keep their names and shapes."""
+
+    def layer_forward(self, x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
+        p = self.layer_params(index)
+        a, attn = attention_block_forward(x, p, ctx, index)  # (B,T,D)
+        x, norm1 = ctx.ops.rmsnorm.forward(x + a, p[INPUT_NORM], ctx.eps)
+        m, mlp = mlp_forward(x, p, ctx)
+        x, norm2 = ctx.ops.rmsnorm.forward(x + m, p[POST_NORM], ctx.eps)
+        return x, (attn, norm1, mlp, norm2)
+
+    def layer_backward(self, dx: Array, cache: Cache, index: int, ctx: Context) -> tuple[Array, dict[str, Array]]:
+        grads: dict[str, Array] = {}
+        attn, norm1, mlp, norm2 = cache
+        dx, grads[POST_NORM] = ctx.ops.rmsnorm.backward(dx, norm2)  # of the sum x + m
+        dx = dx + mlp_backward(dx, mlp, ctx, grads)
+        dx, grads[INPUT_NORM] = ctx.ops.rmsnorm.backward(dx, norm1)  # of the sum x + a
+        dx = dx + attention_block_backward(dx, attn, ctx, grads)
+        return dx, {layer_name(index, part): grad for part, grad in grads.items()}
+
+
+PLACEMENTS: dict[str, type[Llama]] = {"Pre-LN": Llama, "Post-LN": PostNorm}
+COLORS = {"Pre-LN": BLUE, "Post-LN": ORANGE}
+
+
+def make(placement: str, config: LlamaConfig, seed: int) -> Llama:
+    """A fresh model: matrices (out, in) ~ N(0, 1/in), the embedding ~ N(0, 1): the stream begins at size one."""
+    params = init_params(config.replace(initializer_range=1.0), seed)
+    residual = math.sqrt(2 * config.num_hidden_layers)  # init_params divides what writes into the stream by this
+    for name, param in params.items():
+        if is_hidden_matrix(name):
+            param *= (residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0) / math.sqrt(
+                param.shape[1]
+            )
+        elif name == "lm_head.weight":
+            param /= math.sqrt(param.shape[1])
+    return PLACEMENTS[placement](config, params)
+
+
+def layer_gradients(model: Llama, tokens: Array, targets: Array) -> list[float]:
+    """Norm of the gradient of each layer's MLP, one number a layer."""
+    _, grads = model.loss_and_grads(tokens, targets)
+    return [
+        math.sqrt(sum(float(np.sum(grads[layer_name(i, part)] ** 2)) for part in MLP))
+        for i in range(model.config.num_hidden_layers)
+    ]
+
+
+def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
+    ids, V = characters(60_000 if quick else 400_000)
+    D, F, H, T, B = (16, 32, 2, 16, 2) if quick else (64, 172, 4, 64, 8)
+    depths, L, steps = ((2, 4), 4, 6) if quick else ((2, 4, 8, 16, 32), 12, 200)
+    w = max(2, steps // 4)  # steps of warmup
+    base = LlamaConfig(
+        vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=L, num_attention_heads=H,
+        max_position_embeddings=T,
+    )  # fmt: skip
+    tokens = ids[: B * (T + 1)].reshape(B, T + 1)
+    batch = tokens[:, :-1], tokens[:, 1:]
+
+    at_depth = {
+        name: {n: layer_gradients(make(name, base.replace(num_hidden_layers=n), seed), *batch) for n in (*depths, L)}
+        for name in PLACEMENTS
+    }
+    last = {name: [at_depth[name][n][-1] for n in depths] for name in PLACEMENTS}
+    slope = {name: float(np.polyfit(np.log(depths), np.log(last[name]), 1)[0]) for name in PLACEMENTS}
+    runs = {
+        (name, warmup): train(
+            make(name, base, seed), ids, steps=steps, batch=B, context=T, lr=3e-3, warmup=warmup, clip=0.0, seed=seed
+        )
+        for name in PLACEMENTS
+        for warmup in (0, w)
+    }
+    draw(picture, at_depth, last, depths, L, runs)
+
+    ended = {key: float(np.mean(losses[-20:])) for key, losses in runs.items()}
+
+    def loss(name: str, warmup: int) -> str:
+        value = ended[name, warmup]
+        return f"{value:.2f}" if math.isfinite(value) else "no longer a number"
+
+    text = (
+        f"In a fresh model the gradient of the last layer's MLP goes with depth like L^{slope['Pre-LN']:.2f} in Pre-LN "
+        f"(theory: -0.5) and like L^{slope['Post-LN']:.2f} in Post-LN (theory: 0). At {L} layers the last layer's is "
+        f"{at_depth['Post-LN'][L][-1] / at_depth['Pre-LN'][L][-1]:.1f} times larger in Post-LN, the first layer's "
+        f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.2g} times. After {steps} steps of AdamW at lr 3e-3, "
+        f"nats a character: Pre-LN {loss('Pre-LN', 0)} without warmup and {loss('Pre-LN', w)} with {w} steps of it, "
+        f"Post-LN {loss('Post-LN', 0)} and {loss('Post-LN', w)}."
+    )
+    figures = {
+        "layers": L,
+        "depths": list(depths),
+        "last_layer_gradient": last,
+        "slope": slope,
+        "layer_gradients": {name: at_depth[name][L] for name in PLACEMENTS},
+        "final_loss": {
+            f"{name}, warmup {warmup}": value if math.isfinite(value) else None
+            for (name, warmup), value in ended.items()
+        },
+        "losses": {f"{n}, warmup {w}": [x for x in values if math.isfinite(x)] for (n, w), values in runs.items()},
+    }
+    return Finding("norm-placement", text, picture, figures)
+
+
+def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: int, runs: dict) -> None:
+    figure, (layers, depth, loss) = panels(
+        [
+            f"fresh model of {L} layers: MLP gradient of each",
+            "fresh model: MLP gradient of the last layer",
+            "training loss, nats a character",
+        ]
+    )
+    for name, color in COLORS.items():
+        layers.semilogy(range(1, L + 1), at_depth[name][L], "o-", color=color, label=name, markersize=3)
+        depth.loglog(depths, last[name], "o-", color=color, label=name, markersize=3)
+    start = last["Pre-LN"][0]
+    depth.loglog(depths, [start * math.sqrt(depths[0] / n) for n in depths], ":", color=GREY, label="1/sqrt(L)")
+    for (name, warmup), losses in runs.items():
+        label, style = f"{name}, {f'{warmup} steps of' if warmup else 'no'} warmup", "-" if warmup else "--"
+        loss.plot(smooth([min(x, 8.0) for x in losses]), style, color=COLORS[name], label=label, linewidth=1.2)
+    layers.set_xlabel("layer", fontsize=8)
+    depth.set_xlabel("number of layers L", fontsize=8)
+    loss.set_xlabel("step", fontsize=8)
+    for ax in (layers, depth, loss):
+        ax.legend(fontsize=7)
+    save(figure, picture)

@@ -1,0 +1,32 @@
+"""Every study runs quickly with a seed, draws a picture, and says a finding that JSON can hold."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.studies import STUDIES, run_study
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_quick_run_draws_and_tells(name, tmp_path):
+    if name == "autodiff":
+        pytest.importorskip("torch")
+    finding = run_study(name, tmp_path, seed=1, quick=True)
+    assert finding.name == name
+    assert finding.picture == tmp_path / f"{name}.png"
+    assert finding.picture.read_bytes().startswith(b"\x89PNG") and finding.picture.stat().st_size > 10_000
+    assert finding.text.endswith(".") and "nan" not in finding.text
+    json.dumps(finding.to_dict(), allow_nan=False)
+
+
+def test_an_unknown_name_is_answered_with_those_there_are():
+    with pytest.raises(UserError, match="norm-place"):
+        run_study("norm-place")
+
+
+def test_the_table_costs_no_import_of_a_study():
+    code = "import sys, nano_llama.studies as s; assert s.STUDIES; print([m for m in sys.modules if 'matplotlib' in m])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
