@@ -23,6 +23,7 @@ from nano_llama.vol1_numpy.ops.single_head_attention import (
 )
 from nano_llama.vol1_numpy.ops.softmax import softmax_backward, softmax_forward
 from nano_llama.vol1_numpy.ops.swiglu import swiglu_backward, swiglu_forward
+from nano_llama.vol1_numpy.ops.tiled_attention import tiled_attention_backward, tiled_attention_forward
 
 __all__ = [
     "attention_backward",
@@ -52,4 +53,6 @@ __all__ = [
     "softmax_forward",
     "swiglu_backward",
     "swiglu_forward",
+    "tiled_attention_backward",
+    "tiled_attention_forward",
 ]

@@ -50,3 +50,25 @@ def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
     if layout == "interleaved":
         return slice(0, None, 2), slice(1, None, 2)
     raise UserError(f"rope: layout = {layout!r} is unknown.", hint='Choose "half" or "interleaved".')
+
+
+def rope_forward_fast(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
+    """The same, a batch entry at a time, so that what is read twice is still in the cache, and without copies."""
+    first, second = _pairs(x.shape[-1], layout)
+    y = np.empty_like(x)
+    product = np.empty_like(x[:1, ..., first])
+    for b in range(len(x)):
+        x1, x2, y1, y2 = x[b, ..., first], x[b, ..., second], y[b, ..., first], y[b, ..., second]  # (H,T,K/2)
+        np.multiply(x1, cos, out=y1)
+        np.multiply(x2, sin, out=product[0])
+        y1 -= product[0]
+        np.multiply(x2, cos, out=y2)
+        np.multiply(x1, sin, out=product[0])
+        y2 += product[0]
+    return y, (cos, sin, layout)
+
+
+def rope_backward_fast(dy: Array, cache: Cache) -> Array:
+    """As rope_backward: the turn by the opposite angle."""
+    cos, sin, layout = cache
+    return rope_forward_fast(dy, cos, -sin, layout)[0]

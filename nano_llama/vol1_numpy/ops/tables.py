@@ -14,11 +14,11 @@ from nano_llama.vol1_numpy.ops import (
     attention,
     cross_entropy,
     embedding,
-    flash_attention,
     linear,
     rmsnorm,
     rope,
     swiglu,
+    tiled_attention,
 )
 
 
@@ -55,5 +55,9 @@ PLAIN = Ops(
 FAST = replace(
     PLAIN,
     embedding=Pair(embedding.embedding_forward, embedding.embedding_backward_fast),
-    attention=Pair(flash_attention.flash_attention_forward, flash_attention.flash_attention_backward),
+    rmsnorm=Pair(rmsnorm.rmsnorm_forward_fast, rmsnorm.rmsnorm_backward_fast),
+    rope=Pair(rope.rope_forward_fast, rope.rope_backward_fast),
+    attention=Pair(tiled_attention.tiled_attention_forward, tiled_attention.tiled_attention_backward),
+    swiglu=Pair(swiglu.swiglu_forward_fast, swiglu.swiglu_backward_fast),
+    cross_entropy=Pair(cross_entropy.cross_entropy_forward_fast, cross_entropy.cross_entropy_backward_fast),
 )
