@@ -68,9 +68,9 @@ def check(document: Any) -> None:
     _expect(isinstance(model, dict), "it has no model")
     kind = _model_kind(model)
     tokens = _check_vocab(model.get("vocab"), kind)
+    added = _check_added(document.get("added_tokens") or [], tokens)
     if kind == "BPE":
-        _check_merges(model, tokens)
-    _check_added(document.get("added_tokens") or [], tokens)
+        _check_merges(model, tokens, added)
     for part in PARTS:
         _check_part(document.get(part), part, depth=0)
     growth = 1.0
@@ -111,10 +111,15 @@ def _check_vocab(vocab: Any, kind: str) -> dict[str, int]:
     return vocab
 
 
-def _check_merges(model: dict[str, Any], tokens: dict[str, int]) -> None:
+def _check_merges(model: dict[str, Any], tokens: dict[str, int], added: set[str]) -> None:
     _expect(
         not model.get("continuing_subword_prefix"),
         "it is a BPE with continuing_subword_prefix, which no LLaMA tokenizer uses",
+    )
+    unknown = model.get("unk_token")
+    _expect(
+        unknown is None or str(unknown) in tokens or str(unknown) in added,
+        f"its unk_token {unknown!r:.60} is not one of its tokens",
     )
     merges = model.get("merges")
     _expect(isinstance(merges, list), "its merges are not a list")
@@ -127,7 +132,8 @@ def _check_merges(model: dict[str, Any], tokens: dict[str, int]) -> None:
                 raise _Bad(f"the merge {merge!r:.60} needs the token {token!r:.60}, which is not in the vocabulary")
 
 
-def _check_added(added: Any, tokens: dict[str, int]) -> None:
+def _check_added(added: Any, tokens: dict[str, int]) -> set[str]:
+    """The texts of the added tokens."""
     _expect(isinstance(added, list), "its added_tokens are not a list")
     _expect(len(added) <= MAX_ADDED_TOKENS, f"it adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} are read")
     seen_ids: dict[int, str] = {}
@@ -148,6 +154,7 @@ def _check_added(added: Any, tokens: dict[str, int]) -> None:
         seen_texts.add(text)
     total = sum(map(len, seen_texts))
     _expect(total <= MAX_ADDED_CHARACTERS, f"its added tokens have {total:,} characters")
+    return seen_texts
 
 
 def _check_part(part: Any, name: str, depth: int) -> None:
