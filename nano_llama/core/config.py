@@ -248,8 +248,6 @@ class LlamaConfig:
         theta = rope.pop("rope_theta", None)
         if theta is not None:
             given["rope_theta"] = theta
-        if rope:
-            given["rope_scaling"] = _rope_scaling_from(rope, given.get("max_position_embeddings"))
 
         fields = {field.name for field in dataclasses.fields(cls)}
         for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys():
@@ -261,6 +259,8 @@ class LlamaConfig:
         # transformers' own defaults, where they differ from ours
         given.setdefault("rms_norm_eps", 1e-6)
         try:
+            if rope:
+                given["rope_scaling"] = _rope_scaling_from(rope, given.get("max_position_embeddings"))
             return cls(**{key: value for key, value in given.items() if key in fields})
         except ConfigError as error:
             raise ConfigError(f"{source}: {error.message}", hint=error.hint) from None
