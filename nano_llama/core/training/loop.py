@@ -94,7 +94,6 @@ class TrainingLoop(ABC):
         self.session, self.line = Meter(), Meter()  # of training in this process, and since the last line
         self.evaluations = EvaluationPlan(settings.evaluations, self.past_progress)
         self.saving_seconds = 0.0  # of the last checkpoint
-        self._remarks: set[str] = set()  # that were made already
         self.metrics: MetricsWriter
         self.budget: Budget
         self.ctrl_c: CtrlC
@@ -165,6 +164,8 @@ class TrainingLoop(ABC):
                 resumed_at=self.resumed_at,
             )
         )  # fmt: skip
+        if self.settings.evaluations and self.dataset.val.num_tokens < 2:
+            self.watcher.remark("There is no validation text, so there will be no validation loss.")
         self.checkpointed = self.plotted = self.clock()
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
@@ -217,18 +218,9 @@ class TrainingLoop(ABC):
             return None
         split = self.dataset.val
         if split.num_tokens < 2:
-            self._remark_once("There is no validation text, so no validation loss.")
             return None
-        seconds, left = self._evaluation_seconds(), self._seconds_until_leaving()
-        if seconds > left:
-            self._remark_once(f"No time for a validation loss (about {seconds:.0f} s): nano-llama eval computes it.")
+        if not self._time_for_evaluation(over):
             return None
-        if (
-            not over
-            and self.budget.seconds
-            and self.evaluations.spent + seconds > EVALUATING_SHARE * self.budget.seconds
-        ):
-            return None  # the last one matters most
         counted = 0
 
         def count(tokens: int) -> None:
@@ -245,8 +237,19 @@ class TrainingLoop(ABC):
             self._keep_time_for_the_end()
             self.watcher.evaluated(self.step, evaluation)
         elif not self.ctrl_c.pressed:
-            self._remark_once("The validation loss was given up for lack of time: nano-llama eval computes it.")
+            self.watcher.remark("A validation loss was given up for lack of time: nano-llama eval finds it.")
         return evaluation
+
+    def _time_for_evaluation(self, over: bool) -> bool:
+        seconds = self._evaluation_seconds()
+        if seconds > self._seconds_until_leaving():
+            if over:
+                self.watcher.remark(f"No time for a validation loss (about {seconds:.0f} s): nano-llama eval finds it.")
+            return False
+        # The last one matters most; those before it are for the curve.
+        return (
+            over or not self.budget.seconds or self.evaluations.spent + seconds < EVALUATING_SHARE * self.budget.seconds
+        )
 
     def _evaluation_seconds(self) -> float:
         """How long the next evaluation takes: as the last one, or guessed from the speed of training."""
@@ -255,7 +258,10 @@ class TrainingLoop(ABC):
         return 0.5 * self.dataset.val.num_tokens / self.session.rate  # a forward pass is a third of a training step
 
     def _keep_time_for_the_end(self) -> None:
+        """Reserve what evaluating, saving and leaving take. An evaluation as long as half of the run is left out."""
         evaluating = 1.25 * self._evaluation_seconds() if self.settings.evaluations else 0.0
+        if self.budget.seconds and evaluating > 0.5 * self.budget.seconds:
+            evaluating = 0.0
         self.budget.keep(evaluating + self.saving_seconds + PLOTTING_SECONDS + LEAVING_SECONDS)
 
     def _seconds_until_leaving(self) -> float:
@@ -346,11 +352,6 @@ class TrainingLoop(ABC):
                 seconds_left=self.budget.seconds_left(self.step, self.session.seconds_per_step),
             )
         )  # fmt: skip
-
-    def _remark_once(self, text: str) -> None:
-        if text not in self._remarks:
-            self._remarks.add(text)
-            self.watcher.remark(text)
 
     def _nothing_left(self) -> UserError:
         if self.past_progress >= 1.0:

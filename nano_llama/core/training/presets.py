@@ -20,19 +20,22 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer": "char",
         "model": "char",
         "context": 64,
-        "batch_size": 16,
+        "batch_size": 16,  # small: in two minutes the number of updates counts for more than their quality
+        "optimizer": "muon",  # ends at 1.587 where adamw ends at 1.719, both after 1,300 steps (dev/LOG.md)
         "lr": 3e-3,
         "max_minutes": 2.0,
+        "evaluations": 3,
     },
     "stdlib-quick": {
         "data": "stdlib",
-        "tokenizer": "bpe:4096",
-        "model": "mini",
+        "tokenizer": "bpe:2048",  # a small vocabulary leaves most of the minute to the layers
+        "model": "char",
         "context": 128,
         "batch_size": 8,
+        "optimizer": "muon",
         "lr": 3e-3,
         "max_minutes": 1.0,
-        "evaluations": 2,
+        "evaluations": 1,
     },
 }
 

@@ -26,7 +26,9 @@ class ProgressBar(Progress):
             TaskProgressColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self.bars = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bars = RichProgress(
+            *columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal
+        )
         self.tasks: dict[str, TaskID] = {}
         self.line_at = 0.0
 
