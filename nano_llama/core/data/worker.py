@@ -29,11 +29,9 @@ class WorkerPool:
     """A few workers over one folder of shards with its tokenizer. Use as a context manager."""
 
     def __init__(self, folder: Path, count: int):
-        # Each worker tokenizes on one thread: the processes are the parallelism.
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, "-m", "nano_llama.core.data.worker", str(folder)]
         pipe = subprocess.PIPE
-        self.workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) for _ in range(count)]
+        self.workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe) for _ in range(count)]
         self.idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
         for worker in self.workers:
             self.idle.put(worker)
@@ -126,6 +124,7 @@ def _receive(pipe: IO[bytes]) -> Any:
 
 
 if __name__ == "__main__":
+    os.putenv("TOKENIZERS_PARALLELISM", "false")  # to the library: one thread, for the processes are the parallelism
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to stderr: stdout carries answers only
     try:
