@@ -6,15 +6,18 @@ Tests: tests/cli/test_generate.py.
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, printable
-from nano_llama.cli.engines import Compute, Sampling, Speaker, open_speaker
+from nano_llama.cli.engines import Compute, Sampling, open_speaker
 from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.cli.rolling import roll
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.outputs import TextPiece
 
 
 def run(
@@ -49,18 +52,29 @@ def run(
     speaker = open_speaker(path, compute or Compute())
     if screen.out.is_terminal and not (chat or screen.json):
         screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
-    question: Any = [{"role": "user", "content": text}] if chat else text
-    result = speak(screen, speaker, question, params)
+    windows: list[int] = []  # tokens with which each next window of a long text began
+    if chat:
+        pieces = speaker.stream([{"role": "user", "content": text}], params)
+    else:
+        pieces = roll(speaker, text, params, on_full=windows.append)
+    result = speak(screen, pieces)
     screen.result({"model": model, "prompt": text, **result})
     screen.say(speed_line(result, params), style="dim")
+    if windows:
+        context = speaker.config.max_position_embeddings
+        screen.say(
+            f"(The context of {context:,} tokens was full {len(windows)} time(s): each time the model went on from the "
+            f"last {windows[0]:,}, and forgot what came before.)",
+            style="dim",
+        )
     return 0
 
 
-def speak(screen: Screen, speaker: Speaker, question: Any, params: SamplingParams) -> dict[str, Any]:
+def speak(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
     """Stream one answer to the screen and return it with its figures."""
     began = time.perf_counter()
     first, last = began, None
-    for count, piece in enumerate(speaker.stream(question, params)):
+    for count, piece in enumerate(pieces):
         if count == 0:
             first = time.perf_counter()
         if not screen.json:
@@ -95,7 +109,7 @@ def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
     parts = [
         f"prompt of {result['prompt_tokens']:,} tokens read in {result['prompt_seconds']:.2f} s",
         f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
-        "cut at --max-tokens or the context's end" if result["finish_reason"] == "length" else "ended by itself",
+        "cut at --max-tokens" if result["finish_reason"] == "length" else "ended by itself",
         "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
     return "[" + ", ".join(parts) + "]"
