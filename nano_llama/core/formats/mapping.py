@@ -18,7 +18,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.formats.dtypes import dtype_name
+from nano_llama.core.formats.dtypes import FLOATS, dtype_name
 from nano_llama.core.init import check_params
 from nano_llama.core.names import EMBED, LM_HEAD
 
@@ -160,6 +160,9 @@ def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
             f"{weights.path} holds {len(names)} tensors, too few for num_hidden_layers = {config.num_hidden_layers}.",
             hint="Do config and weights belong together?",
         )
+    for name in names:
+        if weights.dtype_name(name) not in FLOATS:
+            raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(name)}, not as floats.")
     chosen = weights if len(names) == len(weights) else Selection(weights.path, dict.fromkeys(names, weights))
     check_params(config, chosen, source=str(weights.path))
     return chosen

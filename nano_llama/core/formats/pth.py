@@ -30,7 +30,7 @@ from nano_llama.core.formats.dtypes import DTYPES, FLOATS, HF_NAMES, cast, dtype
 from nano_llama.core.formats.mapping import TensorMapping, as_mapping
 from nano_llama.core.formats.safetensors import contiguous_bytes, saved_dtype
 
-_MAX_PICKLE_BYTES = 2 * 2**20  # an 8B model's takes 40 kB
+_MAX_PICKLE_BYTES = 2**20  # an 8B model's takes 40 kB
 _MAX_ENTRIES = 20_000
 _MODEL_KEYS = ("model", "state_dict", "model_state_dict")  # where checkpoints in the wild keep their tensors
 _PREFIXES = ("_orig_mod.", "module.")  # left by torch.compile and DistributedDataParallel
@@ -46,6 +46,8 @@ _HARMLESS = frozenset(
     + [f"torch {kind}Storage" for kind in _STORAGES.values()]
     + [f"torch {HF_NAMES[kind]}" for kind in FLOATS]  # a config may hold its dtype
 )
+_LITERALS = ("GLOBAL", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1")
+_NEVER_WRITTEN = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "GET", "PUT")
 
 
 class PthFile(TensorMapping):
@@ -91,6 +93,8 @@ class PthFile(TensorMapping):
             for prefix in _PREFIXES:
                 name = name.removeprefix(prefix)
             tensors[name] = tensor.detach()
+        if not tensors:
+            raise FormatError(f"{self.path} holds no tensors.")
         return tensors
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -190,25 +194,52 @@ def _check_entries(path: Path, archive: zipfile.ZipFile, size: int) -> None:
         raise FormatError(
             f"{path}: a data.pkl of {pickles[0].file_size:,} bytes; at most {_MAX_PICKLE_BYTES:,} are read."
         )
-    _check_pickle(path, archive.read(pickles[0]))
+    folder = pickles[0].filename.removesuffix("data.pkl") + "data/"
+    storages = {entry.filename.removeprefix(folder): entry.file_size for entry in entries}
+    _check_pickle(path, archive.read(pickles[0]), storages)
 
 
-def _check_pickle(path: Path, program: bytes) -> None:
-    """Walk through the pickle without running it, and refuse any function that tensors do not need."""
+def _check_pickle(path: Path, program: bytes, storages: Mapping[str, int]) -> None:
+    """Walk through the pickle without running it: only harmless calls, and no storage larger than its file.
+
+    storages: key -> bytes. torch itself does not compare a storage's size with the pickle's word about it.
+    """
+    # What each instruction pushes, where that is a literal; `recent` leaves out the notes to the memo.
+    recent: list[Any] = []
+    memo: dict[Any, Any] = {}
     try:
         for opcode, argument, _ in pickletools.genops(program):
-            if opcode.name == "GLOBAL" and argument not in _HARMLESS:
+            name = opcode.name
+            if name == "GLOBAL" and argument not in _HARMLESS:
                 raise FormatError(
                     f"{path}: its pickle calls {str(argument).replace(' ', '.')!r:.120}, which no checkpoint of plain"
                     " tensors needs.",
                     hint="Do not load it by other means unless you trust its author; ask for safetensors instead.",
                 )
-            if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
-                raise FormatError(f"{path}: its pickle uses {opcode.name}, which torch.save never writes.")
+            if name in _NEVER_WRITTEN or (name == "PROTO" and argument != 2):
+                raise FormatError(f"{path}: its pickle uses {name} {argument or ''}, which torch.save never writes.")
+            if name == "BINPERSID":
+                _check_storage(path, recent[-7:], storages)
+            if name in ("BINPUT", "LONG_BINPUT"):
+                memo[argument] = recent[-1] if recent else None
+            elif name in ("BINGET", "LONG_BINGET"):
+                recent.append(memo.get(argument))
+            else:
+                recent.append(argument if name in _LITERALS else name)
     except FormatError:
         raise
     except Exception as error:  # genops raises whatever its decoders raise
         raise FormatError(f"{path}: its pickle is damaged ({_first_line(error)}).") from error
+
+
+def _check_storage(path: Path, recent: list[Any], storages: Mapping[str, int]) -> None:
+    """The instructions before a storage: MARK "storage" class key device count TUPLE."""
+    kinds = {f"torch {storage}Storage": DTYPES[kind].itemsize for kind, storage in _STORAGES.items()}
+    if len(recent) == 7 and recent[:2] == ["MARK", "storage"] and recent[6] == "TUPLE" and recent[2] in kinds:
+        key, count = recent[3], recent[5]
+        if isinstance(key, str) and isinstance(count, int) and storages.get(key) == count * kinds[recent[2]]:
+            return
+    raise FormatError(f"{path}: its pickle names the storage {recent[2:6]!r:.120}, which is not in the archive so.")
 
 
 def save_pth(

@@ -68,12 +68,16 @@ def test_greedy_text_of_the_real_model(tmp_path, smollm2, dtype):
         save_hf(tmp_path / "hf", weights.config, weights, dtype="F32")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     llama = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=256, verbose=False, n_threads=2)
-    equal = 0
     for prompt in ("The capital of France is", "Once upon a time", "def fibonacci(n):", "Water boils at"):
         ids = llama.tokenize(prompt.encode(), add_bos=False)
         wanted = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
         llama.reset()
         found = [token for token, _ in zip(llama.generate(ids, temp=0.0), range(24), strict=False)]
-        print(dtype, prompt, found == wanted, llama.detokenize(found))
-        equal += found == wanted
-    assert equal == 4 if dtype == "F16" else equal >= 3  # llama.cpp rounds activations to 8 bits beside Q8_0 weights
+        step = next((step for step, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), None)
+        if step is None:
+            continue
+        # Beside Q8_0 weights llama.cpp rounds activations to 8 bits: it may then break a near tie the other way.
+        assert dtype == "Q8_0", f"{prompt!r}: {found} instead of {wanted}"
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + wanted[:step]])).logits[0, -1]
+        assert logits[wanted[step]] - logits[found[step]] < 0.1, f"{prompt!r}: {found} instead of {wanted}"
