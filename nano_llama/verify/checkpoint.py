@@ -164,7 +164,9 @@ def config_differences(ours: "Llama", theirs: Any) -> list[str]:
     """Sentences on the settings that change the mathematics and differ between our config and transformers'."""
     from nano_llama.core.config import LlamaConfig
 
-    other = LlamaConfig.from_hf_dict(theirs.config.to_dict(), source="transformers' config")
+    raw = theirs.config.to_dict()
+    raw.pop("quantization_config", None)  # of a .gguf, whose weights are dequantized by now
+    other = LlamaConfig.from_hf_dict(raw, source="transformers' config")
     names = {
         "rms_norm_eps": "norm epsilon",
         "rope_theta": "RoPE theta",
