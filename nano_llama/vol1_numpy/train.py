@@ -17,7 +17,7 @@ from nano_llama.core.init import init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.training.loop import Batch, TrainingLoop
 from nano_llama.vol1_numpy.model import IGNORE, Llama
-from nano_llama.vol1_numpy.optim import AdamW, Optimizer, clip_by_global_norm, global_norm
+from nano_llama.vol1_numpy.optim import Optimizer, clip_by_global_norm, global_norm, make_optimizer
 
 
 def train_step(model: Llama, optimizer: Optimizer, batches: Sequence[Batch], lr: float, clip: float = 0.0) -> float:
@@ -56,8 +56,8 @@ class Trainer(TrainingLoop):
         else:
             params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
         self.model = Llama(config, params, threads=settings.num_threads or None)
-        betas = settings.beta1, settings.beta2
-        self.optimizer = AdamW(params, settings.lr, betas=betas, weight_decay=settings.weight_decay)
+        options = {"betas": (settings.beta1, settings.beta2), "weight_decay": settings.weight_decay}
+        self.optimizer = make_optimizer(settings.optimizer, params, settings.lr, **options)
 
     def train_step(self, batches: Sequence[Batch], lr: float) -> float:
         return train_step(self.model, self.optimizer, batches, lr, self.settings.clip)

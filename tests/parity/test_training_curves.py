@@ -12,16 +12,17 @@ from nano_llama.vol1_numpy.train import Trainer as HandWritten
 pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(1, 50), (3, 10)])
-def test_every_step_stays_within_a_thousandth_of_a_nat(tmp_path, accumulate, steps):
+@pytest.mark.parametrize(("optimizer", "accumulate", "steps"), [("adamw", 1, 50), ("muon", 1, 20), ("adamw", 3, 10)])
+def test_every_step_stays_within_a_thousandth_of_a_nat(tmp_path, optimizer, accumulate, steps):
     from nano_llama.vol2_torch.trainer import Trainer as Autograd
 
     text = tmp_path / "squares.txt"
-    text.write_text("".join(f"{n} squared is {n * n}.\n" for n in range(3000)))
+    text.write_text("".join(f"{n} squared is {n * n}.\n" for n in range(1500)))
     settings = TrainSettings(
         data=str(text), tokenizer="char", hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, intermediate_size=96, batch_size=4, context=32, accumulate=accumulate, lr=3e-3,
-        max_steps=steps, log_every=1, evaluations=1, num_threads=1, device="cpu", engine="numpy",
+        num_key_value_heads=2, intermediate_size=96, batch_size=4, context=32, accumulate=accumulate,
+        optimizer=optimizer, lr=3e-3, max_steps=steps, log_every=1, evaluations=1, num_threads=1, device="cpu",
+        engine="numpy",
     )  # fmt: skip
     HandWritten(settings, tmp_path / "one").fit()
     Autograd(settings.replace(engine="torch"), tmp_path / "two").fit()
