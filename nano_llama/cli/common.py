@@ -23,8 +23,19 @@ from nano_llama.cli.exits import visible
 
 OUTPUT = Group("Output", sort_key=99)
 
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-NotNegative = Annotated[int, Parameter(validator=Number(gte=0))]
+
+def whole_number(type_: Any, tokens: Sequence[Any]) -> int:
+    """A strict integer: cyclopts itself would take 1.5 for 1."""
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not a whole number.') from None
+
+
+Whole = Annotated[int, Parameter(converter=whole_number)]
+Count = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))]
+NotNegative = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0))]
 Positive = Annotated[float, Parameter(validator=Number(gt=0))]
 
 

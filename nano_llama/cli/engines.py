@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from cyclopts import Group, Parameter
 
+from nano_llama.cli.common import Whole
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ class Sampling:
 
     temperature: float = 0.8
     "Randomness: 0 always takes the likeliest token; 1 is the model's own distribution."
-    top_k: int = 0
+    top_k: Whole = 0
     "Choose among the K likeliest tokens; 0: all."
     top_p: float = 1.0
     "Choose among the fewest likeliest tokens that hold this share of the probability."
@@ -42,7 +43,7 @@ class Sampling:
     "Above 1 discourages tokens that occurred already."
     stop: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = ()
     "End before this text appears; may be given several times."
-    seed: int | None = None
+    seed: Whole | None = None
     "Of the random numbers; drawn afresh when left out."
 
     def params(self, max_tokens: int | None) -> SamplingParams:

@@ -40,7 +40,7 @@ def run(
         a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16.
     """
     screen = Screen(output)
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
     from nano_llama.core.formats import open_weights, read_config
 

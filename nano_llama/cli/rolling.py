@@ -23,7 +23,8 @@ def roll(
     Every window is a request of its own, with a seed of its own; text and stop strings run on across them. `on_full`
     hears with how many tokens the next window begins. Raises UserError where the prompt alone fills the context.
     """
-    if speaker.tokenizer is None or params.max_tokens is None:
+    most = params.max_tokens
+    if speaker.tokenizer is None or most is None:
         raise UserError(
             "Text needs a tokenizer, and this model came without one.", hint="Put its tokenizer.json there."
         )

@@ -5,10 +5,11 @@ Tests: tests/cli/test_train_options.py.
 """
 
 import dataclasses
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
+from nano_llama.cli.common import whole_number
 from nano_llama.core.training.settings import TrainSettings
 
 # Heading -> its help and its settings, in the order of `train --help`.
@@ -49,7 +50,8 @@ def _options() -> type:
         for name in names:
             setting = settings[name]
             shown = False if setting.default in (None, "") else _fixed(str(setting.default))
-            parameter = Parameter(help=setting.metadata["doc"], group=group, show_default=shown)
+            strict = whole_number if int in (hints[name], *get_args(hints[name])) else None
+            parameter = Parameter(help=setting.metadata["doc"], group=group, show_default=shown, converter=strict)
             fields.append((name, Annotated[hints[name] | None, parameter], None))
     home = {"__module__": __name__}  # without it the class would count as one of Python's own
     made = dataclasses.make_dataclass("TrainOptions", fields, frozen=True, kw_only=True, namespace=home)

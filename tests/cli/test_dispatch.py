@@ -79,6 +79,7 @@ def test_a_prompt_may_begin_with_a_hyphen(verb, text):
         (["--model"], "--model"),
         (["--model", "x", "--steps", "0"], '"0" for --steps. Must be >= 1'),
         (["--model", "x", "--steps", "many"], '"many"'),
+        (["--model", "x", "--steps", "1.5"], '"1.5"'),
         (["--model", "x", "--kind", "slw"], 'Did you mean "slow"'),
         (["--model", "x", "--stpes", "3"], "--stpes"),
         (["--model", "x", "--model", "y"], "--model"),

@@ -92,6 +92,7 @@ def test_chat_goes_through_the_template(cli, tiny_chat_model):
         (["--prompt", "x", "--top-k", "-7"], "top_k=-7"),
         (["--prompt", "x", "--max-tokens", "0"], "--max-tokens"),
         (["--prompt", "x", "--seed", "-1"], "seed=-1"),
+        (["--prompt", "x", "--seed", "1.5"], "1.5"),
         (["--prompt", "x", "--device", "toaster"], "toaster"),
         (["--prompt", "x", "--engine", "steam"], "steam"),
         (["--prompt", "x", "--engine", "numpy", "--device", "cuda"], "cuda"),

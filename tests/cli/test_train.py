@@ -96,6 +96,7 @@ def test_init_from(train, tiny_char_model, tmp_path):
         (["--max-steps", "0"], "max_steps = 0"),
         (["--max-steps", "-3"], "max_steps = -3"),
         (["--max-steps", "many"], "many"),
+        (["--max-steps", "1.5"], "1.5"),
         (["--max-steps", "3", "--max-minutes", "1"], "max_minutes"),
         (["--lr", "nan"], "lr = nan"),
         (["--preset", "shakespear"], "shakespear"),
