@@ -179,7 +179,7 @@ class TrainingLoop(ABC):
             if over or evaluation or self.step == 1 or self.step % self.settings.log_every == 0:
                 self._write_line(train_loss, evaluation)
             if over or evaluation or self._checkpoint_is_due():
-                self._save_checkpoint(over)
+                self._save_checkpoint()
             if over or (evaluation and self.clock() - self.plotted >= PLOT_EVERY_SECONDS):
                 self._plot()
         self.folder.save_model(self.config, self.weights(), self.tokenizer)
@@ -289,7 +289,7 @@ class TrainingLoop(ABC):
     def _checkpoint_is_due(self) -> bool:
         return self.clock() - self.checkpointed >= 60.0 * self.settings.checkpoint_minutes
 
-    def _save_checkpoint(self, over: bool) -> None:
+    def _save_checkpoint(self) -> None:
         begin = self.clock()
         state = {
             "tokens": self.tokens,

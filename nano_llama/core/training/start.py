@@ -26,7 +26,11 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress
     tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
-    return prepare(settings.data, tokenizer, progress=watcher.preparing)
+    try:
+        return prepare(settings.data, tokenizer, progress=watcher.preparing)
+    except BaseException:
+        watcher.ended()
+        raise
 
 
 def starting_point(
