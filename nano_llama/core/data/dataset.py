@@ -10,10 +10,12 @@ test_shards_hostile.py.
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +50,9 @@ class TokenSplit:
     def __init__(self, name: str, paths: list[Path], headers: list[ShardHeader]):
         self.name = name
         self.paths = paths
-        self.ends = np.cumsum([header.num_tokens for header in headers], dtype=np.int64)  # (shards,)
+        self.ends = list(accumulate(header.num_tokens for header in headers))  # of each shard, in this row
         self.dtype = headers[0].dtype
-        self.num_tokens = int(self.ends[-1])
+        self.num_tokens = self.ends[-1]
         self.num_documents = sum(header.num_documents for header in headers)
         self.num_bytes = sum(header.num_bytes for header in headers)  # of UTF-8 text
         self._open: OrderedDict[int, Shard] = OrderedDict()
@@ -69,22 +71,22 @@ class TokenSplit:
         """
         if start < 0 or count < 0 or start + count > self.num_tokens:
             raise IndexError(f"tokens {start} to {start + count} of a split of {self.num_tokens}")
+        if count == 0:
+            return np.zeros(0, self.dtype)
         pieces = []
-        index = int(np.searchsorted(self.ends, start, side="right"))
-        while count > 0:
-            before = int(self.ends[index - 1]) if index else 0
+        while count:
+            index = bisect_right(self.ends, start)
+            before = self.ends[index - 1] if index else 0
             piece = self._shard(index).tokens[start - before : start - before + count]
             pieces.append(piece)
-            start, count, index = start + len(piece), count - len(piece), index + 1
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.zeros(0, self.dtype)
+            start, count = start + len(piece), count - len(piece)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     @cached_property
     def table(self) -> DocumentTable:
         """All documents: starts count from the beginning of the split."""
         tables = [Shard(path).documents() for path in self.paths]
-        offsets = [0, *self.ends[:-1].tolist()]
+        offsets = [0, *self.ends[:-1]]
         return DocumentTable(
             np.concatenate([t.starts + offset for t, offset in zip(tables, offsets, strict=True)]),
             np.concatenate([t.text_bytes for t in tables]),

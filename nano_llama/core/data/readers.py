@@ -26,7 +26,7 @@ TEXT_SUFFIXES = (".txt", ".md", ".py")
 SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 
-MAX_TEXT_BYTES = 2 * 2**30  # one document is held in memory as a whole
+MAX_TEXT_BYTES = 2**30  # one document is held in memory as a whole
 MAX_LINE_BYTES = 256 * 2**20  # of a .jsonl file
 MAX_PARQUET_BYTES = 2 * 2**30  # a compressed .parquet is unpacked in memory first
 

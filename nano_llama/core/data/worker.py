@@ -31,7 +31,10 @@ class WorkerPool:
     def __init__(self, folder: Path, count: int):
         command = [sys.executable, "-m", "nano_llama.core.data.worker", str(folder)]
         pipe = subprocess.PIPE
-        self.workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe) for _ in range(count)]
+        # A session of their own: Ctrl-C in the terminal is ours to answer.
+        self.workers = [
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) for _ in range(count)
+        ]
         self.idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
         for worker in self.workers:
             self.idle.put(worker)

@@ -109,6 +109,34 @@ def test_killed_before_every_change_to_the_disk(tmp_path, tree):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_full_disk_is_told_and_what_was_written_is_kept(corpus, tmp_path, tree):
+    """No file may grow beyond what the first two shards need: a later one does not fit."""
+    pytest.importorskip("resource")
+    prepare(corpus, "bpe:300", tmp_path / "undisturbed", workers=1, shard_bytes=50_000)
+    out = tmp_path / "out"
+    sizes = [file.stat().st_size for file in sorted((tmp_path / "undisturbed").glob("train-*.bin"))]
+    assert max(sizes) > max(sizes[:2])
+    full = PREPARE_WITH_LITTLE_ROOM.format(limit=max(sizes[:2]))
+    done = subprocess.run([sys.executable, "-c", full, str(corpus), str(out)], capture_output=True, text=True)
+    assert done.stdout.startswith("EnvironmentFault Cannot write"), done.stdout + done.stderr
+    assert "File too large" in done.stdout and "free space" in done.stdout
+    assert (tmp_path / "out.partial" / "train-00001.bin").exists() and not out.exists()
+    prepare(corpus, "bpe:300", out, workers=1, shard_bytes=50_000)
+    assert tree(out) == tree(tmp_path / "undisturbed")
+
+
+PREPARE_WITH_LITTLE_ROOM = """
+import resource, sys
+from nano_llama.core.data.prepare import prepare
+from nano_llama.core.errors import NanoLlamaError
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    prepare(sys.argv[1], "bpe:300", sys.argv[2], workers=1, shard_bytes=50_000)
+except NanoLlamaError as error:
+    print(type(error).__name__, error)
+"""
+
+
 def test_a_partial_folder_of_another_plan_or_with_damage_is_not_trusted(corpus, tmp_path, tree):
     prepare(corpus, "bpe:400", tmp_path / "undisturbed", workers=1, shard_bytes=20_000)
     out, partial = tmp_path / "out", tmp_path / "out.partial"
