@@ -1,7 +1,7 @@
 """One layer of a LLaMA, forward and backward: each backward is its forward's list, read from the bottom.
 
 Not here: the ops' own derivations (ops/), the stack of layers and the loss (model.py).
-Tests: tests/vol1/test_model_gradients.py.
+Tests: tests/vol1/test_vol1_model_gradients.py.
 
 The rules that join the ops' gradients are three. What is used twice receives the sum of both gradients (h feeds q, k
 and v; the stream x feeds a sublayer and the sum after it). A sum passes its gradient on to both terms unchanged. A

@@ -1,7 +1,8 @@
 """The LLaMA in NumPy: embedding, layers, norm, head, loss; and the same list backwards.
 
 Not here: a layer's inside (layer.py), optimizers (optim/), training (train.py), sampling (generate.py), a faster way
-to serve (vol3_engine). Tests: tests/vol1/test_model.py, tests/vol1/test_model_gradients.py, tests/parity/.
+to serve (vol3_engine).
+Tests: tests/vol1/test_vol1_model.py, tests/vol1/test_vol1_model_gradients.py, tests/parity/test_vol1_transformers.py.
 
 A batch is cut into shares, one a thread, each run with single-threaded BLAS: data parallelism inside one process.
 Since the loss is a sum over positions divided by a number known beforehand, the gradient of a batch is the sum of its

@@ -6,13 +6,14 @@ Each share runs with single-threaded BLAS. Two threads inside every matrix produ
 hundred times a step; two shares meet once. The BLAS limit holds for the process while the shares run.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from nano_llama.vol1_numpy.ops.array import Array
 
@@ -42,9 +43,15 @@ def run_shares(work: Callable[[slice], Result], parts: list[slice]) -> list[Resu
     """[work(part) for part in parts], each part in a thread of its own; results, and errors, in the order of parts."""
     if len(parts) == 1:
         return [work(parts[0])]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(len(parts) - 1) as pool:
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(parts) - 1) as pool:
         others = [pool.submit(work, part) for part in parts[1:]]
         return [work(parts[0]), *(other.result() for other in others)]
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """The process's BLAS libraries: finding them takes 0.7 ms, as long as a small model's step, so it is done once."""
+    return ThreadpoolController()
 
 
 def rows_of(mask: Array | None, rows: slice) -> Array | None:

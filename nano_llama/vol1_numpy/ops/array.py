@@ -1,6 +1,6 @@
-"""The types that every op's signature uses, and the legend of shapes.
+"""The types that every op's signature uses, the legend of shapes, and the tiles of the fast forms.
 
-Not here: any mathematics. Tests: none of its own; mypy reads it.
+Not here: any mathematics. Tests: tests/vol1/test_ops_fast.py.
 
     B batch · T time (queries) · S time (keys) · D model width · H query heads · G key/value heads · R = H / G
     K head dim · F MLP width · V vocabulary · N rows, however many axes they come from

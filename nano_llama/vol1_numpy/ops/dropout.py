@@ -1,7 +1,7 @@
 """Dropout: each number survives with probability 1 - p, and survivors are scaled up so that the mean stays.
 
 Not here: any use by the model, since a LLaMA is trained without it; it serves the reader and small data sets.
-Tests: tests/vol1/test_ops_elementary.py.
+Tests: tests/vol1/test_ops_gradients.py.
 Source: Srivastava et al. 2014, JMLR 15, section 4, in the "inverted" form that leaves inference alone.
 """
 

@@ -1,7 +1,7 @@
 """Softmax over the last axis: scores become weights that are positive and sum to one.
 
 Not here: the softmax that never sees a whole row at once (flash_attention.py).
-Tests: tests/vol1/test_ops_elementary.py.
+Tests: tests/vol1/test_ops_gradients.py.
 """
 
 import numpy as np

@@ -1,0 +1,117 @@
+"""Attention in its four forms: single head, all heads, blocks of queries, online. Masks, empty rows, large scores."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from nano_llama.vol1_numpy import gradcheck, ops
+from nano_llama.vol1_numpy.masks import causal_mask
+
+FORMS = {
+    "plain": (ops.attention_forward, ops.attention_backward),
+    "tiled": (ops.tiled_attention_forward, ops.tiled_attention_backward),
+    "flash": (ops.flash_attention_forward, ops.flash_attention_backward),
+}
+BLOCKED = {name: pair for name, pair in FORMS.items() if name != "plain"}
+
+
+def qkv(rng, B=2, H=6, G=2, T=37, K=8, dtype=np.float64, scale=1.0):
+    q, k, v = (rng.standard_normal((B, n, T, K)).astype(dtype) for n in (H, G, G))
+    return scale * q, scale * k, v
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "random", "documents", "one key", "nothing"])
+@pytest.mark.parametrize("block", [1, 5, 16, 64])
+@pytest.mark.parametrize("form", BLOCKED)
+def test_blocked_forms_equal_the_plain_one(form, block, mask, judge):
+    rng = np.random.default_rng(block)
+    q, k, v = qkv(rng)
+    T = q.shape[2]
+    documents = np.sort(rng.integers(0, 3, (2, T)))
+    masks = {
+        "none": None,
+        "causal": causal_mask(T),
+        "random": rng.random((2, 1, T, T)) < 0.3,
+        "documents": (documents[:, :, None] == documents[:, None, :])[:, None] & causal_mask(T),
+        "one key": np.eye(T, dtype=bool),
+        "nothing": np.zeros((T, T), bool),
+    }
+    forward, backward = BLOCKED[form]
+    out, cache = forward(q, k, v, masks[mask], block)
+    plain, plain_cache = ops.attention_forward(q, k, v, masks[mask])
+    assert judge.relative_error(out, plain) < 1e-13
+    dout = rng.standard_normal(out.shape)
+    for ours, theirs in zip(backward(dout, cache), ops.attention_backward(dout, plain_cache), strict=True):
+        if mask in ("one key", "nothing") and ours is not theirs and not theirs.any():
+            assert not ours.any()  # exactly zero, not a small number
+        assert judge.relative_error(ours, theirs) < 1e-12
+
+
+def test_every_head_is_a_single_head():
+    q, k, v = qkv(np.random.default_rng(0), B=1)
+    mask = causal_mask(37)
+    out, _ = ops.attention_forward(q, k, v, mask)
+    for h in range(6):
+        one, _ = ops.single_head_attention_forward(q[0, h], k[0, h // 3], v[0, h // 3], mask)
+        np.testing.assert_allclose(out[0, h], one, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_query_without_keys_gives_zeros_and_zero_gradients(form):
+    forward, backward = FORMS[form]
+    q, k, v = qkv(np.random.default_rng(1), T=9)
+    mask = causal_mask(9).copy()
+    mask[4] = False
+    with np.errstate(all="raise", under="ignore", divide="ignore"):
+        out, cache = forward(q, k, v, mask)
+        dq, dk, dv = backward(np.ones_like(out), cache)
+    assert not out[:, :, 4].any() and not dq[:, :, 4].any()
+    assert np.isfinite(out).all() and all(np.isfinite(g).all() for g in (dq, dk, dv))
+    gradcheck(lambda q, k, v: forward(q, k, v, mask), backward, (q, k, v), samples=20)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("form", FORMS)
+def test_large_scores_do_not_overflow(form, dtype, judge):
+    """Scores near +-1000: exp of them would overflow, in float32 already beyond 88."""
+    torch = pytest.importorskip("torch")
+    forward, backward = FORMS[form]
+    q, k, v = qkv(np.random.default_rng(2), dtype=dtype, scale=20.0)
+    mask = causal_mask(37)
+    out, cache = forward(q, k, v, mask)
+    leaves = [torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (q, k, v)]
+    expected = judge.attention(torch, *leaves, torch.tensor(mask))
+    dout = np.random.default_rng(3).standard_normal(out.shape)
+    grads = torch.autograd.grad((expected * torch.tensor(dout)).sum(), leaves)
+    # A score of 1000 carries float32's rounding, 6e-5, into the exponent.
+    tolerance = 1e-10 if dtype == np.float64 else 2e-3
+    assert judge.relative_error(out, expected.detach()) < tolerance
+    for ours, theirs in zip(backward(dout.astype(dtype), cache), grads, strict=True):
+        assert judge.relative_error(ours, theirs) < tolerance
+
+
+@pytest.mark.parametrize("form", BLOCKED)
+def test_blocked_forms_never_hold_the_whole_matrix(form):
+    """At T = 1024 the plain scores take 1024^2 * 8 bytes a head; a block of 32 queries a thirtieth of that."""
+    forward, backward = BLOCKED[form]
+    q, k, v = qkv(np.random.default_rng(4), B=1, H=2, G=1, T=1024)
+    whole = 2 * 1024 * 1024 * 8
+    tracemalloc.start()
+    out, cache = forward(q, k, v, None, 32)
+    backward(out, cache)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < whole / 4
+
+
+def test_masked_tiles_are_skipped(monkeypatch):
+    """Under a causal mask, 10 of 16 tiles are computed, by flash attention's own count of products."""
+    q, k, v = qkv(np.random.default_rng(5), T=64)
+    from nano_llama.vol1_numpy.ops.flash_attention import Tiles
+
+    counted = []
+    honest = Tiles.scores
+    monkeypatch.setattr(Tiles, "scores", lambda self, *a: counted.append(a[2:]) or honest(self, *a))
+    ops.flash_attention_forward(q, k, v, causal_mask(64), 16)
+    assert len(counted) == 10

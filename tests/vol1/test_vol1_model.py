@@ -1,0 +1,208 @@
+"""The model's own promises: masks, ignored targets, accumulation, recomputation, threads, files, refusals."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.init import init_params
+from nano_llama.vol1_numpy import Llama
+from nano_llama.vol1_numpy.masks import causal_mask, document_mask, padding_mask
+from nano_llama.vol1_numpy.ops.tables import PLAIN
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 101, (5, 9)), rng.integers(0, 101, (5, 9))
+    targets[0, 2:7] = -100
+    targets[4] = -100
+    return tokens, targets
+
+
+@pytest.fixture
+def model(tiny_config):
+    return Llama.init(tiny_config("gqa"), seed=1, dtype=np.float64, threads=2)
+
+
+def assert_same(ours, theirs, rtol=1e-10):
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-12)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, grad in theirs[1].items():
+        np.testing.assert_allclose(ours[1][name], grad, rtol=rtol, atol=1e-13, err_msg=name)
+
+
+def test_the_public_face(model, batch):
+    logits = model.forward(batch[0])
+    assert logits.shape == (5, 9, 101) and logits.dtype == np.float64
+    loss, grads = model.loss_and_grads(*batch)
+    assert isinstance(loss, float)
+    assert {n: g.shape for n, g in grads.items()} == {n: p.shape for n, p in model.params.items()}
+    assert all(g.flags.c_contiguous for g in grads.values())
+
+
+def test_the_loss_is_the_mean_over_counted_targets(model, batch):
+    tokens, targets = batch
+    logits = model.forward(tokens)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    nats = [-log_p[b, t, targets[b, t]] for b, t in zip(*np.nonzero(targets != -100), strict=True)]
+    assert model.loss_and_grads(tokens, targets)[0] == pytest.approx(np.mean(nats), rel=1e-12)
+    assert model.loss(tokens, targets) == pytest.approx(np.mean(nats), rel=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_all_targets_ignored_is_zero_everywhere(tiny_config, batch, threads):
+    model = Llama.init(tiny_config("mha"), threads=threads)
+    loss, grads = model.loss_and_grads(batch[0], np.full((5, 9), -100))
+    assert loss == 0.0 and not any(grad.any() for grad in grads.values())
+
+
+def test_a_tied_model_has_one_matrix_with_both_gradients(tiny_config, batch):
+    tied = Llama.init(tiny_config("gqa", tied=True), dtype=np.float64)
+    loss, grads = tied.loss_and_grads(*batch)
+    assert "lm_head.weight" not in tied.params and "lm_head.weight" not in grads
+    params = {**tied.params, "lm_head.weight": tied.params["model.embed_tokens.weight"]}
+    untied_loss, untied = Llama(tiny_config("gqa"), params).loss_and_grads(*batch)
+    assert loss == pytest.approx(untied_loss, rel=1e-12)
+    both = untied["model.embed_tokens.weight"] + untied["lm_head.weight"]
+    np.testing.assert_allclose(grads["model.embed_tokens.weight"], both, atol=1e-14)
+
+
+@pytest.mark.parametrize("options", [{"micro_batch": 1}, {"micro_batch": 2}, {"recompute": True}])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_neither_threads_nor_micro_batches_nor_recomputation_change_the_result(tiny_config, batch, threads, options):
+    config = tiny_config("gqa", tied=True)
+    whole = Llama.init(config, 1, np.float64, ops=PLAIN, threads=1).loss_and_grads(*batch, z_loss=0.1)
+    parts = Llama.init(config, 1, np.float64, threads=threads).loss_and_grads(*batch, z_loss=0.1, **options)
+    assert_same(parts, whole)
+
+
+def test_the_same_threads_give_the_same_bits(tiny_config, batch):
+    first, second = (Llama.init(tiny_config(), threads=2).loss_and_grads(*batch) for _ in range(2))
+    assert first[0] == second[0]
+    for name, grad in first[1].items():
+        np.testing.assert_array_equal(second[1][name], grad)
+
+
+def test_gradients_of_two_batches_add_up_to_those_of_both(model, batch):
+    """Accumulation by hand: each half weighted by its part of the counted targets."""
+    tokens, targets = batch
+    counts = [np.count_nonzero(targets[rows] != -100) for rows in (slice(0, 2), slice(2, 5))]
+    halves = [model.loss_and_grads(tokens[rows], targets[rows]) for rows in (slice(0, 2), slice(2, 5))]
+    loss = sum(c * h[0] for c, h in zip(counts, halves, strict=True)) / sum(counts)
+    grads = {n: sum(c * h[1][n] for c, h in zip(counts, halves, strict=True)) / sum(counts) for n in model.params}
+    assert_same((loss, grads), model.loss_and_grads(tokens, targets))
+
+
+def test_recomputation_takes_less_memory(tiny_config):
+    config = tiny_config("mha", num_hidden_layers=8)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 101, (4, 64))
+    model = Llama.init(config, threads=1)
+
+    def peak(**options):
+        tracemalloc.start()
+        model.loss_and_grads(tokens, tokens, **options)
+        high = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return high
+
+    assert peak(recompute=True) < 0.5 * peak()
+
+
+def test_padding_on_either_side_does_not_change_a_text(model):
+    rng = np.random.default_rng(3)
+    text = rng.integers(0, 101, (1, 6))
+    alone = model.forward(text)
+    for left, right in ((0, 4), (4, 0), (2, 2)):
+        padded = np.pad(text, ((0, 0), (left, right)), constant_values=7)
+        present = np.pad(np.ones((1, 6), bool), ((0, 0), (left, right)))
+        mask = causal_mask(10) & padding_mask(present)
+        np.testing.assert_allclose(model.forward(padded, mask=mask)[:, left : left + 6], alone, atol=1e-12)
+
+
+def test_packed_documents_read_as_if_each_stood_alone(model):
+    rng = np.random.default_rng(4)
+    first, second = rng.integers(0, 101, (1, 4)), rng.integers(0, 101, (1, 5))
+    targets = rng.integers(0, 101, (1, 9))
+    packed = np.concatenate([first, second], axis=1)
+    mask = causal_mask(9) & document_mask(np.array([[0] * 4 + [1] * 5]))
+    np.testing.assert_allclose(model.forward(packed, mask=mask)[:, 4:], model.forward(second), atol=1e-12)
+    alone = [model.loss_and_grads(first, targets[:, :4]), model.loss_and_grads(second, targets[:, 4:])]
+    grads = {n: (4 * alone[0][1][n] + 5 * alone[1][1][n]) / 9 for n in model.params}
+    assert_same(model.loss_and_grads(packed, targets, mask=mask), ((4 * alone[0][0] + 5 * alone[1][0]) / 9, grads))
+
+
+def test_the_future_does_not_reach_back(model):
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(0, 101, (2, 8))
+    changed = tokens.copy()
+    changed[:, 5:] = rng.integers(0, 101, (2, 3))
+    np.testing.assert_array_equal(model.forward(tokens)[:, :5], model.forward(changed)[:, :5])
+
+
+def test_an_optimizer_changes_the_model_in_place(model, batch):
+    loss, grads = model.loss_and_grads(*batch)
+    for name, param in model.params.items():
+        param -= 0.1 * grads[name]
+    assert model.loss(*batch) < loss
+
+
+@pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_hugging_face_folders_and_pth_files_come_back_bit_for_bit(tmp_path, tiny_config, attention, tied):
+    model = Llama.init(tiny_config(attention, tied=tied), seed=2)
+    kinds = ["hf"]
+    if pytest.importorskip("importlib.util").find_spec("torch"):
+        kinds.append("pth")
+    for kind in kinds:
+        path = tmp_path / f"model.{kind}"
+        model.save(path, kind)
+        again = Llama.from_pretrained(path)
+        assert again.config == model.config
+        for name, param in model.params.items():
+            np.testing.assert_array_equal(again.params[name], param)
+        again.params["model.norm.weight"] += 1  # not a view of the file
+    wide = Llama.from_pretrained(tmp_path / "model.hf", dtype=np.float64)
+    assert wide.dtype == np.float64
+
+
+def test_a_gguf_comes_back_too(tmp_path, tiny_config):
+    from nano_llama.core.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train_bpe(["the quick brown fox jumps over the lazy dog"], 270)
+    model = Llama.init(tiny_config("gqa", vocab_size=tokenizer.vocab_size), seed=2)
+    model.save(tmp_path / "model.gguf", "gguf", tokenizer=tokenizer, dtype="F32")
+    again = Llama.from_pretrained(tmp_path / "model.gguf")
+    for name, param in model.params.items():
+        np.testing.assert_array_equal(again.params[name], param)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64"])
+def test_other_dtypes_are_refused(tiny_config, dtype):
+    with pytest.raises(UserError, match=dtype):
+        Llama.init(tiny_config(), dtype=dtype)
+
+
+def test_wrong_input_is_refused_by_name(tmp_path, model):
+    good = np.zeros((1, 3), int)
+    for tokens, words in (
+        (np.array([[0, 101]]), "101 is no token"),
+        (np.array([[-1, 0]]), "-1 is no token"),
+        (np.zeros(3, int), r"\(3,\)"),
+        (np.zeros((1, 3)), "float64"),
+    ):
+        with pytest.raises(UserError, match=words):
+            model.forward(tokens)
+    with pytest.raises(UserError, match=r"targets.*\(1, 2\)"):
+        model.loss_and_grads(good, np.zeros((1, 2), int))
+    with pytest.raises(UserError, match="500"):
+        model.loss_and_grads(good, np.full((1, 3), 500))
+    with pytest.raises(UserError, match="'bin'"):
+        model.save(tmp_path / "x", "bin")
+
+
+def test_fresh_weights_are_the_cores(tiny_config):
+    for name, param in init_params(tiny_config(), seed=5).items():
+        np.testing.assert_array_equal(Llama.init(tiny_config(), seed=5).params[name], param)
