@@ -36,7 +36,7 @@ def whole_number(type_: Any, tokens: Sequence[Any]) -> int:
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Count = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))]
 NotNegative = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0))]
-Positive = Annotated[float, Parameter(validator=Number(gt=0))]
+Positive = Annotated[float, Parameter(validator=Number(gt=0, lt=math.inf))]
 
 
 @Parameter(name="*", group=OUTPUT)

@@ -62,7 +62,7 @@ def ending_of(error: BaseException) -> Ending:
     """The message, next step and exit code that belong to an exception."""
     if isinstance(error, NanoLlamaError):
         return Ending(error.message, error.hint, error.exit_code)
-    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+    if isinstance(error, MemoryError) or _wants_too_much_memory(error):
         detail = " ".join(str(error).split()[:24])
         return Ending(
             f"Out of memory{': ' + detail if detail else ''}.",
@@ -105,11 +105,15 @@ def _escaped(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
 
 
-def _is_torch_out_of_memory(error: BaseException) -> bool:
-    """Torch's own out-of-memory error, told without importing torch: on the CPU it is a bare RuntimeError."""
+# How NumPy and torch (on the CPU) call an array beyond all memory: in errors of a general kind.
+_TOO_MUCH = ("not enough memory", "Maximum allowed dimension exceeded", "array is too big")
+
+
+def _wants_too_much_memory(error: BaseException) -> bool:
+    """An out-of-memory error by another name, told without importing torch."""
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _TOO_MUCH)
 
 
 def _print_warning(

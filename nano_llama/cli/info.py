@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from nano_llama.cli.common import Output, Screen, count_text, facts, size_text, table
-from nano_llama.cli.models import locate_model
+from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 
 Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for the eye
@@ -34,6 +34,7 @@ def run(
     """
     screen = Screen(output)
     place = Path(path).expanduser()
+    check_readable(place)
     kind, look = kind_of(place) if place.exists() else ("model", lambda p: show_model(locate_model(path, screen)))
     data, shown = look(place)
     screen.result({"kind": kind, **data}, *shown)

@@ -33,6 +33,7 @@ def locate_model(name: str, screen: Screen) -> Path:
     if not name:
         raise UserError("--model is empty.", hint="Give a folder, a .gguf or a hub name (org/name).")
     path = resolve_model(name, progress=not screen.quiet)
+    check_readable(path)
     if not (path / "train.json").is_file() or any(path.glob("*.safetensors")):
         return path
     from nano_llama.core.training.checkpoint import list_checkpoints
@@ -47,6 +48,12 @@ def locate_model(name: str, screen: Screen) -> Path:
         f"The run in {path} has not ended: taking its newest checkpoint, {checkpoints[-1].name}.", style="yellow"
     )
     return checkpoints[-1]
+
+
+def check_readable(path: Path) -> None:
+    """Raise UserError for what is neither a file nor a folder: a pipe or a device would be waited for for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is neither a file nor a folder.", hint="Give the path of a file or a folder.")
 
 
 def find_tokenizer(path: Path, screen: Screen) -> "Tokenizer | None":

@@ -31,6 +31,7 @@ def oserror(code, path="some/file"):
         (MemoryError(), 1, "Out of memory"),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "2 GiB"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), 1, "Out of memory"),
+        (ValueError("Maximum allowed dimension exceeded"), 1, "Out of memory"),
         (oserror(errno.ENOSPC), 1, "disk is full: some/file"),
         (oserror(errno.ENOENT), 2, "some/file"),
         (oserror(errno.EISDIR), 2, "some/file"),

@@ -1,5 +1,6 @@
 """Which files `--model` means, the folders of runs above all."""
 
+import os
 import shutil
 
 import pytest
@@ -55,6 +56,15 @@ def test_generate_from_a_killed_run(cli, run_folder):
 def test_no_model(name):
     with pytest.raises(UserError):
         locate_model(name, QUIET)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
+def test_a_pipe_is_not_waited_for(cli, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for words in (("info",), ("generate", "--prompt", "x", "--model"), ("verify", "--model")):
+        done = cli(*words, tmp_path / "pipe")
+        assert done.code == 2
+        assert "neither a file nor a folder" in done.err
 
 
 def test_a_missing_tokenizer_is_a_remark_and_a_damaged_one_an_error(tiny_model, tmp_path, capsys):
