@@ -49,7 +49,7 @@ OTHER_KINDS = {
     29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
 }  # fmt: skip
 NUMBER_OF = {block.name: number for number, block in KINDS.items()}
-_CHUNK = 2**20  # numbers unpacked at a time: what fits the caches, and no tensor-sized temporaries
+_CHUNK = 2**18  # numbers unpacked at a time: what fits the caches, and no tensor-sized temporaries
 
 
 def row_bytes(kind: str, columns: int) -> int:

@@ -29,7 +29,7 @@ from nano_llama.core.formats.mapping import map_file
 
 MAX_ENTRIES = 65_536  # metadata entries, and tensors
 MAX_STRINGS = 2**21  # in all arrays together; vocabularies have up to 300k tokens and as many merges
-MAX_STRING_BYTES = 64 * 2**20  # in all strings together: Python may need four times that
+MAX_STRING_BYTES = 24 * 2**20  # in all strings together: while decoding, Python may need eight times that
 _MAX_NAME_BYTES = 65_535
 _MAX_NESTING = 4
 

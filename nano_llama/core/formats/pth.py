@@ -30,7 +30,7 @@ from nano_llama.core.formats.dtypes import DTYPES, FLOATS, HF_NAMES, cast, dtype
 from nano_llama.core.formats.mapping import TensorMapping, as_mapping
 from nano_llama.core.formats.safetensors import contiguous_bytes, saved_dtype
 
-_MAX_PICKLE_BYTES = 2**20  # an 8B model's takes 40 kB
+_MAX_PICKLE_BYTES = 2**19  # an 8B model's takes 40 kB
 _MAX_ENTRIES = 20_000
 _MODEL_KEYS = ("model", "state_dict", "model_state_dict")  # where checkpoints in the wild keep their tensors
 _PREFIXES = ("_orig_mod.", "module.")  # left by torch.compile and DistributedDataParallel

@@ -22,7 +22,7 @@ from nano_llama.core.files import atomic_path, read_json
 from nano_llama.core.formats.dtypes import DTYPES, cast
 from nano_llama.core.formats.mapping import Selection, TensorMapping, as_mapping, map_file, view
 
-MAX_HEADER_BYTES = 4 * 2**20  # about 40,000 tensors; parsed JSON may take 40 times its text
+MAX_HEADER_BYTES = 2 * 2**20  # about 20,000 tensors; parsed JSON may take 40 times its text
 _MAX_DIMENSIONS = 8
 
 

@@ -126,7 +126,7 @@ JUNK = {
     "a config that is junk": pickle.dumps({"model": {}, "config": {"model_type": "bert"}}, protocol=2),
     "deep tuples": b"\x80\x02" + b"(" * 50_000 + b"t" * 50_000 + b".",
     "deep lists": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
-    "many marks": b"\x80\x02" + b"(" * 900_000 + b".",
+    "many marks": b"\x80\x02" + b"(" * 450_000 + b".",
 }
 
 

@@ -1,7 +1,6 @@
 """Our safetensors reader and writer against the library's, both ways."""
 
 import json
-import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -77,31 +76,6 @@ def test_an_unaligned_tensor_comes_back_aligned(tmp_path):
     found = SafetensorsFile(tmp_path / "m.safetensors")["b"]
     assert found.flags.aligned
     assert found.tolist() == [1.5, 2.5]
-
-
-def test_saving_holds_one_tensor_at_a_time(tmp_path):
-    """Sixteen tensors of 4 MB, made when asked for: far fewer than 64 MB may ever be alive."""
-
-    class Made(dict):
-        def __getitem__(self, name):
-            return np.full((1024, 1024), float(name), np.float32)
-
-    from nano_llama.core.formats.mapping import Arrays
-
-    class MadeMapping(Arrays):
-        def shape(self, name):
-            return (1024, 1024)
-
-        def dtype_name(self, name):
-            return "F32"
-
-    weights = MadeMapping(Made.fromkeys(map(str, range(16))))
-    tracemalloc.start()
-    save_safetensors(tmp_path / "m.safetensors", weights)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 14e6
-    assert SafetensorsFile(tmp_path / "m.safetensors")["7"][5, 5] == 7
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):
