@@ -28,7 +28,7 @@ class Tokenizer:
         tokenizer = Tokenizer.train_bpe(texts, vocab_size=4096)      # or your own: byte-level BPE,
         tokenizer = Tokenizer.train_char(text)                       # or one token a character
 
-        ids = tokenizer.encode("Hello there")                        # [19556, 665]
+        ids = tokenizer.encode("Hello there")                        # [19556, 665] in SmolLM2's vocabulary
         tokenizer.decode(ids)                                        # "Hello there": exact for byte-level and char
         tokenizer.encode_chat([{"role": "user", "content": "Hi"}])   # ids of a conversation, as the model was taught it
 
@@ -112,7 +112,7 @@ class Tokenizer:
 
     @property
     def byte_level(self) -> bool:
-        """Whether tokens are made of bytes, so that every text can be written and read back exactly."""
+        """Whether tokens are made of bytes, so that any text can be written."""
         return self._token_bytes.style == "byte_level"
 
     @property

@@ -69,7 +69,7 @@ def test_smollm2_is_transformers_token_by_token(real, smollm2):
     theirs = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
     words = [word for text in CORPUS[:3] for word in re.findall(r" ?\S+", text)]
     plain = [text for text in HARD_TEXTS if not re.search(r"[\d½Ⅷ٣௧²]", text)]
-    for text in [*words, *plain, *random_texts(500)]:
+    for text in [*words, *plain, *random_texts(200)]:
         ids = real.encode(text)
         assert ids == theirs.encode(text, add_special_tokens=False, split_special_tokens=True), text
         assert real.decode(ids) == text == theirs.decode(ids)
@@ -91,7 +91,7 @@ def test_smollm2_properties(real):
     assert (real.kind, real.byte_level, real.vocab_size) == ("bpe", True, 49_152)
     assert real.special_ids == frozenset(range(17))
     assert real.stop_ids == {2}  # <|im_end|>
-    assert real.encode("a") == real.encode("a", add_bos=False)
+    assert real.encode("Hello there") == real.encode("Hello there", add_bos=False) == [19556, 665]
     assert all(real.decode(real.encode(text)) == text for text in HARD_TEXTS)
 
 

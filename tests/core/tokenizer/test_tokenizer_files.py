@@ -131,6 +131,15 @@ def test_a_template_file_that_is_no_text(folder):
         Tokenizer.from_pretrained(folder)
 
 
+def test_a_name_that_is_no_path_is_asked_for_elsewhere(llama3_folder, monkeypatch):
+    from nano_llama.core import formats
+
+    asked = []
+    monkeypatch.setattr(formats, "resolve_model", lambda name: asked.append(name) or llama3_folder)
+    assert Tokenizer.from_pretrained("org/name").eos_id == Tokenizer.from_pretrained(llama3_folder).eos_id
+    assert asked == ["org/name"]
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no tokenizer\.json"):
         Tokenizer.from_pretrained(tmp_path)
