@@ -11,7 +11,7 @@ from typing import Any
 
 from nano_llama.core.files import atomic_path
 
-BLUE, ORANGE, GREEN, RED, GREY = "#2166ac", "#e08214", "#1b7837", "#b2182b", "#888888"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2166ac", "#e08214", "#1b7837", "#b2182b", "#762a83", "#888888"
 
 
 def panels(
@@ -28,7 +28,7 @@ def panels(
     axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, fontsize=10)
-        ax.tick_params(labelsize=8)
+        ax.tick_params(which="both", labelsize=8)
         ax.grid(True, alpha=0.25, linewidth=0.6)
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)

@@ -7,7 +7,8 @@ normed input and every score q.k is a sum of K terms of size one.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +16,35 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
-from nano_llama.core.names import INPUT_NORM, POST_NORM, layer_name
 from nano_llama.studies import Finding
-from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, RED, panels, save
-from nano_llama.studies.small_runs import PROBED, characters, plain_attention, probe, smooth, train
-from nano_llama.vol1_numpy.layer import (
-    Context,
-    attention_block_backward,
-    attention_block_forward,
-    mlp_backward,
-    mlp_forward,
-)
-from nano_llama.vol1_numpy.model import Llama
-from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.tables import Ops, Pair
-
-PURPLE = "#762a83"
-
-
-class WithoutResiduals(Llama):
-    """Each sublayer replaces the stream instead of adding to it: x <- attention(norm(x)), x <- mlp(norm(x))."""
-
-    def layer_forward(self, x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
-        p = self.layer_params(index)
-        h, norm1 = ctx.ops.rmsnorm.forward(x, p[INPUT_NORM], ctx.eps)  # (B,T,D)
-        x, attn = attention_block_forward(h, p, ctx, index)
-        h, norm2 = ctx.ops.rmsnorm.forward(x, p[POST_NORM], ctx.eps)
-        x, mlp = mlp_forward(h, p, ctx)
-        return x, (norm1, attn, norm2, mlp)
-
-    def layer_backward(self, dx: Array, cache: Cache, index: int, ctx: Context) -> tuple[Array, dict[str, Array]]:
-        grads: dict[str, Array] = {}
-        norm1, attn, norm2, mlp = cache
-        dx, grads[POST_NORM] = ctx.ops.rmsnorm.backward(mlp_backward(dx, mlp, ctx, grads), norm2)
-        dx, grads[INPUT_NORM] = ctx.ops.rmsnorm.backward(attention_block_backward(dx, attn, ctx, grads), norm1)
-        return dx, {layer_name(index, part): grad for part, grad in grads.items()}
-
-
-def gain_forward(x: Array, weight: Array, eps: float) -> tuple[Array, Cache]:
-    """What is left of a norm without its division: y = x * weight.    x: (B,T,D)   weight: (D,)"""
-    return x * weight, (x, weight)
-
-
-def gain_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
-    """dx = dy * weight, dweight = sum over rows of dy * x"""
-    x, weight = cache
-    return dy * weight, np.sum(dy * x, axis=(0, 1))
+from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, save
+from nano_llama.studies.small_runs import Probe, characters, probe, smooth, train
+from nano_llama.vol1_numpy import StudyConfig, StudyLlama
+from nano_llama.vol1_numpy.ops.tables import FAST, Ops
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A base model with one thing changed."""
+    """A LLaMA with one thing changed."""
 
     color: str
-    ops: Ops = PROBED
-    model: type[Llama] = Llama
+    study: StudyConfig | None = None
     scale: float = 1.0  # of the fresh matrices, beside 1/sqrt(D)
 
-
-def variants(head_dim: int) -> dict[str, Variant]:
-    return {
-        "complete": Variant(color="black"),
-        "without 1/sqrt(K)": Variant(color=ORANGE, ops=replace(PROBED, attention=plain_attention(math.sqrt(head_dim)))),
-        "without residuals": Variant(color=RED, model=WithoutResiduals),
-        "without norms": Variant(color=BLUE, ops=replace(PROBED, rmsnorm=Pair(gain_forward, gain_backward))),
-        "weights 4 x larger": Variant(color=PURPLE, scale=4.0),
-        "weights 10 x smaller": Variant(color=GREEN, scale=0.1),
-    }
+    def make(self, config: LlamaConfig, seed: int, ops: Ops = FAST) -> StudyLlama:
+        """A fresh model: every variant starts from the same draws."""
+        config = config.replace(initializer_range=self.scale / math.sqrt(config.hidden_size))
+        return StudyLlama(config, init_params(config, seed), study=self.study, ops=ops)
 
 
-def make(variant: Variant, config: LlamaConfig, seed: int) -> Llama:
-    """A fresh model of this variant: every variant starts from the same draws."""
-    config = config.replace(initializer_range=variant.scale / math.sqrt(config.hidden_size))
-    return variant.model(config, init_params(config, seed), ops=variant.ops)
+VARIANTS = {
+    "complete": Variant(color="black"),
+    "without 1/sqrt(K)": Variant(color=ORANGE, study=StudyConfig(attention_scale=False)),
+    "without residuals": Variant(color=RED, study=StudyConfig(residual=False)),
+    "without norms": Variant(color=BLUE, study=StudyConfig(norm="none")),
+    "weights 4 x larger": Variant(color=PURPLE, scale=4.0),
+    "weights 10 x smaller": Variant(color=GREEN, scale=0.1),
+}
 
 
 def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
@@ -99,16 +56,15 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     )  # fmt: skip
     tokens = ids[: B * (T + 1)].reshape(B, T + 1)
     probes, losses = {}, {}
-    table = variants(config.head_dim)
-    for name, variant in table.items():
+    for name, variant in VARIANTS.items():
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            probes[name] = probe(make(variant, config, seed), tokens[:, :-1], tokens[:, 1:])
+            probes[name] = probe(partial(variant.make, config, seed), tokens[:, :-1], tokens[:, 1:])
         losses[name] = train(
-            make(variant, config, seed), ids, steps=steps, batch=B, context=T, lr=2e-3, warmup=steps // 10, clip=1.0,
+            variant.make(config, seed), ids, steps=steps, batch=B, context=T, lr=2e-3, warmup=steps // 10, clip=1.0,
             seed=seed,
         )  # fmt: skip
 
-    draw(picture, table, probes, losses)
+    draw(picture, probes, losses)
     last = {
         name: float(np.mean(values[-20:])) if math.isfinite(values[-1]) else None for name, values in losses.items()
     }
@@ -122,7 +78,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     return Finding("ingredients", sentences(probes, last, steps), picture, figures)
 
 
-def sentences(probes: dict[str, Any], last: dict[str, float | None], steps: int) -> str:
+def sentences(probes: dict[str, Probe], last: dict[str, float | None], steps: int) -> str:
     """The finding, from the figures."""
 
     def entropy(name: str) -> float:
@@ -143,17 +99,18 @@ def sentences(probes: dict[str, Any], last: dict[str, float | None], steps: int)
         f"Complete: {loss(base)}. "
         f"Without 1/sqrt(K) the scores are sqrt(K) times larger and attention starts nearly decided (entropy "
         f"{entropy('without 1/sqrt(K)'):.2f} of uniform against {entropy(base):.2f}): {loss('without 1/sqrt(K)')}. "
-        f"Without residuals the first layer's gradient is {spread('without residuals'):.1g} times the last one's "
-        f"(complete: {spread(base):.1g}), and nothing carries the tokens past a layer: {loss('without residuals')}. "
-        f"Without norms each layer multiplies what it is given; at this scale of weights the stream ends at "
-        f"{grown['without norms']:.1g} times its start (complete: {grown[base]:.1g}): {loss('without norms')}. "
+        f"Without residuals the first layer's gradient is {spread('without residuals'):.0f} times the last one's "
+        f"(complete: {spread(base):.0f}), and nothing carries the tokens past a layer: {loss('without residuals')}. "
+        f"Without norms nothing brings the small embedding to size one, so attention starts undecided (entropy "
+        f"{entropy('without norms'):.2f}) and the stream ends at {grown['without norms']:.1f} times its start "
+        f"(complete: {grown[base]:.1f}); at this depth and rate that costs little: {loss('without norms')}. "
         f"Weights 4 x larger open at {probes['weights 4 x larger'].loss:.0f} nats instead of {complete.loss:.1f}: "
         f"{loss('weights 4 x larger')}; 10 x smaller the layers begin as almost nothing: "
         f"{loss('weights 10 x smaller')}."
     )
 
 
-def draw(picture: Path, table: dict[str, Variant], probes: dict[str, Any], losses: dict[str, list[float]]) -> None:
+def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]]) -> None:
     figure, (stream, gradients, entropy, loss) = panels(
         [
             "fresh model: size of the residual stream",
@@ -163,7 +120,7 @@ def draw(picture: Path, table: dict[str, Variant], probes: dict[str, Any], losse
         ],
         columns=2,
     )
-    for name, variant in table.items():
+    for name, variant in VARIANTS.items():
         p, style = probes[name], {"color": variant.color, "label": name, "markersize": 3}
         stream.semilogy(p.stream, "o-", **style)
         gradients.semilogy(range(1, len(p.gradients) + 1), p.gradients, "o-", **style)

@@ -17,45 +17,17 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
-from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, INPUT_NORM, POST_NORM, UP_PROJ, is_hidden_matrix, layer_name
+from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, LM_HEAD, O_PROJ, UP_PROJ, is_hidden_matrix, layer_name
 from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.studies.small_runs import characters, smooth, train
-from nano_llama.vol1_numpy.layer import (
-    Context,
-    attention_block_backward,
-    attention_block_forward,
-    mlp_backward,
-    mlp_forward,
-)
-from nano_llama.vol1_numpy.model import Llama
-from nano_llama.vol1_numpy.ops.array import Array, Cache
+from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama
+from nano_llama.vol1_numpy.ops.array import Array
 
 MLP = (GATE_PROJ, UP_PROJ, DOWN_PROJ)
 
 
-class PostNorm(Llama):
-    """A LLaMA whose norms stand after the sums. The parameters keep their names and shapes."""
-
-    def layer_forward(self, x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
-        p = self.layer_params(index)
-        a, attn = attention_block_forward(x, p, ctx, index)  # (B,T,D)
-        x, norm1 = ctx.ops.rmsnorm.forward(x + a, p[INPUT_NORM], ctx.eps)
-        m, mlp = mlp_forward(x, p, ctx)
-        x, norm2 = ctx.ops.rmsnorm.forward(x + m, p[POST_NORM], ctx.eps)
-        return x, (attn, norm1, mlp, norm2)
-
-    def layer_backward(self, dx: Array, cache: Cache, index: int, ctx: Context) -> tuple[Array, dict[str, Array]]:
-        grads: dict[str, Array] = {}
-        attn, norm1, mlp, norm2 = cache
-        dx, grads[POST_NORM] = ctx.ops.rmsnorm.backward(dx, norm2)  # of the sum x + m
-        dx = dx + mlp_backward(dx, mlp, ctx, grads)
-        dx, grads[INPUT_NORM] = ctx.ops.rmsnorm.backward(dx, norm1)  # of the sum x + a
-        dx = dx + attention_block_backward(dx, attn, ctx, grads)
-        return dx, {layer_name(index, part): grad for part, grad in grads.items()}
-
-
-PLACEMENTS: dict[str, type[Llama]] = {"Pre-LN": Llama, "Post-LN": PostNorm}
+PLACEMENTS = {"Pre-LN": StudyConfig(norm_position="pre"), "Post-LN": StudyConfig(norm_position="post")}
 COLORS = {"Pre-LN": BLUE, "Post-LN": ORANGE}
 
 
@@ -65,12 +37,10 @@ def make(placement: str, config: LlamaConfig, seed: int) -> Llama:
     residual = math.sqrt(2 * config.num_hidden_layers)  # init_params divides what writes into the stream by this
     for name, param in params.items():
         if is_hidden_matrix(name):
-            param *= (residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0) / math.sqrt(
-                param.shape[1]
-            )
-        elif name == "lm_head.weight":
+            param *= (residual if name.endswith((O_PROJ, DOWN_PROJ)) else 1.0) / math.sqrt(param.shape[1])
+        elif name == LM_HEAD:
             param /= math.sqrt(param.shape[1])
-    return PLACEMENTS[placement](config, params)
+    return StudyLlama(config, params, study=PLACEMENTS[placement])
 
 
 def layer_gradients(model: Llama, tokens: Array, targets: Array) -> list[float]:
@@ -139,6 +109,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
 
 
 def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: int, runs: dict) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+
     figure, (layers, depth, loss) = panels(
         [
             f"fresh model of {L} layers: MLP gradient of each",
@@ -157,6 +129,14 @@ def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: 
     layers.set_xlabel("layer", fontsize=8)
     depth.set_xlabel("number of layers L", fontsize=8)
     loss.set_xlabel("step", fontsize=8)
+    for axis, ticks in (
+        (layers.yaxis, [0.25, 0.5, 1, 2, 4]),
+        (depth.yaxis, [0.125, 0.25, 0.5, 1, 2]),
+        (depth.xaxis, depths),
+    ):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     for ax in (layers, depth, loss):
         ax.legend(fontsize=7)
     save(figure, picture)

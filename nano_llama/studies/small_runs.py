@@ -4,7 +4,7 @@ Not here: real training with files and metrics (core/training). Tests: tests/stu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from nano_llama.core.data.batches import ArrayTokens, Batches
 from nano_llama.core.data.sources import open_source
+from nano_llama.vol1_numpy.layer import Context
 from nano_llama.vol1_numpy.model import Llama
-from nano_llama.vol1_numpy.ops.array import Array
-from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_forward, attention_weights
-from nano_llama.vol1_numpy.ops.tables import PLAIN, Pair
+from nano_llama.vol1_numpy.ops.array import Array, Cache
+from nano_llama.vol1_numpy.ops.attention import attention_weights
+from nano_llama.vol1_numpy.ops.tables import PLAIN, Ops, Pair
 from nano_llama.vol1_numpy.optim import AdamW, clip_by_global_norm
 
 
@@ -42,59 +43,37 @@ class Probe:
     loss: float
 
 
-def probe(model: Llama, tokens: Array, targets: Array) -> Probe:
-    """Look inside `model` on one batch (B,T). The model itself is not changed."""
+def probe(build: Callable[[Ops], Llama], tokens: Array, targets: Array) -> Probe:
+    """Look inside the model that `build` makes of a table of ops, on one batch (B,T)."""
     stream: list[float] = []
     entropy: list[float] = []
 
-    def watched_attention(q, k, v, mask):
-        out, cache = attention(q, k, v, mask)
+    def watched_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
+        out, cache = PLAIN.attention.forward(q, k, v, mask)
         weights = attention_weights(cache)  # (B,H,T,T)
         nats = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=-1)  # (B,H,T)
         most = np.log(np.arange(2, weights.shape[2] + 1))  # the first query has one key and no choice
         entropy.append(float(np.mean(nats[..., 1:] / most)))
         return out, cache
 
-    # a model whose attention is a variant brings it along: it was made from the plain form
-    attention = model.ops.attention.forward
-    watched = type(model)(
-        model.config,
-        model.params,
-        ops=replace(model.ops, attention=Pair(watched_attention, model.ops.attention.backward)),
-        threads=1,
-    )
-    inner = watched.layer_forward
+    model = build(replace(PLAIN, attention=Pair(watched_attention, PLAIN.attention.backward)))
+    model.threads = 1  # in one share, so that layers are met in order
+    layer_forward = model.layer_forward
 
-    def watched_layer(x, index, ctx):
+    def watched_layer(x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
         if not stream:
             stream.append(rms(x))
-        y, cache = inner(x, index, ctx)
+        y, cache = layer_forward(x, index, ctx)
         stream.append(rms(y))
         return y, cache
 
-    watched.layer_forward = watched_layer  # type: ignore[method-assign]
-    loss, grads = watched.loss_and_grads(tokens, targets)
+    vars(model)["layer_forward"] = watched_layer
+    loss, grads = model.loss_and_grads(tokens, targets)
     gradients = [
         math.sqrt(sum(float(np.sum(g * g)) for name, g in grads.items() if name.startswith(f"model.layers.{i}.")))
         for i in range(model.config.num_hidden_layers)
     ]
     return Probe(stream=stream, gradients=gradients, entropy=entropy, loss=loss)
-
-
-def plain_attention(scale: float = 1.0) -> Pair:
-    """Attention whose weights can be looked at, with the scores multiplied by `scale` (by way of the queries)."""
-
-    def forward(q, k, v, mask):
-        return attention_forward(q * q.dtype.type(scale), k, v, mask)
-
-    def backward(dout, cache):
-        dq, dk, dv = attention_backward(dout, cache)
-        return dq * dq.dtype.type(scale), dk, dv
-
-    return Pair(forward, backward)
-
-
-PROBED = replace(PLAIN, attention=plain_attention())
 
 
 def train(
