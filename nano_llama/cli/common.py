@@ -16,7 +16,6 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 from rich.console import Console, RenderableType
-from rich.progress import Progress
 from rich.table import Table
 
 from nano_llama.cli.exits import visible
@@ -53,21 +52,17 @@ class Output:
 
 
 class Screen:
-    """Where a verb writes: `say` for remarks, `result` for what was asked, `progress` for long work."""
+    """Where a verb writes: `say` for remarks, `result` for what was asked."""
 
     def __init__(self, output: Output | None = None):
         output = output or Output()
         self.json, self.quiet = output.json, output.quiet
         self.out, self.err = _console(sys.stdout), _console(sys.stderr)
 
-    def say(self, text: RenderableType = "", style: str | None = None) -> None:
-        """A remark, on stderr; silent with --quiet."""
+    def say(self, text: str = "", style: str | None = None, whole_lines: bool = False) -> None:
+        """A remark, on stderr; silent with --quiet. whole_lines: not folded, so that a command can be copied."""
         if not self.quiet:
-            self.err.print(printable(text) if isinstance(text, str) else text, style=style)
-
-    def progress(self, *columns: Any) -> Progress:
-        """A rich progress display on stderr: nothing with --quiet or where stderr is no terminal."""
-        return Progress(*columns, console=self.err, disable=self.quiet or not self.err.is_terminal, transient=True)
+            self.err.print(visible(text), style=style, soft_wrap=whole_lines)
 
     def result(self, data: Mapping[str, Any], *shown: RenderableType) -> None:
         """The answer, on stdout: with --json `data` as one line, else what is `shown`."""

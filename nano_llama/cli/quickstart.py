@@ -5,10 +5,11 @@ Tests: tests/cli/test_quickstart.py.
 """
 
 import math
+import shlex
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -148,15 +149,15 @@ def show_sample(screen: Screen, text: str) -> None:
 
 def say_next_steps(screen: Screen, folder: Path, seconds: float) -> None:
     """What to try after this."""
-    commands: dict[str, Any] = {
-        f'nano-llama generate --model {folder} --prompt "import "': "more of it",
-        f"nano-llama train --out {folder} --resume --max-minutes 10": "go on where it stopped",
-        "nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10": "your own text",
-        f"nano-llama export --model {folder} --format gguf --out quick.gguf": "for llama.cpp",
-        "nano-llama study": "see why each part of a LLaMA is there",
+    here, more = shlex.quote(str(folder)), shlex.quote(f"{folder}-more")
+    commands = {
+        "more of it": f'nano-llama generate --model {here} --prompt "import "',
+        "learn on": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10",
+        "your own text": "nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10",
+        "for llama.cpp": f"nano-llama export --model {here} --format gguf --out quick.gguf",
+        "why it works": "nano-llama study",
     }
     say_heading(screen, f"Done in {time_text(seconds)}. Next")
-    screen.say(f"Look at the loss curve: {folder / 'loss.png'}")
-    width = max(map(len, commands))
-    for command, what in commands.items():
-        screen.say(f"  {command:<{width}}   {what}")
+    screen.say(f"  {'the loss curve':<16}{folder / 'loss.png'}", whole_lines=True)
+    for what, command in commands.items():
+        screen.say(f"  {what:<16}{command}", whole_lines=True)

@@ -4,6 +4,7 @@ Not here: the loop (core/training/loop.py), what a setting means (core/training/
 (train_options.py). Tests: tests/cli/test_train.py.
 """
 
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +61,9 @@ def run(
     trainer = make_trainer(settings, out, resume=resume, progress=watcher(screen), start=process_start())
     result = trainer.fit()
     screen.result(result.to_json(), summary(result))
-    screen.say(f'\nTry it:  nano-llama generate --model {out} --prompt "..."', style="dim")
+    screen.say(
+        f'\nTry it:  nano-llama generate --model {shlex.quote(str(out))} --prompt "..."', "dim", whole_lines=True
+    )
     return 0
 
 

@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Update": (
         "The learning rate rises over the warmup, then falls along half a cosine.",
-        ("lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2"),
+        ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2"),
     ),
     "Computing": ("", ("engine", "device", "num_threads", "seed")),
     "Reports and checkpoints": ("", ("log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints")),
