@@ -110,7 +110,9 @@ def save_gguf(
         raise UserError(f"GGUF tensors cannot be written as {dtype!r}.", hint=f"Choose {', '.join(WRITTEN)} or {KEEP}.")
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
-    metadata, extra = config_to_gguf(config, name or Path(path).stem)
+    words = _own_words(source)
+    metadata, extra = config_to_gguf(config, name or words.get("general.name", Path(path).stem))
+    metadata = words | metadata
     plan = [PlannedTensor(key, "F32", array.shape, partial(np.asarray, array)) for key, array in extra.items()]
     plan += [_planned(ours, source, config, wanted) for ours in source]
     bytes_of = dict.fromkeys((tensor.kind for tensor in plan), 0)
@@ -119,7 +121,20 @@ def save_gguf(
     metadata["general.file_type"] = _FILE_TYPE[max(bytes_of, key=lambda kind: bytes_of[kind])]
     if not bytes_of.keys() <= DTYPES.keys():
         metadata["general.quantization_version"] = 2
-    write_gguf(path, metadata | _tokenizer_metadata(tokenizer), plan)
+    write_gguf(path, metadata | _tokenizer_metadata(tokenizer, config), plan)
+
+
+def _own_words(source: TensorMapping) -> dict[str, Any]:
+    """What a GGUF says about itself, which a copy should go on saying: its name, authors, licence ..."""
+    if not isinstance(source, GGUFWeights):
+        return {}
+    technical = {"general.alignment", "general.file_type", "general.quantization_version"}
+    words = {key: value for key, value in source.file.metadata.items() if key.startswith("general.")}
+    plain = (str, int, float, np.ndarray)  # or strings; lists of lists are not written
+    words = {
+        key: value for key, value in words.items() if isinstance(value, plain) or all(type(v) is str for v in value)
+    }
+    return {key: value for key, value in words.items() if key not in technical}
 
 
 def _planned(ours: str, source: TensorMapping, config: LlamaConfig, wanted: str) -> PlannedTensor:
@@ -153,7 +168,7 @@ def _maker(ours: str, source: TensorMapping, config: LlamaConfig, kind: str) -> 
     return make
 
 
-def _tokenizer_metadata(tokenizer: Any) -> dict[str, Any]:
+def _tokenizer_metadata(tokenizer: Any, config: LlamaConfig) -> dict[str, Any]:
     if tokenizer is None:
         return {"tokenizer.ggml.model": "none"}
     if isinstance(tokenizer, Mapping):
@@ -165,7 +180,7 @@ def _tokenizer_metadata(tokenizer: Any) -> dict[str, Any]:
         )
     from nano_llama.core.tokenizer.gguf import tokenizer_to_gguf
 
-    return dict(tokenizer_to_gguf(tokenizer))
+    return tokenizer_to_gguf(tokenizer, config.vocab_size)
 
 
 def _why_extra(name: str) -> str:

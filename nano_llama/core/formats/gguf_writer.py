@@ -69,7 +69,7 @@ def _typed(key: str, value: Any) -> bytes:
     """Type number and value. Ints become u32 where they fit, floats f32, as llama.cpp expects of its keys."""
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _string(value)
-    if isinstance(value, np.ndarray) or (isinstance(value, list | tuple) and value):
+    if isinstance(value, np.ndarray | list | tuple):
         return struct.pack("<I", ARRAY) + _array(key, value)
     if isinstance(value, bool | np.bool_):
         return struct.pack("<I?", BOOL, value)
@@ -87,7 +87,7 @@ def _array(key: str, values: Any) -> bytes:
     if isinstance(values, np.ndarray) and values.dtype in _KIND_OF_DTYPE and values.ndim == 1:
         return struct.pack("<IQ", _KIND_OF_DTYPE[values.dtype], len(values)) + values.tobytes()
     types = {type(value) for value in values}
-    if types == {str}:
+    if types <= {str}:  # nothing at all counts as strings
         return struct.pack("<IQ", STRING, len(values)) + b"".join(map(_string, values))
     for kind, allowed in ((BOOL, {bool}), (I32, {int}), (F32, {float, int})):
         if types <= allowed:

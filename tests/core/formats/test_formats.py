@@ -151,8 +151,8 @@ def test_a_path_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("kind", ["hf", "F16", "Q8_0", "pth"])
 def test_saving_holds_one_tensor_at_a_time(tmp_path, tiny_config, kind):
-    """A model of 64 MB, its tensors of 1 MB made when asked for: a tenth of it may be alive, copies included."""
-    config = tiny_config(hidden_size=512, intermediate_size=512, num_attention_heads=8, num_hidden_layers=8)
+    """A model of 90 MB, its tensors of 1 MB made when asked for: a tenth of it may be alive, copies included."""
+    config = tiny_config(hidden_size=512, intermediate_size=512, num_attention_heads=8, num_hidden_layers=16)
     lazy = MadeWhenAsked(config)
     tracemalloc.start()
     if kind == "hf":

@@ -1,5 +1,7 @@
 """A GGUF as a model: names, row order, dequantized numbers, and round trips that keep every stored bit."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -158,6 +160,26 @@ def test_metadata_of_the_tokenizer_is_copied(tmp_path, tiny_config, random_weigh
     assert metadata["tokenizer.ggml.tokens"] == ["a", "b"]
     assert metadata["tokenizer.ggml.scores"].dtype == np.float32
     assert metadata["general.name"] == "m"
+
+
+def test_a_copy_keeps_its_source_s_words_about_itself(tmp_path, tiny_config, random_weights):
+    config = tiny_config()
+    save_gguf(tmp_path / "m.gguf", config, random_weights(config), name="Tiny")
+    first = GGUFFile(tmp_path / "m.gguf")
+    plan = [
+        PlannedTensor(name, info.kind, info.shape, partial(first.blocks, name)) for name, info in first.tensors.items()
+    ]
+    words = {"general.license": "apache-2.0", "general.languages": ["en", "fr"], "general.alignment": 32}
+    write_gguf(tmp_path / "n.gguf", {**first.metadata, **words}, plan)
+    save_gguf(tmp_path / "copy.gguf", config, open_weights(tmp_path / "n.gguf"), dtype="F32")
+    copy = GGUFFile(tmp_path / "copy.gguf").metadata
+    assert (copy["general.name"], copy["general.license"], copy["general.languages"]) == (
+        "Tiny",
+        "apache-2.0",
+        ["en", "fr"],
+    )
+    assert copy["general.file_type"] == 0
+    assert "general.alignment" not in copy
 
 
 def test_a_character_level_tokenizer_is_refused(tmp_path, tiny_config, random_weights):

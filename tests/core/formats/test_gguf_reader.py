@@ -90,7 +90,7 @@ def test_an_unusual_alignment(tmp_path):
 
 def test_the_library_reads_every_value_that_we_write(tmp_path):
     metadata = {
-        "int": 5, "negative": -5, "large": 2**40, "float": 0.5, "yes": True, "text": "ü", "strings": ["a", "bc"],
+        "int": 5, "negative": -5, "large": 2**40, "float": 0.5, "yes": True, "text": "ü", "strings": ["a", "bc"], "none": [],
         "ints": [1, -2], "floats": [0.5, 2.0], "bools": [True, False], "u16": np.uint16(7),
         "scores": np.array([0.5, 1.5], np.float32),
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_the_library_reads_every_value_that_we_write(tmp_path):
 def test_a_value_without_a_gguf_type_is_refused(tmp_path):
     from nano_llama.core.errors import UserError
 
-    for value in (None, [], {"a": 1}, ["a", 1]):
+    for value in (None, [[1]], {"a": 1}, ["a", 1]):
         with pytest.raises(UserError, match="key"):
             write_gguf(tmp_path / "m.gguf", {"key": value}, [])
 
