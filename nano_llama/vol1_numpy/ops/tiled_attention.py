@@ -8,7 +8,6 @@ Not here: blocks of keys (flash_attention.py). Tests: tests/vol1/test_ops_attent
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -29,8 +28,7 @@ def tiled_attention_forward(
     tiles = Tiles(mask, q, k, block)
     out = np.empty_like(q)  # (B,G,R,T,K), in memory as q: when the heads of q are views of rows, these are too
     lse = np.empty((*q.shape[:-1], 1), q.dtype)  # (B,G,R,T,1)
-    for b, rows, seen in tiles:
-        s = tiles.scores(q, k, b, rows, seen)  # (b,G,R,block,seen)
+    for b, rows, seen, s in tiles.scores(q, k):  # s: (b,G,R,block,seen)
         m = s.max(axis=-1, keepdims=True, initial=-np.inf)
         m[np.isneginf(m)] = 0  # a query that sees nothing: exp(-inf - 0) = 0
         s -= m
@@ -54,8 +52,7 @@ def tiled_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
     shape = dout.shape
     dout = dout.reshape(q.shape)  # (B,G,R,T,K)
     dq, dk, dv = np.empty_like(q), np.zeros_like(k[:, :, 0]), np.zeros_like(v[:, :, 0])
-    for b, rows, seen in tiles:
-        p = tiles.scores(q, k, b, rows, seen)  # (b,G,R,block,seen)
+    for b, rows, seen, p in tiles.scores(q, k):  # p: (b,G,R,block,seen)
         p -= lse[b, ..., rows, :]
         np.exp(p, out=p)
         do = dout[b, ..., rows, :]  # (b,G,R,block,K)
@@ -75,27 +72,26 @@ class Tiles:
     def __init__(self, mask: Array | None, q: Array, k: Array, block: int):
         (B, G, R, T, _), S = q.shape, k.shape[3]
         self.bias = None
-        spans = [slice(0, S)] * len(_blocks(T, block))
+        self.spans = [
+            (rows, slice(0, S), slice(S, S)) for rows in _blocks(T, block)
+        ]  # queries, keys seen, to be masked
         if mask is not None:
             mask = per_group(mask)  # (B|1,1,1,T,S)
             mask = np.broadcast_to(mask, (*mask.shape[:3], T, S))
             self.bias = np.zeros(mask.shape, q.dtype)  # added to scores: sooner than choosing between two arrays
             self.bias[~mask] = -np.inf
-            spans = [_span(mask[..., rows, :].any(axis=(0, 1, 2, 3))) for rows in _blocks(T, block)]
-        self.spans = list(zip(_blocks(T, block), spans, strict=True))
+            self.spans = [(rows, *_spans(mask[..., rows, :])) for rows in _blocks(T, block)]
         self.batch = _blocks(B, max(1, TILE // max(1, G * R * min(block, T) * S)))
 
-    def __iter__(self) -> Iterator[tuple[slice, slice, slice]]:
+    def scores(self, q: Array, k: Array) -> Iterator[tuple[slice, slice, slice, Array]]:
+        """Each tile's rows of the batch, queries, keys, and q k^T (b,G,R,block,seen), -inf where the mask forbids."""
         for b in self.batch:
-            for rows, seen in self.spans:
-                yield b, rows, seen
-
-    def scores(self, q: Array, k: Array, b: slice, rows: slice, seen: slice) -> Array:
-        """q k^T of one tile, -inf where the mask forbids.    -> (b,G,R,block,seen)"""
-        s = q[b, ..., rows, :] @ k[b, ..., seen, :].swapaxes(-1, -2)
-        if self.bias is not None:
-            s += self.bias[b if len(self.bias) > 1 else slice(None), ..., rows, seen]
-        return s
+            for rows, seen, masked in self.spans:
+                s = q[b, ..., rows, :] @ k[b, ..., seen, :].swapaxes(-1, -2)
+                if self.bias is not None:
+                    bias = self.bias[b if len(self.bias) > 1 else slice(None), ..., rows, masked]
+                    s[..., masked.start - seen.start :] += bias
+                yield b, rows, seen, s
 
 
 def over_group(x: Array) -> Array:
@@ -103,10 +99,15 @@ def over_group(x: Array) -> Array:
     return x[:, :, 0] if x.shape[2] == 1 else x.sum(axis=2)
 
 
-def _span(seen: Any) -> slice:
-    """From the first to the last key that somebody sees."""
-    where = np.flatnonzero(seen)
-    return slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0)
+def _spans(mask: Array) -> tuple[slice, slice]:
+    """Of some queries' mask (B,1,1,block,S): the keys from the first to the last that any of them sees, and the part of
+    these, from the first that not all of them see, in which the mask matters. For a causal mask that is the block itself.
+    """
+    everybody_but: tuple[int, ...] = (0, 1, 2, 3)
+    seen = np.flatnonzero(mask.any(axis=everybody_but))
+    start, stop = (int(seen[0]), int(seen[-1]) + 1) if seen.size else (0, 0)
+    hidden = np.flatnonzero(~mask.all(axis=everybody_but)[start:stop])
+    return slice(start, stop), slice(start + int(hidden[0]) if hidden.size else stop, stop)
 
 
 def _blocks(length: int, block: int) -> list[slice]:
