@@ -9,6 +9,7 @@ Not here: the engines themselves. Tests: tests/cli/test_generate.py, tests/cli/t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -16,6 +17,7 @@ from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import Whole
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.tokenizer import Tokenizer
 
@@ -65,8 +67,8 @@ class Sampling:
 class Compute:
     """Which engine, on which device, in which number format."""
 
-    engine: EngineName = "engine"
-    "engine: the fastest here; torch: Volume 2 in PyTorch; numpy: Volume 1, by hand, without torch."
+    engine: EngineName | None = None
+    "engine: the fastest here; torch: Volume 2; numpy: Volume 1, by hand. By default engine, without torch numpy."
     device: str = "auto"
     "auto, cpu, cuda, cuda:1 or mps. (numpy: cpu)"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -89,14 +91,29 @@ class Speaker(Protocol):
 
 def open_speaker(model: Path, compute: Compute) -> Speaker:
     """Load a model for one of the engines. Raises UserError for a setting that the engine cannot honour."""
-    if compute.engine == "numpy":
+    if (compute.engine or default_engine()) == "numpy":
         from nano_llama.cli.numpy_speaker import NumpySpeaker
 
         return NumpySpeaker.load(model, compute.device, compute.dtype)
+    if not has_torch():
+        raise EnvironmentFault(
+            f"--engine {compute.engine} needs the package 'torch', which is not installed.",
+            hint='Install it with  pip install "nano-llama-engine[train]"  or compute by Volume 1:  --engine numpy',
+        )
     from nano_llama.vol3_engine.llm import LLM
 
     # Today the engine computes through Volume 2's model, so "engine" and "torch" are the same path.
     return LLM(model, device=compute.device, dtype=compute.dtype)
+
+
+def default_engine() -> EngineName:
+    """What computes where nobody says what should."""
+    return "engine" if has_torch() else "numpy"
+
+
+def has_torch() -> bool:
+    """Whether torch is installed, told without importing it."""
+    return find_spec("torch") is not None
 
 
 def conversation_length(speaker: Speaker, messages: Sequence[Message]) -> int:

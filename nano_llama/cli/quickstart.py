@@ -7,14 +7,13 @@ Tests: tests/cli/test_quickstart.py.
 import math
 import shlex
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Positive, Screen, count_text, printable, time_text
-from nano_llama.cli.engines import Speaker
+from nano_llama.cli.engines import Speaker, has_torch
 from nano_llama.cli.numpy_speaker import NumpySpeaker
 from nano_llama.cli.train import make_trainer, summary, watcher
 from nano_llama.core.errors import UserError
@@ -57,7 +56,7 @@ def run(
         raise UserError("--max-minutes and --max-steps are both given.", hint="A run ends by the clock or by steps.")
     began = process_start()
     if engine is None:
-        engine = "torch" if find_spec("torch") is not None else "numpy"
+        engine = "torch" if has_torch() else "numpy"
     folder = out if out is not None else next_free(Path("runs") / "quickstart")
     if max_minutes is None and max_steps is None:
         max_minutes = MINUTES
@@ -97,7 +96,7 @@ def run(
     took = time.monotonic() - began
     data = {**result.to_json(), "before": before, "after": after, "prompt": PROMPT, "engine": engine}
     screen.result({**data, "loss_of_guessing": guess, "plot": folder / "loss.png", "seconds": took}, summary(result))
-    say_next_steps(screen, folder, took)
+    say_next_steps(screen, folder, engine, took)
     return 0
 
 
@@ -147,13 +146,14 @@ def show_sample(screen: Screen, text: str) -> None:
         screen.say(f"    {line}", style="green")
 
 
-def say_next_steps(screen: Screen, folder: Path, seconds: float) -> None:
-    """What to try after this."""
+def say_next_steps(screen: Screen, folder: Path, engine: str, seconds: float) -> None:
+    """What to try after this, by the same engine."""
+    by = "" if engine == "torch" else f" --engine {engine}"
     here, more = shlex.quote(str(folder)), shlex.quote(f"{folder}-more")
     commands = {
-        "more of it": f'nano-llama generate --model {here} --prompt "import "',
-        "learn on": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10",
-        "your own text": "nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10",
+        "more of it": f'nano-llama generate --model {here} --prompt "import "{by}',
+        "learn on": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10{by}",
+        "your own text": f"nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10{by}",
         "for llama.cpp": f"nano-llama export --model {here} --format gguf --out quick.gguf",
         "why it works": "nano-llama study",
     }

@@ -5,13 +5,13 @@ Not here: the loop (core/training/loop.py), what a setting means (core/training/
 """
 
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import Output, Screen, facts, time_text
+from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.training.budget import process_start
@@ -77,7 +77,7 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
         from nano_llama.vol1_numpy.train import Trainer as NumpyTrainer
 
         return NumpyTrainer(settings, out, **more)
-    if find_spec("torch") is None:
+    if not has_torch():
         raise EnvironmentFault(
             "Training with Volume 2 needs the package 'torch', which is not installed.",
             hint='Install it with  pip install "nano-llama-engine[train]"  or train by Volume 1:  --engine numpy',

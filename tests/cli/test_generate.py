@@ -130,14 +130,15 @@ def test_a_model_that_is_none(cli, tmp_path, content):
     assert "inside nano-llama" not in done.err
 
 
-def test_without_torch_numpy_still_speaks(cli, tiny_model, monkeypatch):
-    import sys
+def test_without_torch_numpy_speaks(cli, tiny_model, monkeypatch):
+    from nano_llama.cli import engines
 
-    monkeypatch.setitem(sys.modules, "torch", None)
-    done = cli("generate", "--model", tiny_model, "--prompt", "x", *greedy())
+    monkeypatch.setattr(engines, "has_torch", lambda: False)
+    done = cli("generate", "--model", tiny_model, "--prompt", "x", "--engine", "torch", *greedy())
     assert done.code == 1
     assert "nano-llama-engine[train]" in done.err
-    assert cli("generate", "--model", tiny_model, "--prompt", "the", "--engine", "numpy", *greedy()).code == 0
+    assert "--engine numpy" in done.err
+    assert cli("generate", "--model", tiny_model, "--prompt", "the", *greedy()).code == 0
 
 
 @pytest.mark.slow

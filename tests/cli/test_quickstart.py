@@ -51,7 +51,7 @@ def test_a_second_run_takes_the_next_free_folder(quick, tmp_path):
 
 
 def test_without_torch_volume_1_trains(quick, monkeypatch):
-    monkeypatch.setattr(quickstart, "find_spec", lambda name: None)
+    monkeypatch.setattr(quickstart, "has_torch", lambda: False)
     done = quick("--max-steps", 1, "--json")
     assert done.json["engine"] == "numpy"
 

@@ -154,7 +154,7 @@ def test_an_existing_out_is_refused(train, tmp_path):
 def test_without_torch_volume_1_is_offered(train, monkeypatch):
     from nano_llama.cli import train as module
 
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "has_torch", lambda: False)
     done = train(*SHAPE, "--max-steps", 1)
     assert done.code == 1
     assert "--engine numpy" in done.err
