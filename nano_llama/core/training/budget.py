@@ -6,11 +6,14 @@ so the schedule fits itself to the time that is left, also on a slow or busy mac
 Not here: the learning rate itself (schedule.py). Tests: tests/core/training/test_budget.py.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 Clock = Callable[[], float]
+
+MAX_SLOWDOWN = 10.0
 
 
 def process_start() -> float:
@@ -28,9 +31,16 @@ def process_start() -> float:
     return now - max(age, 0.0)
 
 
-def _ticks_per_second() -> int:
-    import os
+def slowdown(wall_seconds: float) -> float:
+    """How much longer things take than on an idle machine: wall time over this process's CPU time, at least 1.
 
+    A process that waits for its turn on a busy machine has used less CPU time than has passed.
+    """
+    used = os.times()
+    return min(max(wall_seconds / max(used.user + used.system + used.children_user, 1e-3), 1.0), MAX_SLOWDOWN)
+
+
+def _ticks_per_second() -> int:
     return os.sysconf("SC_CLK_TCK")
 
 

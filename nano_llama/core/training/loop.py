@@ -18,7 +18,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import Batches
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
-from nano_llama.core.training.budget import Budget, Clock
+from nano_llama.core.training.budget import Budget, Clock, slowdown
 from nano_llama.core.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -40,8 +40,10 @@ from nano_llama.core.training.start import prepare_dataset, starting_point
 
 Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
 
-LEAVING_SECONDS = 1.5  # from the end of `fit` to the end of the process, with room for a busy machine
+# What the end of a run takes on an idle machine, generously.
+LEAVING_SECONDS = 1.5  # from the end of `fit` to the end of the process
 PLOTTING_SECONDS = 1.5  # the first picture imports matplotlib
+SAVING_SECONDS = 0.3  # of a small model; measured from the first checkpoint on
 PLOT_EVERY_SECONDS = 60.0
 EVALUATING_SHARE = 0.15  # of a run by the clock, at most, may go into evaluations before the last
 
@@ -93,7 +95,7 @@ class TrainingLoop(ABC):
             self._go_on_from(checkpoint)
         self.session, self.line = Meter(), Meter()  # of training in this process, and since the last line
         self.evaluations = EvaluationPlan(settings.evaluations, self.past_progress)
-        self.saving_seconds = 0.0  # of the last checkpoint
+        self.saving_seconds = SAVING_SECONDS  # of the last checkpoint
         self.metrics: MetricsWriter
         self.budget: Budget
         self.ctrl_c: CtrlC
@@ -262,13 +264,21 @@ class TrainingLoop(ABC):
         evaluating = 1.25 * self._evaluation_seconds() if self.settings.evaluations else 0.0
         if self.budget.seconds and evaluating > 0.5 * self.budget.seconds:
             evaluating = 0.0
-        self.budget.keep(evaluating + self.saving_seconds + PLOTTING_SECONDS + LEAVING_SECONDS)
+        self.budget.keep(evaluating + self._ending_seconds())
 
     def _seconds_until_leaving(self) -> float:
-        """What is left before only saving and leaving fit in."""
+        """What is left before only saving, drawing and leaving fit in."""
         if self.budget.deadline is None:
             return math.inf
-        return self.budget.deadline - self.clock() - self.saving_seconds - LEAVING_SECONDS
+        return self.budget.deadline - self.clock() - self._ending_seconds()
+
+    def _ending_seconds(self) -> float:
+        """How long saving (a checkpoint and the model), drawing and leaving take."""
+        return 2.0 * self.saving_seconds + (PLOTTING_SECONDS + LEAVING_SECONDS) * self.slowdown()
+
+    def slowdown(self) -> float:
+        """How much longer things take here and now than on an idle machine."""
+        return slowdown(self.clock() - self.start)
 
     # -- what is kept ---------------------------------------------------------------------------------------------
 
