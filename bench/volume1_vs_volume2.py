@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _machine import fingerprint
 
-from nano_llama.cli import machine
 from nano_llama.core.files import write_json
 from nano_llama.core.training import TrainSettings
 from nano_llama.core.training.metrics import read_metrics
@@ -70,8 +70,8 @@ def main() -> None:
         and result["val_loss_relative_difference"] <= FINAL_BAR
     )
     draw(ours, theirs, apart)
-    where = {"cpu": machine.cpu_name(), "cores": machine.usable_cores(), "threads": args.threads}
-    write_json(RESULTS / "volume1_vs_volume2.json", {"result": result, "machine": where})
+    result["threads"] = args.threads
+    write_json(RESULTS / "volume1_vs_volume2.json", {**result, "machine": fingerprint()})
     for key, value in result.items():
         print(f"{key:36} {value:.6g}" if isinstance(value, float) else f"{key:36} {value}")
     print(json.dumps(result))

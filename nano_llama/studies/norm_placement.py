@@ -25,6 +25,7 @@ from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama
 from nano_llama.vol1_numpy.ops.array import Array
 
 MLP = (GATE_PROJ, UP_PROJ, DOWN_PROJ)
+RATE = 1e-3
 
 
 PLACEMENTS = {"Pre-LN": StudyConfig(norm_position="pre"), "Post-LN": StudyConfig(norm_position="post")}
@@ -55,8 +56,8 @@ def layer_gradients(model: Llama, tokens: Array, targets: Array) -> list[float]:
 def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     ids, V = characters(60_000 if quick else 400_000)
     D, F, H, T, B = (16, 32, 2, 16, 2) if quick else (64, 172, 4, 64, 8)
-    depths, L, steps = ((2, 4), 4, 6) if quick else ((2, 4, 8, 16, 32), 12, 200)
-    w = max(2, steps // 4)  # steps of warmup
+    depths, L, steps = ((2, 4), 4, 6) if quick else ((2, 4, 8, 16, 32), 12, 300)
+    w = steps // 3  # steps of warmup
     base = LlamaConfig(
         vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=L, num_attention_heads=H,
         max_position_embeddings=T,
@@ -72,7 +73,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     slope = {name: float(np.polyfit(np.log(depths), np.log(last[name]), 1)[0]) for name in PLACEMENTS}
     runs = {
         (name, warmup): train(
-            make(name, base, seed), ids, steps=steps, batch=B, context=T, lr=3e-3, warmup=warmup, clip=0.0, seed=seed
+            make(name, base, seed), ids, steps=steps, batch=B, context=T, lr=RATE, warmup=warmup, clip=0.0, seed=seed
         )
         for name in PLACEMENTS
         for warmup in (0, w)
@@ -89,7 +90,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         f"In a fresh model the gradient of the last layer's MLP goes with depth like L^{slope['Pre-LN']:.2f} in Pre-LN "
         f"(theory: -0.5) and like L^{slope['Post-LN']:.2f} in Post-LN (theory: 0). At {L} layers the last layer's is "
         f"{at_depth['Post-LN'][L][-1] / at_depth['Pre-LN'][L][-1]:.1f} times larger in Post-LN, the first layer's "
-        f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.2g} times. After {steps} steps of AdamW at lr 3e-3, "
+        f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.1f} times. After {steps} steps of AdamW at {RATE:g}, "
         f"nats a character: Pre-LN {loss('Pre-LN', 0)} without warmup and {loss('Pre-LN', w)} with {w} steps of it, "
         f"Post-LN {loss('Post-LN', 0)} and {loss('Post-LN', w)}."
     )

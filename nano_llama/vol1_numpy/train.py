@@ -56,8 +56,10 @@ class Trainer(TrainingLoop):
         else:
             params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
         self.model = Llama(config, params, threads=settings.num_threads or None)
-        options = {"betas": (settings.beta1, settings.beta2), "weight_decay": settings.weight_decay}
-        self.optimizer = make_optimizer(settings.optimizer, params, settings.lr, **options)
+        self.optimizer = make_optimizer(
+            settings.optimizer, params, settings.lr,
+            betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay, threads=self.model.threads,
+        )  # fmt: skip
 
     def train_step(self, batches: Sequence[Batch], lr: float) -> float:
         return train_step(self.model, self.optimizer, batches, lr, self.settings.clip)

@@ -53,7 +53,6 @@ def test_threads_change_no_bit():
         grads = random_params(np.float32, seed=step + 1)
         alone.step(one, grads)
         together.step(three, grads)
-    together.close()
     for name in SHAPES:
         np.testing.assert_array_equal(one[name], three[name])
 

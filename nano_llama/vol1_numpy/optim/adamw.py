@@ -7,12 +7,11 @@ from memory. The fast one does the same arithmetic on tiles that stay in a core'
 deals the tiles out to threads (NumPy lets go of the interpreter lock inside an operation).
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from nano_llama.vol1_numpy.optim.adam import Adam
 from nano_llama.vol1_numpy.optim.base import Arrays, check_range
+from nano_llama.vol1_numpy.parallel import run_shares, shares
 
 TILE = 32768  # elements: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
 
@@ -30,7 +29,7 @@ class PlainAdamW(Adam):
 
 
 class AdamW(PlainAdamW):
-    """The same numbers from tiles. `threads` workers share each step's tiles; call `close` to end them.
+    """The same numbers from tiles, which `threads` threads share.
 
     Passes over a tile are saved by keeping sums instead of means, M = m / (1 - b1) and V = v / (1 - b2), and by taking
     all constants out of the tile (Kingma & Ba, end of section 2): with c = sqrt((1 - b2^t) / (1 - b2)),
@@ -43,10 +42,8 @@ class AdamW(PlainAdamW):
     def __init__(self, params: Arrays, lr: float = 1e-3, *, threads: int = 1, **options):
         check_range("number of threads", threads, 1)
         super().__init__(params, lr, **options)
-        tiles = [(n, s) for n, p in params.items() for s in range(0, p.size, TILE)]
-        share = -(-len(tiles) // threads)
-        self._shares = [tiles[i : i + share] for i in range(0, len(tiles), share)]
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None  # the caller is a worker too
+        self._tiles = [(n, s) for n, p in params.items() for s in range(0, p.size, TILE)]
+        self._shares = shares(len(self._tiles), threads)
 
     def step(self, params: Arrays, grads: Arrays, lr: float | None = None) -> None:
         """As `Optimizer.step`. The parameters must be contiguous, as every array that was loaded or drawn is."""
@@ -54,13 +51,9 @@ class AdamW(PlainAdamW):
         lr = self.lr if lr is None else lr
         flat_params = {name: _flat_view(name, param) for name, param in params.items()}
         flat_grads = {name: grads[name].reshape(-1) for name in params}  # a copy where a gradient is a transpose
-        first, *rest = self._shares
-        waiting = [self._pool.submit(self._tiles, s, flat_params, flat_grads, lr) for s in rest] if self._pool else []
-        self._tiles(first, flat_params, flat_grads, lr)
-        for share in waiting:
-            share.result()
+        run_shares(lambda part: self._update_tiles(self._tiles[part], flat_params, flat_grads, lr), self._shares)
 
-    def _tiles(self, tiles: list[tuple[str, int]], params: Arrays, grads: Arrays, lr: float) -> None:
+    def _update_tiles(self, tiles: list[tuple[str, int]], params: Arrays, grads: Arrays, lr: float) -> None:
         (b1, b2), t = self.betas, self.steps
         c = ((1 - b2**t) / (1 - b2)) ** 0.5
         eps, rate = self.eps * c, lr * c * (1 - b1) / (1 - b1**t)
@@ -82,11 +75,6 @@ class AdamW(PlainAdamW):
             if self.weight_decay[name]:
                 p *= 1 - lr * self.weight_decay[name]
             p -= s
-
-    def close(self) -> None:
-        """End the worker threads. The optimizer can be saved afterwards, but not step."""
-        if self._pool:
-            self._pool.shutdown()
 
 
 def _flat_view(name: str, param: np.ndarray) -> np.ndarray:

@@ -72,9 +72,6 @@ class Muon(Optimizer):
         super().load_state_dict(saved)  # the arrays of the inner AdamW are among ours, and are filled here
         self.adamw.steps = int(saved["adamw.steps"])
 
-    def close(self) -> None:
-        self.adamw.close()
-
 
 def orthogonalize(matrix: np.ndarray, iterations: int = 5) -> np.ndarray:
     """About P Q^T where matrix = P S Q^T (rows, columns), by Newton-Schulz iteration: matrix products only, no SVD.
