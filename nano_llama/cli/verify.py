@@ -62,20 +62,25 @@ def run(
         report = verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
     grid = every_row(report.rows) if all else worst_of_places(report.rows)
     remarks = [*(f"cause: {cause}" for cause in report.causes), *(f"note: {note}" for note in report.notes)]
-    screen.result(report.to_dict(), grid, "", *remarks, verdict(report))
+    other = report.reference if gradients else f"transformers' reading of {report.reference}"
+    screen.result(report.to_dict(), grid, "", *remarks, verdict(report, other))
     return 0 if report.ok else FAILED
 
 
-def verdict(report: "VerifyReport") -> str:
-    """One sentence."""
+def verdict(report: "VerifyReport", other: str) -> str:
+    """One sentence. `other`: whom we were compared with."""
     failed = [row for row in report.rows if not row.ok]
     if report.ok:
         worst = max(report.rows, key=lambda row: row.relative_error)
         return (
-            f"OK: {len(report.rows)} comparisons agree with {report.reference} to {report.tolerance:g} "
+            f"OK: {len(report.rows)} comparisons agree with {other} to {report.tolerance:g} "
             f"(worst {worst.relative_error:.1e}, {worst.name})."
         )
-    return f"DIFFERENT: {len(failed)} of {len(report.rows)} comparisons are beyond {report.tolerance:g}."
+    if failed:
+        return (
+            f"DIFFERENT from {other}: {len(failed)} of {len(report.rows)} comparisons are beyond {report.tolerance:g}."
+        )
+    return f"DIFFERENT from {other}: the numbers agree to {report.tolerance:g}, but see the cause above."
 
 
 def every_row(rows: "list[Row]") -> Table:
@@ -89,19 +94,24 @@ def every_row(rows: "list[Row]") -> Table:
     )
 
 
+COLUMNS = {"tensor": "weights", "activation": "output", "logits": "output", "gradient": "gradient", "loss": "gradient"}
+
+
 def worst_of_places(rows: "list[Row]") -> Table:
-    """A line for each kind of comparison at each place (embedding, layer i, norm, head): the worst row there."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    """A line for each place (embedding, layer i, norm, head): its worst errors, and the names of what differs."""
+    columns = list(dict.fromkeys(COLUMNS.get(row.kind, row.kind) for row in rows))
+    places: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault((place(row.name), row.kind), []).append(row)
+        places.setdefault(place(row.name), []).append(row)
     lines = []
-    for (where, kind), members in groups.items():
-        failed = sum(not row.ok for row in members)
-        worst = max(members, key=lambda row: (not row.ok, row.relative_error))
-        count = f"{kind}s" if len(members) > 1 else kind
-        lines.append((where, f"{len(members)} {count}", f"{worst.relative_error:.1e}", short(worst.name, where),
-                      f"{failed} differ" if failed else mark(True)))  # fmt: skip
-    return table(("where", "compared", "worst error", "of", ""), lines)
+    for where, members in places.items():
+        cells = []
+        for column in columns:
+            errors = [row.relative_error for row in members if COLUMNS.get(row.kind, row.kind) == column]
+            cells.append(f"{max(errors):.1e}" if errors else "")
+        failed = [short(row) for row in members if not row.ok]
+        lines.append((where, *cells, f"{mark(False)}: {', '.join(failed)}" if failed else mark(True)))
+    return table(("where", *(f"{column} error" for column in columns), ""), lines)
 
 
 def place(name: str) -> str:
@@ -110,9 +120,11 @@ def place(name: str) -> str:
     return f"layer {found[1]}" if found else name.removeprefix("model.").removesuffix(".weight")
 
 
-def short(name: str, where: str) -> str:
-    """The name within its layer."""
-    return re.sub(r"^model\.layers\.\d+\.?", "", name).removesuffix(".weight") or f"output of {where}"
+def short(row: "Row") -> str:
+    """What differs, within its place."""
+    if row.kind in ("activation", "logits"):
+        return "output"
+    return re.sub(r"^model\.(layers\.\d+\.)?", "", row.name).removesuffix(".weight")
 
 
 def mark(ok: bool) -> str:

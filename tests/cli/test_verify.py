@@ -49,8 +49,8 @@ def test_a_permuted_q_matrix_is_named(cli, tiny_model, permuted):
     assert done.code == 1
     assert Q in done.out
     assert "permutation" in done.out
-    assert "differ" in done.out
-    assert "DIFFERENT:" in done.out
+    assert "DIFFERS: self_attn.q_proj, output" in done.out
+    assert "DIFFERENT from transformers" in done.out
     assert cli("verify", "--model", permuted, "--reference", tiny_model, "--json").json["ok"] is False
 
 
