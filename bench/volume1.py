@@ -224,13 +224,12 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     print(f"{'':24}{'NumPy':>10}{'PyTorch':>10}{'ratio':>8}{'bar':>6}")
-    print(
-        f"{'training step, ms':24}{result['numpy_ms']:>10}{result['torch_ms']:>10}{result['time_ratio']:>8}{TIME_BAR:>6}"
-    )
-    print(
-        f"{'peak memory, MB':24}{result['numpy_mb']:>10}{result['torch_mb']:>10}"
-        f"{result['memory_ratio']:>8}{MEMORY_BAR:>6}"
-    )
+    for title, unit, what, bar in (
+        ("training step, ms", "ms", "time", TIME_BAR),
+        ("peak memory, MB", "mb", "memory", MEMORY_BAR),
+    ):
+        ours, theirs, ratio = result[f"numpy_{unit}"], result[f"torch_{unit}"], result[f"{what}_ratio"]
+        print(f"{title:24}{ours:>10}{theirs:>10}{ratio or 'unknown':>8}{bar:>6}")
     print("\nmilliseconds of forward and backward, by op:")
     for name, milliseconds in sorted(result["numpy_ms_per_op"].items(), key=lambda item: -item[1]):
         print(f"  {name:24}{milliseconds:>8}")

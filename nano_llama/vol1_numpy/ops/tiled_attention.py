@@ -72,9 +72,8 @@ class Tiles:
     def __init__(self, mask: Array | None, q: Array, k: Array, block: int):
         (B, G, R, T, _), S = q.shape, k.shape[3]
         self.bias = None
-        self.spans = [
-            (rows, slice(0, S), slice(S, S)) for rows in _blocks(T, block)
-        ]  # queries, keys seen, to be masked
+        # a block of queries, the keys that they see, and those of the keys where the mask matters
+        self.spans = [(rows, slice(0, S), slice(S, S)) for rows in _blocks(T, block)]
         if mask is not None:
             mask = per_group(mask)  # (B|1,1,1,T,S)
             mask = np.broadcast_to(mask, (*mask.shape[:3], T, S))
@@ -100,13 +99,13 @@ def over_group(x: Array) -> Array:
 
 
 def _spans(mask: Array) -> tuple[slice, slice]:
-    """Of some queries' mask (B,1,1,block,S): the keys from the first to the last that any of them sees, and the part of
-    these, from the first that not all of them see, in which the mask matters. For a causal mask that is the block itself.
+    """Of some queries' mask (B,1,1,block,S): the keys from the first to the last that any of them sees, and those from
+    the first that not all of them see, where the mask matters. For a causal mask that is the block itself.
     """
-    everybody_but: tuple[int, ...] = (0, 1, 2, 3)
-    seen = np.flatnonzero(mask.any(axis=everybody_but))
+    mask = mask.reshape(-1, mask.shape[-1])  # (B*block,S)
+    seen = np.flatnonzero(np.any(mask, axis=0))
     start, stop = (int(seen[0]), int(seen[-1]) + 1) if seen.size else (0, 0)
-    hidden = np.flatnonzero(~mask.all(axis=everybody_but)[start:stop])
+    hidden = np.flatnonzero(~np.all(mask[:, start:stop], axis=0))
     return slice(start, stop), slice(start + int(hidden[0]) if hidden.size else stop, stop)
 
 
