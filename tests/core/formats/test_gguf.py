@@ -166,14 +166,13 @@ def test_a_copy_keeps_its_source_s_words_about_itself(tmp_path, tiny_config, ran
     config = tiny_config()
     save_gguf(tmp_path / "m.gguf", config, random_weights(config), name="Tiny")
     first = GGUFFile(tmp_path / "m.gguf")
-    plan = [
-        PlannedTensor(name, info.kind, info.shape, partial(first.blocks, name)) for name, info in first.tensors.items()
-    ]
-    words = {"general.license": "apache-2.0", "general.languages": ["en", "fr"], "general.alignment": 32}
+    infos = first.tensors.values()
+    plan = [PlannedTensor(info.name, info.kind, info.shape, partial(first.blocks, info.name)) for info in infos]
+    words = {"general.license": "apache-2.0", "general.tags": ["en", "fr"], "general.alignment": 32}
     write_gguf(tmp_path / "n.gguf", {**first.metadata, **words}, plan)
     save_gguf(tmp_path / "copy.gguf", config, open_weights(tmp_path / "n.gguf"), dtype="F32")
     copy = GGUFFile(tmp_path / "copy.gguf").metadata
-    assert (copy["general.name"], copy["general.license"], copy["general.languages"]) == (
+    assert (copy["general.name"], copy["general.license"], copy["general.tags"]) == (
         "Tiny",
         "apache-2.0",
         ["en", "fr"],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nano_llama.core.formats import open_weights, save_gguf, save_hf
+from nano_llama.core.tokenizer import Tokenizer
 
 llama_cpp = pytest.importorskip("llama_cpp")
 transformers = pytest.importorskip("transformers")
@@ -63,7 +64,7 @@ def test_logits_of_every_rope_and_attention(tmp_path, tiny_config, random_weight
 def test_greedy_text_of_the_real_model(tmp_path, smollm2, dtype):
     """Our export, in llama.cpp, continues as transformers does from the same numbers."""
     with open_weights(smollm2) as weights:
-        save_gguf(tmp_path / "m.gguf", weights.config, weights, weights.file.metadata, dtype=dtype)
+        save_gguf(tmp_path / "m.gguf", weights.config, weights, Tokenizer.from_pretrained(smollm2), dtype=dtype)
     with open_weights(tmp_path / "m.gguf") as weights:
         save_hf(tmp_path / "hf", weights.config, weights, dtype="F32")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)

@@ -90,8 +90,8 @@ def test_an_unusual_alignment(tmp_path):
 
 def test_the_library_reads_every_value_that_we_write(tmp_path):
     metadata = {
-        "int": 5, "negative": -5, "large": 2**40, "float": 0.5, "yes": True, "text": "ü", "strings": ["a", "bc"], "none": [],
-        "ints": [1, -2], "floats": [0.5, 2.0], "bools": [True, False], "u16": np.uint16(7),
+        "int": 5, "negative": -5, "large": 2**40, "float": 0.5, "yes": True, "text": "ü", "strings": ["a", "bc"],
+        "none": [],        "ints": [1, -2], "floats": [0.5, 2.0], "bools": [True, False], "u16": np.uint16(7),
         "scores": np.array([0.5, 1.5], np.float32),
     }  # fmt: skip
     write_gguf(tmp_path / "m.gguf", metadata, [PlannedTensor("w", "F32", (1,), lambda: np.ones(1, np.float32))])
