@@ -6,8 +6,9 @@ pulls in torch. What each name is for:
     LlamaConfig      the shape of a model                       nano_llama/core/config.py
     Tokenizer        text <-> token ids                         nano_llama/core/tokenizer/
     LLM              load a model and generate text             nano_llama/vol3_engine/llm.py
-    SamplingParams   how the next token is chosen               nano_llama/core/sampling.py
+    SamplingParams   how the next token is chosen               nano_llama/core/sampling/
 
+Not here: anything else; Volumes 1 and 2 are imported as nano_llama.vol1_numpy and nano_llama.vol2_torch.
 Tests: tests/test_public_api.py.
 """
 

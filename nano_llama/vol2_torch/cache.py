@@ -1,6 +1,6 @@
 """The key/value cache: what attention remembers, so that a new token costs one step and not the whole text again.
 
-Not here: paging (vol3_engine). Tests: tests/vol2/test_cache.py.
+Not here: paging (vol3_engine). Tests: tests/vol2/test_model.py.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """How a run can end: with a result, by Ctrl-C, or by a loss that is no longer a number.
 
-Tests: tests/core/training/test_loop.py.
+Not here: what leads there (loop.py). Tests: tests/core/training/test_loop.py.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Who watches a run: the loop tells an observer what happens, and never prints anything itself.
 
-`Progress` is the observer that stays silent, and the base of others: progress_bar.py draws, tests record.
-Tests: tests/core/training/test_progress.py.
+`Progress` is the observer that stays silent, and the base of others: progress_bar.py draws, tests record. Not here:
+anything drawn. Tests: tests/core/training/test_progress_bar.py, test_loop.py.
 """
 
 from dataclasses import dataclass
