@@ -27,7 +27,7 @@ from nano_llama.core.formats.hf_folder import (
 )
 from nano_llama.core.formats.hub import download, is_hub_name
 from nano_llama.core.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config
-from nano_llama.core.formats.pth import PthFile, is_pth, save_pth
+from nano_llama.core.formats.pth import PthFile, save_pth
 from nano_llama.core.formats.safetensors import SafetensorsFile, save_safetensors
 
 __all__ = [
@@ -84,8 +84,8 @@ def detect(path: str | Path) -> str:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     if head.startswith(b"GGUF"):
         return "gguf"
-    if head.startswith(b"PK\x03\x04") and is_pth(path):
-        return "pth"
+    if head.startswith(b"PK\x03\x04"):
+        return "pth"  # any zip: PthFile looks inside, within bounds
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "safetensors"
     raise FormatError(
@@ -175,8 +175,6 @@ def _guess(head: bytes) -> str:
         return "it is a git-lfs pointer, whose file was not downloaded (git lfs pull)"
     if head.lstrip()[:1] == b"<":
         return "it looks like a web page, perhaps a download's error message"
-    if head.startswith(b"PK\x03\x04"):
-        return "it is a zip archive, but not one of torch.save"
     if head.startswith((b"\x80\x02", b"\x80\x04")):
         return "it looks like a pickle of torch before 1.6, which can run code; save it anew with today's torch"
     return "it is neither GGUF, nor safetensors, nor a zip of torch.save"

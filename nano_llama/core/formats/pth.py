@@ -128,15 +128,6 @@ class PthFile(TensorMapping):
         self._tensors = {}
 
 
-def is_pth(path: Path) -> bool:
-    """True for a zip that holds a pickle named as torch.save names it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
-
-
 def _check_archive(path: Path) -> None:
     """Refuse what torch.load should not see: see the module's header."""
     try:

@@ -14,6 +14,8 @@ from nano_llama.core.formats import save_pth
 
 torch = pytest.importorskip("torch")
 
+DIRECTORY, END = b"PK\x01\x02", b"PK\x05\x06"  # a directory's entry, and the archive's end
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> bytes:
@@ -215,7 +217,7 @@ def test_a_zip_of_something_else(hostile, refuse):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         made.writestr("letter.txt", "hello")
-    refuse(hostile(buffer.getvalue()), "not one of torch.save")
+    refuse(hostile(buffer.getvalue()), "not torch's")
 
 
 def test_two_pickles(hostile, refuse):
@@ -232,6 +234,14 @@ def test_one_name_twice(hostile, refuse):
 
 def test_too_many_files(hostile, refuse):
     refuse(hostile(archive(tensor_of(), **{f"data/x{number}": b"" for number in range(20_001)})))
+
+
+def test_a_directory_that_wants_much_memory(hostile, refuse):
+    """Half a million entries of 46 bytes, of each of which Python would make an object."""
+    entry = DIRECTORY + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"x"
+    directory = entry * 500_000
+    end = END + struct.pack("<HHHHIIH", 0, 0, 65_535, 65_535, len(directory), 4, 0)
+    refuse(hostile(b"PK\x03\x04" + directory + end), "zip directory claims")
 
 
 def test_a_comment_after_the_end(hostile, refuse, whole):
@@ -253,7 +263,6 @@ def patched(whole: bytes, signature: bytes, at: int, value: bytes, which: int = 
     return whole[: start + at] + value + whole[start + at + len(value) :]
 
 
-DIRECTORY, END = b"PK\x01\x02", b"PK\x05\x06"
 PATCHES = {
     "a size over the file": (DIRECTORY, 24, struct.pack("<I", 10**9)),
     "both sizes over the file": (DIRECTORY, 20, struct.pack("<II", 10**9, 10**9)),
