@@ -33,9 +33,9 @@ def shares(num_rows: int, num_shares: int) -> list[slice]:
 
 
 def micro_batches(rows: slice, size: int | None) -> Iterator[slice]:
-    """`rows` in consecutive parts of at most `size`; None: all at once."""
+    """`rows` in consecutive parts of at most `size`; None: all at once. No rows are one empty part."""
     step = size or max(1, rows.stop - rows.start)
-    for start in range(rows.start, rows.stop, step):
+    for start in range(rows.start, max(rows.stop, rows.start + 1), step):
         yield slice(start, min(start + step, rows.stop))
 
 

@@ -58,6 +58,14 @@ def test_all_targets_ignored_is_zero_everywhere(tiny_config, batch, threads):
     assert loss == 0.0 and not any(grad.any() for grad in grads.values())
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
+def test_nothing_in_is_nothing_out(model, shape):
+    nothing = np.zeros(shape, int)
+    assert model.forward(nothing).shape == (*shape, 101)
+    loss, grads = model.loss_and_grads(nothing, nothing)
+    assert loss == 0.0 and not any(grad.any() for grad in grads.values())
+
+
 def test_a_tied_model_has_one_matrix_with_both_gradients(tiny_config, batch):
     tied = Llama.init(tiny_config("gqa", tied=True), dtype=np.float64)
     loss, grads = tied.loss_and_grads(*batch)
