@@ -54,7 +54,7 @@ def test_it_does_what_a_naive_loop_does(recipe, tmp_path):
         norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
         progress, warmup = (step + 0.5) / 12, 0.05
         fall = 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-        lr = 0.01 * (progress / warmup if progress < warmup else fall)
+        lr = 0.01 * (progress / warmup if progress < warmup else 0.1 + 0.9 * fall)
         with torch.no_grad():
             for p, g, m, v in zip(model.parameters(), gradients, first, second, strict=True):
                 g = g * min(1.0, 0.5 / norm)

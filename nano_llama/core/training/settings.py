@@ -71,7 +71,7 @@ class TrainSettings:
     lr: float = setting(2e-3, "peak learning rate; small models take a large one", above=0)
     warmup: float = setting(0.05, "part of the run in which lr rises from 0: early gradients mislead", least=0, most=1)
     final_lr: float = setting(
-        0.0, "part of the peak at which the cosine ends; 0 gets most out of a short run", least=0, most=1
+        0.1, "part of the peak at which the cosine ends; a short run still learns there", least=0, most=1
     )
     beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, most=0.9999)
     beta2: float = setting(

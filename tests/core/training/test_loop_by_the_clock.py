@@ -53,7 +53,7 @@ def test_the_schedule_fits_itself_to_the_time(fake_trainer, settings, tmp_path, 
 
 
 def test_a_resumed_run_takes_up_the_schedule_where_it_was(fake_trainer, settings, tmp_path, hand_clock):
-    settings = settings.replace(warmup=0.0, lr=1.0, max_minutes=1.0, evaluations=4)
+    settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, max_minutes=1.0, evaluations=4)
 
     class Stop(Exception):
         pass
