@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -62,6 +64,11 @@ def test_extras_named_in_the_readme_exist():
     for group in re.findall(r"\.\[([\w,]+)\]|nano-llama-engine\[([\w,]+)\]", README):
         for extra in "".join(group).split(","):
             assert extra in extras, extra
+
+
+def test_the_leaderboard_is_generated():
+    done = subprocess.run([sys.executable, ROOT / "bench" / "leaderboard.py", "--check"])
+    assert done.returncode == 0, "run  python bench/leaderboard.py"
 
 
 def test_the_readme_fits_one_screenful_or_two():
