@@ -17,26 +17,25 @@ import numpy as np
 from _machine import fingerprint
 
 from nano_llama.core.files import write_json
-from nano_llama.core.training import TrainSettings
+from nano_llama.core.training import TrainingLoop, TrainSettings
 from nano_llama.core.training.metrics import read_metrics
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
+from nano_llama.vol1_numpy.train import Trainer as HandWritten
+from nano_llama.vol2_torch.trainer import Trainer as Autograd
 
 RESULTS = Path(__file__).parent / "results"
+TRAINERS: dict[str, type[TrainingLoop]] = {"numpy": HandWritten, "torch": Autograd}
 EARLY, EARLY_BAR, FINAL_BAR = 100, 1e-3, 0.01
 
 
 def train(engine: str, data: str, steps: int, threads: int, out: Path) -> tuple[list[dict], float]:
     """-> the rows of metrics.jsonl, one a step, and seconds."""
-    if engine == "numpy":
-        from nano_llama.vol1_numpy.train import Trainer
-    else:
-        from nano_llama.vol2_torch.trainer import Trainer
     settings = TrainSettings(
         data=data, tokenizer="char", model="char", batch_size=12, context=64, lr=1e-3, final_lr=0.1, max_steps=steps,
         log_every=1, evaluations=10, num_threads=threads, device="cpu", engine=engine, checkpoint_minutes=60.0,
     )  # fmt: skip
     began = time.perf_counter()
-    Trainer(settings, out).fit()
+    TRAINERS[engine](settings, out).fit()
     return read_metrics(out / "metrics.jsonl"), time.perf_counter() - began
 
 
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        runs = {e: train(e, args.data, args.steps, args.threads, Path(folder) / e) for e in ("numpy", "torch")}
+        runs = {e: train(e, args.data, args.steps, args.threads, Path(folder) / e) for e in TRAINERS}
     (ours, our_seconds), (theirs, their_seconds) = runs["numpy"], runs["torch"]
 
     a, b = (np.array([row["train_loss"] for row in rows]) for rows in (ours, theirs))

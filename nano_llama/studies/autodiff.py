@@ -2,9 +2,10 @@
 
 Not here: the speed of a whole training step (bench/volume1.py). Needs torch. Tests: tests/studies/test_autodiff.py.
 
-Both sides run on one thread, in float32, at the shapes of one layer of a small model. "Kept" are the bytes of all
-arrays that forward holds for backward, without the op's own inputs: for NumPy what hangs on the cache, for torch what
-autograd packs away (torch.autograd.graph.saved_tensors_hooks).
+Three columns: the op as it is derived (PLAIN), its fast twin where there is one (FAST), and torch's autograd; each on
+one thread, in float32, at the shapes of one layer of a small model. "Kept" are the bytes of all arrays that forward
+holds for backward, without the op's own inputs: for NumPy what hangs on the cache, for torch what autograd packs away
+(torch.autograd.graph.saved_tensors_hooks).
 """
 
 import time
@@ -18,24 +19,26 @@ from threadpoolctl import threadpool_limits
 
 from nano_llama.core.errors import import_extra
 from nano_llama.studies import Finding
-from nano_llama.studies.drawing import BLUE, ORANGE, panels, save
+from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
 from nano_llama.vol1_numpy import ops
+from nano_llama.vol1_numpy.ops.tables import FAST, PLAIN, Ops, Pair
 
 MIB = 2**20
+Measured = tuple[float, float, list[np.ndarray]]  # seconds of forward + backward, MiB kept, gradients
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One op, twice: the hand-written pair, and the function that autograd differentiates; `inputs` feed both."""
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One op in its forms; `inputs` feed them all, and each has a gradient."""
 
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    plain: Pair
+    fast: Pair | None = None
     automatic: Callable[..., Any]
-    inputs: tuple[np.ndarray, ...]  # floating ones first, in the order of backward's gradients
+    inputs: tuple[np.ndarray, ...]
 
 
-def make_pairs(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed: int) -> dict[str, Pair]:
-    """Every op of a layer at these sizes. The hand-written forward takes exactly what `automatic` takes."""
+def make_ops(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed: int) -> dict[str, Op]:
+    """Every op of a layer at these sizes."""
     functional = torch.nn.functional
     rng = np.random.default_rng(seed)
     K = D // H
@@ -49,64 +52,61 @@ def make_pairs(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed:
     causal = np.tril(np.ones((T, T), bool))
     tcos, tsin, ttokens, ttargets = (torch.from_numpy(a) for a in (cos, sin, tokens, targets))
 
-    def automatic_rope(x):
+    def automatic_rope(x: Any) -> Any:
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * tcos - second * tsin, second * tcos + first * tsin), dim=-1)
 
-    def automatic_loss(logits):
+    def automatic_loss(logits: Any) -> Any:
         return functional.cross_entropy(logits.flatten(0, 1), ttargets.flatten())
 
-    def automatic_attention(q, k, v):
+    def automatic_attention(q: Any, k: Any, v: Any) -> Any:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    heads = (draw(B, H, T, K), draw(B, H, T, K), draw(B, H, T, K))
-    x, gain = draw(B, T, D), draw(D)
-    return {
-        "embedding": Pair(
-            lambda w: ops.embedding_forward(tokens, w),
-            ops.embedding_backward,
-            lambda w: functional.embedding(ttokens, w),
-            (draw(V, D),),
-        ),
-        "linear": Pair(ops.linear_forward, ops.linear_backward, functional.linear, (x, draw(F, D))),
-        "rmsnorm": Pair(
-            lambda x, w: ops.rmsnorm_forward(x, w, 1e-5),
-            ops.rmsnorm_backward,
-            lambda x, w: functional.rms_norm(x, (D,), w, 1e-5),
-            (x, gain),
-        ),
-        "layernorm": Pair(
-            lambda x, w, b: ops.layernorm_forward(x, w, b, 1e-5),
-            ops.layernorm_backward,
-            lambda x, w, b: functional.layer_norm(x, (D,), w, b, 1e-5),
-            (x, gain, draw(D)),
-        ),
-        "softmax": Pair(
-            ops.softmax_forward, ops.softmax_backward, lambda x: functional.softmax(x, dim=-1), (draw(B, H, T, T),)
-        ),
-        "swiglu": Pair(
-            ops.swiglu_forward,
-            ops.swiglu_backward,
-            lambda gate, up: functional.silu(gate) * up,
-            (draw(B, T, F), draw(B, T, F)),
-        ),
-        "rope": Pair(lambda x: ops.rope_forward(x, cos, sin), ops.rope_backward, automatic_rope, heads[:1]),
-        "attention": Pair(
-            lambda q, k, v: ops.attention_forward(q, k, v, causal), ops.attention_backward, automatic_attention, heads
-        ),
-        "flash attention": Pair(
-            lambda q, k, v: ops.flash_attention_forward(q, k, v, causal, 64),
-            ops.flash_attention_backward,
-            automatic_attention,
-            heads,
-        ),
-        "cross entropy": Pair(
-            lambda logits: ops.cross_entropy_forward(logits, targets),
-            ops.cross_entropy_backward,
-            automatic_loss,
-            (draw(B, T, V),),
-        ),
+    def by_table(table: Ops) -> dict[str, Pair]:
+        """A table's ops as functions of their inputs alone; what has no gradient is filled in."""
+        return {
+            "embedding": Pair(lambda w: table.embedding.forward(tokens, w), table.embedding.backward),
+            "linear": table.linear,
+            "rmsnorm": Pair(lambda x, w: table.rmsnorm.forward(x, w, 1e-5), table.rmsnorm.backward),
+            "rope": Pair(lambda x: table.rope.forward(x, cos, sin), table.rope.backward),
+            "attention": Pair(lambda q, k, v: table.attention.forward(q, k, v, causal), table.attention.backward),
+            "swiglu": table.swiglu,
+            "cross entropy": Pair(lambda x: table.cross_entropy.forward(x, targets), table.cross_entropy.backward),
+        }
+
+    plain, fast = by_table(PLAIN), by_table(FAST)
+    x, gain, heads = draw(B, T, D), draw(D), (draw(B, H, T, K), draw(B, H, T, K), draw(B, H, T, K))
+    automatic: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
+        "embedding": (lambda w: functional.embedding(ttokens, w), (draw(V, D),)),
+        "linear": (functional.linear, (x, draw(F, D))),
+        "rmsnorm": (lambda x, w: functional.rms_norm(x, (D,), w, 1e-5), (x, gain)),
+        "rope": (automatic_rope, heads[:1]),
+        "attention": (automatic_attention, heads),
+        "swiglu": (lambda gate, up: functional.silu(gate) * up, (draw(B, T, F), draw(B, T, F))),
+        "cross entropy": (automatic_loss, (draw(B, T, V),)),
     }
+    found = {
+        name: Op(
+            plain=plain[name],
+            fast=None
+            if getattr(FAST, name.replace(" ", "_")) == getattr(PLAIN, name.replace(" ", "_"))
+            else fast[name],
+            automatic=function,
+            inputs=inputs,
+        )
+        for name, (function, inputs) in automatic.items()
+    }
+    found["layernorm"] = Op(
+        plain=Pair(lambda x, w, b: ops.layernorm_forward(x, w, b, 1e-5), ops.layernorm_backward),
+        automatic=lambda x, w, b: functional.layer_norm(x, (D,), w, b, 1e-5),
+        inputs=(x, gain, draw(D)),
+    )
+    found["softmax"] = Op(
+        plain=Pair(ops.softmax_forward, ops.softmax_backward),
+        automatic=lambda x: functional.softmax(x, dim=-1),
+        inputs=(draw(B, H, T, T),),
+    )
+    return found
 
 
 def output_gradient(out: Any) -> Any:
@@ -115,40 +115,40 @@ def output_gradient(out: Any) -> Any:
     return np.random.default_rng(1).standard_normal(shape, np.float32) if shape else 1.0
 
 
-def by_hand(pair: Pair, repeats: int) -> tuple[float, float, list[np.ndarray]]:
-    """-> seconds of forward + backward, MiB kept, gradients"""
-    out, cache = pair.forward(*pair.inputs)
+def by_hand(pair: Pair, inputs: tuple[np.ndarray, ...], repeats: int) -> Measured:
+    """Time, memory kept and gradients of a hand-written pair."""
+    out, cache = pair.forward(*inputs)
     dout = output_gradient(out)
-    kept = bytes_kept(cache, pair.inputs) / MIB
+    kept = bytes_kept(cache, inputs) / MIB
     del cache
 
-    def once():
-        return pair.backward(dout, pair.forward(*pair.inputs)[1])
+    def once() -> Any:
+        return pair.backward(dout, pair.forward(*inputs)[1])
 
     seconds, grads = best_time(once, repeats)
     return seconds, kept, list(grads) if isinstance(grads, tuple) else [grads]
 
 
-def automatically(torch: Any, pair: Pair, repeats: int) -> tuple[float, float, list[np.ndarray]]:
+def automatically(torch: Any, function: Callable[..., Any], arrays: tuple[np.ndarray, ...], repeats: int) -> Measured:
     """The same through autograd."""
-    inputs = [torch.from_numpy(a).requires_grad_() for a in pair.inputs]
+    inputs = [torch.from_numpy(a).requires_grad_() for a in arrays]
     own = {t.untyped_storage().data_ptr() for t in inputs}
     saved: dict[int, int] = {}
 
-    def pack(tensor):
+    def pack(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = pair.automatic(*inputs)
+        out = function(*inputs)
     kept = sum(saved.values()) / MIB
     dout = torch.as_tensor(output_gradient(out.detach().numpy()))
     del out
 
-    def once():
-        return torch.autograd.grad(pair.automatic(*inputs), inputs, dout)
+    def once() -> Any:
+        return torch.autograd.grad(function(*inputs), inputs, dout)
 
     seconds, grads = best_time(once, repeats)
     return seconds, kept, [grad.numpy() for grad in grads]
@@ -190,49 +190,63 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
 
 def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     torch = import_extra("torch", "train", "the study autodiff")
-    sizes = {"B": 2, "T": 64, "D": 64, "H": 4, "F": 172, "V": 512} if quick else {}
-    sizes = sizes or {"B": 4, "T": 256, "D": 256, "H": 8, "F": 688, "V": 4096}
-    repeats = 2 if quick else 7
-    pairs = make_pairs(torch, **sizes, seed=seed)
+    small, usual = ({"B": 2, "T": 64, "D": 64, "H": 4, "F": 172, "V": 512},
+                    {"B": 4, "T": 256, "D": 256, "H": 8, "F": 688, "V": 4096})  # fmt: skip
+    sizes, repeats = (small, 2) if quick else (usual, 7)
+    rows: dict[str, dict[str, Measured]] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            rows = {name: (by_hand(pair, repeats), automatically(torch, pair, repeats)) for name, pair in pairs.items()}
+            for name, op in make_ops(torch, **sizes, seed=seed).items():
+                rows[name] = {"plain": by_hand(op.plain, op.inputs, repeats)}
+                if op.fast:
+                    rows[name]["fast"] = by_hand(op.fast, op.inputs, repeats)
+                rows[name]["torch"] = automatically(torch, op.automatic, op.inputs, repeats)
     finally:
         torch.set_num_threads(threads)
 
-    error = max(
-        float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12))
-        for hand, auto in rows.values()
-        for a, b in zip(hand[2], auto[2], strict=True)
+    milliseconds = {name: {form: 1e3 * m[0] for form, m in row.items()} for name, row in rows.items()}
+    kept = {name: {form: m[1] for form, m in row.items()} for name, row in rows.items()}
+    error = max(largest_difference(row[form][2], row["torch"][2]) for row in rows.values() for form in row)
+    draw_bars(picture, sizes, milliseconds, kept)
+
+    ratio = {n: {form: t / row["torch"] for form, t in row.items()} for n, row in milliseconds.items()}
+    slowest = max(ratio, key=lambda name: ratio[name]["plain"])
+    of_llama = [row for name, row in milliseconds.items() if name not in ("layernorm", "softmax")]
+    total = {form: sum(row.get(form, row["plain"]) for row in of_llama) for form in ("plain", "fast", "torch")}
+    text = (
+        f"The hand-written gradients are autograd's: they differ by {error:.0e} at most, relatively. On one thread a "
+        f"LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, {total['fast']:.0f} ms in their "
+        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs all the same; the worst plain op is "
+        f"{slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the inputs: attention "
+        f"{kept['attention']['plain']:.1f} MiB plain, {kept['attention']['fast']:.1f} fast, "
+        f"{kept['attention']['torch']:.1f} torch; cross entropy {kept['cross entropy']['plain']:.1f}, "
+        f"{kept['cross entropy']['fast']:.1f} and {kept['cross entropy']['torch']:.1f}."
     )
-    milliseconds = {name: (1e3 * hand[0], 1e3 * auto[0]) for name, (hand, auto) in rows.items()}
-    kept = {name: (hand[1], auto[1]) for name, (hand, auto) in rows.items()}
+    figures = {"sizes": sizes, "milliseconds": milliseconds, "mib_kept": kept, "ratio": ratio, "gradient_error": error}
+    return Finding("autodiff", text, picture, figures)
+
+
+def largest_difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """max |a - b| / max |b|, the largest over the tensors."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-12)) for a, b in pairs)
+
+
+def draw_bars(
+    picture: Path, sizes: dict[str, int], milliseconds: dict[str, dict[str, float]], kept: dict[str, dict[str, float]]
+) -> None:
     shape = ", ".join(f"{letter}={value}" for letter, value in sizes.items())
-    figure, axes = panels([f"forward + backward, ms ({shape})", "kept for backward, MiB"], width=5.6, height=4.6)
-    for ax, figures in zip(axes, (milliseconds, kept), strict=True):
-        places = np.arange(len(figures))
-        ax.barh(places - 0.2, [row[0] for row in figures.values()], 0.38, color=BLUE, label="by hand, NumPy")
-        ax.barh(places + 0.2, [row[1] for row in figures.values()], 0.38, color=ORANGE, label="automatic, torch")
-        ax.set_yticks(places, list(figures))
+    figure, axes = panels([f"forward + backward, ms ({shape})", "kept for backward, MiB"], width=5.8, height=5.0)
+    labels = {"plain": "by hand, as derived", "fast": "by hand, fast twin", "torch": "torch's autograd"}
+    for ax, table in zip(axes, (milliseconds, kept), strict=True):
+        for offset, (form, color) in zip(
+            (-0.27, 0, 0.27), zip(labels, (BLUE, GREEN, ORANGE), strict=True), strict=True
+        ):
+            places = [place + offset for place, row in enumerate(table.values()) if form in row]
+            ax.barh(places, [row[form] for row in table.values() if form in row], 0.25, color=color, label=labels[form])
+        ax.set_yticks(range(len(table)), list(table))
         ax.invert_yaxis()
         ax.legend(fontsize=8)
     save(figure, picture)
-
-    ratio = {name: hand / auto for name, (hand, auto) in milliseconds.items()}
-    best, worst = min(ratio, key=lambda name: ratio[name]), max(ratio, key=lambda name: ratio[name])
-    hand_kept, auto_kept = (sum(row[side] for row in kept.values()) for side in (0, 1))
-    text = (
-        f"The hand-written gradients are autograd's: they differ by {error:.0e} at most, relatively. On one thread the "
-        f"plain NumPy ops take between {ratio[best]:.1f} ({best}) and {ratio[worst]:.1f} ({worst}) times as long as "
-        f"torch's. A matrix product costs both the same; the others pay for each pass over memory that a fused kernel "
-        f"saves. Kept for backward beyond the inputs: {hand_kept:.0f} MiB by hand, {auto_kept:.0f} MiB automatically. "
-        f"Attention keeps {kept['attention'][0]:.1f} MiB with its weights, {kept['flash attention'][0]:.1f} online."
-    )
-    return Finding(
-        "autodiff",
-        text,
-        picture,
-        {"sizes": sizes, "milliseconds": milliseconds, "mib_kept": kept, "ratio": ratio, "gradient_error": error},
-    )

@@ -9,17 +9,22 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    return study.make_pairs(torch, B=2, T=12, D=16, H=2, F=24, V=30, seed=0)
+def table():
+    return study.make_ops(torch, B=2, T=12, D=16, H=2, F=24, V=30, seed=0)
 
 
-def test_both_sides_have_the_same_gradients(pairs):
-    for name, pair in pairs.items():
-        _, _, ours = study.by_hand(pair, repeats=1)
-        _, _, theirs = study.automatically(torch, pair, repeats=1)
-        assert len(ours) == len(theirs) == len(pair.inputs)
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+def test_all_forms_have_the_same_gradients(table):
+    for name, op in table.items():
+        _, _, theirs = study.automatically(torch, op.automatic, op.inputs, repeats=1)
+        for pair in [op.plain, *([op.fast] if op.fast else [])]:
+            _, _, ours = study.by_hand(pair, op.inputs, repeats=1)
+            assert len(ours) == len(theirs) == len(op.inputs)
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_linear_has_no_fast_twin_and_attention_has(table):
+    assert table["linear"].fast is None and table["attention"].fast is not None
 
 
 def test_kept_bytes_count_memory_once_and_leave_the_inputs_out():
@@ -28,7 +33,8 @@ def test_kept_bytes_count_memory_once_and_leave_the_inputs_out():
     assert study.bytes_kept(cache, (x,)) == kept.nbytes
 
 
-def test_softmax_keeps_its_output_on_both_sides(pairs):
+def test_softmax_keeps_its_output_on_both_sides(table):
     output = 2 * 2 * 12 * 12 * 4 / 2**20  # (B,H,T,T) float32
-    assert study.by_hand(pairs["softmax"], 1)[1] == pytest.approx(output)
-    assert study.automatically(torch, pairs["softmax"], 1)[1] == pytest.approx(output)
+    op = table["softmax"]
+    assert study.by_hand(op.plain, op.inputs, 1)[1] == pytest.approx(output)
+    assert study.automatically(torch, op.automatic, op.inputs, 1)[1] == pytest.approx(output)
