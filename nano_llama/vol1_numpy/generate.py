@@ -19,6 +19,7 @@ from nano_llama.core.sampling import SamplingParams, sample
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.tables import PLAIN
+from nano_llama.vol1_numpy.parallel import single_threaded_blas
 
 
 class KVCache:
@@ -100,8 +101,7 @@ def _naive(model: Llama):
 
     def next_logits(new: list[int]) -> Array:
         text.extend(new)
-        hidden = model.hidden_states(np.array([text]))  # (1,S,D)
-        return model.logits(hidden[:, -1:])[0, 0]  # (V,)
+        return last_logits(model, text)
 
     return next_logits
 
@@ -113,8 +113,16 @@ def _cached(model: Llama, max_length: int):
     one_token = Llama(model.config, model.params, ops=replace(model.ops, attention=PLAIN.attention))
 
     def next_logits(new: list[int]) -> Array:
-        runner = one_token if len(new) == 1 else model
-        hidden = runner.hidden_states(np.array([new]), past=cache)  # (1,T,D)
-        return runner.logits(hidden[:, -1:])[0, 0]  # (V,)
+        if len(new) > 1:
+            return last_logits(model, new, cache)
+        # A matrix times one vector takes less time than two threads may need to meet, above all on a busy machine.
+        with single_threaded_blas():
+            return last_logits(one_token, new, cache)
 
     return next_logits
+
+
+def last_logits(model: Llama, tokens: list[int], past: KVCache | None = None) -> Array:
+    """The logits (V,) of the token after `tokens`; the head runs for the last position only."""
+    hidden = model.hidden_states(np.array([tokens]), past=past)  # (1,T,D)
+    return model.logits(hidden[:, -1:])[0, 0]

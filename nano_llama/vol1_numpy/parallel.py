@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -43,9 +44,14 @@ def run_shares(work: Callable[[slice], Result], parts: list[slice]) -> list[Resu
     """[work(part) for part in parts], each part in a thread of its own; results, and errors, in the order of parts."""
     if len(parts) == 1:
         return [work(parts[0])]
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(parts) - 1) as pool:
+    with single_threaded_blas(), ThreadPoolExecutor(len(parts) - 1) as pool:
         others = [pool.submit(work, part) for part in parts[1:]]
         return [work(parts[0]), *(other.result() for other in others)]
+
+
+def single_threaded_blas() -> AbstractContextManager:
+    """Entered around work whose matrix products shall run on one thread each; it holds for the process."""
+    return _blas().limit(limits=1, user_api="blas")
 
 
 @functools.cache
