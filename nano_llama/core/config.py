@@ -9,7 +9,7 @@ is worse than one that does not.
 """
 
 import dataclasses
-import math
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -331,12 +331,13 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # not math.isfinite, which fails on an int beyond every float
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check(condition: bool, name: str, value: Any, wanted: str) -> None:
     if not condition:
-        raise ConfigError(f"{name} = {value!r} must be {wanted}.")
+        raise ConfigError(f"{name} = {value!r:.80} must be {wanted}.")
 
 
 def _check_positive_int(name: str, value: Any) -> None:

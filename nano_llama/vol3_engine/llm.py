@@ -32,7 +32,7 @@ Message = Mapping[str, str]
 class LLM:
     """A model in memory, ready to generate.
 
-    path: a Hugging Face folder, a .gguf, a training run's folder, a hub name, or "nano_gpt". The other arguments are
+    path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. The other arguments are
     EngineSettings' fields (settings.py). Raises UserError for what cannot be honoured, FormatError for a damaged file,
     EnvironmentFault where the machine lacks a device or a package.
 

@@ -129,3 +129,9 @@ def test_round_trip_through_our_dictionary_and_transformers(tiny_config, rope, t
     theirs = transformers.LlamaConfig(**config.to_hf_dict())
     back = LlamaConfig.from_hf_dict(theirs.to_dict())
     assert back == config
+
+
+@pytest.mark.parametrize("field", ["rope_theta", "rms_norm_eps", "initializer_range"])
+def test_a_whole_number_beyond_every_float_is_refused(field):
+    with pytest.raises(ConfigError, match=f"{field} = 1000"):
+        LlamaConfig.from_hf_dict({**HF, field: 10**400})

@@ -2,10 +2,11 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.sampling import SamplingParams, uniform
 
 
 def test_defaults_are_vllms():
@@ -80,6 +81,15 @@ def test_wrong_values_are_refused_by_name(field, value, says):
     with pytest.raises(UserError, match=says) as caught:
         SamplingParams(**{field: value})
     assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint64])
+def test_numpys_integers_mean_the_same_as_pythons(kind):
+    fields = {"seed": 5, "top_k": 4, "n": 2, "max_tokens": 9, "logprobs": 1}
+    given = SamplingParams(**{name: kind(value) for name, value in fields.items()})
+    assert given == SamplingParams(**fields)
+    assert all(type(getattr(given, name)) is int for name in fields)
+    assert [uniform(given.seed, place) for place in range(4)] == [uniform(5, place) for place in range(4)]
 
 
 @pytest.mark.parametrize(

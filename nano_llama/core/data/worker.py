@@ -76,7 +76,8 @@ class WorkerPool:
                 f"A worker that was tokenizing {unit.file} ended with code {code}.",
                 hint="If memory ran out, use fewer workers. Run it again: the shards that are done are kept.",
             ) from error
-        self.idle.put(worker)
+        finally:
+            self.idle.put(worker)  # a dead one too: whoever takes it fails at once, and nobody waits for ever
         if answer is not None:
             raise answer
 

@@ -45,17 +45,17 @@ def config_from_gguf(file: GGUFFile) -> LlamaConfig:
     """Raises FormatError for a missing key, ConfigError for what is not a LLaMA of ours; both name file and key."""
     source, metadata = str(file.path), file.metadata
     architecture = metadata.get("general.architecture")
-    if architecture != "llama":
+    if not isinstance(architecture, str) or architecture != "llama":
         raise ConfigError(
             f"{source}: the architecture {architecture!r:.80} is not a LLaMA.",
             hint="This project runs general.architecture 'llama' only: others differ in their mathematics.",
         )
     for key, harmless in _MUST_BE.items():
-        if key in metadata and metadata[key] not in harmless:
+        if key in metadata and not _is_one_of(metadata[key], harmless):
             raise ConfigError(
                 f"{source}: {key} = {metadata[key]!r:.80} changes the mathematics; it is not computed here."
             )
-    if metadata.get("split.count", 0) not in (0, 1):
+    if not _is_one_of(metadata.get("split.count", 0), (0, 1)):
         raise FormatError(
             f"{source} is one of {metadata['split.count']!r:.20} parts.",
             hint="Join them with llama-gguf-split --merge.",
@@ -154,6 +154,8 @@ def _rope_to_gguf(config: LlamaConfig) -> tuple[dict[str, Any], dict[str, np.nda
 def _rope_scaling(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | None:
     prefix, metadata = "llama.rope.scaling.", file.metadata
     kind = metadata.get(prefix + "type", "none")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
+        raise ConfigError(f"{prefix}type = {kind!r:.80} is not one we compute.", hint="Known: none, linear, yarn.")
     linear = _number(file, "llama.rope.scale_linear", 1.0)  # the key of 2023
     factor = _number(file, prefix + "factor", linear)
     if ROPE_FREQS in file.tensors:
@@ -168,9 +170,7 @@ def _rope_scaling(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | None:
         return RopeScaling(rope_type="yarn", factor=factor, original_max_position_embeddings=original, **betas)
     if kind == "linear" or (kind == "none" and linear != 1.0):
         return None if factor in (0.0, 1.0) else RopeScaling(rope_type="linear", factor=factor)
-    if kind == "none":
-        return None
-    raise ConfigError(f"{prefix}type = {kind!r:.80} is not one we compute.", hint="Known: none, linear, yarn.")
+    return None
 
 
 def _divisors(config: LlamaConfig) -> np.ndarray:
@@ -207,6 +207,11 @@ def _llama3_from_divisors(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | N
 
 
 # -- single keys ------------------------------------------------------------------------------------------------------
+
+
+def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    """A file may hold an array where a number belongs, and NumPy has no truth for comparing one."""
+    return isinstance(value, bool | int | float) and value in allowed
 
 
 def _integer(file: GGUFFile, key: str, default: int | None = None) -> int:

@@ -42,7 +42,7 @@ def download(
     Offline (NANO_LLAMA_OFFLINE=1 or HF_HUB_OFFLINE=1) only the cache is looked into.
     Raises UserError for a name, revision or file that does not exist, EnvironmentFault for the network.
     """
-    hub = import_extra("huggingface_hub", "hub", f"Downloading {name}")
+    hub = import_extra("huggingface_hub", "hub", f"There is no path {name} here, and looking for it on the hub")
     found = _NAME.fullmatch(name)
     assert found is not None, f"{name} is no hub name; is_hub_name() says so"
     repo, file = found["repo"], found["file"]

@@ -68,6 +68,8 @@ class PthFile(TensorMapping):
             raise FormatError(f"{self.path} holds a {type(content).__name__}, not a dictionary of tensors.")
         self.config: LlamaConfig | None = None
         if isinstance(content.get("config"), dict):
+            if not _is_plain(content["config"]):
+                raise FormatError(f"{self.path}: its config holds more than numbers, words and lists of them.")
             self.config = LlamaConfig.from_hf_dict(content["config"], source=f"{self.path} (config)")
         inner = next((content[key] for key in _MODEL_KEYS if isinstance(content.get(key), dict)), content)
         self._tensors = self._checked(inner)
@@ -126,6 +128,21 @@ class PthFile(TensorMapping):
 
     def close(self) -> None:
         self._tensors = {}
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """What JSON could hold, and torch's dtypes: a pickle may put a tensor where a config has a number, or a dictionary
+    into itself."""
+    import torch
+
+    if isinstance(value, dict | list | tuple):
+        keys, items = (value.keys(), value.values()) if isinstance(value, dict) else ((), value)
+        return (
+            depth < 8
+            and all(isinstance(key, str) for key in keys)
+            and all(_is_plain(item, depth + 1) for item in items)
+        )
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype)
 
 
 def _check_archive(path: Path) -> None:

@@ -5,6 +5,7 @@ vocabulary (the engine does those). Tests: tests/core/test_sampling_params.py.
 """
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,14 +63,11 @@ class SamplingParams:
         _check_number("repetition_penalty", self.repetition_penalty, low=0.0, open_below=True)
         _check_number("presence_penalty", self.presence_penalty, low=-2.0, high=2.0)
         _check_number("frequency_penalty", self.frequency_penalty, low=-2.0, high=2.0)
-        _check_integer("top_k", self.top_k, low=-1)
-        _check_integer("n", self.n, low=1)
-        if self.max_tokens is not None:
-            _check_integer("max_tokens", self.max_tokens, low=1)
-        if self.seed is not None:
-            _check_integer("seed", self.seed, low=0, high=MAX_SEED)
-        if self.logprobs is not None:
-            _check_integer("logprobs", self.logprobs, low=0)
+        # NumPy's integers wrap round where Python's grow, and so would draw other tokens for the same seed.
+        for name, low, high in _INTEGERS:
+            value = getattr(self, name)
+            if value is not None or name in ("top_k", "n"):
+                object.__setattr__(self, name, _checked_integer(name, value, low=low, high=high))
         if not isinstance(self.ignore_eos, bool):
             raise UserError(f"ignore_eos={self.ignore_eos!r} must be True or False.")
         # Normalized, so that the rest of the code meets one form of each and the caller's own lists stay his.
@@ -108,12 +106,25 @@ def _check_number(name: str, value: Any, *, low: float, high: float = math.inf, 
         raise UserError(f"{name}={value!r} must be {'above' if open_below else 'at least'} {low:g}{upper}.")
 
 
-def _check_integer(name: str, value: Any, *, low: int, high: int | None = None) -> None:
+# name, smallest, largest
+_INTEGERS: tuple[tuple[str, int, int | None], ...] = (
+    ("top_k", -1, None),
+    ("n", 1, None),
+    ("max_tokens", 1, None),
+    ("seed", 0, MAX_SEED),
+    ("logprobs", 0, None),
+)
+
+
+def _checked_integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
+    """The value as Python's own integer."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise UserError(f"{name}={value!r} must be a whole number.")
+    value = operator.index(value)
     if value < low or (high is not None and value > high):
         upper = f" and at most {high}" if high is not None else ""
         raise UserError(f"{name}={value!r} must be at least {low}{upper}.")
+    return value
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...] | None:
@@ -130,9 +141,7 @@ def _token_ids(name: str, value: Any) -> tuple[int, ...] | None:
         return None
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise UserError(f"{name}={value!r} must be a list of token ids.")
-    for token in value:
-        _check_integer(name, token, low=0)
-    return tuple(int(token) for token in value)
+    return tuple(_checked_integer(name, token, low=0) for token in value)
 
 
 def _bias(value: Any) -> dict[int, float] | None:
@@ -141,6 +150,6 @@ def _bias(value: Any) -> dict[int, float] | None:
     if not isinstance(value, Mapping):
         raise UserError(f"logit_bias={value!r} must be a dict of token id to number.")
     for token, amount in value.items():
-        _check_integer("a token id in logit_bias", token, low=0)
+        _checked_integer("a token id in logit_bias", token, low=0)
         _check_number(f"logit_bias[{token}]", amount, low=-100.0, high=100.0)
     return {int(token): float(amount) for token, amount in value.items()}

@@ -131,7 +131,8 @@ class Backend:
         return 1 + max(self._plain.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def id_to_token(self, token_id: int) -> str | None:
-        return self._plain.id_to_token(token_id)
+        """None for an id that the vocabulary does not have, however large."""
+        return self._plain.id_to_token(token_id) if 0 <= token_id < 2**32 else None
 
     def token_to_id(self, token: str) -> int | None:
         return self._plain.token_to_id(token)

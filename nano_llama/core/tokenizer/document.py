@@ -79,12 +79,8 @@ def check(document: Any) -> None:
     _expect(growth <= MAX_GROWTH, f"its normalizer and decoder may lengthen a text {growth:,.0f} times")
 
 
-def model_kind(document: dict[str, Any]) -> str:
-    """BPE, WordLevel, WordPiece or Unigram."""
-    return _model_kind(document["model"])
-
-
 def _model_kind(model: dict[str, Any]) -> str:
+    """BPE, WordLevel, WordPiece or Unigram."""
     kind = model.get("type")
     if kind is None:  # the oldest files do not say
         kind = "BPE" if "merges" in model else "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"

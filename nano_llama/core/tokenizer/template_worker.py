@@ -8,7 +8,7 @@ Started by chat.py as a script, so it imports the standard library and Jinja2 on
     out   {"text": "..."} or {"error": kind, "message": "..."}
 
 Memory is bounded by the operating system where it can (RLIMIT_AS: not on Windows, in name only on macOS), printing by
-`limit`, time by the parent, which kills; RLIMIT_CPU is for a parent that died. What a template may touch is bounded
+`limit`, time by the parent, which kills; RLIMIT_CPU is for a parent that died. What a template may touch is bounded by
 Jinja2's immutable sandbox. Filters and globals are those that transformers gives to templates.
 
 Not here: everything about messages and tokens (chat.py). Tests: tests/core/tokenizer/test_template_limits.py.

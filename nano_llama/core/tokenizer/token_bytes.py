@@ -59,7 +59,7 @@ class TokenBytes:
         return b"".join(map(self.__getitem__, ids)).decode(errors="replace")
 
     def _work_out(self, token_id: int) -> bytes:
-        token = self._backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
+        token = self._backend.id_to_token(token_id)
         if token is None:
             return REPLACEMENT.encode()
         if self.style == "byte_level":

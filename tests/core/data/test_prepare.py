@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from nano_llama.core.data import prepare as prepare_module
 from nano_llama.core.data import units
 from nano_llama.core.data.dataset import open_dataset
 from nano_llama.core.data.prepare import prepare
+from nano_llama.core.data.units import Part, Unit
+from nano_llama.core.data.worker import WorkerPool
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.core.tokenizer import Tokenizer
 
@@ -149,6 +152,29 @@ def test_a_worker_that_dies_is_an_error_and_what_was_done_is_kept(corpus, tmp_pa
     monkeypatch.setattr(worker.subprocess, "Popen", lambda _, **options: real(command, **options))
     with pytest.raises(EnvironmentFault, match="ended with code 7"):
         prepare(corpus, "char", tmp_path / "out", workers=2)
+
+
+def test_a_worker_that_is_killed_while_others_work_ends_the_run(corpus, tmp_path):
+    """Its thread has more units waiting: it must not wait for a worker that never comes back."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    Tokenizer.train_char(TEXT).save_pretrained(folder / "tokenizer")
+    big = Unit("train-00000.bin", [Part(TEXT, len(TEXT.encode()), "a", len(TEXT.encode()))] * 2000)
+    units = [replace(big, file=f"train-{i:05d}.bin") for i in range(12)]
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with WorkerPool(folder, 2) as pool:
+                pool.workers[0].kill()
+                list(pool.run(units))
+        except EnvironmentFault as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and ended, "the pool waits for a worker that is dead"
 
 
 def test_too_little_text(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nano_llama import LlamaConfig
-from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.core.formats import (
     describe,
     detect,
@@ -178,3 +178,9 @@ def test_opening_files_needs_no_torch(model):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("21\n")
     assert "nano-llama-engine[train]" in done.stdout
+
+
+def test_a_mistyped_path_is_told_as_one_where_the_hub_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(EnvironmentFault, match=r"There is no path runs/mistyped here.*huggingface_hub"):
+        resolve_model("runs/mistyped")

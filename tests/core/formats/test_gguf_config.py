@@ -158,3 +158,11 @@ def test_rope_that_gguf_cannot_hold_is_refused(rope):
 def test_more_end_tokens_than_gguf_has_keys_are_refused(tiny_config):
     with pytest.raises(UserError, match="eos_token_id"):
         config_to_gguf(tiny_config(eos_token_id=(1, 2, 3, 4)), "m")
+
+
+@pytest.mark.parametrize(
+    "key", ["general.architecture", "llama.expert_count", "split.count", "llama.rope.scaling.type", "llama.block_count"]
+)
+def test_an_array_where_one_value_belongs_is_refused(saved, key):
+    with pytest.raises((FormatError, ConfigError), match=r"m\.gguf"):
+        read_config(saved({key: np.array([1, 2], np.uint32)}))

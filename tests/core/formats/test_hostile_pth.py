@@ -298,3 +298,13 @@ def test_one_flipped_bit(hostile, survive, whole, step):
     position = step * len(whole) // 40
     damaged[position] ^= 1 << (step % 8)
     survive(hostile(bytes(damaged)))
+
+
+@pytest.mark.parametrize("inside", ["a tensor", "a list of tensors", "itself", "a key that is no word"])
+def test_a_config_that_is_not_plain_data(tmp_path, refuse, inside):
+    config: dict = {"model_type": "llama"}
+    tensor = torch.tensor([1, 2])
+    key = 7 if inside == "a key that is no word" else "attention_bias"
+    config[key] = {"a tensor": tensor, "a list of tensors": [tensor], "itself": config}.get(inside, False)
+    torch.save({"model": {"a": torch.ones(2)}, "config": config}, tmp_path / "m.pth")
+    refuse(tmp_path / "m.pth", "its config holds")

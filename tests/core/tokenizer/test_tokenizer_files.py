@@ -100,6 +100,15 @@ def test_a_role_makes_a_token_special(folder):
     assert tokenizer.eos_id not in tokenizer.encode("<|eot_id|>")
 
 
+@pytest.mark.parametrize("number", [10**6, 2**32, 2**70])
+def test_an_end_that_the_vocabulary_lacks_is_none(folder, number):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": number}))
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert number not in tokenizer.stop_ids and tokenizer.stop_ids
+    change(folder, eos_token=None)
+    assert Tokenizer.from_pretrained(folder).eos_id != number
+
+
 def test_a_role_that_the_vocabulary_lacks_is_none(folder):
     change(folder, pad_token="<|nowhere|>", unk_token=None)
     tokenizer = Tokenizer.from_pretrained(folder)
