@@ -6,6 +6,7 @@ tiny_config    a factory of small configs: tiny_config("gqa", tied=True, rope="y
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ ROPE = {
         "original_max_position_embeddings": 16,
     },
 }
+# Ctrl-C is tested, also where whoever started the tests has it ignored, as a shell does for what runs behind it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 KV_HEADS = {"mha": 6, "gqa": 2, "mqa": 1}
 
 
