@@ -110,7 +110,8 @@ def load_transformers(path: Path) -> Any:
             raise UserError(
                 f"transformers cannot read {path}.", hint="Compare a Hugging Face folder or a .gguf; export it first."
             )
-        import_extra("gguf", "verify", "transformers' reading of a .gguf")
+        for needed in ("gguf", "accelerate"):
+            import_extra(needed, "verify", "transformers' reading of a .gguf")
         options["gguf_file"] = path.name
         path = path.parent
     try:
