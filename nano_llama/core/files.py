@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _temporary_beside(path)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        _flush_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -47,9 +47,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in sorted(temporary.rglob("*")):
-            _flush(file)
+            _flush_folder(file) if file.is_dir() else flush(file)
         temporary.rename(path)
-        _flush(path.parent)
+        _flush_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -90,13 +90,23 @@ def _temporary_beside(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
-def _flush(path: Path) -> None:
-    """Ask the disk to keep what was written: of a folder, its list of names."""
-    handle = os.open(path, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Ask the disk to keep what was written to a file."""
+    handle = os.open(path, os.O_RDWR)  # Windows flushes only what may be written to
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    """Ask the disk to keep a folder's list of names."""
+    with suppress(PermissionError):  # Windows opens no folder, and keeps its names by itself
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _cannot_write(path: Path, error: OSError) -> EnvironmentFault:

@@ -1,5 +1,6 @@
 """Atomic writes (old or new, never a part) and bounded JSON; also errors.py and settings.py, each a few lines."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,22 @@ def test_cache_dir_and_offline_follow_the_environment(monkeypatch):
         assert not settings.offline()
         monkeypatch.setenv(name, "1")
         assert settings.offline()
+
+
+def test_files_are_written_where_a_folder_cannot_be_opened(tmp_path, monkeypatch):
+    """As on Windows, which refuses to open folders and to flush what was opened for reading alone."""
+    real_open, opened = os.open, []
+
+    def windows_open(path, flags, *mode, **options):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied", str(path))
+        opened.append(flags)
+        return real_open(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", windows_open)
+    write_json(tmp_path / "a.json", {"a": 1})
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").write_text("x")
+    assert read_json(tmp_path / "a.json") == {"a": 1} and (tmp_path / "folder" / "inner" / "file").is_file()
+    assert opened and all(flags & os.O_RDWR for flags in opened)

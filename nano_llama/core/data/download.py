@@ -9,7 +9,6 @@ instead is taken at its word. If a resumed file fails its check, the server's fi
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.request import Request, urlopen
 from nano_llama import __version__
 from nano_llama.core.data.lock import exclusive
 from nano_llama.core.errors import EnvironmentFault, FormatError
+from nano_llama.core.files import flush
 from nano_llama.core.settings import offline
 
 # progress(what, done, total): bytes so far of `total`, which is None where nobody knows it.
@@ -72,7 +72,7 @@ def download(
             except FormatError:
                 part.unlink(missing_ok=True)
                 raise
-        _flush(part)
+        flush(part)
         part.replace(path)
         return path
 
@@ -150,11 +150,3 @@ def _fetch_once(url: str, part: Path, what: str, progress: Progress | None, max_
 def _starts_at(response: HTTPResponse, position: int) -> bool:
     """Does a 206 answer begin at the byte we asked for?  Content-Range: bytes 100-199/200"""
     return response.headers.get("Content-Range", "").strip().lower().startswith(f"bytes {position}-")
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

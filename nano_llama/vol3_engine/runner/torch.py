@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.vol2_torch import KVCache, Llama
+from nano_llama.vol2_torch.device import resolve_device
 
 PREFILL_TOKENS = 4096  # tokens of all texts that go through the model at once: bounds the activations' memory
 
@@ -34,7 +34,7 @@ class TorchRunner:
     def load(
         cls, path: str | Path, device: str = "auto", dtype: str = "auto", num_threads: int | None = None
     ) -> "TorchRunner":
-        """Read a model onto a device. Raises UserError, EnvironmentFault or FormatError, as the helpers below do."""
+        """Read a model onto a device. Raises UserError, EnvironmentFault, FormatError."""
         target = resolve_device(device)
         return cls(Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target)), num_threads)
 
@@ -116,25 +116,6 @@ class PaddedBatch:
 
     def _logits(self, hidden: Tensor) -> np.ndarray:  # (B,T,D) -> (B,V)
         return self.model.logits(hidden[:, -1]).float().cpu().numpy()
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device of that name. Raises UserError for an unknown name, EnvironmentFault where it is absent."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device={name!r} is unknown.", hint='Use "auto", "cpu", "cuda", "cuda:1" or "mps".') from None
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device.type not in present:
-        raise UserError(f"device={name!r} is not supported.", hint='Use "auto", "cpu", "cuda", "cuda:1" or "mps".')
-    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise EnvironmentFault(
-            f"device={name!r}: this PyTorch ({torch.__version__}) finds no such device here.",
-            hint='Use device="cpu", or install a PyTorch built for your GPU (https://pytorch.org/get-started).',
-        )
-    return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
