@@ -17,6 +17,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from nano_llama.cli.exits import visible
 
@@ -30,6 +31,13 @@ def whole_number(type_: Any, tokens: Sequence[Any]) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f'"{text}" is not a whole number.') from None
+
+
+def path_with_a_name(type_: Any, tokens: Sequence[Any]) -> Path:
+    """A path; Path("") would be the current folder, which an unset shell variable does not mean."""
+    if not tokens[0].value:
+        raise ValueError("the path is empty.")
+    return Path(tokens[0].value)
 
 
 Whole = Annotated[int, Parameter(converter=whole_number)]
@@ -90,9 +98,14 @@ def _console(stream: Any) -> Console:
     return console
 
 
+def _title(title: str | None) -> Text | None:
+    """A title on one line: as a plain string it would be folded to the width of the table below it."""
+    return None if title is None else Text(title, no_wrap=True, overflow="ignore")
+
+
 def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
     """A two-column table of names and values; None is left out."""
-    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    grid = Table(title=_title(title), title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows.items():
@@ -104,7 +117,7 @@ def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
     """A table whose numbers stand right and whose words stand left."""
     rows = [list(row) for row in rows]
-    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="cyan")
+    grid = Table(title=_title(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="cyan")
     for index, name in enumerate(header):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")

@@ -45,6 +45,7 @@ def make_app(name: str, run: Any) -> "cyclopts.App":
         help_formatter=format_panel,
         default_parameter=Parameter(negative="", show_default=_shown_default),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # Ctrl-C is answered in exits.py
     )
     app.default(run)
     app["--help"].group = OUTPUT

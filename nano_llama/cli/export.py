@@ -5,9 +5,11 @@ Not here: the formats (core/formats). Tests: tests/cli/test_export.py.
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from nano_llama.cli.common import Output, Screen, facts, size_text, time_text
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, size_text, time_text
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
 
@@ -22,7 +24,7 @@ def run(
     *,
     model: ModelPath,
     format: Literal["hf", "pth", "gguf"],
-    out: Path,
+    out: Annotated[Path, Parameter(converter=path_with_a_name)],
     dtype: str = "auto",
     output: Output | None = None,
 ) -> int:

@@ -74,16 +74,18 @@ def speak(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
     """Stream one answer to the screen and return it with its figures."""
     began = time.perf_counter()
     first, last = began, None
-    for count, piece in enumerate(pieces):
-        if count == 0:
-            first = time.perf_counter()
-        if not screen.json:
-            write_piece(piece.text)
-        last = piece
-    ended = time.perf_counter()
+    try:
+        for count, piece in enumerate(pieces):
+            if count == 0:
+                first = time.perf_counter()
+            if not screen.json:
+                write_piece(piece.text)
+            last = piece
+        ended = time.perf_counter()
+    finally:  # Ctrl-C and errors too: what is said next begins a line
+        if last is not None and not screen.json:
+            write_piece("\n")
     assert last is not None and last.output is not None, "a stream ends with the whole result"
-    if not screen.json:
-        write_piece("\n")
     done = last.output.outputs[0]
     return {
         "text": done.text,

@@ -33,6 +33,8 @@ def run(
         A file, a folder, or a hub name (org/name).
     """
     screen = Screen(output)
+    if not path:
+        raise UserError("The path is empty.", hint="Give a file, a folder or a hub name (org/name).")
     place = Path(path).expanduser()
     check_readable(place)
     kind, look = kind_of(place) if place.exists() else ("model", lambda p: show_model(locate_model(path, screen)))

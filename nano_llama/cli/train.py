@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from nano_llama.cli.common import Output, Screen, facts, time_text
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, time_text
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import TrainOptions, given
-from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.training.budget import process_start
 from nano_llama.core.training.loop import TrainingLoop, TrainingResult
 from nano_llama.core.training.presets import TRAINING_PRESETS, explicit, make_settings, training_preset
@@ -26,7 +26,7 @@ RUN = Group("Run", sort_key=1)
 
 def run(
     *,
-    out: Annotated[Path, Parameter(group=RUN)],
+    out: Annotated[Path, Parameter(group=RUN, converter=path_with_a_name)],
     preset: Annotated[str | None, Parameter(group=RUN)] = None,
     config: Annotated[Path | None, Parameter(group=RUN)] = None,
     overrides: Annotated[tuple[str, ...], Parameter(name="--set", group=RUN)] = (),
@@ -53,6 +53,8 @@ def run(
     """
     screen = Screen(output)
     flags: dict[str, Any] = given(options) if options is not None else {}
+    for name in (name for name, value in flags.items() if value == ""):  # as a path it would be the current folder
+        raise UserError(f"--{name.replace('_', '-')} is empty.", hint="Give it a value, or leave it out.")
     if resume:
         changes = [training_preset(preset) if preset else {}, read_settings(config) if config else {}]
         settings = RunFolder(out).resumed_settings(merge([*changes, explicit(flags, overrides)]))

@@ -56,6 +56,14 @@ def test_brackets_and_colons_survive_the_tables(capsys):
     assert "1,234" in out
 
 
+def test_a_title_longer_than_its_table_stays_on_one_line(capsys):
+    Screen().result({}, facts({"format": "pt"}, "The file about itself"))
+    Screen().result({}, table(("a", "b"), [(1, 2)], "What the figures say"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["The file about itself", "format  pt"]
+    assert "What the figures say" in lines
+
+
 def test_a_pipe_is_not_folded_at_80_columns(capsys):
     Screen().result({}, "x" * 150)
     assert capsys.readouterr().out == "x" * 150 + "\n"

@@ -1,5 +1,6 @@
 """Arguments of a verb: read as annotated, and refused in words of ours."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,3 +110,14 @@ def test_help_shows_defaults_that_say_something(capsys):
     assert "default: False" not in text
     assert "default: ]" not in text
     assert "--no-" not in text
+
+
+def test_ctrl_c_is_answered_by_us_and_not_by_the_parser(monkeypatch, verb):
+    class Interrupted(list):
+        def append(self, item):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[__name__], "calls", Interrupted())
+    code, out, err = verb("--model", "a")
+    assert (code, out) == (130, "")
+    assert "Stopped by Ctrl-C" in err

@@ -23,6 +23,20 @@ def test_text_on_stdout_remarks_on_stderr(cli, tiny_model):
     assert "12 new tokens" in done.err
 
 
+def test_ctrl_c_ends_the_line_of_the_text(capsys):
+    from nano_llama.cli.common import Screen
+    from nano_llama.cli.generate import speak
+    from nano_llama.vol3_engine.outputs import TextPiece
+
+    def pieces():
+        yield TextPiece("half a sen", 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        speak(Screen(), pieces())
+    assert capsys.readouterr().out == "half a sen\n"
+
+
 def test_json(cli, tiny_model):
     done = cli("generate", "--model", tiny_model, "--prompt", "the quick", "--json", "--quiet", *greedy())
     result = done.json

@@ -128,6 +128,12 @@ def test_a_name_that_would_command_the_terminal(cli, tiny_model, tmp_path):
         assert "\\x1b[31m" in shown
 
 
+def test_an_empty_path_is_not_the_current_folder(cli):
+    done = cli("info", "")
+    assert done.code == 2
+    assert "empty" in done.err
+
+
 @pytest.mark.slow
 def test_smollm2(cli, smollm2):
     done = cli("info", smollm2, "--json").json

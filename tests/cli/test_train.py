@@ -151,6 +151,17 @@ def test_an_existing_out_is_refused(train, tmp_path):
     assert train(*SHAPE, "--max-steps", 1, out="file").code == 2
 
 
+@pytest.mark.parametrize("option", ["--data", "--tokenizer", "--init-from", "--out"])
+def test_an_empty_path_is_not_the_current_folder(cli, tmp_path, tiny_text, monkeypatch, option):
+    monkeypatch.chdir(tiny_text.parent)  # a shell variable that is not set must not train on whatever lies here
+    values = {"--data": tiny_text, "--out": tmp_path / "run", option: ""}
+    done = cli("train", *(word for pair in values.items() for word in pair), *SHAPE[4:], "--max-steps", 1)
+    assert done.code == 2
+    assert option in done.err
+    assert "empty" in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_torch_volume_1_is_offered(train, monkeypatch):
     from nano_llama.cli import train as module
 
