@@ -183,3 +183,9 @@ def test_the_chosen_token_is_listed_once_and_more_than_the_vocabulary_is_all_of_
     assert [entry.token for entry in token_logprobs(logits, 2, 2)] == [2, 1]
     assert [entry.token for entry in token_logprobs(logits, 3, 0)] == [3]
     assert [entry.token for entry in token_logprobs(logits, 0, 99)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_the_smallest_top_p_of_equals_keeps_one(count):
+    ids, probabilities = candidates(np.zeros(count), SamplingParams(top_p=1e-17))
+    assert (ids.tolist(), probabilities.tolist()) == ([0], [1.0])

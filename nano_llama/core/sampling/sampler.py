@@ -94,9 +94,9 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
     weights = np.exp(y[ids])  # (C,)
     probabilities = weights / weights.sum()
     if params.top_p < 1:
-        # All tokens no likelier than t hold at most C * p_t. Where that is no more than 1 - top_p, the mass before t is
+        # All tokens no likelier than t hold at most C * p_t. Where that is less than 1 - top_p, the mass before t is
         # top_p at least, so t is out: which spares the sort a long tail.
-        likely = np.flatnonzero(probabilities > (1 - params.top_p) / len(ids))
+        likely = np.flatnonzero(probabilities >= (1 - params.top_p) / len(ids))
         order = likely[np.argsort(-probabilities[likely], kind="stable")]
         mass_before = np.cumsum(probabilities[order]) - probabilities[order]
         kept = np.sort(order[mass_before < params.top_p])
