@@ -80,13 +80,14 @@ def kill_and_resume(recipe, tmp_path, kills, steps=250):
         optimizer="muon", max_steps=steps, checkpoint_minutes=0.5 / 60, evaluations=3, log_every=7
     )
     Trainer(settings, tmp_path / "whole").fit()
+    ended = tmp_path / f"killed/checkpoints/step-{steps:08d}"
     moments = random.Random(7)
     killed = 0
     for attempt in range(kills):
         killed += start_and_kill(settings, tmp_path / "killed", attempt > 0, moments.uniform(0.0, 0.3))
-        if (tmp_path / "killed/model.safetensors").exists():
+        if ended.exists():
             break
-    if not (tmp_path / "killed/model.safetensors").exists():
+    if not ended.exists():
         trainer = Trainer(settings, tmp_path / "killed", resume=True)
         assert trainer.resumed_at > 0
         trainer.fit()
@@ -102,4 +103,4 @@ def test_killed_once(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_killed_twenty_times(recipe, tmp_path):
-    kill_and_resume(recipe.replace(max_steps=2500), tmp_path, kills=20)
+    kill_and_resume(recipe, tmp_path, kills=20, steps=2500)

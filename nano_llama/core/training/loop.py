@@ -180,11 +180,12 @@ class TrainingLoop(ABC):
             self._tell(train_loss, lr)
             if over or evaluation or self.step == 1 or self.step % self.settings.log_every == 0:
                 self._write_line(train_loss, evaluation)
-            if over or evaluation or self._checkpoint_is_due():
-                self._save_checkpoint()
+            if over:
+                self.folder.save_model(self.config, self.weights(), self.tokenizer)
             if over or (evaluation and self.clock() - self.plotted >= PLOT_EVERY_SECONDS):
                 self._plot()
-        self.folder.save_model(self.config, self.weights(), self.tokenizer)
+            if over or evaluation or self._checkpoint_is_due():
+                self._save_checkpoint()  # last: once it says that the run has ended, all else is there
         if self.ctrl_c.pressed:
             raise self._interrupted()
         return TrainingResult(

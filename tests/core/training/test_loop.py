@@ -106,6 +106,27 @@ def test_killed_and_resumed_ends_with_the_same_bits(fake_trainer, settings, tmp_
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
+@pytest.mark.parametrize("moment", ["save_model", "_plot", "_save_checkpoint"])
+def test_killed_at_the_very_end_it_is_finished_when_resumed(fake_trainer, settings, tmp_path, hand_clock, moment):
+    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+    trainer = fake_trainer(settings, tmp_path / "killed", clock=hand_clock)
+    owner = trainer.folder if moment == "save_model" else trainer
+    method = getattr(owner, moment)
+
+    def killed_at_the_end(*arguments):
+        if trainer.step == 20:
+            raise Killed
+        method(*arguments)
+
+    setattr(owner, moment, killed_at_the_end)
+    with pytest.raises(Killed):
+        trainer.fit()
+    run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
+    whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")
+    assert all(np.array_equal(whole[name], killed[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed") and (tmp_path / "killed/loss.png").exists()
+
+
 def test_a_finished_run_goes_on_only_when_it_may_be_longer(fake_trainer, settings, tmp_path, hand_clock):
     run(fake_trainer, settings, tmp_path / "run", hand_clock)
     with pytest.raises(UserError, match="has ended: 20 steps"):
