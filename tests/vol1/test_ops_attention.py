@@ -57,6 +57,17 @@ def test_every_head_is_a_single_head():
         np.testing.assert_allclose(out[0, h], one, rtol=1e-12)
 
 
+def test_beyond_some_length_tiled_attention_makes_its_weights_again(monkeypatch):
+    q, k, v = qkv(np.random.default_rng(6))
+    out, kept = ops.tiled_attention_forward(q, k, v, causal_mask(37))
+    monkeypatch.setattr("nano_llama.vol1_numpy.ops.tiled_attention.KEEP", 36)
+    again, made = ops.tiled_attention_forward(q, k, v, causal_mask(37))
+    np.testing.assert_array_equal(again, out)
+    assert all(e is None for e in made[-1]) and not any(e is None for e in kept[-1])
+    for a, b in zip(ops.tiled_attention_backward(out, kept), ops.tiled_attention_backward(out, made), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_query_without_keys_gives_zeros_and_zero_gradients(form):
     forward, backward = FORMS[form]

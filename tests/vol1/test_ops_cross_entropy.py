@@ -37,6 +37,13 @@ def test_all_ignored_is_zero_and_so_are_the_gradients(pair):
     assert not pair.backward(1.0, cache).any()
 
 
+def test_a_fast_cache_is_used_up_by_its_backward():
+    _, cache = FAST.cross_entropy.forward(np.zeros((1, 2, 5)), np.zeros((1, 2), int))
+    FAST.cross_entropy.backward(1.0, cache)
+    with pytest.raises(AssertionError, match="one backward"):
+        FAST.cross_entropy.backward(1.0, cache)
+
+
 def test_another_index_may_be_the_ignored_one(pair):
     logits = np.random.default_rng(2).standard_normal((1, 3, 5))
     all_three, _ = pair.forward(logits[:, :2], np.array([[1, 2]]))

@@ -63,30 +63,28 @@ def counted_rows(logits: Array, targets: Array, ignore_index: int) -> tuple[Arra
 def cross_entropy_forward_fast(
     logits: Array, targets: Array, ignore_index: int = -100, z_loss: float = 0.0
 ) -> tuple[float, Cache]:
-    """The same, tile by tile. Only lse is kept: the backward makes p = exp(x - lse) again, straight into its result."""
+    """The same, tile by tile. exp(x - m) is kept as it is: dividing by its sum joins the backward's other factors."""
     logits_2d, targets, counted = counted_rows(logits, targets, ignore_index)
-    lse = np.empty(len(targets), logits.dtype)  # (N,)
-    for rows in row_tiles(*logits_2d.shape):
+    e = np.empty(logits_2d.shape, logits.dtype)  # (N,V)
+    total, lse = np.empty(len(e), e.dtype), np.empty(len(e), e.dtype)  # (N,)
+    for rows in row_tiles(*e.shape):
         m = np.max(logits_2d[rows], axis=-1, keepdims=True)
-        e = logits_2d[rows] - m
-        np.exp(e, out=e)
-        lse[rows] = m[:, 0] + np.log(np.sum(e, axis=-1))
+        np.subtract(logits_2d[rows], m, out=e[rows])
+        np.exp(e[rows], out=e[rows])
+        np.sum(e[rows], axis=-1, out=total[rows])
+        lse[rows] = m[:, 0] + np.log(total[rows])
     losses = lse - logits_2d[np.arange(len(targets)), targets] + z_loss * lse**2
     count = int(np.count_nonzero(counted))
     loss = float(np.sum(losses, where=counted, dtype=np.float64)) / max(count, 1)
-    return loss, (logits_2d, lse, targets, counted, count, z_loss, logits.shape)
+    return loss, ([e], total, lse, targets, counted, count, z_loss, logits.shape)
 
 
 def cross_entropy_backward_fast(dloss: float, cache: Cache) -> Array:
-    """The same, tile by tile, with all factors of a row taken together."""
-    logits, lse, targets, counted, count, z_loss, shape = cache
-    each = (counted * (dloss / max(count, 1))).astype(logits.dtype)  # (N,): dloss / count, or 0
-    factors = each * (1 + 2 * z_loss * lse)  # (N,)
-    dlogits = np.empty(logits.shape, logits.dtype)  # (N,V)
-    for rows in row_tiles(*logits.shape):
-        tile = dlogits[rows]
-        np.subtract(logits[rows], lse[rows, None], out=tile)
-        np.exp(tile, out=tile)
-        tile *= factors[rows, None]
+    """The same in place: the kept exponentials, by far the model's largest array, become the gradient. Once only."""
+    kept, total, lse, targets, counted, count, z_loss, shape = cache
+    assert kept, "the exponentials are used up: a fast cross-entropy's cache serves one backward"
+    dlogits = kept.pop()  # (N,V)
+    each = (counted * (dloss / max(count, 1))).astype(dlogits.dtype)  # (N,): dloss / count, or 0
+    dlogits *= (each * (1 + 2 * z_loss * lse) / total)[:, None]
     dlogits[np.arange(len(targets)), targets] -= each
     return dlogits.reshape(shape)
