@@ -100,12 +100,12 @@ def _console(stream: Any) -> Console:
 
 def _title(title: str | None) -> Text | None:
     """A title on one line: as a plain string it would be folded to the width of the table below it."""
-    return None if title is None else Text(title, no_wrap=True, overflow="ignore")
+    return None if title is None else Text(title, style="bold", no_wrap=True, overflow="ignore")
 
 
 def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
     """A two-column table of names and values; None is left out."""
-    grid = Table(title=_title(title), title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    grid = Table(title=_title(title), title_justify="left", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows.items():
@@ -117,7 +117,7 @@ def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
     """A table whose numbers stand right and whose words stand left."""
     rows = [list(row) for row in rows]
-    grid = Table(title=_title(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="cyan")
+    grid = Table(title=_title(title), title_justify="left", box=None, pad_edge=False, header_style="cyan")
     for index, name in enumerate(header):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")

@@ -170,7 +170,7 @@ def _listed(prompts: Any) -> list[Any]:
     """One prompt or several -> a list of prompts. A flat list of integers is one prompt."""
     if isinstance(prompts, str):
         return [prompts]
-    if not hasattr(prompts, "__iter__"):
+    if not hasattr(prompts, "__iter__") or isinstance(prompts, bytes | bytearray | Mapping):
         raise UserError(f"prompts={prompts!r:.80} must be a string, a list of token ids, or a list of such.")
     listed = [plain(entry) for entry in plain(prompts)]
     return [listed] if listed and all(isinstance(entry, int) for entry in listed) else listed
@@ -185,8 +185,10 @@ def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingP
     """Each prompt with its number and its SamplingParams."""
     if params is None:
         params = SamplingParams()
-    listed = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
-    if len(listed) != len(prompts) or not all(isinstance(entry, SamplingParams) for entry in listed):
+    listed = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+    if not isinstance(listed, list | tuple) or not all(isinstance(entry, SamplingParams) for entry in listed):
+        raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams, or a list of one for each prompt.")
+    if len(listed) != len(prompts):
         raise UserError(
             f"{len(prompts)} prompts came with {len(listed)} sampling_params.",
             hint="Give one SamplingParams for all prompts, or one for each.",

@@ -44,6 +44,18 @@ def test_arrays_of_ids_are_prompts(llm, wrap):
     assert [*llm.stream(np.array([104, 105]), LONG)][-1].output.text == SCRIPT["hi"]
 
 
+@pytest.mark.parametrize("prompts", [b"hi", bytearray(b"hi"), {"hi": 1}])
+def test_bytes_are_no_token_ids_and_a_mapping_no_list(llm, prompts):
+    with pytest.raises(UserError, match="must be a string, a list of token ids"):
+        llm.generate(prompts, LONG)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, 3, "greedy", [None]])
+def test_what_is_no_sampling_params_is_called_so(llm, params):
+    with pytest.raises(UserError, match="must be a SamplingParams"):
+        llm.generate("hi", params)
+
+
 def test_no_prompts_no_outputs(llm):
     assert llm.generate([], LONG) == []
 
