@@ -69,6 +69,9 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+STATE_KEYS = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "dataset")
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint. Raises FormatError, naming the file, when it is damaged or of another version."""
     state = files.read_json(path / STATE, what="checkpoint's state")
@@ -79,4 +82,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: a checkpoint of version {state.get('version')!r}; this program reads version {VERSION}.",
             hint="Go on with the version of nano-llama that wrote it, or begin a new run with --init-from.",
         )
+    missing = [name for name in STATE_KEYS if name not in state]
+    if missing:
+        raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
+    if not (path / TENSORS).is_file():
+        raise FormatError(f"{path}: {TENSORS} is missing.")
     return Checkpoint(path=path, weights=open_weights(path), tensors=SafetensorsFile(path / TENSORS), state=state)

@@ -223,6 +223,8 @@ class TrainingLoop(ABC):
         if split.num_tokens < 2:
             return None
         if not self._time_for_evaluation(over):
+            if over:
+                self.watcher.remark("No time is left for a validation loss: nano-llama eval finds it.")
             return None
         counted = 0
 
@@ -244,15 +246,11 @@ class TrainingLoop(ABC):
         return evaluation
 
     def _time_for_evaluation(self, over: bool) -> bool:
-        seconds = self._evaluation_seconds()
-        if seconds > self._seconds_until_leaving():
-            if over:
-                self.watcher.remark(f"No time for a validation loss (about {seconds:.0f} s): nano-llama eval finds it.")
-            return False
-        # The last one matters most; those before it are for the curve.
-        return (
-            over or not self.budget.seconds or self.evaluations.spent + seconds < EVALUATING_SHARE * self.budget.seconds
-        )
+        """At the end it is always tried, for it can be given up; before, only where enough is left for training."""
+        seconds, left = self._evaluation_seconds(), self._seconds_until_leaving()
+        if over or not self.budget.seconds:
+            return left > 0
+        return seconds < left and self.evaluations.spent + seconds < EVALUATING_SHARE * self.budget.seconds
 
     def _evaluation_seconds(self) -> float:
         """How long the next evaluation takes: as the last one, or guessed from the speed of training."""

@@ -35,7 +35,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "lr": 3e-3,
         "max_minutes": 1.0,
-        "evaluations": 1,
+        "evaluations": 3,
     },
 }
 

@@ -100,7 +100,7 @@ class TrainSettings:
     engine: str = setting("torch", "torch: Volume 2; numpy: Volume 1, by hand", choices=("torch", "numpy"))
     device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto: the fastest there is")
     num_threads: int = setting(0, "CPU threads; 0: the engine's own choice. Equal bits need equal threads", least=0)
-    seed: int = setting(0, "of the fresh weights and the order of the data", least=0)
+    seed: int = setting(0, "of the fresh weights and the order of the data", least=0, most=2**63 - 1)
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -249,7 +249,7 @@ def _checked(item: dataclasses.Field, value: Any) -> Any:
         return None
     limits = item.metadata
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     wanted = _WORDS[kind]
     good = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if good and kind is float:

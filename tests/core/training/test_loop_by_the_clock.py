@@ -82,11 +82,10 @@ def test_evaluations_leave_most_of_the_time_to_training(fake_trainer, settings, 
     assert 2 <= len(rows) < 10 and result.steps > 350
 
 
-def test_where_a_loss_does_not_fit_it_is_left_out_and_said(fake_trainer, settings, tmp_path, hand_clock):
-    # 25 s for a step: the guess from that speed says that an evaluation would take longer than the whole run
-    result, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
-    assert result.evaluation is None and [r for r in watcher.remarks if "No time for a validation loss" in r]
-    assert 85 < took <= 120, "and its time goes into training"
+def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(fake_trainer, settings, tmp_path, hand_clock):
+    # 25 s for a step: by that speed an evaluation would take half of the run; it is tried with what is left
+    result, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
+    assert 85 < took <= 120 and result.evaluation is not None
 
 
 def test_a_loss_that_takes_too_long_is_given_up(fake_trainer, settings, tmp_path, hand_clock):
