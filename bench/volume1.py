@@ -45,7 +45,7 @@ def numpy_step(threads: int) -> tuple[Step, Any]:
     from nano_llama.vol1_numpy.optim import AdamW, clip_by_global_norm
 
     model = Llama.init(CONFIG, threads=threads)
-    optimizer = AdamW(model.params, LR, betas=BETAS, weight_decay=DECAY, threads=threads)
+    optimizer = AdamW(model.params, LR, betas=BETAS, weight_decay=DECAY)
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
         loss, grads = model.loss_and_grads(tokens, targets)

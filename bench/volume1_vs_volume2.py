@@ -86,7 +86,7 @@ def draw(ours: list[dict], theirs: list[dict], apart: np.ndarray) -> None:
     left.legend(fontsize=8, title="validation", title_fontsize=8)
     right.semilogy(np.arange(1, len(apart) + 1), np.maximum(apart, 1e-9), color=BLUE, lw=0.6)
     right.hlines(EARLY_BAR, 1, EARLY, color=GREY, linestyle="--", label="bar of the first 100 steps")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="lower right")
     for ax in (left, right):
         ax.set_xlabel("step", fontsize=8)
     save(figure, RESULTS / "volume1_vs_volume2.png")

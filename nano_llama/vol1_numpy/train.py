@@ -58,7 +58,7 @@ class Trainer(TrainingLoop):
         self.model = Llama(config, params, threads=settings.num_threads or None)
         self.optimizer = make_optimizer(
             settings.optimizer, params, settings.lr,
-            betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay, threads=self.model.threads,
+            betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay,
         )  # fmt: skip
 
     def train_step(self, batches: Sequence[Batch], lr: float) -> float:

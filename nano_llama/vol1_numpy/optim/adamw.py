@@ -3,15 +3,14 @@
 Not here: which parameters decay (base.py). Tests: tests/vol1/test_optim_adam.py compares both with torch's AdamW.
 
 The plain form runs about 14 array operations over the whole of each parameter, and every one of them streams the array
-from memory. The fast one does the same arithmetic on tiles that stay in a core's cache, writes through `out=`, and
-deals the tiles out to threads (NumPy lets go of the interpreter lock inside an operation).
+from memory. The fast one does the same arithmetic on tiles that stay in a core's cache and writes through `out=`.
+Dealing the tiles out to threads was tried and made it slower: an operation on a tile takes a few microseconds, less
+than handing the interpreter lock from one thread to another.
 """
 
 import numpy as np
 
 from nano_llama.vol1_numpy.optim.adam import Adam
-from nano_llama.vol1_numpy.optim.base import Arrays, check_range
-from nano_llama.vol1_numpy.parallel import run_shares, shares
 
 TILE = 32768  # elements: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
 
@@ -29,39 +28,25 @@ class PlainAdamW(Adam):
 
 
 class AdamW(PlainAdamW):
-    """The same numbers from tiles, which `threads` threads share.
+    """The same numbers, tile by tile.
 
     Passes over a tile are saved by keeping sums instead of means, M = m / (1 - b1) and V = v / (1 - b2), and by taking
     all constants out of the tile (Kingma & Ba, end of section 2): with c = sqrt((1 - b2^t) / (1 - b2)),
     lr m^ / (sqrt(v^) + eps)  =  lr c (1 - b1) / (1 - b1^t)  M / (sqrt(V) + eps c).
-    A tile's bits do not depend on which thread computes it, so neither does the result.
     """
 
     slots = ("sums", "squares")  # M and V
 
-    def __init__(self, params: Arrays, lr: float = 1e-3, *, threads: int = 1, **options):
-        check_range("number of threads", threads, 1)
-        super().__init__(params, lr, **options)
-        self._tiles = [(n, s) for n, p in params.items() for s in range(0, p.size, TILE)]
-        self._shares = shares(len(self._tiles), threads)
-
-    def step(self, params: Arrays, grads: Arrays, lr: float | None = None) -> None:
-        """As `Optimizer.step`. The parameters must be contiguous, as every array that was loaded or drawn is."""
-        self.steps += 1
-        lr = self.lr if lr is None else lr
-        flat_params = {name: _flat_view(name, param) for name, param in params.items()}
-        flat_grads = {name: grads[name].reshape(-1) for name in params}  # a copy where a gradient is a transpose
-        run_shares(lambda part: self._update_tiles(self._tiles[part], flat_params, flat_grads, lr), self._shares)
-
-    def _update_tiles(self, tiles: list[tuple[str, int]], params: Arrays, grads: Arrays, lr: float) -> None:
+    def update(self, name: str, param: np.ndarray, grad: np.ndarray, lr: float) -> None:
+        """As `step`. The parameter must be contiguous, as every array that was loaded or drawn is."""
+        assert param.flags.c_contiguous, f"the parameter {name} is not contiguous: a copy of it would be updated"
         (b1, b2), t = self.betas, self.steps
         c = ((1 - b2**t) / (1 - b2)) ** 0.5
         eps, rate = self.eps * c, lr * c * (1 - b1) / (1 - b1**t)
-        scratch = np.empty(TILE, next(iter(params.values())).dtype)
-        for name, start in tiles:
-            part = slice(start, start + TILE)
-            p, g = params[name][part], grads[name][part]
-            m, v = (self.state[slot][name].reshape(-1)[part] for slot in self.slots)
+        scratch = np.empty(TILE, param.dtype)
+        flat = [array.reshape(-1) for array in (param, grad, *(self.state[slot][name] for slot in self.slots))]
+        for start in range(0, param.size, TILE):
+            p, g, m, v = (array[start : start + TILE] for array in flat)
             s = scratch[: p.size]
             m *= b1  # M <- b1 M + g
             m += g
@@ -75,8 +60,3 @@ class AdamW(PlainAdamW):
             if self.weight_decay[name]:
                 p *= 1 - lr * self.weight_decay[name]
             p -= s
-
-
-def _flat_view(name: str, param: np.ndarray) -> np.ndarray:
-    assert param.flags.c_contiguous, f"the parameter {name} is not contiguous: an update would change a copy of it"
-    return param.reshape(-1)

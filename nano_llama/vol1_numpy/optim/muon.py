@@ -38,17 +38,16 @@ class Muon(Optimizer):
         iterations: int = 5,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
-        threads: int = 1,
         **options,
     ):
-        """`betas`, `eps` and `threads` go to the AdamW that takes what is no hidden matrix."""
+        """`betas` and `eps` go to the AdamW that takes what is no hidden matrix."""
         check_range("momentum", momentum, 0.0, 1.0)
         check_range("number of Newton-Schulz iterations", iterations, 1)
         super().__init__(params, lr, **options)
         self.momentum, self.iterations = momentum, iterations
         self._hidden = {name for name in params if is_hidden_matrix(name)}
         self.state = {"momentum": {name: np.zeros_like(params[name]) for name in sorted(self._hidden)}}
-        self.adamw = AdamW(self._others(params), lr, betas=betas, eps=eps, threads=threads, **options)
+        self.adamw = AdamW(self._others(params), lr, betas=betas, eps=eps, **options)
 
     def _others(self, arrays: Arrays) -> Arrays:
         return {name: array for name, array in arrays.items() if name not in self._hidden}
