@@ -32,7 +32,7 @@ def loss_sum(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> torch.Ten
     return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
 def sum_nats(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> float:
     """`loss_sum` as a number, without a gradient."""
     return loss_sum(model, tokens, targets).item()

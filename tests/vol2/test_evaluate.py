@@ -64,3 +64,17 @@ def test_what_cannot_be_judged_is_refused(run, tmp_path):
         (tmp_path / file).write_bytes((out / file).read_bytes())
     with pytest.raises(UserError, match="no training run"):
         evaluate_model(tmp_path)
+
+
+def test_a_model_can_be_trained_after_its_first_text_was_an_evaluation(tiny_config):
+    import numpy as np
+
+    from nano_llama.vol2_torch import Llama
+    from nano_llama.vol2_torch.evaluate import loss_sum, sum_nats
+
+    model = Llama.init(tiny_config())
+    tokens = np.arange(12).reshape(2, 6)
+    nats = sum_nats(model, tokens, tokens)
+    loss = loss_sum(model, tokens, tokens)
+    loss.backward()
+    assert loss.item() == nats and model.model.norm.weight.grad is not None

@@ -10,7 +10,7 @@ Tests: tests/core/training/test_checkpoint.py.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,8 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-STATE_KEYS = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "dataset")
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint. Raises FormatError, naming the file, when it is damaged or of another version."""
+def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
+    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, when it is damaged."""
     state = files.read_json(path / STATE, what="checkpoint's state")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
@@ -82,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: a checkpoint of version {state.get('version')!r}; this program reads version {VERSION}.",
             hint="Go on with the version of nano-llama that wrote it, or begin a new run with --init-from.",
         )
-    missing = [name for name in STATE_KEYS if name not in state]
+    missing = [name for name in needs if name not in state]
     if missing:
         raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
     if not (path / TENSORS).is_file():

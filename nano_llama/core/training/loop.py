@@ -40,6 +40,9 @@ from nano_llama.core.training.start import prepare_dataset, starting_point
 
 Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
 
+# What the loop itself keeps in a checkpoint.
+STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "dataset")
+
 # What the end of a run takes on an idle machine, generously.
 LEAVING_SECONDS = 1.5  # from the end of `fit` to the end of the process
 PLOTTING_SECONDS = 1.5  # the first picture imports matplotlib
@@ -322,7 +325,7 @@ class TrainingLoop(ABC):
         damage: NanoLlamaError | None = None
         for path in reversed(list_checkpoints(self.folder.checkpoints)):
             try:
-                checkpoint = load_checkpoint(path)
+                checkpoint = load_checkpoint(path, needs=STATE)
             except FormatError as error:
                 self.watcher.remark(f"{path.name} is damaged ({error.message}); the checkpoint before it is taken.")
                 damage = error
