@@ -4,6 +4,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
 
     NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
+    NANO_LLAMA_CPU       the instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: the best)
 """
 
 import os
@@ -24,3 +25,8 @@ def offline() -> bool:
     return any(
         os.environ.get(name, "0").lower() in ("1", "true", "yes") for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE")
     )
+
+
+def cpu_tier() -> str | None:
+    """The instructions that Volume 3's kernels are to use; None: the best that the processor has."""
+    return os.environ.get("NANO_LLAMA_CPU") or None
