@@ -4,7 +4,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
 
     NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
-    NANO_LLAMA_CPU       the instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: the best)
+    NANO_LLAMA_CPU       instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: best)
 """
 
 import os

@@ -15,6 +15,7 @@ Not here: kernels, and the tile registers (amx.py). Tests: tests/vol3/kernels/te
 """
 
 import operator
+from typing import Any
 
 from llvmlite import ir
 from llvmlite.binding import llvm_version_info
@@ -64,9 +65,9 @@ def pointer(context, builder, kind, array, index, shape):
     return builder.bitcast(builder.gep(struct.data, [place]), shape.as_pointer())
 
 
-def _kinds(given) -> tuple:
+def _kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The types of a word's variable arguments, which Numba hands over as they are or as one tuple."""
-    return tuple(given[0].types) if len(given) == 1 and isinstance(given[0], types.BaseTuple) else tuple(given)
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], types.BaseTuple) else given
 
 
 def _unpacked(builder, value, kind):
