@@ -125,7 +125,7 @@ class Llama(nn.Module):
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._rope = RopeTables(config)
+        self.rope = RopeTables(config)
 
     # -- the forward pass -----------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Llama(nn.Module):
         """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
         past = cache.length if cache is not None else 0
         T = tokens.shape[1]
-        cos, sin = self._rope.at(positions, past, T, tokens.device, self.dtype)
+        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
             mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
         x = self.model.embed_tokens(tokens)  # (B,T,D)

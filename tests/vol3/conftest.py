@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.vol3_engine.batch import PackedBatch
 
 END = 256  # the byte tokenizer's end of text
 VOCABULARY = 260
@@ -105,6 +106,39 @@ class ScriptedBatch:
         self.rows = [self.rows[row] for row in rows]
 
 
+class PackedTexts:
+    """Texts in a runner's blocks, scattered by a seed, fed to it in pieces of any size."""
+
+    def __init__(self, runner, num_blocks: int = 40, block_size: int = 4, seed: int = 0):
+        runner.allocate(num_blocks, block_size)
+        self.runner, self.block_size = runner, block_size
+        self.free = list(np.random.default_rng(seed).permutation(num_blocks).tolist())
+        self.tables: dict[int, list[int]] = {}
+        self.lengths: dict[int, int] = {}
+
+    def step(self, pieces: dict[int, list[int]], quiet: tuple[int, ...] = ()) -> dict[int, np.ndarray]:
+        """Append {text: tokens}, in the dict's order -> {text: the logits of its last row}, but for the quiet ones."""
+        batch, wanted = self.pack(pieces, quiet)
+        logits = self.runner.execute(batch)
+        assert logits.dtype == np.float32 and logits.shape == (len(wanted), self.runner.config.vocab_size)
+        return dict(zip(wanted, logits.copy(), strict=True))
+
+    def pack(self, pieces: dict[int, list[int]], quiet: tuple[int, ...] = ()) -> tuple[PackedBatch, list[int]]:
+        ids, starts, positions, tables, rows = [], [0], [], [], []
+        for text, tokens in pieces.items():
+            table, length = self.tables.setdefault(text, []), self.lengths.get(text, 0)
+            self.lengths[text] = length + len(tokens)
+            while len(table) * self.block_size < self.lengths[text]:
+                table.append(self.free.pop())
+            ids += tokens
+            starts.append(len(ids))
+            positions.append(length)
+            tables.append(list(table))
+            if text not in quiet:
+                rows.append(len(ids) - 1)
+        return PackedBatch(ids, starts, positions, tables, rows), [text for text in pieces if text not in quiet]
+
+
 @pytest.fixture(scope="session")
 def stubs() -> SimpleNamespace:
     return SimpleNamespace(
@@ -113,4 +147,5 @@ def stubs() -> SimpleNamespace:
         ByteTokenizer=ByteTokenizer,
         ScriptedRunner=ScriptedRunner,
         small_config=small_config,
+        PackedTexts=PackedTexts,
     )

@@ -1,13 +1,12 @@
-"""The Torch runner: a padded batch gives each text the logits that the model gives it alone, and leaves no traces."""
+"""The Torch runner: packed rows get the logits that the model gives each text alone, however it is cut into pieces."""
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.errors import UserError  # noqa: E402
+from nano_llama.core.errors import EnvironmentFault, UserError  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
-from nano_llama.vol3_engine.runner import torch as runner_module  # noqa: E402
 from nano_llama.vol3_engine.runner.torch import TorchRunner, resolve_dtype  # noqa: E402
 
 PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11]]
@@ -26,41 +25,81 @@ def close(ours, expected, what):
 
 @pytest.mark.parametrize("rope", ["default", "linear", "llama3", "yarn"])
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
-def test_padded_rows_equal_the_model_alone(tiny_config, attention, rope):
+def test_packed_rows_equal_the_model_alone(tiny_config, stubs, attention, rope):
     model = Llama.init(tiny_config(attention, tied=True, rope=rope), seed=1)
-    batch = TorchRunner(model).batch(PROMPTS, cache_length=9 + 3)
+    packed = stubs.PackedTexts(TorchRunner(model))
     texts = [list(prompt) for prompt in PROMPTS]
-    logits = batch.prefill()
-    assert logits.shape == (3, 101) and logits.dtype == np.float32
+    logits = packed.step(dict(enumerate(PROMPTS)))
     for step in range(4):
         for row, text in enumerate(texts):
             close(logits[row], alone(model, text), f"text {row} after {step} steps")
         if step < 3:
-            tokens = [STEPS[row][step] for row in range(3)]
-            for text, token in zip(texts, tokens, strict=True):
-                text.append(token)
-            logits = batch.decode(tokens)
+            tokens = {row: [STEPS[row][step]] for row in range(3)}
+            for row, (token,) in tokens.items():
+                texts[row].append(token)
+            logits = packed.step(tokens)
 
 
-def test_rows_that_stay_are_undisturbed(tiny_config):
+def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config, stubs):
+    """Prompts read in pieces, beside texts that decode, in any order: all as if alone."""
     model = Llama.init(tiny_config("gqa"), seed=2)
-    batch = TorchRunner(model).batch(PROMPTS, cache_length=9 + 2)
-    batch.prefill()
-    batch.decode([21, 31, 41])
-    batch.keep([0, 2])
-    logits = batch.decode([22, 42])
-    close(logits[0], alone(model, [*PROMPTS[0], 21, 22]), "text 0")
-    close(logits[1], alone(model, [*PROMPTS[2], 41, 42]), "text 2")
+    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    prompt = PROMPTS[1]
+    packed.step({0: PROMPTS[0]})
+    first = packed.step({1: prompt[:3], 0: [21]}, quiet=(1,))
+    second = packed.step({2: PROMPTS[2], 1: prompt[3:8], 0: [22]}, quiet=(1,))
+    third = packed.step({2: [41], 0: [23], 1: prompt[8:]})
+    close(first[0], alone(model, [*PROMPTS[0], 21]), "text 0, first")
+    close(second[0], alone(model, [*PROMPTS[0], 21, 22]), "text 0, second")
+    close(second[2], alone(model, PROMPTS[2]), "text 2")
+    close(third[0], alone(model, [*PROMPTS[0], 21, 22, 23]), "text 0, third")
+    close(third[1], alone(model, prompt), "text 1, in three pieces")
+    close(third[2], alone(model, [*PROMPTS[2], 41]), "text 2, third")
 
 
-@pytest.mark.parametrize("prompts", [PROMPTS, [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]], ids=["padded", "even"])
-@pytest.mark.parametrize("slice_tokens", [1, 6, 8])
-def test_a_prefill_in_slices_is_the_same(tiny_config, monkeypatch, prompts, slice_tokens):
-    model = Llama.init(tiny_config("gqa"), seed=3)
-    monkeypatch.setattr(runner_module, "PREFILL_TOKENS", slice_tokens)
-    logits = TorchRunner(model).batch(prompts, cache_length=10).prefill()
-    for row, prompt in enumerate(prompts):
-        close(logits[row], alone(model, prompt), f"text {row}")
+def test_blocks_of_another_text_can_be_read(tiny_config, stubs):
+    """What prefix caching asks: a text that begins in another's blocks goes on as if it had computed them."""
+    model = Llama.init(tiny_config("gqa"), seed=2)
+    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    packed.step({1: PROMPTS[1]})
+    packed.tables[5], packed.lengths[5] = packed.tables[1][:2], 8
+    close(packed.step({5: [77, 78]})[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "after eight shared tokens")
+    close(packed.step({1: [31]})[1], alone(model, [*PROMPTS[1], 31]), "the first text, undisturbed")
+
+
+def test_no_logits_are_made_where_none_are_wanted(tiny_config, stubs):
+    packed = stubs.PackedTexts(TorchRunner(Llama.init(tiny_config(), seed=0)))
+    assert packed.step({0: [1, 2, 3]}, quiet=(0,)) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near(tiny_config, stubs, dtype):
+    exact = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1)
+    half = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1, dtype=dtype)
+    packed = stubs.PackedTexts(TorchRunner(half))
+    logits = packed.step(dict(enumerate(PROMPTS)))
+    for row, prompt in enumerate(PROMPTS):
+        expected = alone(exact, prompt)
+        assert np.abs(logits[row] - expected).max() / np.abs(expected).max() < 0.05
+
+
+def test_dynamic_rope_is_refused(tiny_config):
+    with pytest.raises(UserError, match="dynamic"):
+        TorchRunner(Llama.init(tiny_config(rope="dynamic"), seed=0))
+
+
+def test_memory_is_what_the_blocks_cost_and_is_let_go(tiny_config):
+    for dtype in (torch.float32, torch.bfloat16):
+        runner = TorchRunner(Llama.init(tiny_config("gqa"), seed=0, dtype=dtype))
+        runner.allocate(num_blocks=12, block_size=16)
+        assert sum(k.nbytes + v.nbytes for k, v in runner.cache) == 12 * 16 * runner.kv_bytes_per_token
+        runner.close()
+        assert not runner.cache
+
+
+def test_more_memory_than_there_is_is_told(tiny_config):
+    with pytest.raises(EnvironmentFault, match="GiB left for keys and values"):
+        TorchRunner(Llama.init(tiny_config(), seed=0)).allocate(num_blocks=2**42, block_size=16)
 
 
 def test_the_number_of_threads_is_given_back(tiny_config):
@@ -73,21 +112,12 @@ def test_the_number_of_threads_is_given_back(tiny_config):
     assert torch.get_num_threads() == before and torch.is_grad_enabled()
 
 
-def test_a_model_can_be_trained_on_after_it_generated(tiny_config):
+def test_a_model_can_be_trained_on_after_it_generated(tiny_config, stubs):
     """Tables that the model makes while generating must serve training too."""
     model = Llama.init(tiny_config(), seed=0)
-    TorchRunner(model).batch([[1, 2, 3]], cache_length=40).prefill()
+    stubs.PackedTexts(TorchRunner(model)).step({0: [1, 2, 3]})
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-
-
-def test_cache_memory_is_what_a_token_costs(tiny_config):
-    for dtype in (torch.float32, torch.bfloat16):
-        model = Llama.init(tiny_config("gqa"), seed=0, dtype=dtype)
-        runner = TorchRunner(model)
-        batch = runner.batch(PROMPTS, cache_length=12)
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in batch.cache.layers)
-        assert held == 3 * 12 * runner.kv_bytes_per_token
 
 
 def test_auto_dtype_is_exact_on_the_cpu_and_half_on_a_gpu():

@@ -1,37 +1,22 @@
-"""Runners: where the tensors are. The engine above knows ids and logits only.
+"""Runners: where the tensors are. The engine above knows ids, blocks and logits only.
 
-    torch.py      Volume 2's model on any PyTorch device
+    torch.py      Volume 2's model with paged attention in plain PyTorch, on any device
+    padded.py     the same model over padded batches with masks: how it is done without paging, for comparison
 
 A runner is asked in these words, so that another can stand in its place; the sequences' texts, seeds and ends are none
 of its business. Not here: policy. Tests: tests/vol3/test_runner_torch.py.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-
-
-class Batch(Protocol):
-    """Some texts that run together, with their keys and values."""
-
-    def prefill(self) -> np.ndarray:
-        """Read the prompts; the logits of each one's last token, (B,V) float32."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> np.ndarray:
-        """Append one token to each text -> the logits that follow, (B,V) float32."""
-        ...
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let go of all texts but these rows; those that stay are numbered anew in this order."""
-        ...
+from nano_llama.vol3_engine.batch import PackedBatch
 
 
 class Runner(Protocol):
-    """A model, ready to run batches."""
+    """A model, ready to run steps. One thread at a time calls it."""
 
     config: LlamaConfig
 
@@ -40,6 +25,20 @@ class Runner(Protocol):
         """What one token costs in the cache, all layers together."""
         ...
 
-    def batch(self, prompts: Sequence[Sequence[int]], cache_length: int) -> Batch:
-        """Set memory aside for these prompts and what will follow: cache_length places each, padding included."""
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        """Set memory for keys and values aside, once, before the first step. Blocks are numbered 0 ... num_blocks-1.
+
+        Raises EnvironmentFault where the machine has not so much.
+        """
+        ...
+
+    def execute(self, batch: PackedBatch) -> np.ndarray:
+        """Run the batch's rows through the model, their keys and values into their blocks -> logits (R,V) float32.
+
+        The array may be the runner's own: it is valid until the next call.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let threads and memory go. The runner is not used afterwards."""
         ...

@@ -1,34 +1,44 @@
-"""The Torch runner: Volume 2's model over a padded batch with one key/value cache, on any PyTorch device.
+"""The Torch runner: Volume 2's model over packed rows with paged attention, in plain PyTorch, on any of its devices.
 
-Right first: plain attention with masks. Not here: paging, fast kernels, choosing tokens.
-Tests: tests/vol3/test_runner_torch.py, tests/parity/test_llm_transformers.py.
+Right first: attention gathers each sequence's blocks into one piece and calls PyTorch's own. Not here: kernels that
+read the blocks where they lie, choosing tokens. Tests: tests/vol3/test_runner_torch.py, tests/parity/.
 
-Prompts are padded on the left, so that all texts end in the same column of the cache and grow together. Each text
-keeps positions of its own, counted from its first token, and a mask hides the padding before it.
+Shapes: N packed rows, D width, H query heads, G key/value heads, K head dim, V vocabulary, M slots = blocks * block
+size, S cached tokens of a sequence, its new ones included.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.vol2_torch import KVCache, Llama
+from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.device import resolve_device
-
-PREFILL_TOKENS = 4096  # tokens of all texts that go through the model at once: bounds the activations' memory
+from nano_llama.vol2_torch.model import Attention, rotate
+from nano_llama.vol3_engine.batch import PackedBatch
 
 
 class TorchRunner:
-    """A loaded model; hands out batches."""
+    """A Volume 2 model that runs steps. Its weights are used as they are, also those of a model in training."""
 
     def __init__(self, model: Llama, num_threads: int | None = None):
+        if model.config.rope_kind == "dynamic":
+            raise UserError(
+                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
+                hint="Use a model with YaRN, or vol1_numpy.generate.generate_naive, which keeps no cache.",
+            )
         self.model = model
         self.config: LlamaConfig = model.config
         self.num_threads = num_threads
+        self.block_size = 0
+        self.cache: list[tuple[Tensor, Tensor]] = []  # for each layer keys and values, (M,G,K) each
 
     @classmethod
     def load(
@@ -44,8 +54,49 @@ class TorchRunner:
         assert c.num_key_value_heads and c.head_dim, "LlamaConfig fills these in"
         return 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * self.model.dtype.itemsize
 
-    def batch(self, prompts: Sequence[Sequence[int]], cache_length: int) -> "PaddedBatch":
-        return PaddedBatch(self, prompts, cache_length)
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        assert not self.cache, "memory is planned once"
+        c, self.block_size = self.config, block_size
+        shape = (num_blocks * block_size, c.num_key_value_heads, c.head_dim)  # (M,G,K)
+        try:
+            self.cache = [(self._zeros(shape), self._zeros(shape)) for _ in range(c.num_hidden_layers)]
+        except (MemoryError, torch.OutOfMemoryError):
+            size = num_blocks * block_size * self.kv_bytes_per_token
+            raise EnvironmentFault(
+                f"{self.model.device} has no {size / 2**30:.2f} GiB left for keys and values.",
+                hint="Lower kv_cache_memory.",
+            ) from None
+
+    def _zeros(self, shape: tuple) -> Tensor:
+        """Zeros, since what attention leaves out is multiplied by 0 and must be finite."""
+        if self.model.device.type != "cpu":
+            return torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)
+        count = int(np.prod(shape))  # NumPy's zeros take a page of memory only when it is written
+        return (
+            torch.from_numpy(np.zeros(count * self.model.dtype.itemsize, np.uint8)).view(self.model.dtype).view(shape)
+        )
+
+    def execute(self, batch: PackedBatch) -> np.ndarray:
+        device, model = self.model.device, self.model
+        plan = plan_attention(batch, self.block_size, device)
+        with self.computing():
+            cos, sin = model.rope.at(plan.positions, 0, batch.num_tokens, device, model.dtype)  # (N,K/2)
+            x = model.model.embed_tokens(torch.tensor(batch.token_ids, device=device))  # (N,D)
+            layers: Any = model.model.layers
+            for layer, cache in zip(layers, self.cache, strict=True):
+                x = x + paged_attention(layer.self_attn, layer.input_layernorm(x), cos, sin, cache, plan)
+                x = x + layer.mlp(layer.post_attention_layernorm(x))
+            wanted = x[torch.tensor(batch.logit_rows, dtype=torch.long, device=device)]  # (R,D)
+            return model.logits(model.model.norm(wanted)).float().cpu().numpy()  # (R,V)
+
+    def close(self) -> None:
+        self.cache = []
+
+    def batch(self, prompts: Any, cache_length: int) -> Any:
+        """The padded way, until the engine packs."""
+        from nano_llama.vol3_engine.runner.padded import PaddedBatch
+
+        return PaddedBatch(self.model, prompts, cache_length)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -64,58 +115,64 @@ class TorchRunner:
                 torch.set_num_threads(before)
 
 
-class PaddedBatch:
-    """B texts in one cache. Column s of the cache holds, for text b, its token number s - padding[b]."""
+class Group(NamedTuple):
+    """Sequences with the same number T of new rows, whose attention is computed at once; B of them."""
 
-    def __init__(self, runner: TorchRunner, prompts: Sequence[Sequence[int]], cache_length: int):
-        self.runner, self.model = runner, runner.model
-        self.device = self.model.device
-        longest = max(len(prompt) for prompt in prompts)
-        padding = [longest - len(prompt) for prompt in prompts]
-        rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
-        self.prompts = torch.tensor(rows, device=self.device)  # (B,T)
-        self.padding = torch.tensor(padding, device=self.device)[:, None]  # (B,1)
-        self.is_padded = any(padding)
-        self.cache = KVCache(runner.config, len(prompts), cache_length, self.device, self.model.dtype)
+    rows: Tensor  # (B,T) rows of the batch
+    slots: Tensor  # (B,S) where their keys and values are; behind a shorter sequence's end any slot, masked
+    mask: Tensor  # (B,1,T,S) True: may attend
 
-    def prefill(self) -> np.ndarray:
-        """Read the prompts, in slices of columns -> (B,V): the logits of the last column."""
-        B, T = self.prompts.shape
-        width = max(1, PREFILL_TOKENS // B)
-        with self.runner.computing():
-            for start in range(0, T, width):
-                hidden = self._advance(self.prompts[:, start : start + width])  # (B,T,D)
-            return self._logits(hidden)
 
-    def decode(self, tokens: Sequence[int]) -> np.ndarray:
-        """Append one token to each text -> (B,V)."""
-        with self.runner.computing():
-            return self._logits(self._advance(torch.tensor(tokens, device=self.device)[:, None]))
+class AttentionPlan(NamedTuple):
+    """Where a step's rows stand, write and read: the same for every layer."""
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let go of the other texts and their memory."""
-        index = torch.tensor(rows, device=self.device)
-        with self.runner.computing():
-            self.padding = self.padding[index]
-            self.cache.keep_rows(index)
+    positions: Tensor  # (N,)
+    slots: Tensor  # (N,) where the rows' own keys and values go
+    groups: list[Group]
 
-    def _advance(self, tokens: Tensor) -> Tensor:  # (B,T) -> (B,T,D)
-        """Run the next columns through the model."""
-        if not self.is_padded:
-            return self.model.hidden_states(tokens, cache=self.cache)
-        past, T = self.cache.length, tokens.shape[1]
-        queries = torch.arange(past, past + T, device=self.device)  # (T,) columns
-        keys = torch.arange(past + T, device=self.device)  # (S,) columns
-        real = keys >= self.padding  # (B,S)
-        mask = (keys <= queries[:, None]) & real[:, None]  # (B,T,S)
-        # A query that is padding itself would see nothing, and a softmax over nothing is not a number, which would
-        # spread to the next layer's values. So it sees itself; nobody reads it.
-        mask |= keys == queries[:, None]
-        positions = (queries - self.padding).clamp(min=0)  # (B,T)
-        return self.model.hidden_states(tokens, cache=self.cache, positions=positions, mask=mask[:, None])
 
-    def _logits(self, hidden: Tensor) -> np.ndarray:  # (B,T,D) -> (B,V)
-        return self.model.logits(hidden[:, -1]).float().cpu().numpy()
+def plan_attention(batch: PackedBatch, block_size: int, device: torch.device) -> AttentionPlan:
+    """Decoding sequences (one row each) form one group, padded to the longest; every longer piece is its own."""
+    decoding = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] == 1]
+    reading = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] > 1]
+    members = ([decoding] if decoding else []) + [[s] for s in reading]
+
+    def slots(s: int) -> np.ndarray:  # (length,)
+        at = np.arange(batch.length(s))
+        return np.asarray(batch.block_tables[s])[at // block_size] * block_size + at % block_size
+
+    positions = [np.arange(batch.positions[s], batch.length(s)) for s in range(batch.num_sequences)]
+    own = [slots(s)[batch.positions[s] :] for s in range(batch.num_sequences)]
+    groups = []
+    for group in members:
+        rows = np.stack([np.arange(batch.starts[s], batch.starts[s + 1]) for s in group])  # (B,T)
+        table = np.zeros((len(group), max(batch.length(s) for s in group)), np.int64)  # (B,S)
+        for row, s in zip(table, group, strict=True):
+            row[: batch.length(s)] = slots(s)
+        queries = np.stack([positions[s] for s in group])  # (B,T)
+        mask = np.arange(table.shape[1]) <= queries[:, None, :, None]  # (B,1,T,S): a query sees itself and the past
+        groups.append(Group(*(torch.from_numpy(array).to(device) for array in (rows, table, mask))))
+    at, to = (torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in (positions, own))
+    return AttentionPlan(at, to, groups)
+
+
+def paged_attention(
+    attention: Attention, x: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, Tensor], plan: AttentionPlan
+) -> Tensor:  # (N,D) -> (N,D)
+    """Volume 2's Attention, with keys and values read from the blocks."""
+    keys, values = cache  # (M,G,K) each
+    q, k, v = (
+        p(x).unflatten(-1, (-1, attention.head_dim)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    q, k = rotate(q, cos[:, None], sin[:, None]), rotate(k, cos[:, None], sin[:, None])  # (N,H|G,K)
+    keys[plan.slots], values[plan.slots] = k, v  # before anyone reads: a row sees itself
+    y = torch.empty_like(q)  # (N,H,K)
+    for rows, slots, mask in plan.groups:
+        query = q[rows].transpose(1, 2)  # (B,T,H,K) -> (B,H,T,K)
+        past_k, past_v = keys[slots].transpose(1, 2), values[slots].transpose(1, 2)  # (B,S,G,K) -> (B,G,S,K)
+        seen = F.scaled_dot_product_attention(query, past_k, past_v, attn_mask=mask, enable_gqa=attention.grouped)
+        y[rows] = seen.transpose(1, 2)
+    return attention.o_proj(y.flatten(1))  # (N,H*K) -> (N,D)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
