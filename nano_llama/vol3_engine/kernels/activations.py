@@ -1,0 +1,82 @@
+"""What a matrix is multiplied with: rows of floats, and the same rows as bytes in groups of 32.
+
+    s = max|x| / 127,  q = round(x / s)       so  x = s q  to within s / 2, for each group of 32 columns of a row
+
+Not here: norms and activations that are fused with it (norm.py, swiglu.py call `quantize_group`).
+Tests: tests/vol3/kernels/test_activations.py.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from nano_llama.vol3_engine.kernels.pack import GROUP, UNIT, aligned
+from nano_llama.vol3_engine.kernels.simd import (
+    absolute,
+    largest,
+    load,
+    maximum,
+    nearest,
+    splat,
+    store_int8,
+    total_i32,
+)
+
+SMALLEST = np.float32(1e-30)  # a group of zeros has this scale, not 0 / 0
+
+
+class Activations(NamedTuple):
+    """Room for N rows of C columns, both padded. Kinds of floats read `values`, quantized kinds the rest."""
+
+    values: np.ndarray  # (N,C) float32
+    quantized: np.ndarray  # (N,C) int8
+    scales: np.ndarray  # (N,C/32) float32
+    sums: np.ndarray  # (N,C/32) int32: of a group's bytes, for weights whose zero is not 0
+    minima: np.ndarray  # (N,C/32) float32: scale * sum, what a weight's minimum is multiplied with
+
+
+def activations(rows: int, columns: int) -> Activations:
+    """Zeros for so many rows and columns; rows are padded to 16, columns to 64."""
+    rows, columns = -(-rows // 16) * 16, -(-columns // UNIT) * UNIT
+    groups = columns // GROUP
+    return Activations(
+        aligned(rows * columns, np.float32).reshape(rows, columns),
+        aligned(rows * columns, np.int8).reshape(rows, columns),
+        aligned(rows * groups, np.float32).reshape(rows, groups),
+        aligned(rows * groups, np.int32).reshape(rows, groups),
+        aligned(rows * groups, np.float32).reshape(rows, groups),
+    )
+
+
+def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize`."""
+    groups = x.reshape(len(x), -1, GROUP)
+    peak = np.maximum(np.abs(groups).max(-1), SMALLEST)
+    q = np.rint(groups * (np.float32(127) / peak)[..., None]).astype(np.int8)
+    return q.reshape(x.shape), peak * np.float32(1 / 127)
+
+
+@njit
+def quantize_group(low, high, x, n, group):
+    """Group `group` of row n, given as two vectors of 16 floats, goes into x's bytes, scale and sum."""
+    peak = max(largest(maximum(absolute(low), absolute(high))), SMALLEST)
+    inverse = splat(np.float32(127.0) / peak)
+    low_bytes, high_bytes = nearest(low * inverse), nearest(high * inverse)
+    store_int8(x.quantized, n, GROUP * group, low_bytes)
+    store_int8(x.quantized, n, GROUP * group + 16, high_bytes)
+    scale, summed = peak * np.float32(1 / 127), total_i32(low_bytes + high_bytes)
+    x.scales[n, group], x.sums[n, group] = scale, summed
+    x.minima[n, group] = scale * np.float32(summed)
+
+
+@njit
+def quantize(x, first, last):
+    """Rows first ... last-1 of x.values into x's bytes, scales and sums."""
+    for n in range(first, last):
+        for group in range(x.scales.shape[1]):
+            low, high = load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16)
+            quantize_group(low, high, x, n, group)
+
+
+

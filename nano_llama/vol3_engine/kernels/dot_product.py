@@ -1,0 +1,207 @@
+"""Products with quantized weights by the byte dot product: one token, or four tokens with three blocks at a time.
+
+For token n and the 16 rows of a block, lanes are rows, and group after group, in ascending order,
+
+    total = fma(float(sum of u q  -  zero_point * sum of q),  d * s,  total)      the integers are exact
+    total = fma(m,  s * sum of q,  total)                                         where the kind has minima
+
+Every form here, and tile_product.py, takes these steps in this order: a row's bits do not depend on how many tokens
+travel together. The plain twin is `linear_plain` in linear.py.
+Not here: which form is taken when (linear.py). Tests: tests/vol3/kernels/test_linear.py.
+"""
+
+import numpy as np
+from numba import njit
+
+from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, GROUP
+from nano_llama.vol3_engine.kernels.simd import (
+    dot,
+    fma,
+    high_nibbles,
+    load,
+    load_bytes,
+    load_half,
+    low_nibbles,
+    prefetch,
+    quad,
+    splat,
+    store,
+    to_float,
+)
+from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED, has_minima, is_small, zero_point
+
+AHEAD = 1024  # bytes before they are needed, the next units are asked for
+
+
+@njit
+def put(total, add, out, n, column):
+    """out[n, column : column + 16] = total, or += where `add`."""
+    if add:
+        total = load(out, n, column) + total
+    store(out, n, column, total)
+
+
+@njit
+def one_token(w, x, n, first, last, units, add, out):
+    """out[n, 16 b ...] for blocks first <= b < last, straight from the packed weights: as fast as memory gives them."""
+    size, small, minima = BYTES_OF_UNIT[w.kind], is_small(w.kind), has_minima(w.kind)
+    data, zero = 512 if small else 1024, zero_point(w.kind)
+    at = first * units * size
+    for block in range(first, last):
+        total = splat(np.float32(0))
+        for unit in range(units):
+            for line in range(0, size, 64):
+                prefetch(w.data, at + AHEAD + line)
+            for side in range(2):
+                group = 2 * unit + side
+                sums = splat(-zero * x.sums[n, group])
+                if small:
+                    sums = small_group(sums, w.data, at + 256 * side, x.quantized, n, GROUP * group)
+                else:
+                    sums = large_group(sums, w.data, at + 512 * side, x.quantized, n, GROUP * group)
+                scale = load_half(w.data, at + data + 32 * side) * splat(x.scales[n, group])
+                total = fma(to_float(sums), scale, total)
+                if minima:
+                    total = fma(load_half(w.data, at + data + 64 + 32 * side), splat(x.minima[n, group]), total)
+            at += size
+        put(total, add, out, n, 16 * block)
+
+
+@njit
+def large_group(sums, data, at, q, n, k):
+    """sums + the products of 32 columns, 8 quads; two chains, so that one does not wait for the other."""
+    other = splat(0)
+    for pair in range(4):
+        sums = dot(sums, load_bytes(data, at + 128 * pair), quad(q, n, k + 8 * pair))
+        other = dot(other, load_bytes(data, at + 128 * pair + 64), quad(q, n, k + 8 * pair + 4))
+    return sums + other
+
+
+@njit
+def small_group(sums, data, at, q, n, k):
+    """The same for nibbles: each load holds two quads."""
+    other = splat(0)
+    for pair in range(4):
+        bytes_ = load_bytes(data, at + 64 * pair)
+        sums = dot(sums, low_nibbles(bytes_), quad(q, n, k + 8 * pair))
+        other = dot(other, high_nibbles(bytes_), quad(q, n, k + 8 * pair + 4))
+    return sums + other
+
+
+# -- four tokens at a time, from the scratch of unpacked.py -------------------------------------------------------
+
+
+@njit
+def four(value):
+    return value, value, value, value
+
+
+@njit
+def dots(sums, bytes_, quads):
+    """One block's quad of columns with four tokens."""
+    return (
+        dot(sums[0], bytes_, quads[0]),
+        dot(sums[1], bytes_, quads[1]),
+        dot(sums[2], bytes_, quads[2]),
+        dot(sums[3], bytes_, quads[3]),
+    )
+
+
+@njit
+def quads_of(q, n, k):
+    return quad(q, n, k), quad(q, n + 1, k), quad(q, n + 2, k), quad(q, n + 3, k)
+
+
+@njit
+def starts(x, n, group, zero):
+    return (
+        splat(-zero * x.sums[n, group]),
+        splat(-zero * x.sums[n + 1, group]),
+        splat(-zero * x.sums[n + 2, group]),
+        splat(-zero * x.sums[n + 3, group]),
+    )
+
+
+@njit
+def of_four(values, n, group):
+    return splat(values[n, group]), splat(values[n + 1, group]), splat(values[n + 2, group]), splat(values[n + 3, group])
+
+
+@njit
+def scaled(totals, sums, d, scales):
+    return (
+        fma(to_float(sums[0]), d * scales[0], totals[0]),
+        fma(to_float(sums[1]), d * scales[1], totals[1]),
+        fma(to_float(sums[2]), d * scales[2], totals[2]),
+        fma(to_float(sums[3]), d * scales[3], totals[3]),
+    )
+
+
+@njit
+def with_minima(totals, m, minima):
+    return (
+        fma(m, minima[0], totals[0]),
+        fma(m, minima[1], totals[1]),
+        fma(m, minima[2], totals[2]),
+        fma(m, minima[3], totals[3]),
+    )
+
+
+@njit
+def put_four(totals, tokens, add, out, n, column):
+    """The first `tokens` of four totals; the others belong to rows of padding."""
+    put(totals[0], add, out, n, column)
+    if tokens > 1:
+        put(totals[1], add, out, n + 1, column)
+    if tokens > 2:
+        put(totals[2], add, out, n + 2, column)
+    if tokens > 3:
+        put(totals[3], add, out, n + 3, column)
+
+
+@njit
+def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, out, column):
+    """12 totals of 16 lanes: all that fits into 32 registers beside the operands."""
+    stride = units * UNPACKED
+    totals0, totals1, totals2 = four(splat(np.float32(0))), four(splat(np.float32(0))), four(splat(np.float32(0)))
+    for unit in range(units):
+        for side in range(2):
+            at, group = unit * UNPACKED, 2 * unit + side
+            sums0 = starts(x, n, group, zero)
+            sums1, sums2 = sums0, sums0
+            for j in range(8):
+                place, quads = at + 512 * side + 64 * j, quads_of(x.quantized, n, GROUP * group + 4 * j)
+                sums0 = dots(sums0, load_bytes(scratch, place), quads)
+                sums1 = dots(sums1, load_bytes(scratch, place + stride), quads)
+                sums2 = dots(sums2, load_bytes(scratch, place + 2 * stride), quads)
+            place, scales = at + SCALES + 32 * side, of_four(x.scales, n, group)
+            totals0 = scaled(totals0, sums0, load_half(scratch, place), scales)
+            totals1 = scaled(totals1, sums1, load_half(scratch, place + stride), scales)
+            totals2 = scaled(totals2, sums2, load_half(scratch, place + 2 * stride), scales)
+            if minima:
+                place, factors = at + MINIMA + 32 * side, of_four(x.minima, n, group)
+                totals0 = with_minima(totals0, load_half(scratch, place), factors)
+                totals1 = with_minima(totals1, load_half(scratch, place + stride), factors)
+                totals2 = with_minima(totals2, load_half(scratch, place + 2 * stride), factors)
+    put_four(totals0, tokens, add, out, n, column)
+    put_four(totals1, tokens, add, out, n, column + 16)
+    put_four(totals2, tokens, add, out, n, column + 32)
+
+
+@njit
+def four_tokens_one_block(scratch, units, zero, minima, x, n, tokens, add, out, column):
+    """What is left when blocks do not come in threes."""
+    totals = four(splat(np.float32(0)))
+    for unit in range(units):
+        for side in range(2):
+            at, group = unit * UNPACKED, 2 * unit + side
+            sums = starts(x, n, group, zero)
+            for j in range(8):
+                quads = quads_of(x.quantized, n, GROUP * group + 4 * j)
+                sums = dots(sums, load_bytes(scratch, at + 512 * side + 64 * j), quads)
+            totals = scaled(totals, sums, load_half(scratch, at + SCALES + 32 * side), of_four(x.scales, n, group))
+            if minima:
+                totals = with_minima(
+                    totals, load_half(scratch, at + MINIMA + 32 * side), of_four(x.minima, n, group)
+                )
+    put_four(totals, tokens, add, out, n, column)

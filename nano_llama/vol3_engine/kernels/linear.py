@@ -1,0 +1,111 @@
+"""y = W x for packed matrices: picks, for the kind of the weights and the number of tokens, the kernel that fits.
+
+    out[n, 16 b : 16 b + 16] = rows 16 b ... of W  .  x[n]       for tokens n, blocks first <= b < last
+
+    floats                         float_product.py
+    quantized, few tokens          dot_product.one_token, straight from the packed weights
+    quantized, more                unpacked.py into scratch, then 16 tokens a time by tiles (AMX), or 4 tokens x 3 blocks
+
+Whatever is picked, a row's bits are the same. Not here: threads (each calls this for blocks of its own).
+Tests: tests/vol3/kernels/test_linear.py.
+"""
+
+import numpy as np
+from numba import njit
+
+from nano_llama.vol3_engine.kernels.activations import Activations
+from nano_llama.vol3_engine.kernels.amx import CONFIGURATION, configure_tiles, release_tiles
+from nano_llama.vol3_engine.kernels.dot_product import four_tokens_one_block, four_tokens_three_blocks, one_token
+from nano_llama.vol3_engine.kernels.float_product import float_blocks
+from nano_llama.vol3_engine.kernels.pack import (
+    F32,
+    GROUP,
+    Q8,
+    UNIT,
+    ZERO_POINT,
+    Matrix,
+    aligned,
+    unpack,
+    unpack_groups,
+)
+from nano_llama.vol3_engine.kernels.tier import chosen_tier
+from nano_llama.vol3_engine.kernels.tile_product import sixteen_tokens_one_block
+from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, unpack_block, zero_point
+
+TILES = chosen_tier() == "amx"
+MANY = 5 if TILES else 4  # tokens from which on it pays to take the weights apart first
+PRODUCT_BYTES = 2 * 256 * 4
+
+
+def scratch_for(columns: int) -> np.ndarray:
+    """What `linear` needs to work in, for matrices of at most so many columns; one for each thread."""
+    return aligned(PRODUCT_BYTES + 3 * -(-columns // UNIT) * UNPACKED)
+
+
+@njit
+def linear(w, x, tokens, first, last, add, scratch, out):
+    """Blocks first <= b < last of W x for the first `tokens` rows of x; added to `out` where `add`.
+
+    w: Matrix; x: Activations, room for a multiple of 16 rows; scratch: see `scratch_for`; out (N, rows + padding).
+    """
+    if w.kind < Q8:
+        width = 64 if w.kind == F32 else 32
+        stride = w.columns * width if w.kind == F32 else (w.columns + 1) // 2 * 64
+        float_blocks(w, x, tokens, first, last, stride, width, add, out)
+        return
+    units = (w.columns + UNIT - 1) // UNIT
+    if tokens < MANY:
+        for block in range(first, last):
+            for n in range(tokens):
+                one_token(w, x, n, block, block + 1, units, add, out)
+    elif TILES:
+        by_tiles(w, x, tokens, first, last, units, add, scratch, out)
+    else:
+        by_dots(w, x, tokens, first, last, units, add, scratch, out)
+
+
+@njit
+def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
+    product, bytes_ = scratch[:PRODUCT_BYTES].view(np.int32).reshape(2, 256), scratch[PRODUCT_BYTES:]
+    minima = has_minima(w.kind)
+    configure_tiles(CONFIGURATION)
+    for block in range(first, last):
+        unpack_block(w, block, units, True, bytes_, 0)
+        for n in range(0, tokens, 16):
+            sixteen_tokens_one_block(bytes_, units, minima, x, n, tokens - n, product, add, out, 16 * block)
+    release_tiles()
+
+
+@njit
+def by_dots(w, x, tokens, first, last, units, add, scratch, out):
+    bytes_ = scratch[PRODUCT_BYTES:]
+    minima, zero = has_minima(w.kind), zero_point(w.kind)
+    block = first
+    while block < last:
+        together = 3 if last - block >= 3 else 1
+        for i in range(together):
+            unpack_block(w, block + i, units, False, bytes_, i * units * UNPACKED)
+        for n in range(0, tokens, 4):
+            if together == 3:
+                four_tokens_three_blocks(bytes_, units, zero, minima, x, n, tokens - n, add, out, 16 * block)
+            else:
+                four_tokens_one_block(bytes_, units, zero, minima, x, n, tokens - n, add, out, 16 * block)
+        block += together
+
+
+def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
+    """The plain twin: (N, rows) float32, by the same steps in the same order, each rounded once (through float64)."""
+    total = np.zeros((tokens, w.rows), np.float32)
+    if w.kind < Q8:
+        weight = unpack(w).astype(np.float64)
+        for k in range(w.columns):
+            total = (weight[:, k] * x.values[:tokens, k, None] + total).astype(np.float32)
+        return total
+    u, d, m = unpack_groups(w)
+    for g in range(d.shape[1]):
+        q = x.quantized[:tokens, GROUP * g : GROUP * (g + 1)].astype(np.int64)
+        sums = (q @ (u[:, g].astype(np.int64) - ZERO_POINT[w.kind]).T).astype(np.float64)  # (N, rows), exact
+        total = (sums * (d[:, g] * x.scales[:tokens, g, None]) + total).astype(np.float32)
+        if m is not None:
+            total = (m[:, g].astype(np.float64) * x.minima[:tokens, g, None] + total).astype(np.float32)
+    return total
