@@ -31,9 +31,9 @@ class Activations(NamedTuple):
 
     values: np.ndarray  # (N,C) float32
     quantized: np.ndarray  # (N,C) int8
-    scales: np.ndarray  # (N,C/32) float32
-    sums: np.ndarray  # (N,C/32) int32: of a group's bytes, for weights whose zero is not 0
-    minima: np.ndarray  # (N,C/32) float32: scale * sum, what a weight's minimum is multiplied with
+    scales: np.ndarray  # (N/16,C/32,16) float32: a group's scales of 16 rows lie together, for tiles
+    sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights whose zero is not 0
+    minima: np.ndarray  # (N/16,C/32,16) float32: scale * sum, what a weight's minimum is multiplied with
 
 
 def activations(rows: int, columns: int) -> Activations:
@@ -43,9 +43,9 @@ def activations(rows: int, columns: int) -> Activations:
     return Activations(
         aligned(rows * columns, np.float32).reshape(rows, columns),
         aligned(rows * columns, np.int8).reshape(rows, columns),
-        aligned(rows * groups, np.float32).reshape(rows, groups),
-        aligned(rows * groups, np.int32).reshape(rows, groups),
-        aligned(rows * groups, np.float32).reshape(rows, groups),
+        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
+        aligned(rows * groups, np.int32).reshape(rows // 16, groups, 16),
+        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
     )
 
 
@@ -66,8 +66,9 @@ def quantize_group(low, high, x, n, group):
     store_int8(x.quantized, n, GROUP * group, low_bytes)
     store_int8(x.quantized, n, GROUP * group + 16, high_bytes)
     scale, summed = peak * np.float32(1 / 127), total_i32(low_bytes + high_bytes)
-    x.scales[n, group], x.sums[n, group] = scale, summed
-    x.minima[n, group] = scale * np.float32(summed)
+    tile, row = n // 16, n % 16
+    x.scales[tile, group, row], x.sums[tile, group, row] = scale, summed
+    x.minima[tile, group, row] = scale * np.float32(summed)
 
 
 @njit
@@ -77,6 +78,3 @@ def quantize(x, first, last):
         for group in range(x.scales.shape[1]):
             low, high = load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16)
             quantize_group(low, high, x, n, group)
-
-
-

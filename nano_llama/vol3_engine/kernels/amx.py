@@ -62,10 +62,10 @@ def release_tiles(typing_context):
 
 
 @intrinsic
-def tile_product(typing_context, x, n, k, w, at, out):
-    """out[16 t + r] = sum over 32 columns of x[n + t, k + ...] * w[at + ...], 16 tokens t, 16 rows r.
+def tile_product(typing_context, x, n, k, w, at, out, side):
+    """out[side, 16 t + r] = sum over 32 columns of x[n + t, k + ...] * w[at + ...], 16 tokens t, 16 rows r.
 
-    x (N,C) int8; w: signed bytes, a group of a block as pack.py lays it out; out (256,) int32.
+    x (N,C) int8; w: signed bytes, a group of a block as pack.py lays it out; out (2, 256) int32.
     """
 
     def generate(context, builder, sig, args):
@@ -78,11 +78,11 @@ def tile_product(typing_context, x, n, k, w, at, out):
         place = pointer(context, builder, sig.args[3], args[3], [args[4]], _I8)
         call(builder, "llvm.x86.tileloadd64", _VOID, [_tile(B), place, line])
         call(builder, "llvm.x86.tdpbssd", _VOID, [_tile(C), _tile(A), _tile(B)])
-        place = pointer(context, builder, sig.args[5], args[5], [ir.Constant(_I64, 0)], _I8)
+        place = pointer(context, builder, sig.args[5], args[5], [args[6], ir.Constant(_I64, 0)], _I8)
         call(builder, "llvm.x86.tilestored64", _VOID, [_tile(C), place, line])
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, types.intp, w, types.intp, out), generate
+    return types.void(x, types.intp, types.intp, w, types.intp, out, types.intp), generate
 
 
 # -- what is done with a product: 16 x 16 float sums, kept in registers ------------------------------------------------
@@ -113,33 +113,32 @@ def no_totals(typing_context):
 
 
 @intrinsic
-def add_product(typing_context, totals, product, d, scales, n, group):
-    """totals[t] = fma(float(product[16 t : 16 t + 16]), d * scales[n + t, group], totals[t]), t = 0 ... 15."""
+def add_product(typing_context, totals, product, side, d, scales, tile, group):
+    """totals[t] = fma(float(product[side, 16 t : 16 t + 16]), d * scales[tile, group, t], totals[t]), t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
         def update(t, total):
-            sums = _floats_at(
-                context, builder, sig.args[1], args[1], [ir.Constant(_I64, 16 * t)], ir.VectorType(ir.IntType(32), 16)
-            )
-            row = builder.add(args[4], ir.Constant(_I64, t))
-            scale = _floats_at(context, builder, sig.args[3], args[3], [row, args[5]], ir.FloatType())
-            scale = builder.fmul(args[2], spread(builder, scale))
+            place = [args[2], ir.Constant(_I64, 16 * t)]
+            sums = _floats_at(context, builder, sig.args[1], args[1], place, ir.VectorType(ir.IntType(32), 16))
+            place = [args[5], args[6], ir.Constant(_I64, t)]
+            scale = _floats_at(context, builder, sig.args[4], args[4], place, ir.FloatType())
+            scale = builder.fmul(args[3], spread(builder, scale))
             floats = builder.sitofp(sums, scale.type)
             return call(builder, "llvm.fma.v16f32", scale.type, [floats, scale, total])
 
         return _for_each_token(context, builder, sig, args, update)
 
-    return Totals(totals, product, F32x16, scales, types.intp, types.intp), generate
+    return Totals(totals, product, types.intp, F32x16, scales, types.intp, types.intp), generate
 
 
 @intrinsic
-def add_minima(typing_context, totals, m, minima, n, group):
-    """totals[t] = fma(m, minima[n + t, group], totals[t]), t = 0 ... 15."""
+def add_minima(typing_context, totals, m, minima, tile, group):
+    """totals[t] = fma(m, minima[tile, group, t], totals[t]), t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
         def update(t, total):
-            row = builder.add(args[3], ir.Constant(_I64, t))
-            factor = _floats_at(context, builder, sig.args[2], args[2], [row, args[4]], ir.FloatType())
+            place = [args[3], args[4], ir.Constant(_I64, t)]
+            factor = _floats_at(context, builder, sig.args[2], args[2], place, ir.FloatType())
             return call(builder, "llvm.fma.v16f32", total.type, [args[1], spread(builder, factor), total])
 
         return _for_each_token(context, builder, sig, args, update)
@@ -148,11 +147,14 @@ def add_minima(typing_context, totals, m, minima, n, group):
 
 
 @intrinsic
-def token_total(typing_context, totals, t):
-    """totals[t], t a constant of the code or a loop that LLVM unrolls."""
+def store_totals(typing_context, out, side, totals):
+    """out[side, 16 t : 16 t + 16] = totals[t], as floats, t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
-        room = cgutils.alloca_once_value(builder, args[0])
-        return builder.load(builder.gep(room, [ir.Constant(_I64, 0), args[1]]))
+        for t in range(16):
+            vector = builder.extract_value(args[2], t)
+            place = [args[1], ir.Constant(_I64, 16 * t)]
+            builder.store(vector, pointer(context, builder, sig.args[0], args[0], place, vector.type), align=1)
+        return context.get_dummy_value()
 
-    return F32x16(totals, types.intp), generate
+    return types.void(out, types.intp, totals), generate

@@ -3,10 +3,10 @@
 For token n and the 16 rows of a block, lanes are rows, and group after group, in ascending order,
 
     total = fma(float(sum of u q  -  zero_point * sum of q),  d * s,  total)      the integers are exact
-    total = fma(m,  s * sum of q,  total)                                         where the kind has minima
+    least = fma(m,  s * sum of q,  least)                                         where the kind has minima
 
-Every form here, and tile_product.py, takes these steps in this order: a row's bits do not depend on how many tokens
-travel together. The plain twin is `linear_plain` in linear.py.
+and out = total + least. Every form here, and tile_product.py, takes these steps in this order: a row's bits do not
+depend on how many tokens travel together. The plain twin is `linear_plain` in linear.py.
 Not here: which form is taken when (linear.py). Tests: tests/vol3/kernels/test_linear.py.
 """
 
@@ -48,23 +48,25 @@ def one_token(w, x, n, first, last, units, add, out):
     data, zero = 512 if small else 1024, zero_point(w.kind)
     at = first * units * size
     for block in range(first, last):
-        total = splat(np.float32(0))
+        total = least = splat(np.float32(0))
         for unit in range(units):
             for line in range(0, size, 64):
                 prefetch(w.data, at + AHEAD + line)
             for side in range(2):
                 group = 2 * unit + side
-                sums = splat(-zero * x.sums[n, group])
+                sums = splat(-zero * x.sums[n // 16, group, n % 16])
                 if small:
                     sums = small_group(sums, w.data, at + 256 * side, x.quantized, n, GROUP * group)
                 else:
                     sums = large_group(sums, w.data, at + 512 * side, x.quantized, n, GROUP * group)
-                scale = load_half(w.data, at + data + 32 * side) * splat(x.scales[n, group])
+                scale = load_half(w.data, at + data + 32 * side) * splat(x.scales[n // 16, group, n % 16])
                 total = fma(to_float(sums), scale, total)
                 if minima:
-                    total = fma(load_half(w.data, at + data + 64 + 32 * side), splat(x.minima[n, group]), total)
+                    least = fma(
+                        load_half(w.data, at + data + 64 + 32 * side), splat(x.minima[n // 16, group, n % 16]), least
+                    )
             at += size
-        put(total, add, out, n, 16 * block)
+        put(total + least, add, out, n, 16 * block)
 
 
 @njit
@@ -113,18 +115,21 @@ def quads_of(q, n, k):
 
 
 @njit
-def starts(x, n, group, zero):
+def of_four(values, n, group):
+    """What four tokens have for a group; n is a multiple of 4, so they lie in one tile."""
+    tile, row = n // 16, n % 16
     return (
-        splat(-zero * x.sums[n, group]),
-        splat(-zero * x.sums[n + 1, group]),
-        splat(-zero * x.sums[n + 2, group]),
-        splat(-zero * x.sums[n + 3, group]),
+        splat(values[tile, group, row]),
+        splat(values[tile, group, row + 1]),
+        splat(values[tile, group, row + 2]),
+        splat(values[tile, group, row + 3]),
     )
 
 
 @njit
-def of_four(values, n, group):
-    return splat(values[n, group]), splat(values[n + 1, group]), splat(values[n + 2, group]), splat(values[n + 3, group])
+def starts(x, n, group, zero):
+    sums, less = of_four(x.sums, n, group), splat(-zero)
+    return sums[0] * less, sums[1] * less, sums[2] * less, sums[3] * less
 
 
 @njit
@@ -138,13 +143,24 @@ def scaled(totals, sums, d, scales):
 
 
 @njit
-def with_minima(totals, m, minima):
-    return (
-        fma(m, minima[0], totals[0]),
-        fma(m, minima[1], totals[1]),
-        fma(m, minima[2], totals[2]),
-        fma(m, minima[3], totals[3]),
-    )
+def least_of_four(scratch, at, units, x, n):
+    """What the minima of one block give four tokens."""
+    least = four(splat(np.float32(0)))
+    for group in range(2 * units):
+        m = load_half(scratch, at + group // 2 * UNPACKED + MINIMA + 32 * (group % 2))
+        minima = of_four(x.minima, n, group)
+        least = (
+            fma(m, minima[0], least[0]),
+            fma(m, minima[1], least[1]),
+            fma(m, minima[2], least[2]),
+            fma(m, minima[3], least[3]),
+        )
+    return least
+
+
+@njit
+def plus(one, other):
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
 @njit
@@ -178,11 +194,10 @@ def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, ou
             totals0 = scaled(totals0, sums0, load_half(scratch, place), scales)
             totals1 = scaled(totals1, sums1, load_half(scratch, place + stride), scales)
             totals2 = scaled(totals2, sums2, load_half(scratch, place + 2 * stride), scales)
-            if minima:
-                place, factors = at + MINIMA + 32 * side, of_four(x.minima, n, group)
-                totals0 = with_minima(totals0, load_half(scratch, place), factors)
-                totals1 = with_minima(totals1, load_half(scratch, place + stride), factors)
-                totals2 = with_minima(totals2, load_half(scratch, place + 2 * stride), factors)
+    if minima:
+        totals0 = plus(totals0, least_of_four(scratch, 0, units, x, n))
+        totals1 = plus(totals1, least_of_four(scratch, stride, units, x, n))
+        totals2 = plus(totals2, least_of_four(scratch, 2 * stride, units, x, n))
     put_four(totals0, tokens, add, out, n, column)
     put_four(totals1, tokens, add, out, n, column + 16)
     put_four(totals2, tokens, add, out, n, column + 32)
@@ -200,8 +215,6 @@ def four_tokens_one_block(scratch, units, zero, minima, x, n, tokens, add, out, 
                 quads = quads_of(x.quantized, n, GROUP * group + 4 * j)
                 sums = dots(sums, load_bytes(scratch, at + 512 * side + 64 * j), quads)
             totals = scaled(totals, sums, load_half(scratch, at + SCALES + 32 * side), of_four(x.scales, n, group))
-            if minima:
-                totals = with_minima(
-                    totals, load_half(scratch, at + MINIMA + 32 * side), of_four(x.minima, n, group)
-                )
+    if minima:
+        totals = plus(totals, least_of_four(scratch, 0, units, x, n))
     put_four(totals, tokens, add, out, n, column)

@@ -4,7 +4,7 @@
 
     floats                         float_product.py
     quantized, few tokens          dot_product.one_token, straight from the packed weights
-    quantized, more                unpacked.py into scratch, then 16 tokens a time by tiles (AMX), or 4 tokens x 3 blocks
+    quantized, more                unpacked.py into scratch, then tile_product.py (AMX), or dot_product.py for 4 tokens x 3 blocks
 
 Whatever is picked, a row's bits are the same. Not here: threads (each calls this for blocks of its own).
 Tests: tests/vol3/kernels/test_linear.py.
@@ -29,17 +29,17 @@ from nano_llama.vol3_engine.kernels.pack import (
     unpack_groups,
 )
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
-from nano_llama.vol3_engine.kernels.tile_product import sixteen_tokens_one_block
+from nano_llama.vol3_engine.kernels.tile_product import RING, sixteen_tokens_one_block
 from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, unpack_block, zero_point
 
 TILES = chosen_tier() == "amx"
 MANY = 5 if TILES else 4  # tokens from which on it pays to take the weights apart first
-PRODUCT_BYTES = 2 * 256 * 4
+RING_BYTES = RING * 256 * 4
 
 
 def scratch_for(columns: int) -> np.ndarray:
     """What `linear` needs to work in, for matrices of at most so many columns; one for each thread."""
-    return aligned(PRODUCT_BYTES + 3 * -(-columns // UNIT) * UNPACKED)
+    return aligned(RING_BYTES + 3 * -(-columns // UNIT) * UNPACKED)
 
 
 @njit
@@ -66,19 +66,19 @@ def linear(w, x, tokens, first, last, add, scratch, out):
 
 @njit
 def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
-    product, bytes_ = scratch[:PRODUCT_BYTES].view(np.int32).reshape(2, 256), scratch[PRODUCT_BYTES:]
+    ring, bytes_ = scratch[:RING_BYTES].view(np.int32).reshape(RING, 256), scratch[RING_BYTES:]
     minima = has_minima(w.kind)
     configure_tiles(CONFIGURATION)
     for block in range(first, last):
         unpack_block(w, block, units, True, bytes_, 0)
         for n in range(0, tokens, 16):
-            sixteen_tokens_one_block(bytes_, units, minima, x, n, tokens - n, product, add, out, 16 * block)
+            sixteen_tokens_one_block(bytes_, units, minima, x, n, tokens - n, ring, add, out, 16 * block)
     release_tiles()
 
 
 @njit
 def by_dots(w, x, tokens, first, last, units, add, scratch, out):
-    bytes_ = scratch[PRODUCT_BYTES:]
+    bytes_ = scratch[RING_BYTES:]
     minima, zero = has_minima(w.kind), zero_point(w.kind)
     block = first
     while block < last:
@@ -102,10 +102,12 @@ def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
             total = (weight[:, k] * x.values[:tokens, k, None] + total).astype(np.float32)
         return total
     u, d, m = unpack_groups(w)
+    least = np.zeros_like(total)
+    scales, minima = (a.transpose(0, 2, 1).reshape(len(x.values), -1)[:tokens, :, None] for a in (x.scales, x.minima))
     for g in range(d.shape[1]):
         q = x.quantized[:tokens, GROUP * g : GROUP * (g + 1)].astype(np.int64)
         sums = (q @ (u[:, g].astype(np.int64) - ZERO_POINT[w.kind]).T).astype(np.float64)  # (N, rows), exact
-        total = (sums * (d[:, g] * x.scales[:tokens, g, None]) + total).astype(np.float32)
+        total = (sums * (d[:, g] * scales[:, g]) + total).astype(np.float32)
         if m is not None:
-            total = (m[:, g].astype(np.float64) * x.minima[:tokens, g, None] + total).astype(np.float32)
-    return total
+            least = (m[:, g].astype(np.float64) * minima[:, g] + least).astype(np.float32)
+    return total + least

@@ -66,7 +66,7 @@ def aligned(size: int, dtype: type = np.uint8) -> np.ndarray:
 def pack_floats(weight: np.ndarray, kind: int) -> Matrix:
     """weight (rows, columns) of any float type -> F32, BF16 or F16.
 
-        column 0: row 0, row 1, ... row 15; column 1: ...      for each block of 16 rows
+    column 0: row 0, row 1, ... row 15; column 1: ...      for each block of 16 rows
     """
     rows, columns = weight.shape
     dtype = _DTYPES[kind]
@@ -98,8 +98,8 @@ def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = 
     for halves in (d, m):
         if halves is not None:
             halves = _padded(np.asarray(halves, np.float16), blocks * ROWS, units * 2).reshape(blocks, ROWS, units, 2)
-            out[..., begin : begin + 64] = np.ascontiguousarray(halves.transpose(0, 2, 3, 1)).view(np.uint8).reshape(
-                blocks, units, 64
+            out[..., begin : begin + 64] = (
+                np.ascontiguousarray(halves.transpose(0, 2, 3, 1)).view(np.uint8).reshape(blocks, units, 64)
             )
             begin += 64
     return Matrix(kind, rows, columns, data)

@@ -7,7 +7,8 @@
 
     F32x16   16 floats        I32x16   16 integers        B8x64    64 bytes, four to a lane
 
-`load(array, i)` and `store(array, i, v)` take typed arrays (C order) of one or two dimensions and an index for each;
+`load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each
+dimension;
 nothing here takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of
 AVX-512, two of AVX2, four of NEON); only `dot`, whose instruction LLVM does not find by itself, differs by tier.
 The plain twin of each word is one line of NumPy, in its docstring and in its test.
@@ -59,9 +60,9 @@ class _VectorModel(models.PrimitiveModel):
 def pointer(context, builder, kind, array, index, shape):
     """The address of element `index` of a C-ordered array, as a pointer to `shape`."""
     struct = context.make_array(kind)(context, builder, array)
-    place = index[0]
-    if len(index) == 2:
-        place = builder.add(builder.mul(place, cgutils.unpack_tuple(builder, struct.shape)[1]), index[1])
+    place, extents = index[0], cgutils.unpack_tuple(builder, struct.shape)
+    for i, extent in zip(index[1:], extents[1:], strict=True):
+        place = builder.add(builder.mul(place, extent), i)
     return builder.bitcast(builder.gep(struct.data, [place]), shape.as_pointer())
 
 

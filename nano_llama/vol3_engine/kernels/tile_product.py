@@ -6,25 +6,45 @@ Tests: tests/vol3/kernels/test_linear.py.
 
 from numba import njit
 
-from nano_llama.vol3_engine.kernels.amx import add_minima, add_product, no_totals, tile_product, token_total
+from nano_llama.vol3_engine.kernels.amx import add_minima, add_product, no_totals, store_totals, tile_product
 from nano_llama.vol3_engine.kernels.dot_product import put
 from nano_llama.vol3_engine.kernels.pack import GROUP
-from nano_llama.vol3_engine.kernels.simd import load_half
+from nano_llama.vol3_engine.kernels.simd import load, load_half
 from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED
+
+LOOK_AHEAD = 1  # units whose products are under way while those of an earlier one are scaled and added up
+RING = 8  # products that have room: two a unit, for LOOK_AHEAD + 1 units and one more, a power of two
 
 
 @njit
-def sixteen_tokens_one_block(scratch, units, minima, x, n, tokens, product, add, out, column):
-    """scratch: the block as signed bytes; product: room for 2 x 256 sums."""
+def products_of_unit(scratch, unit, x, n, ring):
+    for side in range(2):
+        group = 2 * unit + side
+        tile_product(x.quantized, n, GROUP * group, scratch, unit * UNPACKED + 512 * side, ring, group % RING)
+
+
+@njit
+def sixteen_tokens_one_block(scratch, units, minima, x, n, tokens, ring, add, out, column):
+    """scratch: the block as signed bytes; ring: room for RING products.
+
+    A product takes some 50 cycles from its tiles to memory, where vectors can read it; so the tiles run ahead.
+    """
     totals = no_totals()
+    for unit in range(min(LOOK_AHEAD, units)):
+        products_of_unit(scratch, unit, x, n, ring)
     for unit in range(units):
+        if unit + LOOK_AHEAD < units:
+            products_of_unit(scratch, unit + LOOK_AHEAD, x, n, ring)
         for side in range(2):
             at, group = unit * UNPACKED, 2 * unit + side
-            sums = product[side]
-            tile_product(x.quantized, n, GROUP * group, scratch, at + 512 * side, sums)
-            totals = add_product(totals, sums, load_half(scratch, at + SCALES + 32 * side), x.scales, n, group)
-            if minima:
-                totals = add_minima(totals, load_half(scratch, at + MINIMA + 32 * side), x.minima, n, group)
-    for token in range(16):
-        if token < tokens:
-            put(token_total(totals, token), add, out, n + token, column)
+            d = load_half(scratch, at + SCALES + 32 * side)
+            totals = add_product(totals, ring, group % RING, d, x.scales, n // 16, group)
+    least = no_totals()
+    if minima:
+        for group in range(2 * units):
+            m = load_half(scratch, group // 2 * UNPACKED + MINIMA + 32 * (group % 2))
+            least = add_minima(least, m, x.minima, n // 16, group)
+    store_totals(ring, 0, totals)
+    store_totals(ring, 1, least)
+    for token in range(min(16, tokens)):
+        put(load(ring, 0, 16 * token) + load(ring, 1, 16 * token), add, out, n + token, column)

@@ -25,18 +25,18 @@ SCALES, MINIMA = 1024, 1088  # where they begin
 @njit
 def is_small(kind):
     """Whether two weights share a byte."""
-    return kind == Q4 or kind == Q4M
+    return kind in (Q4, Q4M)
 
 
 @njit
 def has_minima(kind):
-    return kind == Q8M or kind == Q4M
+    return kind in (Q8M, Q4M)
 
 
 @njit
 def zero_point(kind):
     """The byte that stands for 0."""
-    if kind == Q8 or kind == Q8M:
+    if kind in (Q8, Q8M):
         return 128
     return 8 if kind == Q4 else 0
 
