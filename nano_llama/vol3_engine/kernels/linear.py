@@ -4,7 +4,7 @@
 
     floats                         float_product.py
     quantized, few tokens          dot_product.one_token, straight from the packed weights
-    quantized, more                unpacked.py into scratch, then tile_product.py (AMX), or dot_product.py for 4 tokens x 3 blocks
+    quantized, more                unpacked.py, then tile_product.py (AMX) or dot_product.py, 4 tokens x 3 blocks
 
 Whatever is picked, a row's bits are the same. Not here: threads (each calls this for blocks of its own).
 Tests: tests/vol3/kernels/test_linear.py.
