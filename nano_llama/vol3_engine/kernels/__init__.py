@@ -10,6 +10,8 @@
     dot_product.py        quantized weights, by the byte dot product
     tile_product.py       quantized weights, by tiles
     unpacked.py           a block with a byte for each weight, shared by many tokens
+    norm.py           RMSNorm          rope.py   rotation, and the cache's forms
+    swiglu.py         SwiGLU           attention.py   four queries, a part of the cache
 
 Not here: what is computed when (runner/), and policy. Tests: tests/vol3/kernels/.
 """

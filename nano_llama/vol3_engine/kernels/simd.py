@@ -312,11 +312,23 @@ def exp(b, x):
     return b.fmul(y, b.bitcast(power, _F32))
 
 
-@_word(F32x16, F32x16, types.int64)
-def first_lanes(b, x, count):
-    """x in the first `count` lanes, -1e30 in the others: minus infinity, without its not-a-numbers."""
+@_word(F32x16, F32x16, types.int64, types.float32)
+def first_lanes(b, x, count, other):
+    """x in the first `count` lanes, `other` in the rest."""
     lanes = ir.Constant(_I32X16, list(range(LANES)))
-    return b.select(b.icmp_signed("<", lanes, spread(b, b.trunc(count, _I32))), x, _floats(-1e30))
+    return b.select(b.icmp_signed("<", lanes, spread(b, b.trunc(count, _I32))), x, spread(b, other))
+
+
+@_word(F32x16, I32x16)
+def even_floats(b, x):
+    """Of pairs of bfloat16 the lower ones, as floats."""
+    return b.bitcast(b.shl(x, _integers(16)), _F32)
+
+
+@_word(F32x16, I32x16)
+def odd_floats(b, x):
+    """Of pairs of bfloat16 the upper ones, as floats."""
+    return b.bitcast(b.and_(x, _integers(-65536)), _F32)
 
 
 def _folded(b, x, combine):

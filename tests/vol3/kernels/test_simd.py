@@ -34,7 +34,7 @@ def compiled(expression):
         ("splat(largest(x))", lambda x, y: np.full(16, x.max())),
         ("splat(lane(x, 3))", lambda x, y: np.full(16, x[3])),
         ("splat(np.float32(total_i32(nearest(x))))", lambda x, y: np.full(16, np.rint(x).sum())),
-        ("first_lanes(x, 5)", lambda x, y: np.where(np.arange(16) < 5, x, np.float32(-1e30))),
+        ("first_lanes(x, 5, np.float32(-1e30))", lambda x, y: np.where(np.arange(16) < 5, x, np.float32(-1e30))),
     ],
 )
 def test_a_word_is_its_line_of_numpy_to_the_last_bit(expression, twin):
@@ -128,6 +128,21 @@ def test_narrow_numbers_are_read_as_floats():
 def narrow(x, bfloats, bytes_):
     simd.store_bfloat(bfloats, 0, simd.load(x, 0))
     simd.store_int8(bytes_, 0, simd.nearest(simd.load(x, 0)))
+
+
+@njit
+def split_pairs(pairs, even, odd):
+    simd.store(even, 0, simd.even_floats(simd.load_i32(pairs, 0)))
+    simd.store(odd, 0, simd.odd_floats(simd.load_i32(pairs, 0)))
+
+
+def test_pairs_of_bfloats_come_apart():
+    import ml_dtypes
+
+    values, (even, odd) = floats(32).astype(ml_dtypes.bfloat16), np.zeros((2, 16), np.float32)
+    split_pairs(values.view(np.uint16), even, odd)
+    np.testing.assert_array_equal(even, values[::2].astype(np.float32))
+    np.testing.assert_array_equal(odd, values[1::2].astype(np.float32))
 
 
 def test_floats_are_stored_narrow():
