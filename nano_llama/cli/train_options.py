@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "The learning rate rises over the warmup, then falls along half a cosine.",
         ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2"),
     ),
-    "Computing": ("", ("engine", "device", "num_threads", "seed")),
+    "Computing": ("", ("engine", "device", "precision", "compile", "num_threads", "seed")),
     "Reports and checkpoints": ("", ("log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints")),
     "Shape of a fresh model": (
         "In Hugging Face's names; by default those of --model.",

@@ -5,6 +5,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
     NANO_LLAMA_CPU       instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: best)
+    CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
 """
 
 import os
@@ -30,3 +31,8 @@ def offline() -> bool:
 def cpu_tier() -> str | None:
     """The instructions that Volume 3's kernels are to use; None: the best that the processor has."""
     return os.environ.get("NANO_LLAMA_CPU") or None
+
+
+def cxx() -> str | None:
+    """The C++ compiler that the user chose."""
+    return os.environ.get("CXX") or None

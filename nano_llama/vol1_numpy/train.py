@@ -48,6 +48,13 @@ class Trainer(TrainingLoop):
                 f"device = {self.settings.device!r}: Volume 1 computes in NumPy, on the CPU.",
                 hint="Use --engine torch for a GPU.",
             )
+        if self.settings.precision not in ("auto", "fp32"):
+            raise UserError(
+                f"precision = {self.settings.precision!r}: NumPy has no fast products but fp32's.",
+                hint="Leave it out, or use --engine torch.",
+            )
+        if self.settings.compile == "on":
+            raise UserError("compile = 'on': Volume 1 has nothing to compile.", hint="Use --engine torch.")
 
     def build(self, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None) -> None:
         settings = self.settings

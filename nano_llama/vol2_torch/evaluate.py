@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.data.prepare import prepare
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.formats import resolve_model
@@ -20,22 +18,16 @@ from nano_llama.core.training.evaluation import Evaluation, evaluate_split
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.model import Llama
 
 MAX_CONTEXT = 2048  # windows of a model that can look back further: its attention would take too much memory here
 
 
-def loss_sum(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
-    """Cross-entropy summed over the counted targets, in nats, differentiable.  tokens, targets: (B,T)"""
-    logits = model(torch.from_numpy(tokens).to(model.device))  # (B,T,V)
-    wanted = torch.from_numpy(targets).to(model.device)  # (B,T)
-    return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum")
-
-
 @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
 def sum_nats(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> float:
-    """`loss_sum` as a number, without a gradient."""
-    return loss_sum(model, tokens, targets).item()
+    """The loss summed over the counted targets, in nats, without a gradient.  tokens, targets: (B,T)"""
+    return loss_sum(model, torch.from_numpy(tokens).to(model.device), torch.from_numpy(targets).to(model.device)).item()
 
 
 def evaluate_model(

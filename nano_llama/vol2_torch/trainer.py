@@ -16,17 +16,19 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
-from nano_llama.vol2_torch.evaluate import loss_sum, sum_nats
+from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import make_optimizers
+from nano_llama.vol2_torch.precision import resolve_precision
 
 RNG = "rng.cpu"  # names of the random generators' states among the training tensors
 CUDA_RNG = "rng.cuda"
 
 
 class Trainer(TrainingLoop):
-    """Volume 2's training run, in float32. The arguments are those of `TrainingLoop`."""
+    """Volume 2's training run. The arguments are those of `TrainingLoop`."""
 
     def check_settings(self) -> None:
         if self.settings.engine != "torch":
@@ -40,6 +42,14 @@ class Trainer(TrainingLoop):
         else:
             self.model = Llama(config).to(self.torch_device).load_params(weights)
         self.parameters = self.model.named_params()
+        self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
+        self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
+        self.head_loss: HeadLoss = head_loss
+        if self.compiled:
+            compile_layers(self.model)
+            self.head_loss = compile_loss(head_loss)
+        elif remark:
+            self.watcher.remark(remark)
         self.optimizers = make_optimizers(self.parameters, self.settings)
         torch.manual_seed(self.settings.seed)
 
@@ -59,7 +69,7 @@ class Trainer(TrainingLoop):
         counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
         loss = 0.0
         for tokens, targets in batches:  # (B,T) each
-            part = loss_sum(self.model, tokens, targets) / counted  # so that all parts together are the mean
+            part = self.nats(tokens, targets) / counted  # so that all parts together are the mean
             part.backward()
             loss += part.item()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf)
@@ -72,8 +82,28 @@ class Trainer(TrainingLoop):
             optimizer.zero_grad()
         return loss if finite else math.nan
 
+    def nats(self, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+        """Nats summed over the counted targets, in the run's precision.  tokens, targets: (B,T) -> ()"""
+        with self.precision.autocast():
+            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss)
+
+    def to_device(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.torch_device)
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile: a forward and backward pass, and a forward pass alone as evaluations take it."""
+        if not self.compiled:
+            return
+        self.watcher.remark("The model is being compiled.")
+        with torch.random.fork_rng():
+            self.nats(*batch).backward()
+            if self.settings.evaluations:
+                self.sum_nats(*batch)
+        self.model.zero_grad()
+
+    @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        return sum_nats(self.model, tokens, targets)
+        return self.nats(tokens, targets).item()
 
     # -- in and out of a checkpoint -------------------------------------------------------------------------------
 

@@ -21,5 +21,5 @@ def tale(tmp_path_factory) -> Path:
 def recipe(tale) -> TrainSettings:
     return TrainSettings(
         data=str(tale), tokenizer="char", model="tiny", context=16, batch_size=8, lr=0.01,
-        max_steps=12, evaluations=1, log_every=1, device="cpu", num_threads=1,
+        max_steps=12, evaluations=1, log_every=1, device="cpu", precision="fp32", compile="off", num_threads=1,
     )  # fmt: skip

@@ -136,6 +136,9 @@ class TrainingLoop(ABC):
     def training_tensors(self) -> Mapping[str, np.ndarray]:
         """All else that the next update depends on: the optimizer's memory, the states of random generators."""
 
+    def warm_up(self, batch: Batch) -> None:  # noqa: B027 (most engines need none)
+        """What must happen once before steps take their usual time (compiling). The run's state stays as it is."""
+
     def computing(self) -> AbstractContextManager:
         """Entered around the whole run: for what an engine sets on the machine and must set back."""
         return nullcontext()
@@ -171,6 +174,7 @@ class TrainingLoop(ABC):
         )  # fmt: skip
         if self.settings.evaluations and self.dataset.val.num_tokens < 2:
             self.watcher.remark("There is no validation text, so there will be no validation loss.")
+        self.warm_up(self._first_batch())
         self.checkpointed = self.plotted = self.clock()
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
@@ -195,6 +199,13 @@ class TrainingLoop(ABC):
             out=self.folder.path, steps=self.step, tokens=self.tokens, train_loss=train_loss, evaluation=evaluation,
             tokens_per_second=self.session.rate, elapsed_s=self._elapsed(),
         )  # fmt: skip
+
+    def _first_batch(self) -> Batch:
+        """What the next step will learn from; drawn without moving on."""
+        position = self.batches.position
+        batch = next(self.batches)
+        self.batches.seek(position)
+        return batch
 
     def _is_over(self) -> bool:
         return self.ctrl_c.pressed or self.budget.progress(self.step) >= 1.0

@@ -99,6 +99,14 @@ class TrainSettings:
     # -- with what
     engine: str = setting("torch", "torch: Volume 2; numpy: Volume 1, by hand", choices=("torch", "numpy"))
     device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto: the fastest there is")
+    precision: str = setting(
+        "auto", "of matrix products: fp32, bf16, fp16; auto: what the device is fastest in. All else is fp32",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )  # fmt: skip
+    compile: str = setting(
+        "auto", "torch.compile: on, off; auto: where a run is long enough to win its seconds back",
+        choices=("auto", "on", "off"),
+    )  # fmt: skip
     num_threads: int = setting(0, "CPU threads; 0: the engine's own choice. Equal bits need equal threads", least=0)
     seed: int = setting(0, "of the fresh weights and the order of the data", least=0, most=2**63 - 1)
 

@@ -1,0 +1,60 @@
+"""Which number format a model trains in: float32, or half precision for the matrix products.
+
+Weights, gradients, optimizer, norms, softmax and loss stay in float32 whatever is chosen ("mixed precision",
+Micikevicius et al. 2018, arXiv 1710.03740): only the factors of matrix products are rounded to 8 (bf16) or 11 (fp16)
+significant bits. fp16's range ends at 65,504 and 6e-8, so its loss is scaled (scaling.py); bf16 has float32's range.
+Not here: which device (device.py). Tests: tests/vol2/test_precision.py.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+BF16_WIDTH = 192  # of the smallest model that bf16 makes faster on a CPU: below, converting costs more than it saves
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A format on a device's type: `with precision.autocast(): loss = ...`"""
+
+    name: str  # fp32, bf16, fp16
+    device: str  # cpu, cuda, mps
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the factors of matrix products."""
+        return DTYPES[self.name]
+
+    @property
+    def rounding(self) -> float:
+        """The distance from 1 to the next number."""
+        return torch.finfo(self.dtype).eps
+
+    def autocast(self) -> AbstractContextManager:
+        """Matrix products inside round their factors; everything else computes in float32."""
+        return nullcontext() if self.name == "fp32" else torch.autocast(self.device, self.dtype)
+
+
+def resolve_precision(name: str, device: torch.device, width: int) -> Precision:
+    """The format that `name` means on `device`, for a model of this width (D).
+
+    "auto": bf16 where the processor multiplies it natively (GPUs from NVIDIA's Ampere on; CPUs with AVX512-BF16 or AMX,
+    for models wide enough), fp16 on older GPUs, else fp32: a processor that emulates bf16 is slower with it.
+    """
+    return Precision(_best(device, width) if name == "auto" else name, device.type)
+
+
+def _best(device: torch.device, width: int) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and width >= BF16_WIDTH:
+        features = cpu_features()
+        return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
+    return "fp32"
+
+
+def cpu_features() -> dict[str, object]:
+    """What the CPU can do, by torch's names; empty where this torch cannot tell."""
+    return dict(getattr(torch.cpu, "get_capabilities", dict)())
