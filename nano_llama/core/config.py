@@ -37,7 +37,6 @@ _MUST_BE: dict[str, Any] = {
     "rope_interleaved": False,
     "partial_rotary_factor": 1.0,
     "sliding_window": None,
-    "quantization_config": None,
     "num_local_experts": None,
     "logit_scale": 1.0,
     "residual_multiplier": 1.0,
@@ -50,6 +49,8 @@ _MUST_BE: dict[str, Any] = {
     "is_causal": True,
     "add_cross_attention": False,
 }
+
+QUANT_METHOD = "nano-llama"  # whose quantized folders are read: core/formats/quantized.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +251,7 @@ class LlamaConfig:
             given["rope_theta"] = theta
 
         fields = {field.name for field in dataclasses.fields(cls)}
-        for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys():
+        for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config"}:
             warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=2)
         required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
         missing = sorted(required - given.keys())
@@ -293,6 +294,13 @@ def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
         raise ConfigError(
             f"{source}: the architecture {kind!r} is not a LLaMA.",
             hint="This project runs model_type 'llama' only: others differ in their mathematics.",
+        )
+    quantized = raw.get("quantization_config")
+    method = quantized.get("quant_method", "another program") if isinstance(quantized, Mapping) else quantized
+    if quantized is not None and method != QUANT_METHOD:
+        raise ConfigError(
+            f"{source}: quantization_config: its weights are quantized by {method!r:.80}, which is not read here.",
+            hint="Take the model's unquantized folder, or a .gguf.",
         )
     for key, harmless in _MUST_BE.items():
         value = raw.get(key, harmless)

@@ -20,6 +20,7 @@ from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.formats.dtypes import DTYPES, HF_NAMES, float_name
 from nano_llama.core.formats.mapping import TensorMapping, as_mapping, fit_to_config
+from nano_llama.core.formats.quantized import QuantizedFolder, blocks_of
 from nano_llama.core.formats.safetensors import SafetensorsFile, open_sharded, save_safetensors, saved_dtype
 from nano_llama.core.init import check_params
 
@@ -35,13 +36,20 @@ _MAX_CONFIG_BYTES = 2**20
 
 def read_folder_config(folder: Path) -> LlamaConfig:
     """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is no LLaMA's."""
-    path = folder / CONFIG
-    return LlamaConfig.from_hf_dict(read_json(path, what="model config", max_bytes=_MAX_CONFIG_BYTES), source=str(path))
+    return LlamaConfig.from_hf_dict(_read_config_json(folder), source=str(folder / CONFIG))
+
+
+def _read_config_json(folder: Path) -> Any:
+    return read_json(folder / CONFIG, what="model config", max_bytes=_MAX_CONFIG_BYTES)
 
 
 def open_folder(folder: Path) -> TensorMapping:
     """The folder's weights, checked against its config.json. Raises FormatError, ConfigError or UserError."""
-    return fit_to_config(_open_weight_files(folder), read_folder_config(folder))
+    raw = _read_config_json(folder)
+    config = LlamaConfig.from_hf_dict(raw, source=str(folder / CONFIG))
+    blocks = blocks_of(raw)
+    weights = _open_weight_files(folder)
+    return fit_to_config(weights if blocks is None else QuantizedFolder(folder, weights, blocks), config)
 
 
 def _open_weight_files(folder: Path) -> TensorMapping:

@@ -18,7 +18,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.formats.dtypes import FLOATS, dtype_name
+from nano_llama.core.formats.dtypes import BLOCKS, FLOATS, dtype_name
 from nano_llama.core.init import check_params
 from nano_llama.core.names import EMBED, LM_HEAD
 
@@ -53,8 +53,11 @@ class TensorMapping(Mapping[str, np.ndarray]):
         raise NotImplementedError
 
     def raw(self, name: str) -> QuantizedTensor:
-        """The stored blocks, without dequantizing them. Raises UserError unless the file is a GGUF."""
-        raise UserError(f"{self.path} has no quantized blocks to hand out for {name}.", hint="Only a GGUF file has.")
+        """The stored blocks, without dequantizing them. Raises UserError unless it is a GGUF or a quantized folder."""
+        raise UserError(
+            f"{self.path} has no quantized blocks to hand out for {name}.",
+            hint="A GGUF file has, and a folder made by nano-llama quantize.",
+        )
 
     def row_order(self, name: str) -> np.ndarray | None:
         """Row indices that bring `raw(name)` into this mapping's order: raw.blocks[order]. None: it is in order."""
@@ -161,7 +164,7 @@ def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
             hint="Do config and weights belong together?",
         )
     for name in names:
-        if weights.dtype_name(name) not in FLOATS:
+        if weights.dtype_name(name) not in (*FLOATS, *BLOCKS):
             raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(name)}, not as floats.")
     chosen = weights if len(names) == len(weights) else Selection(weights.path, dict.fromkeys(names, weights))
     check_params(config, chosen, source=str(weights.path))

@@ -1,0 +1,75 @@
+"""`nano-llama quantize`: a model's matrices in 4 or 8 bits, saved as a folder that every verb reads.
+
+Not here: schemes (vol3_engine/quantization.py) and the folder (core/formats/quantized.py). What a scheme costs in
+quality and gives in speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, size_text, time_text
+from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
+from nano_llama.core.errors import UserError
+
+
+def run(
+    *,
+    model: ModelPath,
+    to: str,
+    out: Annotated[Path, Parameter(converter=path_with_a_name)],
+    output: Output | None = None,
+) -> int:
+    """Save a model with its matrices in 4 or 8 bits.
+
+    Parameters
+    ----------
+    to
+        int8, int4 (asymmetric) or int4-sym, in groups of 32, rounded to nearest; embedding and head stay at int8. Then
+        exceptions, as in  int4,head=int4,first=int8,*.down_proj.weight=int8
+    out
+        The folder to make. It must not exist.
+    """
+    from nano_llama.core.formats import open_weights, read_config
+    from nano_llama.core.formats.quantized import save_quantized
+    from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
+
+    screen = Screen(output)
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
+    scheme = Scheme.parse(to)
+    path = locate_model(model, screen)
+    began = time.perf_counter()
+    config = read_config(path)
+    kinds = scheme.kinds(config)
+    with open_weights(path) as weights:
+        before = sum(weights.nbytes(name) for name in weights)
+        tokenizer = find_tokenizer(path, screen)
+        screen.say(f"Quantizing {config.num_parameters:,} parameters to {to} ...", style="dim")
+        save_quantized(out, config, weights, kinds, tokenizer, scheme=to)
+    after = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    bits = bits_per_weight(kinds, config)
+    counts = {kind: list(kinds.values()).count(kind) for kind in dict.fromkeys(kinds.values())}
+    seconds = time.perf_counter() - began
+    result = {
+        "model": model,
+        "out": str(out),
+        "scheme": to,
+        "bits_per_weight": round(bits, 3),
+        "bytes_before": before,
+        "bytes": after,
+        "matrices": counts,
+        "seconds": seconds,
+    }
+    shown = {
+        "written": out,
+        "size": f"{size_text(after)}, before {size_text(before)}",
+        "matrices": ", ".join(f"{count} x {kind}" for kind, count in counts.items()),
+        "bits a weight": f"{bits:.2f}, scales included",
+        "took": time_text(seconds),
+        "try it": f"nano-llama generate --model {out} --prompt ...",
+    }
+    screen.result(result, facts(shown))
+    return 0

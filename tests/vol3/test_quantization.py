@@ -1,0 +1,64 @@
+"""Schemes: which matrix gets which kind, and what is refused."""
+
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.presets import model_preset
+from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
+
+CONFIG = model_preset("125m")
+EMBED = "model.embed_tokens.weight"
+FIRST, MIDDLE, LAST = (f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 7, 29))
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("int8", {EMBED: "Q8_0", FIRST: "Q8_0", LAST: "Q8_0"}),
+        ("int4", {EMBED: "Q8_0", FIRST: "Q4_1", LAST: "Q4_1"}),
+        ("int4-sym,head=int4", {EMBED: "Q4_1", MIDDLE: "Q4_0"}),
+        ("int4,first=int8,last=bfloat16", {FIRST: "Q8_0", MIDDLE: "Q4_1", LAST: "BF16"}),
+        ("int4, *.down_proj.weight = int8", {MIDDLE: "Q8_0", "model.layers.7.mlp.up_proj.weight": "Q4_1"}),
+        ("int4,model.layers.?.*=int8,first=float32", {FIRST: "F32", MIDDLE: "Q8_0", LAST: "Q4_1"}),
+        ("bfloat16", {EMBED: "BF16", MIDDLE: "BF16"}),
+    ],
+)
+def test_the_last_exception_that_fits_holds(text, kinds):
+    found = Scheme.parse(text).kinds(CONFIG)
+    assert {name: found[name] for name in kinds} == kinds
+    assert all("norm" not in name for name in found)
+    assert len(found) == 30 * 7 + 1
+
+
+def test_a_head_of_its_own_is_no_embedding():
+    config = model_preset("1b")
+    found = Scheme.parse("int4,head=bfloat16,embedding=int4").kinds(config)
+    assert (found["lm_head.weight"], found[EMBED]) == ("BF16", "Q4_1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("int3", "'int3' is not known"),
+        ("", "'' is not known"),
+        ("int4,head", "'head' is no exception"),
+        ("int4,=int8", "no exception"),
+        ("int4,middle=int8", "'middle' is no place"),
+        ("int4,*.lm_head.*=int8", "no matrix of this model"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        Scheme.parse(text).kinds(CONFIG)
+
+
+def test_rows_that_are_not_whole_groups_are_named():
+    with pytest.raises(UserError, match=r"model.layers.0.mlp.down_proj.weight has rows of 40 numbers"):
+        Scheme.parse("int4").kinds(model_preset("125m", intermediate_size=40))
+
+
+def test_bits_count_the_scales():
+    assert bits_per_weight(Scheme.parse("int8").kinds(CONFIG), CONFIG) == 8.5
+    layers, head = 106_168_320, 576 * 49_152
+    expected = (layers * 5 + head * 8.5) / (layers + head)
+    assert bits_per_weight(Scheme.parse("int4").kinds(CONFIG), CONFIG) == pytest.approx(expected)
