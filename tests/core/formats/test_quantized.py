@@ -16,7 +16,7 @@ KINDS = {UP: "Q4_1", DOWN: "Q8_0", "model.embed_tokens.weight": "BF16"}
 
 @pytest.fixture
 def saved(tmp_path, tiny_config, random_weights):
-    config = tiny_config(tied=True, hidden_size=64, intermediate_size=96)
+    config = tiny_config(tied=True, hidden_size=96, intermediate_size=64)
     weights = random_weights(config)
     save_quantized(tmp_path / "q", config, weights, KINDS, scheme="some words")
     return tmp_path / "q", config, weights
