@@ -15,26 +15,27 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
 from nano_llama.core.names import parameter_shapes
-from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.loop import Batch, StepResult, TrainingLoop
 from nano_llama.vol1_numpy.model import IGNORE, Llama
 from nano_llama.vol1_numpy.optim import Optimizer, clip_by_global_norm, global_norm, make_optimizer
 
 
-def train_step(model: Llama, optimizer: Optimizer, batches: Sequence[Batch], lr: float, clip: float = 0.0) -> float:
-    """One update from the mean gradient over all counted targets of `batches` -> their mean loss, nats a token.
+def train_step(
+    model: Llama, optimizer: Optimizer, batches: Sequence[Batch], lr: float, clip: float = 0.0
+) -> StepResult:
+    """One update from the mean gradient over all counted targets of `batches`.
 
     batches: (tokens, targets), each (B,T); several are gone through one after the other, their gradients summed.
-    clip: the largest norm of the whole gradient; 0: off. A loss or gradient that is not finite comes back as NaN, and
-    the weights stay as they were.
+    clip: the largest norm of the whole gradient; 0: off. Where the loss or the gradient is not finite, the weights stay
+    as they were.
     """
     tokens, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))  # (accumulate * B, T)
     rows_at_once = -(-len(batches[0][0]) // model.threads) if len(batches) > 1 else None
     loss, grads = model.loss_and_grads(tokens, targets, micro_batch=rows_at_once)
     norm = clip_by_global_norm(grads, clip) if clip > 0 else global_norm(grads)
-    if not math.isfinite(loss + norm):
-        return math.nan
-    optimizer.step(model.params, grads, lr)
-    return loss
+    if math.isfinite(loss + norm):
+        optimizer.step(model.params, grads, lr)
+    return StepResult(loss, norm)
 
 
 class Trainer(TrainingLoop):
@@ -68,7 +69,7 @@ class Trainer(TrainingLoop):
             betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay,
         )  # fmt: skip
 
-    def train_step(self, batches: Sequence[Batch], lr: float) -> float:
+    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
         return train_step(self.model, self.optimizer, batches, lr, self.settings.clip)
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:

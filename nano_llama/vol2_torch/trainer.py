@@ -15,7 +15,7 @@ import torch
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.loop import Batch, StepResult, TrainingLoop
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
@@ -65,22 +65,22 @@ class Trainer(TrainingLoop):
 
     # -- one update -----------------------------------------------------------------------------------------------
 
-    def train_step(self, batches: Sequence[Batch], lr: float) -> float:
+    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
         counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
         loss = 0.0
         for tokens, targets in batches:  # (B,T) each
             part = self.nats(tokens, targets) / counted  # so that all parts together are the mean
             part.backward()
             loss += part.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf)
-        finite = math.isfinite(loss) and math.isfinite(norm.item())
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf).item()
+        finite = math.isfinite(loss) and math.isfinite(norm)
         for optimizer in self.optimizers:
             if finite:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.step()
             optimizer.zero_grad()
-        return loss if finite else math.nan
+        return StepResult(loss, norm)
 
     def nats(self, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
         """Nats summed over the counted targets, in the run's precision.  tokens, targets: (B,T) -> ()"""
@@ -102,6 +102,11 @@ class Trainer(TrainingLoop):
         self.model.zero_grad()
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
+    def peak_memory(self) -> int:
+        if self.torch_device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.torch_device)
+        return super().peak_memory()
+
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         return self.nats(tokens, targets).item()
 

@@ -94,7 +94,7 @@ def test_a_mean_over_counted_targets_whatever_the_batches(recipe, tmp_path):
     targets[0, 3:], targets[5] = -100, -100
     parts = [(tokens[:1], targets[:1]), (tokens[1:], targets[1:])]
     twin = Trainer(recipe, tmp_path / "twin")
-    assert trainer.train_step(parts, 1e-3) == pytest.approx(twin.train_step([(tokens, targets)], 1e-3), rel=1e-6)
+    assert trainer.train_step(parts, 1e-3) == pytest.approx(twin.train_step([(tokens, targets)], 1e-3), rel=1e-5)
     for name, parameter in trainer.parameters.items():
         torch.testing.assert_close(parameter, twin.parameters[name], rtol=1e-4, atol=1e-6, msg=name)
 

@@ -37,7 +37,7 @@ class Evaluation:
     @property
     def bits_per_byte(self) -> float:
         """All nats as bits, over all bytes of text: comparable between tokenizers, and with compressors."""
-        return self.loss * self.tokens / (math.log(2.0) * self.bytes)
+        return bits_per_byte(self.loss, self.tokens, self.bytes)
 
     def to_json(self) -> dict[str, float]:
         return {
@@ -48,6 +48,11 @@ class Evaluation:
             "bytes": self.bytes,
             "seconds": self.seconds,
         }
+
+
+def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
+    """`loss` nats a token on text of which `tokens` stand for `num_bytes`, in bits a byte."""
+    return loss * tokens / (math.log(2.0) * max(num_bytes, 1))
 
 
 def evaluate_split(

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,9 @@ from nano_llama.core.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from nano_llama.core.training.evaluation import Evaluation, evaluate_split
+from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
+from nano_llama.core.training.memory import peak_resident_bytes
 from nano_llama.core.training.metrics import MetricsWriter, Row, read_metrics
 from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted, TrainingResult
 from nano_llama.core.training.pace import EvaluationPlan, Meter
@@ -39,6 +41,14 @@ from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.start import prepare_dataset, starting_point
 
 Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
+
+
+class StepResult(NamedTuple):
+    """What an update found. Either may be not-a-number or infinite; the weights are then as before."""
+
+    loss: float  # nats a token, mean over the counted targets
+    grad_norm: float  # length of the whole gradient, before it is clipped
+
 
 # What the loop itself keeps in a checkpoint.
 STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "dataset")
@@ -97,6 +107,7 @@ class TrainingLoop(ABC):
         if checkpoint:
             self._go_on_from(checkpoint)
         self.session, self.line = Meter(), Meter()  # of training in this process, and since the last line
+        self.lr = self.grad_norm = math.nan  # of the last step
         self.evaluations = EvaluationPlan(settings.evaluations, self.past_progress)
         self.saving_seconds = SAVING_SECONDS  # of the last checkpoint
         self.metrics: MetricsWriter
@@ -118,10 +129,10 @@ class TrainingLoop(ABC):
         """Put the optimizer and random generators into the state that `training_tensors` gave."""
 
     @abstractmethod
-    def train_step(self, batches: Sequence[Batch], lr: float) -> float:
-        """One update from the mean gradient over all counted targets of `batches` -> their mean loss, nats a token.
+    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
+        """One update from the mean gradient over all counted targets of `batches`.
 
-        When the loss or the gradient is not finite: no update, and not-a-number is returned.
+        When the loss or the gradient is not finite there is no update.
         """
 
     @abstractmethod
@@ -138,6 +149,14 @@ class TrainingLoop(ABC):
 
     def warm_up(self, batch: Batch) -> None:  # noqa: B027 (most engines need none)
         """What must happen once before steps take their usual time (compiling). The run's state stays as it is."""
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPs utilization at this speed: useful FLOP/s over the device's own measured ones; None: not known."""
+        return None
+
+    def peak_memory(self) -> int:
+        """Bytes that the run took at most so far, where its model lies."""
+        return peak_resident_bytes()
 
     def computing(self) -> AbstractContextManager:
         """Entered around the whole run: for what an engine sets on the machine and must set back."""
@@ -179,14 +198,15 @@ class TrainingLoop(ABC):
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
         while not over:
-            lr = self._update()
+            self._update()
             over = self._is_over()
             evaluation = self._evaluate(over)
             over = over or self._is_over()  # evaluating takes time
             train_loss = self.loss_sum / self.loss_steps
-            self._tell(train_loss, lr)
+            facts = self._facts(train_loss)
+            self.watcher.stepped(facts)
             if over or evaluation or self.step == 1 or self.step % self.settings.log_every == 0:
-                self._write_line(train_loss, evaluation)
+                self._write_line(facts, evaluation)
             if over:
                 self.folder.save_model(self.config, self.weights(), self.tokenizer)
             if over or (evaluation and self.clock() - self.plotted >= PLOT_EVERY_SECONDS):
@@ -210,22 +230,24 @@ class TrainingLoop(ABC):
     def _is_over(self) -> bool:
         return self.ctrl_c.pressed or self.budget.progress(self.step) >= 1.0
 
-    def _update(self) -> float:
-        """One step -> the learning rate it took."""
+    def _update(self) -> None:
+        """One step."""
         settings, begin = self.settings, self.clock()
         lr = warmup_cosine(self.budget.midway(self.step), settings.lr, settings.warmup, settings.final_lr)
-        loss = self.train_step([next(self.batches) for _ in range(settings.accumulate)], lr)
-        if not math.isfinite(loss):
+        batches = [next(self.batches) for _ in range(settings.accumulate)]
+        waited = self.clock() - begin
+        loss, self.grad_norm = self.train_step(batches, lr)
+        self.lr = lr
+        if not math.isfinite(loss) or not math.isfinite(self.grad_norm):
             raise self._diverged(lr)
         seconds = self.clock() - begin
         self.step += 1
         self.tokens += settings.tokens_per_step
         self.loss_sum, self.loss_steps = self.loss_sum + loss, self.loss_steps + 1
         for meter in (self.session, self.line):
-            meter.add(settings.tokens_per_step, seconds)
+            meter.add(settings.tokens_per_step, seconds, waited)
         self.budget.count_step(seconds)
         self._keep_time_for_the_end()
-        return lr
 
     # -- evaluation -----------------------------------------------------------------------------------------------
 
@@ -295,13 +317,20 @@ class TrainingLoop(ABC):
 
     # -- what is kept ---------------------------------------------------------------------------------------------
 
-    def _write_line(self, train_loss: float, evaluation: Evaluation | None) -> None:
+    def _write_line(self, facts: StepFacts, evaluation: Evaluation | None) -> None:
         row: Row = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "train_loss": train_loss,
+            "step": facts.step,
+            "tokens": facts.tokens,
+            "train_loss": facts.train_loss,
+            "train_bits_per_byte": facts.bits_per_byte,
+            "lr": facts.lr,
+            "grad_norm": facts.grad_norm,
             "tokens_per_second": round(self.line.rate, 1),
+            "mfu": self.mfu(self.line.rate),
+            "data_stall": round(self.line.stall, 4),
+            "peak_memory_bytes": facts.peak_memory,
             "elapsed_s": round(self._elapsed(), 3),
+            "seconds_left": round(facts.seconds_left, 1),
         }
         if evaluation:
             row |= {"val_loss": evaluation.loss, "val_bits_per_byte": evaluation.bits_per_byte}
@@ -367,13 +396,14 @@ class TrainingLoop(ABC):
     def _elapsed(self) -> float:
         return self.past_seconds + self.clock() - self.start
 
-    def _tell(self, train_loss: float, lr: float) -> None:
-        self.watcher.stepped(
-            StepFacts(
-                step=self.step, progress=self.budget.progress(self.step), tokens=self.tokens, train_loss=train_loss,
-                lr=lr, tokens_per_second=self.session.rate,
-                seconds_left=self.budget.seconds_left(self.step, self.session.seconds_per_step),
-            )
+    def _facts(self, train_loss: float) -> StepFacts:
+        text, rate = self.dataset.train, self.session.rate
+        return StepFacts(
+            step=self.step, progress=self.budget.progress(self.step), tokens=self.tokens, train_loss=train_loss,
+            bits_per_byte=bits_per_byte(train_loss, text.num_tokens, text.num_bytes), lr=self.lr,
+            grad_norm=self.grad_norm, tokens_per_second=rate, mfu=self.mfu(rate), data_stall=self.session.stall,
+            peak_memory=self.peak_memory(),
+            seconds_left=self.budget.seconds_left(self.step, self.session.seconds_per_step),
         )  # fmt: skip
 
     def _nothing_left(self) -> UserError:

@@ -1,12 +1,21 @@
 """metrics.jsonl: one JSON object a line, appended while a run goes on, cut back when it is resumed.
 
-    step, tokens               updates so far, and tokens they have seen
-    train_loss                 nats a token, mean over the steps since the line before
-    tokens_per_second          training alone, since the line before (evaluations and checkpoints left out)
-    elapsed_s                  seconds since the process's start; a resumed run counts on from its checkpoint
-    val_loss, val_bits_per_byte    where the validation split was evaluated (evaluation.py)
+    step, tokens           updates so far, and tokens they have seen
+    train_loss             nats a token, mean over the steps since the line before
+    train_bits_per_byte    the same in bits, by the training split's bytes a token
+    lr                     learning rate of this step
+    grad_norm              length of this step's whole gradient, before clipping
+    tokens_per_second      training alone, since the line before (evaluations and checkpoints left out)
+    mfu                    model FLOPs utilization, 0 to 1, since the line before; left out where no peak is known
+    data_stall             share of the training time, 0 to 1, that steps waited for data, since the line before
+    peak_memory_bytes      at most so far: of the GPU where the model lies on one, else of the process; 0: unknown
+    elapsed_s              seconds since the process's start; a resumed run counts on from its checkpoint
+    seconds_left           expected until the run is over
+    val_loss               nats a token over the whole validation split, where it was evaluated (evaluation.py)
+    val_bits_per_byte      the same, in bits a byte of text
 
-Not here: the picture of it (plots.py). Tests: tests/core/training/test_metrics.py.
+What depends on the machine, and differs between equal runs, is in MEASURED. Not here: the picture of it (plots.py).
+Tests: tests/core/training/test_metrics.py.
 """
 
 import json
@@ -19,6 +28,8 @@ from nano_llama.core import files
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 
 Row = dict[str, Any]
+
+MEASURED = frozenset({"tokens_per_second", "mfu", "data_stall", "peak_memory_bytes", "elapsed_s", "seconds_left"})
 
 
 def read_metrics(path: str | Path) -> list[Row]:
@@ -58,7 +69,7 @@ class MetricsWriter:
         self._file: TextIO = self.path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row. A number that is not finite is left out: JSON has no word for it."""
+        """Append one row. None is left out, and a number that is not finite: JSON has no word for it."""
         try:
             self._file.write(_line(row))
             self._file.flush()
@@ -70,5 +81,6 @@ class MetricsWriter:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    finite = {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+    known = {key: value for key, value in row.items() if value is not None}
+    finite = {key: value for key, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
     return json.dumps(finite, allow_nan=False) + "\n"

@@ -5,18 +5,24 @@ Not here: how far the run is (budget.py). Tests: tests/core/training/test_pace.p
 
 
 class Meter:
-    """Counts tokens, steps and the seconds they took."""
+    """Counts tokens, steps and the seconds they took; of these, the seconds in which a step waited for its data."""
 
     def __init__(self) -> None:
-        self.tokens, self.steps, self.seconds = 0, 0, 0.0
+        self.tokens, self.steps, self.seconds, self.waited = 0, 0, 0.0, 0.0
 
-    def add(self, tokens: int, seconds: float) -> None:
-        self.tokens, self.steps, self.seconds = self.tokens + tokens, self.steps + 1, self.seconds + seconds
+    def add(self, tokens: int, seconds: float, waited: float = 0.0) -> None:
+        self.tokens, self.steps = self.tokens + tokens, self.steps + 1
+        self.seconds, self.waited = self.seconds + seconds, self.waited + waited
 
     @property
     def rate(self) -> float:
         """Tokens a second; 0 before the first."""
         return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def stall(self) -> float:
+        """The share of the time spent waiting for data, 0 to 1."""
+        return self.waited / max(self.seconds, 1e-9)
 
     @property
     def seconds_per_step(self) -> float:

@@ -33,8 +33,13 @@ class StepFacts:
     progress: float  # 0 to 1
     tokens: int  # seen so far
     train_loss: float  # nats a token, mean since the last line of metrics.jsonl
-    lr: float
-    tokens_per_second: float
+    bits_per_byte: float  # the same, by the training split's bytes a token
+    lr: float  # of this step
+    grad_norm: float  # of this step, before clipping
+    tokens_per_second: float  # of this session
+    mfu: float | None  # 0 to 1; None where it is not known
+    data_stall: float  # share of the time, 0 to 1, that steps waited for data
+    peak_memory: int  # bytes
     seconds_left: float  # until the run is over
 
 

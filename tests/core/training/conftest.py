@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.core.init import init_params
-from nano_llama.core.training.loop import TrainingLoop
+from nano_llama.core.training.loop import StepResult, TrainingLoop
 from nano_llama.core.training.settings import TrainSettings
 
 
@@ -46,7 +46,7 @@ class FakeTrainer(TrainingLoop):
             self.momentum[name] = np.float32(0.9) * self.momentum[name] + np.float32(1e-3) * seen * array
             array -= np.float32(lr) * self.momentum[name]
         self._pass(self.seconds)
-        return 4.0 / (1 + self.step) + float(seen) * 1e-6
+        return StepResult(4.0 / (1 + self.step) + float(seen) * 1e-6, abs(float(seen)))
 
     def sum_nats(self, tokens, targets):
         self._pass(self.evaluating)

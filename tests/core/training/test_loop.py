@@ -9,12 +9,14 @@ import pytest
 
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.formats import open_weights, read_config
-from nano_llama.core.training.metrics import read_metrics
+from nano_llama.core.training.loop import StepResult
+from nano_llama.core.training.metrics import MEASURED, read_metrics
 from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.settings import TrainSettings
 
-KEYS = {"step", "tokens", "train_loss", "tokens_per_second", "elapsed_s"}
+RUN_KEYS = {"step", "tokens", "train_loss", "train_bits_per_byte", "lr", "grad_norm"}
+KEYS = RUN_KEYS | MEASURED - {"mfu"}
 VALIDATION_KEYS = {"val_loss", "val_bits_per_byte"}
 
 
@@ -56,10 +58,7 @@ def everything(folder):
 
 
 def losses(folder):
-    return [
-        {k: v for k, v in row.items() if k not in ("tokens_per_second", "elapsed_s")}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_metrics(folder / "metrics.jsonl")]
 
 
 def test_what_a_run_leaves_behind(fake_trainer, settings, tmp_path, hand_clock):
@@ -198,7 +197,8 @@ def test_ctrl_c_keeps_everything(fake_trainer, settings, tmp_path, hand_clock):
 def test_a_loss_that_is_no_number_stops_the_run(fake_trainer, settings, tmp_path, hand_clock):
     trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
     step = trainer.train_step
-    trainer.train_step = lambda batches, lr: step(batches, lr) if trainer.step < 12 else float("nan")
+    bad = StepResult(1.0, float("inf"))
+    trainer.train_step = lambda batches, lr: step(batches, lr) if trainer.step < 12 else bad
     with pytest.raises(TrainingDiverged, match="no longer a number at step 13") as error:
         trainer.fit()
     assert "step-00000010" in error.value.message and "--lr" in error.value.hint

@@ -25,8 +25,8 @@ def show(config, terminal: bool) -> str:
     for step in (41, 42, 43):
         bar.stepped(
             StepFacts(
-                step=step, progress=step / 50, tokens=1, train_loss=2.5, lr=1e-3,
-                tokens_per_second=999.0, seconds_left=75.0,
+                step=step, progress=step / 50, tokens=1, train_loss=2.5, bits_per_byte=1.25, lr=1e-3, grad_norm=0.75,
+                tokens_per_second=999.0, mfu=0.41, data_stall=0.002, peak_memory=3 * 2**30, seconds_left=75.0,
             )
         )  # fmt: skip
     bar.evaluating(300, 678)
