@@ -56,7 +56,7 @@ class Sampler:
         return place if ids is None else int(ids[place])
 
     def candidates(self, x: np.ndarray, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
-        """As core's `candidates`: ids ascending (None: the whole vocabulary), and weights, not yet divided by their sum."""
+        """As core: ids ascending (None: the whole vocabulary) and their weights, not yet divided by the sum."""
         largest = x.max()
         if not np.isfinite(largest):
             greedy(x)
