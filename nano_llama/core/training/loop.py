@@ -33,7 +33,7 @@ from nano_llama.core.training.memory import peak_resident_bytes
 from nano_llama.core.training.metrics import MetricsWriter, Row, read_metrics
 from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted, TrainingResult
 from nano_llama.core.training.pace import EvaluationPlan, Meter
-from nano_llama.core.training.plots import plot_loss
+from nano_llama.core.training.plots import plot_run
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.schedule import warmup_cosine
@@ -388,7 +388,7 @@ class TrainingLoop(ABC):
 
     def _plot(self) -> None:
         title = f"{self.settings.data}: {self.config.num_parameters:,} parameters"
-        plot_loss(read_metrics(self.folder.metrics), self.folder.plot, title)
+        plot_run(read_metrics(self.folder.metrics), self.folder.plot, title)
         self.plotted = self.clock()
 
     # -- what is said ---------------------------------------------------------------------------------------------
