@@ -102,13 +102,13 @@ class Trainer(TrainingLoop):
         self.model.zero_grad()
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
+    def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        return self.nats(tokens, targets).item()
+
     def peak_memory(self) -> int:
         if self.torch_device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.torch_device)
         return super().peak_memory()
-
-    def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        return self.nats(tokens, targets).item()
 
     # -- in and out of a checkpoint -------------------------------------------------------------------------------
 
