@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Length of the run": (
         "Steps make a run repeatable bit for bit; minutes fit it into your time.",
-        ("max_minutes", "max_steps"),
+        ("max_minutes", "max_steps", "stop_loss"),
     ),
     "Batch": (
         "One step learns from batch-size x context x accumulate tokens.",
@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "The learning rate rises over the warmup, then falls along half a cosine.",
         ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2"),
     ),
+    "When something goes wrong": ("", ("on_nan", "on_spike")),
     "Computing": ("", ("engine", "device", "precision", "compile", "num_threads", "seed")),
     "Reports and checkpoints": ("", ("log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints")),
     "Shape of a fresh model": (

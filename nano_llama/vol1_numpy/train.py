@@ -4,7 +4,6 @@ Not here: the loop around the step with its budget, schedule, metrics and checkp
 both volumes); the model (model.py); the update rules (optim/). Tests: tests/vol1/test_vol1_train.py.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -15,27 +14,21 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
 from nano_llama.core.names import parameter_shapes
-from nano_llama.core.training.loop import Batch, StepResult, TrainingLoop
+from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol1_numpy.model import IGNORE, Llama
-from nano_llama.vol1_numpy.optim import Optimizer, clip_by_global_norm, global_norm, make_optimizer
+from nano_llama.vol1_numpy.ops.array import Array
+from nano_llama.vol1_numpy.optim import clip_by_global_norm, global_norm, make_optimizer
 
 
-def train_step(
-    model: Llama, optimizer: Optimizer, batches: Sequence[Batch], lr: float, clip: float = 0.0
-) -> StepResult:
-    """One update from the mean gradient over all counted targets of `batches`.
+def gradient(model: Llama, batches: Sequence[Batch]) -> tuple[float, dict[str, Array]]:
+    """The mean loss over all counted targets of `batches`, nats a token, and its gradient {name: array}.
 
     batches: (tokens, targets), each (B,T); several are gone through one after the other, their gradients summed.
-    clip: the largest norm of the whole gradient; 0: off. Where the loss or the gradient is not finite, the weights stay
-    as they were.
     """
     tokens, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))  # (accumulate * B, T)
     rows_at_once = -(-len(batches[0][0]) // model.threads) if len(batches) > 1 else None
-    loss, grads = model.loss_and_grads(tokens, targets, micro_batch=rows_at_once)
-    norm = clip_by_global_norm(grads, clip) if clip > 0 else global_norm(grads)
-    if math.isfinite(loss + norm):
-        optimizer.step(model.params, grads, lr)
-    return StepResult(loss, norm)
+    return model.loss_and_grads(tokens, targets, micro_batch=rows_at_once)
 
 
 class Trainer(TrainingLoop):
@@ -64,13 +57,24 @@ class Trainer(TrainingLoop):
         else:
             params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
         self.model = Llama(config, params, threads=settings.num_threads or None)
+        self.grads: dict[str, Array] = {}  # the step's, until it is made
         self.optimizer = make_optimizer(
             settings.optimizer, params, settings.lr,
             betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay,
         )  # fmt: skip
 
-    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
-        return train_step(self.model, self.optimizer, batches, lr, self.settings.clip)
+    def gradient(self, batches: Sequence[Batch]) -> StepResult:
+        loss, self.grads = gradient(self.model, batches)
+        return StepResult(loss, global_norm(self.grads))
+
+    def update(self, lr: float) -> None:
+        if self.settings.clip:
+            clip_by_global_norm(self.grads, self.settings.clip)
+        self.optimizer.step(self.model.params, self.grads, lr)
+        self.forget()
+
+    def forget(self) -> None:
+        self.grads = {}
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         return self.model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE))

@@ -5,7 +5,6 @@ budget, schedule, evaluation, files (core/training/loop.py), and update rules (o
 Tests: tests/vol2/test_trainer.py, test_trainer_resume.py.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +14,8 @@ import torch
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.training.loop import Batch, StepResult, TrainingLoop
+from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
@@ -65,22 +65,27 @@ class Trainer(TrainingLoop):
 
     # -- one update -----------------------------------------------------------------------------------------------
 
-    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
+    def gradient(self, batches: Sequence[Batch]) -> StepResult:
         counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
         loss = 0.0
         for tokens, targets in batches:  # (B,T) each
             part = self.nats(tokens, targets) / counted  # so that all parts together are the mean
             part.backward()
             loss += part.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf).item()
-        finite = math.isfinite(loss) and math.isfinite(norm)
+        self.norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        return StepResult(loss, self.norm.item())
+
+    def update(self, lr: float) -> None:
+        if self.settings.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, self.norm)
         for optimizer in self.optimizers:
-            if finite:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                optimizer.step()
-            optimizer.zero_grad()
-        return StepResult(loss, norm)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        self.model.zero_grad()
 
     def nats(self, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
         """Nats summed over the counted targets, in the run's precision.  tokens, targets: (B,T) -> ()"""

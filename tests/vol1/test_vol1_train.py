@@ -10,8 +10,8 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.formats import open_weights
 from nano_llama.core.training import TrainSettings
 from nano_llama.vol1_numpy import Llama
-from nano_llama.vol1_numpy.optim import SGD, AdamW
-from nano_llama.vol1_numpy.train import Trainer, train_step
+from nano_llama.vol1_numpy.optim import SGD
+from nano_llama.vol1_numpy.train import Trainer, gradient
 
 TINY = LlamaConfig(
     vocab_size=29,
@@ -62,33 +62,33 @@ def weights(out):
 def test_accumulated_batches_are_one_large_batch():
     tokens, targets = draw(8)
     targets[1, :7] = -100  # unequal counts: the mean is over targets, not over batches
-    whole, parts = Llama.init(TINY, dtype=np.float64), Llama.init(TINY, dtype=np.float64)
-    a = train_step(whole, SGD(whole.params, 0.5), [(tokens, targets)], 0.5)
-    split = [(tokens[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
-    b = train_step(parts, SGD(parts.params, 0.5), split, 0.5)
-    assert a == pytest.approx(b, rel=1e-13)
-    for name in whole.params:
-        np.testing.assert_allclose(whole.params[name], parts.params[name], rtol=1e-9, atol=1e-13, err_msg=name)
-
-
-def test_clipping_bounds_the_whole_step():
     model = Llama.init(TINY, dtype=np.float64)
-    before = {name: param.copy() for name, param in model.params.items()}
-    train_step(model, SGD(model.params, 1.0), [draw(4)], 1.0, clip=0.01)
-    moved = sum(float(np.sum((model.params[name] - before[name]) ** 2)) for name in before)
-    assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-9)
+    a, whole = gradient(model, [(tokens, targets)])
+    b, parts = gradient(model, [(tokens[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)])
+    assert a == pytest.approx(b, rel=1e-13)
+    for name in whole:
+        np.testing.assert_allclose(whole[name], parts[name], rtol=1e-9, atol=1e-13, err_msg=name)
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing():
-    model = Llama.init(TINY)
-    model.params["model.layers.0.mlp.up_proj.weight"][0, 0] = np.nan
-    before = {name: param.copy() for name, param in model.params.items()}
-    optimizer = AdamW(model.params, 0.1)
+def test_clipping_bounds_the_whole_step(text, tmp_path):
+    trainer = Trainer(settings(text, clip=0.01), tmp_path / "run")
+    trainer.optimizer = SGD(trainer.model.params, 1.0)
+    before = {name: param.copy() for name, param in trainer.model.params.items()}
+    assert trainer.train_step([next(trainer.batches)], 1.0).grad_norm > 0.01
+    moved = sum(float(np.sum((trainer.model.params[name] - before[name]) ** 2)) for name in before)
+    assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(text, tmp_path):
+    trainer = Trainer(settings(text, on_nan="skip"), tmp_path / "run")
+    params = trainer.model.params
+    params["model.layers.0.mlp.up_proj.weight"][0, 0] = np.nan
+    before = {name: param.copy() for name, param in params.items()}
     with np.errstate(invalid="ignore"):
-        assert not np.isfinite(train_step(model, optimizer, [draw(2)], 0.1, clip=1.0)).all()
-    assert optimizer.steps == 0
+        assert trainer.train_step([next(trainer.batches)], 0.1) is None
+    assert trainer.optimizer.steps == 0 and not trainer.grads
     for name in before:
-        np.testing.assert_array_equal(model.params[name], before[name])
+        np.testing.assert_array_equal(params[name], before[name])
 
 
 def test_the_same_run_again_gives_the_same_bits(text, tmp_path):

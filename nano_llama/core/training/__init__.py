@@ -18,6 +18,8 @@ with the same flags, on the same batches, into the same files.
     progress.py    who watches
     progress_bar.py    the live display
     interrupt.py   Ctrl-C
+    timekeeper.py  the minutes that belong to the run's end
+    watchdog.py    losses that go wrong, and the batches they came from
     outcome.py     how a run can end
     loop.py        the loop itself
 

@@ -1,8 +1,9 @@
 """The training loop, once for every engine: batches in, updates, and everything that is reported and kept.
 
-A volume derives its Trainer from `TrainingLoop` and brings six methods: build, restore, train_step, sum_nats, weights,
-training_tensors. Everything else (budget, schedule, evaluation, checkpoints, metrics, Ctrl-C) is here, so that two
-engines differ in nothing but their arithmetic. Not here: any tensor. Tests: tests/core/training/test_loop.py.
+A volume derives its Trainer from `TrainingLoop` and brings its arithmetic: build, gradient, update, forget, sum_nats,
+weights, training_tensors, restore. Everything else is composed here of small parts: budget and timekeeper (how long),
+watchdog (what goes wrong), evaluation, checkpoints, metrics, Ctrl-C. Not here: any tensor.
+Tests: tests/core/training/test_loop.py.
 """
 
 import math
@@ -11,14 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import Batches
 from nano_llama.core.data.dataset import Dataset
-from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
+from nano_llama.core.errors import FormatError, NanoLlamaError
 from nano_llama.core.training.budget import Budget, Clock, slowdown
 from nano_llama.core.training.checkpoint import (
     Checkpoint,
@@ -31,7 +31,7 @@ from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evalu
 from nano_llama.core.training.interrupt import CtrlC
 from nano_llama.core.training.memory import peak_resident_bytes
 from nano_llama.core.training.metrics import MetricsWriter, Row, read_metrics
-from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted, TrainingResult
+from nano_llama.core.training.outcome import TrainingResult, diverged, interrupted, nothing_left
 from nano_llama.core.training.pace import EvaluationPlan, Meter
 from nano_llama.core.training.plots import plot_run
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
@@ -39,26 +39,16 @@ from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.schedule import warmup_cosine
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.start import prepare_dataset, starting_point
+from nano_llama.core.training.timekeeper import Timekeeper
+from nano_llama.core.training.watchdog import StepResult, Watchdog, first_loss_remark, keep_batch
 
 Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
 
 
-class StepResult(NamedTuple):
-    """What an update found. Either may be not-a-number or infinite; the weights are then as before."""
-
-    loss: float  # nats a token, mean over the counted targets
-    grad_norm: float  # length of the whole gradient, before it is clipped
-
-
 # What the loop itself keeps in a checkpoint.
-STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "dataset")
+STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "watchdog", "dataset")
 
-# What the end of a run takes on an idle machine, generously.
-LEAVING_SECONDS = 1.5  # from the end of `fit` to the end of the process
-PLOTTING_SECONDS = 1.5  # the first picture imports matplotlib
-SAVING_SECONDS = 0.3  # of a small model; measured from the first checkpoint on
 PLOT_EVERY_SECONDS = 60.0
-EVALUATING_SHARE = 0.15  # of a run by the clock, at most, may go into evaluations before the last
 
 
 class TrainingLoop(ABC):
@@ -101,6 +91,7 @@ class TrainingLoop(ABC):
 
         self.batches = Batches(self.dataset.train, settings.batch_size, settings.context, settings.seed)
         self.step = self.tokens = 0
+        self.watchdog = Watchdog()
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last line of metrics.jsonl
         self.past_progress = self.past_seconds = 0.0  # of the sessions before this one
         self.resumed_at: int | None = 0 if resume else None
@@ -109,9 +100,10 @@ class TrainingLoop(ABC):
         self.session, self.line = Meter(), Meter()  # of training in this process, and since the last line
         self.lr = self.grad_norm = math.nan  # of the last step
         self.evaluations = EvaluationPlan(settings.evaluations, self.past_progress)
-        self.saving_seconds = SAVING_SECONDS  # of the last checkpoint
+        self.goal_reached = False  # stop_loss
         self.metrics: MetricsWriter
         self.budget: Budget
+        self.time: Timekeeper
         self.ctrl_c: CtrlC
 
     # -- what an engine brings ------------------------------------------------------------------------------------
@@ -129,11 +121,16 @@ class TrainingLoop(ABC):
         """Put the optimizer and random generators into the state that `training_tensors` gave."""
 
     @abstractmethod
-    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult:
-        """One update from the mean gradient over all counted targets of `batches`.
+    def gradient(self, batches: Sequence[Batch]) -> StepResult:
+        """Compute and hold the mean gradient over all counted targets of `batches`."""
 
-        When the loss or the gradient is not finite there is no update.
-        """
+    @abstractmethod
+    def update(self, lr: float) -> None:
+        """Clip the gradient that is held, change the weights by it, and let it go."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Let the gradient go without an update."""
 
     @abstractmethod
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
@@ -172,7 +169,9 @@ class TrainingLoop(ABC):
             start=self.start, past=self.past_progress, clock=self.clock,
         )  # fmt: skip
         if self.budget.progress(self.step) >= 1.0:
-            raise self._nothing_left()
+            raise nothing_left(settings, self.folder.path, self.step, self.past_progress, self._elapsed())
+        val_tokens = self.dataset.val.num_tokens if settings.evaluations else 0
+        self.time = Timekeeper(self.budget, self.session, self.evaluations, val_tokens, self.slowdown)
         self.folder.create(settings, self.config, self.tokenizer)
         prune_checkpoints(self.folder.checkpoints, settings.keep_checkpoints)
         self.metrics = MetricsWriter(self.folder.metrics, keep_to=self.resumed_at)
@@ -201,6 +200,7 @@ class TrainingLoop(ABC):
             self._update()
             over = self._is_over()
             evaluation = self._evaluate(over)
+            self._look_at_goal(evaluation)
             over = over or self._is_over()  # evaluating takes time
             train_loss = self.loss_sum / self.loss_steps
             facts = self._facts(train_loss)
@@ -214,7 +214,7 @@ class TrainingLoop(ABC):
             if over or evaluation or self._checkpoint_is_due():
                 self._save_checkpoint()  # last: once it says that the run has ended, all else is there
         if self.ctrl_c.pressed:
-            raise self._interrupted()
+            raise interrupted(self.folder.path, self.step)
         return TrainingResult(
             out=self.folder.path, steps=self.step, tokens=self.tokens, train_loss=train_loss, evaluation=evaluation,
             tokens_per_second=self.session.rate, elapsed_s=self._elapsed(),
@@ -228,26 +228,66 @@ class TrainingLoop(ABC):
         return batch
 
     def _is_over(self) -> bool:
-        return self.ctrl_c.pressed or self.budget.progress(self.step) >= 1.0
+        return self.ctrl_c.pressed or self.goal_reached or self.budget.progress(self.step) >= 1.0
+
+    def _look_at_goal(self, evaluation: Evaluation | None) -> None:
+        """Whether the loss is as low as `stop_loss` wishes."""
+        if self.settings.stop_loss is not None and evaluation and evaluation.loss <= self.settings.stop_loss:
+            self.goal_reached = True
+            self.watcher.remark(f"The validation loss is {self.settings.stop_loss:g} or less: the run ends here.")
 
     def _update(self) -> None:
         """One step."""
-        settings, begin = self.settings, self.clock()
-        lr = warmup_cosine(self.budget.midway(self.step), settings.lr, settings.warmup, settings.final_lr)
-        batches = [next(self.batches) for _ in range(settings.accumulate)]
-        waited = self.clock() - begin
-        loss, self.grad_norm = self.train_step(batches, lr)
-        self.lr = lr
-        if not math.isfinite(loss) or not math.isfinite(self.grad_norm):
-            raise self._diverged(lr)
+        settings, begin, waited = self.settings, self.clock(), 0.0
+        self.lr = warmup_cosine(self.budget.midway(self.step), settings.lr, settings.warmup, settings.final_lr)
+        result = None
+        while result is None:  # a bad batch may be skipped
+            asked = self.clock()
+            batches = [next(self.batches) for _ in range(settings.accumulate)]
+            waited += self.clock() - asked
+            result = self.train_step(batches, self.lr)
         seconds = self.clock() - begin
+        loss, self.grad_norm = result
+        if self.step == 0 and settings.init_from is None:
+            remark = first_loss_remark(loss, self.config.vocab_size)
+            if remark:
+                self.watcher.remark(remark)
         self.step += 1
         self.tokens += settings.tokens_per_step
         self.loss_sum, self.loss_steps = self.loss_sum + loss, self.loss_steps + 1
         for meter in (self.session, self.line):
             meter.add(settings.tokens_per_step, seconds, waited)
         self.budget.count_step(seconds)
-        self._keep_time_for_the_end()
+        self.time.reserve()
+
+    def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult | None:
+        """One update from the mean gradient over all counted targets of `batches`; None: it was not made, for the
+        watchdog found these batches bad and the settings say to skip such. Raises TrainingDiverged where they say stop.
+        """
+        result = self.gradient(batches)
+        wrong = self.watchdog.judge(result)
+        if wrong and not self._goes_on(wrong, result, batches, lr):
+            self.forget()
+            self.watchdog.skip()
+            return None
+        self.update(lr)
+        self.watchdog.learn(result.loss)
+        return result
+
+    def _goes_on(self, wrong: str, result: StepResult, batches: Sequence[Batch], lr: float) -> bool:
+        """Say what is wrong and keep the batch -> whether the update is made all the same."""
+        wish = self.settings.on_nan if wrong == "nan" else self.settings.on_spike
+        texts = [self.tokenizer.decode(row.tolist()) for tokens, _ in batches for row in tokens]
+        path = keep_batch(self.folder.bad_batches, self.step + 1, wrong, result, batches, texts)
+        kept = f" Its batch is in {path}." if path else ""
+        if wish == "stop" or (wish == "skip" and self.watchdog.gives_up):
+            raise diverged(self.settings, self.folder.path, self.step + 1, wrong, result, lr, kept)
+        expected = "" if wrong == "nan" else f", far above {self.watchdog.mean:.2f}"
+        self.watcher.remark(
+            f"Step {self.step + 1:,}: loss {result.loss:.4g}, gradient {result.grad_norm:.3g}{expected}"
+            f"{' (skipped)' if wish == 'skip' else ''}.{kept}"
+        )
+        return wish == "report"
 
     # -- evaluation -----------------------------------------------------------------------------------------------
 
@@ -258,7 +298,7 @@ class TrainingLoop(ABC):
         split = self.dataset.val
         if split.num_tokens < 2:
             return None
-        if not self._time_for_evaluation(over):
+        if not self.time.allows_evaluation(over):
             if over:
                 self.watcher.remark("No time is left for a validation loss: nano-llama eval finds it.")
             return None
@@ -271,45 +311,15 @@ class TrainingLoop(ABC):
 
         evaluation = evaluate_split(
             self.sum_nats, split, self.settings.context, self.settings.batch_size, on_batch=count, clock=self.clock,
-            give_up=lambda: self.ctrl_c.pressed or self._seconds_until_leaving() < 0,
+            give_up=lambda: self.ctrl_c.pressed or self.time.seconds_until_leaving() < 0,
         )  # fmt: skip
         if evaluation:
             self.evaluations.count(evaluation.seconds)
-            self._keep_time_for_the_end()
+            self.time.reserve()
             self.watcher.evaluated(self.step, evaluation)
         elif not self.ctrl_c.pressed:
             self.watcher.remark("A validation loss was given up for lack of time: nano-llama eval finds it.")
         return evaluation
-
-    def _time_for_evaluation(self, over: bool) -> bool:
-        """At the end it is always tried, for it can be given up; before, only where enough is left for training."""
-        seconds, left = self._evaluation_seconds(), self._seconds_until_leaving()
-        if over or not self.budget.seconds:
-            return left > 0
-        return seconds < left and self.evaluations.spent + seconds < EVALUATING_SHARE * self.budget.seconds
-
-    def _evaluation_seconds(self) -> float:
-        """How long the next evaluation takes: as the last one, or guessed from the speed of training."""
-        if self.evaluations.last_seconds:
-            return self.evaluations.last_seconds
-        return 0.5 * self.dataset.val.num_tokens / self.session.rate  # a forward pass is a third of a training step
-
-    def _keep_time_for_the_end(self) -> None:
-        """Reserve what evaluating, saving and leaving take. An evaluation as long as half of the run is left out."""
-        evaluating = 1.25 * self._evaluation_seconds() if self.settings.evaluations else 0.0
-        if self.budget.seconds and evaluating > 0.5 * self.budget.seconds:
-            evaluating = 0.0
-        self.budget.keep(evaluating + self._ending_seconds())
-
-    def _seconds_until_leaving(self) -> float:
-        """What is left before only saving, drawing and leaving fit in."""
-        if self.budget.deadline is None:
-            return math.inf
-        return self.budget.deadline - self.clock() - self._ending_seconds()
-
-    def _ending_seconds(self) -> float:
-        """How long saving (a checkpoint and the model), drawing and leaving take."""
-        return 2.0 * self.saving_seconds + (PLOTTING_SECONDS + LEAVING_SECONDS) * self.slowdown()
 
     def slowdown(self) -> float:
         """How much longer things take here and now than on an idle machine."""
@@ -350,6 +360,7 @@ class TrainingLoop(ABC):
             "data_position": self.batches.position,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
+            "watchdog": self.watchdog.state(),
             "dataset": self.dataset.fingerprint,
         }
         save_checkpoint(
@@ -358,7 +369,7 @@ class TrainingLoop(ABC):
         )  # fmt: skip
         prune_checkpoints(self.folder.checkpoints, self.settings.keep_checkpoints)
         self.checkpointed = self.clock()
-        self.saving_seconds = self.checkpointed - begin
+        self.time.saving_seconds = self.checkpointed - begin
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """The checkpoint to go on from; of a damaged one the one before is taken, said aloud."""
@@ -383,6 +394,7 @@ class TrainingLoop(ABC):
         if self.settings.max_steps is not None:
             self.past_progress = self.step / self.settings.max_steps  # max_steps may have been changed
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
+        self.watchdog = Watchdog(**state["watchdog"])
         self.batches.seek(state["data_position"])
         self.restore(checkpoint.tensors)
 
@@ -405,30 +417,3 @@ class TrainingLoop(ABC):
             peak_memory=self.peak_memory(),
             seconds_left=self.budget.seconds_left(self.step, self.session.seconds_per_step),
         )  # fmt: skip
-
-    def _nothing_left(self) -> UserError:
-        if self.past_progress >= 1.0:
-            return UserError(
-                f"The run in {self.folder.path} has ended: {self.step:,} steps are done.",
-                hint=f"Give it a larger --max-steps, or begin a new run with  --init-from {self.folder.path}",
-            )
-        return UserError(
-            f"No time is left for training: {self.settings.max_minutes:g} minutes were over after"
-            f" {self._elapsed():.0f} s of reading data and building the model.",
-            hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
-        )
-
-    def _interrupted(self) -> TrainingInterrupted:
-        return TrainingInterrupted(
-            f"Stopped by Ctrl-C after {self.step:,} steps; all is kept in {self.folder.path}.",
-            hint=f"Go on with:  nano-llama train --out {self.folder.path} --resume",
-        )
-
-    def _diverged(self, lr: float) -> TrainingDiverged:
-        kept = list_checkpoints(self.folder.checkpoints)
-        where = f" The last good weights are in {kept[-1]}." if kept else ""
-        return TrainingDiverged(
-            f"The loss or its gradient is no longer a number at step {self.step + 1:,}"
-            f" (learning rate {lr:.3g}).{where}",
-            hint=f"Try a smaller learning rate, for example  --lr {self.settings.lr / 3:.1g}",
-        )

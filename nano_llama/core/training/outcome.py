@@ -1,4 +1,4 @@
-"""How a run can end: with a result, by Ctrl-C, or by a loss that is no longer a number.
+"""How a run can end: with a result, by Ctrl-C, or by a loss that goes wrong; and the words for it.
 
 Not here: what leads there (loop.py). Tests: tests/core/training/test_loop.py.
 """
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nano_llama.core.errors import NanoLlamaError
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.training.checkpoint import list_checkpoints
 from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.settings import TrainSettings
+from nano_llama.core.training.watchdog import StepResult
 
 
 class TrainingInterrupted(NanoLlamaError):
@@ -19,7 +22,7 @@ class TrainingInterrupted(NanoLlamaError):
 
 
 class TrainingDiverged(NanoLlamaError):
-    """The loss or a gradient is no longer a number."""
+    """The loss or a gradient is no longer a number, or far too large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +48,39 @@ class TrainingResult:
             "tokens_per_second": self.tokens_per_second,
             "elapsed_s": self.elapsed_s,
         }
+
+
+def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float, elapsed_s: float) -> UserError:
+    """No step can be made: the run had ended before (`progress` 1), or its minutes are over."""
+    if progress >= 1.0:
+        return UserError(
+            f"The run in {run} has ended: {step:,} steps are done.",
+            hint=f"Give it a larger --max-steps, or begin a new run with  --init-from {run}",
+        )
+    return UserError(
+        f"No time is left for training: {settings.max_minutes:g} minutes were over after"
+        f" {elapsed_s:.0f} s of reading data and building the model.",
+        hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
+    )
+
+
+def interrupted(run: Path, step: int) -> TrainingInterrupted:
+    return TrainingInterrupted(
+        f"Stopped by Ctrl-C after {step:,} steps; all is kept in {run}.",
+        hint=f"Go on with:  nano-llama train --out {run} --resume",
+    )
+
+
+def diverged(
+    settings: TrainSettings, run: Path, step: int, wrong: str, result: StepResult, lr: float, kept: str
+) -> TrainingDiverged:
+    """wrong: "nan" or "spike", as the watchdog names it. kept: where the batch is."""
+    not_a_number, jumped = "The loss or its gradient is no longer a number", f"The loss jumped to {result.loss:.4g}"
+    what = not_a_number if wrong == "nan" else jumped
+    checkpoints = list_checkpoints(run / "checkpoints")
+    where = f" The last good weights are in {checkpoints[-1]}." if checkpoints else ""
+    return TrainingDiverged(
+        f"{what} at step {step:,} (learning rate {lr:.3g}).{kept}{where}",
+        hint=f"Try a smaller learning rate, for example  --lr {settings.lr / 3:.1g}    or leave such batches out:"
+        f"  --on-{wrong} skip",
+    )

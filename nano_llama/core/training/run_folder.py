@@ -5,6 +5,7 @@
     train.json             every setting: `nano-llama train --config train.json` runs it again
     metrics.jsonl          one line every few steps (metrics.py)
     loss.png               its picture (plots.py)
+    bad_batches/           those of loss spikes and of losses that are no number (watchdog.py)
     checkpoints/step-00000500/     such a Hugging Face model, and what else is needed to go on (checkpoint.py)
 
 Not here: what is in these files. Tests: tests/core/training/test_run_folder.py.
@@ -26,7 +27,7 @@ from nano_llama.core.training.settings import TrainSettings
 # What a run that goes on may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
-    "device", "num_threads",
+    "device", "num_threads", "stop_loss", "on_nan", "on_spike",
 )  # fmt: skip
 
 
@@ -37,6 +38,7 @@ class RunFolder:
         self.path = Path(path)
         self.settings = self.path / "train.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.bad_batches = self.path / "bad_batches"
         self.plot = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
 

@@ -86,6 +86,19 @@ class TrainSettings:
         None, f"wall time of the whole process; none without max_steps: {DEFAULT_MINUTES:g}", above=0
     )
 
+    stop_loss: float | None = setting(
+        None, "the run ends early once the validation loss (nats a token) is so low; none: never", above=0
+    )
+
+    # -- when something goes wrong
+    on_nan: str = setting(
+        "stop", "a loss or gradient that is no number: stop, or skip the batch", choices=("stop", "skip")
+    )
+    on_spike: str = setting(
+        "report", "a loss far above the last ones: report, skip the batch, or stop; bad_batches/ keeps the batch",
+        choices=("report", "skip", "stop"),
+    )  # fmt: skip
+
     # -- what is reported and kept
     log_every: int = setting(10, "steps a line of metrics.jsonl", least=1)
     evaluations: int = setting(

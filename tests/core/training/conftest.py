@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nano_llama.core.init import init_params
-from nano_llama.core.training.loop import StepResult, TrainingLoop
+from nano_llama.core.training.loop import TrainingLoop
 from nano_llama.core.training.settings import TrainSettings
+from nano_llama.core.training.watchdog import StepResult
 
 
 class HandClock:
@@ -40,13 +41,18 @@ class FakeTrainer(TrainingLoop):
     def restore(self, tensors):
         self.momentum = {name: np.array(tensors[name]) for name in self.params}
 
-    def train_step(self, batches, lr):
-        seen = np.float32(sum(float((tokens * targets).mean()) for tokens, targets in batches))
-        for name, array in self.params.items():
-            self.momentum[name] = np.float32(0.9) * self.momentum[name] + np.float32(1e-3) * seen * array
-            array -= np.float32(lr) * self.momentum[name]
+    def gradient(self, batches):
+        self.seen = np.float32(sum(float((tokens * targets).mean()) for tokens, targets in batches))
         self._pass(self.seconds)
-        return StepResult(4.0 / (1 + self.step) + float(seen) * 1e-6, abs(float(seen)))
+        return StepResult(4.0 / (1 + self.step) + float(self.seen) * 1e-6, abs(float(self.seen)))
+
+    def update(self, lr):
+        for name, array in self.params.items():
+            self.momentum[name] = np.float32(0.9) * self.momentum[name] + np.float32(1e-3) * self.seen * array
+            array -= np.float32(lr) * self.momentum[name]
+
+    def forget(self):
+        pass
 
     def sum_nats(self, tokens, targets):
         self._pass(self.evaluating)

@@ -9,11 +9,11 @@ import pytest
 
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.formats import open_weights, read_config
-from nano_llama.core.training.loop import StepResult
 from nano_llama.core.training.metrics import MEASURED, read_metrics
 from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.settings import TrainSettings
+from nano_llama.core.training.watchdog import StepResult
 
 RUN_KEYS = {"step", "tokens", "train_loss", "train_bits_per_byte", "lr", "grad_norm"}
 KEYS = RUN_KEYS | MEASURED - {"mfu"}
@@ -196,9 +196,8 @@ def test_ctrl_c_keeps_everything(fake_trainer, settings, tmp_path, hand_clock):
 
 def test_a_loss_that_is_no_number_stops_the_run(fake_trainer, settings, tmp_path, hand_clock):
     trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
-    step = trainer.train_step
-    bad = StepResult(1.0, float("inf"))
-    trainer.train_step = lambda batches, lr: step(batches, lr) if trainer.step < 12 else bad
+    good, bad = trainer.gradient, StepResult(1.0, float("inf"))
+    trainer.gradient = lambda batches: good(batches) if trainer.step < 12 else bad
     with pytest.raises(TrainingDiverged, match="no longer a number at step 13") as error:
         trainer.fit()
     assert "step-00000010" in error.value.message and "--lr" in error.value.hint

@@ -3,9 +3,9 @@
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.training.loop import LEAVING_SECONDS
 from nano_llama.core.training.metrics import read_metrics
 from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.timekeeper import LEAVING_SECONDS
 
 
 class Recorder(Progress):
