@@ -80,11 +80,75 @@ def shards(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]
 
 
+def engine(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Volume 3 against its peers; of llama.cpp whatever is better, with its flash attention or without."""
+    rows = []
+    for kind, bar in (("Q4_1", 2.5), ("Q4_0", 1.5), ("Q8_0", 1.5)):
+        for place in (1, 512):
+            if kind in r.get("decode", {}):
+                rows.append(decoding(r["decode"][kind], kind, place, bar))
+    if "decode" in r:
+        speeds = {name: cell["median"] for name, cell in r["decode"]["Q4_1"]["prefill_512"].items()}
+        rows.append(against("the same, a prompt of 512 tokens", speeds, "tok/s", 1.5))
+    if "batch" in r:
+        speeds = {name: cell["median"] for name, cell in r["batch"]["tokens_per_second"].items()}
+        for peer, bar in (("vllm", 2.0), ("llama.cpp", 1.0)):
+            only = {name: speed for name, speed in speeds.items() if name == "nano" or name.startswith(peer)}
+            rows.append(against(f"32 requests of 256 in and 128 out / {peer}", only, "tok/s", bar))
+    if "long" in r:
+        for kind in ("float32", "bfloat16", "int8"):
+            if cell := r["long"].get(kind):
+                figure = f"{cell['ratio']:.2f} x ({cell['tokens_per_second']['median']:.0f} tok/s)"
+                what = f"a step after 8,000 tokens, cache in {kind} / its bytes at the memory's read speed"
+                rows.append((what, figure, "1.5 x", cell["ratio"] <= 1.5))
+    if peak := r.get("memory", {}).get("peak_mb", {}).get("nano"):
+        bar_mb = 450 + r["memory"]["kv_budget_mb"]
+        rows.append(("peak resident memory, the Q4_1 file", f"{peak} MB", f"{bar_mb} MB", peak < bar_mb))
+    if "start" in r:
+        warm, cold = r["start"]["warm_s"]["median"], r["start"]["cold_s"]
+        figure = f"{warm:.2f} s (kernels to be compiled first: {cold:.1f} s)"
+        rows.append(("`nano-llama generate` to its first character", figure, "2 s", warm < 2))
+    if "fidelity" in r:
+        rows += faithful(r["fidelity"])
+    return rows
+
+
+def decoding(cell: dict[str, Any], kind: str, place: int, bar: float) -> tuple[str, str, str, bool]:
+    speeds = {name: speed["median"] for name, speed in cell[f"decode_{place}"].items()}
+    only = {name: speed for name, speed in speeds.items() if name == "nano" or name.startswith("llama.cpp")}
+    share = speeds.get("nano", 0) * cell["bytes_per_token"] / cell["bytes_per_second"]["median"]
+    what, figure, wanted, met = against(f"decoding SmolLM2-135M {kind} after {place} tokens", only, "tok/s", bar)
+    return what, f"{figure}, {share:.0%} of the memory's read speed", wanted, met
+
+
+def against(what: str, speeds: dict[str, float], unit: str, bar: float) -> tuple[str, str, str, bool]:
+    """Ours over the best of the others."""
+    ours = speeds.get("nano", 0.0)
+    best = max((name for name in speeds if name != "nano"), key=lambda name: speeds[name])
+    ratio = ours / speeds[best]
+    return what, f"{ratio:.2f} x ({ours:,.0f} and {speeds[best]:,.0f} {unit}, {best})", f"{bar} x", ratio >= bar
+
+
+def faithful(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    cells = {kind: r[kind] for kind in ("Q4_1", "Q4_0", "Q8_0")}
+    worst = max(cells, key=lambda kind: cells[kind]["mean_kl"])
+    change = max((abs(cell["bits_per_byte_change"]) for cell in cells.values()))
+    greedy = min(r["greedy"].values())
+    return [
+        ("int8 activations / float32, mean KL", f"{cells[worst]['mean_kl']:.4f} ({worst})", "0.005",
+         cells[worst]["mean_kl"] < 0.005),
+        ("the same, bits a byte", f"{change:.2%} apart", "0.5%", change <= 0.005),
+        ("greedy tokens in float32 / transformers", f"{greedy} of {r['texts']} texts identical", f"{r['texts']}",
+         greedy == r["texts"]),
+    ]  # fmt: skip
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
     "volume2_shakespeare": shakespeare,
     "shards": shards,
+    "engine": engine,
 }
 
 

@@ -97,6 +97,16 @@ def memory_bytes() -> tuple[int | None, int | None]:
     return total, free
 
 
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process had resident so far."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def compiler() -> str | None:
     """The C++ compiler that torch.compile would find, with its version."""
     for name in ("g++", "clang++", "c++", "cl"):

@@ -25,6 +25,11 @@ class Runner(Protocol):
         """What one token costs in the cache, all layers together."""
         ...
 
+    @property
+    def weight_bytes(self) -> int:
+        """Weights that every step reads: all of them, of an embedding without the head's weights one row a token."""
+        ...
+
     def allocate(self, num_blocks: int, block_size: int) -> None:
         """Set memory for keys and values aside, once, before the first step. Blocks are numbered 0 ... num_blocks-1.
 

@@ -54,6 +54,12 @@ class TorchRunner:
         assert c.num_key_value_heads and c.head_dim, "LlamaConfig fills these in"
         return 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * self.model.dtype.itemsize
 
+    @property
+    def weight_bytes(self) -> int:
+        head_apart = not self.config.tie_word_embeddings
+        skipped = self.model.model.embed_tokens.weight.nbytes if head_apart else 0
+        return sum(parameter.nbytes for parameter in self.model.parameters()) - skipped
+
     def allocate(self, num_blocks: int, block_size: int) -> None:
         assert not self.cache, "memory is planned once"
         c, self.block_size = self.config, block_size
