@@ -132,7 +132,7 @@ def against(what: str, speeds: dict[str, float], unit: str, bar: float) -> tuple
 def faithful(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     cells = {kind: r[kind] for kind in ("Q4_1", "Q4_0", "Q8_0")}
     worst = max(cells, key=lambda kind: cells[kind]["mean_kl"])
-    change = max((abs(cell["bits_per_byte_change"]) for cell in cells.values()))
+    change = max(abs(cell["bits_per_byte_change"]) for cell in cells.values())
     greedy = min(r["greedy"].values())
     return [
         ("int8 activations / float32, mean KL", f"{cells[worst]['mean_kl']:.4f} ({worst})", "0.005",

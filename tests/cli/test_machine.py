@@ -78,3 +78,11 @@ def test_a_missing_or_failing_program_is_none():
     assert machine._output("no-such-program-here") is None
     assert machine._output(sys.executable, "-c", "raise SystemExit(3)") is None
     assert machine._output(sys.executable, "-c", "print('ok')") == "ok"
+
+
+def test_peak_memory_grows_with_what_is_used():
+    before = machine.peak_memory_bytes()
+    if before is None:
+        pytest.skip("this system does not tell")
+    block = bytearray(b"x") * (before + 2**20)
+    assert machine.peak_memory_bytes() > len(block)
