@@ -15,7 +15,6 @@ from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol3_engine.outputs import TextPiece
 from nano_llama.vol3_engine.requests import Requests
-from nano_llama.vol3_engine.scheduler import StaticScheduler
 
 
 class NumpySpeaker:
@@ -23,8 +22,7 @@ class NumpySpeaker:
 
     def __init__(self, model: Llama, tokenizer: Tokenizer):
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
-        whole_context = StaticScheduler(1, cache_tokens=self.config.max_position_embeddings)
-        self._requests = Requests(tokenizer, self.config, whole_context)
+        self._requests = Requests(tokenizer, self.config, cache_tokens=self.config.max_position_embeddings)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", dtype: str = "auto") -> "NumpySpeaker":

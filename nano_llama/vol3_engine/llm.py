@@ -8,8 +8,11 @@ Not here: the loop (engine.py), tensors (runner/), how a token is chosen (core/s
 Tests: tests/vol3/test_llm.py, tests/parity/test_llm_transformers.py.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request, Requests, plain
 from nano_llama.vol3_engine.runner import Runner
 from nano_llama.vol3_engine.settings import EngineSettings
+from nano_llama.vol3_engine.trace import Trace
 
 if TYPE_CHECKING:
     from nano_llama.core.tokenizer import Tokenizer
@@ -33,12 +37,12 @@ class LLM:
     """A model in memory, ready to generate.
 
     path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. The other arguments are
-    EngineSettings' fields (settings.py). Raises UserError for what cannot be honoured, FormatError for a damaged file,
-    EnvironmentFault where the machine lacks a device or a package.
+    EngineSettings' fields (settings.py), and trace: a file that gets the scheduler's decisions (trace.py).
+    Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault where the machine
+    lacks a device, a package or memory.
 
-    In float32 on one machine a request's greedy tokens, and its samples for a seed, do not depend on what else is in
-    the batch, up to the rounding of matrix products, whose order of summation PyTorch chooses by their shape: where
-    two tokens are equally likely to about 1e-6, alone and in a batch may differ.
+    A request's tokens, greedy or for a seed, do not depend on what else is in the batch: on the CPU to the last bit,
+    on a GPU up to the rounding of matrix products, whose order of summation PyTorch chooses by their shape.
     """
 
     def __init__(
@@ -48,50 +52,72 @@ class LLM:
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
-        max_num_seqs: int = 32,
+        kv_cache_dtype: str = "auto",
         kv_cache_memory: int | str = "2GiB",
+        max_num_seqs: int = 32,
+        max_num_batched_tokens: int = 512,
+        prefix_caching: bool = True,
         num_threads: int | None = None,
+        trace: str | Path | None = None,
     ):
         settings = EngineSettings(
             device=device,
             dtype=dtype,
             quantization=quantization,
-            max_num_seqs=max_num_seqs,
+            kv_cache_dtype=kv_cache_dtype,
             kv_cache_memory=kv_cache_memory,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_caching=prefix_caching,
             num_threads=num_threads,
         )
-        import_extra("torch", "train", "Generating text")
         from nano_llama.core.formats import resolve_model
-        from nano_llama.vol3_engine.runner.torch import TorchRunner
 
         model = resolve_model(path)
         tokenizer = _tokenizer_of(model)
-        runner = TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads)
-        self._assemble(runner, tokenizer, settings)
+        self._assemble(load_runner(model, settings), tokenizer, settings, trace)
 
     @classmethod
     def from_model(cls, model: "Llama", tokenizer: "Tokenizer | None", **settings: Any) -> "LLM":
         """Around a Volume 2 model that is in memory already, say one in training; its weights are used as they are.
 
-        settings: max_num_seqs, kv_cache_memory, num_threads.
+        settings: those of `from_runner`.
         """
         from nano_llama.vol3_engine.runner.torch import TorchRunner
 
         return cls.from_runner(TorchRunner(model, settings.get("num_threads")), tokenizer, **settings)
 
     @classmethod
-    def from_runner(cls, runner: Runner, tokenizer: "Tokenizer | None", **settings: Any) -> "LLM":
-        """Around any runner. settings: max_num_seqs, kv_cache_memory, num_threads."""
+    def from_runner(
+        cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
+    ) -> "LLM":
+        """Around any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching,
+        num_threads."""
         llm = cls.__new__(cls)
-        llm._assemble(runner, tokenizer, EngineSettings(**settings))
+        llm._assemble(runner, tokenizer, EngineSettings(**settings), trace)
         return llm
 
-    def _assemble(self, runner: Runner, tokenizer: "Tokenizer | None", settings: EngineSettings) -> None:
+    def _assemble(
+        self, runner: Runner, tokenizer: "Tokenizer | None", settings: EngineSettings, trace: str | Path | None
+    ) -> None:
         self.config = runner.config
         self.tokenizer = tokenizer
         self.settings = settings
-        self.engine = Engine(runner, settings.max_num_seqs, settings.kv_cache_bytes)
-        self._requests = Requests(tokenizer, self.config, self.engine.scheduler)
+        self.engine = Engine(runner, settings, Trace(trace) if trace is not None else None)
+        self._requests = Requests(tokenizer, self.config, self.engine.scheduler.cache_tokens)
+
+    def close(self) -> None:
+        """Let threads and memory go. The model is not used afterwards."""
+        self.engine.close()
+
+    def request(self, prompt: Any, params: SamplingParams, number: int = 0) -> Request:
+        """A prompt or a conversation, checked and ready for `engine.add`. Raises UserError."""
+        make: Any = self._requests.from_messages if _is_conversation(prompt) else self._requests.from_prompt
+        return make(number, prompt, params)
+
+    def output_of(self, request: Request) -> RequestOutput:
+        """What the caller of a request gets."""
+        return self._requests.output(request)
 
     # -- generating -------------------------------------------------------------------------------------------------
 
@@ -141,20 +167,47 @@ class LLM:
         params = sampling_params or SamplingParams()
         if not isinstance(params, SamplingParams) or params.n != 1:
             raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
-        make: Any = self._requests.from_messages if _is_conversation(prompt) else self._requests.from_prompt
-        return self._stream(make(0, prompt, params))
+        return self._stream(self.request(prompt, params))
 
     def _stream(self, request: Request) -> Iterator[TextPiece]:
-        for sequence, text in self.engine.run(request.sequences):
-            output = self._requests.output(request) if sequence.finished else None
-            yield TextPiece(text, sequence.output_ids[-1], output)
+        for news in self.engine.run(request.sequences):
+            yield TextPiece(news.text, news.token, self._requests.output(request) if news.last else None)
 
     def _run(self, requests: list[Request], progress: bool) -> list[RequestOutput]:
         sequences = [sequence for request in requests for sequence in request.sequences]
         with _ProgressBar(len(sequences)) if progress else nullcontext(_silent) as advance:
-            for sequence, _ in self.engine.run(sequences):
-                advance(sequence.finished)
+            for news in self.engine.run(sequences):
+                advance(news.last)
         return [self._requests.output(request) for request in requests]
+
+
+def load_runner(model: Path, settings: EngineSettings) -> Runner:
+    """What computes the model: our kernels on a CPU, PyTorch on everything else."""
+    kernels = find_spec("nano_llama.vol3_engine.runner.cpu") is not None
+    if kernels and (settings.device == "cpu" or (settings.device == "auto" and not _may_have_gpu())):
+        from nano_llama.vol3_engine.runner.cpu import CpuRunner
+
+        return CpuRunner.load(
+            model, settings.dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
+        )
+    import_extra("torch", "train", "Generating text on a GPU")
+    from nano_llama.vol3_engine.runner.torch import TorchRunner, device_type
+
+    if kernels and device_type(settings.device) == "cpu":
+        return load_runner(model, replace(settings, device="cpu"))
+    for name in ("quantization", "kv_cache_dtype"):
+        if getattr(settings, name) not in (None, "auto"):
+            raise UserError(
+                f"{name}={getattr(settings, name)!r} is for the CPU; the device is {settings.device!r}.",
+                hint='Leave it out, or use device="cpu".',
+            )
+    return TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads)
+
+
+def _may_have_gpu() -> bool:
+    """Whether it pays to ask PyTorch, whose import takes seconds: a GPU's driver is here, and PyTorch too."""
+    driver = sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+    return driver and find_spec("torch") is not None
 
 
 def _tokenizer_of(model: Path) -> "Tokenizer | None":

@@ -12,7 +12,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput
-from nano_llama.vol3_engine.scheduler import StaticScheduler
+from nano_llama.vol3_engine.scheduler import length_limit
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import Decoder, TextStream
 
@@ -31,12 +31,15 @@ class Request:
 
 
 class Requests:
-    """Makes requests for one model, and their outputs. Without a tokenizer there are only ids, in and out."""
+    """Makes requests for one model, and their outputs. Without a tokenizer there are only ids, in and out.
 
-    def __init__(self, tokenizer: "Tokenizer | None", config: LlamaConfig, scheduler: StaticScheduler):
+    cache_tokens: how many tokens of one text the memory for keys and values holds.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer | None", config: LlamaConfig, cache_tokens: int):
         self.tokenizer = tokenizer
         self.config = config
-        self.scheduler = scheduler
+        self.cache_tokens = cache_tokens
         self.end_ids = frozenset(config.eos_token_ids) | (tokenizer.stop_ids if tokenizer else frozenset())
 
     def from_prompt(self, number: int, prompt: str | Ids[int], params: SamplingParams) -> Request:
@@ -72,7 +75,7 @@ class Requests:
             self._known(token, "SamplingParams")
         if params.stop_strings:
             self._needed("A stop string")
-        limit = self.scheduler.length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings)
+        limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
         seed = params.seed
         if seed is None:
             seed = 0 if params.is_greedy else secrets.randbits(63)

@@ -1,66 +1,227 @@
-"""Which sequences run together: batches that stay within max_num_seqs and the memory for keys and values.
+"""The scheduler: which rows the next step computes, within the memory for keys and values.
 
-The batches are static: a batch is formed, runs until all its texts have ended, and the next is formed. Not here:
-joining a running batch, sharing of memory in blocks, preemption (the paged engine's), and tensors.
-Tests: tests/vol3/test_scheduler.py.
+Continuous batching (Yu et al. 2022, Orca): texts join and leave at every step. A running text is given the tokens that
+are known and not computed yet: one when it decodes, a piece of its prompt when it is new (chunked prefill, Agrawal et
+al. 2023, arXiv 2308.16369), so that long prompts are read beside texts that decode, within a budget of tokens a step.
+
+First come, first served. In `running` followed by `waiting` the texts always stand in the order of their arrival. Where
+blocks are short the last that came is preempted: it gives its blocks back and computes its tokens anew later. So the
+first of all is never disturbed, and since each fits into memory alone, each is the first some day: nobody starves.
+
+Not here: tensors, choosing tokens (sampler.py), who asks (engine.py). Tests: tests/vol3/test_scheduler.py, and at
+random over 10,000 steps tests/vol3/test_engine_random.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol3_engine.sequence import Sequence
+from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.blocks import BLOCK_SIZE, ROOT, BlockPool, blocks_for
+from nano_llama.vol3_engine.sequence import Sequence, Status
 
 
-class StaticScheduler:
-    """Forms batches of at most max_num_seqs sequences whose padded cache has at most `cache_tokens` places."""
+@dataclass
+class Step:
+    """What one step computes, and what happened on the way to it."""
 
-    def __init__(self, max_num_seqs: int, cache_tokens: int):
+    sequences: list[Sequence] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # rows of each
+    choosing: list[Sequence] = field(default_factory=list)  # those that will choose a token, in the order of the logits
+    prefix_hits: dict[int, int] = field(default_factory=dict)  # sequence number -> tokens it found in others' blocks
+    preempted: list[int] = field(default_factory=list)  # sequence numbers
+    batch: PackedBatch = field(default_factory=lambda: PackedBatch([], [0], [], [], []))
+
+
+class Scheduler:
+    """max_num_seqs texts run at once, a step computes max_num_batched_tokens rows, num_blocks blocks are there."""
+
+    def __init__(self, max_num_seqs: int, max_num_batched_tokens: int, num_blocks: int, prefix_caching: bool = True):
+        assert max_num_batched_tokens >= max_num_seqs, "every running text advances in every step"
         self.max_num_seqs = max_num_seqs
-        self.cache_tokens = cache_tokens
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.prefix_caching = prefix_caching
+        self.pool = BlockPool(num_blocks)
+        self.running: list[Sequence] = []
+        self.waiting: deque[Sequence] = deque()
 
-    def length_limit(self, prompt_length: int, max_tokens: int | None, context: int) -> int:
-        """Tokens that a request may come to, prompt included. Raises UserError where it can never be run.
+    @property
+    def cache_tokens(self) -> int:
+        return self.pool.num_blocks * BLOCK_SIZE
 
-        max_tokens None means: as far as context and memory reach.
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    # -- coming and going -----------------------------------------------------------------------------------------
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a text. It must fit into memory alone: `length_limit` sees to that."""
+        assert sequence.max_length <= self.cache_tokens + 1, "a text that can never fit is refused before"
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """A text has ended or was aborted: its blocks are free at once."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        self._let_go(sequence)
+
+    def restart(self, sequences: Iterable[Sequence]) -> None:
+        """A step was not computed to its end: trust no block, and let these texts, in this order, begin anew."""
+        self.pool = BlockPool(self.pool.num_blocks)
+        self.running.clear()
+        self.waiting = deque(sequences)
+        for sequence in self.waiting:
+            sequence.block_table.clear()
+            self._let_go(sequence)
+
+    def _let_go(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_table)
+        sequence.block_table.clear()
+        sequence.num_computed, sequence.chapter, sequence.num_chapters = 0, ROOT, 0
+        if not sequence.finished:
+            sequence.status = Status.WAITING
+
+    # -- the next step --------------------------------------------------------------------------------------------
+
+    def plan(self) -> Step:
+        """Form the next step. What it plans counts as computed, so it must be executed, or else `restart` be called."""
+        step = Step()
+        budget = self._continue_running(step, self.max_num_batched_tokens)
+        if not step.preempted:  # who gave blocks up must not lose them to one who came later
+            self._admit_waiting(step, budget)
+        step.batch = _pack(step)
+        return step
+
+    def _continue_running(self, step: Step, budget: int) -> int:
+        """Every running text advances by one token at least -> what is left of the budget."""
+        place = 0
+        while place < len(self.running):
+            sequence = self.running[place]
+            self._share_prefix(step, sequence)
+            behind = len(self.running) - place - 1
+            count = _piece(sequence, budget - behind)
+            while not self._fits(sequence, count):
+                self._preempt_last(step)
+                if place == len(self.running):  # it was the last itself
+                    return budget
+            self._compute(step, sequence, count)
+            budget -= count
+            place += 1
+        return budget
+
+    def _admit_waiting(self, step: Step, budget: int) -> None:
+        """Texts join while there is budget, and memory for all that is known of them and of those that run."""
+        promised = sum(_blocks_to_come(sequence) for sequence in self.running)
+        while self.waiting and len(self.running) < self.max_num_seqs and budget > 0:
+            sequence = self.waiting[0]
+            self._share_prefix(step, sequence)
+            needed = _blocks_to_come(sequence)
+            if promised + needed > self.pool.num_free:
+                step.prefix_hits.pop(sequence.number, None)
+                self._let_go(sequence)
+                return
+            self.running.append(self.waiting.popleft())
+            sequence.status = Status.RUNNING
+            count = _piece(sequence, budget)
+            self._compute(step, sequence, count)
+            promised += _blocks_to_come(sequence)
+            budget -= count
+
+    def _share_prefix(self, step: Step, sequence: Sequence) -> None:
+        """Skip what others have computed, or compute in this very step: a layer's keys are written before it attends.
+
+        The last token is always left, for somebody must compute the logits that follow it.
         """
-        if prompt_length >= context:
-            raise UserError(
-                f"The prompt has {prompt_length} tokens; the model's context, max_position_embeddings, is {context}.",
-                hint=f"Shorten the prompt to at most {context - 1} tokens, so that one can follow.",
+        while self.prefix_caching and len(sequence.block_table) * BLOCK_SIZE == sequence.num_computed:
+            start, end = sequence.num_computed, sequence.num_computed + BLOCK_SIZE
+            block = (
+                self.pool.find(sequence.chapter, tuple(sequence.tokens(start, end))) if end < len(sequence) else None
             )
-        wanted = context if max_tokens is None else min(context, prompt_length + max_tokens)
-        most = self.cache_tokens + 1  # the last token's keys and values are never needed
-        if max_tokens is None and prompt_length < most:
-            return min(wanted, most)
-        if wanted > most:
-            raise UserError(
-                f"A prompt of {prompt_length} tokens with {wanted - prompt_length} new ones needs a cache of "
-                f"{wanted - 1} tokens; kv_cache_memory holds {self.cache_tokens}.",
-                hint="Raise kv_cache_memory, or lower max_tokens.",
-            )
-        return wanted
+            if block is None:
+                return
+            self.pool.share(block)
+            sequence.block_table.append(block)
+            sequence.chapter = self.pool.chapters[block]
+            sequence.num_chapters += 1
+            sequence.num_computed = end
+            step.prefix_hits[sequence.number] = step.prefix_hits.get(sequence.number, 0) + BLOCK_SIZE
 
-    def batches(self, sequences: Iterable[Sequence]) -> Iterator[list[Sequence]]:
-        """All sequences, each in one batch. Those of similar prompt length go together, so that little is padded."""
-        batch: list[Sequence] = []
-        for sequence in sorted(
-            sequences, key=lambda s: len(s.prompt_ids)
-        ):  # stable: equals stay first come first served
-            if batch and not self._fits([*batch, sequence]):
-                yield batch
-                batch = []
-            batch.append(sequence)
-        if batch:
-            yield batch
+    def _fits(self, sequence: Sequence, count: int) -> bool:
+        return blocks_for(sequence.num_computed + count) - len(sequence.block_table) <= self.pool.num_free
 
-    def _fits(self, batch: list[Sequence]) -> bool:
-        return len(batch) <= self.max_num_seqs and len(batch) * cache_length(batch) <= self.cache_tokens
+    def _preempt_last(self, step: Step) -> None:
+        victim = self.running.pop()
+        step.prefix_hits.pop(victim.number, None)
+        step.preempted.append(victim.number)
+        self._let_go(victim)
+        self.waiting.appendleft(victim)
+
+    def _compute(self, step: Step, sequence: Sequence, count: int) -> None:
+        """Put the text's next `count` tokens into the step, and their places into its blocks."""
+        step.sequences.append(sequence)
+        step.counts.append(count)
+        sequence.num_computed += count
+        while len(sequence.block_table) < blocks_for(sequence.num_computed):
+            sequence.block_table.append(self.pool.take())
+        while self.prefix_caching and (sequence.num_chapters + 1) * BLOCK_SIZE <= sequence.num_computed:
+            number = sequence.num_chapters
+            tokens = tuple(sequence.tokens(number * BLOCK_SIZE, (number + 1) * BLOCK_SIZE))
+            sequence.chapter = self.pool.remember(sequence.block_table[number], sequence.chapter, tokens)
+            sequence.num_chapters += 1
+        if sequence.num_computed == len(sequence):
+            step.choosing.append(sequence)
 
 
-def cache_length(batch: list[Sequence]) -> int:
-    """Columns of the cache of a batch: prompts end in the same column, and the new tokens follow.
+def _piece(sequence: Sequence, budget: int) -> int:
+    """How many tokens to compute now. A piece of a prompt ends where a block ends, so that others can find it."""
+    left = len(sequence) - sequence.num_computed
+    if left <= budget:
+        return left
+    aligned = (sequence.num_computed + budget) // BLOCK_SIZE * BLOCK_SIZE - sequence.num_computed
+    return aligned if aligned > 0 else budget
 
-    .  .  p  p | n  n  n          p prompt, n new, . padding
-    p  p  p  p | n  n  n
+
+def _blocks_to_come(sequence: Sequence) -> int:
+    """Blocks that the known tokens will still take."""
+    return blocks_for(len(sequence)) - len(sequence.block_table)
+
+
+def _pack(step: Step) -> PackedBatch:
+    ids: list[int] = []
+    starts, positions, tables, rows = [0], [], [], []
+    for sequence, count in zip(step.sequences, step.counts, strict=True):
+        end = sequence.num_computed
+        ids += sequence.tokens(end - count, end)
+        starts.append(len(ids))
+        positions.append(end - count)
+        tables.append(list(sequence.block_table))
+        if end == len(sequence):
+            rows.append(len(ids) - 1)
+    return PackedBatch(ids, starts, positions, tables, rows)
+
+
+def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache_tokens: int) -> int:
+    """Tokens that a text may come to, prompt included. Raises UserError where it can never be run.
+
+    max_tokens None means: as far as context and memory reach.
     """
-    return max(len(s.prompt_ids) for s in batch) + max(s.max_new_tokens for s in batch) - 1
+    if prompt_length >= context:
+        raise UserError(
+            f"The prompt has {prompt_length} tokens; the model's context, max_position_embeddings, is {context}.",
+            hint=f"Shorten the prompt to at most {context - 1} tokens, so that one can follow.",
+        )
+    wanted = context if max_tokens is None else min(context, prompt_length + max_tokens)
+    most = cache_tokens + 1  # the last token's keys and values are never needed
+    if max_tokens is None and prompt_length < most:
+        return min(wanted, most)
+    if wanted > most:
+        raise UserError(
+            f"A prompt of {prompt_length} tokens with {wanted - prompt_length} new ones needs a cache of "
+            f"{wanted - 1} tokens; kv_cache_memory holds {cache_tokens}.",
+            hint="Raise kv_cache_memory, or lower max_tokens.",
+        )
+    return wanted

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
+from nano_llama.vol3_engine.blocks import ROOT
 from nano_llama.vol3_engine.text import TextStream
 
 
@@ -37,11 +38,25 @@ class Sequence:
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # per token, where the request asked for them
     status: Status = Status.WAITING
-    finish_reason: str | None = None  # "stop" | "length"
+    finish_reason: str | None = None  # "stop" | "length" | "abort"
     stop_reason: int | str | None = None  # the stop token id or stop string; None for the model's own end
+
+    # The scheduler's notes: where its keys and values are.
+    number: int = -1  # in the order of arrival
+    block_table: list[int] = field(default_factory=list)
+    num_computed: int = 0  # tokens whose keys and values are in the blocks, or will be by the end of the step
+    chapter: int = ROOT  # what its full blocks hold, as the pool knows it
+    num_chapters: int = 0  # full blocks that the chapter comprises
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Ids start ... end-1 of prompt and output together."""
+        prompt = len(self.prompt_ids)
+        if start >= prompt:
+            return self.output_ids[start - prompt : end - prompt]
+        return [*self.prompt_ids[start:end], *self.output_ids[: max(0, end - prompt)]]
 
     @property
     def finished(self) -> bool:
@@ -69,11 +84,16 @@ class Sequence:
             piece += self._finish("length", None)
         return piece
 
+    def abort(self) -> None:
+        """End here: nobody wants the rest."""
+        if not self.finished:
+            self._finish("abort", None)
+
     def _finish(self, reason: str, stop_reason: int | str | None) -> str:
         self.status = Status.FINISHED
         self.finish_reason, self.stop_reason = reason, stop_reason
         rest = self.text.finish()
-        if self.text.stopped_by is not None and self.finish_reason == "length":
+        if self.text.stopped_by is not None and reason == "length":
             # The last bytes, set free only now, completed a stop string.
             self.finish_reason, self.stop_reason = "stop", self.text.stopped_by
         return rest

@@ -8,38 +8,54 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_llama.core.errors import UserError
+from nano_llama.vol3_engine.quantization import Scheme
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """
-    device            "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps"
-    dtype             "auto" (float32 on the CPU, bfloat16 or float16 on a GPU), "float32", "bfloat16", "float16"
-    quantization      None; other values are refused until the engine has kernels for them
-    max_num_seqs      sequences that run together, at most
-    kv_cache_memory   bytes for keys and values, as a number or as "2GiB", "500MB"; a call never takes more
-    num_threads       CPU threads inside a call; None leaves PyTorch's own choice
+    device                  "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps"
+    dtype                   "auto": on a CPU as the file stores its numbers (quantized blocks with int8 activations),
+                            on a GPU bfloat16 or float16. "float32", "bfloat16", "float16": all matrices in this type
+    quantization            None: as stored; else a scheme such as "int8" or "int4,head=int8" (quantization.py); CPU
+    kv_cache_dtype          "auto": float32 with dtype="float32", else bfloat16; or "float32", "bfloat16", "int8"; on a
+                            GPU always the model's dtype
+    kv_cache_memory         bytes for keys and values, as a number or as "2GiB", "500MB"; planned once, never exceeded
+    max_num_seqs            texts that run together, at most
+    max_num_batched_tokens  rows of a step, at most: longer prompts are read in pieces, beside texts that decode
+    prefix_caching          texts that begin alike share what was computed for the beginning
+    num_threads             CPU threads; None: one for each core that this process may use
     """
 
     device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
-    max_num_seqs: int = 32
+    kv_cache_dtype: str = "auto"
     kv_cache_memory: int | str = "2GiB"
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 512
+    prefix_caching: bool = True
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype={self.dtype!r} must be one of {', '.join(DTYPES)}.")
+        for name, known in (("dtype", DTYPES), ("kv_cache_dtype", KV_DTYPES)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
         if self.quantization is not None:
-            raise UserError(
-                f"quantization={self.quantization!r} is not supported yet.",
-                hint="Leave it out: a quantized .gguf is read as it is, and computed in `dtype`.",
-            )
+            Scheme.parse(self.quantization)
+            if self.dtype != "auto":
+                raise UserError(
+                    f"quantization={self.quantization!r} and dtype={self.dtype!r} both say how numbers are kept.",
+                    hint='Give one; or name single matrices, as in quantization="int4,first=float32".',
+                )
         _check_positive("max_num_seqs", self.max_num_seqs)
+        _check_positive("max_num_batched_tokens", self.max_num_batched_tokens)
+        if not isinstance(self.prefix_caching, bool):
+            raise UserError(f"prefix_caching={self.prefix_caching!r} must be True or False.")
         if self.num_threads is not None:
             _check_positive("num_threads", self.num_threads)
         parse_bytes("kv_cache_memory", self.kv_cache_memory)

@@ -62,48 +62,46 @@ def small_config(**changes) -> LlamaConfig:
 class ScriptedRunner:
     """Continues each prompt by its script, byte by byte and then END; prompts without one get noise made of the text.
 
-    Either way the logits are a function of the text alone, and every batch that was run is written down.
+    The text is read back from the blocks, where `execute` has put it, so a wrong block table gives a wrong answer.
+    Every step is written down: (rows, texts that choose).
     """
 
     def __init__(self, script: dict[str, str] | None = None, kv_bytes_per_token: int = 1, **config):
         self.config = small_config(**config)
         self.kv_bytes_per_token = kv_bytes_per_token
         self.script = {tuple(key.encode()): value.encode() for key, value in (script or {}).items()}
-        self.batches: list[tuple[int, int]] = []  # (texts, cache length)
+        self.steps: list[tuple[int, int]] = []
+        self.closed = False
 
-    def batch(self, prompts, cache_length: int) -> "ScriptedBatch":
-        self.batches.append((len(prompts), cache_length))
-        return ScriptedBatch(self, [list(prompt) for prompt in prompts], cache_length)
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        self.cells = np.full((num_blocks, block_size), -1)
 
-    def logits(self, prompt: tuple[int, ...], output: list[int]) -> np.ndarray:
-        if prompt not in self.script:
-            seed = zlib.crc32(np.array([*prompt, *output], np.int64).tobytes())
-            return np.random.default_rng(seed).normal(0, 3, VOCABULARY).astype(np.float32)
-        row = np.zeros(VOCABULARY, np.float32)
-        script = self.script[prompt]
-        row[script[len(output)] if len(output) < len(script) else END] = 50.0
-        return row
+    def execute(self, batch: PackedBatch) -> np.ndarray:
+        size = self.cells.shape[1]
+        self.steps.append((batch.num_tokens, len(batch.logit_rows)))
+        texts = {}
+        for s in range(batch.num_sequences):
+            for row in range(batch.starts[s], batch.starts[s + 1]):
+                position = batch.positions[s] + row - batch.starts[s]
+                self.cells[batch.block_tables[s][position // size], position % size] = batch.token_ids[row]
+        for s in range(batch.num_sequences):
+            text = self.cells[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
+            assert (text >= 0).all(), "a place is read that was never written"
+            texts[batch.starts[s + 1] - 1] = text
+        return np.array([self.logits(tuple(texts[row].tolist())) for row in batch.logit_rows], np.float32)
 
+    def logits(self, text: tuple[int, ...]) -> np.ndarray:
+        for prompt, script in self.script.items():
+            output = text[len(prompt) :]
+            if text[: len(prompt)] == prompt and output == tuple(script[: len(output)]):
+                row = np.zeros(VOCABULARY, np.float32)
+                row[script[len(output)] if len(output) < len(script) else END] = 50.0
+                return row
+        seed = zlib.crc32(np.array(text, np.int64).tobytes())
+        return np.random.default_rng(seed).normal(0, 3, VOCABULARY).astype(np.float32)
 
-class ScriptedBatch:
-    def __init__(self, runner: ScriptedRunner, prompts: list[list[int]], cache_length: int):
-        self.runner = runner
-        self.rows = [(tuple(prompt), list[int]()) for prompt in prompts]
-        self.columns = max(len(prompt) for prompt in prompts)
-        self.cache_length = cache_length
-
-    def prefill(self) -> np.ndarray:
-        return np.stack([self.runner.logits(*row) for row in self.rows])
-
-    def decode(self, tokens) -> np.ndarray:
-        self.columns += 1
-        assert self.columns <= self.cache_length, "the cache is full"
-        for (_, output), token in zip(self.rows, tokens, strict=True):
-            output.append(token)
-        return self.prefill()
-
-    def keep(self, rows) -> None:
-        self.rows = [self.rows[row] for row in rows]
+    def close(self) -> None:
+        self.closed = True
 
 
 class PackedTexts:

@@ -1,18 +1,21 @@
-"""The engine's loop over a scripted runner: batches, mixed ends, and independence of what else is in the batch."""
+"""The engine's loop over a scripted runner: mixed ends, and independence of what else is in the batch."""
 
+import numpy as np
 import pytest
 
+from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.vol3_engine.engine import Engine
+from nano_llama.vol3_engine.engine import Engine, Mailbox
 from nano_llama.vol3_engine.requests import Requests
+from nano_llama.vol3_engine.settings import EngineSettings
 
 
 @pytest.fixture
 def setup(stubs):
-    def setup(script=None, max_num_seqs=4, cache_tokens=1000):
+    def setup(script=None, cache_tokens=1024, **settings):
         runner = stubs.ScriptedRunner(script, kv_bytes_per_token=3)
-        engine = Engine(runner, max_num_seqs, kv_cache_bytes=3 * cache_tokens + 2)
-        return engine, Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler), runner
+        engine = Engine(runner, EngineSettings(kv_cache_memory=3 * cache_tokens + 2, **settings))
+        return engine, Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens), runner
 
     return setup
 
@@ -21,6 +24,7 @@ def run(engine, requests, prompts, params):
     made = [requests.from_prompt(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
     for _ in engine.run([s for request in made for s in request.sequences]):
         pass
+    assert engine.scheduler.pool.references == {}, "a block was not given back"
     return [requests.output(request) for request in made]
 
 
@@ -30,44 +34,73 @@ def test_texts_of_different_lengths_end_when_they_end(setup):
     outputs = run(engine, requests, list(script), [SamplingParams(max_tokens=30)] * 3)
     assert [out.text for out in outputs] == list(script.values())
     assert [out.outputs[0].finish_reason for out in outputs] == ["stop"] * 3
-    assert runner.batches == [(3, 3 + 30 - 1)]
+    assert runner.steps[0] == (1 + 2 + 3, 3)  # no row is padding
+    assert runner.steps[1:6] == [(2, 2)] * 5 and runner.steps[6:] == [(1, 1)] * 13
 
 
-def test_the_cache_budget_forms_the_batches(setup):
-    engine, requests, runner = setup(cache_tokens=40)
-    run(engine, requests, ["ab"] * 5, [SamplingParams(max_tokens=19, seed=0)] * 5)
-    assert runner.batches == [(2, 20), (2, 20), (1, 20)]
+def test_a_long_prompt_is_read_in_pieces_beside_a_text_that_decodes(setup):
+    engine, requests, runner = setup({"a": "x" * 20, "b" * 90: "y"}, max_num_seqs=2, max_num_batched_tokens=33)
+    run(engine, requests, ["a", "b" * 90], [SamplingParams(max_tokens=30)] * 2)
+    assert runner.steps[:3] == [(33, 1), (33, 1), (27, 2)]
 
 
-@pytest.mark.parametrize("max_num_seqs", [1, 2, 3, 32])
-def test_a_request_is_the_same_alone_and_among_others(setup, max_num_seqs):
-    prompts = ["alpha", "be", "gamma gamma", "delta", "be"]
-    params = [
-        SamplingParams(max_tokens=12, seed=1),
-        SamplingParams(max_tokens=5, seed=2, top_k=3, n=2),
-        SamplingParams(max_tokens=20, temperature=0.0),
-        SamplingParams(max_tokens=9, seed=1, repetition_penalty=1.5, frequency_penalty=1.0),
-        SamplingParams(max_tokens=7, seed=2, min_p=0.05, logprobs=2),
-    ]
-    engine, requests, _ = setup(max_num_seqs=max_num_seqs)
-    together = run(engine, requests, prompts, params)
-    for out, prompt, p in zip(together, prompts, params, strict=True):
+def test_memory_is_planned_once_and_no_larger_than_can_be_used(setup):
+    _, _, runner = setup(cache_tokens=10**6, max_num_seqs=2)
+    assert len(runner.cells) == 2 * 128 // 16  # two texts of the whole context
+    _, _, runner = setup(cache_tokens=50)
+    assert len(runner.cells) == 3
+    with pytest.raises(UserError, match="16 tokens take 48 bytes"):
+        setup(cache_tokens=15)
+
+
+PROMPTS = ["alpha", "be", "gamma gamma", "delta", "be", "gamma gamma of twenty-four letters"]
+PARAMS = [
+    SamplingParams(max_tokens=12, seed=1),
+    SamplingParams(max_tokens=5, seed=2, top_k=3, n=2),
+    SamplingParams(max_tokens=20, temperature=0.0),
+    SamplingParams(max_tokens=9, seed=1, repetition_penalty=1.5, frequency_penalty=1.0),
+    SamplingParams(max_tokens=7, seed=2, min_p=0.05, logprobs=2),
+    SamplingParams(max_tokens=40, seed=5, top_p=0.9),
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_num_seqs": 1},
+        {"max_num_seqs": 3},
+        {},
+        {"max_num_batched_tokens": 4, "max_num_seqs": 4},
+        {"cache_tokens": 80},  # preemption
+        {"cache_tokens": 80, "prefix_caching": False, "max_num_batched_tokens": 5, "max_num_seqs": 5},
+    ],
+    ids=str,
+)
+def test_a_request_is_the_same_alone_and_among_others(setup, settings):
+    engine, requests, _ = setup(**settings)
+    together = run(engine, requests, PROMPTS, PARAMS)
+    for out, prompt, p in zip(together, PROMPTS, PARAMS, strict=True):
         engine, requests, _ = setup()
         (alone,) = run(engine, requests, [prompt], [p])
         assert out.outputs == alone.outputs
 
 
-def test_events_come_after_every_token_and_join_to_the_text(setup):
+def test_samples_of_one_prompt_share_its_blocks(setup):
+    engine, requests, runner = setup()
+    run(engine, requests, ["p" * 100], [SamplingParams(max_tokens=2, n=4, seed=0)])
+    assert runner.steps[0] == (100 + 3 * 4, 4)  # 96 of the others' 100 tokens were found
+
+
+def test_news_come_after_every_token_and_join_to_the_text(setup):
     engine, requests, _ = setup({"a": "naïve 🦙", "b": "xy"})
     made = [requests.from_prompt(i, prompt, SamplingParams(max_tokens=30)) for i, prompt in enumerate("ab")]
-    sequences = [s for request in made for s in request.sequences]
-    texts, tokens = ["", ""], [0, 0]
-    for sequence, piece in engine.run(sequences):
-        texts[sequence.request] += piece
-        tokens[sequence.request] += 1
-        assert len(sequence.output_ids) == tokens[sequence.request]
+    texts, tokens = ["", ""], [[], []]
+    for news in engine.run([s for request in made for s in request.sequences]):
+        texts[news.sequence.request] += news.text
+        tokens[news.sequence.request].append(news.token)
+        assert news.last == (news.token == 256)
     assert texts == ["naïve 🦙", "xy"]
-    assert tokens == [len("naïve 🦙".encode()) + 1, 3]
+    assert tokens == [made[0].sequences[0].output_ids, made[1].sequences[0].output_ids]
 
 
 def test_two_runs_may_be_open_at_once(setup):
@@ -75,6 +108,57 @@ def test_two_runs_may_be_open_at_once(setup):
     texts = ["", ""]
     runs = [engine.run(requests.from_prompt(i, p, SamplingParams(max_tokens=30)).sequences) for i, p in enumerate("ab")]
     for pair in zip(*runs, strict=False):
-        for i, (_, piece) in enumerate(pair):
-            texts[i] += piece
+        for i, news in enumerate(pair):
+            texts[i] += news.text
     assert texts == ["first text", "second text"]
+
+
+def test_who_stops_asking_gives_his_memory_back(setup):
+    engine, requests, _ = setup()
+    sequences = requests.from_prompt(0, "long", SamplingParams(max_tokens=100, ignore_eos=True, n=2)).sequences
+    news = engine.run(sequences)
+    next(news)
+    assert engine.scheduler.pool.references
+    news.close()
+    assert not engine.scheduler.pool.references and not engine.has_work
+    assert {s.finish_reason for s in sequences} == {"abort"}
+
+
+def test_broken_logits_end_their_own_text_only(setup):
+    engine, requests, runner = setup({"good": "fine"})
+    honest = runner.logits
+    runner.logits = lambda text: np.full(260, np.nan, np.float32) if text[0] == ord("b") else honest(text)
+    made = [requests.from_prompt(i, p, SamplingParams(max_tokens=9)) for i, p in enumerate(["good", "bad"])]
+    boxes = [Mailbox(), Mailbox()]
+    for request, box in zip(made, boxes, strict=True):
+        engine.add(request.sequences[0], box)
+    while engine.has_work:
+        engine.step()
+    assert "".join(news.text for news in boxes[0]) == "fine"
+    assert [type(news.error) for news in boxes[1]] == [NanoLlamaError]
+    with pytest.raises(NanoLlamaError, match="largest logit"):
+        run(engine, requests, ["bad"], [SamplingParams()])
+
+
+def test_a_step_that_fails_costs_nothing_but_itself(setup):
+    engine, requests, runner = setup({"a": "the whole text", "b": "another"})
+    execute, calls = runner.execute, []
+
+    def sometimes(batch):
+        calls.append(batch)
+        if len(calls) in (3, 5):
+            runner.cells[:] = 7  # half-written
+            raise KeyboardInterrupt
+        return execute(batch)
+
+    runner.execute = sometimes
+    made = [requests.from_prompt(i, p, SamplingParams(max_tokens=30)) for i, p in enumerate("ab")]
+    box = Mailbox()
+    for request in made:
+        engine.add(request.sequences[0], box)
+    while engine.has_work:
+        try:
+            engine.step()
+        except KeyboardInterrupt:
+            continue
+    assert [requests.output(request).text for request in made] == ["the whole text", "another"]

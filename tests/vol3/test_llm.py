@@ -193,7 +193,7 @@ def test_a_stream_is_checked_when_it_is_made_and_may_be_left(llm):
 def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, params, says):
     with pytest.raises(UserError, match=says):
         llm.generate(prompts, SamplingParams(**(params or {})))
-    assert llm.engine.runner.batches == []
+    assert llm.engine.runner.steps == []
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ def test_the_wrong_method_is_told_apart(llm, call, says):
 
 
 def test_a_request_that_never_fits_in_memory_is_refused(stubs):
-    runner = stubs.ScriptedRunner(SCRIPT, kv_bytes_per_token=100)
+    runner = stubs.ScriptedRunner(SCRIPT, kv_bytes_per_token=60)
     llm = LLM.from_runner(runner, stubs.ByteTokenizer(), kv_cache_memory="1kB")
-    with pytest.raises(UserError, match="kv_cache_memory holds 10"):
-        llm.generate("hi", SamplingParams(max_tokens=10))
-    assert len(llm.generate("hi", SamplingParams(max_tokens=9, ignore_eos=True))[0].token_ids) == 9
+    with pytest.raises(UserError, match="kv_cache_memory holds 16"):
+        llm.generate("hi", SamplingParams(max_tokens=16))
+    assert len(llm.generate("hi", SamplingParams(max_tokens=15, ignore_eos=True))[0].token_ids) == 15
 
 
 def test_a_tokenizer_of_another_model_is_noticed(stubs):
@@ -240,7 +240,7 @@ def test_without_a_tokenizer_ids_work_and_text_is_refused(stubs):
 
 
 def test_settings_are_refused_before_the_model_is_read():
-    with pytest.raises(UserError, match="quantization='int8' is not supported yet"):
-        LLM("no-such-model", quantization="int8")
+    with pytest.raises(UserError, match="quantization='int3': 'int3' is not known"):
+        LLM("no-such-model", quantization="int3")
     with pytest.raises(UserError, match="dtype"):
         LLM("no-such-model", dtype="float8")

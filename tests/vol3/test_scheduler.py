@@ -1,47 +1,99 @@
-"""StaticScheduler: every sequence in one batch, within both bounds; what can never run is refused at once."""
-
-from types import SimpleNamespace
+"""The scheduler's plans, step by step, without a model; random ones are in test_engine_random.py."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol3_engine.scheduler import StaticScheduler, cache_length
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.scheduler import Scheduler, length_limit
+from nano_llama.vol3_engine.sequence import Sequence
+from nano_llama.vol3_engine.text import TextStream
 
 
-def fake(prompt: int, new: int):
-    return SimpleNamespace(prompt_ids=[0] * prompt, max_new_tokens=new)
+@pytest.fixture
+def make(stubs):
+    made = []
+
+    def make(prompt, new=5):
+        made.append(
+            Sequence(
+                request=0, index=0, prompt_ids=list(prompt), params=SamplingParams(ignore_eos=True), seed=0,
+                text=TextStream(stubs.ByteDecoder()), max_length=len(prompt) + new, number=len(made),
+            )
+        )  # fmt: skip
+        return made[-1]
+
+    return make
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=30),
-    st.integers(1, 8),
-    st.integers(80, 400),
-)
-def test_batches_hold_everyone_once_within_the_bounds(shapes, max_num_seqs, cache_tokens):
-    scheduler = StaticScheduler(max_num_seqs, cache_tokens)
-    sequences = [fake(*shape) for shape in shapes]
-    batches = list(scheduler.batches(sequences))
-    assert sorted(map(id, sequences)) == sorted(id(s) for batch in batches for s in batch)
-    for batch in batches:
-        assert 1 <= len(batch) <= max_num_seqs
-        assert len(batch) * cache_length(batch) <= cache_tokens
+def plan(scheduler):
+    """Plan, and choose a token for whoever is ready -> [(number, rows)]."""
+    step = scheduler.plan()
+    for sequence in step.choosing:
+        sequence.append(65)
+        if sequence.finished:
+            scheduler.remove(sequence)
+    return [(s.number, count) for s, count in zip(step.sequences, step.counts, strict=True)]
 
 
-def test_cache_length_is_the_longest_prompt_and_the_longest_continuation():
-    assert cache_length([fake(2, 10), fake(7, 3)]) == 7 + 10 - 1  # the last token is never fed back
+def test_a_text_joins_while_another_decodes(make):
+    scheduler = Scheduler(4, 100, 20)
+    scheduler.add(make(range(10)))
+    assert plan(scheduler) == [(0, 10)]
+    scheduler.add(make(range(50, 57)))
+    assert plan(scheduler) == [(0, 1), (1, 7)]
+    assert plan(scheduler) == [(0, 1), (1, 1)]
 
 
-def test_as_few_batches_as_the_count_allows():
-    batches = list(StaticScheduler(4, 10_000).batches([fake(5, 5) for _ in range(9)]))
-    assert [len(batch) for batch in batches] == [4, 4, 1]
+def test_pieces_of_a_prompt_end_with_a_block_and_decoding_goes_on(make):
+    scheduler = Scheduler(2, 40, 20)
+    scheduler.add(make(range(5), new=20))
+    plan(scheduler)
+    scheduler.add(make(range(100, 190)))
+    assert plan(scheduler) == [(0, 1), (1, 32)]
+    assert plan(scheduler) == [(0, 1), (1, 32)]
+    assert plan(scheduler) == [(0, 1), (1, 26)]
 
 
-def test_similar_lengths_go_together_and_equals_keep_their_order():
-    sequences = [fake(9, 1), fake(2, 1), fake(9, 1), fake(2, 1)]
-    first, second = StaticScheduler(2, 1000).batches(sequences)
-    assert first == [sequences[1], sequences[3]] and second == [sequences[0], sequences[2]]
+def test_the_last_that_came_gives_way_and_comes_back_first(make):
+    scheduler = Scheduler(3, 100, 4, prefix_caching=False)
+    first, second, third = make(range(20), new=30), make(range(40, 60), new=30), make(range(5))
+    for sequence in (first, second, third):
+        scheduler.add(sequence)
+    assert plan(scheduler) == [(0, 20), (1, 20)], "two texts of two blocks; no memory for the third"
+    while not first.block_table or len(first) < 33:
+        plan(scheduler)
+    assert plan(scheduler) == [(0, 1)], "the first needs a third block, so the second lets go of its own"
+    assert second.num_computed == 0 and second.block_table == []
+    assert list(scheduler.waiting) == [second, third], "nobody overtakes"
+
+
+def test_what_was_computed_is_found_also_by_the_one_that_was_preempted(make):
+    scheduler = Scheduler(2, 100, 10)
+    scheduler.add(make(range(40)))
+    plan(scheduler)
+    scheduler.add(make([*range(32), 99, 98]))
+    step = scheduler.plan()
+    assert step.prefix_hits == {1: 32}
+    assert step.counts == [1, 2] and step.batch.positions == [40, 32]
+    assert step.batch.block_tables[1][:2] == step.batch.block_tables[0][:2]
+
+
+def test_the_last_token_is_always_computed(make):
+    scheduler = Scheduler(2, 100, 10)
+    scheduler.add(make(range(32)))
+    plan(scheduler)
+    scheduler.add(make(range(32)))
+    step = scheduler.plan()
+    assert step.prefix_hits == {1: 16} and step.counts == [1, 16]
+
+
+def test_restart_trusts_no_block(make):
+    scheduler = Scheduler(2, 100, 10)
+    sequence = make(range(40))
+    scheduler.add(sequence)
+    scheduler.plan()
+    scheduler.restart([sequence])
+    assert plan(scheduler) == [(0, 40)]
 
 
 @pytest.mark.parametrize(
@@ -54,29 +106,20 @@ def test_similar_lengths_go_together_and_equals_keep_their_order():
     ],
 )
 def test_length_limit(prompt, max_tokens, limit):
-    assert StaticScheduler(1, 1000).length_limit(prompt, max_tokens, context=64) == limit
+    assert length_limit(prompt, max_tokens, context=64, cache_tokens=1000) == limit
 
 
 def test_without_max_tokens_the_memory_may_end_it():
-    assert StaticScheduler(1, cache_tokens=30).length_limit(10, None, context=64) == 31
-    assert StaticScheduler(1, cache_tokens=30).length_limit(30, None, context=64) == 31
+    assert length_limit(10, None, context=64, cache_tokens=30) == 31
+    assert length_limit(30, None, context=64, cache_tokens=30) == 31
 
 
 def test_a_prompt_that_fills_the_context_is_refused_by_name():
     with pytest.raises(UserError, match=r"64 tokens.*max_position_embeddings, is 64"):
-        StaticScheduler(1, 1000).length_limit(64, 1, context=64)
+        length_limit(64, 1, context=64, cache_tokens=1000)
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(10, 22), (31, None), (31, 1), (10, 10_000)])
 def test_a_request_that_can_never_fit_is_refused_by_name(prompt, max_tokens):
-    scheduler = StaticScheduler(1, cache_tokens=30)
-    if (prompt, max_tokens) == (31, 1):
-        assert prompt + max_tokens - 1 > 30
     with pytest.raises(UserError, match="kv_cache_memory holds 30"):
-        scheduler.length_limit(prompt, max_tokens, context=64)
-
-
-def test_a_request_that_just_fits_runs_alone():
-    scheduler = StaticScheduler(8, cache_tokens=30)
-    assert scheduler.length_limit(10, 21, context=64) == 31
-    assert [len(b) for b in scheduler.batches([fake(10, 21), fake(10, 21)])] == [1, 1]
+        length_limit(prompt, max_tokens, context=64, cache_tokens=30)

@@ -34,8 +34,11 @@ def test_other_sizes_are_refused(value):
     ("field", "value", "says"),
     [
         ("dtype", "int8", "float32, bfloat16, float16"),
-        ("quantization", "int4", "'int4' is not supported yet"),
-        ("quantization", "", "not supported yet"),
+        ("quantization", "int3", "'int3' is not known"),
+        ("quantization", "", "is not known"),
+        ("kv_cache_dtype", "float16", "float32, bfloat16, int8"),
+        ("prefix_caching", 1, "True or False"),
+        ("max_num_batched_tokens", 0, "at least 1"),
         ("max_num_seqs", 0, "at least 1"),
         ("max_num_seqs", 2.0, "whole number"),
         ("num_threads", 0, "at least 1"),

@@ -98,12 +98,6 @@ class TorchRunner:
     def close(self) -> None:
         self.cache = []
 
-    def batch(self, prompts: Any, cache_length: int) -> Any:
-        """The padded way, until the engine packs."""
-        from nano_llama.vol3_engine.runner.padded import PaddedBatch
-
-        return PaddedBatch(self.model, prompts, cache_length)
-
     @contextmanager
     def computing(self) -> Iterator[None]:
         """No gradients, and the wanted number of threads: given back afterwards, since PyTorch has one for all.
@@ -179,6 +173,11 @@ def paged_attention(
         seen = F.scaled_dot_product_attention(query, past_k, past_v, attn_mask=mask, enable_gqa=attention.grouped)
         y[rows] = seen.transpose(1, 2)
     return attention.o_proj(y.flatten(1))  # (N,H*K) -> (N,D)
+
+
+def device_type(name: str) -> str:
+    """ "cpu", "cuda" or "mps": what a device's name means here. Raises UserError, EnvironmentFault."""
+    return resolve_device(name).type
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -1,0 +1,95 @@
+"""A trace of the engine, one JSON object a line, from which a page can replay what the scheduler did.
+
+    {"event": "began", "version": 1, "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"}
+    {"event": "arrived", "t", "sequence", "request", "prompt_tokens", "max_length"}
+    {"event": "step", "t", "step", "rows": [{"sequence", "position", "count", "blocks": [...], "chooses"}],
+                      "prefix_hits": {sequence: tokens}, "preempted": [sequence],
+                      "blocks": {"held", "kept", "empty"}, "running", "waiting"}
+    {"event": "ended", "t", "sequence", "tokens", "reason"}         reason: stop, length or abort
+
+t: seconds since the beginning. sequence: the text's number in the order of arrival. rows: in the order of the batch;
+position is the first row's, blocks its whole block table.
+Not here: what is decided (scheduler.py). Tests: tests/vol3/test_trace.py.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.vol3_engine.blocks import BLOCK_SIZE
+from nano_llama.vol3_engine.scheduler import Scheduler, Step
+from nano_llama.vol3_engine.sequence import Sequence
+
+
+class NoTrace:
+    """Nobody looks."""
+
+    def began(self, scheduler: Scheduler) -> None: ...
+
+    def arrived(self, sequence: Sequence) -> None: ...
+
+    def stepped(self, step: Step, scheduler: Scheduler) -> None: ...
+
+    def ended(self, sequence: Sequence) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Trace(NoTrace):
+    """Writes the lines above to `path`. Raises EnvironmentFault where it cannot be written."""
+
+    def __init__(self, path: str | Path):
+        try:
+            self.file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"The trace {path} cannot be written: {error.strerror}.", hint="Give a path in a folder of yours."
+            ) from error
+        self.start, self.steps = time.perf_counter(), 0
+
+    def began(self, scheduler: Scheduler) -> None:
+        self._write(
+            "began", version=1, block_size=BLOCK_SIZE, num_blocks=scheduler.pool.num_blocks,
+            max_num_seqs=scheduler.max_num_seqs, max_num_batched_tokens=scheduler.max_num_batched_tokens,
+        )  # fmt: skip
+
+    def arrived(self, sequence: Sequence) -> None:
+        self._write(
+            "arrived", t=self._now(), sequence=sequence.number, request=sequence.request,
+            prompt_tokens=len(sequence.prompt_ids), max_length=sequence.max_length,
+        )  # fmt: skip
+
+    def stepped(self, step: Step, scheduler: Scheduler) -> None:
+        batch, pool = step.batch, scheduler.pool
+        rows = [
+            {
+                "sequence": sequence.number, "position": batch.positions[s], "count": step.counts[s],
+                "blocks": batch.block_tables[s], "chooses": batch.starts[s + 1] - 1 in batch.logit_rows,
+            }
+            for s, sequence in enumerate(step.sequences)
+        ]  # fmt: skip
+        held = len(pool.references)
+        self._write(
+            "step", t=self._now(), step=self.steps, rows=rows, prefix_hits=step.prefix_hits, preempted=step.preempted,
+            blocks={"held": held, "kept": pool.num_kept, "empty": pool.num_blocks - held - pool.num_kept},
+            running=len(scheduler.running), waiting=len(scheduler.waiting),
+        )  # fmt: skip
+        self.steps += 1
+
+    def ended(self, sequence: Sequence) -> None:
+        self._write(
+            "ended", t=self._now(), sequence=sequence.number, tokens=len(sequence.output_ids),
+            reason=sequence.finish_reason,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _now(self) -> float:
+        return round(time.perf_counter() - self.start, 6)
+
+    def _write(self, event: str, **fields: Any) -> None:
+        self.file.write(json.dumps({"event": event, **fields}) + "\n")
+        self.file.flush()

@@ -1,0 +1,118 @@
+"""AsyncEngine: tasks share batches and get what they would get alone; who goes away takes nobody with him."""
+
+import asyncio
+import threading
+
+import pytest
+
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.async_engine import AsyncEngine
+from nano_llama.vol3_engine.llm import LLM
+
+
+@pytest.fixture
+def make(stubs):
+    def make(script=None, **settings):
+        return LLM.from_runner(stubs.ScriptedRunner(script), stubs.ByteTokenizer(), **settings)
+
+    return make
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_many_tasks_share_batches_and_get_their_own_texts(make):
+    prompts = ["alpha", "be", "gamma " * 6, "delta"]
+    params = [SamplingParams(max_tokens=20 + i, seed=i, n=1 + i % 2) for i in range(4)]
+    alone = [make().generate([prompt], p)[0] for prompt, p in zip(prompts, params, strict=True)]
+    llm = make()
+
+    async def together():
+        async with AsyncEngine(llm) as engine:
+            return await asyncio.gather(*(engine.generate(p, q) for p, q in zip(prompts, params, strict=True)))
+
+    found = run(together())
+    assert [out.outputs for out in found] == [out.outputs for out in alone]
+    assert max(choosing for _, choosing in llm.engine.runner.steps) > 1, "they did not run together"
+    assert llm.engine.runner.closed and not threading.enumerate()[1:], "a thread was left behind"
+
+
+def test_pieces_of_a_stream_join_to_the_text(make):
+    async def read():
+        async with AsyncEngine(make({"a": "naïve 🦙"})) as engine:
+            return [piece async for piece in engine.stream("a", SamplingParams(max_tokens=30))]
+
+    pieces = run(read())
+    assert "".join(map(str, pieces)) == "naïve 🦙"
+    assert [piece.output is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert pieces[-1].output.text == "naïve 🦙"
+
+
+def test_who_stops_asking_and_who_is_cancelled_free_their_memory(make):
+    llm = make()
+    endless = SamplingParams(max_tokens=100, ignore_eos=True)
+
+    async def come_and_go():
+        async with AsyncEngine(llm) as engine:
+            stream = engine.stream("first", endless)
+            await anext(stream)
+            task = asyncio.create_task(engine.generate("second", endless))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            await stream.aclose()
+            await asyncio.gather(task, return_exceptions=True)
+            text = (await engine.generate("third", SamplingParams(max_tokens=5, seed=1))).text
+            while llm.engine.has_work:
+                await asyncio.sleep(0.001)
+            assert llm.engine.scheduler.pool.references == {}
+            return text
+
+    assert run(come_and_go()) == make().generate("third", SamplingParams(max_tokens=5, seed=1))[0].text
+
+
+def test_bad_requests_are_refused_and_the_engine_stays_up(make):
+    async def ask():
+        async with AsyncEngine(make({"a": "fine"})) as engine:
+            for prompt, params in (("", None), ([999], None), ("x" * 500, None), (None, None)):
+                with pytest.raises(UserError):
+                    await engine.generate(prompt, params)
+            with pytest.raises(UserError, match="n=1"):
+                await anext(engine.stream("a", SamplingParams(n=2)))
+            return (await engine.generate("a")).text
+
+    assert run(ask()) == "fine"
+
+
+def test_a_step_that_fails_fails_its_requests_and_no_later_ones(make):
+    llm = make({"a": "fine"})
+    execute = llm.engine.runner.execute
+
+    def fail(batch):
+        llm.engine.runner.execute = execute
+        raise RuntimeError("the machine stumbled")
+
+    async def ask():
+        async with AsyncEngine(llm) as engine:
+            llm.engine.runner.execute = fail
+            with pytest.raises(NanoLlamaError, match="the machine stumbled"):
+                await engine.generate("a")
+            return (await engine.generate("a")).text
+
+    assert run(ask()) == "fine"
+
+
+def test_closing_ends_what_runs_and_refuses_what_comes(make):
+    async def close():
+        engine = AsyncEngine(make())
+        task = asyncio.create_task(engine.generate("a", SamplingParams(max_tokens=100, ignore_eos=True)))
+        await asyncio.sleep(0)
+        await engine.close()
+        await engine.close()
+        with pytest.raises(UserError, match="closed"):
+            await task
+        with pytest.raises(UserError, match="closed"):
+            await engine.generate("a")
+
+    run(close())

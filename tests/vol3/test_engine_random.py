@@ -1,0 +1,111 @@
+"""10,000 random steps of arrivals, aborts, shared prefixes, tiny memories: invariants hold, texts are right."""
+
+import random
+
+import pytest
+
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
+from nano_llama.vol3_engine.engine import Engine, Mailbox
+from nano_llama.vol3_engine.requests import Requests
+from nano_llama.vol3_engine.settings import EngineSettings
+
+
+def check(engine, alive):
+    """Whatever happened, after every step."""
+    pool, scheduler = engine.scheduler.pool, engine.scheduler
+    held = {}
+    for sequence in alive:
+        assert len(set(sequence.block_table)) == len(sequence.block_table), "a text holds a block twice"
+        assert len(sequence.block_table) >= blocks_for(sequence.num_computed)
+        for block in sequence.block_table:
+            held.setdefault(block, []).append(sequence)
+    assert {block: len(holders) for block, holders in held.items()} == pool.references, "a block is leaked or lost"
+    kept, empty = set(pool._kept), set(pool._emptied)
+    assert not kept & held.keys() and not empty & held.keys() and not kept & empty
+    assert len(kept) + len(held) + len(empty) + pool.num_blocks - pool._used == pool.num_blocks
+    for block, holders in held.items():
+        if len(holders) > 1:  # shared: full, and all of one mind
+            places = {s.block_table.index(block) for s in holders}
+            assert len(places) == 1
+            (place,) = places
+            texts = {tuple(s.tokens(0, (place + 1) * BLOCK_SIZE)) for s in holders}
+            assert len(texts) == 1 and len(texts.pop()) == (place + 1) * BLOCK_SIZE
+    assert len(scheduler.running) <= scheduler.max_num_seqs
+    order = [s.number for s in (*scheduler.running, *scheduler.waiting)]
+    assert order == sorted(order), "somebody overtook"
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps", "settings"),
+    [
+        (0, 4000, {"cache": 9 * 16, "max_num_seqs": 5, "max_num_batched_tokens": 20}),
+        (1, 2500, {"cache": 8 * 16 + 5, "max_num_seqs": 8, "max_num_batched_tokens": 8}),
+        (2, 2000, {"cache": 40 * 16, "max_num_seqs": 6, "max_num_batched_tokens": 64}),
+        (3, 1500, {"cache": 10 * 16, "max_num_seqs": 4, "max_num_batched_tokens": 17, "prefix_caching": False}),
+    ],
+)
+def test_at_random(stubs, seed, steps, settings):
+    rng = random.Random(seed)
+    runner = stubs.ScriptedRunner(max_position_embeddings=128)
+    engine = Engine(runner, EngineSettings(kv_cache_memory=settings.pop("cache"), **settings))
+    requests = Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
+    stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]
+    alive, done, box = [], [], Mailbox()
+    computed = preempted = 0
+
+    def arrive():
+        stem = rng.choice(stems)[: rng.choice([8, 16, 33, 64])]
+        prompt = list(stem) + [rng.randrange(97, 123) for _ in range(rng.choice([0, 1, 5, 16]))]
+        room = min(128, engine.scheduler.cache_tokens + 1) - len(prompt)
+        params = SamplingParams(
+            max_tokens=rng.randint(1, min(room, 30)), temperature=rng.choice([0.0, 1.0]), seed=rng.randrange(99),
+            ignore_eos=True,
+        )  # fmt: skip
+        (sequence,) = requests.from_prompt(0, prompt, params).sequences
+        engine.add(sequence, box)
+        alive.append(sequence)
+
+    plan = engine.scheduler.plan
+
+    def spied():
+        nonlocal preempted
+        step = plan()
+        preempted += len(step.preempted)
+        assert sum(step.counts) <= engine.scheduler.max_num_batched_tokens
+        assert step.sequences, "there was work, and none was planned"
+        return step
+
+    engine.scheduler.plan = spied
+    for _ in range(steps):
+        while rng.random() < 0.35 and len(alive) < 12:
+            arrive()
+        if alive and rng.random() < 0.03:
+            victim = alive.pop(rng.randrange(len(alive)))
+            engine.abort(victim)
+            check(engine, alive)
+        if not engine.has_work:
+            continue
+        oldest = min(alive, key=lambda s: s.number)
+        before = oldest.num_computed + len(oldest.output_ids)
+        engine.step()
+        computed += 1
+        if not oldest.finished:
+            assert oldest.num_computed + len(oldest.output_ids) > before, "the first of all must advance in every step"
+        done += [news.sequence for news in box if news.last]
+        box.clear()
+        alive = [s for s in alive if not s.finished]
+        check(engine, alive)
+    while engine.has_work:
+        engine.step()
+    done += [news.sequence for news in box if news.last]
+    assert engine.scheduler.pool.references == {}
+    assert computed > steps / 2 and len(done) > 50
+    if "prefix_caching" in settings or seed < 2:
+        assert preempted > 20, "memory was never short: the test tests nothing"
+    for sequence in done:
+        alone = Engine(stubs.ScriptedRunner(), EngineSettings(kv_cache_memory=1000, max_num_seqs=1))
+        (twin,) = requests.from_prompt(0, list(sequence.prompt_ids), sequence.params).sequences
+        for _ in alone.run([twin]):
+            pass
+        assert twin.output_ids == sequence.output_ids
