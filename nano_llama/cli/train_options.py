@@ -28,10 +28,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Update": (
         "The learning rate rises over the warmup, then falls along half a cosine.",
-        ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2"),
+        ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2", "z_loss", "dropout"),
     ),
     "When something goes wrong": ("", ("on_nan", "on_spike")),
-    "Computing": ("", ("engine", "device", "precision", "compile", "num_threads", "seed")),
+    "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "num_threads", "seed")),
     "Reports and checkpoints": ("", ("log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints")),
     "Shape of a fresh model": (
         "In Hugging Face's names; by default those of --model.",

@@ -6,6 +6,7 @@ both volumes); the model (model.py); the update rules (optim/). Tests: tests/vol
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,14 +22,15 @@ from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.optim import clip_by_global_norm, global_norm, make_optimizer
 
 
-def gradient(model: Llama, batches: Sequence[Batch]) -> tuple[float, dict[str, Array]]:
+def gradient(model: Llama, batches: Sequence[Batch], **options: Any) -> tuple[float, dict[str, Array]]:
     """The mean loss over all counted targets of `batches`, nats a token, and its gradient {name: array}.
 
     batches: (tokens, targets), each (B,T); several are gone through one after the other, their gradients summed.
+    options: z_loss and recompute of `Llama.loss_and_grads`.
     """
     tokens, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))  # (accumulate * B, T)
     rows_at_once = -(-len(batches[0][0]) // model.threads) if len(batches) > 1 else None
-    return model.loss_and_grads(tokens, targets, micro_batch=rows_at_once)
+    return model.loss_and_grads(tokens, targets, micro_batch=rows_at_once, **options)
 
 
 class Trainer(TrainingLoop):
@@ -47,6 +49,10 @@ class Trainer(TrainingLoop):
                 f"precision = {self.settings.precision!r}: NumPy has no fast products but fp32's.",
                 hint="Leave it out, or use --engine torch.",
             )
+        if self.settings.dropout:
+            raise UserError(f"dropout = {self.settings.dropout:g}: Volume 1's LLaMA has none.", hint="--engine torch.")
+        if self.settings.recompute == "selective":
+            raise UserError("recompute = 'selective': Volume 1 recomputes a layer as a whole.", hint="--recompute full")
         if self.settings.compile == "on":
             raise UserError("compile = 'on': Volume 1 has nothing to compile.", hint="Use --engine torch.")
 
@@ -64,7 +70,9 @@ class Trainer(TrainingLoop):
         )  # fmt: skip
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
-        loss, self.grads = gradient(self.model, batches)
+        loss, self.grads = gradient(
+            self.model, batches, z_loss=self.settings.z_loss, recompute=self.settings.recompute == "full"
+        )
         return StepResult(loss, global_norm(self.grads))
 
     def update(self, lr: float) -> None:

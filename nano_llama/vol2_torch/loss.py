@@ -1,29 +1,90 @@
-"""The loss that Volume 2 trains on: cross-entropy summed over the counted targets.
+"""The loss that Volume 2 trains on: cross-entropy summed over the counted targets, with z-loss where it is wished for.
 
-Not here: whole splits (evaluate.py), a step (trainer.py). Tests: tests/vol2/test_loss.py.
+The logits are a model's largest tensor. `head_loss` makes them all; `lean_head_loss` some rows at a time, and turns
+each part into its gradient at once, so that no two parts are ever in memory together.
+Not here: whole splits (evaluate.py), a step (trainer.py), the derivation (vol1_numpy/ops/cross_entropy.py).
+Tests: tests/vol2/test_loss.py.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.vol2_torch.model import Llama
 
-HeadLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+LEAN_BYTES = 128 * 2**20  # float32 logits beyond this are made in parts
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Nats summed over the counted targets, in float32.  hidden (B,T,D), the head's (V,D), targets (B,T) -> ()"""
-    logits = F.linear(hidden, weight)  # (B,T,V)
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """Sum over counted targets of  lse - logits[target] + z_loss lse^2,  lse = log sum exp(logits), in float32 nats.
+
+    hidden (N,D), the head's weight (V,D), targets (N,) -> ().  z-loss: Chowdhery et al. 2022 (arXiv 2204.02311), 5.
+    """
+    logits = F.linear(hidden, weight).float()  # (N,V)
+    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    if z_loss:
+        loss = loss + z_loss * (torch.logsumexp(logits, -1) ** 2)[targets != IGNORED].sum()
+    return loss
 
 
-def loss_sum(model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss) -> Tensor:
+def lean_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """The same in parts of LEAN_BYTES of logits; as many products as before, for the gradient is made on the way."""
+    rows = max(LEAN_BYTES // (4 * weight.shape[0]), 1)
+    if not torch.is_grad_enabled():
+        parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+        return torch.stack([head_loss(h, weight, t, z_loss) for h, t in parts]).sum()
+    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+    return _Lean.apply(hidden, weight, targets, z_loss, rows, dtype or hidden.dtype)
+
+
+class _Lean(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, rows: int, dtype: torch.dtype
+    ) -> Tensor:
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        narrow = weight.to(dtype)  # (V,D)
+        dhidden, dweight = torch.empty_like(hidden), torch.zeros_like(weight)
+        for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
+            counted = t != IGNORED  # (rows,)
+            wanted = torch.where(counted, t, 0)[:, None]  # (rows,1)
+            logits = (h @ narrow.T).float()  # (rows,V)
+            lse = torch.logsumexp(logits, -1)  # (rows,)
+            losses = lse - logits.gather(-1, wanted)[:, 0] + z_loss * lse**2
+            loss += (losses * counted).sum()
+            # d loss / d logits = p (1 + 2 z_loss lse) - 1[target]
+            dlogits = logits.sub_(lse[:, None]).exp_().mul_((counted * (1.0 + 2.0 * z_loss * lse))[:, None])
+            dlogits.scatter_add_(-1, wanted, -counted.float()[:, None])
+            small = dlogits.to(dtype)
+            dh.copy_(small @ narrow)
+            dweight += small.T @ h
+        ctx.save_for_backward(dhidden, dweight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        dhidden, dweight = ctx.saved_tensors
+        return dhidden * dloss, dweight * dloss, None, None, None, None
+
+
+def wants_lean(rows: int, vocab_size: int) -> bool:
+    """Whether the logits of so many positions are too large to be made at once."""
+    return 4 * rows * vocab_size > LEAN_BYTES
+
+
+def loss_sum(
+    model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0
+) -> Tensor:
     """Nats summed over the counted targets, differentiable.  tokens, targets: (B,T) -> ()
 
     A sum and not a mean, so that batches with different counts add up to the loss over all of them. head_loss: the
-    function above, or a faster form of it.
+    function above, or a faster or leaner form of it.
     """
-    return head_loss(model.hidden_states(tokens), model.head_weight, targets)
+    hidden = model.hidden_states(tokens)  # (B,T,D)
+    return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

@@ -22,6 +22,7 @@ from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
+from nano_llama.vol2_torch.recompute import recomputed
 
 
 class RMSNorm(nn.Module):
@@ -96,10 +97,21 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
+        self.dropout = 0.0  # while training, of what each sublayer adds to the stream
+        self.recompute = "none"  # while training: recompute.py
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        if self.training and self.recompute != "none" and torch.is_grad_enabled():
+            return recomputed(self.recompute, self.sublayers, x, cos, sin, mask, cache)
+        return self.sublayers(x, cos, sin, mask, cache)
+
+    def sublayers(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        x = x + self.drop(self.self_attn(self.input_layernorm(x), cos, sin, mask, cache))
+        return x + self.drop(self.mlp(self.post_attention_layernorm(x)))
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout (Srivastava et al. 2014), as vol1_numpy/ops/dropout.py: survivors are scaled by 1 / (1 - p)."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Decoder(nn.Module):
@@ -179,6 +191,12 @@ class Llama(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.head_weight.device
+
+    def train_with(self, dropout: float, recompute: str) -> None:
+        """How the layers behave while training: dropout's p, and what is computed twice (recompute.py)."""
+        for layer in self.model.layers:
+            assert isinstance(layer, Block)
+            layer.dropout, layer.recompute = dropout, recompute
 
     # -- weights in and out ---------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ budget, schedule, evaluation, files (core/training/loop.py), and update rules (o
 Tests: tests/vol2/test_trainer.py, test_trainer_resume.py.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -18,13 +19,15 @@ from nano_llama.core.training.loop import Batch, TrainingLoop
 from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
-from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
+from nano_llama.vol2_torch.loss import HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import make_optimizers
 from nano_llama.vol2_torch.precision import resolve_precision
+from nano_llama.vol2_torch.scaling import LossScale
 
 RNG = "rng.cpu"  # names of the random generators' states among the training tensors
 CUDA_RNG = "rng.cuda"
+LOSS_SCALE = "loss_scale"
 
 
 class Trainer(TrainingLoop):
@@ -44,12 +47,15 @@ class Trainer(TrainingLoop):
         self.parameters = self.model.named_params()
         self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
         self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
-        self.head_loss: HeadLoss = head_loss
+        lean = wants_lean(self.settings.batch_size * self.settings.context, config.vocab_size)
+        self.head_loss: HeadLoss = lean_head_loss if lean else head_loss
+        self.model.train_with(self.settings.dropout, self.settings.recompute)
         if self.compiled:
             compile_layers(self.model)
-            self.head_loss = compile_loss(head_loss)
+            self.head_loss = self.head_loss if lean else compile_loss(head_loss)
         elif remark:
             self.watcher.remark(remark)
+        self.scale = LossScale() if self.precision.name == "fp16" else None
         self.optimizers = make_optimizers(self.parameters, self.settings)
         torch.manual_seed(self.settings.seed)
 
@@ -66,13 +72,27 @@ class Trainer(TrainingLoop):
     # -- one update -----------------------------------------------------------------------------------------------
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
+        if self.scale is None:
+            return self._gradient(batches, 1.0)
+        result = self._gradient(batches, self.scale.factor)
+        while not math.isfinite(result.grad_norm) and math.isfinite(result.loss) and self.scale.lower():
+            self.forget()
+            result = self._gradient(batches, self.scale.factor)
+        self.scale.count()
+        return result
+
+    def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
+        """The gradient, computed from `scale` times the loss and divided by it again."""
         counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
         loss = 0.0
         for tokens, targets in batches:  # (B,T) each
-            part = self.nats(tokens, targets) / counted  # so that all parts together are the mean
-            part.backward()
+            part = self.nats(tokens, targets, self.settings.z_loss) / counted  # all parts together are the mean
+            (scale * part).backward()
             loss += part.item()
-        self.norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        if scale != 1.0:
+            torch._foreach_mul_(grads, 1.0 / scale)
+        self.norm = torch.nn.utils.get_total_norm(grads)
         return StepResult(loss, self.norm.item())
 
     def update(self, lr: float) -> None:
@@ -87,10 +107,10 @@ class Trainer(TrainingLoop):
     def forget(self) -> None:
         self.model.zero_grad()
 
-    def nats(self, tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+    def nats(self, tokens: np.ndarray, targets: np.ndarray, z_loss: float = 0.0) -> torch.Tensor:
         """Nats summed over the counted targets, in the run's precision.  tokens, targets: (B,T) -> ()"""
         with self.precision.autocast():
-            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss)
+            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss, z_loss)
 
     def to_device(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.torch_device)
@@ -101,14 +121,17 @@ class Trainer(TrainingLoop):
             return
         self.watcher.remark("The model is being compiled.")
         with torch.random.fork_rng():
-            self.nats(*batch).backward()
+            self.nats(*batch, self.settings.z_loss).backward()
             if self.settings.evaluations:
                 self.sum_nats(*batch)
         self.model.zero_grad()
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        return self.nats(tokens, targets).item()
+        self.model.eval()
+        nats = self.nats(tokens, targets).item()
+        self.model.train()
+        return nats
 
     def peak_memory(self) -> int:
         if self.torch_device.type == "cuda":
@@ -127,6 +150,8 @@ class Trainer(TrainingLoop):
             for optimizer in self.optimizers
             for key, value in optimizer.state.get(parameter, {}).items()
         }
+        if self.scale is not None:
+            tensors[LOSS_SCALE] = self.scale.to_array()
         tensors[RNG] = to_array(torch.get_rng_state())
         if self.torch_device.type == "cuda":
             tensors[CUDA_RNG] = to_array(torch.cuda.get_rng_state(self.torch_device))
@@ -140,7 +165,7 @@ class Trainer(TrainingLoop):
             for parameter in group["params"]
         }
         for full_name in tensors:
-            if full_name in (RNG, CUDA_RNG):
+            if full_name in (RNG, CUDA_RNG, LOSS_SCALE):
                 continue
             name, _, key = full_name.rpartition("/")
             if name not in self.parameters:
@@ -149,6 +174,8 @@ class Trainer(TrainingLoop):
                 )
             parameter = self.parameters[name]
             owner[parameter].state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
+        if self.scale is not None and LOSS_SCALE in tensors:
+            self.scale.load(tensors[LOSS_SCALE])
         torch.set_rng_state(owned_tensor(tensors[RNG]))
         if self.torch_device.type == "cuda" and CUDA_RNG in tensors:
             torch.cuda.set_rng_state(owned_tensor(tensors[CUDA_RNG]), self.torch_device)

@@ -1,11 +1,13 @@
 """The loss over batches, ignored targets left out."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol2_torch import Llama, loss  # noqa: E402
 from nano_llama.vol2_torch.loss import loss_sum  # noqa: E402
+from nano_llama.vol2_torch.precision import Precision  # noqa: E402
 
 
 @pytest.fixture
@@ -31,3 +33,44 @@ def test_it_is_the_sum_over_counted_targets(model, batch):
     )
     assert loss_sum(model, tokens, targets).item() == pytest.approx(wanted, rel=1e-5)
     assert loss_sum(model, tokens, torch.full_like(targets, -100)).item() == 0
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_made_in_parts_it_is_the_same_loss_and_gradient(monkeypatch, z_loss, precision):
+    generator = torch.Generator().manual_seed(2)
+    hidden, weight = torch.randn(50, 16, generator=generator), torch.randn(30, 16, generator=generator)
+    targets = torch.randint(0, 30, (50,), generator=generator)
+    targets[::7] = -100
+    monkeypatch.setattr(loss, "LEAN_BYTES", 4 * 30 * 12)  # parts of 12 rows, the last of 2
+    found = []
+    for function in (loss.head_loss, loss.lean_head_loss):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with Precision(precision, "cpu").autocast():
+            value = function(h, w, targets, z_loss)
+        (3.0 * value).backward()
+        with torch.no_grad(), Precision(precision, "cpu").autocast():
+            assert function(hidden, weight, targets, z_loss).item() == pytest.approx(value.item(), rel=1e-5)
+        found.append((value.detach(), h.grad, w.grad))
+    bound = 1e-5 if precision == "fp32" else 0.02
+    for plain, lean in zip(*found, strict=True):
+        assert (plain - lean).abs().max() <= bound * plain.abs().max()
+
+
+def test_z_loss_is_volume_1s(model, batch):
+    from nano_llama.vol1_numpy import Llama as HandWritten
+
+    tokens, targets = batch
+    counted = int((targets != -100).sum())
+    value = loss_sum(model, tokens, targets, z_loss=0.1) / counted
+    value.backward()
+    params = {name: parameter.detach().numpy() for name, parameter in model.named_params().items()}
+    theirs, grads = HandWritten(model.config, params).loss_and_grads(tokens.numpy(), targets.numpy(), z_loss=0.1)
+    assert value.item() == pytest.approx(theirs, rel=1e-5)
+    for name, parameter in model.named_params().items():
+        difference = np.abs(parameter.grad.numpy() - grads[name]).max()
+        assert difference < 1e-4 * np.abs(grads[name]).max() + 1e-7, name
+
+
+def test_only_large_logits_are_made_in_parts():
+    assert not loss.wants_lean(2048, 4096) and loss.wants_lean(16384, 49152)

@@ -80,6 +80,13 @@ class TrainSettings:
     weight_decay: float = setting(0.1, "pull of the matrices towards 0, a step and lr; norms are left free", least=0)
     clip: float = setting(1.0, "largest norm of the whole gradient, longer ones are shortened; 0: off", least=0)
 
+    z_loss: float = setting(
+        0.0, "times log(sum exp(logits))^2, added to the loss: keeps logits from drifting; PaLM's 1e-4; 0: off", least=0
+    )
+    dropout: float = setting(
+        0.0, "part of each sublayer's output set to 0 while training: for texts read many times", least=0, most=0.9
+    )
+
     # -- how long
     max_steps: int | None = setting(None, "updates; the run is then the same again, bit for bit", least=1)
     max_minutes: float | None = setting(
@@ -119,6 +126,10 @@ class TrainSettings:
     compile: str = setting(
         "auto", "torch.compile: on, off; auto: where a run is long enough to win its seconds back",
         choices=("auto", "on", "off"),
+    )  # fmt: skip
+    recompute: str = setting(
+        "none", "activations computed twice to save memory: none, selective (cheap ones), full (all of a layer)",
+        choices=("none", "selective", "full"),
     )  # fmt: skip
     num_threads: int = setting(0, "CPU threads; 0: the engine's own choice. Equal bits need equal threads", least=0)
     seed: int = setting(0, "of the fresh weights and the order of the data", least=0, most=2**63 - 1)

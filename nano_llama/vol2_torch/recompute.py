@@ -1,0 +1,41 @@
+"""Activation checkpointing: a layer forgets what it computed and computes it again when its gradient is asked for.
+
+    none         every layer keeps all that its backward reads
+    selective    it keeps the results of matrix products and attention, and repeats the cheap rest
+    full         it keeps its input only: a third more work, for memory that no longer grows with what a layer does
+
+Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2205.05198), section 5.
+Not here: the layer (model.py), how much memory each saves (core/training/preflight.py).
+Tests: tests/vol2/test_recompute.py.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+aten = torch.ops.aten
+EXPENSIVE = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    aten._scaled_dot_product_flash_attention.default,
+    aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_cudnn_attention.default,
+)
+
+
+def recomputed(kind: str, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """function(*inputs), of which only what `kind` says is kept for the backward pass."""
+    if kind == "full":
+        return checkpoint(function, *inputs, use_reentrant=False)
+    contexts = partial(create_selective_checkpoint_contexts, _keep_expensive)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _keep_expensive(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in EXPENSIVE else CheckpointPolicy.PREFER_RECOMPUTE
