@@ -86,6 +86,9 @@ class GGUFWeights(TensorMapping):
     def row_order(self, name: str) -> np.ndarray | None:
         return rows_from_gguf(self.shape(name)[0], self.config.head_dim) if is_rotated(name) else None
 
+    def give_back(self) -> None:
+        self.file.give_back()
+
     def close(self) -> None:
         self.file.close()
 

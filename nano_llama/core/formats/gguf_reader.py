@@ -25,7 +25,7 @@ import numpy as np
 
 from nano_llama.core.errors import FormatError
 from nano_llama.core.formats.gguf_quants import KINDS, OTHER_KINDS, row_bytes
-from nano_llama.core.formats.mapping import map_file
+from nano_llama.core.formats.mapping import give_back_pages, map_file
 
 MAX_ENTRIES = 65_536  # metadata entries, and tensors
 MAX_STRINGS = 2**21  # in all arrays together; vocabularies have up to 300k tokens and as many merges
@@ -79,6 +79,10 @@ class GGUFFile:
         info = self.tensors[name]
         rows = math.prod(info.shape[:-1])
         return np.frombuffer(self._mapped, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
+
+    def give_back(self) -> None:
+        """The pages read so far leave this process's memory."""
+        give_back_pages(self._mapped)
 
     def close(self) -> None:
         self._mapped = None  # the map itself goes when the last array over it does

@@ -63,6 +63,9 @@ class TensorMapping(Mapping[str, np.ndarray]):
         """Row indices that bring `raw(name)` into this mapping's order: raw.blocks[order]. None: it is in order."""
         return None
 
+    def give_back(self) -> None:
+        """Let the system have back the memory of what was read so far; arrays stay valid, and are read anew if used."""
+
     def close(self) -> None:
         """Let go of the file. Arrays already handed out stay valid."""
 
@@ -133,6 +136,10 @@ class Selection(TensorMapping):
     def row_order(self, name: str) -> np.ndarray | None:
         return self._source_of[name].row_order(name)
 
+    def give_back(self) -> None:
+        for source in {id(source): source for source in self._source_of.values()}.values():
+            source.give_back()
+
     def close(self) -> None:
         for source in {id(source): source for source in self._source_of.values()}.values():
             source.close()
@@ -182,6 +189,12 @@ def map_file(path: Path) -> mmap.mmap:
         raise UserError(
             f"Cannot read {path}: {error.strerror or error}.", hint="A weight file was expected."
         ) from error
+
+
+def give_back_pages(mapped: mmap.mmap | None) -> None:
+    """The pages of a mapped file that were read leave this process's memory, where the system knows how."""
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def view(mapped: mmap.mmap, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

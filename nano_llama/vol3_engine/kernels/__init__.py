@@ -10,8 +10,13 @@
     dot_product.py        quantized weights, by the byte dot product
     tile_product.py       quantized weights, by tiles
     unpacked.py           a block with a byte for each weight, shared by many tokens
-    norm.py           RMSNorm          rope.py   rotation, and the cache's forms
-    swiglu.py         SwiGLU           attention.py   four queries, a part of the cache
+    embed.py          a row of a packed matrix          norm.py        RMSNorm
+    rope.py           rotation                          swiglu.py      SwiGLU
+    kv_cache.py       keys and values in blocks         attention.py   tiles of queries against them
+    step.py           all of it: one step of the whole model, as every thread runs it
+    threads.py        a team that runs it, with barriers inside
+    compiled.py       how kernels are compiled          cache.py       and kept on disk
+    repack.py         a GGUF's blocks into packed matrices             clock.py   time inside compiled code
 
 Not here: what is computed when (runner/), and policy. Tests: tests/vol3/kernels/.
 """

@@ -1,174 +1,295 @@
-"""Attention over the paged cache: four query vectors against the positions before them, a part of 256 at a time.
+"""Paged attention: queries against the cached positions of their text, block by block, with an online softmax.
 
-    s_t = q . k_t,   m = max s,   p_t = e^(s_t - m),   l = sum p_t,   o = sum p_t v_t              within a part
-    two parts (m, l, o), (m', l', o') make one with  M = max(m, m'):  l e^(m - M) + l' e^(m' - M),  likewise o
-    the answer is o / l                          Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022
+Positions are cut into parts of 256. For each part, with scores s_j = q . k_j over the positions that a query may see,
 
-Where a part begins depends on the position alone, sums run in ascending order, and parts are merged in ascending order:
-so a query's bits do not depend on what else is computed, in which chunk, or by which thread.
-The four queries share a key/value head: rows of a prompt, or the heads of a group for one new token.
-Not here: who computes which part (step.py), the cache's forms (rope.py). Tests: tests/vol3/kernels/test_attention.py.
+    m = max s_j,   l = sum e^(s_j - m),   o = sum e^(s_j - m) v_j
+
+and parts are folded together in ascending order (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022):
+
+    M = max(m, m'),   l = l e^(m - M) + l' e^(m' - M),   o = o e^(m - M) + o' e^(m' - M);      the result is o / l
+
+Where a part begins depends on the position alone, and every sum runs in ascending order of what it sums over; so a
+row's bits depend neither on its neighbours, nor on how a prompt was cut, nor on which thread took which part.
+
+Queries that share a key/value head (GQA) and neighbouring tokens are taken 4 at a time against 64 positions, as
+16 running sums of 16 lanes; the keys and values of these 64 positions are widened to floats once for all of them.
+Not here: which thread does what (step.py), the cache's layout (kv_cache.py).
+Tests: tests/vol3/kernels/test_attention.py.
 """
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
+import numpy as np
+
+from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
 from nano_llama.vol3_engine.kernels.dot_product import four
-from nano_llama.vol3_engine.kernels.float_product import fmas
-from nano_llama.vol3_engine.kernels.rope import BLOCK
-from nano_llama.vol3_engine.kernels.simd import (
-    even_floats,
-    exp,
-    first_lanes,
-    fma,
-    lane,
-    largest,
-    load,
-    load_i32,
-    load_int8,
-    maximum,
-    odd_floats,
-    splat,
-    store,
-    total,
+from nano_llama.vol3_engine.kernels.float_product import fmas, four_of
+from nano_llama.vol3_engine.kernels.kv_cache import (
+    DTYPES,
+    POSITIONS,
+    KVCache,
+    keys_plain,
+    padded,
+    values_plain,
+    widen_keys,
+    widen_values,
 )
+from nano_llama.vol3_engine.kernels.pack import aligned
+from nano_llama.vol3_engine.kernels.simd import exp, first_lanes, fma, lane, largest, load, maximum, splat, store, total
 
 PART = 256  # positions
-QUERIES = 4
-NEVER = np.float32(-1e30)
-LARGEST, WEIGHT = 0, 1  # where m and l stand behind a record's o
+PIECE = 64  # positions whose keys, or values, are widened at once: they stay in the nearest cache
+QUERIES = 32  # that a tile aims at: tokens x query heads of one key/value head
+LOWEST = np.float32(-1e30)  # the maximum of nothing
 
 
-def attention_plain(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """q (K,) already over sqrt(K), k and v (T,K) -> (K,): the plain twin, in float64."""
-    s = k.astype(np.float64) @ q
-    p = np.exp(s - s.max())
-    return (p / p.sum()) @ v
+class Tile(NamedTuple):
+    """A thread's room for one tile of Q queries."""
+
+    queries: np.ndarray  # (Q,K') float32
+    scores: np.ndarray  # (Q,PART): then their exponentials
+    part: np.ndarray  # (Q,K'): o of a part
+    part_stats: np.ndarray  # (Q,2): its m and l
+    sums: np.ndarray  # (Q,K'): o of the parts so far
+    stats: np.ndarray  # (Q,2): their m and l
+    keys: np.ndarray  # (PIECE/16,K',16) widened
+    values: np.ndarray  # (PIECE,K') widened
+    narrow: np.ndarray  # (K',) of the cache's type
 
 
-@njit
-def four_of_queries(q, k):
-    return splat(q[0, k]), splat(q[1, k]), splat(q[2, k]), splat(q[3, k])
+def tile_for(group_size: int, head_dim: int, dtype: str) -> Tile:
+    """group_size: query heads of one key/value head."""
+    queries, width = max(QUERIES, -(-group_size // 4) * 4), padded(head_dim)
+
+    def floats(*shape: int) -> np.ndarray:
+        return aligned(int(np.prod(shape)), np.float32).reshape(shape)
+
+    return Tile(
+        floats(queries, width),
+        floats(queries, PART),
+        floats(queries, width),
+        floats(queries, 2),
+        floats(queries, width),
+        floats(queries, 2),
+        floats(PIECE // POSITIONS, width, POSITIONS),
+        floats(PIECE, width),
+        aligned(width, DTYPES[dtype]),
+    )
 
 
-@njit
-def two_blocks_of_scores(q, keys, kv_scales, layer, one, other, g, width, scores, column):
-    """scores[j, column : column + 32] = q_j . k of two blocks; j = 0 ... 3, one chain of additions for each lane."""
-    a = b = four(splat(np.float32(0)))
-    if keys.itemsize == 2:
-        for k in range(0, width, 2):
-            x, y = load_i32(keys, layer, one, g, BLOCK * k), load_i32(keys, layer, other, g, BLOCK * k)
-            values = four_of_queries(q, k)
-            a, b = fmas(a, even_floats(x), values), fmas(b, even_floats(y), values)
-            values = four_of_queries(q, k + 1)
-            a, b = fmas(a, odd_floats(x), values), fmas(b, odd_floats(y), values)
-    else:
-        for k in range(width):
-            if keys.itemsize == 4:
-                x, y = load(keys, layer, one, g, BLOCK * k), load(keys, layer, other, g, BLOCK * k)
-            else:
-                x, y = load_int8(keys, layer, one, g, BLOCK * k), load_int8(keys, layer, other, g, BLOCK * k)
-            values = four_of_queries(q, k)
-            a, b = fmas(a, x, values), fmas(b, y, values)
-    if keys.itemsize == 1:
-        x, y = load(kv_scales, layer, one, g, 0), load(kv_scales, layer, other, g, 0)
-        a, b = (a[0] * x, a[1] * x, a[2] * x, a[3] * x), (b[0] * y, b[1] * y, b[2] * y, b[3] * y)
-    for j in range(QUERIES):
-        store(scores, j, column, a[j])
-        store(scores, j, column + BLOCK, b[j])
+def tokens_of_tile(group_size: int) -> int:
+    """Neighbouring tokens that go into one tile."""
+    return max(1, QUERIES // group_size)
 
 
-@njit
-def weigh(scores, j, blocks, seen):
-    """Scores of query j become p, of which `seen` positions count; returns m and l."""
-    peak = splat(NEVER)
-    for b in range(blocks):
-        peak = maximum(peak, first_lanes(load(scores, j, BLOCK * b), seen - BLOCK * b, NEVER))
+def attention_plain(
+    q: np.ndarray, position: int, cache: KVCache, layer: int, head: int, table: list[int]
+) -> np.ndarray:
+    """q (T,M,K) of the tokens position, position + 1, ... -> (T,M,K): the plain twin, in float64."""
+    T, _, K = q.shape
+    keys, values = (f(cache, layer, head, table)[: position + T, :K] for f in (keys_plain, values_plain))
+    scores = np.einsum("tmk,sk->tms", q.astype(np.float64), keys) / np.sqrt(K)
+    unseen = np.arange(position + T) > position + np.arange(T)[:, None]  # (T,S)
+    scores = np.where(unseen[:, None], -np.inf, scores)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("tms,sk->tmk", weights / weights.sum(-1, keepdims=True), values)
+
+
+# -- one part ---------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def gather_queries(q, row, tokens, first_head, group_size, head_dim, tile):
+    """Query t * group_size + m of the tile: head first_head + m of row + t, times 1 / sqrt(K)."""
+    keep_apart()
+    width = tile.queries.shape[1]
+    factor = splat(np.float32(1) / np.sqrt(np.float32(head_dim)))
+    for t in range(tokens):
+        for m in range(group_size):
+            for k in range(0, width, 16):
+                vector = load(q, row + t, (first_head + m) * width + k)
+                store(tile.queries, t * group_size + m, k, vector * factor)
+
+
+@kernel
+def four_queries_with_keys(queries, i, keys, scores, column):
+    """scores[i ... i+3, column ... column+63] = queries . keys, one fused multiply-add a dimension, ascending."""
+    keep_apart()
+    a = b = c = d = four(splat(np.float32(0)))
+    for k in range(queries.shape[1]):
+        values = four_of(queries, i, k)
+        a = fmas(a, load(keys, 0, k, 0), values)
+        b = fmas(b, load(keys, 1, k, 0), values)
+        c = fmas(c, load(keys, 2, k, 0), values)
+        d = fmas(d, load(keys, 3, k, 0), values)
+    store_four(scores, i, column, a)
+    store_four(scores, i, column + 16, b)
+    store_four(scores, i, column + 32, c)
+    store_four(scores, i, column + 48, d)
+
+
+@kernel
+def four_queries_with_one_block(queries, i, keys, b, scores, column):
+    """The same for 16 positions."""
+    keep_apart()
+    a = four(splat(np.float32(0)))
+    for k in range(queries.shape[1]):
+        a = fmas(a, load(keys, b, k, 0), four_of(queries, i, k))
+    store_four(scores, i, column, a)
+
+
+@kernel
+def store_four(out, i, column, vectors):
+    store(out, i, column, vectors[0])
+    store(out, i + 1, column, vectors[1])
+    store(out, i + 2, column, vectors[2])
+    store(out, i + 3, column, vectors[3])
+
+
+@kernel
+def load_four(array, i, column):
+    return load(array, i, column), load(array, i + 1, column), load(array, i + 2, column), load(array, i + 3, column)
+
+
+@kernel
+def four_queries_with_values(scores, i, column, values, positions, out):
+    """out[i ... i+3] += weights . values over so many positions, ascending, from score column `column` on."""
+    keep_apart()
+    k, width = 0, values.shape[1]
+    while k + 64 <= width:
+        a, b = load_four(out, i, k), load_four(out, i, k + 16)
+        c, d = load_four(out, i, k + 32), load_four(out, i, k + 48)
+        for j in range(positions):
+            weights = four_of(scores, i, column + j)
+            a = fmas(a, load(values, j, k), weights)
+            b = fmas(b, load(values, j, k + 16), weights)
+            c = fmas(c, load(values, j, k + 32), weights)
+            d = fmas(d, load(values, j, k + 48), weights)
+        store_four(out, i, k, a)
+        store_four(out, i, k + 16, b)
+        store_four(out, i, k + 32, c)
+        store_four(out, i, k + 48, d)
+        k += 64
+    while k < width:
+        a = load_four(out, i, k)
+        for j in range(positions):
+            a = fmas(a, load(values, j, k), four_of(scores, i, column + j))
+        store_four(out, i, k, a)
+        k += 16
+
+
+@kernel
+def softmax_row(scores, i, seen, filled, stats):
+    """e^(s - m) of the first `seen` scores of a row, zeros up to `filled`; m and l go to stats[i]."""
+    keep_apart()
+    peak = splat(LOWEST)
+    for j in range(0, seen, 16):
+        peak = maximum(peak, first_lanes(load(scores, i, j), seen - j, LOWEST))
     m = largest(peak)
-    sums = splat(np.float32(0))
-    for b in range(blocks):
-        p = exp(load(scores, j, BLOCK * b) - splat(m))
-        p = first_lanes(p, seen - BLOCK * b, np.float32(0))
-        sums = sums + p
-        store(scores, j, BLOCK * b, p)
-    return m, total(sums)
+    sums, nothing = splat(np.float32(0)), splat(np.float32(0))
+    for j in range(0, seen, 16):
+        weights = first_lanes(exp(load(scores, i, j) - splat(m)), seen - j, np.float32(0))
+        sums = sums + weights
+        store(scores, i, j, weights)
+    for j in range((seen + 15) // 16 * 16, filled, 16):
+        store(scores, i, j, nothing)
+    stats[i, 0], stats[i, 1] = m, total(sums)
 
 
-@njit
-def sum_of_values(scores, values, kv_scales, layer, table, g, first_block, blocks, last, width, k, records):
-    """records[j, k : k + 32] = sum over positions of p_t v_t, for 32 dimensions: eight chains."""
-    a = b = four(splat(np.float32(0)))
-    for block in range(blocks):
-        page, column = table[first_block + block], BLOCK * block
-        seen = min(BLOCK, last - column)
-        if values.itemsize == 2:
-            for t in range(0, seen, 2):
-                at = 2 * width * (t // 2) + 2 * k
-                x, y = load_i32(values, layer, page, g, at), load_i32(values, layer, page, g, at + 32)
-                p = four_of_queries(scores, column + t)
-                a, b = fmas(a, even_floats(x), p), fmas(b, even_floats(y), p)
-                if t + 1 < seen:
-                    p = four_of_queries(scores, column + t + 1)
-                    a, b = fmas(a, odd_floats(x), p), fmas(b, odd_floats(y), p)
-        elif values.itemsize == 4:
-            for t in range(seen):
-                x, y = load(values, layer, page, g, width * t + k), load(values, layer, page, g, width * t + k + 16)
-                p = four_of_queries(scores, column + t)
-                a, b = fmas(a, x, p), fmas(b, y, p)
-        else:
-            for t in range(seen):
-                scale = splat(kv_scales[layer, page, g, BLOCK + t])
-                x = load_int8(values, layer, page, g, width * t + k) * scale
-                y = load_int8(values, layer, page, g, width * t + k + 16) * scale
-                p = four_of_queries(scores, column + t)
-                a, b = fmas(a, x, p), fmas(b, y, p)
-    for j in range(QUERIES):
-        store(records, j, k, a[j])
-        store(records, j, k + 16, b[j])
+@kernel
+def seen_in(start, visible):
+    """How many of the part's positions, which begins at `start`, are among the first `visible`."""
+    return min(max(visible - start, 0), PART)
 
 
-@njit
-def attend(q, seen, keys, values, kv_scales, layer, table, g, part, scores, records):
-    """Part `part` of the context for four queries -> records (4, K' + 16): o, and behind it m and l.
+@kernel
+def attend_part(cache, layer, head, table, first_block, part, position, tokens, group_size, tile):
+    """The tile's queries, of `tokens` tokens from `position` on, against one part -> tile.part, tile.part_stats.
 
-    q (4, K'); seen (4,): how many positions each query may look at, 0 for a place without a query; table: the
-    sequence's blocks; scores (4, PART): room. A query that sees nothing of this part has l = 0.
+    table[first_block ...]: the text's blocks.
     """
-    width, first = q.shape[1], part * PART
-    last = min(max(max(seen[0], seen[1]), max(seen[2], seen[3])) - first, PART)
-    blocks = (last + BLOCK - 1) // BLOCK
-    for b in range(0, blocks, 2):
-        one = table[first // BLOCK + b]
-        other = table[first // BLOCK + b + 1] if b + 1 < blocks else one
-        two_blocks_of_scores(q, keys, kv_scales, layer, one, other, g, width, scores, BLOCK * b)
-    for j in range(QUERIES):
-        m, l = weigh(scores, j, blocks, min(seen[j] - first, last))
-        records[j, width + LARGEST], records[j, width + WEIGHT] = m, l
-    for k in range(0, width, 32):
-        sum_of_values(scores, values, kv_scales, layer, table, g, first // BLOCK, blocks, last, width, k, records)
+    keep_apart()
+    start = part * PART
+    count = tokens * group_size
+    end = seen_in(start, position + tokens)  # of the part's positions, as far as the last token sees
+    for piece in range(0, end, PIECE):
+        blocks = min(PIECE // POSITIONS, (end - piece + POSITIONS - 1) // POSITIONS)
+        for b in range(blocks):
+            widen_keys(cache, layer, head, table[first_block + (start + piece) // POSITIONS + b], tile.keys, b)
+        for i in range(0, count, 4):
+            last = min(i + 3, count - 1) // group_size  # the latest token among the four
+            if seen_in(start, position + last + 1) <= piece:
+                continue
+            if blocks == PIECE // POSITIONS:
+                four_queries_with_keys(tile.queries, i, tile.keys, tile.scores, piece)
+            else:
+                for b in range(blocks):
+                    four_queries_with_one_block(tile.queries, i, tile.keys, b, tile.scores, piece + POSITIONS * b)
+    nothing = splat(np.float32(0))
+    for i in range(count):
+        softmax_row(tile.scores, i, seen_in(start, position + i // group_size + 1), end, tile.part_stats)
+    for i in range((count + 3) // 4 * 4):
+        for k in range(0, tile.part.shape[1], 16):
+            store(tile.part, i, k, nothing)
+    for piece in range(0, end, PIECE):
+        positions = min(PIECE, end - piece)
+        for b in range((positions + POSITIONS - 1) // POSITIONS):
+            widen_values(cache, layer, head, table[first_block + (start + piece) // POSITIONS + b], tile.values, b)
+        for i in range(0, count, 4):
+            last = min(i + 3, count - 1) // group_size
+            needed = min(seen_in(start, position + last + 1) - piece, positions)
+            if needed > 0:
+                four_queries_with_values(tile.scores, i, piece, tile.values, needed, tile.part)
 
 
-@njit
-def merge(into, i, records, j, width, is_first):
-    """The part in records[j] joins the parts before it in into[i]; the first part is taken as it is."""
-    if is_first:
-        for k in range(width + 2):
-            into[i, k] = records[j, k]
-        return
-    if records[j, width + WEIGHT] == 0:
-        return
-    m, n = into[i, width + LARGEST], records[j, width + LARGEST]
-    peak = max(m, n)
-    old, new = exp(splat(m - peak)), exp(splat(n - peak))
-    for k in range(0, width, 16):
-        store(into, i, k, fma(load(into, i, k), old, load(records, j, k) * new))
-    into[i, width + WEIGHT] = into[i, width + WEIGHT] * lane(old, 0) + records[j, width + WEIGHT] * lane(new, 0)
-    into[i, width + LARGEST] = peak
+# -- parts together ---------------------------------------------------------------------------------------------------
 
 
-@njit
-def finish(into, i, width, out, n, column, size):
-    """out[n, column : column + size] = o / l."""
-    inverse = np.float32(1) / into[i, width + WEIGHT]
-    for k in range(size):
-        out[n, column + k] = into[i, k] * inverse
+@kernel
+def forget(sums, stats, i):
+    """No part yet."""
+    for k in range(0, sums.shape[1], 16):
+        store(sums, i, k, splat(np.float32(0)))
+    stats[i, 0], stats[i, 1] = LOWEST, np.float32(0)
+
+
+@kernel
+def fold(sums, stats, i, part, part_stats, j):
+    """One more part, row j of `part`, into row i of `sums`."""
+    keep_apart()
+    m = max(stats[i, 0], part_stats[j, 0])
+    old, new = exp(splat(stats[i, 0] - m)), exp(splat(part_stats[j, 0] - m))
+    stats[i, 0], stats[i, 1] = m, lane(fma(splat(part_stats[j, 1]), new, splat(stats[i, 1]) * old), 0)
+    for k in range(0, sums.shape[1], 16):
+        store(sums, i, k, fma(load(part, j, k), new, load(sums, i, k) * old))
+
+
+@kernel
+def put_head(sums, stats, i, out, n, start, head_dim):
+    """out[n, start : start + K] = o / l. The last vector is written number by number where a neighbour follows."""
+    whole = head_dim - head_dim % 16
+    for k in range(0, whole, 16):
+        store(out, n, start + k, load(sums, i, k) / splat(stats[i, 1]))
+    for k in range(whole, head_dim):
+        out[n, start + k] = sums[i, k] / stats[i, 1]
+
+
+@kernel
+def attend(cache, layer, head, table, first_block, row, position, tokens, q, group_size, head_dim, tile, out):
+    """Rows row ... row+tokens-1, the tokens from `position` on, with all that they see, for one key/value head.
+
+    q (N,H*K'), rotated; out (N,H*K): the heads that share `head` are written.
+    """
+    keep_apart()
+    gather_queries(q, row, tokens, head * group_size, group_size, head_dim, tile)
+    for i in range(tokens * group_size):
+        forget(tile.sums, tile.stats, i)
+    for part in range((position + tokens + PART - 1) // PART):
+        attend_part(cache, layer, head, table, first_block, part, position, tokens, group_size, tile)
+        for i in range(tokens * group_size):
+            if part * PART < position + i // group_size + 1:
+                fold(tile.sums, tile.stats, i, tile.part, tile.part_stats, i)
+    for t in range(tokens):
+        for m in range(group_size):
+            column = (head * group_size + m) * head_dim
+            put_head(tile.sums, tile.stats, t * group_size + m, out, row + t, column, head_dim)

@@ -3,82 +3,106 @@
 import numpy as np
 import pytest
 
-from nano_llama.vol3_engine.kernels.attention import PART, attend, attention_plain, finish, merge
-from nano_llama.vol3_engine.kernels.rope import write_token
-
-K, G = 40, 2
-WIDTH = 64
-
-
-def cache(dtype, length, seed=0):
-    """A cache with `length` positions of one layer in scattered blocks -> (cache arrays, table, keys, values)."""
-    rng = np.random.default_rng(seed)
-    blocks = -(-length // 16)
-    table = rng.permutation(blocks + 3)[:blocks].astype(np.int32)
-    keys, values = (np.zeros((1, blocks + 3, G, 16 * WIDTH), dtype) for _ in range(2))
-    scales = np.zeros((1, blocks + 3, G, 32), np.float32)
-    k, v = rng.normal(size=(2, length, G, K)).astype(np.float32)
-    flat = np.concatenate([k, v], axis=1).reshape(length, -1)
-    cos, sin = np.ones((length, K // 2), np.float32), np.zeros((length, K // 2), np.float32)  # no turn
-    queries, head = np.zeros((length, 0, WIDTH), np.float32), np.zeros(WIDTH, np.float32)
-    for t in range(length):
-        write_token(flat, t, t, cos, sin, 0, G, K, queries, keys, values, scales, 0, table[t // 16], 0, 2 * G, head)
-    return (keys, values, scales), table, k, v
-
-
-def run(arrays, table, q, seen, g):
-    """All parts of four queries, merged -> (4, K)."""
-    keys, values, scales = arrays
-    scores, records = np.zeros((4, PART), np.float32), np.zeros((4, WIDTH + 16), np.float32)
-    totals, out = np.zeros((4, WIDTH + 16), np.float32), np.zeros((4, K), np.float32)
-    for part in range(-(-max(seen) // PART)):
-        attend(q, seen, keys, values, scales, 0, table, g, part, scores, records)
-        for j in range(4):
-            if seen[j] > part * PART:
-                merge(totals, j, records, j, WIDTH, part == 0)
-    for j in range(4):
-        if seen[j]:
-            finish(totals, j, WIDTH, out, j, 0, K)
-    return out
-
-
-def queries(seed=1):
-    q = np.zeros((4, WIDTH), np.float32)
-    q[:, :K] = np.random.default_rng(seed).normal(size=(4, K)) / np.sqrt(K)
-    return q
-
-
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(np.float32, 2e-6), (np.uint16, 2e-2), (np.int8, 3e-2)], ids=["float32", "bfloat16", "int8"]
+from nano_llama.vol3_engine.kernels.attention import (
+    PART,
+    attend,
+    attend_part,
+    attention_plain,
+    fold,
+    forget,
+    gather_queries,
+    put_head,
+    tile_for,
+    tokens_of_tile,
 )
-@pytest.mark.parametrize("seen", [(1, 2, 3, 4), (15, 16, 17, 18), (255, 256, 257, 258), (700, 1, 0, 531)], ids=str)
-def test_four_queries_see_what_they_may(dtype, bound, seen):
-    arrays, table, k, v = cache(dtype, max(seen))
-    q, seen = queries(), np.array(seen)
+from nano_llama.vol3_engine.kernels.kv_cache import DTYPES, kv_cache, padded, write_key, write_value
+
+G = 2
+
+
+def filled(dtype, length, head_dim, seed=0):
+    """A cache with `length` positions of one layer in scattered blocks -> cache, table."""
+    rng = np.random.default_rng(seed)
+    blocks, width = -(-length // 16), padded(head_dim)
+    table = rng.permutation(blocks + 3)[:blocks].astype(np.int64)
+    cache, narrow = kv_cache(1, G, blocks + 3, head_dim, dtype), np.zeros(width, DTYPES[dtype])
+    x = np.zeros((2, length, G, width), np.float32)
+    x[..., :head_dim] = rng.normal(size=(2, length, G, head_dim))
+    k, v = x.reshape(2, length, -1)
+    for t in range(length):
+        for g in range(G):
+            write_key(cache, 0, g, table[t // 16], t % 16, k, t, g * width, narrow)
+            write_value(cache, 0, g, table[t // 16], t % 16, v, t, g * width, narrow)
+    return cache, table
+
+
+def run(cache, table, q, position, dtype, tile_tokens=None):
+    """q (T,H,K) of the tokens from `position` on -> (T,H,K), in tiles of so many tokens."""
+    T, H, K = q.shape
+    width, group_size = padded(K), H // G
+    room = np.zeros((T, H, width), np.float32)
+    room[..., :K] = q
+    tile, out = tile_for(group_size, K, dtype), np.zeros((T, H * K), np.float32)
+    step = tile_tokens or tokens_of_tile(group_size)
+    for first in range(0, T, step):
+        for g in range(G):
+            attend(
+                cache, 0, g, table, 0, first, position + first, min(step, T - first),
+                room.reshape(T, -1), group_size, K, tile, out,
+            )  # fmt: skip
+    return out.reshape(T, H, K)
+
+
+def queries(tokens, group_size, head_dim, seed=1):
+    return np.random.default_rng(seed).normal(size=(tokens, G * group_size, head_dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("position", "tokens", "group_size", "head_dim"),
+    [(0, 1, 3, 64), (0, 37, 3, 64), (255, 2, 1, 8), (256, 1, 4, 40), (500, 70, 2, 80), (15, 18, 40, 16)],
+)
+def test_queries_see_what_they_may(dtype, position, tokens, group_size, head_dim):
+    cache, table = filled(dtype, position + tokens, head_dim)
+    q = queries(tokens, group_size, head_dim)
+    out = run(cache, table, q, position, dtype)
     for g in range(G):
-        out = run(arrays, table, q, seen, g)
-        for j in range(4):
-            if seen[j]:
-                meant = attention_plain(q[j, :K], k[: seen[j], g], v[: seen[j], g])
-                np.testing.assert_allclose(out[j], meant, atol=bound)
+        own = slice(g * group_size, (g + 1) * group_size)
+        meant = attention_plain(q[:, own], position, cache, 0, g, list(table))
+        np.testing.assert_allclose(out[:, own], meant, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int8], ids=["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_querys_bits_do_not_depend_on_its_company(dtype):
-    arrays, table, _, _ = cache(dtype, 601)
-    q = queries()
-    together = run(arrays, table, q, np.array([601, 300, 17, 513]), 1)
-    for j, seen in enumerate((601, 300, 17, 513)):
-        alone = np.zeros_like(q)
-        alone[2] = q[j]
-        np.testing.assert_array_equal(run(arrays, table, alone, np.array([0, 0, seen, 0]), 1)[2], together[j])
+    cache, table = filled(dtype, 600, 64)
+    q = queries(90, 3, 64)
+    together = run(cache, table, q, 510, dtype)
+    for step in (1, 7):
+        np.testing.assert_array_equal(run(cache, table, q, 510, dtype, tile_tokens=step), together)
+
+
+def test_parts_that_were_shared_out_fold_to_the_same_bits():
+    cache, table = filled("bfloat16", 700, 64)
+    q = queries(1, 3, 64)
+    tile, out = tile_for(3, 64, "bfloat16"), np.zeros((1, G * 3 * 64), np.float32)
+    parts, stats = np.zeros((9, 64), np.float32), np.zeros((9, 2), np.float32)
+    for g in range(G):
+        for part in reversed(range(3)):
+            gather_queries(q.reshape(1, -1), 0, 1, g * 3, 3, 64, tile)
+            attend_part(cache, 0, g, table, 0, part, 699, 1, 3, tile)
+            parts[3 * part : 3 * part + 3], stats[3 * part : 3 * part + 3] = tile.part[:3], tile.part_stats[:3]
+        for m in range(3):
+            forget(tile.sums, tile.stats, 0)
+            for part in range(-(-700 // PART)):
+                fold(tile.sums, tile.stats, 0, parts, stats, 3 * part + m)
+            put_head(tile.sums, tile.stats, 0, out, 0, (g * 3 + m) * 64, 64)
+    np.testing.assert_array_equal(out, run(cache, table, q, 699, "bfloat16").reshape(1, -1))
 
 
 def test_what_lies_behind_the_last_position_does_not_matter():
-    arrays, table, _, _ = cache(np.float32, 100)
-    before = run(arrays, table, queries(), np.array([90, 37, 33, 40]), 0)
-    for array in arrays[:2]:
-        blocks = array.reshape(1, -1, G, 16, WIDTH) if array is arrays[1] else array.reshape(1, -1, G, WIDTH, 16)
-        page = blocks[0, table[90 // 16]]
-        (page[:, 90 % 16 :] if array is arrays[1] else page[:, :, 90 % 16 :])[:] = np.nan
-    np.testing.assert_array_equal(run(arrays, table, queries(), np.array([90, 37, 33, 40]), 0), before)
+    cache, table = filled("float32", 100, 64)
+    q = queries(4, 3, 64)
+    before = run(cache, table, q, 86, "float32")
+    cache.keys[0, :, table[90 // 16], :, 90 % 16 :] = np.nan
+    cache.values[0, :, table[90 // 16], 90 % 16 :] = np.nan
+    np.testing.assert_array_equal(run(cache, table, q, 86, "float32"), before)

@@ -1,14 +1,14 @@
 """Norm, SwiGLU, rotation and cache writes against their plain twins and the core's formulas."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from nano_llama.core.config import LlamaConfig
-from nano_llama.core.rope import rope_tables
+from nano_llama.vol3_engine.kernels import pack
 from nano_llama.vol3_engine.kernels.activations import activations
+from nano_llama.vol3_engine.kernels.embed import embed_row
+from nano_llama.vol3_engine.kernels.kv_cache import DTYPES, keys_plain, kv_cache, values_plain, write_key, write_value
 from nano_llama.vol3_engine.kernels.norm import rmsnorm, rmsnorm_plain
-from nano_llama.vol3_engine.kernels.rope import write_token
+from nano_llama.vol3_engine.kernels.rope import rotate_head, rotate_plain
 from nano_llama.vol3_engine.kernels.swiglu import in_turns, swiglu, swiglu_plain
 
 rng = np.random.default_rng(0)
@@ -45,40 +45,40 @@ def test_swiglu_reads_gate_and_up_in_turns():
     assert np.abs(dequantized(out)[1, :40] - meant).max() <= 0.51 * out.scales.max()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int8], ids=["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize(("H", "G", "K"), [(6, 2, 32), (3, 3, 8), (4, 1, 80)])
-def test_a_token_is_rotated_and_written_where_the_table_says(dtype, H, G, K):
-    config = LlamaConfig(
-        vocab_size=8, hidden_size=H * K, num_hidden_layers=2, num_attention_heads=H, num_key_value_heads=G,
-        head_dim=K, intermediate_size=8, max_position_embeddings=64,
-    )  # fmt: skip
-    cos, sin = rope_tables(config, np.arange(64), np.float32)
-    width, position, block = -(-K // 32) * 32, 37, 5
-    qkv, queries, head = normal(2, (H + 2 * G) * K), np.zeros((2, H, width), np.float32), np.zeros(width, np.float32)
-    keys, values = (np.zeros((2, 8, G, 16 * width), dtype) for _ in range(2))
-    scales = np.zeros((2, 8, G, 32), np.float32)
-    write_token(qkv, 1, position, cos, sin, H, G, K, queries, keys, values, scales, 1, block, 0, H + 2 * G, head)
+@pytest.mark.parametrize("head_dim", [8, 32, 80, 128])
+def test_a_head_is_rotated_where_it_lies(head_dim):
+    width = -(-head_dim // 16) * 16
+    x, angles = normal(2, 3 * width), normal(2, head_dim // 2)
+    cos, sin, before = np.cos(angles), np.sin(angles), x.copy()
+    rotate_head(x, 1, width, head_dim, cos, sin)
+    own = slice(width, width + head_dim)
+    np.testing.assert_allclose(x[1, own], rotate_plain(before[1:, own], cos[1:], sin[1:])[0], rtol=1e-6, atol=1e-6)
+    x[1, own] = before[1, own]
+    np.testing.assert_array_equal(x, before, err_msg="another head was touched")
 
-    heads = qkv[1].reshape(-1, K)
-    a, b = heads[: H + G, : K // 2], heads[: H + G, K // 2 :]
-    c, s = cos[position], sin[position]
-    turned = np.concatenate([a * c - b * s, b * c + a * s], axis=1)
-    np.testing.assert_allclose(queries[1, :, :K], turned[:H] / np.sqrt(np.float32(K)), rtol=1e-6, atol=1e-7)
 
-    place = position % 16
-    if dtype is np.uint16:
-        key = keys.view(ml_dtypes.bfloat16).reshape(2, 8, G, width // 2, 16, 2)[1, block, :, :, place]
-        value = values.view(ml_dtypes.bfloat16).reshape(2, 8, G, 8, width, 2)[1, block, :, place // 2, :, place % 2]
-        key = key.reshape(G, width)
-    else:
-        key = keys.reshape(2, 8, G, width, 16)[1, block, :, :, place]
-        value = values.reshape(2, 8, G, 16, width)[1, block, :, place]
-    key, value = key.astype(np.float32), value.astype(np.float32)
-    if dtype is np.int8:
-        key, value = key * scales[1, block, :, place, None], value * scales[1, block, :, 16 + place, None]
-    for found, meant in ((key, turned[H:]), (value, heads[H + G :])):
-        step = {np.float32: 1e-6, np.uint16: 2**-8, np.int8: 0.51 / 127}[dtype]
-        assert np.abs(found[:, :K] - meant).max() <= step * np.abs(meant).max()
-        assert not found[:, K:].any()
-    keys[1, block], values[1, block] = 0, 0
-    assert not keys.any() and not values.any(), "another block or layer was written"
+@pytest.mark.parametrize(("dtype", "step"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 0.51 / 127)])
+def test_keys_and_values_are_written_where_the_table_says(dtype, step):
+    cache, narrow = kv_cache(2, 3, 4, 40, dtype), np.zeros(48, DTYPES[dtype])
+    x = np.zeros((2, 3 * 48), np.float32)
+    for head in range(3):
+        x[:, 48 * head : 48 * head + 40] = normal(2, 40)
+    for head in range(3):
+        write_key(cache, 1, head, 2, 5, x, 1, 48 * head, narrow)
+        write_value(cache, 1, head, 2, 5, x, 1, 48 * head, narrow)
+        for found in (keys_plain(cache, 1, head, [2]), values_plain(cache, 1, head, [2])):
+            meant = x[1, 48 * head : 48 * head + 48]
+            assert np.abs(found[5] - meant).max() <= step * np.abs(meant).max()
+            assert not np.delete(found, 5, axis=0).any(), "another position was written"
+    cache.keys[1, :, 2], cache.values[1, :, 2] = 0, 0
+    assert not cache.keys.any() and not cache.values.any(), "another block or layer was written"
+
+
+@pytest.mark.parametrize("kind", range(7), ids=pack.NAMES)
+def test_an_embedding_is_a_row_of_the_matrix(kind, random_matrix):
+    matrix, _ = random_matrix(kind, 40, 96)
+    x, meant = np.zeros((2, 128), np.float32), pack.unpack(matrix)
+    for row in (0, 15, 16, 39):
+        embed_row(matrix, row, x, 1)
+        np.testing.assert_allclose(x[1, :96], meant[row], rtol=1e-6, atol=1e-9)
+    assert not x[0].any() and not x[1, 96:].any()

@@ -1,0 +1,76 @@
+"""Compiled kernels, kept on disk: they are compiled once for a processor, and again only when their source changes.
+
+Numba's own cache looks at one file's date and does not see an edit in a module that it calls. So each state of the
+kernels has a folder of its own, named by the hash of all their sources, the tier of instructions and Numba's version.
+Not here: what is compiled (step.py). Tests: tests/vol3/kernels/test_cache.py.
+"""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba import config
+
+from nano_llama.core import settings
+from nano_llama.vol3_engine.kernels.tier import chosen_tier
+
+KEPT = 6  # folders of other states that may stay: other tiers, other checkouts
+
+
+def kernel_folder() -> Path:
+    """Where this state of the kernels is kept."""
+    digest = hashlib.sha256()
+    for part in (numba.__version__, llvmlite.__version__, chosen_tier()):
+        digest.update(part.encode() + b"\0")
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return settings.cache_dir() / "kernels" / f"{chosen_tier()}-{digest.hexdigest()[:16]}"
+
+
+def keep_on_disk(*functions: Any) -> Path:
+    """From now on these compiled functions are taken from the folder, or compiled and put there -> the folder.
+
+    Where it cannot be written they are compiled every time. Numba's settings are left as they were.
+    """
+    folder, before = kernel_folder(), config.CACHE_DIR
+    if not folder.exists():
+        _forget_oldest(folder.parent)
+    config.CACHE_DIR = str(folder)
+    try:
+        for function in functions:
+            with suppress(RuntimeError, OSError):
+                function.enable_caching()
+    finally:
+        config.CACHE_DIR = before
+    return folder
+
+
+@contextmanager
+def compiling(folder: Path, what: str) -> Iterator[None]:
+    """Around the first call of kernels: a line on a terminal's stderr where they have never been compiled here."""
+    marker = folder / f"{what}.done"
+    if marker.exists():
+        yield
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("Compiling kernels for this processor, once (about half a minute) ..."):
+            yield
+    else:
+        yield
+    with suppress(OSError):
+        marker.touch()
+
+
+def _forget_oldest(parent: Path) -> None:
+    with suppress(OSError):
+        by_age = sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        for path in by_age[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,26 @@
+"""How kernels are compiled: the decorator, and a word that keeps a function apart.
+
+    @kernel                     like Numba's njit. A kernel makes no arrays, so no references are counted, which would
+    def f(...):                 cost an atomic addition for each array handed on; and it divides as NumPy does.
+        keep_apart()            LLVM does not copy f into its callers: what is called from eight places is compiled once
+
+Not here: kernels, and their place on disk (cache.py). Tests: tests/vol3/test_runner_cpu.py runs them all.
+"""
+
+from typing import Any
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+kernel: Any = njit(_nrt=False, error_model="numpy")
+
+
+@intrinsic
+def keep_apart(typing_context):
+    """The function in which this stands is never inlined; a call costs a nanosecond."""
+
+    def generate(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate

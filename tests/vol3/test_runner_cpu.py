@@ -1,0 +1,201 @@
+"""The CPU runner against Volume 1 in float32, and against itself: a row's bits do not depend on its company."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.formats import open_weights, save_gguf
+from nano_llama.core.formats.mapping import Arrays
+from nano_llama.core.init import init_params
+from nano_llama.vol1_numpy import Llama
+from nano_llama.vol3_engine.kernels.step import PARTS
+from nano_llama.vol3_engine.runner.cpu import CpuRunner
+
+PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [int(i * i % 97) for i in range(40)]]
+LONG = [int(7 * i * i % 101) for i in range(600)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cache(tmp_path_factory):
+    """One compilation for the whole file."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NANO_LLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def packed(stubs):
+    """Texts in a runner's blocks; runners are closed at the end."""
+    runners = []
+
+    def make(runner, num_blocks=100, seed=0):
+        runners.append(runner)
+        return stubs.PackedTexts(runner, num_blocks=num_blocks, block_size=16, seed=seed)
+
+    yield make
+    for runner in runners:
+        runner.close()
+
+
+def runner_of(config, seed=1, threads=2, **settings):
+    params = init_params(config, seed)
+    return CpuRunner(config, Arrays(params), num_threads=threads, **{"kv_cache_dtype": "float32", **settings}), params
+
+
+def close(ours, expected, what, bound=1e-5):
+    error = np.abs(ours - expected).max() / np.abs(expected).max()
+    assert error < bound, f"{what}: relative error {error:.1e}"
+
+
+def alone(config, params, text):
+    return Llama(config, params).forward(np.array([text]))[0, -1]
+
+
+SHAPES = {
+    "mha": dict(attention="mha", tied=True),
+    "gqa, yarn": dict(attention="gqa", rope="yarn"),
+    "mqa, llama3": dict(attention="mqa", rope="llama3", tied=True),
+    "linear, heads of 32": dict(rope="linear", head_dim=32),
+    "heads of 80, 16 blocks and more": dict(head_dim=80, hidden_size=96, vocab_size=130),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_volume_1s(tiny_config, packed, shape):
+    config = tiny_config(**SHAPES[shape])
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    close_to = [list(prompt) for prompt in PROMPTS]
+    logits = texts.step(dict(enumerate(PROMPTS)))
+    for step in range(3):
+        for row, text in enumerate(close_to):
+            close(logits[row], alone(config, params, text), f"{shape}, text {row} after {step} steps")
+            text.append(10 * step + row)
+        logits = texts.step({row: text[-1:] for row, text in enumerate(close_to)})
+
+
+def test_a_long_text_is_volume_1s(tiny_config, packed):
+    """Several parts of 256 positions, shared out among threads when it decodes."""
+    config = tiny_config("gqa", max_position_embeddings=1024)
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    close(texts.step({0: LONG})[0], alone(config, params, LONG), "prompt")
+    close(texts.step({0: [3]})[0], alone(config, params, [*LONG, 3]), "decode")
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A tiny model as .gguf files, whose rows are whole groups."""
+    from nano_llama.core.config import LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, initializer_range=0.1,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("gguf")
+    for kind in ("Q4_0", "Q4_1", "Q8_0", "BF16", "F16"):
+        save_gguf(folder / f"{kind}.gguf", config, init_params(config, 3), dtype=kind)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "BF16", "F16"])
+def test_a_gguf_is_computed_as_it_is(quantized, packed, kind):
+    """Against Volume 1 on the dequantized weights: only activations of 8 bits and keys of 16 differ."""
+    path = quantized / f"{kind}.gguf"
+    runner = CpuRunner.load(path, num_threads=2)
+    with open_weights(path) as weights:
+        params = {name: np.asarray(weights[name], np.float32) for name in weights}
+    texts = packed(runner)
+    logits = texts.step(dict(enumerate(PROMPTS)))
+    for row, prompt in enumerate(PROMPTS):
+        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.03)
+
+
+@pytest.mark.parametrize("kv", ["float32", "bfloat16", "int8"])
+def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv):
+    """Rule 13, for the decoding of a long text and of short ones."""
+    texts = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
+
+    def run(threads, pieces, together):
+        runner = CpuRunner.load(quantized / "Q4_1.gguf", num_threads=threads, kv_cache_dtype=kv)
+        batch, result = packed(runner, seed=threads), {}
+        groups = [texts] if together else [{text: tokens} for text, tokens in texts.items()]
+        for group in groups:
+            for start in range(0, max(map(len, group.values())), pieces):
+                part = {t: tokens[start : start + pieces] for t, tokens in group.items() if tokens[start:]}
+                for text, logits in batch.step(part).items():
+                    result[text] = logits
+        for step in range(3):
+            for group in [list(texts)] if together else [[t] for t in texts]:
+                for text, logits in batch.step({text: [step] for text in group}).items():
+                    result[text, step] = logits
+        return result
+
+    expected = run(1, 1000, together=False)
+    for threads, pieces, together in ((2, 1000, True), (2, 37, True), (2, 37, False), (3, 100, True)):
+        for key, logits in run(threads, pieces, together).items():
+            what = f"{key}: {threads} threads, pieces of {pieces}, {'together' if together else 'alone'}"
+            np.testing.assert_array_equal(logits, expected[key], err_msg=what)
+
+
+@pytest.mark.parametrize(("kv", "bound"), [("bfloat16", 0.01), ("int8", 0.02)])
+def test_narrow_keys_and_values_are_near(quantized, packed, kv, bound):
+    exact, near = (
+        packed(CpuRunner.load(quantized / "BF16.gguf", num_threads=1, kv_cache_dtype=kind)).step({0: LONG})[0]
+        for kind in ("float32", kv)
+    )
+    assert np.any(near != exact), "the cache is narrow"
+    close(near, exact, kv, bound)
+
+
+def test_two_runners_live_side_by_side(tiny_config, packed):
+    config = tiny_config()
+    first, second = (packed(runner_of(config)[0]) for _ in range(2))
+    for tokens in ([1, 2, 3], [4], [5]):
+        np.testing.assert_array_equal(first.step({0: tokens})[0], second.step({0: tokens})[0])
+
+
+def test_no_logits_are_made_where_none_are_wanted(tiny_config, packed):
+    assert packed(runner_of(tiny_config())[0]).step({0: [1, 2, 3]}, quiet=(0,)) == {}
+
+
+def test_time_is_told_part_by_part(tiny_config, packed):
+    runner, _ = runner_of(tiny_config(), timed=True)
+    packed(runner).step({0: LONG[:50]})
+    assert set(runner.seconds) == set(PARTS)
+    assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
+
+
+def test_memory_is_what_the_blocks_cost(tiny_config):
+    for kv, itemsize in (("float32", 4), ("bfloat16", 2)):
+        runner, _ = runner_of(tiny_config("gqa", head_dim=16), kv_cache_dtype=kv)
+        runner.allocate(num_blocks=12, block_size=16)
+        assert runner.kv_bytes_per_token == 2 * 2 * 2 * 16 * itemsize
+        assert runner._cache.keys.nbytes + runner._cache.values.nbytes == 12 * 16 * runner.kv_bytes_per_token
+
+
+def test_what_cannot_be_is_refused(tiny_config):
+    with pytest.raises(UserError, match="dynamic"):
+        runner_of(tiny_config(rope="dynamic"))
+    with pytest.raises(UserError, match="kv_cache_dtype='int4'"):
+        runner_of(tiny_config(), kv_cache_dtype="int4")
+    with pytest.raises(EnvironmentFault, match="GiB left for keys and values"):
+        runner_of(tiny_config())[0].allocate(num_blocks=2**42, block_size=16)
+
+
+def test_it_runs_where_there_is_no_torch(quantized):
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.runner.cpu import CpuRunner
+runner = CpuRunner.load({str(quantized / "Q4_1.gguf")!r}, num_threads=2)
+runner.allocate(4, 16)
+print(runner.execute(PackedBatch([1, 2], [0, 2], [0], [[3]], [1])).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 101)", done.stderr
