@@ -22,8 +22,8 @@ class EngineSettings:
     dtype                   "auto": on a CPU as the file stores its numbers (quantized blocks with int8 activations),
                             on a GPU bfloat16 or float16. "float32", "bfloat16", "float16": all matrices in this type
     quantization            None: as stored; else a scheme such as "int8" or "int4,head=int8" (quantization.py); CPU
-    kv_cache_dtype          "auto": float32 with dtype="float32", else bfloat16; or "float32", "bfloat16", "int8"; on a
-                            GPU always the model's dtype
+    kv_cache_dtype          "auto": float32 where all weights are, else bfloat16; or "float32", "bfloat16", "int8"; on
+                            a GPU always the model's dtype
     kv_cache_memory         bytes for keys and values, as a number or as "2GiB", "500MB"; planned once, never exceeded
     max_num_seqs            texts that run together, at most
     max_num_batched_tokens  rows of a step, at most: longer prompts are read in pieces, beside texts that decode

@@ -8,10 +8,12 @@ import pytest
 
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.formats import open_weights, save_gguf
+from nano_llama.core.formats.gguf_quants import dequantize, quantize
 from nano_llama.core.formats.mapping import Arrays
 from nano_llama.core.init import init_params
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol3_engine.kernels.step import PARTS
+from nano_llama.vol3_engine.quantization import Scheme
 from nano_llama.vol3_engine.runner.cpu import CpuRunner
 
 PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [int(i * i % 97) for i in range(40)]]
@@ -115,6 +117,22 @@ def test_a_gguf_is_computed_as_it_is(quantized, packed, kind):
         close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.03)
 
 
+def test_a_scheme_quantizes_while_loading(tiny_config, packed):
+    """Mixed precision, against Volume 1 on the same numbers, dequantized."""
+    config = tiny_config("gqa", hidden_size=96, head_dim=32, intermediate_size=96, initializer_range=0.1)
+    params = init_params(config, 3)
+    original = alone(config, params, LONG[:20])
+    scheme = "int4,first=int8,*.1.mlp.up_proj.weight=float32,*.o_proj.weight=bfloat16"
+    kinds = Scheme.parse(scheme).kinds(config)
+    texts = packed(CpuRunner(config, Arrays(params), num_threads=2, quantization=scheme))
+    for name, kind in kinds.items():
+        if kind in ("Q8_0", "Q4_1"):
+            params[name] = dequantize(kind, quantize(kind, params[name]))
+    logits, meant = texts.step({0: LONG[:20]})[0], alone(config, params, LONG[:20])
+    close(logits, meant, scheme, bound=0.06)
+    assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "4 bits cost more than that"
+
+
 @pytest.mark.parametrize("kv", ["float32", "bfloat16", "int8"])
 def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv):
     """Rule 13, for the decoding of a long text and of short ones."""
@@ -164,8 +182,12 @@ def test_no_logits_are_made_where_none_are_wanted(tiny_config, packed):
 
 
 def test_time_is_told_part_by_part(tiny_config, packed):
-    runner, _ = runner_of(tiny_config(), timed=True)
-    packed(runner).step({0: LONG[:50]})
+    runner, _ = runner_of(tiny_config())
+    texts = packed(runner)
+    texts.step({0: LONG[:20]})
+    assert runner.seconds == {}, "nobody asked"
+    runner.time_parts()
+    texts.step({0: LONG[20:50]})
     assert set(runner.seconds) == set(PARTS)
     assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
 

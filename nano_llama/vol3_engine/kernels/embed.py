@@ -1,6 +1,6 @@
 """The embedding: one row of a packed matrix as floats. The same matrix is often the head.
 
-Not here: the layouts (pack.py). Tests: tests/vol3/kernels/test_small_kernels.py, against pack.unpack.
+Not here: the layouts (pack.py). Tests: tests/vol3/kernels/test_small.py, against pack.unpack.
 """
 
 import numpy as np

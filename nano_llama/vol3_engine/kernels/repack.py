@@ -15,7 +15,6 @@ from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8, ROWS
 
 KIND_OF = {"Q4_0": Q4, "Q4_1": Q4M, "Q8_0": Q8}
-BYTES_OF_BLOCK = {Q4: 18, Q4M: 20, Q8: 34}
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")

@@ -2,7 +2,7 @@
 
     y_i = x_i cos - x_{i+K/2} sin,   y_{i+K/2} = x_{i+K/2} cos + x_i sin       Su et al. 2021, arXiv 2104.09864, eq. 34
 
-Not here: the angles (core/rope.py). Tests: tests/vol3/kernels/test_small_kernels.py.
+Not here: the angles (core/rope.py). Tests: tests/vol3/kernels/test_small.py.
 """
 
 import numpy as np

@@ -22,7 +22,7 @@ from nano_llama.vol3_engine.kernels import cache, kv_cache, step
 from nano_llama.vol3_engine.kernels.activations import activations
 from nano_llama.vol3_engine.kernels.attention import tile_for
 from nano_llama.vol3_engine.kernels.linear import scratch_for
-from nano_llama.vol3_engine.kernels.pack import UNIT, aligned
+from nano_llama.vol3_engine.kernels.pack import F32, UNIT, aligned
 from nano_llama.vol3_engine.kernels.repack import repack
 from nano_llama.vol3_engine.kernels.threads import Team, publish
 from nano_llama.vol3_engine.runner.cores import usable_cores
@@ -36,8 +36,8 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 class CpuRunner:
     """A model in memory, ready to run steps with `num_threads` threads (None: one for each core it may use).
 
-    dtype: see cpu_weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 with dtype="float32",
-    else bfloat16. timed: keep `seconds`, the time of each part of the steps so far.
+    dtype, quantization: see cpu_weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 where
+    all weights are, else bfloat16. After `time_parts()`, `seconds` has the time of each part of the steps so far.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class CpuRunner:
         dtype: str = "auto",
         kv_cache_dtype: str = "auto",
         num_threads: int | None = None,
-        timed: bool = False,
+        *,
+        quantization: str | None = None,
     ):
         if config.rope_kind == "dynamic":
             raise UserError(
@@ -59,13 +60,13 @@ class CpuRunner:
         self.config = config
         self.threads = num_threads or usable_cores()
         self.kv_cache_dtype = kv_cache_dtype
-        if kv_cache_dtype == "auto":
-            self.kv_cache_dtype = "float32" if dtype == "float32" else "bfloat16"
-        self.timed = timed
-        self.seconds = dict.fromkeys(step.PARTS, 0.0)
+        self.seconds: dict[str, float] = {}
         self._folder = cache.keep_on_disk(step.serve, publish, repack)
         with cache.compiling(self._folder, "repack"):
-            self.model = load_model(config, weights, dtype, weights.give_back)
+            self.model = load_model(config, weights, dtype, quantization)
+        if kv_cache_dtype == "auto":
+            exact = np.all(self.model.layers[:, :, 0] == F32)
+            self.kv_cache_dtype = "float32" if exact else "bfloat16"
         self._angles = Angles(config)
         self._team = Team(self.threads)
         self._shape = Shape(0, 0, 0, 0, 0)
@@ -78,17 +79,23 @@ class CpuRunner:
         dtype: str = "auto",
         kv_cache_dtype: str = "auto",
         num_threads: int | None = None,
-        timed: bool = False,
+        *,
+        quantization: str | None = None,
     ) -> "CpuRunner":
         """From a Hugging Face folder or a file. Raises UserError, EnvironmentFault, FormatError."""
         with open_weights(path) as weights:
             config = getattr(weights, "config", None) or read_config(path)
-            return cls(config, weights, dtype, kv_cache_dtype, num_threads, timed)
+            return cls(config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
 
     @property
     def kv_bytes_per_token(self) -> int:
         c = self.config
         return kv_cache.bytes_per_token(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.kv_cache_dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        entries = [*self.model.layers.reshape(-1, 5), self.model.ends[step.HEAD]]
+        return sum(int(end - start) for _, _, _, start, end in entries) + self.model.norms.nbytes
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         assert self._cache is None, "memory is planned once"
@@ -110,11 +117,16 @@ class CpuRunner:
         if not needed.fits(self._shape):
             self._furnish(self._shape.grown(needed))
         wanted = arrange(batch, self._batch, self._angles, self.config, self.threads)
-        if self.timed:
+        if self.seconds:
             self._run_timed()
         else:
             self._team.run()
         return self._room.logits[:wanted, : self.config.vocab_size]
+
+    def time_parts(self) -> None:
+        """From now on keep the time of each part of a step in `seconds`. Until then it costs nothing."""
+        self.seconds = dict.fromkeys(step.PARTS, 0.0)
+        self._shape = Shape(0, 0, 0, 0, 0)  # threads must learn of the clock
 
     def close(self) -> None:
         self._team.close()
@@ -155,7 +167,7 @@ class CpuRunner:
             part_stats=floats(max(shape.slots, 1) * H, 2),
             wanted=floats(wanted, -(-D // UNIT) * UNIT),
             logits=floats(wanted, -(-c.vocab_size // 16) * 16),
-            times=np.zeros((self.threads if self.timed else 0, len(step.PARTS)), np.int64),
+            times=np.zeros((self.threads if self.seconds else 0, len(step.PARTS)), np.int64),
         )
         model, memory = self.model, self._cache
 

@@ -4,12 +4,13 @@
     "auto"       the file's own blocks        groups of 8 bits    BF16      F16      F32
     "float32"    F32                          F32                 F32       F32      F32      (and bfloat16, float16)
 
-With quantized weights products are of bytes (activations in groups of 8 bits too), otherwise of floats.
+A quantization scheme (quantization.py) names each matrix's kind instead. With quantized weights products are of bytes
+(activations in groups of 8 bits too), otherwise of floats.
 Not here: layouts (kernels/pack.py), the file formats (core/formats). Tests: tests/vol3/test_runner_cpu.py.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,10 +36,13 @@ from nano_llama.core.names import (
 )
 from nano_llama.vol3_engine.kernels import pack, step
 from nano_llama.vol3_engine.kernels.kv_cache import padded
-from nano_llama.vol3_engine.kernels.repack import BYTES_OF_BLOCK, KIND_OF, repack, whole_blocks
+from nano_llama.vol3_engine.kernels.repack import KIND_OF, repack, whole_blocks
+from nano_llama.vol3_engine.quantization import Scheme
 
 KIND_OF_DTYPE = {"float32": pack.F32, "bfloat16": pack.BF16, "float16": pack.F16}
 KIND_OF_FLOATS = {"F32": pack.F32, "BF16": pack.BF16, "F16": pack.F16}
+FLOATS = set(KIND_OF_FLOATS.values())
+KindOf = Callable[[str], int]
 
 
 @dataclass
@@ -60,24 +64,25 @@ class PlannedMatrix:
         return self.kind, len(self.order), self.columns, self.start, self.start + self.nbytes
 
 
-def load_model(
-    config: LlamaConfig, weights: TensorMapping, dtype: str, let_go: Callable[[], None] = lambda: None
-) -> step.Model:
-    """Pack all weights. let_go is called after every matrix, to give the file's pages back."""
-    layers = [_layer_plan(config, weights, dtype, index) for index in range(config.num_hidden_layers)]
-    embedding = _plan(weights, dtype, (EMBED,), np.arange(config.vocab_size))
+def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: str | None = None) -> step.Model:
+    """Pack all weights; the file's pages are given back after every matrix. scheme: as in quantization.py."""
+    kinds = Scheme.parse(scheme).kinds(config) if scheme else {}
+    kind_of = partial(_kind_of, weights, dtype, kinds)
+    layers = [_layer_plan(config, weights, kind_of, index) for index in range(config.num_hidden_layers)]
+    embedding = _plan(weights, kind_of, (EMBED,), np.arange(config.vocab_size))
     tied = config.tie_word_embeddings
-    head = embedding if tied else _plan(weights, dtype, (LM_HEAD,), np.arange(config.vocab_size))
+    head = embedding if tied else _plan(weights, kind_of, (LM_HEAD,), np.arange(config.vocab_size))
     plans = [embedding, *([] if tied else [head]), *(plan for layer in layers for plan in layer)]
-    _say_what_is_repacked(weights, plans)
+    if not kinds:
+        _say_what_is_repacked(weights, plans)
     size = 0
     for plan in plans:
         plan.start, size = size, size + plan.nbytes
     data = pack.aligned(size + 4096)  # prefetches may look beyond the end
     for plan in plans:
         _pack(plan, weights, data[plan.start : plan.start + plan.nbytes])
-        let_go()
-    kinds = {plan.kind for plan in plans}
+        weights.give_back()
+    used = {plan.kind for plan in plans}
     return step.Model(
         data=data,
         layers=np.array([[plan.entry for plan in layer] for layer in layers], np.int64),
@@ -88,15 +93,15 @@ def load_model(
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         eps=np.float32(config.rms_norm_eps),
-        floats=bool(kinds & set(KIND_OF_DTYPE.values())),
-        bytes_=bool(kinds - set(KIND_OF_DTYPE.values())),
+        floats=bool(used & FLOATS),
+        bytes_=bool(used - FLOATS),
     )
 
 
-def _layer_plan(config: LlamaConfig, weights: TensorMapping, dtype: str, index: int) -> list[PlannedMatrix]:
+def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, index: int) -> list[PlannedMatrix]:
     """The six matrices, in the order of step.py. Heads are padded to whole blocks; gate and up come in turns of 16."""
     H, G, F = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
-    plan, name = partial(_plan, weights, dtype), partial(layer_name, index)
+    plan, name = partial(_plan, weights, kind_of), partial(layer_name, index)
     return [
         plan((name(Q_PROJ),), _padded_heads(H, config.head_dim)),
         plan((name(K_PROJ),), _padded_heads(G, config.head_dim)),
@@ -120,16 +125,20 @@ def _in_turns(size: int) -> np.ndarray:
     return order.reshape(2, -1, 16).swapaxes(0, 1).reshape(-1)
 
 
-def _plan(weights: TensorMapping, dtype: str, names: tuple[str, ...], order: np.ndarray) -> PlannedMatrix:
-    columns = weights.shape(names[0])[1]
-    if dtype != "auto":
-        return PlannedMatrix(names, order, columns, KIND_OF_DTYPE[dtype])
-    stored = {weights.dtype_name(name) for name in names}
-    known = {**KIND_OF, **KIND_OF_FLOATS}
-    kind = known.get(stored.pop(), pack.Q8) if len(stored) == 1 else pack.Q8
-    if kind not in KIND_OF_FLOATS.values() and columns % pack.GROUP:  # only floats come in any width
-        kind = pack.F32
-    return PlannedMatrix(names, order, columns, kind)
+def _plan(weights: TensorMapping, kind_of: KindOf, names: tuple[str, ...], order: np.ndarray) -> PlannedMatrix:
+    kinds = {kind_of(name) for name in names}
+    if len(kinds) > 1:  # gate and up are one matrix here, so the more exact kind that holds both
+        kinds = {pack.F32 if kinds & FLOATS else pack.Q8}
+    return PlannedMatrix(names, order, weights.shape(names[0])[1], kinds.pop())
+
+
+def _kind_of(weights: TensorMapping, dtype: str, kinds: Mapping[str, str], name: str) -> int:
+    """How a matrix is to be packed: as the scheme says, or the dtype, or as it is stored."""
+    if not kinds and dtype != "auto":
+        return KIND_OF_DTYPE[dtype]
+    stored = kinds.get(name) or weights.dtype_name(name)
+    kind = {**KIND_OF, **KIND_OF_FLOATS}.get(stored, pack.Q8)
+    return pack.F32 if kind not in FLOATS and weights.shape(name)[1] % pack.GROUP else kind  # floats fit any width
 
 
 def _say_what_is_repacked(weights: TensorMapping, plans: list[PlannedMatrix]) -> None:
@@ -143,7 +152,7 @@ def _say_what_is_repacked(weights: TensorMapping, plans: list[PlannedMatrix]) ->
 
 
 def _pack(plan: PlannedMatrix, weights: TensorMapping, out: np.ndarray) -> None:
-    if plan.kind in KIND_OF_DTYPE.values():
+    if plan.kind in FLOATS:
         stacked = np.concatenate([np.asarray(weights[name]) for name in plan.names])
         chosen = stacked[plan.order]
         chosen[plan.order < 0] = 0
@@ -163,12 +172,14 @@ def _blocks(weights: TensorMapping, name: str, kind: int) -> tuple[np.ndarray, n
     rows = weights.shape(name)[0]
     if KIND_OF.get(weights.dtype_name(name)) == kind:
         order = weights.row_order(name)
-        return weights.raw(name).blocks, np.arange(rows) if order is None else order
-    assert kind == pack.Q8, "all else is repacked to 8 bits"
-    blocks = to_gguf_blocks("Q8_0", np.asarray(weights[name], np.float32))
-    blocks.flags.writeable = False  # as a mapped file's are, so that the kernel is compiled once
-    assert blocks.shape[1] % BYTES_OF_BLOCK[kind] == 0
-    return blocks, np.arange(rows)
+        blocks = weights.raw(name).blocks
+    else:
+        order = None
+        (stored,) = (stored for stored, own in KIND_OF.items() if own == kind)
+        blocks = to_gguf_blocks(stored, np.asarray(weights[name], np.float32))
+    if blocks.flags.writeable:  # as a mapped file's are not, so that the kernel is compiled once
+        blocks.flags.writeable = False
+    return blocks, np.arange(rows) if order is None else order
 
 
 def _norms(config: LlamaConfig, weights: TensorMapping) -> np.ndarray:
