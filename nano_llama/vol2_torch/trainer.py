@@ -16,12 +16,14 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.training.loop import Batch, TrainingLoop
+from nano_llama.core.training.preflight import Preflight, preflight
 from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
-from nano_llama.vol2_torch.loss import HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
+from nano_llama.vol2_torch.loss import LEAN_BYTES, HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import make_optimizers
+from nano_llama.vol2_torch.peak import measured_peak
 from nano_llama.vol2_torch.precision import resolve_precision
 from nano_llama.vol2_torch.scaling import LossScale
 
@@ -39,13 +41,24 @@ class Trainer(TrainingLoop):
         self.torch_device = resolve_device(self.settings.device)
         self.device = str(self.torch_device)
 
+    def expect(self, config: LlamaConfig) -> Preflight:
+        self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
+        return preflight(config, self.settings, narrow=self.precision.dtype.itemsize, logits_limit=LEAN_BYTES)
+
+    def available_memory(self) -> int | None:
+        if self.torch_device.type == "cuda":
+            return torch.cuda.mem_get_info(self.torch_device)[0]
+        return super().available_memory()
+
+    def peak_flops(self) -> float:
+        return measured_peak(self.torch_device, self.precision.dtype)
+
     def build(self, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None) -> None:
         if weights is None:
             self.model = Llama.init(config, seed=self.settings.seed, device=self.torch_device)
         else:
             self.model = Llama(config).to(self.torch_device).load_params(weights)
         self.parameters = self.model.named_params()
-        self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
         self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
         lean = wants_lean(self.settings.batch_size * self.settings.context, config.vocab_size)
         self.head_loss: HeadLoss = lean_head_loss if lean else head_loss

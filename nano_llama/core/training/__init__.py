@@ -13,7 +13,9 @@ with the same flags, on the same batches, into the same files.
     run_folder.py  where the files of a run lie
     checkpoint.py  all that is needed to go on
     metrics.py     metrics.jsonl
-    memory.py      what the process took
+    memory.py      what the process took, and may take
+    preflight.py   what a run will need, or why it cannot be
+    flops.py       the arithmetic of a token
     plots.py       loss.png
     progress.py    who watches
     progress_bar.py    the live display

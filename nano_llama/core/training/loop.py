@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,12 @@ from nano_llama.core.training.checkpoint import (
 )
 from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
-from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.training.memory import available_bytes, peak_resident_bytes
 from nano_llama.core.training.metrics import MetricsWriter, Row, read_metrics
 from nano_llama.core.training.outcome import TrainingResult, diverged, interrupted, nothing_left
 from nano_llama.core.training.pace import EvaluationPlan, Meter
 from nano_llama.core.training.plots import plot_run
+from nano_llama.core.training.preflight import Preflight, check_memory, preflight
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.schedule import warmup_cosine
@@ -87,6 +89,8 @@ class TrainingLoop(ABC):
         checkpoint = self._newest_checkpoint() if resume else None
         self.config: LlamaConfig
         self.config, first_weights = starting_point(settings, self.dataset, checkpoint)
+        self.expected = self.expect(self.config)
+        check_memory(self.expected, settings, self.available_memory())
         self.build(self.config, first_weights)
 
         self.batches = Batches(self.dataset.train, settings.batch_size, settings.context, settings.seed)
@@ -147,9 +151,22 @@ class TrainingLoop(ABC):
     def warm_up(self, batch: Batch) -> None:  # noqa: B027 (most engines need none)
         """What must happen once before steps take their usual time (compiling). The run's state stays as it is."""
 
+    def expect(self, config: LlamaConfig) -> Preflight:
+        """What this run will need, before anything is made."""
+        return preflight(config, self.settings)
+
+    def available_memory(self) -> int | None:
+        """Bytes that the run may take, where its model will lie; None: unknown."""
+        return available_bytes()
+
+    def peak_flops(self) -> float | None:
+        """FLOP/s of the device's matrix products in the run's precision, measured; None: not measured."""
+        return None
+
     def mfu(self, tokens_per_second: float) -> float | None:
         """Model FLOPs utilization at this speed: useful FLOP/s over the device's own measured ones; None: not known."""
-        return None
+        peak = self.expected.peak_flops
+        return tokens_per_second * self.expected.flops_per_token / peak if peak else None
 
     def peak_memory(self) -> int:
         """Bytes that the run took at most so far, where its model lies."""
@@ -183,11 +200,12 @@ class TrainingLoop(ABC):
             self.watcher.ended()
 
     def _run(self) -> TrainingResult:
+        self.expected = replace(self.expected, peak_flops=self.peak_flops())
         self.watcher.started(
             RunFacts(
                 settings=self.settings, config=self.config, out=self.folder.path, device=self.device,
                 train_tokens=self.dataset.train.num_tokens, val_tokens=self.dataset.val.num_tokens,
-                resumed_at=self.resumed_at,
+                resumed_at=self.resumed_at, preflight=self.expected,
             )
         )  # fmt: skip
         if self.settings.evaluations and self.dataset.val.num_tokens < 2:

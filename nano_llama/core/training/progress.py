@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.preflight import Preflight
 from nano_llama.core.training.settings import TrainSettings
 
 
@@ -23,6 +24,7 @@ class RunFacts:
     train_tokens: int
     val_tokens: int
     resumed_at: int | None  # the step of the checkpoint, or None for a new run
+    preflight: Preflight  # what is expected of the run
 
 
 @dataclass(frozen=True, kw_only=True)

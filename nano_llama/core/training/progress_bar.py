@@ -42,6 +42,8 @@ class ProgressBar(Progress):
             f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} tokens to learn"
             f" from, {facts.val_tokens:,} to validate on{resumed}"
         )
+        for line in facts.preflight.lines():
+            self.console.print(line)
 
     def stepped(self, facts: StepFacts) -> None:
         text = (

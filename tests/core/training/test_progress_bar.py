@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from nano_llama.core.training.evaluation import Evaluation
+from nano_llama.core.training.preflight import preflight
 from nano_llama.core.training.progress import RunFacts, StepFacts
 from nano_llama.core.training.progress_bar import ProgressBar, clock_text
 from nano_llama.core.training.settings import TrainSettings
@@ -20,6 +21,7 @@ def show(config, terminal: bool) -> str:
         RunFacts(
             settings=TrainSettings(), config=config, out=Path("run"), device="cpu",
             train_tokens=12_345, val_tokens=678, resumed_at=40,
+            preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=1e9),
         )
     )  # fmt: skip
     for step in (41, 42, 43):
@@ -39,6 +41,7 @@ def show(config, terminal: bool) -> str:
 def test_a_pipe_gets_lines(tiny_config):
     text = show(tiny_config(), terminal=False)
     assert "going on from step 40" in text and "12,345 tokens" in text
+    assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
     assert text.count("loss 2.5000 · 999 tokens/s · 1:15 left") == 1, "not a line a step"
     assert "validation loss 1.7500, 2.5247 bits a byte" in text and "by the way" in text
     assert "\x1b" not in text

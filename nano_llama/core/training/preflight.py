@@ -1,0 +1,162 @@
+"""Before the first step: how large, how much memory by part, how many tokens and FLOPs, about how long; or a refusal.
+
+The memory of activations is counted as autograd keeps them (vol2_torch/model.py, line by line below), at the moment
+when the last layer's backward begins: everything saved is there, and the logits. What an allocator loses and the
+process itself (Python, libraries) come on top; the former is allowed for by MARGIN.
+Not here: what was used in fact (memory.py).
+Tests: tests/core/training/test_preflight.py, tests/vol2/test_memory_use.py.
+"""
+
+from dataclasses import dataclass
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.names import is_hidden_matrix, parameter_shapes
+from nano_llama.core.training.flops import flops_per_token
+from nano_llama.core.training.settings import TrainSettings
+
+WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
+MARGIN = 1.1
+USUAL_MFU = 0.4  # what an expected time is counted with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What is expected of a run. `memory`: part -> bytes."""
+
+    parameters: int
+    memory: dict[str, int]
+    tokens: int | None  # of the whole run; None: it ends by the clock
+    flops_per_token: float
+    peak_flops: float | None  # FLOP/s of the device; None: not measured
+
+    @property
+    def total_memory(self) -> int:
+        return sum(self.memory.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, from the start; None where tokens or speed are not known."""
+        if self.tokens is None or self.peak_flops is None:
+            return None
+        return self.tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops)
+
+    def lines(self) -> list[str]:
+        """For the eye."""
+        parts = ", ".join(f"{name} {size_text(size)}" for name, size in self.memory.items())
+        work = f"{self.flops_per_token:.3g} FLOPs a token"
+        if self.tokens is not None:
+            work = f"{self.tokens:,} tokens, {self.tokens * self.flops_per_token:.3g} FLOPs"
+        if self.peak_flops:
+            work += f" at up to {self.peak_flops / 1e9:,.0f} GFLOP/s"
+        if self.seconds is not None:
+            work += f": about {time_text(self.seconds)}"
+        return [f"memory: about {size_text(self.total_memory)} ({parts})", f"work: {work}"]
+
+
+def preflight(
+    config: LlamaConfig, settings: TrainSettings, *, narrow: int = WIDE, peak_flops: float | None = None,
+    logits_limit: int | None = None,
+) -> Preflight:  # fmt: skip
+    """What is expected of this run. narrow: bytes of a factor of the matrix products (2 in half precision).
+
+    logits_limit: bytes of float32 logits that are made at once, where the engine makes them in parts.
+    """
+    return Preflight(
+        parameters=config.num_parameters,
+        memory=memory_by_part(config, settings, narrow, logits_limit),
+        tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
+        flops_per_token=flops_per_token(config, settings.context),
+        peak_flops=peak_flops,
+    )
+
+
+def memory_by_part(
+    config: LlamaConfig, settings: TrainSettings, narrow: int = WIDE, logits_limit: int | None = None
+) -> dict[str, int]:
+    """Bytes by part, as the module's header says."""
+    N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
+    weights = WIDE * config.num_parameters
+    logits = N * V
+    if logits_limit is not None:
+        logits = min(logits, logits_limit // WIDE)
+    return {
+        "weights": weights + (narrow * config.num_parameters if narrow < WIDE else 0),  # and their rounded copies
+        "gradients": weights,
+        "optimizer": optimizer_bytes(config, settings),
+        "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow) + 2 * WIDE * D),
+        "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
+    }
+
+
+def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """Two memories a parameter, as AdamW keeps; Muon keeps one for each hidden matrix."""
+    numbers = 0
+    for name, shape in parameter_shapes(config).items():
+        size = 1
+        for extent in shape:
+            size *= extent
+        numbers += size if settings.optimizer == "muon" and is_hidden_matrix(name) else 2 * size
+    return WIDE * numbers
+
+
+def activation_bytes_per_token(config: LlamaConfig, recompute: str, narrow: int = WIDE) -> int:
+    """What all layers keep for the backward pass, a token.
+
+    Of everything, in float32: the stream before each norm and its normed form. Factors of matrix products: copies of
+    the normed stream; q, k, v, attention, and that in o's order; gate, up, silu and their product.
+    """
+    D, F = config.hidden_size, config.intermediate_size
+    q = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    copies = 2 if narrow == WIDE else 5  # of the normed stream: q, k, v, gate and up each round their own
+    everything = WIDE * 4 * D + narrow * (copies * D + 3 * q + 2 * kv + 4 * F)
+    products = narrow * (2 * q + 2 * kv + 2 * F + 2 * D)  # q, k, v, attention, o, gate, up, down
+    kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
+    again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
+    return config.num_hidden_layers * kept + again
+
+
+def check_memory(expected: Preflight, settings: TrainSettings, available: int | None) -> None:
+    """Raise UserError, naming the flag to change, when the run does not fit into `available` bytes (None: unknown)."""
+    needed = int(MARGIN * expected.total_memory)
+    if available is None or needed <= available:
+        return
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in expected.memory.items())
+    raise UserError(
+        f"This run needs about {size_text(needed)} of memory, and {size_text(available)} is free: {parts}.",
+        hint=_advice(expected, settings, available),
+    )
+
+
+def _advice(expected: Preflight, settings: TrainSettings, available: int) -> str:
+    moving = expected.memory["activations"] + expected.memory["logits"]
+    standing = MARGIN * (expected.total_memory - moving)
+    if standing > available:
+        return "The model is too large for this machine: take a smaller one, for example  --model mini"
+    share = (available - standing) / (MARGIN * moving)
+    batch = int(settings.batch_size * share)
+    if batch >= 1:
+        more = settings.accumulate * -(-settings.batch_size // batch)
+        return f"Take smaller batches, and more of them to a step:  --batch-size {batch} --accumulate {more}"
+    if settings.recompute != "full":
+        return "Compute activations twice:  --recompute full --batch-size 1"
+    return f"Take a shorter context:  --context {max(int(settings.context * share * settings.batch_size), 1)}"
+
+
+def size_text(size: float) -> str:
+    """1234567 -> "1.2 MiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
+
+
+def time_text(seconds: float) -> str:
+    """About how long, in the unit that fits."""
+    for limit, unit in ((90.0, "seconds"), (90.0, "minutes"), (48.0, "hours")):
+        if seconds < limit:
+            return f"{seconds:.0f} {unit}"
+        seconds /= 60.0 if unit != "hours" else 24.0
+    return f"{seconds:,.0f} days"
