@@ -89,11 +89,11 @@ class TrainingLoop(ABC):
         checkpoint = self._newest_checkpoint() if resume else None
         self.config: LlamaConfig
         self.config, first_weights = starting_point(settings, self.dataset, checkpoint)
+        self.batches = Batches(self.dataset.train, settings.batch_size, settings.context, settings.seed)
         self.expected = self.expect(self.config)
         check_memory(self.expected, settings, self.available_memory())
         self.build(self.config, first_weights)
 
-        self.batches = Batches(self.dataset.train, settings.batch_size, settings.context, settings.seed)
         self.step = self.tokens = 0
         self.watchdog = Watchdog()
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last line of metrics.jsonl
