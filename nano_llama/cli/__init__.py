@@ -27,6 +27,7 @@ VERBS = {
     "chat": Verb("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
     "export": Verb("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),
     "quantize": Verb("nano_llama.cli.quantize", "Save a model with its matrices in 4 or 8 bits.", "Use"),
+    "bench": Verb("nano_llama.cli.bench", "How fast a model runs here, and what memory allows.", "Understand"),
     "info": Verb("nano_llama.cli.info", "What is in a checkpoint, tokenizer, dataset or run.", "Understand"),
     "verify": Verb("nano_llama.cli.verify", "Compare a checkpoint with transformers, layer by layer.", "Understand"),
     "study": Verb("nano_llama.cli.study", "A small experiment with its picture and its finding.", "Understand"),
