@@ -42,8 +42,9 @@ def test_the_cache_s_type_changes_its_bytes(cli, tiny_model):
     config = read_config(tiny_model)
     values = 2 * config.num_hidden_layers * config.num_key_value_heads * 16  # a head of fewer is padded to 16
     assert config.head_dim <= 16
-    for kind, size in (("float32", 4), ("auto", 2)):
+    for kind, size in (("float32", 4), ("bfloat16", 2)):
         found = cli("bench", "--model", tiny_model, *SMALL, "--kv-cache-dtype", kind, "--json").json
+        assert found["kv_cache_dtype"] == kind
         assert found["kv_bytes"] == 14 * values * size  # 12 tokens of prompt, 2 of 4 new ones
 
 
