@@ -7,8 +7,9 @@ checks every parameter count below.
     tiny             3,760     64       tests that run in milliseconds
     char           800,000     65       Shakespeare by characters, two minutes on a laptop (nanoGPT's CPU shape)
     mini         2,816,064     4,096    the quickstart
-    nano         6,852,864     4,096    a 2-core laptop; the model that ships
+    nano         7,663,040     4,096    a 2-core laptop; the model that ships
     125m       134,515,008     49,152   one GPU; SmolLM2's shape, deep and thin (Liu et al. 2024, arXiv 2402.14905)
+    gpt2       123,551,232     50,257   GPT-2's size (Radford et al. 2019), as a LLaMA
     350m       361,821,120     49,152   one GPU, a day
     1b       1,100,048,384     32,000   several GPUs; TinyLlama's shape
     8b       8,030,261,248     128,256  Llama 3.1's shape, RoPE kind included
@@ -46,8 +47,9 @@ MODEL_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _shape(D=16, L=1, H=2, G=1, F=40, context=64, V=64),
     "char": _shape(D=128, L=4, H=4, G=4, F=344, context=64, V=65),
     "mini": _shape(D=192, L=5, H=6, G=3, F=512, context=256, V=4096),
-    "nano": _shape(D=256, L=8, H=8, G=4, F=688, context=512, V=4096),
+    "nano": _shape(D=320, L=5, H=5, G=5, F=896, context=512, V=4096),  # wide matrices: faster, and no worse
     "125m": _shape(D=576, L=30, H=9, G=3, F=1536, context=2048, V=49152),
+    "gpt2": _shape(D=768, L=12, H=12, G=12, F=2048, context=1024, V=50257),
     "350m": _shape(D=960, L=32, H=15, G=5, F=2560, context=2048, V=49152),
     "1b": _shape(D=2048, L=22, H=32, G=4, F=5632, context=2048, V=32000, tie_word_embeddings=False),
     "8b": _shape(

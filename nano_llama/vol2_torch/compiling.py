@@ -16,7 +16,7 @@ from nano_llama.core.training.settings import TrainSettings
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 
-PAYS_MINUTES = 1.0  # a run by the clock so long wins back the seconds that compiling takes
+PAYS_MINUTES = 2.0  # a run by the clock so long wins back the 10 to 20 seconds that compiling takes, cache cold
 PAYS_FLOPS = {"cpu": 1e13, "cuda": 5e15}  # a run by steps so large: about a minute's work
 
 
@@ -24,6 +24,12 @@ def compile_layers(model: Llama) -> None:
     """From now on the model's layers run compiled; each new shape of batch is compiled when it first comes."""
     for layer in model.model.layers:
         layer.compile(dynamic=False)
+
+
+def leave_uncompiled(model: Llama) -> None:
+    """Undo `compile_layers`."""
+    for layer in model.model.layers:
+        layer._compiled_call_impl = None
 
 
 def compile_loss(head_loss: HeadLoss) -> HeadLoss:

@@ -14,11 +14,11 @@ import torch
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
-from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.core.training.loop import Batch, TrainingLoop
 from nano_llama.core.training.preflight import Preflight, preflight
 from nano_llama.core.training.watchdog import StepResult
-from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, wants_compile
+from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import LEAN_BYTES, HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
 from nano_llama.vol2_torch.model import Llama, to_tensor
@@ -61,11 +61,12 @@ class Trainer(TrainingLoop):
         self.parameters = self.model.named_params()
         self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
         lean = wants_lean(self.settings.batch_size * self.settings.context, config.vocab_size)
-        self.head_loss: HeadLoss = lean_head_loss if lean else head_loss
+        self.plain_loss: HeadLoss = lean_head_loss if lean else head_loss
+        self.head_loss = self.plain_loss
         self.model.train_with(self.settings.dropout, self.settings.recompute)
         if self.compiled:
             compile_layers(self.model)
-            self.head_loss = self.head_loss if lean else compile_loss(head_loss)
+            self.head_loss = self.plain_loss if lean else compile_loss(head_loss)
         elif remark:
             self.watcher.remark(remark)
         self.scale = LossScale() if self.precision.name == "fp16" else None
@@ -133,11 +134,20 @@ class Trainer(TrainingLoop):
         if not self.compiled:
             return
         self.watcher.remark("The model is being compiled.")
-        with torch.random.fork_rng():
-            self.nats(*batch, self.settings.z_loss).backward()
-            if self.settings.evaluations:
-                self.sum_nats(*batch)
-        self.model.zero_grad()
+        try:
+            with torch.random.fork_rng():
+                self.nats(*batch, self.settings.z_loss).backward()
+                if self.settings.evaluations:
+                    self.sum_nats(*batch)
+        except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that is there and does not work
+            problem = str(error).strip().splitlines()[0][:200]
+            if self.settings.compile == "on":
+                raise EnvironmentFault(f"compile = on: it failed ({problem}).", hint="--compile off") from error
+            self.watcher.remark(f"Compiling failed ({problem}): the model is trained as it is, which is slower.")
+            leave_uncompiled(self.model)
+            self.compiled, self.head_loss = False, self.plain_loss
+            self.model.train()
+        self.forget()
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:

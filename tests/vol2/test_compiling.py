@@ -36,6 +36,25 @@ def test_a_compiled_run_is_the_plain_run(recipe, tmp_path):
     np.testing.assert_allclose(curves[1], curves[0], rtol=2e-5)
 
 
+def test_a_compiler_that_fails_is_no_end_but_for_those_who_insist(recipe, tmp_path, monkeypatch):
+    class Broken(torch._dynamo.exc.TorchDynamoException):
+        pass
+
+    def refuse(*arguments):
+        raise Broken("Python.h: no such file")
+
+    monkeypatch.setattr(compiling.torch, "compile", lambda function, **options: refuse)
+    monkeypatch.setattr(compiling, "compile_layers", lambda model: None)
+    monkeypatch.setattr(compiling, "pays", lambda *arguments: True)
+    monkeypatch.setattr(compiling, "compiler_problem", lambda device: "")
+    ears = Ears()
+    trainer = Trainer(recipe.replace(compile="auto"), tmp_path / "auto", progress=ears)
+    trainer.fit()
+    assert not trainer.compiled and any("Python.h" in text for text in ears.heard)
+    with pytest.raises(EnvironmentFault, match="no such file"):
+        Trainer(recipe.replace(compile="on"), tmp_path / "on").fit()
+
+
 @pytest.mark.parametrize(
     "length, parameters, paid",
     [

@@ -69,7 +69,7 @@ def test_expected_time_and_words():
     assert expected.tokens == 1000 * 16 * 256
     assert expected.seconds == pytest.approx(expected.tokens * flops_per_token(config, 256) / 0.4e12)
     memory, work = expected.lines()
-    assert "optimizer 52.3 MiB" in memory and "4,096,000 tokens" in work and "about 8 minutes" in work
+    assert "optimizer 58.5 MiB" in memory and "4,096,000 tokens" in work and "about 9 minutes" in work
     assert preflight(config, TrainSettings(data="x", max_minutes=1.0)).seconds is None
     assert [size_text(n) for n in (12, 1536, 3 * 2**20, 5.5 * GIB)] == ["12 B", "1.5 KiB", "3 MiB", "5.5 GiB"]
     assert [time_text(s) for s in (30, 600, 7200, 400_000)] == ["30 seconds", "10 minutes", "2 hours", "5 days"]
