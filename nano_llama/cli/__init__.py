@@ -23,6 +23,7 @@ VERBS = {
     "doctor": Verb("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
     "train": Verb("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
     "eval": Verb("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
+    "runs": Verb("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
     "generate": Verb("nano_llama.cli.generate", "Continue a prompt.", "Use"),
     "chat": Verb("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
     "export": Verb("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),

@@ -1,9 +1,15 @@
 """From words to a call: the arguments of one verb are read by cyclopts against the annotations of its `run`.
 
+A verb's module may have, beside `run`:
+    MORE_OPTIONS    flags that --help leaves out, so that it fits a reader's head; --help-all shows them too
+    QUESTIONS       {"--flag": a function like `run`}: answered instead of running the verb
+
 Not here: which verbs exist (__init__.py), and what they do. Tests: tests/cli/test_dispatch.py.
 """
 
 import sys
+from collections.abc import Collection
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +25,14 @@ def run_verb(name: str, verb: "Verb", args: list[str]) -> int:
     """Parse `args`, call the verb's `run` and return its exit code (None counts as 0). UserError on bad arguments."""
     import cyclopts
 
-    app = make_app(name, import_module(verb.module).run)
+    module = import_module(verb.module)
+    run, more = module.run, getattr(module, "MORE_OPTIONS", ())
+    for flag, answer in getattr(module, "QUESTIONS", {}).items():
+        if flag in args:
+            run, args = answer, [word for word in args if word != flag]
+    if more and "--help-all" in args:
+        more, args = (), ["--help"]
+    app = make_app(name, run, more)
     if not args and _needs_arguments(app):
         args = ["--help"]  # a bare verb is a question
         print(f"{name} needs arguments:\n", file=sys.stderr)
@@ -32,8 +45,8 @@ def run_verb(name: str, verb: "Verb", args: list[str]) -> int:
     return int(result or 0)
 
 
-def make_app(name: str, run: Any) -> "cyclopts.App":
-    """The cyclopts application of one verb: its help, and its parser."""
+def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App":
+    """The cyclopts application of one verb: its parser, and its help without the `hidden` flags."""
     from cyclopts import App, Parameter
 
     from nano_llama.cli.common import OUTPUT
@@ -42,7 +55,7 @@ def make_app(name: str, run: Any) -> "cyclopts.App":
     app = App(
         name=f"nano-llama {name}",
         version_flags=[],
-        help_formatter=format_panel,
+        help_formatter=partial(format_panel, hidden=hidden),
         default_parameter=Parameter(negative="", show_default=_shown_default),
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # Ctrl-C is answered in exits.py

@@ -4,6 +4,7 @@ Not here: the words; they are the verbs' docstrings. Tests: tests/cli/test_dispa
 """
 
 import io
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
 LABELS = 34  # columns of the option's name at most; a longer one has a line to itself
 
 
-def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel") -> None:
-    """One heading with its options: what cyclopts calls a HelpFormatter."""
-    if not panel.entries:
+def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel", hidden: Collection[str] = ()) -> None:
+    """One heading with its options but the `hidden` ones: with these bound, what cyclopts calls a HelpFormatter."""
+    entries = [entry for entry in panel.entries if not {*entry.names} & {*hidden}]
+    if not entries:
         return
     console.print(Text(words(panel.title), style="bold cyan"))
     if about := words(panel.description):
         console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 2, 0, 0))
-    labels = [label(entry) for entry in panel.entries]
+    labels = [label(entry) for entry in entries]
     grid.add_column(width=min(LABELS, max(map(len, labels))) + 2)
     grid.add_column()
-    for name, entry in zip(labels, panel.entries, strict=True):
+    for name, entry in zip(labels, entries, strict=True):
         grid.add_row(Text(f"  {name}", style="bold"), Text(explanation(entry)))
     console.print(grid)
     console.print()

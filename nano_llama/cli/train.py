@@ -5,6 +5,7 @@ Not here: the loop (core/training/loop.py), what a setting means (core/training/
 """
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,8 @@ def run(
 ) -> int:
     """Train a LLaMA on your text: it is tokenized once, then learned; the loss falls on screen and into a picture.
 
-    In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5
+    In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5      Recipes:  --presets
+    All COUNT settings, not only the first ones below:  --help-all
 
     Parameters
     ----------
@@ -70,7 +72,9 @@ def run(
 
 
 assert run.__doc__ is not None
-run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS))
+run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS)).replace(
+    "COUNT", str(len(fields(TrainSettings)))
+)
 
 
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:

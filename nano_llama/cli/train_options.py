@@ -32,7 +32,11 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "When something goes wrong": ("", ("on_nan", "on_spike")),
     "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "num_threads", "seed")),
-    "Reports and checkpoints": ("", ("log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints")),
+    "Reports and checkpoints": (
+        "",
+        ("log_every", "evaluations", "samples", "sample_tokens", "sample_prompt", "tensorboard", "checkpoint_minutes",
+         "keep_checkpoints"),
+    ),
     "Shape of a fresh model": (
         "In Hugging Face's names; by default those of --model.",
         ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size",
@@ -63,6 +67,17 @@ def _options() -> type:
 def _fixed(text: str) -> Any:
     return lambda _: text
 
+
+# What `train --help` shows, in the order of GROUPS; --help-all shows the rest too.
+FIRST = frozenset(
+    {
+        "data", "tokenizer", "model", "init_from", "max_minutes", "max_steps", "batch_size", "context", "optimizer", "lr",
+        "engine", "device", "seed", "evaluations", "samples", "tensorboard",
+    }
+)  # fmt: skip
+MORE_OPTIONS = frozenset(
+    f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(TrainSettings) if field.name not in FIRST
+)
 
 TrainOptions = _options()
 

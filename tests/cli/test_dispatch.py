@@ -112,6 +112,36 @@ def test_help_shows_defaults_that_say_something(capsys):
     assert "--no-" not in text
 
 
+def test_help_leaves_out_more_options_and_help_all_shows_them(monkeypatch, capsys):
+    from nano_llama.cli import Verb, dispatch
+
+    module = __import__("types").SimpleNamespace(run=run, MORE_OPTIONS=frozenset({"--steps", "--kind"}))
+    monkeypatch.setattr(dispatch, "import_module", lambda name: module)
+    verb = Verb("anywhere", "help", "group")
+    assert dispatch.run_verb("thing", verb, ["--help"]) == 0
+    short = capsys.readouterr().out
+    assert dispatch.run_verb("thing", verb, ["--help-all"]) == 0
+    long = capsys.readouterr().out
+    assert "--model" in short and "--steps" not in short and "--kind" not in short
+    assert "--model" in long and "--steps" in long and "--kind" in long
+    assert dispatch.run_verb("thing", verb, ["--model", "x", "--steps", "77"]) == 7, "what is not shown works"
+
+
+def test_a_question_is_answered_instead(monkeypatch, capsys):
+    from nano_llama.cli import Verb, dispatch
+
+    def answer(*, output: Output | None = None) -> int:
+        """Answer."""
+        calls.append(output)
+        return 5
+
+    calls.clear()
+    module = __import__("types").SimpleNamespace(run=run, QUESTIONS={"--which": answer})
+    monkeypatch.setattr(dispatch, "import_module", lambda name: module)
+    assert dispatch.run_verb("thing", Verb("anywhere", "help", "group"), ["--which", "--json"]) == 5
+    assert calls == [Output(json=True)]
+
+
 def test_ctrl_c_is_answered_by_us_and_not_by_the_parser(monkeypatch, verb):
     class Interrupted(list):
         def append(self, item):

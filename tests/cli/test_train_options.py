@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from nano_llama.cli.train_options import GROUPS, TrainOptions, given
+from nano_llama.cli.train_options import FIRST, GROUPS, TrainOptions, given
 from nano_llama.core.training.settings import TrainSettings
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainSettings)}
@@ -18,8 +18,17 @@ def test_nothing_is_given_by_default():
     assert given(TrainOptions(lr=0.1, seed=0)) == {"lr": 0.1, "seed": 0}
 
 
-def test_help_has_every_flag_with_its_words(cli):
-    text = " ".join(cli("train", "--help").out.split())
+def test_the_plain_help_fits_a_reader_s_head_and_what_it_names_exists(cli):
+    lines = cli("train", "--help").out.splitlines()
+    assert len(lines) <= 90
+    assert set(SETTINGS) >= FIRST
+    for name in SETTINGS:
+        assert any(f"--{name.replace('_', '-')} " in line for line in lines) == (name in FIRST), name
+    assert any("--help-all" in line for line in lines)
+
+
+def test_help_all_has_every_flag_with_its_words(cli):
+    text = " ".join(cli("train", "--help-all").out.split())
     for name, setting in SETTINGS.items():
         assert f"--{name.replace('_', '-')} " in text
         assert " ".join(setting.metadata["doc"].split()) in text

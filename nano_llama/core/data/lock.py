@@ -38,6 +38,16 @@ def exclusive(path: Path, wait_s: float = 3600.0, what: str = "this work") -> It
         os.close(handle)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file at this moment. Nothing is made or waited for."""
+    if not os.access(path, os.W_OK):
+        return False  # missing, or of someone else, whose locks we cannot ask for
+    handle = _try_lock(path)
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
 def _try_lock(path: Path) -> int | None:
     """An open handle that owns the lock, or None while another process does."""
     try:

@@ -50,11 +50,13 @@ def plot_run(rows: Rows, path: str | Path, title: str = "") -> None:
     _save(figure, path)
 
 
-def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path) -> None:
+def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: bool = False) -> None:
     """Draw several runs as one PNG of 1800 x 825 pixels: validation loss (dashed: training) by tokens and by time.
 
-    runs: (name, rows). A run without a validation loss is shown by its training loss alone.
+    runs: (name, rows). A run without a validation loss is shown by its training loss alone. in_bytes: in bits a byte
+    instead of nats a token, which compares runs of different tokenizers.
     """
+    what, unit_of_loss = ("bits_per_byte", "bits a byte") if in_bytes else ("loss", "loss (nats a token)")
     figure, (by_tokens, by_time) = _panels([["tokens", "time"]], (12, 5.5))
     named = list(runs)
     minutes = max((row.get("elapsed_s", 0.0) for _, rows in named for row in rows), default=0.0) >= 300
@@ -63,17 +65,17 @@ def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path) -> None:
     for index, (name, rows) in enumerate(named):
         for axes, key, unit in ((by_tokens, "tokens", 1.0), (by_time, "elapsed_s", 60.0 if minutes else 1.0)):
             style: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "-."}
-            train = [(x / unit, y) for x, y in points(rows, key, "train_loss")]
-            validation = [(x / unit, y) for x, y in points(rows, key, "val_loss")]
+            train = [(x / unit, y) for x, y in points(rows, key, f"train_{what}")]
+            validation = [(x / unit, y) for x, y in points(rows, key, f"val_{what}")]
             faint = {**style, "linestyle": "--", "linewidth": 0.8, "alpha": 0.35 if validation else 0.9}
             _draw(axes, thinned(train, 300), label=None if validation else name, **faint)
             _draw(axes, validation, marker="o", markersize=3.5, linewidth=1.5, label=name, **style)
             if key == "tokens":
                 trains, judged = trains + train, judged + validation
     for axes, label in ((by_tokens, "tokens seen"), (by_time, "minutes" if minutes else "seconds")):
-        axes.set(xlabel=label, ylabel="loss (nats a token)")
+        axes.set(xlabel=label, ylabel=unit_of_loss)
         _leave_out_the_first_fall(axes, trains, judged)
-    if any(rows for _, rows in named):
+    if by_time.get_legend_handles_labels()[0]:
         by_time.legend(frameon=False, fontsize=8, title="solid: validation, dashed: training", alignment="left")
     _save(figure, path)
 

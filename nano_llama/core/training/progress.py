@@ -4,12 +4,14 @@
 anything drawn. Tests: tests/core/training/test_progress_bar.py, test_loop.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.training.evaluation import Evaluation
 from nano_llama.core.training.preflight import Preflight
+from nano_llama.core.training.samples import Sample
 from nano_llama.core.training.settings import TrainSettings
 
 
@@ -62,6 +64,9 @@ class Progress:
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """The validation loss at a step."""
+
+    def sampled(self, step: int, samples: Sequence[Sample]) -> None:
+        """What the model writes at a step."""
 
     def remark(self, text: str) -> None:
         """Something the user should know, in one sentence."""

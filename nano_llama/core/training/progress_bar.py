@@ -4,15 +4,31 @@ Not here: what happens (loop.py tells it). Tests: tests/core/training/test_progr
 """
 
 import time
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from nano_llama.core.training.evaluation import Evaluation
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
+from nano_llama.core.training.samples import MARK, Sample
 
 LINE_EVERY_SECONDS = 10.0  # where there is no terminal to draw on
+SAMPLE_COLUMNS = 100  # of one sample, on one line
+NOTABLE_STALL = 0.02  # of the time: waiting for data is shown from here on
+
+
+class Bars(RichProgress):
+    """Bars, and below them a line of figures, which a narrow terminal cuts off at its edge."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.figures:
+            yield Text(self.figures, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar(Progress):
@@ -26,7 +42,7 @@ class ProgressBar(Progress):
             TaskProgressColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self.bars = RichProgress(
+        self.bars = Bars(
             *columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal
         )
         self.tasks: dict[str, TaskID] = {}
@@ -46,13 +62,11 @@ class ProgressBar(Progress):
             self.console.print(line)
 
     def stepped(self, facts: StepFacts) -> None:
-        text = (
-            f"loss {facts.train_loss:.4f} · {facts.tokens_per_second:,.0f} tokens/s"
-            f" · {clock_text(facts.seconds_left)} left"
-        )
-        self._draw("training", round(1000 * facts.progress), 1000, f"step {facts.step:,} · {text}")
+        figures, left = figures_text(facts), f"{clock_text(facts.seconds_left)} left"
+        self.bars.figures = f"  {figures}"
+        self._draw("training", round(1000 * facts.progress), 1000, f"step {facts.step:,} · {left}")
         if not self.console.is_terminal and time.monotonic() - self.line_at >= LINE_EVERY_SECONDS:
-            self.console.print(f"step {facts.step:,}: {text}")
+            self.console.print(f"step {facts.step:,}: {figures} · {left}")
             self.line_at = time.monotonic()
 
     def evaluating(self, tokens: int, total: int) -> None:
@@ -63,6 +77,13 @@ class ProgressBar(Progress):
         self.console.print(
             f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits a byte"
         )
+
+    def sampled(self, step: int, samples: Sequence[Sample]) -> None:
+        for sample in samples[:1]:
+            text = "".join(
+                c if c.isprintable() else "⏎" if c == "\n" else " " for c in sample.opening + MARK + sample.text
+            )
+            self.console.print(Text(f"  {text[:SAMPLE_COLUMNS]}", style="dim", no_wrap=True, overflow="ellipsis"))
 
     def remark(self, text: str) -> None:
         self.console.print(text)
@@ -81,9 +102,28 @@ class ProgressBar(Progress):
             self.bars.remove_task(self.tasks.pop(name))
 
     def _clear(self) -> None:
+        self.bars.figures = ""
         for name in list(self.tasks):
             self._remove(name)
         self.bars.stop()
+
+
+def figures_text(facts: StepFacts) -> str:
+    """ "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"."""
+    parts = [
+        f"loss {facts.train_loss:.4f}",
+        f"{facts.bits_per_byte:.3f} bits/byte",
+        f"lr {facts.lr:.3g}",
+        f"gradient {facts.grad_norm:.3g}",
+        f"{facts.tokens_per_second:,.0f} tokens/s",
+    ]
+    if facts.mfu is not None:
+        parts.append(f"MFU {100 * facts.mfu:.0f}%")
+    if facts.data_stall >= NOTABLE_STALL:
+        parts.append(f"{100 * facts.data_stall:.0f}% waiting for data")
+    if facts.peak_memory:
+        parts.append(f"{facts.peak_memory / 2**30:.1f} GiB")
+    return " · ".join(parts)
 
 
 def clock_text(seconds: float) -> str:

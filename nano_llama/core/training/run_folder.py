@@ -6,13 +6,17 @@
     metrics.jsonl          one line every few steps (metrics.py)
     loss.png               its picture (plots.py)
     bad_batches/           those of loss spikes and of losses that are no number (watchdog.py)
+    samples.md             what the model wrote at each evaluation (samples.py)
+    tensorboard/           the same figures for TensorBoard, where wished for (tensorboard.py)
+    run.lock               held by the process that trains here
     checkpoints/step-00000500/     such a Hugging Face model, and what else is needed to go on (checkpoint.py)
 
 Not here: what is in these files. Tests: tests/core/training/test_run_folder.py.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ import numpy as np
 
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.data.lock import exclusive, is_held
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.formats import save_hf
 from nano_llama.core.training.settings import TrainSettings
@@ -27,7 +32,8 @@ from nano_llama.core.training.settings import TrainSettings
 # What a run that goes on may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
-    "device", "num_threads", "stop_loss", "on_nan", "on_spike",
+    "device", "num_threads", "stop_loss", "on_nan", "on_spike", "samples", "sample_tokens", "sample_prompt",
+    "tensorboard",
 )  # fmt: skip
 
 
@@ -40,11 +46,14 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.bad_batches = self.path / "bad_batches"
         self.plot = self.path / "loss.png"
+        self.samples = self.path / "samples.md"
+        self.tensorboard = self.path / "tensorboard"
+        self.lock = self.path / "run.lock"
         self.checkpoints = self.path / "checkpoints"
 
     def check_new(self) -> None:
         """Raises UserError when something lies there already: a run never overwrites another."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
+        if self.path.is_dir() and all(item == self.lock for item in self.path.iterdir()):
             return
         if self.settings.exists():
             raise UserError(
@@ -53,6 +62,17 @@ class RunFolder:
             )
         if self.path.exists():
             raise UserError(f"{self.path} exists already and is no run.", hint="Choose another --out.")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While entered, no other process can train here. Raises EnvironmentFault where one does."""
+        with exclusive(self.lock, wait_s=3.0, what="training"):
+            yield
+            self.lock.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether a process trains here at this moment."""
+        return is_held(self.lock)
 
     def create(self, settings: TrainSettings, config: LlamaConfig, tokenizer: Any) -> None:
         """Write what is known before the first step; train.json last, as the sign that all is there."""

@@ -111,6 +111,10 @@ class TrainSettings:
     evaluations: int = setting(
         10, "validation losses, spread evenly over the run, the last at its end; 0: none", least=0
     )
+    samples: int = setting(2, "texts written at each evaluation, after openings from the validation text", least=0)
+    sample_tokens: int = setting(64, "tokens of a sample, at most", least=1)
+    sample_prompt: str | None = setting(None, "what the samples go on from instead; none: the validation text")
+    tensorboard: bool = setting(False, "write the figures for TensorBoard too (extra: tensorboard)")
     checkpoint_minutes: float = setting(
         5.0, "at most so much work is lost to a kill; one is also kept at each evaluation", least=0
     )

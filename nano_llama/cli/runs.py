@@ -1,0 +1,137 @@
+"""`nano-llama runs`: training runs beside each other, in a table and in one picture of their curves.
+
+Not here: what is read of a run (core/training/run_summary.py), how it is drawn (core/training/plots.py).
+Tests: tests/cli/test_runs.py.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from nano_llama.cli.common import Output, Screen, count_text, table, time_text
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.training.metrics import Row
+from nano_llama.core.training.plots import plot_runs
+from nano_llama.core.training.run_summary import RunSummary, find_runs, summarize
+
+Key = Literal[
+    "name", "state", "parameters", "optimizer", "lr", "tokens", "val_loss", "val_bits_per_byte", "tokens_per_second",
+    "elapsed_s",
+]  # fmt: skip
+HEADER = (
+    "run", "parameters", "optimizer", "lr", "tokens", "best val loss", "bits/byte", "tokens/s", "time", "state",
+)  # fmt: skip
+
+
+def run(
+    folders: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
+    /,
+    *,
+    sort: Key = "val_bits_per_byte",
+    descending: bool = False,
+    out: Annotated[Path | None, Parameter(show_default=False)] = None,
+    output: Output | None = None,
+) -> int:
+    """Compare training runs: a table, and a picture of their losses by tokens and by time. Runs may still be going on.
+
+    Losses in nats a token compare only where the tokenizer is the same; bits per byte always do, on the same text.
+
+    Parameters
+    ----------
+    folders
+        Runs, or folders that hold runs. By default: runs
+    sort
+        The column to sort by; runs without that figure come last.
+    descending
+        The largest first.
+    out
+        The picture. By default runs.png in the first folder that holds runs, or beside the first run.
+    """
+    screen = Screen(output)
+    found, left_out = gather(folders or (Path("runs"),))
+    for path, why in left_out.items():
+        screen.say(f"Left out: {why}" if path in why else f"Left out: {path}: {why}", "yellow", whole_lines=True)
+    if not found:
+        raise UserError(*_nothing(folders, left_out))
+    found.sort(key=lambda pair: pair[0].name)
+    known = [pair for pair in found if getattr(pair[0], sort) is not None]
+    known.sort(key=lambda pair: getattr(pair[0], sort), reverse=descending)
+    found = known + [pair for pair in found if getattr(pair[0], sort) is None]
+    picture = out or default_picture([summary.path for summary, _ in found], folders)
+    one_tokenizer = len({summary.vocab_size for summary, _ in found}) == 1
+    plot_runs([(summary.name, rows) for summary, rows in found], picture, in_bytes=not one_tokenizer)
+    screen.result(
+        {
+            "runs": [summary.to_json() for summary, _ in found],
+            "left_out": [{"path": path, "why": why} for path, why in left_out.items()],
+            "picture": picture,
+        },
+        table(HEADER, [line(summary) for summary, _ in found]),
+    )
+    screen.say(f"\nTheir curves: {picture}", "dim", whole_lines=True)
+    if len({summary.data for summary, _ in found}) > 1:
+        screen.say("They learned from different data, so their losses do not compare.", "dim")
+    return 0
+
+
+def gather(folders: Sequence[Path]) -> tuple[list[tuple[RunSummary, list[Row]]], dict[str, str]]:
+    """Every run in these folders, once; and for what is none or is damaged, its path and why."""
+    paths: dict[Path, Path] = {}  # resolved: as it is to be called
+    left_out: dict[str, str] = {}
+    for folder in folders:
+        try:
+            for path in find_runs(folder.expanduser()):
+                paths.setdefault(path.resolve(), path)
+        except NanoLlamaError as error:
+            left_out[str(folder)] = error.message
+    names = short_names(list(paths.values()))
+    found = []
+    for path, name in zip(paths.values(), names, strict=True):
+        try:
+            found.append(summarize(path, name))
+        except NanoLlamaError as error:
+            left_out[str(path)] = error.message
+    return found, left_out
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Paths without the folder that all share: a/runs/x, a/runs/y/z -> x, y/z. A single one: its last part."""
+    if len(paths) < 2:
+        return [path.resolve().name for path in paths]
+    common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return [str(path.resolve().relative_to(common)) for path in paths]
+
+
+def default_picture(runs: Sequence[Path], folders: Sequence[Path]) -> Path:
+    """runs.png in the first given folder that holds runs and is none, else beside the first run."""
+    holders = [folder for folder in folders or (Path("runs"),) if folder.is_dir() and folder not in runs]
+    return (holders[0] if holders else runs[0].parent) / "runs.png"
+
+
+def line(summary: RunSummary) -> list[Any]:
+    """A row of the table; a dash where there is no figure yet."""
+    return [
+        summary.name,
+        count_text(summary.parameters),
+        summary.optimizer,
+        f"{summary.lr:g}",
+        count_text(summary.tokens),
+        _figure(summary.val_loss),
+        _figure(summary.val_bits_per_byte),
+        "-" if summary.tokens_per_second is None else f"{summary.tokens_per_second:,.0f}",
+        "-" if summary.elapsed_s is None else time_text(summary.elapsed_s),
+        summary.state,
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _nothing(folders: Sequence[Path], left_out: dict[str, str]) -> tuple[str, str]:
+    if not folders and not Path("runs").is_dir():
+        return "There is no folder 'runs' here.", "Say where they are:  nano-llama runs FOLDER"
+    return f"No run to show: {'; '.join(left_out.values())}", "Give the folder of a run, or one that holds runs."

@@ -1,0 +1,48 @@
+"""Generating with Volume 2's model, one text at a time: for samples while it is trained.
+
+Not here: how a token is chosen (core/sampling), serving (vol3_engine), batches. Tests: tests/vol2/test_generate.py.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from nano_llama.core.sampling import SamplingParams, sample
+from nano_llama.vol2_torch.cache import KVCache
+from nano_llama.vol2_torch.model import Llama
+
+
+def generate(
+    model: Llama, prompt_ids: Sequence[int], params: SamplingParams, *, use_cache: bool = True
+) -> Iterator[int]:
+    """Yield the tokens that follow the prompt, up to and with one that ends the text, at most until the context is full.
+
+    params: its `seed` and `max_tokens` must be set. use_cache=False: the naive twin, for comparison, and the only way
+    with RoPE of the kind 'dynamic'. Compiled layers run as plain ones here: a text of its own length would compile them
+    anew at every token.
+    """
+    assert params.seed is not None and params.max_tokens is not None, "a sample has a seed and an end"
+    config, ends = model.config, {*(params.stop_token_ids or ()), *model.config.eos_token_ids}
+    context = list(prompt_ids)
+    steps = min(params.max_tokens, config.max_position_embeddings - len(context))
+    cache = None
+    if use_cache and config.rope_kind != "dynamic":
+        cache = KVCache(config, 1, len(context) + max(steps, 0), device=model.device, dtype=model.dtype)
+    new, output = context, []
+    for _ in range(steps):
+        logits = _next_logits(model, new if cache else context + output, cache)
+        token = sample(logits.numpy(), params, context, output, seed=params.seed)
+        output.append(token)
+        yield token
+        if token in ends:
+            return
+        new = [token]
+
+
+@torch.no_grad()
+def _next_logits(model: Llama, tokens: Sequence[int], cache: KVCache | None) -> torch.Tensor:
+    """Logits of the token that follows `tokens`, and what the cache holds before them: (V,), on the CPU."""
+    ids = torch.tensor([list(tokens)], device=model.device)  # (1,T)
+    with torch.compiler.set_stance("force_eager"):
+        hidden = model.hidden_states(ids, cache=cache)  # (1,T,D)
+    return model.logits(hidden[0, -1]).float().cpu()
