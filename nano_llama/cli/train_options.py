@@ -71,8 +71,8 @@ def _fixed(text: str) -> Any:
 # What `train --help` shows, in the order of GROUPS; --help-all shows the rest too.
 FIRST = frozenset(
     {
-        "data", "tokenizer", "model", "init_from", "max_minutes", "max_steps", "batch_size", "context", "optimizer", "lr",
-        "engine", "device", "seed", "evaluations", "samples", "tensorboard",
+        "data", "tokenizer", "model", "init_from", "max_minutes", "max_steps", "batch_size", "context", "optimizer",
+        "lr", "engine", "device", "seed", "evaluations", "samples", "tensorboard",
     }
 )  # fmt: skip
 MORE_OPTIONS = frozenset(

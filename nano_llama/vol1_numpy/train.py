@@ -4,7 +4,7 @@ Not here: the loop around the step with its budget, schedule, metrics and checkp
 both volumes); the model (model.py); the update rules (optim/). Tests: tests/vol1/test_vol1_train.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,8 +15,10 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
 from nano_llama.core.names import parameter_shapes
+from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.loop import Batch, TrainingLoop
 from nano_llama.core.training.watchdog import StepResult
+from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol1_numpy.model import IGNORE, Llama
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.optim import clip_by_global_norm, global_norm, make_optimizer
@@ -86,6 +88,9 @@ class Trainer(TrainingLoop):
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         return self.model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE))
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        return generate(self.model, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
 
     def weights(self) -> Mapping[str, np.ndarray]:
         return self.model.params

@@ -15,7 +15,7 @@ from nano_llama.vol2_torch.model import Llama
 def generate(
     model: Llama, prompt_ids: Sequence[int], params: SamplingParams, *, use_cache: bool = True
 ) -> Iterator[int]:
-    """Yield the tokens that follow the prompt, up to and with one that ends the text, at most until the context is full.
+    """Yield the tokens that follow the prompt, up to and with one that ends the text, at most the context's rest.
 
     params: its `seed` and `max_tokens` must be set. use_cache=False: the naive twin, for comparison, and the only way
     with RoPE of the kind 'dynamic'. Compiled layers run as plain ones here: a text of its own length would compile them
@@ -28,7 +28,7 @@ def generate(
     cache = None
     if use_cache and config.rope_kind != "dynamic":
         cache = KVCache(config, 1, len(context) + max(steps, 0), device=model.device, dtype=model.dtype)
-    new, output = context, []
+    new, output = context, list[int]()
     for _ in range(steps):
         logits = _next_logits(model, new if cache else context + output, cache)
         token = sample(logits.numpy(), params, context, output, seed=params.seed)
@@ -43,6 +43,9 @@ def generate(
 def _next_logits(model: Llama, tokens: Sequence[int], cache: KVCache | None) -> torch.Tensor:
     """Logits of the token that follows `tokens`, and what the cache holds before them: (V,), on the CPU."""
     ids = torch.tensor([list(tokens)], device=model.device)  # (1,T)
+    training = model.training
+    model.eval()  # no dropout
     with torch.compiler.set_stance("force_eager"):
         hidden = model.hidden_states(ids, cache=cache)  # (1,T,D)
+    model.train(training)
     return model.logits(hidden[0, -1]).float().cpu()

@@ -15,11 +15,13 @@ import torch
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
+from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.loop import Batch, TrainingLoop
 from nano_llama.core.training.preflight import Preflight, preflight
 from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import LEAN_BYTES, HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import make_optimizers
@@ -155,6 +157,9 @@ class Trainer(TrainingLoop):
         nats = self.nats(tokens, targets).item()
         self.model.train()
         return nats
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        return generate(self.model, prompt_ids, params)
 
     def peak_memory(self) -> int:
         if self.torch_device.type == "cuda":

@@ -16,7 +16,11 @@ with the same flags, on the same batches, into the same files.
     memory.py      what the process took, and may take
     preflight.py   what a run will need, or why it cannot be
     flops.py       the arithmetic of a token
-    plots.py       loss.png
+    plots.py       loss.png, and the picture of several runs
+    samples.py     samples.md: what the model writes along the way
+    tensorboard.py the same figures for TensorBoard
+    reports.py     these files together
+    run_summary.py a run at a glance
     progress.py    who watches
     progress_bar.py    the live display
     interrupt.py   Ctrl-C

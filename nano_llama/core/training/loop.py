@@ -1,15 +1,15 @@
 """The training loop, once for every engine: batches in, updates, and everything that is reported and kept.
 
 A volume derives its Trainer from `TrainingLoop` and brings its arithmetic: build, gradient, update, forget, sum_nats,
-weights, training_tensors, restore. Everything else is composed here of small parts: budget and timekeeper (how long),
-watchdog (what goes wrong), evaluation, checkpoints, metrics, Ctrl-C. Not here: any tensor.
+generate, weights, training_tensors, restore. Everything else is composed here of small parts: budget and timekeeper
+(how long), watchdog (what goes wrong), evaluation, checkpoints, reports, Ctrl-C. Not here: any tensor.
 Tests: tests/core/training/test_loop.py.
 """
 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import Batches
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.errors import FormatError, NanoLlamaError
+from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import Budget, Clock, slowdown
 from nano_llama.core.training.checkpoint import (
     Checkpoint,
@@ -31,16 +32,17 @@ from nano_llama.core.training.checkpoint import (
 from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
 from nano_llama.core.training.memory import available_bytes, peak_resident_bytes
-from nano_llama.core.training.metrics import MetricsWriter, Row, read_metrics
+from nano_llama.core.training.metrics import Row
 from nano_llama.core.training.outcome import TrainingResult, diverged, interrupted, nothing_left
 from nano_llama.core.training.pace import EvaluationPlan, Meter
-from nano_llama.core.training.plots import plot_run
 from nano_llama.core.training.preflight import Preflight, check_memory, preflight
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
+from nano_llama.core.training.reports import Reports
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.schedule import warmup_cosine
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.start import prepare_dataset, starting_point
+from nano_llama.core.training.tensorboard import check_tensorboard
 from nano_llama.core.training.timekeeper import Timekeeper
 from nano_llama.core.training.watchdog import StepResult, Watchdog, first_loss_remark, keep_batch
 
@@ -49,8 +51,6 @@ Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
 
 # What the loop itself keeps in a checkpoint.
 STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "watchdog", "dataset")
-
-PLOT_EVERY_SECONDS = 60.0
 
 
 class TrainingLoop(ABC):
@@ -84,6 +84,8 @@ class TrainingLoop(ABC):
             self.folder.check_new()
         self.settings = settings
         self.check_settings()
+        if settings.tensorboard:
+            check_tensorboard()
         self.dataset = dataset or prepare_dataset(settings, self.folder.path if resume else None, self.watcher)
         self.tokenizer = self.dataset.tokenizer
         checkpoint = self._newest_checkpoint() if resume else None
@@ -105,7 +107,7 @@ class TrainingLoop(ABC):
         self.lr = self.grad_norm = math.nan  # of the last step
         self.evaluations = EvaluationPlan(settings.evaluations, self.past_progress)
         self.goal_reached = False  # stop_loss
-        self.metrics: MetricsWriter
+        self.reports: Reports
         self.budget: Budget
         self.time: Timekeeper
         self.ctrl_c: CtrlC
@@ -139,6 +141,10 @@ class TrainingLoop(ABC):
     @abstractmethod
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """The loss summed over the counted targets, without a gradient."""
+
+    @abstractmethod
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        """The tokens that the model as it is now lets follow the prompt, one by one, until the text or context ends."""
 
     @abstractmethod
     def weights(self) -> Mapping[str, np.ndarray]:
@@ -189,15 +195,19 @@ class TrainingLoop(ABC):
             raise nothing_left(settings, self.folder.path, self.step, self.past_progress, self._elapsed())
         val_tokens = self.dataset.val.num_tokens if settings.evaluations else 0
         self.time = Timekeeper(self.budget, self.session, self.evaluations, val_tokens, self.slowdown)
-        self.folder.create(settings, self.config, self.tokenizer)
-        prune_checkpoints(self.folder.checkpoints, settings.keep_checkpoints)
-        self.metrics = MetricsWriter(self.folder.metrics, keep_to=self.resumed_at)
-        try:
-            with self.computing(), CtrlC() as self.ctrl_c:
-                return self._run()
-        finally:
-            self.metrics.close()
-            self.watcher.ended()
+        with self.folder.held():
+            self.folder.create(settings, self.config, self.tokenizer)
+            prune_checkpoints(self.folder.checkpoints, settings.keep_checkpoints)
+            self.reports = Reports(
+                self.folder, settings, self.tokenizer, self.dataset.val, keep_to=self.resumed_at, clock=self.clock,
+                title=f"{settings.data}: {self.config.num_parameters:,} parameters",
+            )  # fmt: skip
+            try:
+                with self.computing(), CtrlC() as self.ctrl_c:
+                    return self._run()
+            finally:
+                self.reports.close()
+                self.watcher.ended()
 
     def _run(self) -> TrainingResult:
         self.expected = replace(self.expected, peak_flops=self.peak_flops())
@@ -211,7 +221,7 @@ class TrainingLoop(ABC):
         if self.settings.evaluations and self.dataset.val.num_tokens < 2:
             self.watcher.remark("There is no validation text, so there will be no validation loss.")
         self.warm_up(self._first_batch())
-        self.checkpointed = self.plotted = self.clock()
+        self.checkpointed = self.clock()
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
         while not over:
@@ -227,8 +237,8 @@ class TrainingLoop(ABC):
                 self._write_line(facts, evaluation)
             if over:
                 self.folder.save_model(self.config, self.weights(), self.tokenizer)
-            if over or (evaluation and self.clock() - self.plotted >= PLOT_EVERY_SECONDS):
-                self._plot()
+            if over or self.reports.picture_is_due():
+                self.reports.draw()
             if over or evaluation or self._checkpoint_is_due():
                 self._save_checkpoint()  # last: once it says that the run has ended, all else is there
         if self.ctrl_c.pressed:
@@ -320,7 +330,7 @@ class TrainingLoop(ABC):
             if over:
                 self.watcher.remark("No time is left for a validation loss: nano-llama eval finds it.")
             return None
-        counted = 0
+        begin, counted = self.clock(), 0
 
         def count(tokens: int) -> None:
             nonlocal counted
@@ -329,15 +339,20 @@ class TrainingLoop(ABC):
 
         evaluation = evaluate_split(
             self.sum_nats, split, self.settings.context, self.settings.batch_size, on_batch=count, clock=self.clock,
-            give_up=lambda: self.ctrl_c.pressed or self.time.seconds_until_leaving() < 0,
+            give_up=self._must_leave,
         )  # fmt: skip
         if evaluation:
-            self.evaluations.count(evaluation.seconds)
-            self.time.reserve()
             self.watcher.evaluated(self.step, evaluation)
+            samples = self.reports.sample(self.step, evaluation.loss, self.generate, give_up=self._must_leave)
+            self.watcher.sampled(self.step, samples)
+            self.evaluations.count(self.clock() - begin)
+            self.time.reserve()
         elif not self.ctrl_c.pressed:
             self.watcher.remark("A validation loss was given up for lack of time: nano-llama eval finds it.")
         return evaluation
+
+    def _must_leave(self) -> bool:
+        return self.ctrl_c.pressed or self.time.seconds_until_leaving() < 0
 
     def slowdown(self) -> float:
         """How much longer things take here and now than on an idle machine."""
@@ -362,7 +377,7 @@ class TrainingLoop(ABC):
         }
         if evaluation:
             row |= {"val_loss": evaluation.loss, "val_bits_per_byte": evaluation.bits_per_byte}
-        self.metrics.write(row)
+        self.reports.line(row)
         self.loss_sum, self.loss_steps = 0.0, 0
         self.line = Meter()
 
@@ -415,11 +430,6 @@ class TrainingLoop(ABC):
         self.watchdog = Watchdog(**state["watchdog"])
         self.batches.seek(state["data_position"])
         self.restore(checkpoint.tensors)
-
-    def _plot(self) -> None:
-        title = f"{self.settings.data}: {self.config.num_parameters:,} parameters"
-        plot_run(read_metrics(self.folder.metrics), self.folder.plot, title)
-        self.plotted = self.clock()
 
     # -- what is said ---------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def _log_scale_where_it_is_wide(axes: Any, values: Sequence[float]) -> None:
         axes.set_yscale("log")
 
 
-def _panels(mosaic: list[list[str]], size: tuple[float, float], ratio: Sequence[float] | None = None) -> Any:
+def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | None = None) -> Any:
     """A figure and its panels, in the order of their first appearance in the mosaic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

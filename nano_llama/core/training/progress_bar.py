@@ -80,10 +80,9 @@ class ProgressBar(Progress):
 
     def sampled(self, step: int, samples: Sequence[Sample]) -> None:
         for sample in samples[:1]:
-            text = "".join(
-                c if c.isprintable() else "⏎" if c == "\n" else " " for c in sample.opening + MARK + sample.text
-            )
-            self.console.print(Text(f"  {text[:SAMPLE_COLUMNS]}", style="dim", no_wrap=True, overflow="ellipsis"))
+            text = f"{sample.opening}{MARK}{sample.text}".replace("\n", "⏎")[:SAMPLE_COLUMNS]
+            text = "".join(c if c.isprintable() else " " for c in text)
+            self.console.print(Text(f"  {text}", style="dim", no_wrap=True, overflow="ellipsis"))
 
     def remark(self, text: str) -> None:
         self.console.print(text)

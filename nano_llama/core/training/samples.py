@@ -72,7 +72,7 @@ def openings(split: Any, tokenizer: Any, count: int, most_tokens: int) -> list[s
 
 
 class SampleFile:
-    """samples.md: a section for each evaluation. `keep_to` cuts an existing file back to the sections up to that step."""
+    """samples.md: a section for each evaluation. `keep_to` cuts an existing file back to that step."""
 
     def __init__(self, path: Path, keep_to: int | None = None):
         self.path = path

@@ -12,6 +12,7 @@ from nano_llama.core.formats import open_weights, read_config
 from nano_llama.core.training.metrics import MEASURED, read_metrics
 from nano_llama.core.training.outcome import TrainingDiverged, TrainingInterrupted
 from nano_llama.core.training.progress import Progress
+from nano_llama.core.training.reports import Reports
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.watchdog import StepResult
 
@@ -83,6 +84,7 @@ def test_what_a_run_leaves_behind(fake_trainer, settings, tmp_path, hand_clock):
     assert all(np.array_equal(everything(out)[name], array) for name, array in trainer.params.items())
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-00000010", "step-00000020"]
     assert (out / "loss.png").exists() and watcher.is_over and len(watcher.steps) == 20
+    assert (out / "samples.md").read_text().count("\n## step") == 2 and not (out / "run.lock").exists()
     json.dumps(result.to_json(), allow_nan=False)
 
 
@@ -105,11 +107,13 @@ def test_killed_and_resumed_ends_with_the_same_bits(fake_trainer, settings, tmp_
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("moment", ["save_model", "_plot", "_save_checkpoint"])
-def test_killed_at_the_very_end_it_is_finished_when_resumed(fake_trainer, settings, tmp_path, hand_clock, moment):
+@pytest.mark.parametrize("moment", ["save_model", "draw", "_save_checkpoint"])
+def test_killed_at_the_very_end_it_is_finished_when_resumed(
+    fake_trainer, settings, tmp_path, hand_clock, monkeypatch, moment
+):
     run(fake_trainer, settings, tmp_path / "whole", hand_clock)
     trainer = fake_trainer(settings, tmp_path / "killed", clock=hand_clock)
-    owner = trainer.folder if moment == "save_model" else trainer
+    owner = {"save_model": trainer.folder, "draw": Reports}.get(moment, trainer)
     method = getattr(owner, moment)
 
     def killed_at_the_end(*arguments):
@@ -117,8 +121,8 @@ def test_killed_at_the_very_end_it_is_finished_when_resumed(fake_trainer, settin
             raise Killed
         method(*arguments)
 
-    setattr(owner, moment, killed_at_the_end)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(owner, moment, killed_at_the_end)
         trainer.fit()
     run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
     whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")

@@ -10,6 +10,7 @@ from nano_llama.core.training.evaluation import Evaluation
 from nano_llama.core.training.preflight import preflight
 from nano_llama.core.training.progress import RunFacts, StepFacts
 from nano_llama.core.training.progress_bar import ProgressBar, clock_text
+from nano_llama.core.training.samples import Sample
 from nano_llama.core.training.settings import TrainSettings
 
 
@@ -33,6 +34,7 @@ def show(config, terminal: bool) -> str:
         )  # fmt: skip
     bar.evaluating(300, 678)
     bar.evaluated(43, Evaluation(loss=1.75, tokens=678, bytes=678, seconds=1.0))
+    bar.sampled(43, [Sample("to be\nor", " not"), Sample("the second", "")])
     bar.remark("by the way")
     bar.ended()
     return text.getvalue()
@@ -42,7 +44,9 @@ def test_a_pipe_gets_lines(tiny_config):
     text = show(tiny_config(), terminal=False)
     assert "going on from step 40" in text and "12,345 tokens" in text
     assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
-    assert text.count("loss 2.5000 · 999 tokens/s · 1:15 left") == 1, "not a line a step"
+    figures = "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB · 1:15 left"
+    assert text.count(figures) == 1, "not a line a step"
+    assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
     assert "validation loss 1.7500, 2.5247 bits a byte" in text and "by the way" in text
     assert "\x1b" not in text
 
@@ -50,7 +54,7 @@ def test_a_pipe_gets_lines(tiny_config):
 def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(tiny_config):
     text = show(tiny_config(), terminal=True)
     assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor comes back"
-    assert "━" in text
+    assert "━" in text and "gradient 0.75" in text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (4000, "1:06:40")])
