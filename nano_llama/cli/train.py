@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, time_text
 from nano_llama.cli.engines import has_torch
-from nano_llama.cli.train_options import TrainOptions, given
+from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.training.budget import process_start
 from nano_llama.core.training.loop import TrainingLoop, TrainingResult
@@ -23,6 +23,7 @@ from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.settings import TrainSettings, merge, read_settings
 
 RUN = Group("Run", sort_key=1)
+MORE_OPTIONS = REST  # of dispatch.py
 
 
 def run(
@@ -37,8 +38,9 @@ def run(
 ) -> int:
     """Train a LLaMA on your text: it is tokenized once, then learned; the loss falls on screen and into a picture.
 
-    In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5      Recipes:  --presets
-    All COUNT settings, not only the first ones below:  --help-all
+    In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5
+
+    Below are the settings that most runs need; all COUNT of them:  nano-llama train --help-all
 
     Parameters
     ----------
