@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, time_text
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table, time_text
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.training.budget import process_start
 from nano_llama.core.training.loop import TrainingLoop, TrainingResult
-from nano_llama.core.training.presets import TRAINING_PRESETS, explicit, make_settings, training_preset
+from nano_llama.core.training.presets import EXPECTED, TRAINING_PRESETS, explicit, make_settings, training_preset
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.settings import TrainSettings, merge, read_settings
@@ -40,7 +40,9 @@ def run(
 
     In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5
 
-    Below are the settings that most runs need; all COUNT of them:  nano-llama train --help-all
+    Recipes, with their time and loss:  nano-llama train --presets
+
+    Here are the settings that most runs need. All COUNT:  nano-llama train --help-all
 
     Parameters
     ----------
@@ -77,6 +79,24 @@ assert run.__doc__ is not None
 run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS)).replace(
     "COUNT", str(len(fields(TrainSettings)))
 )
+
+
+def list_presets(*, output: Output | None = None) -> int:
+    """The recipes of --preset: what each takes and gives, and how it differs from the defaults."""
+    screen = Screen(output)
+    rows = [(name, *EXPECTED[name]) for name in TRAINING_PRESETS]
+    changes = {name: ", ".join(f"{k} {v}" for k, v in values.items()) for name, values in TRAINING_PRESETS.items()}
+    listed = {
+        name: {"settings": values, "expected_time": EXPECTED[name].time, "expected_loss": EXPECTED[name].loss}
+        for name, values in TRAINING_PRESETS.items()
+    }
+    expectations = table(("preset", "time", "validation loss, nats a token"), rows)
+    screen.result({"presets": listed}, expectations, "", facts(changes, "Their settings; all others as by default"))
+    screen.say("\nStart one:  nano-llama train --preset NAME --out runs/NAME      (flags win over it)", "dim")
+    return 0
+
+
+QUESTIONS = {"--presets": list_presets}  # of dispatch.py
 
 
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:

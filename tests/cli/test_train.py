@@ -177,3 +177,27 @@ def test_errors_as_json(train):
     assert done.code == 2
     assert "nonsense" in done.json["error"]
     assert "shakespeare-cpu" in done.json["hint"]
+
+
+def test_presets_are_listed_with_what_to_expect(cli):
+    from nano_llama.core.training.presets import EXPECTED, TRAINING_PRESETS
+
+    assert EXPECTED.keys() == TRAINING_PRESETS.keys()
+    done = cli("train", "--presets")
+    assert done.code == 0
+    for name, expected in EXPECTED.items():
+        assert name in done.out and expected.time in done.out and expected.loss in done.out
+    listed = cli("train", "--presets", "--json", "--quiet").json["presets"]
+    assert listed["shakespeare-cpu"]["settings"] == TRAINING_PRESETS["shakespeare-cpu"]
+
+
+def test_tensorboard_is_written_and_its_absence_answered_before_anything_is(train, tmp_path, monkeypatch):
+    import sys
+
+    if __import__("importlib").util.find_spec("tensorboardX"):
+        assert train(*SHAPE, "--max-steps", 2, "--tensorboard").code == 0
+        assert any((tmp_path / "run" / "tensorboard").iterdir())
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    done = train(*SHAPE, "--max-steps", 2, "--tensorboard", out="other")
+    assert done.code == 1 and "nano-llama-engine[tensorboard]" in done.err
+    assert not (tmp_path / "other").exists()

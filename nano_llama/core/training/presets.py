@@ -2,25 +2,24 @@
 
 Not here: the shapes of models (core/presets.py). Tests: tests/core/training/test_training_presets.py.
 
-    name               time                        validation loss, nats a token
-    shakespeare-cpu    2 min on 2 CPU cores        1.68 measured (AVX2; dev/LOG.md), characters in windows of 64
-    shakespeare-gpu    1 min on a GPU              not run yet; nanoGPT's of this shape ends at 1.47 after 3 min (A100)
-    stdlib-quick       1 min on 2 CPU cores        see the quickstart, which is this; no network
-    nano               5 h on 2 cores with AMX     3.9 after 1,000 of its 20,000 steps; the model that ships
-    gpt2-124m-like     1 h on an H100, computed    not run yet
-    350m               3 h on an H100, computed    not run yet
-    1b                 7 h on an H100, computed    not run yet
-
-Times that are computed take 40% of the device's peak; the preflight of a run says what your device needs.
+`nano-llama train --presets` lists the recipes with what to expect of them.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nano_llama.core.data.builtin import NAMES as SOURCE_NAMES
 from nano_llama.core.errors import UserError
 from nano_llama.core.training.settings import TrainSettings, check_names, merge, parse_setting, read_settings
+
+
+class Expected(NamedTuple):
+    """What a recipe takes and gives. Times that are computed take 40% of the device's peak."""
+
+    time: str
+    loss: str  # on validation, nats a token
+
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "shakespeare-cpu": {
@@ -103,6 +102,16 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "beta2": 0.95,
         "max_steps": 2_000,
     },
+}
+
+EXPECTED: dict[str, Expected] = {
+    "shakespeare-cpu": Expected("2 min on 2 CPU cores", "1.64 measured (AVX2), characters in windows of 64"),
+    "stdlib-quick": Expected("1 min on 2 CPU cores", "the quickstart; needs no network"),
+    "shakespeare-gpu": Expected("1 min on a GPU", "not run yet; nanoGPT's of this shape: 1.47 after 3 min on an A100"),
+    "nano": Expected("5 h on 2 cores with AMX", "3.9 after 1,000 of its 20,000 steps; the model that ships"),
+    "gpt2-124m-like": Expected("1 h on an H100, computed", "not run yet"),
+    "350m": Expected("3 h on an H100, computed", "not run yet"),
+    "1b": Expected("7 h on an H100, computed", "not run yet"),
 }
 
 

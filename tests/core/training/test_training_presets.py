@@ -6,7 +6,7 @@ import os
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.training.presets import TRAINING_PRESETS, make_settings, training_preset
+from nano_llama.core.training.presets import EXPECTED, TRAINING_PRESETS, make_settings, training_preset
 from nano_llama.core.training.settings import TrainSettings
 
 
@@ -60,3 +60,11 @@ def test_paths_are_kept_absolute_and_names_as_they_are(tmp_path, monkeypatch):
     assert make_settings(flags={"data": "a.txt"}).data == os.fspath(tmp_path / "a.txt")
     assert make_settings(overrides=["data=stdlib"]).data == "stdlib"
     assert make_settings(flags={"data": "missing.txt", "tokenizer": "bpe:300"}).tokenizer == "bpe:300"
+
+
+def test_the_loss_that_is_promised_was_measured():
+    from pathlib import Path
+
+    measured = json.loads((Path(__file__).parents[3] / "bench/results/volume2_shakespeare.json").read_text())
+    promised = float(EXPECTED["shakespeare-cpu"].loss.split()[0])
+    assert measured["val_loss"] <= promised + 0.005
