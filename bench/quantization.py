@@ -1,0 +1,107 @@
+"""What bits cost and what they give: one table over the schemes of `quantization=`.
+
+    python bench/quantization.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--schemes int8,int4 ...] [--repeats 5]
+
+The file's weights as float32 are the truth. For each scheme, loaded from them: bits a weight, the size of the folder
+that `nano-llama quantize` makes, mean KL to float32 and bits a byte over 20 texts x 64 tokens (engine_fidelity.py),
+tokens a second of one stream (in turns with float32), peak memory, and where it is slower than another. Needs torch.
+Writes bench/results/quantization.json; its last printed line is the summary.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _machine import fingerprint
+from engine_fidelity import bits_per_byte, kl, reference_logits, texts
+from engine_race import Field, Worker, prompt_of, say
+
+from nano_llama.core.files import write_json
+from nano_llama.core.formats import open_weights, read_config, save_hf
+from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
+
+RESULTS = Path(__file__).parent / "results" / "quantization.json"
+SCHEMES = ("float32", "bfloat16", "int8", "int4", "int4-sym", "int4,head=int4", "int4,first=int8,last=int8")
+NEW = 64
+COLUMNS = ("bits", "MB", "bits a byte", "KL", "decode tok/s", "prefill tok/s", "peak MB")
+
+
+def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
+    prompts, continuations, sizes = texts(truth)
+    reference, targets = reference_logits(truth, prompts, continuations, args.threads), np.array(continuations)
+    config = read_config(truth)
+    rows: dict[str, Any] = {}
+    field = Field()
+    for scheme in args.schemes:
+        say(f"{scheme} ...")
+        folder = truth.parent / f"q{len(rows)}"
+        command = [sys.executable, "-c", "import sys; from nano_llama.cli import main; sys.exit(main())", "quantize"]
+        subprocess.run([*command, "--model", truth, "--to", scheme, "--out", folder, "--quiet"], check=True)
+        options = {"threads": args.threads, "kv_cache_memory": "256MiB", "device": "cpu"}
+        worker = Worker(sys.executable, "nano", folder, **options)
+        out = truth.parent / "logits.npy"
+        worker.ask("logits", prompts=prompts, continuations=continuations, out=str(out))
+        found, memory = np.load(out), worker.ask("memory")
+        worker.close()
+        rows[scheme] = {
+            "bits": bits_per_weight(Scheme.parse(scheme).kinds(config), config),
+            "MB": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
+            "bits a byte": bits_per_byte(found, targets, sizes),
+            "KL": float(kl(reference, found).mean()),
+            "peak MB": next(iter(memory.values())) / 1e6,
+        }
+        field.enter(scheme, sys.executable, "nano", folder, **options)
+    say("speed ...")
+    for answers, name, count in (
+        (field.race(args.repeats, "run", prompt=lambda: prompt_of(16), new=NEW), "decode tok/s", NEW - 1),
+        (field.race(args.repeats, "run", prompt=lambda: prompt_of(512), new=2), "prefill tok/s", 512),
+    ):
+        for scheme, given in answers.items():
+            key = "rest" if name == "decode tok/s" else "first"
+            rows[scheme][name] = count / float(np.median([answer[key] for answer in given]))
+    field.close()
+    for row in rows.values():
+        row["slower at"] = [
+            what for what in ("decode tok/s", "prefill tok/s")
+            if any(other["bits"] > row["bits"] and other[what] > 1.03 * row[what] for other in rows.values())
+        ]  # fmt: skip
+    return rows
+
+
+def show(rows: dict[str, Any]) -> None:
+    print(f"{'':28}" + "".join(f"{column:>14}" for column in COLUMNS) + "  slower than with more bits at")
+    for scheme, row in rows.items():
+        cells = (
+            f"{row[column]:>14.4f}" if column in ("KL", "bits a byte") else f"{row[column]:>14,.1f}"
+            for column in COLUMNS
+        )
+        print(f"{scheme:28}" + "".join(cells) + f"  {', '.join(row['slower at']) or '-'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        truth = Path(temporary) / "float32"
+        with open_weights(args.model) as weights:
+            save_hf(truth, read_config(args.model), weights, Tokenizer.from_pretrained(args.model), dtype="F32")
+        rows = measure(args, truth)
+    show(rows)
+    result = {"machine": fingerprint(), "model": args.model.name, "threads": args.threads, "schemes": rows}
+    write_json(RESULTS, result)
+    best = {scheme: round(row["decode tok/s"]) for scheme, row in rows.items()}
+    print(json.dumps({"quantization": {"decode_tokens_per_second": best}}))
+
+
+if __name__ == "__main__":
+    main()
