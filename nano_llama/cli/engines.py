@@ -2,8 +2,8 @@
 
 Not here: the engines themselves. Tests: tests/cli/test_generate.py, tests/cli/test_chat.py.
 
-    engine   the LLM facade of vol3_engine: what serves a model fastest on this machine
-    torch    Volume 2's model in PyTorch, the plain twin of the engine's own kernels
+    engine   Volume 3: kernels of our own on a CPU, which need no torch; PyTorch on a GPU
+    torch    Volume 3 over Volume 2's model in PyTorch, the plain twin of those kernels
     numpy    Volume 1's model in NumPy, every operation by hand; needs no torch
 """
 
@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from cyclopts import Group, Parameter
 
-from nano_llama.cli.common import Whole
+from nano_llama.cli.common import Count, Whole
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.tokenizer import Tokenizer
 
@@ -67,12 +67,16 @@ class Sampling:
 class Compute:
     """Which engine, on which device, in which number format."""
 
-    engine: EngineName | None = None
-    "engine: the fastest here; torch: Volume 2; numpy: Volume 1, by hand. By default engine, without torch numpy."
+    engine: EngineName = "engine"
+    "engine: Volume 3, the fastest here; torch: its plain twin over Volume 2; numpy: Volume 1, by hand."
     device: str = "auto"
     "auto, cpu, cuda, cuda:1 or mps. (numpy: cpu)"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    "Number format of the computation; auto: float32 on a CPU, half precision on a GPU."
+    "Number format of the computation; auto: as the file stores its numbers, half precision on a GPU."
+    quantization: str | None = None
+    "Quantize while loading: int8, int4, or with exceptions as in int4,head=int4 (see nano-llama quantize --help)."
+    threads: Count | None = None
+    "CPU threads; one for each core when left out."
 
 
 class Speaker(Protocol):
@@ -91,24 +95,27 @@ class Speaker(Protocol):
 
 def open_speaker(model: Path, compute: Compute) -> Speaker:
     """Load a model for one of the engines. Raises UserError for a setting that the engine cannot honour."""
-    if (compute.engine or default_engine()) == "numpy":
+    if compute.engine != "engine":
+        for name, given in (("quantization", compute.quantization), ("threads", compute.threads)):
+            if given is not None:
+                raise UserError(f"--{name} {given} is for --engine engine.", hint="Leave one of the two out.")
+    if compute.engine == "numpy":
         from nano_llama.cli.numpy_speaker import NumpySpeaker
 
         return NumpySpeaker.load(model, compute.device, compute.dtype)
-    if not has_torch():
-        raise EnvironmentFault(
-            f"--engine {compute.engine} needs the package 'torch', which is not installed.",
-            hint='Install it with  pip install "nano-llama-engine[train]"  or compute by Volume 1:  --engine numpy',
-        )
     from nano_llama.vol3_engine.llm import LLM
 
-    # Today the engine computes through Volume 2's model, so "engine" and "torch" are the same path.
-    return LLM(model, device=compute.device, dtype=compute.dtype)
-
-
-def default_engine() -> EngineName:
-    """What computes where nobody says what should."""
-    return "engine" if has_torch() else "numpy"
+    if compute.engine == "engine":
+        return LLM(
+            model, device=compute.device, dtype=compute.dtype, quantization=compute.quantization, max_num_seqs=1,
+            num_threads=compute.threads,
+        )  # fmt: skip
+    if not has_torch():
+        raise EnvironmentFault(
+            "--engine torch needs the package 'torch', which is not installed.",
+            hint='Install it with  pip install "nano-llama-engine[train]"  or leave --engine out.',
+        )
+    return LLM.from_torch(model, device=compute.device, dtype=compute.dtype, max_num_seqs=1)
 
 
 def has_torch() -> bool:

@@ -88,6 +88,19 @@ class LLM:
         return cls.from_runner(TorchRunner(model, settings.get("num_threads")), tokenizer, **settings)
 
     @classmethod
+    def from_torch(cls, path: str | Path, device: str = "auto", dtype: str = "auto", **settings: Any) -> "LLM":
+        """Over Volume 2's model, on a CPU too, where our kernels would be faster: to compare, and to read.
+
+        settings: those of `from_runner`.
+        """
+        from nano_llama.core.formats import resolve_model
+        from nano_llama.vol3_engine.runner.torch import TorchRunner
+
+        model = resolve_model(path)
+        runner = TorchRunner.load(model, device, dtype, settings.get("num_threads"))
+        return cls.from_runner(runner, _tokenizer_of(model), **settings)
+
+    @classmethod
     def from_runner(
         cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
     ) -> "LLM":
@@ -183,8 +196,7 @@ class LLM:
 
 def load_runner(model: Path, settings: EngineSettings) -> Runner:
     """What computes the model: our kernels on a CPU, PyTorch on everything else."""
-    kernels = find_spec("nano_llama.vol3_engine.runner.cpu") is not None
-    if kernels and (settings.device == "cpu" or (settings.device == "auto" and not _may_have_gpu())):
+    if settings.device == "cpu" or (settings.device == "auto" and not _may_have_gpu()):
         from nano_llama.vol3_engine.runner.cpu import CpuRunner
 
         return CpuRunner.load(
@@ -193,7 +205,7 @@ def load_runner(model: Path, settings: EngineSettings) -> Runner:
     import_extra("torch", "train", "Generating text on a GPU")
     from nano_llama.vol3_engine.runner.torch import TorchRunner, device_type
 
-    if kernels and device_type(settings.device) == "cpu":
+    if device_type(settings.device) == "cpu":
         return load_runner(model, replace(settings, device="cpu"))
     for name in ("quantization", "kv_cache_dtype"):
         if getattr(settings, name) not in (None, "auto"):

@@ -144,15 +144,24 @@ def test_a_model_that_is_none(cli, tmp_path, content):
     assert "inside nano-llama" not in done.err
 
 
-def test_without_torch_numpy_speaks(cli, tiny_model, monkeypatch):
+def test_without_torch_only_its_own_engine_is_missing(cli, tiny_model, monkeypatch):
     from nano_llama.cli import engines
 
     monkeypatch.setattr(engines, "has_torch", lambda: False)
     done = cli("generate", "--model", tiny_model, "--prompt", "x", "--engine", "torch", *greedy())
     assert done.code == 1
     assert "nano-llama-engine[train]" in done.err
-    assert "--engine numpy" in done.err
+    assert "leave --engine out" in done.err
     assert cli("generate", "--model", tiny_model, "--prompt", "the", *greedy()).code == 0
+
+
+def test_quantization_and_threads_are_the_engines(cli, make_tiny, tmp_path):
+    model = make_tiny(tmp_path / "m", hidden_size=64, intermediate_size=96)
+    told = ("generate", "--model", model, "--prompt", "the", *greedy())
+    assert cli(*told, "--quantization", "int8", "--threads", 1).code == 0
+    done = cli(*told, "--quantization", "int8", "--engine", "numpy")
+    assert done.code == 2 and "--quantization int8 is for --engine engine" in done.err
+    assert "'int3' is not known" in cli(*told, "--quantization", "int3").err
 
 
 @pytest.mark.slow
