@@ -28,6 +28,8 @@ from nano_llama.vol3_engine.kernels.kv_cache import (
     DTYPES,
     POSITIONS,
     KVCache,
+    fetch_keys,
+    fetch_values,
     keys_plain,
     padded,
     values_plain,
@@ -39,7 +41,7 @@ from nano_llama.vol3_engine.kernels.simd import exp, first_lanes, fma, lane, lar
 
 PART = 256  # positions
 PIECE = 64  # positions whose keys, or values, are widened at once: they stay in the nearest cache
-QUERIES = 32  # that a tile aims at: tokens x query heads of one key/value head
+QUERIES = 48  # that a tile aims at: tokens x query heads of one key/value head
 LOWEST = np.float32(-1e30)  # the maximum of nothing
 
 
@@ -214,6 +216,7 @@ def attend_part(cache, layer, head, table, first_block, part, position, tokens, 
     end = seen_in(start, position + tokens)  # of the part's positions, as far as the last token sees
     for piece in range(0, end, PIECE):
         blocks = min(PIECE // POSITIONS, (end - piece + POSITIONS - 1) // POSITIONS)
+        fetch_piece(cache, layer, head, table, first_block, start + piece, end - piece)
         for b in range(blocks):
             widen_keys(cache, layer, head, table[first_block + (start + piece) // POSITIONS + b], tile.keys, b)
         for i in range(0, count, 4):
@@ -240,6 +243,22 @@ def attend_part(cache, layer, head, table, first_block, part, position, tokens, 
             needed = min(seen_in(start, position + last + 1) - piece, positions)
             if needed > 0:
                 four_queries_with_values(tile.scores, i, piece, tile.values, needed, tile.part)
+
+
+@kernel
+def fetch_piece(cache, layer, head, table, first_block, position, left):
+    """Ask for this piece's values and the next piece's keys, while this piece's keys are at work.
+
+    left: positions of the part from here on.
+    """
+    blocks = PIECE // POSITIONS
+    for b in range(2 * blocks):
+        if b * POSITIONS < left:
+            block = table[first_block + position // POSITIONS + b]
+            if b < blocks:
+                fetch_values(cache, layer, head, block)
+            else:
+                fetch_keys(cache, layer, head, block)
 
 
 # -- parts together ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from numba.extending import overload
 
 from nano_llama.vol3_engine.kernels.activations import SMALLEST
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
+from nano_llama.vol3_engine.kernels.pack import LINE
 from nano_llama.vol3_engine.kernels.simd import (
     absolute,
     largest,
@@ -25,6 +26,7 @@ from nano_llama.vol3_engine.kernels.simd import (
     load_int8,
     maximum,
     nearest,
+    prefetch,
     splat,
     store,
     store_bfloat,
@@ -149,6 +151,21 @@ def write_value(cache, layer, head, block, slot, x, n, start, narrow):
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def fetch_keys(cache, layer, head, block):
+    """Ask for a block's keys to be brought nearer."""
+    for i in range(0, cache.keys.shape[3], LINE // POSITIONS // cache.keys.itemsize):
+        prefetch(cache.keys, layer, head, block, i, 0)
+
+
+@kernel
+def fetch_values(cache, layer, head, block):
+    width, step = cache.values.shape[4], LINE // cache.values.itemsize
+    for slot in range(POSITIONS):
+        for i in range(0, width, step):
+            prefetch(cache.values, layer, head, block, slot, i)
 
 
 @kernel

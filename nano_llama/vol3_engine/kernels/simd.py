@@ -178,17 +178,22 @@ store_int8 = _writer(  # 16 integers, as their low bytes
 
 
 @intrinsic
-def prefetch(typing_context, array, index):
+def prefetch(typing_context, array, *index):
     """Ask for the 64 bytes at array[index] to be brought nearer; a hint."""
+    index = _kinds(index)
 
     def generate(context, builder, sig, args):
-        place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I8)
+        indices = [
+            context.cast(builder, value, kind, types.intp)
+            for value, kind in zip(_unpacked(builder, args[1], sig.args[1]), sig.args[1], strict=True)
+        ]
+        place = pointer(context, builder, sig.args[0], args[0], indices, _I8)
         kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
         fn = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(fn, [place, *(ir.Constant(_I32, value) for value in (0, 2, 1))])  # read, level 2, data
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+    return types.void(array, types.Tuple(index)), generate
 
 
 # -- arithmetic ---------------------------------------------------------------------------------------------------

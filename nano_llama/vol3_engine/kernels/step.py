@@ -38,11 +38,12 @@ from nano_llama.vol3_engine.kernels.linear import linear
 from nano_llama.vol3_engine.kernels.norm import rmsnorm
 from nano_llama.vol3_engine.kernels.pack import Matrix
 from nano_llama.vol3_engine.kernels.rope import rotate_head
-from nano_llama.vol3_engine.kernels.simd import load, store
+from nano_llama.vol3_engine.kernels.simd import load, prefetch, store
 from nano_llama.vol3_engine.kernels.swiglu import swiglu
 from nano_llama.vol3_engine.kernels.threads import TICKET, add_and_get, meet, next_call, share, write_now
 
 FEW = 4  # rows up to which every thread does the small work for itself
+FORESEEN = 2048  # bytes of a matrix asked for before the threads meet
 TOGETHER = 4  # groups of gate and up whose products for many rows stay in the cache until SwiGLU has read them
 
 Q, K, V, O, GATE_UP, DOWN = range(6)  # matrices of a layer
@@ -140,6 +141,8 @@ def step(thread, threads, control, model, cache, batch, room, own):
         clock = lap(room.times, thread, QKV, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
+        w = matrix(model.data, model.layers[layer, O])
+        foresee(thread, threads, w, (w.rows + 15) // 16, 1)
         attention(control, model, layer, cache, batch, room, own.tile)
         clock = lap(room.times, thread, ATTENTION, clock)
         meet(control, threads)
@@ -151,17 +154,21 @@ def step(thread, threads, control, model, cache, batch, room, own):
             meet(control, threads)
         attended = own.attended if alone else room.attended
         clock = lap(room.times, thread, ATTENTION, clock)
-        outputs(thread, threads, matrix(model.data, model.layers[layer, O]), attended, rows, own.scratch, room.x)
+        outputs(thread, threads, w, attended, rows, own.scratch, room.x)
+        w = matrix(model.data, model.layers[layer, GATE_UP])
+        foresee(thread, threads, w, w.rows // 64, 4)
         clock = lap(room.times, thread, OUT, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
         normed = normalize(thread, threads, control, model, 2 * layer + 1, room.x, rows, room.normed, own.normed)
         clock = lap(room.times, thread, NORM, clock)
         gate(thread, threads, model, layer, rows, room, normed, own)
+        w = matrix(model.data, model.layers[layer, DOWN])
+        foresee(thread, threads, w, (w.rows + 15) // 16, 1)
         clock = lap(room.times, thread, MLP, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
-        outputs(thread, threads, matrix(model.data, model.layers[layer, DOWN]), room.gated, rows, own.scratch, room.x)
+        outputs(thread, threads, w, room.gated, rows, own.scratch, room.x)
         clock = lap(room.times, thread, MLP_DOWN, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
@@ -182,6 +189,18 @@ def product(w, x, rows, first, last, add, scratch, out):
     """`linear`, once for all who call it."""
     keep_apart()
     linear(w, x, rows, first, last, add, scratch, out)
+
+
+@kernel
+def foresee(thread, threads, w, shares, width):
+    """Ask for the first lines of this thread's share of a matrix, to be there after the next meeting.
+
+    The matrix is shared out in `shares` pieces of `width` blocks.
+    """
+    first = share(thread, threads, shares)[0] * width
+    at = first * (len(w.data) // ((w.rows + 15) // 16))
+    for line in range(0, FORESEEN, 64):
+        prefetch(w.data, at + line)
 
 
 @kernel
