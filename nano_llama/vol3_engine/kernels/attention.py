@@ -30,8 +30,10 @@ from nano_llama.vol3_engine.kernels.kv_cache import (
     KVCache,
     fetch_keys,
     fetch_values,
+    key_of,
     keys_plain,
     padded,
+    value_of,
     values_plain,
     widen_keys,
     widen_values,
@@ -205,12 +207,89 @@ def seen_in(start, visible):
 
 
 @kernel
+def few_scores(cache, layer, head, table, first, end, tile):
+    """tile.scores of up to 4 queries with positions 0 ... end-1 of a part whose blocks begin at table[first].
+
+    Keys go straight from the cache into the sums: for so few queries widening them first does not pay.
+    """
+    keep_apart()
+    blocks = (end + POSITIONS - 1) // POSITIONS
+    b = 0
+    while b < blocks:
+        together = 4 if b + 4 <= blocks else 1
+        one = table[first + b]
+        if together == 4:
+            two, three, last = table[first + b + 1], table[first + b + 2], table[first + b + 3]
+            a = c = d = e = four(splat(np.float32(0)))
+            for k in range(tile.queries.shape[1]):
+                values = four_of(tile.queries, 0, k)
+                a = fmas(a, key_of(cache, layer, head, one, k), values)
+                c = fmas(c, key_of(cache, layer, head, two, k), values)
+                d = fmas(d, key_of(cache, layer, head, three, k), values)
+                e = fmas(e, key_of(cache, layer, head, last, k), values)
+            store_four(tile.scores, 0, POSITIONS * b, a)
+            store_four(tile.scores, 0, POSITIONS * b + 16, c)
+            store_four(tile.scores, 0, POSITIONS * b + 32, d)
+            store_four(tile.scores, 0, POSITIONS * b + 48, e)
+        else:
+            a = four(splat(np.float32(0)))
+            for k in range(tile.queries.shape[1]):
+                a = fmas(a, key_of(cache, layer, head, one, k), four_of(tile.queries, 0, k))
+            store_four(tile.scores, 0, POSITIONS * b, a)
+        b += together
+
+
+@kernel
+def few_sums(cache, layer, head, table, first, end, tile):
+    """tile.part of up to 4 queries: weights . values over positions 0 ... end-1 of the part."""
+    keep_apart()
+    k, width = 0, tile.part.shape[1]
+    while k < width:
+        together = 4 if k + 64 <= width else 1
+        if together == 4:
+            a = b = c = d = four(splat(np.float32(0)))
+            for j in range(end):
+                block, slot = table[first + j // POSITIONS], j % POSITIONS
+                weights = four_of(tile.scores, 0, j)
+                a = fmas(a, value_of(cache, layer, head, block, slot, k), weights)
+                b = fmas(b, value_of(cache, layer, head, block, slot, k + 16), weights)
+                c = fmas(c, value_of(cache, layer, head, block, slot, k + 32), weights)
+                d = fmas(d, value_of(cache, layer, head, block, slot, k + 48), weights)
+            store_four(tile.part, 0, k, a)
+            store_four(tile.part, 0, k + 16, b)
+            store_four(tile.part, 0, k + 32, c)
+            store_four(tile.part, 0, k + 48, d)
+        else:
+            a = four(splat(np.float32(0)))
+            for j in range(end):
+                vector = value_of(cache, layer, head, table[first + j // POSITIONS], j % POSITIONS, k)
+                a = fmas(a, vector, four_of(tile.scores, 0, j))
+            store_four(tile.part, 0, k, a)
+        k += 16 * together
+
+
+@kernel
+def attend_few(cache, layer, head, table, first_block, part, position, tile):
+    """`attend_part` for up to 4 queries of one token: the same bits, without widening."""
+    start = part * PART
+    end = seen_in(start, position + 1)
+    first = first_block + start // POSITIONS
+    few_scores(cache, layer, head, table, first, end, tile)
+    for i in range(4):  # places without a query have weights too, which nobody reads
+        softmax_row(tile.scores, i, end, end, tile.part_stats)
+    few_sums(cache, layer, head, table, first, end, tile)
+
+
+@kernel
 def attend_part(cache, layer, head, table, first_block, part, position, tokens, group_size, tile):
     """The tile's queries, of `tokens` tokens from `position` on, against one part -> tile.part, tile.part_stats.
 
     table[first_block ...]: the text's blocks.
     """
     keep_apart()
+    if tokens * group_size <= 4 and tokens == 1:
+        attend_few(cache, layer, head, table, first_block, part, position, tile)
+        return
     start = part * PART
     count = tokens * group_size
     end = seen_in(start, position + tokens)  # of the part's positions, as far as the last token sees

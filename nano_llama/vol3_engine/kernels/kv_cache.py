@@ -169,16 +169,28 @@ def fetch_values(cache, layer, head, block):
 
 
 @kernel
+def key_of(cache, layer, head, block, k):
+    """Dimension k of a block's 16 keys, as floats."""
+    if is_scaled(cache.keys):
+        return load_number(cache.keys, layer, head, block, k, 0) * load(cache.scales, layer, head, block, 0, 0)
+    return load_number(cache.keys, layer, head, block, k, 0)
+
+
+@kernel
+def value_of(cache, layer, head, block, slot, k):
+    """Dimensions k ... k+15 of a position's value, as floats."""
+    if is_scaled(cache.values):
+        scale = splat(cache.scales[layer, head, block, 1, slot])
+        return load_number(cache.values, layer, head, block, slot, k) * scale
+    return load_number(cache.values, layer, head, block, slot, k)
+
+
+@kernel
 def widen_keys(cache, layer, head, block, out, b):
     """A block's keys as floats: out[b] (K',16)."""
     keep_apart()
-    if is_scaled(cache.keys):
-        scales = load(cache.scales, layer, head, block, 0, 0)
-        for i in range(out.shape[1]):
-            store(out, b, i, 0, load_number(cache.keys, layer, head, block, i, 0) * scales)
-    else:
-        for i in range(out.shape[1]):
-            store(out, b, i, 0, load_number(cache.keys, layer, head, block, i, 0))
+    for k in range(out.shape[1]):
+        store(out, b, k, 0, key_of(cache, layer, head, block, k))
 
 
 @kernel
@@ -186,13 +198,8 @@ def widen_values(cache, layer, head, block, out, b):
     """A block's values as floats: out[16 b ... 16 b + 15] (16,K')."""
     keep_apart()
     for slot in range(POSITIONS):
-        if is_scaled(cache.values):
-            scale = splat(cache.scales[layer, head, block, 1, slot])
-            for i in range(0, out.shape[1], 16):
-                store(out, POSITIONS * b + slot, i, load_number(cache.values, layer, head, block, slot, i) * scale)
-        else:
-            for i in range(0, out.shape[1], 16):
-                store(out, POSITIONS * b + slot, i, load_number(cache.values, layer, head, block, slot, i))
+        for k in range(0, out.shape[1], 16):
+            store(out, POSITIONS * b + slot, k, value_of(cache, layer, head, block, slot, k))
 
 
 def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
