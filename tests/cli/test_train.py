@@ -99,6 +99,8 @@ def test_init_from(train, tiny_char_model, tmp_path):
         (["--max-steps", "1.5"], "1.5"),
         (["--max-steps", "3", "--max-minutes", "1"], "max_minutes"),
         (["--lr", "nan"], "lr = nan"),
+        (["--sample-prompt", "\u00a7"], "SECTION SIGN"),
+        (["--sample-prompt", "the lazy dog and more of it"], "leaves no room"),
         (["--preset", "shakespear"], "shakespear"),
         (["--model", "huge"], "huge"),
         (["--engine", "steam"], "steam"),

@@ -39,6 +39,7 @@ from nano_llama.core.training.preflight import Preflight, check_memory, prefligh
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.core.training.reports import Reports
 from nano_llama.core.training.run_folder import RunFolder
+from nano_llama.core.training.samples import check_sample_prompt
 from nano_llama.core.training.schedule import warmup_cosine
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.start import prepare_dataset, starting_point
@@ -88,6 +89,7 @@ class TrainingLoop(ABC):
             check_tensorboard()
         self.dataset = dataset or prepare_dataset(settings, self.folder.path if resume else None, self.watcher)
         self.tokenizer = self.dataset.tokenizer
+        check_sample_prompt(settings, self.tokenizer)
         checkpoint = self._newest_checkpoint() if resume else None
         self.config: LlamaConfig
         self.config, first_weights = starting_point(settings, self.dataset, checkpoint)
@@ -200,7 +202,7 @@ class TrainingLoop(ABC):
             prune_checkpoints(self.folder.checkpoints, settings.keep_checkpoints)
             self.reports = Reports(
                 self.folder, settings, self.tokenizer, self.dataset.val, keep_to=self.resumed_at, clock=self.clock,
-                title=f"{settings.data}: {self.config.num_parameters:,} parameters",
+                title=f"{Path(settings.data).name}: {self.config.num_parameters:,} parameters",
             )  # fmt: skip
             try:
                 with self.computing(), CtrlC() as self.ctrl_c:

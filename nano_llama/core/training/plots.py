@@ -98,7 +98,6 @@ def _draw(axes: Any, curve: Points, **style: Any) -> None:
     """A line; a lonely point is a dot."""
     if curve:
         axes.plot(*zip(*curve, strict=True), **({"marker": "."} if len(curve) == 1 else {}) | style)
-        axes.set_xlim(left=0)
 
 
 def _leave_out_the_first_fall(axes: Any, train: Points, validation: Points) -> None:
@@ -135,5 +134,7 @@ def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | Non
 
 
 def _save(figure: Any, path: str | Path) -> None:
+    for axes in figure.axes:
+        axes.set_xlim(left=0)  # last, for from now on the axis no longer fits itself to what is drawn
     with files.atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -21,14 +21,14 @@ NOTABLE_STALL = 0.02  # of the time: waiting for data is shown from here on
 
 
 class Bars(RichProgress):
-    """Bars, and below them a line of figures, which a narrow terminal cuts off at its edge."""
+    """Bars, and below them the figures, on two lines where the terminal is narrow."""
 
     figures = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self.figures:
-            yield Text(self.figures, style="dim", no_wrap=True, overflow="ellipsis")
+            yield Text(self.figures, style="dim")
 
 
 class ProgressBar(Progress):

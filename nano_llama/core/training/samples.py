@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core import files
-from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.settings import TrainSettings
 
@@ -53,6 +53,16 @@ class Sampler:
                 written.append(token)
             samples.append(Sample(opening, self.tokenizer.decode(written, continues=True)))
         return samples
+
+
+def check_sample_prompt(settings: TrainSettings, tokenizer: Any) -> None:
+    """Raises UserError for a prompt that the tokenizer cannot write, or that leaves no room for an answer."""
+    tokens = len(tokenizer.encode(settings.sample_prompt)) if settings.sample_prompt else 0
+    if tokens >= settings.context:
+        raise UserError(
+            f"sample_prompt has {tokens:,} tokens; a context of {settings.context:,} leaves no room for an answer.",
+            hint="Give a shorter --sample-prompt.",
+        )
 
 
 def openings(split: Any, tokenizer: Any, count: int, most_tokens: int) -> list[str]:
