@@ -45,7 +45,10 @@ class Trainer(TrainingLoop):
 
     def expect(self, config: LlamaConfig) -> Preflight:
         self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
-        return preflight(config, self.settings, narrow=self.precision.dtype.itemsize, logits_limit=LEAN_BYTES)
+        return preflight(
+            config, self.settings, narrow=self.precision.dtype.itemsize, logits_limit=LEAN_BYTES,
+            beside=self.torch_device.type != "cuda",
+        )  # fmt: skip
 
     def available_memory(self) -> int | None:
         if self.torch_device.type == "cuda":

@@ -12,6 +12,7 @@ with the same flags, on the same batches, into the same files.
     start.py       the data, and a model that is fresh or goes on
     run_folder.py  where the files of a run lie
     checkpoint.py  all that is needed to go on
+    checkpoint_writer.py  written while the training goes on
     metrics.py     metrics.jsonl
     memory.py      what the process took, and may take
     preflight.py   what a run will need, or why it cannot be

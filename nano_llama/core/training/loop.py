@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from nano_llama.core.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
+    remove_later,
 )
+from nano_llama.core.training.checkpoint_writer import CheckpointWriter
 from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
 from nano_llama.core.training.memory import available_bytes, peak_resident_bytes
@@ -113,6 +114,7 @@ class TrainingLoop(ABC):
         self.budget: Budget
         self.time: Timekeeper
         self.ctrl_c: CtrlC
+        self.writer = CheckpointWriter(self.folder.checkpoints, settings.keep_checkpoints)
 
     # -- what an engine brings ------------------------------------------------------------------------------------
 
@@ -199,6 +201,8 @@ class TrainingLoop(ABC):
         self.time = Timekeeper(self.budget, self.session, self.evaluations, val_tokens, self.slowdown)
         with self.folder.held():
             self.folder.create(settings, self.config, self.tokenizer)
+            if self.resumed_at is not None:
+                remove_later(self.folder.checkpoints, self.resumed_at)  # damaged, or the run would go on from there
             prune_checkpoints(self.folder.checkpoints, settings.keep_checkpoints)
             self.reports = Reports(
                 self.folder, settings, self.tokenizer, self.dataset.val, keep_to=self.resumed_at, clock=self.clock,
@@ -207,6 +211,10 @@ class TrainingLoop(ABC):
             try:
                 with self.computing(), CtrlC() as self.ctrl_c:
                     return self._run()
+            except BaseException:
+                with suppress(Exception):  # what ended the run is what the user hears
+                    self.writer.wait()
+                raise
             finally:
                 self.reports.close()
                 self.watcher.ended()
@@ -242,7 +250,8 @@ class TrainingLoop(ABC):
             if over or self.reports.picture_is_due():
                 self.reports.draw()
             if over or evaluation or self._checkpoint_is_due():
-                self._save_checkpoint()  # last: once it says that the run has ended, all else is there
+                self._save_checkpoint(evaluation)  # last: once it says that the run has ended, all else is there
+        self.writer.wait()
         if self.ctrl_c.pressed:
             raise interrupted(self.folder.path, self.step)
         return TrainingResult(
@@ -311,6 +320,7 @@ class TrainingLoop(ABC):
         path = keep_batch(self.folder.bad_batches, self.step + 1, wrong, result, batches, texts)
         kept = f" Its batch is in {path}." if path else ""
         if wish == "stop" or (wish == "skip" and self.watchdog.gives_up):
+            self.writer.wait()
             raise diverged(self.settings, self.folder.path, self.step + 1, wrong, result, lr, kept)
         expected = "" if wrong == "nan" else f", far above {self.watchdog.mean:.2f}"
         self.watcher.remark(
@@ -373,6 +383,7 @@ class TrainingLoop(ABC):
             "tokens_per_second": round(self.line.rate, 1),
             "mfu": self.mfu(self.line.rate),
             "data_stall": round(self.line.stall, 4),
+            "checkpoint_pause_s": round(self.writer.paused, 3),
             "peak_memory_bytes": facts.peak_memory,
             "elapsed_s": round(self._elapsed(), 3),
             "seconds_left": round(facts.seconds_left, 1),
@@ -386,8 +397,8 @@ class TrainingLoop(ABC):
     def _checkpoint_is_due(self) -> bool:
         return self.clock() - self.checkpointed >= 60.0 * self.settings.checkpoint_minutes
 
-    def _save_checkpoint(self) -> None:
-        begin = self.clock()
+    def _save_checkpoint(self, evaluation: Evaluation | None = None) -> None:
+        """Keep this moment, with the validation loss that was found at it."""
         state = {
             "tokens": self.tokens,
             "progress": self.budget.progress(self.step),
@@ -397,14 +408,12 @@ class TrainingLoop(ABC):
             "loss_steps": self.loss_steps,
             "watchdog": self.watchdog.state(),
             "dataset": self.dataset.fingerprint,
+            "val_loss": evaluation.loss if evaluation and math.isfinite(evaluation.loss) else None,
         }
-        save_checkpoint(
-            self.folder.checkpoints, self.step, self.config, self.weights(), self.tokenizer,
-            self.training_tensors(), state,
-        )  # fmt: skip
-        prune_checkpoints(self.folder.checkpoints, self.settings.keep_checkpoints)
+        self.writer.save(self.step, self.config, self.weights(), self.tokenizer, self.training_tensors(), state)
         self.checkpointed = self.clock()
-        self.time.saving_seconds = self.checkpointed - begin
+        if self.writer.seconds is not None:
+            self.time.saving_seconds = self.writer.seconds
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """The checkpoint to go on from; of a damaged one the one before is taken, said aloud."""

@@ -8,6 +8,7 @@
     tokens_per_second      training alone, since the line before (evaluations and checkpoints left out)
     mfu                    model FLOPs utilization, 0 to 1, since the line before; left out where no peak is known
     data_stall             share of the training time, 0 to 1, that steps waited for data, since the line before
+    checkpoint_pause_s     seconds that this process's training stood still for checkpoints so far
     peak_memory_bytes      at most so far: of the GPU where the model lies on one, else of the process; 0: unknown
     elapsed_s              seconds since the process's start; a resumed run counts on from its checkpoint
     seconds_left           expected until the run is over
@@ -29,7 +30,12 @@ from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 
 Row = dict[str, Any]
 
-MEASURED = frozenset({"tokens_per_second", "mfu", "data_stall", "peak_memory_bytes", "elapsed_s", "seconds_left"})
+MEASURED = frozenset(
+    {
+        "tokens_per_second", "mfu", "data_stall", "checkpoint_pause_s", "peak_memory_bytes", "elapsed_s",
+        "seconds_left",
+    }
+)  # fmt: skip
 
 
 def read_metrics(path: str | Path) -> list[Row]:

@@ -17,6 +17,7 @@ from nano_llama.core.training.settings import TrainSettings
 
 WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
 MARGIN = 1.1
+COPY = "checkpoint's copy"
 USUAL_MFU = 0.4  # what an expected time is counted with
 
 
@@ -56,15 +57,19 @@ class Preflight:
 
 def preflight(
     config: LlamaConfig, settings: TrainSettings, *, narrow: int = WIDE, peak_flops: float | None = None,
-    logits_limit: int | None = None,
+    logits_limit: int | None = None, beside: bool = True,
 ) -> Preflight:  # fmt: skip
     """What is expected of this run. narrow: bytes of a factor of the matrix products (2 in half precision).
 
-    logits_limit: bytes of float32 logits that are made at once, where the engine makes them in parts.
+    logits_limit: bytes of float32 logits that are made at once, where the engine makes them in parts. beside: the copy
+    that a checkpoint is written from lies in the same memory as the model; a GPU's lies in the host's.
     """
+    memory = memory_by_part(config, settings, narrow, logits_limit)
+    if not beside:
+        del memory[COPY]
     return Preflight(
         parameters=config.num_parameters,
-        memory=memory_by_part(config, settings, narrow, logits_limit),
+        memory=memory,
         tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
         flops_per_token=flops_per_token(config, settings.context),
         peak_flops=peak_flops,
@@ -84,6 +89,7 @@ def memory_by_part(
         "weights": weights + (narrow * config.num_parameters if narrow < WIDE else 0),  # and their rounded copies
         "gradients": weights,
         "optimizer": optimizer_bytes(config, settings),
+        COPY: weights + optimizer_bytes(config, settings),  # checkpoint_writer.py
         "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow) + 2 * WIDE * D),
         "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
     }

@@ -118,7 +118,9 @@ class TrainSettings:
     checkpoint_minutes: float = setting(
         5.0, "at most so much work is lost to a kill; one is also kept at each evaluation", least=0
     )
-    keep_checkpoints: int = setting(2, "newest checkpoints that stay on disk", least=1)
+    keep_checkpoints: int = setting(
+        2, "newest checkpoints that stay on disk, and the one with the lowest validation loss", least=1
+    )
 
     # -- with what
     engine: str = setting("torch", "torch: Volume 2; numpy: Volume 1, by hand", choices=("torch", "numpy"))

@@ -9,7 +9,13 @@ from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.formats import open_weights, read_config
 from nano_llama.core.init import init_params
 from nano_llama.core.training import checkpoint as module
-from nano_llama.core.training.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
+from nano_llama.core.training.checkpoint import (
+    best_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 
 
 class FakeTokenizer:
@@ -36,7 +42,8 @@ def save(tmp_path, tiny_config):
 def test_everything_comes_back_bit_for_bit(save, tmp_path):
     config = save(7, tokens=12345678901, progress=0.1 + 0.2, loss_sum=1 / 3)
     loaded = load_checkpoint(tmp_path / "step-00000007")
-    assert loaded.state == {"version": 1, "step": 7, "tokens": 12345678901, "progress": 0.1 + 0.2, "loss_sum": 1 / 3}
+    state = {name: value for name, value in loaded.state.items() if name not in ("files", "checksum")}
+    assert state == {"version": 2, "step": 7, "tokens": 12345678901, "progress": 0.1 + 0.2, "loss_sum": 1 / 3}
     for name, array in init_params(config, 0).items():
         assert np.array_equal(loaded.weights[name], array), name
     assert loaded.tensors["a/step"].shape == () and loaded.tensors["a/step"] == 7
@@ -88,3 +95,34 @@ def test_damage_is_named(save, tmp_path):
     tensors.write_bytes(tensors.read_bytes()[:-1])
     with pytest.raises(FormatError, match=r"training\.safetensors"):
         load_checkpoint(state.parent)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "config.json", "tokenizer.json"])
+def test_one_flipped_bit_or_a_missing_file_is_damage(save, tmp_path, name):
+    save(7)
+    file = tmp_path / "step-00000007" / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(FormatError, match=f"{name}: its content"):
+        load_checkpoint(file.parent)
+    file.unlink()
+    with pytest.raises(FormatError, match=f"{name} is missing"):
+        load_checkpoint(file.parent)
+
+
+def test_a_changed_state_is_damage(save, tmp_path):
+    save(7, tokens=500)
+    state = tmp_path / "step-00000007" / "state.json"
+    state.write_text(state.read_text().replace("500", "501"))
+    with pytest.raises(FormatError, match="checksum"):
+        load_checkpoint(state.parent)
+
+
+def test_the_best_stays_beside_the_newest(save, tmp_path):
+    for step, loss in ((1, 3.0), (2, 1.5), (3, None), (4, 2.0), (5, None)):
+        save(step, val_loss=loss)
+    prune_checkpoints(tmp_path, keep=2)
+    assert [path.name[-1] for path in list_checkpoints(tmp_path)] == ["2", "4", "5"]
+    (tmp_path / "step-00000002" / "state.json").write_text("[]")  # what cannot be read is not the best
+    assert best_checkpoint(tmp_path).name[-1] == "4"
