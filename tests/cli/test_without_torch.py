@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import sys
-for name in ("torch", "transformers", "huggingface_hub", "numba", "gguf"):
+for name in ("torch", "transformers", "huggingface_hub", "gguf"):
     sys.modules[name] = None  # as if it were not installed
 from nano_llama.cli import main
 data, out = sys.argv[1:]
@@ -22,7 +22,8 @@ runs = [
     (0, ["study"]),
     (1, ["train", "--data", data, "--out", f"{out}/other", "--max-steps", "2", *shape]),
     (1, ["eval", "--model", f"{out}/run"]),
-    (1, ["generate", "--model", f"{out}/run", "--prompt", "the", "--engine", "engine"]),
+    (0, ["generate", "--model", f"{out}/run", "--prompt", "the", "--max-tokens", "5", "--engine", "engine"]),
+    (1, ["generate", "--model", f"{out}/run", "--prompt", "the", "--engine", "torch"]),
     (1, ["verify", "--model", f"{out}/run"]),
     (1, ["generate", "--model", "some/model", "--prompt", "the"]),
 ]
@@ -35,6 +36,6 @@ for wanted, words in runs:
 def test_the_base_install_is_enough(tiny_text, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tiny_text), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.count("as wanted") == 13, done.stdout + done.stderr
+    assert done.stdout.count("as wanted") == 14, done.stdout + done.stderr
     assert "inside nano-llama" not in done.stderr
     assert done.stderr.count("pip install") == 5, "every refusal says what to install"
