@@ -67,7 +67,7 @@ class Trainer(TrainingLoop):
         self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
         lean = wants_lean(self.settings.batch_size * self.settings.context, config.vocab_size)
         self.plain_loss: HeadLoss = lean_head_loss if lean else head_loss
-        self.head_loss = self.plain_loss
+        self.head_loss: HeadLoss = self.plain_loss
         self.model.train_with(self.settings.dropout, self.settings.recompute)
         if self.compiled:
             compile_layers(self.model)
