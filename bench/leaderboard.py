@@ -62,6 +62,11 @@ def shakespeare(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [("Shakespeare by characters, two minutes on a CPU", figure, f"{r['bar']} (nanoGPT)", r["passed"])]
 
 
+def throughput(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    figure = f"{r['ratio']:.2f} x ({r['ours_best_ms']:.0f} and {r['transformers_best_ms']:.0f} ms at best)"
+    return [("a bf16 training step of 27M parameters / eager transformers, speed", figure, "1.2 x", r["passed"])]
+
+
 def shards(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ours, theirs = r["prepare_mb_per_cpu_s"]["prepare, 1 worker"], r["library_mb_per_cpu_s"]
     return [
@@ -147,6 +152,7 @@ TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
     "volume2_shakespeare": shakespeare,
+    "volume2_throughput": throughput,
     "shards": shards,
     "engine": engine,
 }

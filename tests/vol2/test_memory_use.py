@@ -1,5 +1,8 @@
 """What autograd keeps for the backward pass is what the preflight predicts, byte for byte but for small vectors."""
 
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -44,6 +47,41 @@ def test_activations_are_as_predicted(precision, narrow, recompute, G):
     kept = [kept_bytes(config, precision, recompute) for config in (few, many)]
     predicted = [B * T * activation_bytes_per_token(config, recompute, narrow) for config in (few, many)]
     assert kept[1] - kept[0] == pytest.approx(predicted[1] - predicted[0], rel=0.03)
+
+
+MEASURE = """
+import sys, tempfile
+from pathlib import Path
+from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.training.settings import TrainSettings
+from nano_llama.vol2_torch.trainer import Trainer
+recompute, precision, data = sys.argv[1:]
+settings = TrainSettings(
+    data=data, tokenizer="char", model="char", max_steps=2, evaluations=0, precision=precision, compile="off",
+    device="cpu", batch_size=8, context=32, num_threads=1,
+)
+with tempfile.TemporaryDirectory() as folder:
+    Trainer(settings, Path(folder) / "small").fit()  # whatever is loaded at first is loaded
+    before = peak_resident_bytes()
+    large = settings.replace(hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=1376,
+        context=256, recompute=recompute)
+    trainer = Trainer(large, Path(folder) / "large")
+    for _ in range(2):
+        trainer.train_step([next(trainer.batches)], 1e-3)
+    print(peak_resident_bytes() - before, trainer.expected.total_memory)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_the_process_takes_what_was_predicted(tale, precision, recompute):
+    """Measured: weights, gradients, optimizer and activations of a step of 2,048 tokens, as the system counts them."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, recompute, precision, str(tale)], capture_output=True, text=True, check=True
+    )
+    taken, predicted = map(int, run.stdout.split())
+    assert taken == pytest.approx(predicted, rel=0.35)
 
 
 def test_a_peak_is_measured():
