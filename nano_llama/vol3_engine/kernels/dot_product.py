@@ -30,7 +30,7 @@ from nano_llama.vol3_engine.kernels.simd import (
 )
 from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED, has_minima, is_small, zero_point
 
-AHEAD = 1024  # bytes before they are needed, the next units are asked for
+AHEAD = 4096  # bytes before they are needed, the next units are asked for: a quarter of a microsecond
 
 
 @njit
