@@ -72,6 +72,12 @@ class Screen:
         if not self.quiet:
             self.err.print(visible(text), style=style, soft_wrap=whole_lines)
 
+    def say_piece(self, text: str, style: str | None = None) -> None:
+        """A piece of a remark that is still growing: at once, without a new line and not folded."""
+        if not self.quiet:
+            self.err.print(text, style=style, end="", soft_wrap=True)
+            self.err.file.flush()
+
     def result(self, data: Mapping[str, Any], *shown: RenderableType) -> None:
         """The answer, on stdout: with --json `data` as one line, else what is `shown`."""
         if self.json:

@@ -1,15 +1,19 @@
-"""`nano-llama eval`: how well a model predicts a text it has not seen.
+"""`nano-llama eval`: how well a model predicts a text it has not seen, beside other models and compressors; and tasks.
 
-Not here: what a validation loss is (core/training/evaluation.py). Tests: tests/cli/test_eval.py.
+Not here: what a validation loss is (core/training/evaluation.py), compressors and tasks (evaluation/).
+Tests: tests/cli/test_eval.py.
 """
 
-from typing import Annotated, Literal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Screen, facts, time_text
+from nano_llama.cli.common import Count, Output, Screen, facts, table, time_text
 from nano_llama.cli.models import ModelPath, locate_model
-from nano_llama.core.errors import import_extra
+from nano_llama.core.data.sources import Split
+from nano_llama.core.errors import UserError, import_extra
 
 
 def run(
@@ -20,6 +24,10 @@ def run(
     batch_size: Count = 16,
     device: str = "auto",
     split: Literal["val", "train"] = "val",
+    beside: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
+    task_folder: Annotated[Path | None, Parameter(show_default=False)] = None,
+    limit: Annotated[Count | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
     """Loss, perplexity and bits per byte of a model on the validation split of a text. Lower is better.
@@ -39,9 +47,24 @@ def run(
         auto, cpu, cuda, cuda:1 or mps.
     split
         val: what training never saw (the last 10% of a single text). train: the rest.
+    beside
+        Compare with xz, bzip2 or another model on the same bytes; may be given several times.
+    tasks
+        Run this task of lm-evaluation-harness instead; may be given several times. One whose data is out of reach is
+        skipped.
+    task_folder
+        Tasks of your own: a folder of the harness's .yaml files.
+    limit
+        Only so many examples a task, to try it out.
     """
     screen = Screen(output)
     import_extra("torch", "train", "nano-llama eval")
+    if tasks:
+        if data is not None or beside or context is not None:
+            raise UserError("--tasks bring their own data.", hint="Leave --data, --beside and --context out.")
+        return run_tasks(screen, model, tasks, task_folder, limit, device, batch_size)
+    if task_folder is not None or limit is not None:
+        raise UserError("--task-folder and --limit belong to --tasks.", hint="Name a task, or leave them out.")
     from nano_llama.cli.train import watcher
     from nano_llama.vol2_torch.evaluate import evaluate_model
 
@@ -61,5 +84,62 @@ def run(
         "bytes of text": found.bytes,
         "took": f"{time_text(found.seconds)} ({found.tokens / found.seconds:,.0f} tokens a second)",
     }
-    screen.result({"model": model, "data": data, "split": split, **found.to_json()}, facts(shown))
+    others = compare(screen, path, data, split, beside, batch_size, device) if beside else {}
+    grid = table(
+        ("", "bits per byte"),
+        [(name, f"{bits:.4f}") for name, bits in sorted({model: found.bits_per_byte, **others}.items(), key=by_bits)],
+    )
+    result = {"model": model, "data": data, "split": split, **found.to_json(), "beside": others}
+    if others:
+        screen.result(result, facts(shown), "", grid)
+    else:
+        screen.result(result, facts(shown))
+    return 0
+
+
+def by_bits(item: tuple[str, float]) -> float:
+    return item[1]
+
+
+def compare(
+    screen: Screen, model: Path, data: str | None, split: Split, beside: tuple[str, ...], batch_size: int, device: str
+) -> dict[str, float]:
+    """Bits per byte of each of `beside` on the same split."""
+    from nano_llama.evaluation.compressors import COMPRESSORS, compressed_bits_per_byte, split_text
+    from nano_llama.vol2_torch.evaluate import evaluate_model, find_run_settings
+
+    run = find_run_settings(model)
+    source = data if data is not None or run is None else run.data
+    assert source is not None, "the model was evaluated on it"
+    others: dict[str, float] = {}
+    for name in beside:
+        screen.say(f"Beside it: {name} ...", style="dim")
+        if name in COMPRESSORS:
+            others[name] = compressed_bits_per_byte(name, split_text(source, split))
+        else:
+            path = locate_model(name, screen)
+            others[name] = evaluate_model(
+                path, source, split=split, batch_size=batch_size, device=device
+            ).bits_per_byte  # fmt: skip
+    return others
+
+
+def run_tasks(
+    screen: Screen, model: str, tasks: tuple[str, ...], folder: Path | None, limit: int | None, device: str, size: int
+) -> int:
+    """The table of lm-evaluation-harness's tasks."""
+    from nano_llama.evaluation import harness
+
+    path = locate_model(model, screen)
+    results = harness.run_tasks(path, tasks, task_folder=folder, limit=limit, device=device, batch_size=size)
+    lines: list[tuple[Any, ...]] = []
+    for result in results:
+        if result.skipped is not None:
+            lines.append((result.task, f"skipped: {result.skipped}", "", ""))
+        for name, value in result.metrics.items():
+            if not name.endswith("_stderr"):
+                error = result.metrics.get(f"{name}_stderr")
+                lines.append((result.task, name, f"{value:.4f}", "" if error is None else f"± {error:.4f}"))
+    grid = table(("task", "metric", "value", ""), lines)
+    screen.result({"model": model, "limit": limit, "tasks": [asdict(result) for result in results]}, grid)
     return 0

@@ -16,13 +16,14 @@ from nano_llama.cli.engines import Compute, Sampling, open_speaker
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.cli.rolling import roll
 from nano_llama.core.errors import UserError
+from nano_llama.core.formats.shipped import DEFAULT_MODEL
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.outputs import TextPiece
 
 
 def run(
     *,
-    model: ModelPath,
+    model: ModelPath = DEFAULT_MODEL,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     max_tokens: Count = 200,
     chat: bool = False,

@@ -18,7 +18,7 @@ ModelPath = Annotated[
     str,
     Parameter(
         name="--model",
-        help="A Hugging Face folder, a .gguf, the folder of a training run, or a hub name (org/name).",
+        help="A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name) or nano_gpt.",
     ),
 ]
 

@@ -1,5 +1,6 @@
 """`nano-llama quickstart`: the main job in about 90 seconds on two cores, offline: text -> tokens -> a LLaMA -> text.
 
+Before it the model that ships says hello; after it the volumes show that they are one model.
 Not here: training itself; this is `nano-llama train --preset stdlib-quick` with words around it.
 Tests: tests/cli/test_quickstart.py.
 """
@@ -8,7 +9,7 @@ import math
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -17,15 +18,18 @@ from nano_llama.cli.engines import Speaker, has_torch
 from nano_llama.cli.numpy_speaker import NumpySpeaker
 from nano_llama.cli.train import make_trainer, summary, watcher
 from nano_llama.core.errors import UserError
+from nano_llama.core.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import process_start
 from nano_llama.core.training.loop import TrainingLoop
 from nano_llama.core.training.presets import make_settings
 
 PRESET = "stdlib-quick"
-MINUTES = 1.4  # from the command's start to the end of training; the samples and the rest take a few seconds more
+MINUTES = 1.3  # from the command's start to the end of training; the samples and the proof take a few seconds more
 PROMPT = "def read_file(path):\n"
 SAMPLE = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=80, seed=1)
+GREETING = "Once upon a time"
+SENTENCE = "It was the last evening of the year, and the captain had not yet come home."  # what the volumes are shown
 
 
 def run(
@@ -36,7 +40,7 @@ def run(
     max_steps: Annotated[Count | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
-    """Train a small LLaMA on your Python's own standard library, and read what it writes before and after.
+    """Hear the model that ships; train a small LLaMA on your Python's standard library; read what it writes.
 
     Nothing is downloaded. The text is read where it lies on your disk.
 
@@ -55,6 +59,7 @@ def run(
     if max_minutes is not None and max_steps is not None:
         raise UserError("--max-minutes and --max-steps are both given.", hint="A run ends by the clock or by steps.")
     began = process_start()
+    greeting = greet(screen)
     if engine is None:
         engine = "torch" if has_torch() else "numpy"
     folder = out if out is not None else next_free(Path("runs") / "quickstart")
@@ -93,8 +98,10 @@ def run(
     say_heading(screen, "4. What it learned")
     after = sample(trainer)
     show_sample(screen, after)
+    proof = prove(screen)
     took = time.monotonic() - began
     data = {**result.to_json(), "before": before, "after": after, "prompt": PROMPT, "engine": engine}
+    data |= {"greeting": greeting, "volumes": proof}
     screen.result({**data, "loss_of_guessing": guess, "plot": folder / "loss.png", "seconds": took}, summary(result))
     say_next_steps(screen, folder, engine, took)
     return 0
@@ -114,6 +121,37 @@ def next_free(path: Path) -> Path:
 
 def say_heading(screen: Screen, text: str) -> None:
     screen.say(f"\n{text}", style="bold cyan")
+
+
+def greet(screen: Screen) -> str:
+    """The model that ships continues a sentence, by Volume 1, which loads in a second."""
+    model = shipped_model(DEFAULT_MODEL)
+    assert model is not None, "the package holds its model"
+    speaker = NumpySpeaker.load(model)
+    count = count_text(speaker.config.num_parameters)
+    say_heading(screen, f"Hello from {DEFAULT_MODEL}, a LLaMA of {count} parameters that came with this package")
+    screen.say("It learned from old books, on two CPU cores, by this very code. It continues:")
+    screen.say()
+    text = GREETING
+    screen.say_piece(f"    {GREETING}", style="green")
+    for piece in speaker.stream(GREETING, SAMPLE):
+        text += piece.text
+        screen.say_piece(printable(piece.text).replace("\n", "\n    "), style="green")
+    screen.say_piece("\n")
+    return text
+
+
+def prove(screen: Screen) -> dict[str, Any]:
+    """The volumes' logits for the model that ships, on one sentence."""
+    from nano_llama.cli.verify import volumes_table, volumes_verdict
+    from nano_llama.verify.volumes import verify_volumes
+
+    say_heading(screen, f"5. One model, three volumes: {DEFAULT_MODEL} in each of them")
+    report = verify_volumes(DEFAULT_MODEL, others=False, text=SENTENCE)
+    if not screen.quiet:
+        screen.err.print(volumes_table(report))
+    screen.say(volumes_verdict(report))
+    return report.to_dict()
 
 
 def say_tokens(screen: Screen, trainer: TrainingLoop) -> None:
@@ -151,6 +189,7 @@ def say_next_steps(screen: Screen, folder: Path, engine: str, seconds: float) ->
     by = "" if engine == "torch" else f" --engine {engine}"
     here, more = shlex.quote(str(folder)), shlex.quote(f"{folder}-more")
     commands = {
+        "the old books": 'nano-llama generate --prompt "She opened the letter, and"',
         "more of it": f'nano-llama generate --model {here} --prompt "import "{by}',
         "learn on": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10{by}",
         "your own text": f"nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10{by}",

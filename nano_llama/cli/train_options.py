@@ -27,8 +27,9 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("batch_size", "context", "accumulate"),
     ),
     "Update": (
-        "The learning rate rises over the warmup, then falls along half a cosine.",
-        ("optimizer", "lr", "warmup", "final_lr", "weight_decay", "clip", "beta1", "beta2", "z_loss", "dropout"),
+        "The learning rate rises over the warmup, then falls.",
+        ("optimizer", "lr", "schedule", "warmup", "decay", "final_lr", "weight_decay", "clip", "beta1", "beta2",
+         "z_loss", "dropout"),
     ),
     "When something goes wrong": ("", ("on_nan", "on_spike")),
     "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "num_threads", "seed")),

@@ -13,17 +13,20 @@ from rich.table import Table
 from nano_llama.cli.common import Output, Positive, Screen, printable, table
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import UserError
+from nano_llama.core.formats.shipped import shipped_model
 
 if TYPE_CHECKING:
     from nano_llama.verify.checkpoint import Row, VerifyReport
+    from nano_llama.verify.volumes import VolumesReport
 
 FAILED = 1
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     gradients: bool = False,
+    volumes: bool | None = None,
     reference: Path | None = None,
     tolerance: Annotated[Positive | None, Parameter(show_default=False)] = None,
     all: bool = False,
@@ -39,6 +42,8 @@ def run(
     gradients
         Compare the gradients of a random batch instead: Volume 1, derived by hand, against PyTorch's autograd, in
         float64. Memory: about 50 bytes a parameter.
+    volumes
+        Compare the logits of the three volumes, transformers and llama.cpp instead. Default for a model that ships.
     reference
         What transformers reads, if not the same path: say, the folder a .gguf was made from.
     tolerance
@@ -50,6 +55,11 @@ def run(
     if gradients and reference is not None:
         raise UserError("--reference has no meaning with --gradients.", hint="Gradients are compared with autograd's.")
     path = locate_model(model, screen)
+    asked_for_other = gradients or reference is not None or tolerance is not None or all
+    if volumes and asked_for_other:
+        raise UserError("--volumes stands alone.", hint="It has a tolerance for each program; leave the others out.")
+    if volumes or (volumes is None and not asked_for_other and path == shipped_model(model)):
+        return run_volumes(path, screen)
     if gradients:
         from nano_llama.verify.gradients import verify_gradients
 
@@ -65,6 +75,40 @@ def run(
     other = report.reference if gradients else f"transformers' reading of {report.reference}"
     screen.result(report.to_dict(), grid, "", *remarks, verdict(report, other))
     return 0 if report.ok else FAILED
+
+
+def run_volumes(path: Path, screen: Screen) -> int:
+    """The table of every program that can run this model."""
+    from nano_llama.verify.volumes import verify_volumes
+
+    screen.say("Reading the model with every program that can ...", style="dim")
+    report = verify_volumes(path)
+    screen.result(report.to_dict(), volumes_table(report), "", volumes_verdict(report))
+    return 0 if report.ok else FAILED
+
+
+def volumes_table(report: "VolumesReport") -> Table:
+    """A line for each program."""
+    lines = []
+    for row in report.rows:
+        if row.skipped is not None:
+            lines.append((row.program, row.precision, "", "", "", f"skipped: {row.skipped}"))
+        else:
+            choice = f"{row.same_choice} of {report.positions}"
+            lines.append(
+                (row.program, row.precision, f"{row.error:.1e}", f"{row.divergence:.1e}", choice, mark(row.ok))
+            )
+    return table(("program", "precision", "error", "KL, nats", "same choice", ""), lines)
+
+
+def volumes_verdict(report: "VolumesReport") -> str:
+    """One sentence."""
+    took_part = [row for row in report.rows if row.skipped is None]
+    if report.ok:
+        from nano_llama.verify.volumes import REFERENCE
+
+        return f"OK: {len(took_part)} programs agree with {REFERENCE}, each to its precision."
+    return "DIFFERENT: " + ", ".join(row.program for row in took_part if not row.ok) + "."
 
 
 def verdict(report: "VerifyReport", other: str) -> str:

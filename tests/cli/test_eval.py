@@ -80,3 +80,30 @@ def test_text_that_the_model_cannot_spell(cli, tiny_char_model, tmp_path):
     done = cli("eval", "--model", tiny_char_model, "--data", tmp_path / "x.txt")
     assert done.code == 2
     assert "Ж" in done.err
+
+
+def test_beside_compressors_and_models(cli, tiny_model, tiny_char_model, tiny_text):
+    import bz2
+
+    beside = ("--beside", "bzip2", "--beside", "xz", "--beside", tiny_char_model)
+    done = cli("eval", "--model", tiny_model, "--data", tiny_text, *beside, "--json", "--quiet")
+    text = tiny_text.read_text()
+    held_out = text[int(0.9 * len(text)) :].encode()
+    assert done.json["beside"]["bzip2"] == 8 * len(bz2.compress(held_out, 9)) / len(held_out)
+    alone = cli("eval", "--model", tiny_char_model, "--data", tiny_text, "--json").json["bits_per_byte"]
+    assert done.json["beside"][str(tiny_char_model)] == alone
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [(["--tasks", "arc_easy", "--data", "x"], "--tasks"), (["--data", "x", "--limit", "3"], "--limit")],
+)
+def test_tasks_bring_their_own_data(cli, tiny_model, args, says):
+    done = cli("eval", "--model", tiny_model, *args)
+    assert done.code == 2 and says in done.err
+
+
+def test_tasks_need_their_package(cli, tiny_model, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    done = cli("eval", "--model", tiny_model, "--tasks", "arc_easy")
+    assert done.code == 1 and "nano-llama-engine[eval]" in done.err

@@ -177,3 +177,8 @@ def test_smollm2_answers(cli, smollm2):
         20,
     )
     assert "Paris" in cli("generate", "--model", smollm2, *question).json["text"]
+
+
+def test_without_a_model_the_one_that_ships_writes(cli):
+    done = cli("generate", "--prompt", "Once upon a time", "--json", "--engine", "numpy", *greedy())
+    assert done.code == 0 and done.json["model"] == "nano_gpt"

@@ -27,7 +27,14 @@ def test_from_text_to_text(quick, tmp_path, engine):
         pytest.importorskip("torch")
     done = quick("--engine", engine, "--max-steps", 3)
     assert done.code == 0, done.err
-    for heading in ("1. Text into tokens", "2. A fresh model", "3. Training", "4. What it learned", "Next"):
+    for heading in (
+        "1. Text into tokens",
+        "2. A fresh model",
+        "3. Training",
+        "4. What it learned",
+        "5. One model",
+        "Next",
+    ):
         assert heading in done.err
     assert "validation loss" in done.out
     folder = tmp_path / "runs" / "quickstart"
@@ -41,6 +48,7 @@ def test_json(quick, tmp_path):
     result = done.json
     assert result["steps"] == 2
     assert result["before"] != result["after"]
+    assert result["greeting"].startswith("Once upon a time") and result["volumes"]["ok"]
     assert result["plot"] == str(tmp_path / "here" / "loss.png")
 
 

@@ -80,3 +80,14 @@ def test_what_cannot_be_honoured_is_refused(cli, tiny_model, args, says):
 
 def test_no_model(cli, tmp_path):
     assert cli("verify", "--model", tmp_path / "nowhere").code == 2
+
+
+def test_a_model_that_ships_is_verified_in_every_program(cli):
+    done = cli("verify", "nano_gpt", "--json", "--quiet")
+    assert done.code == 0 and done.json["ok"]
+    assert [row["program"].split(",")[0] for row in done.json["rows"]][:3] == ["Volume 1", "Volume 2", "Volume 3"]
+
+
+def test_volumes_stand_alone(cli, tiny_model):
+    done = cli("verify", tiny_model, "--volumes", "--tolerance", 1)
+    assert done.code == 2 and "--volumes stands alone" in done.err

@@ -29,6 +29,7 @@ from nano_llama.core.formats.hub import download, is_hub_name
 from nano_llama.core.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config
 from nano_llama.core.formats.pth import PthFile, save_pth
 from nano_llama.core.formats.safetensors import SafetensorsFile, save_safetensors
+from nano_llama.core.formats.shipped import shipped_model, shipped_names
 
 __all__ = [
     "GGUFFile",
@@ -47,19 +48,25 @@ __all__ = [
 
 
 def resolve_model(name_or_path: str | Path, revision: str | None = None, progress: bool = True) -> Path:
-    """A local path as it is, a hub name (org/name, org/name/file.gguf, @revision) downloaded.
+    """A path as it is, a model that ships by its name, a hub name (org/name, org/name/file.gguf, @revision) downloaded.
 
+    In this order: a folder called nano_gpt where you stand is that folder.
     Raises UserError where it is neither, or the hub does not have it; EnvironmentFault where the hub is out of reach.
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
     name = str(name_or_path)
+    shipped = shipped_model(name)
+    if shipped is not None:
+        return shipped
     if not path.is_absolute() and is_hub_name(name):
         return download(name, revision, progress)
     raise UserError(
         f"There is no model at {name}.",
-        hint="Give a folder with a config.json, a .gguf, .safetensors or .pth, or a hub name org/name.",
+        hint="Give a folder with a config.json, a .gguf, .safetensors or .pth, a hub name org/name"
+        + "".join(f", or {name}, which ships" for name in shipped_names())
+        + ".",
     )
 
 

@@ -41,7 +41,7 @@ from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.core.training.reports import Reports
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.samples import check_sample_prompt
-from nano_llama.core.training.schedule import warmup_cosine
+from nano_llama.core.training.schedule import learning_rate
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.core.training.start import prepare_dataset, starting_point
 from nano_llama.core.training.tensorboard import check_tensorboard
@@ -278,7 +278,10 @@ class TrainingLoop(ABC):
     def _update(self) -> None:
         """One step."""
         settings, begin, waited = self.settings, self.clock(), 0.0
-        self.lr = warmup_cosine(self.budget.midway(self.step), settings.lr, settings.warmup, settings.final_lr)
+        self.lr = learning_rate(
+            settings.schedule, self.budget.midway(self.step), settings.lr, settings.warmup, settings.final_lr,
+            settings.decay,
+        )  # fmt: skip
         result = None
         while result is None:  # a bad batch may be skipped
             asked = self.clock()

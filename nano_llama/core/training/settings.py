@@ -18,6 +18,8 @@ from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
+from nano_llama.core.training.schedule import DECAY
+from nano_llama.core.training.schedule import NAMES as SCHEDULE_NAMES
 
 DEFAULT_MODEL = "mini"  # small enough for two cores, large enough to learn from any text
 DEFAULT_TOKENIZER = "bpe:4096"
@@ -69,9 +71,13 @@ class TrainSettings:
         "adamw", "adamw; or muon for the layers' matrices, with adamw for the rest", choices=("adamw", "muon")
     )
     lr: float = setting(2e-3, "peak learning rate; small models take a large one", above=0)
+    schedule: str = setting(
+        "cosine", "after the warmup lr falls by a cosine, a line, or (wsd) only at the end", choices=SCHEDULE_NAMES
+    )
     warmup: float = setting(0.05, "part of the run in which lr rises from 0: early gradients mislead", least=0, most=1)
-    final_lr: float = setting(
-        0.1, "part of the peak at which the cosine ends; a short run still learns there", least=0, most=1
+    final_lr: float = setting(0.1, "part of the peak at which lr ends; a short run still learns there", least=0, most=1)
+    decay: float | None = setting(
+        None, f"wsd: part of the run, its last, in which lr falls; none: {DECAY:g}", above=0, most=1
     )
     beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, most=0.9999)
     beta2: float = setting(
@@ -148,6 +154,13 @@ class TrainSettings:
                 f"max_steps = {self.max_steps} and max_minutes = {self.max_minutes:g} are both set.",
                 hint="A run ends by steps or by the clock: give one.",
             )
+        if self.decay is not None and self.schedule != "wsd":
+            raise UserError(
+                f"decay = {self.decay:g} belongs to schedule = 'wsd', not to {self.schedule!r}.",
+                hint="Other schedules fall from the warmup's end on.",
+            )
+        if self.schedule == "wsd" and self.warmup + (DECAY if self.decay is None else self.decay) > 1:
+            raise UserError(f"warmup = {self.warmup:g} and decay = {self.decay} together are more than the whole run.")
         if self.max_steps is None and self.max_minutes is None:
             object.__setattr__(self, "max_minutes", DEFAULT_MINUTES)
         if self.init_from is not None:

@@ -1,0 +1,58 @@
+"""Samples for a model card: fixed prompts, fixed settings, and seeds 0, 1, 2 ... in order, so that none is chosen.
+
+Not here: judging them (memorisation.py). Tests: tests/evaluation/test_samples.py.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.tokenizer import Tokenizer
+
+PROMPTS = (
+    "Once upon a time",
+    "It was a dark and stormy night, and",
+    "CHAPTER I\n\n",
+    '"My dear Watson," said',
+    "The captain looked at the sea and",
+    "She had never loved him,",
+    "In the beginning of the spring of 1812,",
+    "The old house stood",
+    "There is no greater happiness than",
+    "He opened the letter, and read:",
+)
+NEW_TOKENS = 200
+GREEDY = SamplingParams(temperature=0.0)
+TEMPERATURE, TOP_P = 0.8, 0.95
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and what a model made of it. `seed` is None where the likeliest token was always taken."""
+
+    prompt: str
+    seed: int | None
+    text: str
+    token_ids: list[int]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def draw_samples(model: str | Path, new_tokens: int = NEW_TOKENS) -> list[Sample]:
+    """One sample for each prompt, with its number as the seed; then the first prompt's greedy continuation.
+
+    Computed by Volume 1 in float32, one text at a time, so that the same weights give the same samples everywhere.
+    """
+    from nano_llama.vol1_numpy import Llama
+    from nano_llama.vol1_numpy.generate import generate
+
+    llama, tokenizer = Llama.from_pretrained(model), Tokenizer.from_pretrained(model)
+    orders: list[tuple[str, int | None]] = [(prompt, seed) for seed, prompt in enumerate(PROMPTS)]
+    samples = []
+    for prompt, seed in [*orders, (PROMPTS[0], None)]:
+        params = SamplingParams(temperature=TEMPERATURE, top_p=TOP_P, seed=seed) if seed is not None else GREEDY
+        ids = list(generate(llama, tokenizer.encode(prompt), params.replace(max_tokens=new_tokens)))
+        samples.append(Sample(prompt, seed, tokenizer.decode(ids), ids))
+    return samples

@@ -1,0 +1,152 @@
+"""nano_gpt's model card, made from results.json alone, so that no figure in it can be anybody's memory.
+
+Not here: the figures (nano_gpt_results.py). Tests: tests/recipes/test_nano_gpt.py.
+"""
+
+from typing import Any
+
+from nano_llama.core.training.schedule import DECAY
+
+CARD = """\
+---
+language: en
+license: mit
+library_name: transformers
+pipeline_tag: text-generation
+tags: [llama, books, cpu-trained]
+---
+# nano_gpt
+
+A LLaMA of {parameters:,} parameters that dreams of old novels. It was trained by nano-llama-engine, whose package it
+comes with; `recipes/nano_gpt.py` made these files and this card, whose figures are those of `results.json`.
+
+```bash
+nano-llama generate --prompt "Once upon a time"
+nano-llama verify nano_gpt        # three volumes, transformers and llama.cpp: the same logits
+```
+
+## How good it is
+Bits per byte on {val_books} held-out books ({val_mb:.1f} MB, in none of the training files), whole, in non-overlapping
+windows of {context} tokens; lower is better:
+
+| | bits per byte |
+|---|---|
+{table}
+
+SmolLM2-135M is {smollm_times:.0f} times as large and read about 2 trillion tokens; its figure was measured with a
+context of 1,024. The compressors saw the same bytes in one piece.
+
+Its matrices in fewer bits (rounded to nearest; the first {part:,} tokens of the held-out books):
+
+| | bits a weight | file | bits per byte |
+|---|---|---|---|
+{quantized}
+
+## How it was made
+| | |
+|---|---|
+| shape | {layers} layers, width {width}, {heads} heads of 64, MLP {mlp}, tied embedding |
+| tokens | byte-level BPE of {vocab:,}, learned from the same books |
+| data | {train_books} books, {train_mb:.0f} MB, {train_tokens:.1f} million tokens |
+| read | {tokens:.1f} million of those tokens, none twice |
+| steps | {steps} of {batch} x {context} tokens, seed {seed} |
+| optimizer | Muon for the layers' matrices, AdamW for the rest; peak learning rate {lr:g} |
+| schedule | {schedule} |
+| arithmetic | matrix products in bfloat16, weights and optimizer in float32 |
+| cost | {flops:.2e} FLOPs; {hours:.2f} hours of wall time |
+
+{note}
+
+![loss curve](loss.png)
+
+Again, from the same books: `python recipes/nano_gpt.py --set max_steps={steps} --set warmup={warmup:.4f} --set
+decay={decay:.4f}`. The same seed, data and machine give the same losses.
+
+## The books, and what follows from them
+Books that are in the public domain in the United States, from the collection mlschmitt/classic-books-markdown at a
+fixed commit; the list with checksums is the package's `core/data/classic_books.csv`. The books are not part of the
+package, and the weights are under the repository's MIT license.
+
+They are old books: the model has their language, their prejudices about women, peoples and classes, and nothing of the
+last hundred years. It knows no facts, follows no instructions, and forgets who is who after a few sentences. Where the
+likeliest token is always taken it repeats itself without end, so sample. It is for learning how such a model works; do
+not put it before people as anything else.
+
+## Samples
+None is chosen: the prompts of `nano_llama/evaluation/samples.py` in their order, the seed is the sample's number,
+temperature {temperature:g}, top-p {top_p:g}, {new_tokens} new tokens, Volume 1 in float32. The last one is greedy.
+
+{samples}
+
+### What they repeat
+The longest passage of each sample that stands in the training text, token for token (runs under 8 tokens are not
+looked for):
+
+| sample | tokens | passage |
+|---|---|---|
+{matches}
+"""
+SMOLLM2 = {"parameters": 134_515_008, "bits_per_byte": 1.163}  # the plan's measurement on the same books
+
+
+def make_card(results: dict[str, Any]) -> str:
+    """The card's text from nano_gpt_results.measure's figures."""
+    data, config, settings = results["data"], results["config"], results["settings"]
+    bits = {"nano_gpt": results["validation"]["bits_per_byte"], **results["compressors"]}
+    bits["SmolLM2-135M"] = SMOLLM2["bits_per_byte"]
+    return CARD.format(
+        parameters=results["parameters"],
+        val_books=data["val_books"],
+        val_mb=data["val_bytes"] / 1e6,
+        context=settings["context"],
+        table="\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(bits.items(), key=lambda item: item[1])),
+        smollm_times=SMOLLM2["parameters"] / results["parameters"],
+        part=results["quantized_tokens"],
+        quantized="\n".join(
+            f"| {name} | {row['bits_per_weight']:.2f} | {row['bytes'] / 1e6:.1f} MB | {row['bits_per_byte']:.4f} |"
+            for name, row in results["quantized"].items()
+        ),
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        mlp=config["intermediate_size"],
+        vocab=config["vocab_size"],
+        train_books=data["train_books"],
+        train_mb=data["train_bytes"] / 1e6,
+        train_tokens=data["train_tokens"] / 1e6,
+        tokens=results["tokens"] / 1e6,
+        steps=results["steps"],
+        batch=settings["batch_size"],
+        seed=settings["seed"],
+        lr=settings["lr"],
+        warmup=settings["warmup"],
+        decay=DECAY if settings["decay"] is None else settings["decay"],
+        schedule=results["schedule"],
+        flops=results["flops"],
+        hours=results["hours"],
+        note=results["note"],
+        temperature=results["sampling"]["temperature"],
+        top_p=results["sampling"]["top_p"],
+        new_tokens=results["sampling"]["new_tokens"],
+        samples="\n\n".join(map(sample_text, results["samples"])),
+        matches="\n".join(map(match_line, results["samples"])),
+    )
+
+
+def name_of(sample: dict[str, Any]) -> str:
+    return "greedy" if sample["seed"] is None else f"seed {sample['seed']}"
+
+
+def sample_text(sample: dict[str, Any]) -> str:
+    """A sample as a quotation, the prompt in bold."""
+    whole = f"**{sample['prompt'].strip()}**{sample['text']}"
+    return f"**{name_of(sample)}**\n\n" + "\n".join(f"> {line}".rstrip() for line in whole.splitlines())
+
+
+def match_line(sample: dict[str, Any]) -> str:
+    """The row of a sample in the table of repetitions."""
+    match = sample["longest_match"]
+    if match is None:
+        return f"| {name_of(sample)} | under 8 | |"
+    passage = " ".join(match["text"].split()).replace("|", "\\|")
+    return f"| {name_of(sample)} | {match['tokens']} | {passage} ({match['book']}) |"

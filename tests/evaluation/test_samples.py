@@ -1,0 +1,24 @@
+"""Samples: the same twice, each by its number as the seed, and the greedy one the likeliest tokens."""
+
+import numpy as np
+
+from nano_llama.core.formats import save_hf
+from nano_llama.core.init import init_params
+from nano_llama.core.presets import model_preset
+from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.evaluation.samples import PROMPTS, draw_samples
+from nano_llama.vol1_numpy import Llama
+
+
+def test_samples(tmp_path):
+    tokenizer = Tokenizer.train_bpe([" ".join(PROMPTS)], 300)
+    config = model_preset("tiny", vocab_size=tokenizer.vocab_size, initializer_range=0.5)
+    save_hf(tmp_path / "m", config, init_params(config, seed=1), tokenizer)
+    samples = draw_samples(tmp_path / "m", new_tokens=5)
+    assert samples == draw_samples(tmp_path / "m", new_tokens=5)
+    assert [sample.seed for sample in samples] == [*range(len(PROMPTS)), None]
+    assert [sample.prompt for sample in samples] == [*PROMPTS, PROMPTS[0]]
+    greedy = samples[-1]
+    ids = tokenizer.encode(greedy.prompt) + greedy.token_ids
+    likeliest = Llama.from_pretrained(tmp_path / "m").forward(np.array([ids]))[0].argmax(-1)
+    assert greedy.token_ids == likeliest[-len(greedy.token_ids) - 1 : -1].tolist()
