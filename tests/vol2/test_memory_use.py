@@ -53,6 +53,7 @@ MEASURE = """
 import sys, tempfile
 from pathlib import Path
 from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.training.preflight import COPY
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.vol2_torch.trainer import Trainer
 recompute, precision, data = sys.argv[1:]
@@ -68,7 +69,7 @@ with tempfile.TemporaryDirectory() as folder:
     trainer = Trainer(large, Path(folder) / "large")
     for _ in range(2):
         trainer.train_step([next(trainer.batches)], 1e-3)
-    print(peak_resident_bytes() - before, trainer.expected.total_memory)
+    print(peak_resident_bytes() - before, trainer.expected.total_memory - trainer.expected.memory[COPY])
 """
 
 
