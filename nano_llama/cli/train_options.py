@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Batch": (
         "One step learns from batch-size x context x accumulate tokens.",
-        ("batch_size", "context", "accumulate"),
+        ("batch_size", "context", "accumulate", "attend_across"),
     ),
     "Update": (
         "The learning rate rises over the warmup, then falls.",
@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
          "z_loss", "dropout"),
     ),
     "When something goes wrong": ("", ("on_nan", "on_spike")),
-    "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "num_threads", "seed")),
+    "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "data_workers", "num_threads", "seed")),
     "Reports and checkpoints": (
         "",
         ("log_every", "evaluations", "samples", "sample_tokens", "sample_prompt", "tensorboard", "checkpoint_minutes",

@@ -53,6 +53,8 @@ class Trainer(TrainingLoop):
             )
         if self.settings.dropout:
             raise UserError(f"dropout = {self.settings.dropout:g}: Volume 1's LLaMA has none.", hint="--engine torch.")
+        if not self.settings.attend_across:
+            raise UserError("attend_across = false: Volume 1's attention has no such mask.", hint="Use --engine torch.")
         if self.settings.recompute == "selective":
             raise UserError("recompute = 'selective': Volume 1 recomputes a layer as a whole.", hint="--recompute full")
         if self.settings.compile == "on":

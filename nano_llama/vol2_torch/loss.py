@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nano_llama.core.data.batches import IGNORED
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.packing import within_documents
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -79,12 +80,14 @@ def wants_lean(rows: int, vocab_size: int) -> bool:
 
 
 def loss_sum(
-    model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0
-) -> Tensor:
+    model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
+    documents: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Nats summed over the counted targets, differentiable.  tokens, targets: (B,T) -> ()
 
     A sum and not a mean, so that batches with different counts add up to the loss over all of them. head_loss: the
-    function above, or a faster or leaner form of it.
+    function above, or a faster or leaner form of it. documents: (B,T), attention stays within each; None: it goes on.
     """
-    hidden = model.hidden_states(tokens)  # (B,T,D)
+    positions, mask = (None, None) if documents is None else within_documents(documents)
+    hidden = model.hidden_states(tokens, positions=positions, mask=mask)  # (B,T,D)
     return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

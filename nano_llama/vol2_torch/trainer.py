@@ -102,10 +102,10 @@ class Trainer(TrainingLoop):
 
     def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
         """The gradient, computed from `scale` times the loss and divided by it again."""
-        counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets in batches), 1)
+        counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets, *_ in batches), 1)
         loss = 0.0
-        for tokens, targets in batches:  # (B,T) each
-            part = self.nats(tokens, targets, self.settings.z_loss) / counted  # all parts together are the mean
+        for batch in batches:
+            part = self.nats(*batch, z_loss=self.settings.z_loss) / counted  # all parts together are the mean
             (scale * part).backward()
             loss += part.item()
         grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
@@ -126,13 +126,19 @@ class Trainer(TrainingLoop):
     def forget(self) -> None:
         self.model.zero_grad()
 
-    def nats(self, tokens: np.ndarray, targets: np.ndarray, z_loss: float = 0.0) -> torch.Tensor:
-        """Nats summed over the counted targets, in the run's precision.  tokens, targets: (B,T) -> ()"""
+    def nats(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
+    ) -> torch.Tensor:
+        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
+        apart = None if documents is None else self.to_device(documents)
         with self.precision.autocast():
-            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss, z_loss)
+            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss, z_loss, apart)
 
     def to_device(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.torch_device)
+        tensor = torch.from_numpy(array)
+        if self.torch_device.type == "cuda":  # from pinned memory the copy runs beside the computing
+            return tensor.pin_memory().to(self.torch_device, non_blocking=True)
+        return tensor.to(self.torch_device)
 
     def warm_up(self, batch: Batch) -> None:
         """Compile: a forward and backward pass, and a forward pass alone as evaluations take it."""
@@ -141,9 +147,9 @@ class Trainer(TrainingLoop):
         self.watcher.remark("The model is being compiled.")
         try:
             with torch.random.fork_rng():
-                self.nats(*batch, self.settings.z_loss).backward()
+                self.nats(*batch, z_loss=self.settings.z_loss).backward()
                 if self.settings.evaluations:
-                    self.sum_nats(*batch)
+                    self.sum_nats(*batch[:2])
         except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that is there and does not work
             problem = str(error).strip().splitlines()[0][:200]
             if self.settings.compile == "on":

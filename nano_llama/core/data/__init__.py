@@ -7,4 +7,5 @@ Not here: tokenizers (core/tokenizer) and anything that holds tensors of a frame
     shards.py     the file format of a shard: memory-mapped, checksummed
     dataset.py    a folder of shards as two long rows of tokens            report.py
     batches.py    a row of tokens -> shuffled training batches, validation windows
+    prefetch.py   the same batches, made ahead by worker processes
 """

@@ -19,6 +19,8 @@ import numpy as np
 
 from nano_llama.core.errors import UserError
 
+Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) where they are to be kept apart
+
 IGNORED = -100  # a target that no loss counts
 BLOCK = 4096  # windows whose places are computed at a time
 ROUNDS = 16  # of the Feistel network: with 6, orders of a handful of windows are not equally likely
@@ -32,12 +34,15 @@ class Tokens(Protocol):
 
     def read(self, start: int, count: int) -> np.ndarray: ...
 
+    def document_ids(self, start: int, count: int) -> np.ndarray: ...
+
 
 @dataclass(frozen=True)
 class ArrayTokens:
-    """Tokens in memory, (num_tokens,) integers, as a split."""
+    """Tokens in memory, (num_tokens,) integers, as a split. document_starts: ascending, (documents,); one by default"""
 
     array: np.ndarray
+    document_starts: tuple[int, ...] = (0,)
 
     @property
     def num_tokens(self) -> int:
@@ -48,15 +53,21 @@ class ArrayTokens:
             raise IndexError(f"tokens {start} to {start + count} of {len(self.array)}")
         return self.array[start : start + count]
 
+    def document_ids(self, start: int, count: int) -> np.ndarray:
+        return np.searchsorted(self.document_starts, np.arange(start, start + count), side="right") - 1
+
 
 class Batches:
     """An endless stream of (tokens, targets), each (B,T) int64, with targets[b,t] the token after tokens[b,t].
 
     `position` is the number of batches drawn so far; two streams with the same arguments and position go on alike, on
     any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
+
+    apart: attention is to stay within documents. A third array says which document each token belongs to, (B,T) int64,
+    and a document's last token, whose next one it cannot know, has the target -100.
     """
 
-    def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0):
+    def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0, apart: bool = False):
         if batch_size < 1 or context < 1:
             raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
         if split.num_tokens < context + 1:
@@ -64,7 +75,7 @@ class Batches:
                 f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
                 hint="Give more text or a smaller context.",
             )
-        self.split, self.batch_size, self.context, self.seed = split, batch_size, context, seed
+        self.split, self.batch_size, self.context, self.seed, self.apart = split, batch_size, context, seed, apart
         # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
         self.windows_per_epoch = max(1, split.num_tokens // context - 1)
         spare = split.num_tokens - 1 - self.windows_per_epoch * context  # the last target needs one token more
@@ -72,15 +83,15 @@ class Batches:
         self.position = 0
         self._cached = (-1, np.zeros(0, np.int64))  # number of a block, its starts
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+    def __next__(self) -> Batch:
         batch = self.at(self.position)
         self.position += 1
         return batch
 
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
+    def next(self) -> Batch:
         """The next batch: tokens (B,T), targets (B,T)."""
         return next(self)
 
@@ -95,17 +106,22 @@ class Batches:
         """How often the split has been seen: 1.5 is the middle of the second time."""
         return self.position * self.batch_size / self.windows_per_epoch
 
-    def at(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, position: int) -> Batch:
         """Batch number `position`, whatever was drawn before."""
         tokens = np.empty((self.batch_size, self.context), np.int64)  # (B,T)
         targets = np.empty_like(tokens)  # (B,T)
+        documents = np.empty_like(tokens)  # (B,T)
         for row, start in enumerate(self.starts(position).tolist()):
             window = self.split.read(start, self.context + 1)  # (T+1,)
             tokens[row], targets[row] = window[:-1], window[1:]
-        return tokens, targets
+            if self.apart:
+                ids = self.split.document_ids(start, self.context + 1)  # (T+1,)
+                documents[row] = ids[:-1]
+                targets[row, ids[1:] != ids[:-1]] = IGNORED
+        return (tokens, targets, documents) if self.apart else (tokens, targets)
 
     def starts(self, position: int) -> np.ndarray:
-        """Where the windows of a batch begin in the split, (B,) int64: packing: ask `split.document_ids(start, T)`"""
+        """Where the windows of a batch begin in the split, (B,) int64."""
         first = position * self.batch_size
         last = first + self.batch_size - 1
         blocks = [self._block(number) for number in range(first // BLOCK, last // BLOCK + 1)]

@@ -68,8 +68,8 @@ class WorkerPool:
         worker = self.idle.get()
         try:
             assert worker.stdin is not None and worker.stdout is not None
-            _send(worker.stdin, unit)
-            answer = _receive(worker.stdout)
+            send(worker.stdin, unit)
+            answer = receive(worker.stdout)
         except (OSError, EOFError) as error:
             code = worker.wait()
             raise EnvironmentFault(
@@ -95,7 +95,7 @@ def serve(folder: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
     encode, tokenizer = load_encoder(folder)
     while True:
         try:
-            unit = _receive(requests)
+            unit = receive(requests)
         except EOFError:
             return
         answer = None
@@ -105,17 +105,17 @@ def serve(folder: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
             write_unit(folder, unit, encode, tokenizer.vocab_size, tokenizer.eos_id)
         except NanoLlamaError as error:
             answer = error
-        _send(answers, answer)
+        send(answers, answer)
 
 
-def _send(pipe: IO[bytes], message: Any) -> None:
+def send(pipe: IO[bytes], message: Any) -> None:
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     pipe.write(_LENGTH.pack(len(data)))
     pipe.write(data)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> Any:
+def receive(pipe: IO[bytes]) -> Any:
     """The next message. Only ever read from a process of our own making."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.data.batches import Batches
+from nano_llama.core.data.batches import Batch, Batches
 from nano_llama.core.data.dataset import Dataset
+from nano_llama.core.data.prefetch import Prefetcher
 from nano_llama.core.errors import FormatError, NanoLlamaError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import Budget, Clock, slowdown
@@ -47,9 +48,6 @@ from nano_llama.core.training.start import prepare_dataset, starting_point
 from nano_llama.core.training.tensorboard import check_tensorboard
 from nano_llama.core.training.timekeeper import Timekeeper
 from nano_llama.core.training.watchdog import StepResult, Watchdog, first_loss_remark, keep_batch
-
-Batch = tuple[np.ndarray, np.ndarray]  # tokens (B,T), targets (B,T)
-
 
 # What the loop itself keeps in a checkpoint.
 STATE = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "watchdog", "dataset")
@@ -94,7 +92,11 @@ class TrainingLoop(ABC):
         checkpoint = self._newest_checkpoint() if resume else None
         self.config: LlamaConfig
         self.config, first_weights = starting_point(settings, self.dataset, checkpoint)
-        self.batches = Batches(self.dataset.train, settings.batch_size, settings.context, settings.seed)
+        self.batches = Batches(
+            self.dataset.train, settings.batch_size, settings.context, settings.seed, apart=not settings.attend_across
+        )
+        self.data_position = 0  # batches that went into updates, or were skipped
+        self.stream: Batches | Prefetcher
         self.expected = self.expect(self.config)
         check_memory(self.expected, settings, self.available_memory())
         self.build(self.config, first_weights)
@@ -209,7 +211,7 @@ class TrainingLoop(ABC):
                 title=f"{Path(settings.data).name}: {self.config.num_parameters:,} parameters",
             )  # fmt: skip
             try:
-                with self.computing(), CtrlC() as self.ctrl_c:
+                with self.computing(), CtrlC() as self.ctrl_c, self._open_stream() as self.stream:
                     return self._run()
             except BaseException:
                 with suppress(Exception):  # what ended the run is what the user hears
@@ -230,7 +232,7 @@ class TrainingLoop(ABC):
         )  # fmt: skip
         if self.settings.evaluations and self.dataset.val.num_tokens < 2:
             self.watcher.remark("There is no validation text, so there will be no validation loss.")
-        self.warm_up(self._first_batch())
+        self.warm_up(self.batches.at(self.data_position))
         self.checkpointed = self.clock()
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
@@ -259,12 +261,21 @@ class TrainingLoop(ABC):
             tokens_per_second=self.session.rate, elapsed_s=self._elapsed(),
         )  # fmt: skip
 
-    def _first_batch(self) -> Batch:
-        """What the next step will learn from; drawn without moving on."""
-        position = self.batches.position
-        batch = next(self.batches)
-        self.batches.seek(position)
-        return batch
+    def _open_stream(self) -> AbstractContextManager[Batches | Prefetcher]:
+        """The batches from here on, made ahead where that is wished for."""
+        workers = self.settings.data_workers
+        return Prefetcher(self.batches, workers) if workers else nullcontext(self.batches)
+
+    def _draw(self) -> list[Batch]:
+        """The batches of one step. Where they cannot be had, what was done so far is kept, and the error goes on."""
+        try:
+            batches = [self.stream.next() for _ in range(self.settings.accumulate)]
+        except NanoLlamaError:
+            if self.step > (self.resumed_at or 0):
+                self._save_checkpoint()
+            raise
+        self.data_position = self.stream.position
+        return batches
 
     def _is_over(self) -> bool:
         return self.ctrl_c.pressed or self.goal_reached or self.budget.progress(self.step) >= 1.0
@@ -285,7 +296,7 @@ class TrainingLoop(ABC):
         result = None
         while result is None:  # a bad batch may be skipped
             asked = self.clock()
-            batches = [next(self.batches) for _ in range(settings.accumulate)]
+            batches = self._draw()
             waited += self.clock() - asked
             result = self.train_step(batches, self.lr)
         seconds = self.clock() - begin
@@ -319,7 +330,7 @@ class TrainingLoop(ABC):
     def _goes_on(self, wrong: str, result: StepResult, batches: Sequence[Batch], lr: float) -> bool:
         """Say what is wrong and keep the batch -> whether the update is made all the same."""
         wish = self.settings.on_nan if wrong == "nan" else self.settings.on_spike
-        texts = [self.tokenizer.decode(row.tolist()) for tokens, _ in batches for row in tokens]
+        texts = [self.tokenizer.decode(row.tolist()) for tokens, *_ in batches for row in tokens]
         path = keep_batch(self.folder.bad_batches, self.step + 1, wrong, result, batches, texts)
         kept = f" Its batch is in {path}." if path else ""
         if wish == "stop" or (wish == "skip" and self.watchdog.gives_up):
@@ -406,7 +417,7 @@ class TrainingLoop(ABC):
             "tokens": self.tokens,
             "progress": self.budget.progress(self.step),
             "elapsed_s": self._elapsed(),
-            "data_position": self.batches.position,
+            "data_position": self.data_position,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
             "watchdog": self.watchdog.state(),
@@ -442,7 +453,8 @@ class TrainingLoop(ABC):
             self.past_progress = self.step / self.settings.max_steps  # max_steps may have been changed
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.watchdog = Watchdog(**state["watchdog"])
-        self.batches.seek(state["data_position"])
+        self.data_position = state["data_position"]
+        self.batches.seek(self.data_position)
         self.restore(checkpoint.tensors)
 
     # -- what is said ---------------------------------------------------------------------------------------------

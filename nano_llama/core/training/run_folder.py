@@ -32,7 +32,8 @@ from nano_llama.core.training.settings import TrainSettings
 # What a run that goes on may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
-    "device", "num_threads", "stop_loss", "on_nan", "on_spike", "samples", "sample_tokens", "sample_prompt",
+    "device", "num_threads", "data_workers", "stop_loss",
+    "on_nan", "on_spike", "samples", "sample_tokens", "sample_prompt",
     "tensorboard",
 )  # fmt: skip
 

@@ -62,6 +62,9 @@ class TrainSettings:
     # -- how much at a time
     batch_size: int = setting(16, "B, sequences that go through the model at once", least=1)
     context: int = setting(256, "T, tokens a sequence: what the model can look back on", least=1)
+    attend_across: bool = setting(
+        True, "tokens see earlier documents of their window too; false: their own only, with positions from 0"
+    )
     accumulate: int = setting(
         1, "batches whose gradients are summed into one step: a large batch in little memory", least=1
     )
@@ -143,6 +146,9 @@ class TrainSettings:
         "none", "activations computed twice to save memory: none, selective (cheap ones), full (all of a layer)",
         choices=("none", "selective", "full"),
     )  # fmt: skip
+    data_workers: int = setting(
+        0, "processes that make batches ahead; 0: made as they are wanted. The batches are the same", least=0, most=64
+    )
     num_threads: int = setting(0, "CPU threads; 0: the engine's own choice. Equal bits need equal threads", least=0)
     seed: int = setting(0, "of the fresh weights and the order of the data", least=0, most=2**63 - 1)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nano_llama.core import files
+from nano_llama.core.data.batches import Batch
 
 MEMORY = 0.98  # of the running mean: about the last 50 losses
 PATIENCE = 50  # losses before the first spike can be told
@@ -90,7 +91,7 @@ def first_loss_remark(loss: float, vocab_size: int) -> str:
 
 
 def keep_batch(
-    folder: Path, step: int, what: str, result: StepResult, batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    folder: Path, step: int, what: str, result: StepResult, batches: Sequence[Batch],
     texts: Sequence[str],
 ) -> Path | None:  # fmt: skip
     """Write a step's batches as step-<step>.npz (tokens and targets, (accumulate,B,T)), and .json with its figures and

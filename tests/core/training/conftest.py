@@ -42,7 +42,7 @@ class FakeTrainer(TrainingLoop):
         self.momentum = {name: np.array(tensors[name]) for name in self.params}
 
     def gradient(self, batches):
-        self.seen = np.float32(sum(float((tokens * targets).mean()) for tokens, targets in batches))
+        self.seen = np.float32(sum(float((tokens * targets).mean()) for tokens, targets, *_ in batches))
         self._pass(self.seconds)
         return StepResult(4.0 / (1 + self.step) + float(self.seen) * 1e-6, abs(float(self.seen)))
 
