@@ -38,6 +38,7 @@ def test_json_figures_hang_together(cli, tiny_model):
     assert 0 < sum(found["parts_seconds"].values()) < 1.01 * found["step_seconds"]
 
 
+@pytest.mark.slow  # the kernels are compiled for both types
 def test_the_cache_s_type_changes_its_bytes(cli, tiny_model):
     config = read_config(tiny_model)
     values = 2 * config.num_hidden_layers * config.num_key_value_heads * 16  # a head of fewer is padded to 16
