@@ -70,7 +70,7 @@ def verify_volumes(path: str | Path, *, others: bool = True, text: str = TEXT) -
     programs: list[tuple[str, str, str | None, float, Callable[[], np.ndarray]]] = [
         ("Volume 1, NumPy", "float32", None, FLOAT32, lambda: volume1(path, ids, np.float32)),
         ("Volume 2, PyTorch", "float32", "torch", FLOAT32, lambda: volume2(path, ids)),
-        ("Volume 3, the engine", "float32", "torch", FLOAT32, lambda: volume3(path, ids)),
+        ("Volume 3, the engine", "float32", None, FLOAT32, lambda: volume3(path, ids)),
     ]
     if others:
         programs += [
