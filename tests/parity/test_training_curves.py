@@ -30,6 +30,6 @@ def test_every_step_stays_within_a_thousandth_of_a_nat(tmp_path, optimizer, accu
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, steps + 1))
     for a, b in zip(ours, theirs, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-3), f"step {a['step']}"
-        assert a.keys() == b.keys()
+        assert a.keys() | {"mfu"} == b.keys() | {"mfu"}, "MFU alone is Volume 2's: NumPy has no peak to measure"
     assert ours[-1]["val_loss"] == pytest.approx(theirs[-1]["val_loss"], rel=2e-3)
     assert ours[-1]["train_loss"] < 0.9 * ours[0]["train_loss"]
