@@ -77,7 +77,13 @@ def test_stopped_between_any_two_steps(recipe, tmp_path, optimizer):
 
 def kill_and_resume(recipe, tmp_path, kills, steps=250):
     settings = recipe.replace(
-        optimizer="muon", max_steps=steps, checkpoint_minutes=0.5 / 60, evaluations=3, log_every=7
+        optimizer="muon",
+        max_steps=steps,
+        checkpoint_minutes=0.5 / 60,
+        evaluations=3,
+        log_every=7,
+        accumulate=2,
+        data_workers=1,
     )
     Trainer(settings, tmp_path / "whole").fit()
     ended = tmp_path / f"killed/checkpoints/step-{steps:08d}"

@@ -206,3 +206,18 @@ def test_a_loss_that_is_no_number_stops_the_run(fake_trainer, settings, tmp_path
         trainer.fit()
     assert "step-00000010" in error.value.message and "--lr" in error.value.hint
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 10
+
+
+def test_a_flipped_bit_costs_one_checkpoint_and_not_the_run(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(checkpoint_minutes=0.4 / 60)
+    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+    with pytest.raises(Killed):
+        run(fake_trainer, settings, tmp_path / "killed", hand_clock, kill_before=18)
+    before, newest = sorted((tmp_path / "killed/checkpoints").glob("step-*"))[-2:]
+    content = bytearray((newest / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(content)
+    trainer, _ = run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
+    assert trainer.resumed_at == int(before.name.removeprefix("step-"))
+    whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")
+    assert all(np.array_equal(whole[name], killed[name]) for name in whole)
