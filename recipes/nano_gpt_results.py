@@ -85,12 +85,12 @@ def training_flops(config: Any, tokens: int, context: int) -> float:
 class Beginning(ArrayTokens):
     """The first PART tokens of a split, as a split: enough to compare variants of one model."""
 
-    num_bytes: int
+    num_bytes: int = 0
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Beginning":
         ids = dataset.val.read(0, min(PART, dataset.val.num_tokens))
-        return cls(ids, len(dataset.tokenizer.decode(ids[1:].tolist(), skip_special=True).encode()))
+        return cls(ids, num_bytes=len(dataset.tokenizer.decode(ids[1:].tolist(), skip_special=True).encode()))
 
 
 def quantized(folder: Path, dataset: Dataset, settings: TrainSettings) -> dict[str, dict[str, float]]:
