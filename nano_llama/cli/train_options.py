@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Update": (
         "The learning rate rises over the warmup, then falls.",
         ("optimizer", "lr", "schedule", "warmup", "decay", "final_lr", "weight_decay", "clip", "beta1", "beta2",
-         "z_loss", "dropout"),
+         "ema", "z_loss", "dropout"),
     ),
     "When something goes wrong": ("", ("on_nan", "on_spike")),
     "Computing": ("", ("engine", "device", "precision", "compile", "recompute", "data_workers", "num_threads", "seed")),

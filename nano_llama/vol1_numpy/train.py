@@ -21,7 +21,11 @@ from nano_llama.core.training.watchdog import StepResult
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol1_numpy.model import IGNORE, Llama
 from nano_llama.vol1_numpy.ops.array import Array
-from nano_llama.vol1_numpy.optim import clip_by_global_norm, global_norm, make_optimizer
+from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, clip_by_global_norm, global_norm, make_optimizer
+
+# Names among the training tensors, where the model that is saved is an average.
+TRAINED = "trained."  # the weights themselves
+EMA_STEPS = "ema.steps"
 
 
 def gradient(model: Llama, batches: Sequence[Batch], **options: Any) -> tuple[float, dict[str, Array]]:
@@ -57,6 +61,10 @@ class Trainer(TrainingLoop):
             raise UserError("attend_across = false: Volume 1's attention has no such mask.", hint="Use --engine torch.")
         if self.settings.recompute == "selective":
             raise UserError("recompute = 'selective': Volume 1 recomputes a layer as a whole.", hint="--recompute full")
+        if self.settings.optimizer not in OPTIMIZERS:
+            raise UserError(
+                f"optimizer = {self.settings.optimizer!r}: Volume 1 does not have it.", hint="Use --engine torch."
+            )
         if self.settings.compile == "on":
             raise UserError("compile = 'on': Volume 1 has nothing to compile.", hint="Use --engine torch.")
 
@@ -68,10 +76,14 @@ class Trainer(TrainingLoop):
             params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
         self.model = Llama(config, params, threads=settings.num_threads or None)
         self.grads: dict[str, Array] = {}  # the step's, until it is made
+        betas = {} if settings.optimizer == "adafactor" else {"betas": (settings.beta1, settings.beta2)}
         self.optimizer = make_optimizer(
-            settings.optimizer, params, settings.lr,
-            betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay,
-        )  # fmt: skip
+            settings.optimizer, params, settings.lr, weight_decay=settings.weight_decay, **betas
+        )
+        self.average = EMA(params, settings.ema) if settings.ema else None
+        self.judged = self.model  # what is evaluated, and what samples come from
+        if self.average:
+            self.judged = Llama(config, self.average.params, threads=settings.num_threads or None)
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         loss, self.grads = gradient(
@@ -83,25 +95,36 @@ class Trainer(TrainingLoop):
         if self.settings.clip:
             clip_by_global_norm(self.grads, self.settings.clip)
         self.optimizer.step(self.model.params, self.grads, lr)
+        if self.average:
+            self.average.update(self.model.params)
         self.forget()
 
     def forget(self) -> None:
         self.grads = {}
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        return self.model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE))
+        return self.judged.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE))
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
-        return generate(self.model, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
+        return generate(self.judged, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
 
     def weights(self) -> Mapping[str, np.ndarray]:
-        return self.model.params
+        return self.judged.params
 
     def training_tensors(self) -> Mapping[str, np.ndarray]:
-        return self.optimizer.state_dict()
+        tensors = self.optimizer.state_dict()
+        if self.average:
+            trained = {f"{TRAINED}{name}": param for name, param in self.model.params.items()}
+            tensors = {**tensors, **trained, EMA_STEPS: np.array(self.average.steps, np.int64)}
+        return tensors
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
-        self.optimizer.load_state_dict(tensors)
+        if self.average:
+            self.average.steps = int(tensors[EMA_STEPS])
+            for name, param in self.model.params.items():
+                np.copyto(param, tensors[f"{TRAINED}{name}"])
+        kept = {name: tensors[name] for name in tensors if not name.startswith(TRAINED) and name != EMA_STEPS}
+        self.optimizer.load_state_dict(kept)
 
     def computing(self) -> AbstractContextManager:
         """Matrix products outside the model's own threads (Muon's, a batch of one row) use as many threads."""

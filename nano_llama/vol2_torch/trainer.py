@@ -24,7 +24,7 @@ from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import LEAN_BYTES, HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
 from nano_llama.vol2_torch.model import Llama, to_tensor
-from nano_llama.vol2_torch.optim import make_optimizers
+from nano_llama.vol2_torch.optim import make_average, make_optimizers
 from nano_llama.vol2_torch.peak import measured_peak
 from nano_llama.vol2_torch.precision import resolve_precision
 from nano_llama.vol2_torch.scaling import LossScale
@@ -32,6 +32,7 @@ from nano_llama.vol2_torch.scaling import LossScale
 RNG = "rng.cpu"  # names of the random generators' states among the training tensors
 CUDA_RNG = "rng.cuda"
 LOSS_SCALE = "loss_scale"
+TRAINED = "trained"  # key of the weights themselves, where the model that is saved is their average
 
 
 class Trainer(TrainingLoop):
@@ -76,6 +77,7 @@ class Trainer(TrainingLoop):
             self.watcher.remark(remark)
         self.scale = LossScale() if self.precision.name == "fp16" else None
         self.optimizers = make_optimizers(self.parameters, self.settings)
+        self.average = make_average(self.parameters, self.optimizers, self.settings)
         torch.manual_seed(self.settings.seed)
 
     @contextmanager
@@ -121,6 +123,8 @@ class Trainer(TrainingLoop):
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
+        if self.average:
+            self.average.update()
         self.forget()
 
     def forget(self) -> None:
@@ -167,6 +171,23 @@ class Trainer(TrainingLoop):
         self.model.train()
         return nats
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        if self.average is None:
+            yield
+            return
+        averages, trained = self.average.weights(), {name: p.data for name, p in self.parameters.items()}
+        try:
+            self._hold(averages)
+            yield
+        finally:
+            self._hold(trained)
+
+    def _hold(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Let the model compute with these tensors; nothing is copied."""
+        for name, parameter in self.parameters.items():
+            parameter.data = weights[name]
+
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return generate(self.model, prompt_ids, params)
 
@@ -178,7 +199,8 @@ class Trainer(TrainingLoop):
     # -- in and out of a checkpoint -------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {name: to_array(parameter) for name, parameter in self.parameters.items()}
+        weights = self.average.weights() if self.average else self.parameters
+        return {name: to_array(tensor) for name, tensor in weights.items()}
 
     def training_tensors(self) -> dict[str, np.ndarray]:
         tensors = {
@@ -187,6 +209,9 @@ class Trainer(TrainingLoop):
             for optimizer in self.optimizers
             for key, value in optimizer.state.get(parameter, {}).items()
         }
+        if self.average is not None:
+            tensors |= {f"{name}/{TRAINED}": to_array(parameter) for name, parameter in self.parameters.items()}
+            tensors |= self.average.state()
         if self.scale is not None:
             tensors[LOSS_SCALE] = self.scale.to_array()
         tensors[RNG] = to_array(torch.get_rng_state())
@@ -202,15 +227,20 @@ class Trainer(TrainingLoop):
             for parameter in group["params"]
         }
         for full_name in tensors:
-            if full_name in (RNG, CUDA_RNG, LOSS_SCALE):
-                continue
-            name, _, key = full_name.rpartition("/")
+            name, slash, key = full_name.rpartition("/")
+            if not slash:
+                continue  # of no parameter
             if name not in self.parameters:
                 raise FormatError(
                     f"The checkpoint's optimizer knows a parameter {name!r} that the model does not have."
                 )
             parameter = self.parameters[name]
+            if key == TRAINED:
+                parameter.data.copy_(owned_tensor(tensors[full_name]))
+                continue
             owner[parameter].state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
+        if self.average is not None:
+            self.average.load(tensors)
         if self.scale is not None and LOSS_SCALE in tensors:
             self.scale.load(tensors[LOSS_SCALE])
         torch.set_rng_state(owned_tensor(tensors[RNG]))

@@ -9,6 +9,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.formats import open_weights
 from nano_llama.core.training import TrainSettings
+from nano_llama.core.training.evaluation import evaluate_split
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.optim import SGD
 from nano_llama.vol1_numpy.train import Trainer, gradient
@@ -99,7 +100,8 @@ def test_the_same_run_again_gives_the_same_bits(text, tmp_path):
         np.testing.assert_array_equal(value, weights(tmp_path / "b")[name], err_msg=name)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "lion", "ema": 0.9}, {"optimizer": "adafactor"}])
+def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path, changes):
     class Stop(Exception):
         pass
 
@@ -109,7 +111,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path):
                 raise Stop
             return super().train_step(batches, lr)
 
-    wanted = settings(text, evaluations=3, checkpoint_minutes=0.0)
+    wanted = settings(text, evaluations=3, checkpoint_minutes=0.0, **changes)
     Trainer(wanted, tmp_path / "whole").fit()
     with pytest.raises(Stop):
         Stopping(wanted, tmp_path / "halves").fit()
@@ -127,6 +129,23 @@ def test_it_learns_the_language_and_leaves_a_model_that_loads(text, tmp_path):
     reloaded = Llama.from_pretrained(tmp_path / "run")
     assert reloaded.config.num_hidden_layers == 2
     assert (tmp_path / "run" / "loss.png").exists()
+
+
+def test_the_average_is_what_is_judged_and_saved(text, tmp_path):
+    trainer = Trainer(settings(text, ema=0.9), tmp_path / "run")
+    loss = trainer.fit().evaluation.loss
+    for name, value in weights(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, trainer.average.params[name], err_msg=name)
+        assert not np.array_equal(value, trainer.model.params[name]), name
+    trainer.judged = trainer.model
+    assert evaluate_split(trainer.sum_nats, trainer.dataset.val, 32, 4).loss != loss
+    trainer.judged = Llama.from_pretrained(tmp_path / "run")
+    assert evaluate_split(trainer.sum_nats, trainer.dataset.val, 32, 4).loss == pytest.approx(loss, rel=1e-6)
+
+
+def test_an_optimizer_that_volume_1_has_not_is_refused(text, tmp_path):
+    with pytest.raises(UserError, match="schedulefree"):
+        Trainer(settings(text, optimizer="schedulefree", schedule="constant"), tmp_path / "run")
 
 
 def test_a_device_that_numpy_has_not_is_refused(text, tmp_path):

@@ -7,8 +7,7 @@ torch = pytest.importorskip("torch")
 
 from nano_llama.core.names import is_decayed, is_hidden_matrix  # noqa: E402
 from nano_llama.core.training.settings import TrainSettings  # noqa: E402
-from nano_llama.vol1_numpy.optim import AdamW as AdamWByHand  # noqa: E402
-from nano_llama.vol1_numpy.optim import Muon as MuonByHand  # noqa: E402
+from nano_llama.vol1_numpy.optim import make_optimizer as make_by_hand  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.optim import Muon, make_optimizers  # noqa: E402
 from nano_llama.vol2_torch.optim.muon import orthogonalize  # noqa: E402
@@ -21,13 +20,13 @@ def gradients(params, step):
     return {name: rng.standard_normal(array.shape).astype(np.float32) for name, array in params.items()}
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion", "adafactor"])
 def test_ten_steps_are_those_of_volume_1(tiny_config, name):
     model = Llama.init(tiny_config("gqa"))
     parameters = model.named_params()
     params = {key: value.detach().numpy().copy() for key, value in parameters.items()}
-    by_hand_class = {"adamw": AdamWByHand, "muon": MuonByHand}[name]
-    by_hand = by_hand_class(params, 0.01, betas=(0.8, 0.9), weight_decay=0.3)
+    betas = {} if name == "adafactor" else {"betas": (0.8, 0.9)}
+    by_hand = make_by_hand(name, params, 0.01, weight_decay=0.3, **betas)
     optimizers = make_optimizers(parameters, SETTINGS.replace(optimizer=name))
     owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in owned} == {id(p) for p in parameters.values()} and len(owned) == len(parameters)
@@ -44,7 +43,7 @@ def test_ten_steps_are_those_of_volume_1(tiny_config, name):
 
 
 def test_only_matrices_are_decayed(tiny_config):
-    for name in ("adamw", "muon"):
+    for name in ("adamw", "muon", "lion", "adafactor"):
         parameters = Llama.init(tiny_config()).named_params()
         before = {key: value.detach().clone() for key, value in parameters.items()}
         for parameter in parameters.values():
@@ -54,6 +53,23 @@ def test_only_matrices_are_decayed(tiny_config):
         for key, parameter in parameters.items():
             expected = before[key] * (1 - 0.01 * 0.3) if is_decayed(key) else before[key]
             torch.testing.assert_close(parameter.detach(), expected, msg=key)
+
+
+def test_adafactor_with_gradients_smaller_than_torchs_own_eps_and_with_none_at_all(tiny_config):
+    """An embedding's rows that a batch has not seen have a gradient of 0; usual gradients have squares below 1e-7."""
+    parameters = Llama.init(tiny_config()).named_params()
+    params = {key: value.detach().numpy().copy() for key, value in parameters.items()}
+    by_hand = make_by_hand("adafactor", params, 0.01)
+    (optimizer,) = make_optimizers(parameters, SETTINGS.replace(optimizer="adafactor", weight_decay=0.0))
+    for step in range(5):
+        grads = {key: 1e-5 * grad for key, grad in gradients(params, step).items()}
+        grads["model.embed_tokens.weight"][3:] = 0.0
+        for key, parameter in parameters.items():
+            parameter.grad = torch.from_numpy(grads[key].copy())
+        optimizer.step()
+        by_hand.step(params, grads)
+    for key, parameter in parameters.items():
+        np.testing.assert_allclose(parameter.detach().numpy(), params[key], rtol=1e-4, atol=1e-6, err_msg=key)
 
 
 def test_muon_is_torchs_up_to_its_bfloat16(tiny_config):

@@ -48,9 +48,16 @@ def start_and_kill(settings, out, resume, seconds):
     return at_work
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_stopped_between_any_two_steps(recipe, tmp_path, optimizer):
-    settings = recipe.replace(evaluations=4, accumulate=2, optimizer=optimizer)
+SCHEDULE_FREE = {"optimizer": "schedulefree", "schedule": "constant"}
+KINDS = [{"optimizer": name} for name in ("adamw", "muon", "lion", "adafactor")]
+KINDS += [{"optimizer": "adamw", "ema": 0.9}, {"optimizer": "muon", "ema": 0.9}, SCHEDULE_FREE]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(str(value) for value in kind.values()))
+def test_stopped_between_any_two_steps(recipe, tmp_path, kind):
+    if kind is SCHEDULE_FREE:
+        pytest.importorskip("schedulefree")
+    settings = recipe.replace(evaluations=4, accumulate=2, **kind)
     Trainer(settings, tmp_path / "whole").fit()
     expected, curve = weights(tmp_path / "whole"), losses(tmp_path / "whole")
 

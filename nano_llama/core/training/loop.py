@@ -154,11 +154,12 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def weights(self) -> Mapping[str, np.ndarray]:
-        """The parameters by their names."""
+        """The model as it is judged and saved, by the parameters' names: an average where the run keeps one."""
 
     @abstractmethod
     def training_tensors(self) -> Mapping[str, np.ndarray]:
-        """All else that the next update depends on: the optimizer's memory, the states of random generators."""
+        """All else that the next update depends on: the optimizer's memory, the states of random generators, and
+        the weights that are trained where `weights` gives their average."""
 
     def warm_up(self, batch: Batch) -> None:  # noqa: B027 (most engines need none)
         """What must happen once before steps take their usual time (compiling). The run's state stays as it is."""
@@ -183,6 +184,10 @@ class TrainingLoop(ABC):
     def peak_memory(self) -> int:
         """Bytes that the run took at most so far, where its model lies."""
         return peak_resident_bytes()
+
+    def averaged(self) -> AbstractContextManager:
+        """Entered around an evaluation: within, the model is what `weights` gives; after it, what is trained again."""
+        return nullcontext()
 
     def computing(self) -> AbstractContextManager:
         """Entered around the whole run: for what an engine sets on the machine and must set back."""
@@ -239,7 +244,8 @@ class TrainingLoop(ABC):
         while not over:
             self._update()
             over = self._is_over()
-            evaluation = self._evaluate(over)
+            with self.averaged():
+                evaluation = self._evaluate(over)
             self._look_at_goal(evaluation)
             over = over or self._is_over()  # evaluating takes time
             train_loss = self.loss_sum / self.loss_steps

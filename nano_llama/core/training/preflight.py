@@ -7,6 +7,7 @@ Not here: what was used in fact (memory.py).
 Tests: tests/core/training/test_preflight.py, tests/vol2/test_memory_use.py.
 """
 
+import math
 from dataclasses import dataclass
 
 from nano_llama.core.config import LlamaConfig
@@ -89,7 +90,9 @@ def memory_by_part(
         "weights": weights + (narrow * config.num_parameters if narrow < WIDE else 0),  # and their rounded copies
         "gradients": weights,
         "optimizer": optimizer_bytes(config, settings),
-        COPY: weights + optimizer_bytes(config, settings),  # checkpoint_writer.py
+        **({"average": weights} if settings.ema else {}),
+        COPY: weights * (2 if keeps_average(settings) else 1)
+        + optimizer_bytes(config, settings),  # checkpoint_writer.py
         "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow) + 2 * WIDE * D),
         "working": N * layer_bytes_per_token(config, narrow),  # the gradients of one layer's activations
         "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
@@ -97,14 +100,22 @@ def memory_by_part(
 
 
 def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Two memories a parameter, as AdamW keeps; Muon keeps one for each hidden matrix."""
+    """Two memories a parameter as AdamW keeps, or what the optimizer needs instead."""
     numbers = 0
     for name, shape in parameter_shapes(config).items():
-        size = 1
-        for extent in shape:
-            size *= extent
-        numbers += size if settings.optimizer == "muon" and is_hidden_matrix(name) else 2 * size
+        size = math.prod(shape)
+        if settings.optimizer == "adafactor":
+            numbers += sum(shape) if len(shape) == 2 else size  # a number a row and a column
+        elif settings.optimizer == "lion" or (settings.optimizer == "muon" and is_hidden_matrix(name)):
+            numbers += size
+        else:
+            numbers += 2 * size
     return WIDE * numbers
+
+
+def keeps_average(settings: TrainSettings) -> bool:
+    """Whether the model that is evaluated and saved is an average of the weights that are trained."""
+    return settings.ema > 0 or settings.optimizer == "schedulefree"
 
 
 def activation_bytes_per_token(config: LlamaConfig, recompute: str, narrow: int = WIDE) -> int:

@@ -1,4 +1,4 @@
-"""The learning rate over a run: a linear rise, then one of three ways down.
+"""The learning rate over a run: a linear rise, then one of three ways down, or none.
 
 Pure functions of how far the run is (0 to 1), not of a step's number, so that a run by the clock and a run by steps
 follow the same curve. Not here: how far the run is (budget.py). Tests: tests/core/training/test_schedule.py.
@@ -10,7 +10,7 @@ import math
 
 from nano_llama.core.errors import UserError
 
-NAMES = ("cosine", "linear", "wsd")
+NAMES = ("cosine", "linear", "wsd", "constant")
 DECAY = 0.2  # of the run, at its end, in which WSD falls: Hägele et al. 2024 find 10 to 20% enough
 
 
@@ -20,6 +20,8 @@ def learning_rate(
     """By the schedule's name. decay: of WSD alone; None: DECAY."""
     if name == "wsd":
         return warmup_stable_decay(progress, peak, warmup, final, DECAY if decay is None else decay)
+    if name == "constant":
+        return warmup_stable_decay(progress, peak, warmup, 1.0, decay=0.0)
     return {"cosine": warmup_cosine, "linear": warmup_linear}[name](progress, peak, warmup, final)
 
 

@@ -71,24 +71,32 @@ class TrainSettings:
 
     # -- the update
     optimizer: str = setting(
-        "adamw", "adamw; or muon for the layers' matrices, with adamw for the rest", choices=("adamw", "muon")
-    )
+        "adamw", "adamw, lion, adafactor, schedulefree; or muon for the layers' matrices, with adamw for the rest",
+        choices=("adamw", "muon", "lion", "adafactor", "schedulefree"),
+    )  # fmt: skip
     lr: float = setting(2e-3, "peak learning rate; small models take a large one", above=0)
     schedule: str = setting(
-        "cosine", "after the warmup lr falls by a cosine, a line, or (wsd) only at the end", choices=SCHEDULE_NAMES
-    )
+        "cosine", "after the warmup lr falls by a cosine, a line, or (wsd) only at the end, or stays constant",
+        choices=SCHEDULE_NAMES,
+    )  # fmt: skip
     warmup: float = setting(0.05, "part of the run in which lr rises from 0: early gradients mislead", least=0, most=1)
     final_lr: float = setting(0.1, "part of the peak at which lr ends; a short run still learns there", least=0, most=1)
     decay: float | None = setting(
         None, f"wsd: part of the run, its last, in which lr falls; none: {DECAY:g}", above=0, most=1
     )
-    beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, most=0.9999)
+    beta1: float = setting(0.9, "AdamW, Lion, schedule-free: memory of the gradient", least=0, most=0.9999)
     beta2: float = setting(
-        0.99, "AdamW: memory of its square; short runs want less than the usual 0.999", least=0, most=0.99999
+        0.99,
+        "AdamW, schedule-free: memory of its square; short runs want less than 0.999. Lion: its memory",
+        least=0,
+        most=0.99999,
     )
     weight_decay: float = setting(0.1, "pull of the matrices towards 0, a step and lr; norms are left free", least=0)
     clip: float = setting(1.0, "largest norm of the whole gradient, longer ones are shortened; 0: off", least=0)
-
+    ema: float = setting(
+        0.0, "part of a running average of the weights that stays at a step; it is evaluated and saved; 0: off",
+        least=0, most=0.99999,
+    )  # fmt: skip
     z_loss: float = setting(
         0.0, "times log(sum exp(logits))^2, added to the loss: keeps logits from drifting; PaLM's 1e-4; 0: off", least=0
     )
@@ -167,6 +175,8 @@ class TrainSettings:
             )
         if self.schedule == "wsd" and self.warmup + (DECAY if self.decay is None else self.decay) > 1:
             raise UserError(f"warmup = {self.warmup:g} and decay = {self.decay} together are more than the whole run.")
+        if self.optimizer == "schedulefree":
+            self._check_schedule_free()
         if self.max_steps is None and self.max_minutes is None:
             object.__setattr__(self, "max_minutes", DEFAULT_MINUTES)
         if self.init_from is not None:
@@ -176,6 +186,19 @@ class TrainSettings:
                         f"{name} = {getattr(self, name)!r} cannot be honoured with init_from = {self.init_from!r}.",
                         hint=f"A model that goes on keeps its shape and its tokenizer: leave {name} out.",
                     )
+
+    def _check_schedule_free(self) -> None:
+        """Its average takes the place of a schedule and of another average."""
+        for name, fits, hint in (
+            ("schedule", self.schedule == "constant", "its average stands for the fall: use --schedule constant"),
+            ("ema", self.ema == 0.0, "it averages the weights already: leave ema out"),
+            ("beta1", self.beta1 > 0.0, "it takes the gradient between average and newest weights: use 0.9"),
+        ):
+            if not fits:
+                raise UserError(
+                    f"{name} = {getattr(self, name)!r} cannot be honoured with optimizer = 'schedulefree'.",
+                    hint=f"{hint[0].upper()}{hint[1:]}.",
+                )
 
     # -- from and to text -----------------------------------------------------------------------------------------
 

@@ -1,36 +1,65 @@
-"""The update rules of Volume 2: torch's own where they serve, ours where they do not (muon.py says why).
+"""The update rules of Volume 2: torch's own or a library's where they serve, ours where they do not (muon.py says why).
 
 Not here: schedules and clipping (the trainer's), the rules derived by hand (vol1_numpy/optim).
 Tests: tests/vol2/test_optim.py.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from nano_llama.core.errors import import_extra
 from nano_llama.core.names import is_decayed, is_hidden_matrix
 from nano_llama.core.training.settings import TrainSettings
+from nano_llama.vol2_torch.optim.average import EMA, Average, ScheduleFreeAverage
+from nano_llama.vol2_torch.optim.lion import Lion
 from nano_llama.vol2_torch.optim.muon import Muon
 
-__all__ = ["Muon", "make_optimizers"]
+__all__ = ["EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers"]
 
 
 def make_optimizers(parameters: Mapping[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """The optimizers that `settings.optimizer` names; together they own every parameter once.
 
-    adamw: AdamW for all (Loshchilov and Hutter 2019, arXiv 1711.05101), in torch's fused form. muon: Muon for the
-    matrices inside the layers, AdamW for embedding, head and norms. Norms' weights are never decayed.
+    muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms; the others: one for all. Norms'
+    weights are never decayed. Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
     others = [name for name in parameters if name not in hidden]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [parameters[name] for name in others if is_decayed(name)], "weight_decay": settings.weight_decay},
         {"params": [parameters[name] for name in others if not is_decayed(name)], "weight_decay": 0.0},
     ]
-    betas = settings.beta1, settings.beta2
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=True)]
+    optimizers = [_one_for_all(groups, settings)]
     if hidden:
         matrices = [parameters[name] for name in hidden]
         optimizers.append(Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay))
     return optimizers
+
+
+def _one_for_all(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
+    lr, betas = settings.lr, (settings.beta1, settings.beta2)
+    if settings.optimizer == "lion":
+        return Lion(groups, lr=lr, betas=betas)
+    if settings.optimizer == "adafactor":
+        # Shazeer and Stern 2018 (arXiv 1804.04235); torch's own eps1 of 1e-7 is larger than the squares of most
+        # gradients, and a much smaller one would vanish when it is squared in float32
+        return torch.optim.Adafactor(groups, lr=lr, eps=(1e-16, 1e-3), foreach=True)
+    if settings.optimizer == "schedulefree":
+        optimizer = import_extra("schedulefree", "train", "Schedule-free AdamW").AdamWScheduleFree(
+            groups, lr=lr, betas=betas, foreach=True
+        )
+        optimizer.train()  # once and for all: average.py computes the average beside the weights
+        return optimizer
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)  # Loshchilov and Hutter 2019 (arXiv 1711.05101)
+
+
+def make_average(
+    parameters: Mapping[str, nn.Parameter], optimizers: list[torch.optim.Optimizer], settings: TrainSettings
+) -> Average | None:
+    """The average that is judged and saved in place of the trained weights; None: these themselves are."""
+    if settings.optimizer == "schedulefree":
+        return ScheduleFreeAverage(parameters, optimizers[0])
+    return EMA(parameters, settings.ema) if settings.ema else None

@@ -6,7 +6,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
 from nano_llama.core.training.flops import flops_per_token
 from nano_llama.core.training.memory import available_bytes
-from nano_llama.core.training.preflight import check_memory, memory_by_part, preflight, size_text, time_text
+from nano_llama.core.training.preflight import COPY, check_memory, memory_by_part, preflight, size_text, time_text
 from nano_llama.core.training.settings import TrainSettings
 
 GIB = 2**30
@@ -28,6 +28,16 @@ def test_memory_of_what_is_known_exactly():
     half = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8, optimizer="muon"), narrow=2)
     assert half["weights"] == 6 * P and 4 * P < half["optimizer"] < 8 * P
     assert half["activations"] < parts["activations"]
+
+
+def test_memory_of_optimizers_and_averages():
+    config, P = model_preset("nano"), model_preset("nano").num_parameters
+    of = lambda **changes: memory_by_part(config, TrainSettings(data="x", **changes))  # noqa: E731
+    assert of(optimizer="lion")["optimizer"] == 4 * P
+    assert of(optimizer="schedulefree", schedule="constant")["optimizer"] == 8 * P
+    assert 0 < of(optimizer="adafactor")["optimizer"] < 0.2 * P
+    plain, averaged = of(), of(ema=0.99)
+    assert averaged["average"] == averaged[COPY] - plain[COPY] == 4 * P and "average" not in plain
 
 
 def test_recomputing_keeps_less():

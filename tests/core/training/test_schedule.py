@@ -71,7 +71,7 @@ def test_wsd_is_flat_between_its_two_lines():
     np.testing.assert_allclose(rates, PEAK * np.array([0, 0.5, 1, 1, 1, 0.55, 0.1]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 0.8])
 def test_every_curve_rises_to_the_peak_and_ends_at_its_part(name, warmup):
     curve = [learning_rate(name, p, PEAK, warmup, FINAL) for p in np.linspace(0, 1, 1001)]
@@ -85,3 +85,9 @@ def test_every_curve_rises_to_the_peak_and_ends_at_its_part(name, warmup):
 def test_wsd_refuses_parts_that_overlap():
     with pytest.raises(UserError, match=r"warmup = 0\.9 and decay = 0\.2"):
         learning_rate("wsd", 0.5, PEAK, 0.9, FINAL)
+
+
+def test_constant_rises_and_stays():
+    assert learning_rate("constant", 0.05, 2.0, 0.1, 0.2) == pytest.approx(1.0)
+    assert [learning_rate("constant", progress, 2.0, 0.1, 0.2) for progress in (0.1, 0.7, 1.0)] == [2.0] * 3
+    assert learning_rate("constant", 1.0, 2.0, 0.0, 0.2) == 2.0
