@@ -13,7 +13,8 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
@@ -44,6 +45,7 @@ class AsyncEngine:
         self._notes: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._posts: dict[int, _Post] = {}  # of the requests that run, by their identity
         self._closed = False
+        self._door = threading.Lock()  # nobody's note comes after the last one
         self._thread = threading.Thread(target=self._work, name="nano-llama-engine", daemon=True)
         self._thread.start()
 
@@ -55,42 +57,51 @@ class AsyncEngine:
 
     # -- for tasks ------------------------------------------------------------------------------------------------
 
-    async def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> AsyncIterator[TextPiece]:
+    async def stream(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+    ) -> AsyncGenerator[TextPiece, None]:
         """One prompt or conversation, token by token; the last piece carries the whole result as `.output`.
 
         Raises UserError for what cannot be honoured, before anything runs. n must be 1.
         """
-        params = sampling_params or SamplingParams()
-        if params.n != 1:
-            raise UserError("stream takes SamplingParams with n=1.", hint="Use generate for several samples.")
-        async for news, request in self._news(prompt, params):
-            output = self.llm.output_of(request) if news.last else None
-            yield TextPiece(news.text, news.token, output)
+        if sampling_params is not None and getattr(sampling_params, "n", 0) != 1:
+            raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
+        async with aclosing(self._news(prompt, sampling_params)) as all_news:
+            async for news, request in all_news:
+                output = self.llm.output_of(request) if news.last else None
+                yield TextPiece(news.text, news.token, output)
 
     async def generate(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> RequestOutput:
         """One prompt or conversation, to its end; all n samples."""
-        requests = [request async for _, request in self._news(prompt, sampling_params or SamplingParams())]
+        async with aclosing(self._news(prompt, sampling_params)) as all_news:
+            requests = [request async for _, request in all_news]
         return self.llm.output_of(requests[-1])
 
     async def close(self) -> None:
         """Abort what runs, end the thread, and let the model go. Raises nothing where it is closed already."""
-        if not self._closed:
-            self._closed = True
-            self._notes.put(None)
-            await asyncio.to_thread(self._thread.join)
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._notes.put(None)
+        await asyncio.to_thread(self._thread.join)
 
-    async def _news(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[tuple[News, Request]]:
-        if self._closed:
-            raise UserError("This engine is closed.", hint="Make a new AsyncEngine.")
-        request = self.llm.request(prompt, params)
+    async def _news(self, prompt: Prompt, params: SamplingParams | None) -> AsyncGenerator[tuple[News, Request], None]:
+        params = SamplingParams() if params is None else params
+        if not isinstance(params, SamplingParams):
+            raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
+        # Encoding a long text, or starting a template's process, takes a while: others' news must not wait for it.
+        request = await asyncio.to_thread(self.llm.request, prompt, params)
         loop, inbox = asyncio.get_running_loop(), asyncio.Queue[News | BaseException]()
 
         def send(news: News | BaseException) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # a loop that is closed meanwhile has no reader
                 loop.call_soon_threadsafe(inbox.put_nowait, news)
 
         post, left = _Post(send), len(request.sequences)
-        self._notes.put(lambda: self._add(request, post))
+        with self._door:
+            if self._closed:
+                raise UserError("This engine is closed.", hint="Make a new AsyncEngine.")
+            self._notes.put(lambda: self._add(request, post))
         try:
             while left:
                 news = await inbox.get()
@@ -106,22 +117,27 @@ class AsyncEngine:
     # -- in the engine's thread -----------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        engine = self.llm.engine
+        """Until the last note: read all notes that are there, then compute a step. An error fails the requests only."""
         while True:
-            try:  # all notes that are there; with nothing to compute, wait for one
-                while True:
-                    note = self._notes.get(block=not engine.has_work)
-                    if note is None:
-                        self._fail_all(UserError("The engine was closed while this request was running."))
-                        self.llm.close()
-                        return
-                    note()
-            except queue.Empty:
-                pass
             try:
-                engine.step()
+                if not self._read_notes():
+                    break
+                if self.llm.engine.has_work:
+                    self.llm.engine.step()
             except Exception as error:
                 self._fail_all(error)
+        self._fail_all(UserError("The engine was closed while this request was running."))
+        self.llm.close()
+
+    def _read_notes(self) -> bool:
+        """Do what the notes say; with nothing to compute, wait for one. False: that was the last."""
+        with suppress(queue.Empty):
+            while True:
+                note = self._notes.get(block=not self.llm.engine.has_work)
+                if note is None:
+                    return False
+                note()
+        return True
 
     def _add(self, request: Request, post: _Post) -> None:
         self._posts[id(request)] = post

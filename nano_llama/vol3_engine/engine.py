@@ -1,11 +1,13 @@
 """The engine: steps. Each plans which rows to compute, runs them, chooses tokens, and lets finished texts go.
 
 Texts come with `add`, go with `abort`, and their news (a token, its text, an error) lie in the mailbox they came with
-until somebody reads it. Who reads drives: `run` steps while its own mailbox is empty, so several may be open at once.
+until somebody reads it. Who reads drives: `run` steps while its own mailbox is empty, so several may be open at once,
+also in several threads: a lock lets one of them in at a time.
 Not here: what a step computes (scheduler.py), tensors (runner/), loading and the public face (llm.py), threads
 (async_engine.py). Tests: tests/vol3/test_engine.py, test_engine_random.py, with a runner that is a small table.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -55,6 +57,7 @@ class Engine:
         self.trace.began(self.scheduler)
         self._mailboxes: dict[Sequence, Mailbox] = {}  # of every text that has not ended, in the order of arrival
         self._arrived = 0
+        self._lock = threading.RLock()
 
     @property
     def has_work(self) -> bool:
@@ -62,32 +65,32 @@ class Engine:
 
     def add(self, sequence: Sequence, mailbox: Mailbox) -> None:
         """Queue a text."""
-        sequence.number = self._arrived
-        self._arrived += 1
-        self._mailboxes[sequence] = mailbox
-        self.scheduler.add(sequence)
-        self.trace.arrived(sequence)
+        with self._lock:
+            sequence.number = self._arrived
+            self._arrived += 1
+            self._mailboxes[sequence] = mailbox
+            self.scheduler.add(sequence)
+            self.trace.arrived(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Nobody wants the rest: its memory is free at once. A text that has ended is left as it is."""
-        if self._mailboxes.pop(sequence, None) is not None:
-            sequence.abort()
-            self.scheduler.remove(sequence)
-            self.trace.ended(sequence)
+        with self._lock:
+            if self._mailboxes.pop(sequence, None) is not None:
+                sequence.abort()
+                self.scheduler.remove(sequence)
+                self.trace.ended(sequence)
 
     def step(self) -> None:
         """Compute one step and deliver its news. Whatever fails half-way, every text can go on with the next step."""
-        step = self.scheduler.plan()
-        try:
-            logits = self.runner.execute(step.batch)
-        except BaseException:  # the blocks hold anything now: begin anew what has not ended
-            self.scheduler.restart(self._mailboxes)
-            raise
-        for sequence, row, (token, error) in zip(step.choosing, logits, self._choose(logits, step), strict=True):
-            if error is None and sequence.params.logprobs is not None:
-                sequence.logprobs.append(token_logprobs(row, token, sequence.params.logprobs))
-            self._deliver(sequence, token, error)
-        self.trace.stepped(step, self.scheduler)
+        with self._lock:
+            try:
+                step = self.scheduler.plan()
+                logits = self.runner.execute(step.batch)
+                self._take_tokens(step, logits)
+            except BaseException:  # plan, blocks and tokens may be half done: begin anew what has not ended
+                self.scheduler.restart(sequence for sequence in self._mailboxes if not sequence.finished)
+                raise
+            self.trace.stepped(step, self.scheduler)
 
     def run(self, sequences: Iterable[Sequence]) -> Iterator[News]:
         """News after every token of every sequence. Whoever stops asking stops the work. Raises a text's error."""
@@ -97,10 +100,11 @@ class Engine:
         left = len(mine)
         try:
             while left:
-                while not mailbox:
-                    if not any(sequence in self._mailboxes for sequence in mine):
-                        return  # somebody closed the engine
-                    self.step()
+                with self._lock:  # another thread's step may bring this one's news
+                    while not mailbox:
+                        if not any(sequence in self._mailboxes for sequence in mine):
+                            return  # somebody closed the engine
+                        self.step()
                 news = mailbox.popleft()
                 if news.error:
                     raise news.error
@@ -111,6 +115,7 @@ class Engine:
                 self.abort(sequence)
 
     def abort_all(self) -> None:
+        """Nobody wants anything any more."""
         for sequence in list(self._mailboxes):
             self.abort(sequence)
 
@@ -121,6 +126,13 @@ class Engine:
         self.runner.close()
 
     # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def _take_tokens(self, step: Step, logits: np.ndarray) -> None:
+        """From logits (R,V) to a token for each text that chooses one."""
+        for sequence, row, (token, error) in zip(step.choosing, logits, self._choose(logits, step), strict=True):
+            if error is None and sequence.params.logprobs is not None:
+                sequence.logprobs.append(token_logprobs(row, token, sequence.params.logprobs))
+            self._deliver(sequence, token, error)
 
     def _choose(self, logits: np.ndarray, step: Step) -> list[tuple[int, NanoLlamaError | None]]:
         """(token, None) for each row, or (-1, error) for a row whose logits are broken; the others do not suffer."""

@@ -162,6 +162,7 @@ class Scheduler:
 
     def _compute(self, step: Step, sequence: Sequence, count: int) -> None:
         """Put the text's next `count` tokens into the step, and their places into its blocks."""
+        assert count > 0, "a text without a token to compute has chosen none after its last step"
         step.sequences.append(sequence)
         step.counts.append(count)
         sequence.num_computed += count

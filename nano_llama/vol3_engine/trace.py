@@ -14,6 +14,8 @@ Not here: what is decided (scheduler.py). Tests: tests/vol3/test_trace.py.
 
 import json
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,10 @@ class NoTrace:
 
 
 class Trace(NoTrace):
-    """Writes the lines above to `path`. Raises EnvironmentFault where it cannot be written."""
+    """Writes the lines above to `path`. Raises EnvironmentFault where it cannot be opened.
+
+    A disk that is full later ends the trace with a warning, and not the engine.
+    """
 
     def __init__(self, path: str | Path):
         try:
@@ -85,11 +90,18 @@ class Trace(NoTrace):
         )  # fmt: skip
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what could not be written cannot be written now
+            self.file.close()
 
     def _now(self) -> float:
         return round(time.perf_counter() - self.start, 6)
 
     def _write(self, event: str, **fields: Any) -> None:
-        self.file.write(json.dumps({"event": event, **fields}) + "\n")
-        self.file.flush()
+        if self.file.closed:
+            return
+        try:
+            self.file.write(json.dumps({"event": event, **fields}) + "\n")
+            self.file.flush()
+        except OSError as error:
+            warnings.warn(f"The trace {self.file.name} ends here: {error.strerror}.", stacklevel=2)
+            self.close()

@@ -81,6 +81,9 @@ def test_bad_requests_are_refused_and_the_engine_stays_up(make):
                     await engine.generate(prompt, params)
             with pytest.raises(UserError, match="n=1"):
                 await anext(engine.stream("a", SamplingParams(n=2)))
+            for call in (engine.generate("a", {"n": 1}), anext(engine.stream("a", {"n": 1}))):
+                with pytest.raises(UserError, match="SamplingParams"):
+                    await call
             return (await engine.generate("a")).text
 
     assert run(ask()) == "fine"
@@ -98,6 +101,47 @@ def test_a_step_that_fails_fails_its_requests_and_no_later_ones(make):
         async with AsyncEngine(llm) as engine:
             llm.engine.runner.execute = fail
             with pytest.raises(NanoLlamaError, match="the machine stumbled"):
+                await engine.generate("a")
+            return (await engine.generate("a")).text
+
+    assert run(ask()) == "fine"
+
+
+def test_a_text_that_is_long_to_encode_keeps_nobody_waiting(make):
+    """The second text is encoded only when the first has been answered in full: a loop that waited would never end."""
+    llm, answered = make({"a": "fine"}), threading.Event()
+    encode = llm.tokenizer.encode
+
+    def slowly(text):
+        assert text == "a" or answered.wait(10), "the event loop stood still"
+        return encode(text)
+
+    llm.tokenizer.encode = slowly
+
+    async def ask():
+        async with AsyncEngine(llm) as engine:
+            task = asyncio.create_task(engine.generate("bb", SamplingParams(max_tokens=3)))
+            await asyncio.sleep(0)
+            text = (await engine.generate("a")).text
+            answered.set()
+            await task
+            return text
+
+    assert run(ask()) == "fine"
+
+
+def test_a_note_that_cannot_be_done_fails_its_request_and_the_thread_lives(make):
+    llm = make({"a": "fine"})
+    add = llm.engine.add
+
+    def fail(sequence, mailbox):
+        llm.engine.add = add
+        raise RuntimeError("no room in the queue")
+
+    async def ask():
+        async with AsyncEngine(llm) as engine:
+            llm.engine.add = fail
+            with pytest.raises(NanoLlamaError, match="no room in the queue"):
                 await engine.generate("a")
             return (await engine.generate("a")).text
 

@@ -1,5 +1,8 @@
 """The engine's loop over a scripted runner: mixed ends, and independence of what else is in the batch."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
@@ -162,3 +165,66 @@ def test_a_step_that_fails_costs_nothing_but_itself(setup):
         except KeyboardInterrupt:
             continue
     assert [requests.output(request).text for request in made] == ["the whole text", "another"]
+
+
+def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
+    """The step was computed and some texts have their tokens: the others must neither lose nor skip one."""
+    engine, requests, runner = setup()
+    texts = ["first text", "second", "the third of them"]
+    params = SamplingParams(max_tokens=25, seed=3, ignore_eos=True)
+    expected = [out.token_ids for out in run(engine, requests, texts, [params] * 3)]
+    engine, requests, _ = setup()
+    made = [requests.from_prompt(i, text, params) for i, text in enumerate(texts)]
+    sequences = [request.sequences[0] for request in made]
+    boxes = [Mailbox() for _ in texts]
+    for sequence, box in zip(sequences, boxes, strict=True):
+        engine.add(sequence, box)
+    choose, append, calls = engine.sampler.choose, sequences[1].append, []
+
+    def interrupted(function, at):
+        def call(*args):
+            calls.append(at)
+            if calls.count(at) == at:
+                raise KeyboardInterrupt
+            return function(*args)
+
+        return call
+
+    engine.sampler.choose = interrupted(choose, 4)
+    sequences[1].append = interrupted(append, 9)
+    interruptions = 0
+    while engine.has_work:
+        try:
+            engine.step()
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions == 2
+    assert [sequence.output_ids for sequence in sequences] == expected
+    assert [[news.token for news in box] for box in boxes] == expected
+    assert engine.scheduler.pool.references == {}
+
+
+def test_threads_may_share_an_engine(setup):
+    engine, requests, _ = setup()
+    params = SamplingParams(max_tokens=20, seed=1, ignore_eos=True)
+    texts = [f"text {i} " * 4 for i in range(6)]
+    expected = [out.token_ids for out in run(engine, requests, texts, [params] * 6)]
+    found = [None] * 6
+
+    def ask(i):
+        sequences = requests.from_prompt(i, texts[i], params.replace(n=3)).sequences
+        for _ in engine.run(sequences):
+            pass
+        found[i] = sequences[0].output_ids
+
+    often, threads = sys.getswitchinterval(), [threading.Thread(target=ask, args=(i,), daemon=True) for i in range(6)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(often)
+    assert found == expected
+    assert engine.scheduler.pool.references == {} and not engine.has_work

@@ -80,6 +80,19 @@ def test_logits_are_volume_1s(tiny_config, packed, shape):
         logits = texts.step({row: text[-1:] for row, text in enumerate(close_to)})
 
 
+def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, packed):
+    """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
+    config = tiny_config("gqa")
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    prompt = PROMPTS[3]  # of 40 tokens: two full blocks
+    texts.tables[1] = [texts.free.pop() for _ in range(3)]
+    texts.tables[5], texts.lengths[5] = texts.tables[1][:2], 32
+    logits = texts.step({1: prompt, 5: [77, 78]})
+    close(logits[1], alone(config, params, prompt), "who writes")
+    close(logits[5], alone(config, params, [*prompt[:32], 77, 78]), "who reads")
+
+
 def test_a_long_text_is_volume_1s(tiny_config, packed):
     """Several parts of 256 positions, shared out among threads when it decodes."""
     config = tiny_config("gqa", max_position_embeddings=1024)

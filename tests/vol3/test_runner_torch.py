@@ -67,6 +67,17 @@ def test_blocks_of_another_text_can_be_read(tiny_config, stubs):
     close(packed.step({1: [31]})[1], alone(model, [*PROMPTS[1], 31]), "the first text, undisturbed")
 
 
+def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, stubs):
+    """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
+    model = Llama.init(tiny_config("gqa"), seed=2)
+    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    packed.tables[1] = [packed.free.pop() for _ in range(3)]
+    packed.tables[5], packed.lengths[5] = packed.tables[1][:2], 8
+    logits = packed.step({1: PROMPTS[1], 5: [77, 78]})
+    close(logits[1], alone(model, PROMPTS[1]), "who writes")
+    close(logits[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "who reads")
+
+
 def test_no_logits_are_made_where_none_are_wanted(tiny_config, stubs):
     packed = stubs.PackedTexts(TorchRunner(Llama.init(tiny_config(), seed=0)))
     assert packed.step({0: [1, 2, 3]}, quiet=(0,)) == {}

@@ -59,6 +59,37 @@ def test_every_token_is_the_plain_twins(asked):
         assert choose(logits[None], [sequence(params, seed, output)]) == [wanted]
 
 
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+@pytest.mark.parametrize("shape", ["peaked", "flat", "equal", "nearly equal"])
+def test_a_large_vocabulary_of_any_shape(asked, shape):
+    """5003 tokens: groups and parts that do not divide it, sums in several parts, nuclei from one token to all."""
+    rng = np.random.default_rng(2)
+    sampler, params = Sampler(5003), SamplingParams(**asked)
+    for seed in range(25):
+        noise = rng.normal(size=5003)
+        logits = {"peaked": 4 * noise, "flat": 0.01 * noise, "equal": 0 * noise, "nearly equal": 1 + 1e-7 * noise}[
+            shape
+        ]
+        logits = logits.astype(np.float32)
+        wanted = sample(logits, params, [1, 2, 3], [5, 5], seed=seed)
+        assert sampler.choose(logits[None], [sequence(params, seed, [5, 5])]) == [wanted]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_where_rounding_might_decide_the_twin_is_asked(monkeypatch, top_p):
+    """A random number on the very boundary between two tokens, and just beside it."""
+    logits = np.zeros(1024, np.float32)  # all equally likely: boundaries at multiples of 1/1024
+    logits[512:] = -30.0 if top_p < 1 else 0.0
+    params = SamplingParams(temperature=1.0, top_p=top_p)
+    for place in (0, 1, 127, 128, 129, 300):
+        for nudge in (-1e-15, 0.0, 1e-15):
+            u = max(0.0, place / 1024 + nudge)
+            monkeypatch.setattr("nano_llama.vol3_engine.sampler.uniform", lambda *_, u=u: u)
+            monkeypatch.setattr("nano_llama.core.sampling.sampler.uniform", lambda *_, u=u: u)
+            wanted = sample(logits, params, [1, 2, 3], [], seed=0)
+            assert choose(logits[None], [sequence(params, 0)]) == [wanted], f"u = {u}"
+
+
 def test_a_rows_token_does_not_depend_on_the_other_rows():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(len(ASKED), 300)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,11 @@ def test_every_token_and_every_block_can_be_replayed(stubs, tmp_path):
 def test_a_place_that_cannot_be_written_is_named(stubs, tmp_path):
     with pytest.raises(EnvironmentFault, match="no-such-folder"):
         LLM.from_runner(stubs.ScriptedRunner(), None, trace=tmp_path / "no-such-folder" / "trace.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_ends_the_trace_and_not_the_engine(stubs):
+    with pytest.warns(UserWarning, match="/dev/full ends here: No space left"):
+        llm = LLM.from_runner(stubs.ScriptedRunner({"a": "fine"}), stubs.ByteTokenizer(), trace="/dev/full")
+        assert llm.generate("a")[0].text == "fine"
+        llm.close()

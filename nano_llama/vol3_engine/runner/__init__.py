@@ -41,7 +41,9 @@ class Runner(Protocol):
     def execute(self, batch: PackedBatch) -> np.ndarray:
         """Run the batch's rows through the model, their keys and values into their blocks -> logits (R,V) float32.
 
-        The array may be the runner's own: it is valid until the next call.
+        In each layer all rows' keys and values are written before any row attends: a row may read, through its block
+        table, what another sequence's row of the same batch writes. The array may be the runner's own: it is valid
+        until the next call.
         """
         ...
 
