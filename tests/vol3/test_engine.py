@@ -169,7 +169,7 @@ def test_a_step_that_fails_costs_nothing_but_itself(setup):
 
 def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
     """The step was computed and some texts have their tokens: the others must neither lose nor skip one."""
-    engine, requests, runner = setup()
+    engine, requests, _ = setup()
     texts = ["first text", "second", "the third of them"]
     params = SamplingParams(max_tokens=25, seed=3, ignore_eos=True)
     expected = [out.token_ids for out in run(engine, requests, texts, [params] * 3)]
