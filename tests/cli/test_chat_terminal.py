@@ -84,7 +84,13 @@ def test_the_edited_line_is_the_new_message(tiny_chat_model, tmp_path):
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(make_tiny, tmp_path):
     model = make_tiny(tmp_path / "long", chat=True, max_position_embeddings=100_000)
-    chat = Terminal("--model", model, "--max-tokens", 90_000, "--engine", "numpy")
+    endless = (
+        "--max-tokens",
+        90_000,
+        "--temperature",
+        0,
+    )  # greedy: a drawn token might end it first
+    chat = Terminal("--model", model, *endless, "--engine", "numpy")
     chat.expect("you> ")
     chat.say("the quick")
     chat.expect("the quick", r"\S+ \S+ ")  # its echo, then an answer that would last for minutes
