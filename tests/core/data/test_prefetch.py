@@ -33,7 +33,7 @@ def test_the_same_batches_from_any_position_whatever_the_workers(workers, apart)
 def test_a_killed_worker_is_an_error_and_the_stream_stands_where_it_stood():
     with Prefetcher(make(), 1) as stream:
         stream.next()
-        os.kill(stream.workers[0].pid, signal.SIGKILL)
+        os.kill(stream.processes.all[0].pid, signal.SIGKILL)
         with pytest.raises(EnvironmentFault, match="ended with code -9"):
             for _ in range(20):
                 before = stream.position
@@ -44,7 +44,7 @@ def test_a_killed_worker_is_an_error_and_the_stream_stands_where_it_stood():
 def test_no_worker_is_left_behind():
     with Prefetcher(make(), 2) as stream:
         stream.next()
-    assert all(worker.returncode is not None for worker in stream.workers)
+    assert all(worker.returncode is not None for worker in stream.processes.all)
 
 
 def test_documents_apart_have_no_target_across_their_border():

@@ -146,10 +146,10 @@ def test_an_error_in_a_worker_is_told_as_it_is(corpus, tmp_path):
 def test_a_worker_that_dies_is_an_error_and_what_was_done_is_kept(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     command = [sys.executable, "-c", "import sys; sys.exit(7)"]
-    from nano_llama.core.data import worker
+    from nano_llama.core.data import processes
 
     real = subprocess.Popen
-    monkeypatch.setattr(worker.subprocess, "Popen", lambda _, **options: real(command, **options))
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda _, **options: real(command, **options))
     with pytest.raises(EnvironmentFault, match="ended with code 7"):
         prepare(corpus, "char", tmp_path / "out", workers=2)
 
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_while_others_work_ends_the_run(corpus, tmp_path
     def work() -> None:
         try:
             with WorkerPool(folder, 2) as pool:
-                pool.workers[0].kill()
+                pool.processes.all[0].kill()
                 list(pool.run(units))
         except EnvironmentFault as error:
             ended.append(error)
