@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
 import pytest
 
@@ -75,7 +76,5 @@ os._exit(9)
 """
     pid = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout)
     psutil = pytest.importorskip("psutil")
-    try:
+    with suppress(psutil.NoSuchProcess):  # so quick
         psutil.Process(pid).wait(timeout=20)
-    except psutil.NoSuchProcess:
-        pass  # so quick
