@@ -6,6 +6,7 @@ so the schedule fits itself to the time that is left, also on a slow or busy mac
 Not here: the learning rate itself (schedule.py). Tests: tests/core/training/test_budget.py.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 Clock = Callable[[], float]
 
 MAX_SLOWDOWN = 10.0
+STEP_MARGIN, FIRST_MARGIN = 1.2, 0.3  # how much longer than the slowest recent step the next may take
 
 
 def process_start() -> float:
@@ -68,27 +70,37 @@ class Budget:
         self.past = past
         self.reserve = 0.0  # seconds kept back for the end
         self.begin = clock()
-        self.step_seconds = 0.0  # of the slowest recent step: the last one must fit too
+        self.step_seconds = 0.0  # of the slowest recent step, at first a guess: the last one must fit too
+        self.steps_seen = 0
 
     def start_training(self) -> None:
         """The first step begins now: what came before (reading data, building the model) is no part of the schedule."""
         self.begin = self.clock()
 
+    @property
+    def span(self) -> float:
+        """Seconds from the first step to the deadline; infinite for a run by steps."""
+        return math.inf if self.deadline is None else self.deadline - self.begin
+
     def keep(self, seconds: float) -> None:
-        """Keep back so many seconds for the end, but never more than half of the time: some training must be."""
-        if self.deadline is not None:
-            self.reserve = min(seconds, 0.5 * (self.deadline - self.begin))
+        """Keep back so many seconds for the end."""
+        self.reserve = seconds
 
     def count_step(self, seconds: float) -> None:
         """Learn how long a step takes; a slow one is forgotten slowly."""
-        self.step_seconds = max(seconds, 0.9 * self.step_seconds)
+        self.step_seconds = max(seconds, 0.9 * self.step_seconds) if self.steps_seen else seconds
+        self.steps_seen += 1
+
+    def guess_step(self, seconds: float) -> None:
+        """About how long the first step takes."""
+        self.step_seconds = seconds
 
     def progress(self, step: int) -> float:
         """How far the run is after `step` updates, 0 to 1. At 1 it is over."""
         if self.max_steps is not None:
             return min(step / self.max_steps, 1.0)
         now, end = self.clock(), self._end()
-        if now + self.step_seconds >= end:
+        if now + self._longest_step() >= end:
             return 1.0
         return self.past + (1.0 - self.past) * (now - self.begin) / (end - self.begin)
 
@@ -105,6 +117,12 @@ class Budget:
             return (self.max_steps - step) * seconds_per_step
         assert self.deadline is not None
         return max(self.deadline - self.clock(), 0.0)
+
+    def _longest_step(self) -> float:
+        """What the next step may take. The fewer were seen, the less is known."""
+        if not self.steps_seen:
+            return self.step_seconds
+        return (STEP_MARGIN + FIRST_MARGIN / self.steps_seen) * self.step_seconds
 
     def _end(self) -> float:
         assert self.deadline is not None, "only a run by the clock has an end in time"

@@ -48,6 +48,11 @@ class CheckpointWriter:
         self._thread.start()
         self.paused += time.monotonic() - begin
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written at this moment."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Return when all is on the disk. Raises what went wrong."""
         if self._thread is not None:

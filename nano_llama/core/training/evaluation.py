@@ -61,19 +61,20 @@ def evaluate_split(
     context: int,
     batch_size: int,
     *,
-    give_up: Callable[[], bool] = lambda: False,
+    give_up: Callable[[float], bool] = lambda seconds: False,
     on_batch: Callable[[int], None] = lambda tokens: None,
     clock: Clock = time.monotonic,
 ) -> Evaluation | None:
     """Evaluate a `TokenSplit` whole; `batch_size` changes the memory used, not the result.
 
-    `give_up` is asked before every batch: when it says True, the answer is None. `on_batch` hears how many tokens each
-    batch has counted.
+    `give_up` hears before every batch how long the one before took (0 before the first): when it says True, the answer
+    is None. `on_batch` hears how many tokens each batch has counted.
     """
-    begin = clock()
+    begin = before = clock()
     nats, counted = 0.0, 0
     for tokens, targets in validation_batches(split, context, batch_size):  # (B,T) each
-        if give_up():
+        last, before = before, clock()
+        if give_up(before - last):
             return None
         nats += sum_nats(tokens, targets)
         here = int(np.count_nonzero(targets != -100))

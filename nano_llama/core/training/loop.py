@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,31 +21,32 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import Batch, Batches
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.data.prefetch import Prefetcher
-from nano_llama.core.errors import FormatError, NanoLlamaError
+from nano_llama.core.errors import NanoLlamaError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import Budget, Clock, slowdown
-from nano_llama.core.training.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    prune_checkpoints,
-    remove_later,
-)
+from nano_llama.core.training.checkpoint import Checkpoint, prune_checkpoints, remove_later
 from nano_llama.core.training.checkpoint_writer import CheckpointWriter
 from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
 from nano_llama.core.training.memory import available_bytes, peak_resident_bytes
 from nano_llama.core.training.metrics import Row
-from nano_llama.core.training.outcome import TrainingResult, diverged, interrupted, nothing_left
+from nano_llama.core.training.outcome import (
+    TrainingResult,
+    diverged,
+    goal_was_reached,
+    interrupted,
+    nothing_left,
+    reached_goal,
+)
 from nano_llama.core.training.pace import EvaluationPlan, Meter
-from nano_llama.core.training.preflight import Preflight, check_memory, preflight
+from nano_llama.core.training.preflight import Preflight, check_memory, checkpoint_bytes, preflight
 from nano_llama.core.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.core.training.reports import Reports
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.samples import check_sample_prompt
 from nano_llama.core.training.schedule import learning_rate
 from nano_llama.core.training.settings import TrainSettings
-from nano_llama.core.training.start import prepare_dataset, starting_point
+from nano_llama.core.training.start import newest_checkpoint, prepare_dataset, starting_point
 from nano_llama.core.training.tensorboard import check_tensorboard
 from nano_llama.core.training.timekeeper import Timekeeper
 from nano_llama.core.training.watchdog import StepResult, Watchdog, first_loss_remark, keep_batch
@@ -89,7 +91,7 @@ class TrainingLoop(ABC):
         self.dataset = dataset or prepare_dataset(settings, self.folder.path if resume else None, self.watcher)
         self.tokenizer = self.dataset.tokenizer
         check_sample_prompt(settings, self.tokenizer)
-        checkpoint = self._newest_checkpoint() if resume else None
+        checkpoint = newest_checkpoint(self.folder.checkpoints, STATE, self.watcher.remark) if resume else None
         self.config: LlamaConfig
         self.config, first_weights = starting_point(settings, self.dataset, checkpoint)
         self.batches = Batches(
@@ -106,6 +108,7 @@ class TrainingLoop(ABC):
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last line of metrics.jsonl
         self.past_progress = self.past_seconds = 0.0  # of the sessions before this one
         self.resumed_at: int | None = 0 if resume else None
+        self.resumed_state: dict[str, Any] = {}
         if checkpoint:
             self._go_on_from(checkpoint)
         self.session, self.line = Meter(), Meter()  # of training in this process, and since the last line
@@ -202,10 +205,14 @@ class TrainingLoop(ABC):
             max_steps=settings.max_steps, max_minutes=settings.max_minutes,
             start=self.start, past=self.past_progress, clock=self.clock,
         )  # fmt: skip
-        if self.budget.progress(self.step) >= 1.0:
-            raise nothing_left(settings, self.folder.path, self.step, self.past_progress, self._elapsed())
-        val_tokens = self.dataset.val.num_tokens if settings.evaluations else 0
-        self.time = Timekeeper(self.budget, self.session, self.evaluations, val_tokens, self.slowdown)
+        with self.computing():
+            self.expected = replace(self.expected, peak_flops=self.peak_flops())
+        self.budget.guess_step(self.expected.step_seconds(settings.tokens_per_step))
+        self._look_whether_it_can_begin()
+        self.time = Timekeeper(
+            self.budget, self.session, self.evaluations, self.dataset.val.num_tokens if settings.evaluations else 0,
+            self.writer, checkpoint_bytes(self.config, settings), self.slowdown,
+        )  # fmt: skip
         with self.folder.held():
             self.folder.create(settings, self.config, self.tokenizer)
             if self.resumed_at is not None:
@@ -227,7 +234,6 @@ class TrainingLoop(ABC):
                 self.watcher.ended()
 
     def _run(self) -> TrainingResult:
-        self.expected = replace(self.expected, peak_flops=self.peak_flops())
         self.watcher.started(
             RunFacts(
                 settings=self.settings, config=self.config, out=self.folder.path, device=self.device,
@@ -238,6 +244,7 @@ class TrainingLoop(ABC):
         if self.settings.evaluations and self.dataset.val.num_tokens < 2:
             self.watcher.remark("There is no validation text, so there will be no validation loss.")
         self.warm_up(self.batches.at(self.data_position))
+        self._look_whether_it_can_begin()
         self.checkpointed = self.clock()
         self.budget.start_training()
         over, evaluation, train_loss = False, None, math.nan
@@ -246,8 +253,9 @@ class TrainingLoop(ABC):
             over = self._is_over()
             with self.averaged():
                 evaluation = self._evaluate(over)
-            self._look_at_goal(evaluation)
-            over = over or self._is_over()  # evaluating takes time
+                self._look_at_goal(evaluation)
+                if not over and self._is_over():  # evaluating takes time
+                    over, evaluation = True, evaluation or self._evaluate(over=True)
             train_loss = self.loss_sum / self.loss_steps
             facts = self._facts(train_loss)
             self.watcher.stepped(facts)
@@ -283,12 +291,23 @@ class TrainingLoop(ABC):
         self.data_position = self.stream.position
         return batches
 
+    def _look_whether_it_can_begin(self) -> None:
+        """Raise UserError where the run had ended before, or a step does not fit into the time that is left."""
+        settings, state = self.settings, self.resumed_state
+        if self.budget.progress(self.step) >= 1.0:
+            left = None if self.budget.deadline is None else self.budget.deadline - self.clock()
+            raise nothing_left(
+                settings, self.folder.path, self.step, self.past_progress, left, self.budget.step_seconds
+            )
+        if reached_goal(settings, state):
+            raise goal_was_reached(settings, self.folder.path, state["val_loss"])
+
     def _is_over(self) -> bool:
         return self.ctrl_c.pressed or self.goal_reached or self.budget.progress(self.step) >= 1.0
 
     def _look_at_goal(self, evaluation: Evaluation | None) -> None:
         """Whether the loss is as low as `stop_loss` wishes."""
-        if self.settings.stop_loss is not None and evaluation and evaluation.loss <= self.settings.stop_loss:
+        if evaluation and reached_goal(self.settings, {"val_loss": evaluation.loss}):
             self.goal_reached = True
             self.watcher.remark(f"The validation loss is {self.settings.stop_loss:g} or less: the run ends here.")
 
@@ -358,33 +377,38 @@ class TrainingLoop(ABC):
         split = self.dataset.val
         if split.num_tokens < 2:
             return None
-        if not self.time.allows_evaluation(over):
+        allowed = self.time.seconds_for_evaluation(over)
+        if allowed <= 0.0:
             if over:
                 self.watcher.remark("No time is left for a validation loss: nano-llama eval finds it.")
             return None
         begin, counted = self.clock(), 0
+        batches = math.ceil(split.num_tokens / (self.settings.batch_size * self.settings.context))
 
         def count(tokens: int) -> None:
             nonlocal counted
             counted += tokens
             self.watcher.evaluating(counted, split.num_tokens - 1)
 
+        def give_up(seconds: float = 0.0) -> bool:
+            """A batch took so long. Whether the next does not fit any more; before the end, whether not all will."""
+            seconds = seconds or self.time.expected_evaluation() / batches
+            ahead = 1.0 if over else batches * (1.0 - counted / split.num_tokens)
+            return self.ctrl_c.pressed or self.clock() + ahead * seconds > begin + allowed
+
         evaluation = evaluate_split(
             self.sum_nats, split, self.settings.context, self.settings.batch_size, on_batch=count, clock=self.clock,
-            give_up=self._must_leave,
+            give_up=give_up,
         )  # fmt: skip
         if evaluation:
             self.watcher.evaluated(self.step, evaluation)
-            samples = self.reports.sample(self.step, evaluation.loss, self.generate, give_up=self._must_leave)
+            samples = self.reports.sample(self.step, evaluation.loss, self.generate, give_up)
             self.watcher.sampled(self.step, samples)
-            self.evaluations.count(self.clock() - begin)
-            self.time.reserve()
         elif not self.ctrl_c.pressed:
             self.watcher.remark("A validation loss was given up for lack of time: nano-llama eval finds it.")
+        self.evaluations.count(self.clock() - begin, (split.num_tokens - 1) / counted if counted else 1.0)
+        self.time.reserve()
         return evaluation
-
-    def _must_leave(self) -> bool:
-        return self.ctrl_c.pressed or self.time.seconds_until_leaving() < 0
 
     def slowdown(self) -> float:
         """How much longer things take here and now than on an idle machine."""
@@ -415,6 +439,8 @@ class TrainingLoop(ABC):
         self.line = Meter()
 
     def _checkpoint_is_due(self) -> bool:
+        if self.budget.deadline is not None and self.session.steps == 1:
+            return True  # so that it is known how long saving takes
         return self.clock() - self.checkpointed >= 60.0 * self.settings.checkpoint_minutes
 
     def _save_checkpoint(self, evaluation: Evaluation | None = None) -> None:
@@ -432,27 +458,9 @@ class TrainingLoop(ABC):
         }
         self.writer.save(self.step, self.config, self.weights(), self.tokenizer, self.training_tensors(), state)
         self.checkpointed = self.clock()
-        if self.writer.seconds is not None:
-            self.time.saving_seconds = self.writer.seconds
-
-    def _newest_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to go on from; of a damaged one the one before is taken, said aloud."""
-        damage: NanoLlamaError | None = None
-        for path in reversed(list_checkpoints(self.folder.checkpoints)):
-            try:
-                checkpoint = load_checkpoint(path, needs=STATE)
-            except FormatError as error:
-                self.watcher.remark(f"{path.name} is damaged ({error.message}); the checkpoint before it is taken.")
-                damage = error
-            else:
-                return checkpoint
-        if damage:
-            raise damage
-        self.watcher.remark("No checkpoint was kept yet: the run begins again from its first step.")
-        return None
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
+        state = self.resumed_state = checkpoint.state
         self.step = self.resumed_at = state["step"]
         self.tokens, self.past_progress, self.past_seconds = state["tokens"], state["progress"], state["elapsed_s"]
         if self.settings.max_steps is not None:

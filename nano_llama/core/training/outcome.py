@@ -4,6 +4,7 @@ Not here: what leads there (loop.py). Tests: tests/core/training/test_loop.py.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,41 @@ class TrainingResult:
         }
 
 
-def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float, elapsed_s: float) -> UserError:
-    """No step can be made: the run had ended before (`progress` 1), or its minutes are over."""
+def reached_goal(settings: TrainSettings, state: Mapping[str, Any]) -> bool:
+    """Whether the validation loss that a checkpoint's state tells is as low as `stop_loss` wishes."""
+    loss = state.get("val_loss")
+    return settings.stop_loss is not None and loss is not None and loss <= settings.stop_loss
+
+
+def goal_was_reached(settings: TrainSettings, run: Path, loss: float) -> UserError:
+    return UserError(
+        f"The run in {run} has ended: its validation loss is {loss:.4f}, and stop_loss is {settings.stop_loss:g}.",
+        hint="Give it a lower --stop-loss.",
+    )
+
+
+def nothing_left(
+    settings: TrainSettings, run: Path, step: int, progress: float, left_s: float | None, step_s: float
+) -> UserError:
+    """No step can be made: the run had ended before (`progress` 1), or a step does not fit into its minutes.
+
+    left_s: seconds that are left of them. step_s: what a step takes, about.
+    """
     if progress >= 1.0:
         return UserError(
             f"The run in {run} has ended: {step:,} steps are done.",
             hint=f"Give it a larger --max-steps, or begin a new run with  --init-from {run}",
         )
+    assert settings.max_minutes is not None and left_s is not None
+    minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"
+    if left_s <= 0:
+        return UserError(
+            f"{minutes} none was left after reading data and building the model.",
+            hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
+        )
     return UserError(
-        f"No time is left for training: {settings.max_minutes:g} minutes were over after"
-        f" {elapsed_s:.0f} s of reading data and building the model.",
-        hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
+        f"{minutes} {left_s:.0f} s are left, and a step takes about {step_s:.0f} s.",
+        hint="Give a larger --max-minutes, or make steps shorter: a smaller --batch-size, --context or --model.",
     )
 
 

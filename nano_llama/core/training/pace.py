@@ -45,8 +45,9 @@ class EvaluationPlan:
         self.done = max(reached, self.done)
         return due
 
-    def count(self, seconds: float) -> None:
-        self.last_seconds = seconds
+    def count(self, seconds: float, whole: float = 1.0) -> None:
+        """One took so long. It was given up on the way where the whole would have been `whole` times as much."""
+        self.last_seconds = seconds * whole
         self.spent += seconds
 
     def _until(self, progress: float) -> int:

@@ -43,6 +43,10 @@ class Preflight:
             return None
         return self.tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops)
 
+    def step_seconds(self, tokens: int) -> float:
+        """About how long a step of so many tokens takes; 0 where the speed is not known."""
+        return tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops) if self.peak_flops else 0.0
+
     def lines(self) -> list[str]:
         """For the eye."""
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in self.memory.items())
@@ -91,12 +95,17 @@ def memory_by_part(
         "gradients": weights,
         "optimizer": optimizer_bytes(config, settings),
         **({"average": weights} if settings.ema else {}),
-        COPY: weights * (2 if keeps_average(settings) else 1)
-        + optimizer_bytes(config, settings),  # checkpoint_writer.py
+        COPY: checkpoint_bytes(config, settings),
         "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow) + 2 * WIDE * D),
         "working": N * layer_bytes_per_token(config, narrow),  # the gradients of one layer's activations
         "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
     }
+
+
+def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """What a checkpoint holds, and checkpoint_writer.py copies."""
+    weights = WIDE * config.num_parameters
+    return weights * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
 
 
 def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:

@@ -13,6 +13,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.training.checkpoint import STATE, list_checkpoints
 from nano_llama.core.training.metrics import Row, read_metrics
+from nano_llama.core.training.outcome import reached_goal
 from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.settings import TrainSettings
 
@@ -25,7 +26,7 @@ class RunSummary:
 
     name: str
     path: Path
-    state: str  # running, finished or stopped (by Ctrl-C, a kill or a diverging loss; it can be resumed)
+    state: str  # running, finished, reached its loss, or stopped (by Ctrl-C, a kill or a diverging loss)
     engine: str
     data: str
     vocab_size: int
@@ -69,7 +70,7 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
     best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"], default={})
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     summary = RunSummary(
-        name=name or path.name, path=path, state=state_of(folder), engine=settings.engine, data=settings.data,
+        name=name or path.name, path=path, state=state_of(folder, settings), engine=settings.engine, data=settings.data,
         vocab_size=shape.vocab_size, parameters=shape.num_parameters, optimizer=settings.optimizer, lr=settings.lr,
         batch_tokens=settings.tokens_per_step, step=last.get("step", 0), tokens=last.get("tokens", 0),
         train_loss=last.get("train_loss"), val_loss=best.get("val_loss"),
@@ -79,8 +80,9 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
     return summary, rows
 
 
-def state_of(folder: RunFolder) -> str:
-    """running: a process holds it now; finished: its newest checkpoint says that it came to its end; else stopped."""
+def state_of(folder: RunFolder, settings: TrainSettings) -> str:
+    """running: a process holds it now. finished: its newest checkpoint says that it came to its end. reached its loss:
+    that checkpoint's is as low as `stop_loss`. Else stopped: it can be resumed."""
     if folder.is_held():
         return "running"
     for checkpoint in reversed(list_checkpoints(folder.checkpoints)):
@@ -88,5 +90,9 @@ def state_of(folder: RunFolder) -> str:
             state = files.read_json(checkpoint / STATE, "checkpoint's state")
         except NanoLlamaError:
             continue  # damaged: the one before counts
-        return "finished" if isinstance(state, dict) and state.get("progress", 0.0) >= 1.0 else "stopped"
+        if not isinstance(state, dict):
+            return "stopped"
+        if state.get("progress", 0.0) >= 1.0:
+            return "finished"
+        return "reached its loss" if reached_goal(settings, state) else "stopped"
     return "stopped"

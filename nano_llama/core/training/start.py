@@ -3,7 +3,7 @@
 Not here: the loop (loop.py). Tests: tests/core/training/test_start.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.data.prepare import prepare
-from nano_llama.core.errors import UserError
+from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.formats import open_weights, read_config
 from nano_llama.core.tokenizer import Tokenizer
-from nano_llama.core.training.checkpoint import Checkpoint
+from nano_llama.core.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
@@ -31,6 +31,21 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress
     except BaseException:
         watcher.ended()
         raise
+
+
+def newest_checkpoint(folder: Path, needs: Collection[str], remark: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint in `folder` to go on from; of a damaged one the one before is taken, said aloud by `remark`."""
+    damage: FormatError | None = None
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path, needs)
+        except FormatError as error:
+            remark(f"{path.name} is damaged ({error.message}); the checkpoint before it is taken.")
+            damage = error
+    if damage:
+        raise damage
+    remark("No checkpoint was kept yet: the run begins again from its first step.")
+    return None
 
 
 def starting_point(

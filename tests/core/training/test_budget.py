@@ -37,10 +37,23 @@ def test_it_ends_before_a_step_that_would_not_fit(hand_clock):
     budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
     budget.start_training()
     budget.count_step(5.0)
-    hand_clock.now += 54.9
-    assert budget.progress(9) < 1.0
+    hand_clock.now += 60.0 - 1.5 * 5.0 - 0.1  # of a single step little is known
+    assert budget.progress(1) < 1.0
     hand_clock.now += 0.2
-    assert budget.progress(9) == 1.0
+    assert budget.progress(1) == 1.0
+    for _ in range(30):
+        budget.count_step(5.0)
+    assert budget.progress(31) < 1.0
+    hand_clock.now += 1.4
+    assert budget.progress(31) == 1.0
+
+
+def test_a_first_step_that_is_known_not_to_fit_is_not_begun(hand_clock):
+    budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
+    budget.guess_step(59.0)
+    assert budget.progress(0) < 1.0
+    budget.guess_step(61.0)
+    assert budget.progress(0) == 1.0
 
 
 def test_a_resumed_run_goes_on_where_it_was(hand_clock):
@@ -52,13 +65,13 @@ def test_a_resumed_run_goes_on_where_it_was(hand_clock):
     assert Budget(max_minutes=1.0, start=hand_clock(), past=1.0, clock=hand_clock).progress(100) == 1.0
 
 
-def test_the_reserve_leaves_time_to_train(hand_clock):
+def test_a_reserve_of_all_that_is_left_ends_the_run(hand_clock):
     budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
     budget.start_training()
-    budget.keep(1000.0)
+    budget.keep(59.0)
     assert budget.progress(0) == 0.0
-    hand_clock.now += 15.0
-    assert budget.progress(1) == pytest.approx(0.5)
+    budget.keep(60.0)
+    assert budget.progress(0) == 1.0
 
 
 def test_the_process_began_before_its_imports():

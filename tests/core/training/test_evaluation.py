@@ -42,5 +42,5 @@ def test_the_figures():
 
 def test_it_can_be_given_up_and_watched():
     heard = []
-    assert evaluate_split(bigram_nats, SPLIT, 16, 2, give_up=lambda: len(heard) == 2, on_batch=heard.append) is None
+    assert evaluate_split(bigram_nats, SPLIT, 16, 2, give_up=lambda _: len(heard) == 2, on_batch=heard.append) is None
     assert heard == [32, 32]

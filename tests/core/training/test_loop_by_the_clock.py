@@ -1,8 +1,13 @@
 """Runs that end by the clock: within their minutes, with the schedule fitted in, and a validation loss at the end."""
 
+import math
+import random
+
 import pytest
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.training import loop, reports
+from nano_llama.core.training.checkpoint_writer import CheckpointWriter
 from nano_llama.core.training.metrics import read_metrics
 from nano_llama.core.training.progress import Progress
 from nano_llama.core.training.timekeeper import LEAVING_SECONDS
@@ -92,6 +97,86 @@ def test_a_loss_that_takes_too_long_is_given_up(fake_trainer, settings, tmp_path
     result, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
     assert result.evaluation is None and took < 12.0 + 3.0, "at most one batch too late"
     assert [r for r in watcher.remarks if "given up" in r]
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(1.0, 0.5), (1.0, 13.0), (2.0, 13.0)])
+@pytest.mark.parametrize("evaluating", [0.02, 4.0])
+@pytest.mark.parametrize("saving", [0.1, 4.0])
+def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minutes, seconds, evaluating, saving):
+    """The next step, the evaluation's next batch, and saving are foreseen: nothing is begun that does not fit."""
+    trainer = slow_trainer(settings.replace(max_minutes=minutes), tmp_path / "run", seconds, evaluating, saving)
+    result = trainer.fit()
+    assert result.elapsed_s <= 60 * minutes - LEAVING_SECONDS
+    assert result.steps >= 3 and (tmp_path / "run/model.safetensors").exists()
+    if evaluating < 1.0:
+        assert result.evaluation is not None, "one that fits is made"
+
+
+@pytest.fixture
+def slow_trainer(fake_trainer, hand_clock, monkeypatch):
+    """A trainer whose steps differ by a quarter, and whose disk takes its time: all of it by the clock set by hand."""
+    monkeypatch.setattr(reports, "plot_run", lambda *arguments: None)
+    monkeypatch.setattr(loop, "CheckpointWriter", SlowWriter)
+
+    def make(settings, out, seconds, evaluating, saving):
+        rng = random.Random(5)
+
+        class Slow(fake_trainer):
+            def gradient(self, batches):
+                self.seconds = seconds * rng.uniform(0.87, 1.13)
+                return super().gradient(batches)
+
+        trainer = type("Paced", (Slow,), {"evaluating": evaluating})(settings, out, clock=hand_clock)
+        trainer.writer.clock, trainer.writer.takes = hand_clock, saving
+        save_model = trainer.folder.save_model
+
+        def slow_save_model(*arguments):
+            hand_clock.now += saving
+            save_model(*arguments)
+
+        trainer.folder.save_model = slow_save_model
+        return trainer
+
+    return make
+
+
+class SlowWriter(CheckpointWriter):
+    """Writes beside the training, `takes` seconds by a clock set by hand."""
+
+    clock, takes, done_at = None, 0.0, -math.inf
+
+    def save(self, *arguments):
+        super().save(*arguments)
+        super().wait()
+        self.done_at = self.clock.now + self.takes
+
+    def wait(self):
+        super().wait()
+        if self.clock:
+            self.clock.now = max(self.clock.now, self.done_at)
+
+    @property
+    def busy(self):
+        return self.clock.now < self.done_at
+
+    @property
+    def seconds(self):
+        return self.takes if math.isfinite(self.done_at) and not self.busy else None
+
+    @seconds.setter
+    def seconds(self, value):
+        pass  # the real time
+
+
+def test_a_first_step_that_will_not_fit_is_refused(fake_trainer, settings, tmp_path, hand_clock):
+    class Known(fake_trainer):
+        def peak_flops(self):
+            return self.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
+
+    with pytest.raises(UserError, match="1 minutes 60 s are left, and a step takes about 100 s") as caught:
+        run(Known, settings, tmp_path / "run", hand_clock, 1.0)
+    assert "--batch-size" in caught.value.hint
+    assert not (tmp_path / "run").exists(), "nothing was written"
 
 
 def test_no_time_at_all_is_an_error_that_says_so(fake_trainer, settings, tmp_path, hand_clock):

@@ -40,6 +40,17 @@ def test_states(fake_trainer, settings, tmp_path, hand_clock):
     assert summarize(tmp_path / "run")[0].state == "stopped"
 
 
+def test_a_run_that_reached_its_loss_says_so_and_does_not_go_on_without_a_lower_one(fake_trainer, settings, tmp_path):
+    settings = settings.replace(evaluations=4, stop_loss=100.0)
+    assert fake_trainer(settings, tmp_path / "run").fit().steps == 5
+    assert summarize(tmp_path / "run")[0].state == "reached its loss"
+    with pytest.raises(UserError, match="stop_loss is 100") as caught:
+        fake_trainer(settings, tmp_path / "run", resume=True).fit()
+    assert "--stop-loss" in caught.value.hint
+    fake_trainer(settings.replace(stop_loss=0.001), tmp_path / "run", resume=True).fit()
+    assert summarize(tmp_path / "run")[0].state == "finished"
+
+
 def test_finding_runs(tmp_path):
     for name in ("b", "a/c", "a/d/e", "a/d/f/too/deep"):
         (tmp_path / name).mkdir(parents=True)
