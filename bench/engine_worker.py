@@ -66,7 +66,9 @@ class Nano:
                 starts.append(starts[-1] + len(row))
             positions = [0 if step == 0 else len(prompt) + step - 1 for prompt in prompts]
             ids = [token for row in rows for token in row]
-            logits = runner.execute(PackedBatch(ids, starts, positions, tables, [end - 1 for end in starts[1:]]))
+            prompt_rows = [len(row) if step == 0 else 0 for row in rows]
+            last = [end - 1 for end in starts[1:]]
+            logits = runner.execute(PackedBatch(ids, starts, positions, prompt_rows, tables, last))
             if found is None:
                 found = np.empty((count, steps, logits.shape[1]), np.float32)
             found[:, step] = logits

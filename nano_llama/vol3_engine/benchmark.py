@@ -21,7 +21,7 @@ from nano_llama.vol3_engine.batch import PackedBatch
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
 from nano_llama.vol3_engine.runner import Runner
 
-CHUNK = 2048  # rows of a step while prompts are read
+CHUNK = 512  # rows of a step while prompts are read, as the engine's settings have it
 
 
 @runtime_checkable
@@ -151,5 +151,7 @@ class _Texts:
         tables = [self.tables[s] for s in texts]
         flat = [token for row in rows for token in row]
         last = [end - 1 for end in starts[1:]]
-        logits = self.runner.execute(PackedBatch(flat, starts, [position] * len(texts), tables, last))  # (S,V)
+        prompt_rows = [len(row) if position < self.load.prompt_tokens else 0 for row in rows]
+        batch = PackedBatch(flat, starts, [position] * len(texts), prompt_rows, tables, last)
+        logits = self.runner.execute(batch)  # (S,V)
         return logits.argmax(axis=-1).tolist()

@@ -31,17 +31,29 @@ class Step:
     choosing: list[Sequence] = field(default_factory=list)  # those that will choose a token, in the order of the logits
     prefix_hits: dict[int, int] = field(default_factory=dict)  # sequence number -> tokens it found in others' blocks
     preempted: list[int] = field(default_factory=list)  # sequence numbers
-    batch: PackedBatch = field(default_factory=lambda: PackedBatch([], [0], [], [], []))
+    batch: PackedBatch = field(default_factory=lambda: PackedBatch([], [0], [], [], [], []))
 
 
 class Scheduler:
-    """max_num_seqs texts run at once, a step computes max_num_batched_tokens rows, num_blocks blocks are there."""
+    """max_num_seqs texts run at once, a step computes max_num_batched_tokens rows, num_blocks blocks are there.
 
-    def __init__(self, max_num_seqs: int, max_num_batched_tokens: int, num_blocks: int, prefix_caching: bool = True):
+    prompts_differ: the runner's word that a token of a prompt is computed otherwise than the same one generated, so
+    that a block with generated tokens is no substitute for one whose tokens a prompt brings.
+    """
+
+    def __init__(
+        self,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        num_blocks: int,
+        prefix_caching: bool = True,
+        prompts_differ: bool = False,
+    ):
         assert max_num_batched_tokens >= max_num_seqs, "every running text advances in every step"
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.prefix_caching = prefix_caching
+        self.prompts_differ = prompts_differ
         self.pool = BlockPool(num_blocks)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -138,9 +150,7 @@ class Scheduler:
         """
         while self.prefix_caching and len(sequence.block_table) * BLOCK_SIZE == sequence.num_computed:
             start, end = sequence.num_computed, sequence.num_computed + BLOCK_SIZE
-            block = (
-                self.pool.find(sequence.chapter, tuple(sequence.tokens(start, end))) if end < len(sequence) else None
-            )
+            block = self.pool.find(sequence.chapter, self._content(sequence, start)) if end < len(sequence) else None
             if block is None:
                 return
             self.pool.share(block)
@@ -149,6 +159,12 @@ class Scheduler:
             sequence.num_chapters += 1
             sequence.num_computed = end
             step.prefix_hits[sequence.number] = step.prefix_hits.get(sequence.number, 0) + BLOCK_SIZE
+
+    def _content(self, sequence: Sequence, start: int) -> tuple[int, ...]:
+        """What the block from token `start` on is remembered under: its tokens, and if it matters who brought them."""
+        tokens = sequence.tokens(start, start + BLOCK_SIZE)
+        generated = min(BLOCK_SIZE, start + BLOCK_SIZE - len(sequence.prompt_ids))
+        return (*tokens, generated) if self.prompts_differ and generated > 0 else tuple(tokens)
 
     def _fits(self, sequence: Sequence, count: int) -> bool:
         return blocks_for(sequence.num_computed + count) - len(sequence.block_table) <= self.pool.num_free
@@ -170,8 +186,8 @@ class Scheduler:
             sequence.block_table.append(self.pool.take())
         while self.prefix_caching and (sequence.num_chapters + 1) * BLOCK_SIZE <= sequence.num_computed:
             number = sequence.num_chapters
-            tokens = tuple(sequence.tokens(number * BLOCK_SIZE, (number + 1) * BLOCK_SIZE))
-            sequence.chapter = self.pool.remember(sequence.block_table[number], sequence.chapter, tokens)
+            content = self._content(sequence, number * BLOCK_SIZE)
+            sequence.chapter = self.pool.remember(sequence.block_table[number], sequence.chapter, content)
             sequence.num_chapters += 1
         if sequence.num_computed == len(sequence):
             step.choosing.append(sequence)
@@ -193,16 +209,17 @@ def _blocks_to_come(sequence: Sequence) -> int:
 
 def _pack(step: Step) -> PackedBatch:
     ids: list[int] = []
-    starts, positions, tables, rows = [0], [], [], []
+    starts, positions, prompt_rows, tables, rows = [0], [], [], [], []
     for sequence, count in zip(step.sequences, step.counts, strict=True):
         end = sequence.num_computed
         ids += sequence.tokens(end - count, end)
         starts.append(len(ids))
         positions.append(end - count)
+        prompt_rows.append(min(max(len(sequence.prompt_ids) - (end - count), 0), count))
         tables.append(list(sequence.block_table))
         if end == len(sequence):
             rows.append(len(ids) - 1)
-    return PackedBatch(ids, starts, positions, tables, rows)
+    return PackedBatch(ids, starts, positions, prompt_rows, tables, rows)
 
 
 def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache_tokens: int) -> int:

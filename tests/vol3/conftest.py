@@ -66,6 +66,8 @@ class ScriptedRunner:
     Every step is written down: (rows, texts that choose).
     """
 
+    prompts_differ = False
+
     def __init__(self, script: dict[str, str] | None = None, kv_bytes_per_token: int = 1, **config):
         self.config = small_config(**config)
         self.kv_bytes_per_token = kv_bytes_per_token
@@ -75,6 +77,7 @@ class ScriptedRunner:
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         self.cells = np.full((num_blocks, block_size), -1)
+        self.of_prompts = np.zeros((num_blocks, block_size), bool)  # who brought the token that lies there
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
         size = self.cells.shape[1]
@@ -83,10 +86,15 @@ class ScriptedRunner:
         for s in range(batch.num_sequences):
             for row in range(batch.starts[s], batch.starts[s + 1]):
                 position = batch.positions[s] + row - batch.starts[s]
-                self.cells[batch.block_tables[s][position // size], position % size] = batch.token_ids[row]
+                place = batch.block_tables[s][position // size], position % size
+                self.cells[place] = batch.token_ids[row]
+                self.of_prompts[place] = row - batch.starts[s] < batch.prompt_rows[s]
         for s in range(batch.num_sequences):
             text = self.cells[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
             assert (text >= 0).all(), "a place is read that was never written"
+            if self.prompts_differ:
+                of_prompt = self.of_prompts[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
+                assert (np.diff(of_prompt.astype(int)) <= 0).all(), "a prompt goes on behind what was generated"
             texts[batch.starts[s + 1] - 1] = text
         return np.array([self.logits(tuple(texts[row].tolist())) for row in batch.logit_rows], np.float32)
 
@@ -105,10 +113,14 @@ class ScriptedRunner:
 
 
 class PackedTexts:
-    """Texts in a runner's blocks, scattered by a seed, fed to it in pieces of any size."""
+    """Texts in a runner's blocks, scattered by a seed, fed to it in pieces of any size.
 
-    def __init__(self, runner, num_blocks: int = 40, block_size: int = 4, seed: int = 0):
+    prompt_length: so many of each text's tokens count as its prompt, the others as generated.
+    """
+
+    def __init__(self, runner, num_blocks: int = 40, block_size: int = 4, seed: int = 0, prompt_length: int = 0):
         runner.allocate(num_blocks, block_size)
+        self.prompt_length = prompt_length
         self.runner, self.block_size = runner, block_size
         self.free = list(np.random.default_rng(seed).permutation(num_blocks).tolist())
         self.tables: dict[int, list[int]] = {}
@@ -134,7 +146,13 @@ class PackedTexts:
             tables.append(list(table))
             if text not in quiet:
                 rows.append(len(ids) - 1)
-        return PackedBatch(ids, starts, positions, tables, rows), [text for text in pieces if text not in quiet]
+        prompt_rows = [
+            min(max(self.prompt_length - position, 0), end - start)
+            for position, start, end in zip(positions, starts, starts[1:], strict=False)
+        ]
+        return PackedBatch(ids, starts, positions, prompt_rows, tables, rows), [
+            text for text in pieces if text not in quiet
+        ]
 
 
 @pytest.fixture(scope="session")

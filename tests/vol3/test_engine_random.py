@@ -48,6 +48,7 @@ def check(engine, alive):
 def test_at_random(stubs, seed, steps, settings):
     rng = random.Random(seed)
     runner = stubs.ScriptedRunner(max_position_embeddings=128)
+    runner.prompts_differ = seed in (0, 2)
     engine = Engine(runner, EngineSettings(kv_cache_memory=settings.pop("cache"), **settings))
     requests = Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
     stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]
@@ -56,6 +57,9 @@ def test_at_random(stubs, seed, steps, settings):
 
     def arrive():
         stem = rng.choice(stems)[: rng.choice([8, 16, 33, 64])]
+        if done and rng.random() < 0.3:  # a prompt that goes on where another text ended
+            earlier = rng.choice(done)
+            stem = bytes(token % 256 for token in (*earlier.prompt_ids, *earlier.output_ids))[:80]
         prompt = list(stem) + [rng.randrange(97, 123) for _ in range(rng.choice([0, 1, 5, 16]))]
         room = min(128, engine.scheduler.cache_tokens + 1) - len(prompt)
         params = SamplingParams(

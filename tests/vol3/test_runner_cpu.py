@@ -34,9 +34,9 @@ def packed(stubs):
     """Texts in a runner's blocks; runners are closed at the end."""
     runners = []
 
-    def make(runner, num_blocks=100, seed=0):
+    def make(runner, num_blocks=100, seed=0, prompt_length=0):
         runners.append(runner)
-        return stubs.PackedTexts(runner, num_blocks=num_blocks, block_size=16, seed=seed)
+        return stubs.PackedTexts(runner, num_blocks, block_size=16, seed=seed, prompt_length=prompt_length)
 
     yield make
     for runner in runners:
@@ -117,14 +117,15 @@ def quantized(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("prompt_length", [0, 7, 1000])
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "BF16", "F16"])
-def test_a_gguf_is_computed_as_it_is(quantized, packed, kind):
+def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
     """Against Volume 1 on the dequantized weights: only activations of 8 bits and keys of 16 differ."""
     path = quantized / f"{kind}.gguf"
     runner = CpuRunner.load(path, num_threads=2)
     with open_weights(path) as weights:
         params = {name: np.asarray(weights[name], np.float32) for name in weights}
-    texts = packed(runner)
+    texts = packed(runner, prompt_length=prompt_length)
     logits = texts.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
         close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.03)
@@ -146,14 +147,17 @@ def test_a_scheme_quantizes_while_loading(tiny_config, packed):
     assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "4 bits cost more than that"
 
 
-@pytest.mark.parametrize("kv", ["float32", "bfloat16", "int8"])
-def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv):
+@pytest.mark.parametrize(
+    ("kv", "kind", "prompt_length"),
+    [("float32", "Q4_1", 0), ("bfloat16", "Q4_1", 1000), ("int8", "Q4_1", 35), ("bfloat16", "BF16", 450)],
+)
+def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv, kind, prompt_length):
     """Rule 13, for the decoding of a long text and of short ones."""
     texts = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
 
     def run(threads, pieces, together):
-        runner = CpuRunner.load(quantized / "Q4_1.gguf", num_threads=threads, kv_cache_dtype=kv)
-        batch, result = packed(runner, seed=threads), {}
+        runner = CpuRunner.load(quantized / f"{kind}.gguf", num_threads=threads, kv_cache_dtype=kv)
+        batch, result = packed(runner, seed=threads, prompt_length=prompt_length), {}
         groups = [texts] if together else [{text: tokens} for text, tokens in texts.items()]
         for group in groups:
             for start in range(0, max(map(len, group.values())), pieces):
@@ -230,7 +234,7 @@ from nano_llama.vol3_engine.batch import PackedBatch
 from nano_llama.vol3_engine.runner.cpu import CpuRunner
 runner = CpuRunner.load({str(quantized / "Q4_1.gguf")!r}, num_threads=2)
 runner.allocate(4, 16)
-print(runner.execute(PackedBatch([1, 2], [0, 2], [0], [[3]], [1])).shape)
+print(runner.execute(PackedBatch([1, 2], [0, 2], [0], [2], [[3]], [1])).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "(1, 101)", done.stderr

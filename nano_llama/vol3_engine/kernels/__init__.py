@@ -4,11 +4,13 @@
     simd.py           vectors of 16 lanes as values: the words that kernels are written in
     amx.py            tiles: the words for 16 x 16 products of bytes
     pack.py           how matrices lie in memory
-    activations.py    rows of floats, and the same as bytes in groups of 32
+    bf16_tiles.py     tiles: the words for products of bfloat16
+    activations.py    rows of floats, and the same as bytes in groups of 32, as bfloat16
     linear.py         y = W x: picks one of
     float_product.py      weights that are floats
     dot_product.py        quantized weights, by the byte dot product
     tile_product.py       quantized weights, by tiles
+    prompt_product.py     tokens of prompts, by tiles of bfloat16
     unpacked.py           a block with a byte for each weight, shared by many tokens
     embed.py          a row of a packed matrix          norm.py        RMSNorm
     rope.py           rotation                          swiglu.py      SwiGLU

@@ -1,8 +1,8 @@
-"""What a matrix is multiplied with: rows of floats, and the same rows as bytes in groups of 32.
+"""What a matrix is multiplied with: rows of floats, of bytes in groups of 32, of bfloat16, as they are wanted.
 
     s = max|x| / 127,  q = round(x / s)       so  x = s q  to within s / 2, for each group of 32 columns of a row
 
-Not here: norms and activations that are fused with it (norm.py, swiglu.py call `quantize_group`).
+Not here: norms and activations that are fused with it (norm.py, swiglu.py call `put_group`).
 Tests: tests/vol3/kernels/test_activations.py.
 """
 
@@ -19,6 +19,8 @@ from nano_llama.vol3_engine.kernels.simd import (
     maximum,
     nearest,
     splat,
+    store,
+    store_bfloat,
     store_int8,
     total_i32,
 )
@@ -26,10 +28,14 @@ from nano_llama.vol3_engine.kernels.simd import (
 SMALLEST = np.float32(1e-30)  # a group of zeros has this scale, not 0 / 0
 
 
+FLOATS, BYTES, BFLOATS = 1, 2, 4  # forms of a row, to be added up: `values`; `quantized` with what follows; `bfloats`
+
+
 class Activations(NamedTuple):
-    """Room for N rows of C columns, both padded. Kinds of floats read `values`, quantized kinds the rest."""
+    """Room for N rows of C columns, both padded. Which product reads which form: linear.py."""
 
     values: np.ndarray  # (N,C) float32
+    bfloats: np.ndarray  # (N,C) uint16: bfloat16
     quantized: np.ndarray  # (N,C) int8
     scales: np.ndarray  # (N/16,C/32,16) float32: a group's scales of 16 rows lie together, for tiles
     sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights whose zero is not 0
@@ -42,6 +48,7 @@ def activations(rows: int, columns: int) -> Activations:
     groups = columns // GROUP
     return Activations(
         aligned(rows * columns, np.float32).reshape(rows, columns),
+        aligned(rows * columns, np.uint16).reshape(rows, columns),
         aligned(rows * columns, np.int8).reshape(rows, columns),
         aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
         aligned(rows * groups, np.int32).reshape(rows // 16, groups, 16),
@@ -72,9 +79,29 @@ def quantize_group(low, high, x, n, group):
 
 
 @njit
-def quantize(x, first, last):
-    """Rows first ... last-1 of x.values into x's bytes, scales and sums."""
-    for n in range(first, last):
-        for group in range(x.scales.shape[1]):
-            low, high = load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16)
-            quantize_group(low, high, x, n, group)
+def rows_from(x, first):
+    """The same without the rows before `first`, a multiple of 16."""
+    tile = first // 16
+    return Activations(
+        x.values[first:], x.bfloats[first:], x.quantized[first:], x.scales[tile:], x.sums[tile:], x.minima[tile:]
+    )
+
+
+@njit
+def put_group(low, high, n, group, out, form):
+    """Two vectors of 16 become group `group` of row n, in every form that is part of `form`."""
+    if form & FLOATS:
+        store(out.values, n, GROUP * group, low)
+        store(out.values, n, GROUP * group + 16, high)
+    if form & BYTES:
+        quantize_group(low, high, out, n, group)
+    if form & BFLOATS:
+        store_bfloat(out.bfloats, n, GROUP * group, low)
+        store_bfloat(out.bfloats, n, GROUP * group + 16, high)
+
+
+@njit
+def reform(x, n, form):
+    """Row n of x.values in the forms that are part of `form`."""
+    for group in range(x.scales.shape[1]):
+        put_group(load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16), n, group, x, form)

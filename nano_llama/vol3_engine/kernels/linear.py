@@ -2,25 +2,29 @@
 
     out[n, 16 b : 16 b + 16] = rows 16 b ... of W  .  x[n]       for tokens n, blocks first <= b < last
 
-    floats                         float_product.py
-    quantized, few tokens          dot_product.one_token, straight from the packed weights
-    quantized, more                unpacked.py, then tile_product.py (AMX) or dot_product.py, 4 tokens x 3 blocks
+    of prompts, where there is AMX     prompt_product.py, for bfloat16 and quantized weights
+    floats                             float_product.py
+    quantized, few tokens              dot_product.one_token, straight from the packed weights
+    quantized, more                    unpacked.py, then tile_product.py (AMX) or dot_product.py, 4 tokens x 3 blocks
 
-Whatever is picked, a row's bits are the same. Not here: threads (each calls this for blocks of its own).
+For tokens of prompts it is always the first, so whatever is picked, a row's bits are the same.
+Not here: threads (each calls this for blocks of its own).
 Tests: tests/vol3/kernels/test_linear.py.
 """
 
 import numpy as np
 from numba import njit
 
-from nano_llama.vol3_engine.kernels.activations import Activations
+from nano_llama.vol3_engine.kernels.activations import BFLOATS, BYTES, FLOATS, Activations
 from nano_llama.vol3_engine.kernels.amx import CONFIGURATION, configure_tiles, release_tiles
 from nano_llama.vol3_engine.kernels.dot_product import four_tokens_one_block, four_tokens_three_blocks, one_token
 from nano_llama.vol3_engine.kernels.float_product import float_blocks
 from nano_llama.vol3_engine.kernels.pack import (
+    F16,
     F32,
     GROUP,
     Q8,
+    ROWS,
     UNIT,
     ZERO_POINT,
     Matrix,
@@ -28,6 +32,7 @@ from nano_llama.vol3_engine.kernels.pack import (
     unpack,
     unpack_groups,
 )
+from nano_llama.vol3_engine.kernels.prompt_product import prompt_blocks
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
 from nano_llama.vol3_engine.kernels.tile_product import RING, sixteen_tokens_one_block
 from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, unpack_block, zero_point
@@ -39,15 +44,29 @@ RING_BYTES = RING * 256 * 4
 
 def scratch_for(columns: int) -> np.ndarray:
     """What `linear` needs to work in, for matrices of at most so many columns; one for each thread."""
-    return aligned(RING_BYTES + 3 * -(-columns // UNIT) * UNPACKED)
+    units = -(-columns // UNIT)
+    return aligned(max(RING_BYTES + 3 * units * UNPACKED, 2 * units * UNIT * ROWS * 2))
+
+
+def form_read(kind: int, prompt: bool) -> int:
+    """Which form of the activations is read with such weights: for a prompt's tokens, for those generated."""
+    if prompt and TILES and kind not in (F32, F16):
+        return BFLOATS
+    return FLOATS if kind < Q8 else BYTES
 
 
 @njit
-def linear(w, x, tokens, first, last, add, scratch, out):
+def linear(w, x, generated, tokens, first, last, add, scratch, out):
     """Blocks first <= b < last of W x for the first `tokens` rows of x; added to `out` where `add`.
 
-    w: Matrix; x: Activations, room for a multiple of 16 rows; scratch: see `scratch_for`; out (N, rows + padding).
+    The rows from `generated` on are of prompts. w: Matrix; x: Activations and out (N, rows + padding), with room for a
+    multiple of 16 rows and 16 more; scratch: see `scratch_for`.
     """
+    if TILES and w.kind != F32 and w.kind != F16:
+        if generated < tokens:
+            lines = scratch.view(np.uint16).reshape(-1, 32)
+            prompt_blocks(w, x.bfloats, generated, tokens, first, last, add, lines, out)
+        tokens = generated
     if w.kind < Q8:
         width = 64 if w.kind == F32 else 32
         stride = w.columns * width if w.kind == F32 else (w.columns + 1) // 2 * 64
@@ -94,7 +113,10 @@ def by_dots(w, x, tokens, first, last, units, add, scratch, out):
 
 
 def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
-    """The plain twin: (N, rows) float32, by the same steps in the same order, each rounded once (through float64)."""
+    """The plain twin, for tokens that were generated -> (N, rows) float32.
+
+    By the same steps in the same order, each rounded once (through float64).
+    """
     total = np.zeros((tokens, w.rows), np.float32)
     if w.kind < Q8:
         weight = unpack(w).astype(np.float64)

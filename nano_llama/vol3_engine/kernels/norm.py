@@ -1,4 +1,4 @@
-"""RMSNorm of a row, together with what the next product wants of it: floats, bytes, or both.
+"""RMSNorm of a row, in the forms that the next product wants of it.
 
     y = x * r * weight,  r = 1 / sqrt(mean(x^2) + eps)        Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4
 
@@ -8,9 +8,9 @@ Not here: the residual addition (linear.py adds). Tests: tests/vol3/kernels/test
 import numpy as np
 from numba import njit
 
-from nano_llama.vol3_engine.kernels.activations import quantize_group
+from nano_llama.vol3_engine.kernels.activations import put_group
 from nano_llama.vol3_engine.kernels.pack import GROUP
-from nano_llama.vol3_engine.kernels.simd import fma, load, splat, store, total
+from nano_llama.vol3_engine.kernels.simd import fma, load, splat, total
 
 
 def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
@@ -20,8 +20,8 @@ def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 
 @njit
-def rmsnorm(x, weight, size, eps, n, out, floats, bytes_):
-    """Row n of x (N,C) into row n of `out` (Activations): its values where `floats`, its bytes where `bytes_`.
+def rmsnorm(x, weight, size, eps, n, out, form):
+    """Row n of x (N,C) into row n of `out` (Activations), in the forms that are part of `form`.
 
     weight (C,), size = D; C is D padded with zeros to whole groups of 32.
     """
@@ -34,14 +34,4 @@ def rmsnorm(x, weight, size, eps, n, out, floats, bytes_):
     for group in range(groups):
         k = GROUP * group
         low, high = load(x, n, k) * r * load(weight, k), load(x, n, k + 16) * r * load(weight, k + 16)
-        put_group(low, high, n, group, out, floats, bytes_)
-
-
-@njit
-def put_group(low, high, n, group, out, floats, bytes_):
-    """Two vectors of 16 become group `group` of row n."""
-    if floats:
-        store(out.values, n, GROUP * group, low)
-        store(out.values, n, GROUP * group + 16, high)
-    if bytes_:
-        quantize_group(low, high, out, n, group)
+        put_group(low, high, n, group, out, form)

@@ -269,6 +269,19 @@ def _fma(b, x, y, z):
     return call(b, "llvm.fma.v16f32", _F32, [x, y, z])
 
 
+@_word(I32x16, I32x16, types.int64, types.int64)
+def bits_of(b, x, start, mask):
+    """x >> start & mask, of each lane without its sign."""
+    return b.and_(b.lshr(x, spread(b, b.trunc(start, _I32))), spread(b, b.trunc(mask, _I32)))
+
+
+@_word(I32x16, F32x16, F32x16)
+def bfloat_pairs(b, low, high):
+    """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
+    low, high = (b.add(b.bitcast(x, _I32X16), _integers(0x8000)) for x in (low, high))
+    return b.or_(b.lshr(low, _integers(16)), b.and_(high, _integers(-65536)))
+
+
 @_word(F32x16, F32x16, F32x16, F32x16)
 def fma(b, x, y, z):
     """x * y + z, rounded once."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nano_llama.vol3_engine.kernels.activations import Activations, quantize
+from nano_llama.vol3_engine.kernels.activations import FLOATS, Activations, reform, rows_from
 from nano_llama.vol3_engine.kernels.attention import (
     Tile,
     attend,
@@ -44,7 +44,7 @@ from nano_llama.vol3_engine.kernels.threads import TICKET, add_and_get, meet, ne
 
 FEW = 4  # rows up to which every thread does the small work for itself
 FORESEEN = 2048  # bytes of a matrix asked for before the threads meet
-TOGETHER = 4  # groups of gate and up whose products for many rows stay in the cache until SwiGLU has read them
+PANEL, TOGETHER = 512, 4  # rows, and groups of gate and up, whose products stay in the cache until SwiGLU has read them
 
 Q, K, V, O, GATE_UP, DOWN = range(6)  # matrices of a layer
 EMBED, HEAD = range(2)  # and of the ends
@@ -64,14 +64,14 @@ class Model(NamedTuple):
     kv_heads: int  # G
     head_dim: int  # K
     eps: np.float32
-    floats: bool  # some matrix reads activations as floats,
-    bytes_: bool  # some as bytes
+    generated_form: int  # in which forms matrices read rows that were generated,
+    prompt_form: int  # and rows of prompts
 
 
 class Batch(NamedTuple):
     """What a step is to compute: filled anew for every step, never moved. Sizes in brackets are room."""
 
-    sizes: np.ndarray  # (3,) int64: rows N, tasks, logit rows R
+    sizes: np.ndarray  # (4,) int64: rows N, tasks, logit rows R, rows that are not of prompts: the first ones
     tokens: np.ndarray  # [N] int64
     blocks: np.ndarray  # [N] int64: the block of each row's own key and value,
     slots: np.ndarray  # [N] int64: and its place in it
@@ -92,7 +92,6 @@ class Room(NamedTuple):
     k: np.ndarray  # [N,G*K']
     v: np.ndarray  # [N,G*K']
     attended: Activations  # [N,H*K]
-    gate_up: np.ndarray  # [N,2F]
     gated: Activations  # [N,F]
     parts: np.ndarray  # [slots*H,K'] float32: o of parts that were shared out
     part_stats: np.ndarray  # [slots*H,2]: m and l
@@ -104,8 +103,9 @@ class Room(NamedTuple):
 class Own(NamedTuple):
     """What each thread has for itself."""
 
-    normed: Activations  # (16,C)
-    attended: Activations  # (16,H*K)
+    normed: Activations  # (32,C)
+    attended: Activations  # (32,H*K)
+    gate_up: np.ndarray  # (PANEL+16,64*TOGETHER)
     tile: Tile
     scratch: np.ndarray  # for `linear`
 
@@ -121,7 +121,7 @@ def serve(thread, control, seen, patience, threads, model, cache, batch, room, o
 
 @kernel
 def step(thread, threads, control, model, cache, batch, room, own):
-    rows = batch.sizes[0]
+    rows, generated = batch.sizes[0], batch.sizes[3]
     alone = rows <= FEW
     layers = len(model.layers)
     clock = lap(room.times, thread, WAITING, 0)
@@ -135,9 +135,9 @@ def step(thread, threads, control, model, cache, batch, room, own):
     for layer in range(layers):
         if thread == 0:
             write_now(control, TICKET, 0)
-        normed = normalize(thread, threads, control, model, 2 * layer, room.x, rows, room.normed, own.normed)
+        normed = normalize(thread, threads, control, model, 2 * layer, room.x, generated, rows, room.normed, own.normed)
         clock = lap(room.times, thread, NORM, clock)
-        project(thread, threads, model, layer, cache, batch, rows, room, normed, own)
+        project(thread, threads, model, layer, cache, batch, room, normed, own)
         clock = lap(room.times, thread, QKV, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
@@ -154,21 +154,23 @@ def step(thread, threads, control, model, cache, batch, room, own):
             meet(control, threads)
         attended = own.attended if alone else room.attended
         clock = lap(room.times, thread, ATTENTION, clock)
-        outputs(thread, threads, w, attended, rows, own.scratch, room.x)
+        outputs(thread, threads, w, attended, generated, rows, own.scratch, room.x)
         w = matrix(model.data, model.layers[layer, GATE_UP])
         foresee(thread, threads, w, w.rows // 64, 4)
         clock = lap(room.times, thread, OUT, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
-        normed = normalize(thread, threads, control, model, 2 * layer + 1, room.x, rows, room.normed, own.normed)
+        normed = normalize(
+            thread, threads, control, model, 2 * layer + 1, room.x, generated, rows, room.normed, own.normed
+        )
         clock = lap(room.times, thread, NORM, clock)
-        gate(thread, threads, model, layer, rows, room, normed, own)
+        gate(thread, threads, model, layer, generated, rows, room, normed, own)
         w = matrix(model.data, model.layers[layer, DOWN])
         foresee(thread, threads, w, (w.rows + 15) // 16, 1)
         clock = lap(room.times, thread, MLP, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
-        outputs(thread, threads, w, room.gated, rows, own.scratch, room.x)
+        outputs(thread, threads, w, room.gated, generated, rows, own.scratch, room.x)
         clock = lap(room.times, thread, MLP_DOWN, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
@@ -185,10 +187,23 @@ def matrix(data, entry):
 
 
 @kernel
-def product(w, x, rows, first, last, add, scratch, out):
+def blocks_of(w, first, count):
+    """Some blocks of 16 rows of a matrix, as a matrix."""
+    size = len(w.data) // ((w.rows + 15) // 16)
+    return Matrix(w.kind, 16 * count, w.columns, w.data[first * size : (first + count) * size])
+
+
+@kernel
+def form_of(model, n, generated):
+    """In which forms row n is read."""
+    return model.generated_form if n < generated else model.prompt_form
+
+
+@kernel
+def product(w, x, generated, rows, first, last, add, scratch, out):
     """`linear`, once for all who call it."""
     keep_apart()
-    linear(w, x, rows, first, last, add, scratch, out)
+    linear(w, x, generated, rows, first, last, add, scratch, out)
 
 
 @kernel
@@ -204,75 +219,48 @@ def foresee(thread, threads, w, shares, width):
 
 
 @kernel
-def normalize(thread, threads, control, model, norm, x, rows, shared, own):
+def normalize(thread, threads, control, model, norm, x, generated, rows, shared, own):
     """RMSNorm of all rows -> where they are: few in this thread's own room, many in the shared one."""
     keep_apart()
     weight = model.norms[norm]
     if rows <= FEW:
         for n in range(rows):
-            rmsnorm(x, weight, model.hidden_size, model.eps, n, own, model.floats, model.bytes_)
+            rmsnorm(x, weight, model.hidden_size, model.eps, n, own, form_of(model, n, generated))
         return own
     first, last = share(thread, threads, rows)
     for n in range(first, last):
-        rmsnorm(x, weight, model.hidden_size, model.eps, n, shared, model.floats, model.bytes_)
+        rmsnorm(x, weight, model.hidden_size, model.eps, n, shared, form_of(model, n, generated))
     meet(control, threads)
     return shared
 
 
 @kernel
-def project(thread, threads, model, layer, cache, batch, rows, room, normed, own):
+def project(thread, threads, model, layer, cache, batch, room, normed, own):
     """q, k and v of this thread's heads, rotated; keys and values into the cache. Heads stand in the order q, k, v."""
     keep_apart()
     H, G, size = model.heads, model.kv_heads, model.head_dim
+    rows, generated = batch.sizes[0], batch.sizes[3]
     width = own.tile.queries.shape[1]  # K'
     blocks = width // 16
     first, last = share(thread, threads, H + 2 * G)
-    one, end = max(first, 0), min(last, H)
-    if one < end:
-        product(
-            matrix(model.data, model.layers[layer, Q]),
-            normed,
-            rows,
-            one * blocks,
-            end * blocks,
-            False,
-            own.scratch,
-            room.q,
-        )
+    before = 0
+    for which in range(3):  # Q, K, V
+        heads = H if which == Q else G
+        one, end = max(first - before, 0), min(last - before, heads)
+        before += heads
+        if one >= end:
+            continue
+        out = (room.q, room.k, room.v)[which]
+        w = matrix(model.data, model.layers[layer, which])
+        product(w, normed, generated, rows, one * blocks, end * blocks, False, own.scratch, out)
         for n in range(rows):
             for h in range(one, end):
-                rotate_head(room.q, n, h * width, size, batch.cos, batch.sin)
-    one, end = max(first - H, 0), min(last - H, G)
-    if one < end:
-        product(
-            matrix(model.data, model.layers[layer, K]),
-            normed,
-            rows,
-            one * blocks,
-            end * blocks,
-            False,
-            own.scratch,
-            room.k,
-        )
-        for n in range(rows):
-            for h in range(one, end):
-                rotate_head(room.k, n, h * width, size, batch.cos, batch.sin)
-                write_key(cache, layer, h, batch.blocks[n], batch.slots[n], room.k, n, h * width, own.tile.narrow)
-    one, end = max(first - H - G, 0), min(last - H - G, G)
-    if one < end:
-        product(
-            matrix(model.data, model.layers[layer, V]),
-            normed,
-            rows,
-            one * blocks,
-            end * blocks,
-            False,
-            own.scratch,
-            room.v,
-        )
-        for n in range(rows):
-            for h in range(one, end):
-                write_value(cache, layer, h, batch.blocks[n], batch.slots[n], room.v, n, h * width, own.tile.narrow)
+                if which != V:
+                    rotate_head(out, n, h * width, size, batch.cos, batch.sin)
+                if which == K:
+                    write_key(cache, layer, h, batch.blocks[n], batch.slots[n], out, n, h * width, own.tile.narrow)
+                if which == V:
+                    write_value(cache, layer, h, batch.blocks[n], batch.slots[n], out, n, h * width, own.tile.narrow)
 
 
 @kernel
@@ -322,30 +310,34 @@ def gather_attended(first, last, model, batch, room, tile, copied, out):
         elif copied:
             for k in range(0, out.values.shape[1], 16):
                 store(out.values, n, k, load(room.attended.values, n, k))
-    if model.bytes_:
-        quantize(out, first, last)
+        reform(out, n, form_of(model, n, batch.sizes[3]) & ~FLOATS)
 
 
 @kernel
-def outputs(thread, threads, w, x, rows, scratch, out):
+def outputs(thread, threads, w, x, generated, rows, scratch, out):
     """This thread's blocks of W x, added to the residual stream."""
     keep_apart()
     first, last = share(thread, threads, (w.rows + 15) // 16)
-    product(w, x, rows, first, last, True, scratch, out)
+    product(w, x, generated, rows, first, last, True, scratch, out)
 
 
 @kernel
-def gate(thread, threads, model, layer, rows, room, normed, own):
+def gate(thread, threads, model, layer, generated, rows, room, normed, own):
     """This thread's columns of SwiGLU: their gates and ups stand in turns of 16, so it has both."""
     keep_apart()
     w = matrix(model.data, model.layers[layer, GATE_UP])
     first, last = share(thread, threads, w.rows // 64)
-    together = last - first if rows <= FEW else TOGETHER
-    for group in range(first, last, together):
-        end = min(group + together, last)
-        product(w, normed, rows, 4 * group, 4 * end, False, own.scratch, room.gate_up)
-        for n in range(rows):
-            swiglu(room.gate_up, n, group, end, room.gated, model.floats, model.bytes_)
+    for begin in range(0, rows, PANEL):
+        count = min(PANEL, rows - begin)
+        before = min(max(generated - begin, 0), count)  # rows of this panel that are not of prompts
+        x, out = rows_from(normed, begin), rows_from(room.gated, begin)
+        for group in range(first, last, TOGETHER):
+            end = min(group + TOGETHER, last)
+            blocks = 4 * (end - group)
+            w_here = blocks_of(w, 4 * group, blocks)
+            product(w_here, x, before, count, 0, blocks, False, own.scratch, own.gate_up)
+            for n in range(count):
+                swiglu(own.gate_up, n, group, end, out, form_of(model, n, before))
 
 
 @kernel
@@ -361,8 +353,8 @@ def head(thread, threads, control, model, batch, room, own):
             store(room.wanted, r, k, load(room.x, batch.logit_rows[r], k))
     meet(control, threads)
     normed = normalize(
-        thread, threads, control, model, len(model.norms) - 1, room.wanted, wanted, room.normed, own.normed
-    )
+        thread, threads, control, model, len(model.norms) - 1, room.wanted, wanted, wanted, room.normed, own.normed
+    )  # a row is multiplied with the head as if it were generated, whose token it is to choose
     w = matrix(model.data, model.ends[HEAD])
     first, last = share(thread, threads, (w.rows + 15) // 16)
-    product(w, normed, wanted, first, last, False, own.scratch, room.logits)
+    product(w, normed, wanted, wanted, first, last, False, own.scratch, room.logits)

@@ -1,4 +1,4 @@
-"""SwiGLU of a row, together with what the next product wants of it.
+"""SwiGLU of a row, in the forms that the next product wants of it.
 
     y = silu(gate) * up,  silu(g) = g / (1 + e^-g)        Shazeer 2020, arXiv 2002.05202, eq. 6
 
@@ -9,7 +9,7 @@ Not here: the products (linear.py). Tests: tests/vol3/kernels/test_small.py.
 import numpy as np
 from numba import njit
 
-from nano_llama.vol3_engine.kernels.norm import put_group
+from nano_llama.vol3_engine.kernels.activations import put_group
 from nano_llama.vol3_engine.kernels.simd import exp, load, splat
 
 
@@ -27,13 +27,13 @@ def in_turns(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 @njit
-def swiglu(gate_up, n, first, last, out, floats, bytes_):
-    """Groups first ... last-1 of 32 columns of row n, from gate_up (N, 2F + padding), into `out` (Activations)."""
+def swiglu(gate_up, n, first, last, out, form):
+    """Groups first ... last-1 of 32 columns of row n into `out` (Activations). gate_up (N,C) begins with `first`."""
     for group in range(first, last):
-        k = 64 * group
+        k = 64 * (group - first)
         low = silu_times(load(gate_up, n, k), load(gate_up, n, k + 16))
         high = silu_times(load(gate_up, n, k + 32), load(gate_up, n, k + 48))
-        put_group(low, high, n, group, out, floats, bytes_)
+        put_group(low, high, n, group, out, form)
 
 
 @njit

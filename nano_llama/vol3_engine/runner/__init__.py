@@ -22,6 +22,11 @@ class Runner(Protocol):
     config: LlamaConfig
 
     @property
+    def prompts_differ(self) -> bool:
+        """Whether a row of a prompt has other bits than the same row were it generated (both within their bounds)."""
+        ...
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """What one token costs in the cache, all layers together."""
         ...

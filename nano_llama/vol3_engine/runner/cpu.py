@@ -88,6 +88,10 @@ class CpuRunner:
             return cls(config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
 
     @property
+    def prompts_differ(self) -> bool:
+        return self.model.prompt_form != self.model.generated_form
+
+    @property
     def kv_bytes_per_token(self) -> int:
         c = self.config
         return kv_cache.bytes_per_token(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.kv_cache_dtype)
@@ -116,7 +120,7 @@ class CpuRunner:
         needed = shape_of(batch, self.config, self.threads)
         if not needed.fits(self._shape):
             self._furnish(self._shape.grown(needed))
-        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads)
+        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads, self.prompts_differ)
         if self.seconds:
             self._run_timed()
         else:
@@ -147,8 +151,8 @@ class CpuRunner:
         assert self._cache is not None
         c, width = self.config, kv_cache.padded(self.config.head_dim)
         H, G, D, F = c.num_attention_heads, c.num_key_value_heads, c.hidden_size, c.intermediate_size
-        rows = -(-shape.rows // 16) * 16
-        wanted = -(-shape.wanted // 16) * 16
+        rows = -(-shape.rows // 16) * 16 + 16  # tiles may write beyond the last
+        wanted = -(-shape.wanted // 16) * 16 + 16
 
         def floats(*sizes: int) -> np.ndarray:
             return aligned(int(np.prod(sizes)), np.float32).reshape(sizes)
@@ -161,7 +165,6 @@ class CpuRunner:
             k=floats(rows, G * width),
             v=floats(rows, G * width),
             attended=activations(rows, H * c.head_dim),
-            gate_up=floats(rows, 2 * (-(-F // 32) * 32)),
             gated=activations(rows, F),
             parts=floats(max(shape.slots, 1) * H, width),
             part_stats=floats(max(shape.slots, 1) * H, 2),
@@ -173,8 +176,9 @@ class CpuRunner:
 
         def arguments(thread: int) -> tuple:
             own = step.Own(
-                normed=activations(16, D),
-                attended=activations(16, H * c.head_dim),
+                normed=activations(32, D),
+                attended=activations(32, H * c.head_dim),
+                gate_up=floats(step.PANEL + 16, 64 * step.TOGETHER),
                 tile=tile_for(c.group_size, c.head_dim, self.kv_cache_dtype),
                 scratch=scratch_for(max(D, F, H * c.head_dim)),
             )

@@ -1,8 +1,9 @@
 """A PackedBatch as the arrays that a compiled step reads: positions, blocks, angles, and attention cut into tasks.
 
-A task is one tile of queries: neighbouring rows of one text, for one key/value head. With few rows in a step, a long
-context is cut into its parts of 256 positions, so that all threads have work; each row's parts are folded together
-afterwards, in the order of positions, as they are within a task: the bits are the same either way.
+Where rows of prompts are computed otherwise than generated ones, they are put behind them: a text's rows then lie in at
+most two pieces. A task is one tile of queries: neighbouring rows of one text, for one key/value head. With few rows in
+a step, a long context is cut into its parts of 256 positions, so that all threads have work; each row's parts are
+folded together afterwards, in the order of positions, as they are within a task: the bits are the same either way.
 Not here: the step (kernels/step.py). Tests: tests/vol3/test_runner_cpu.py.
 """
 
@@ -70,7 +71,7 @@ def empty_batch(shape: Shape, config: LlamaConfig) -> Batch:
         return np.zeros(sizes, np.float32)
 
     return Batch(
-        sizes=integers(3),
+        sizes=integers(4),
         tokens=integers(shape.rows),
         blocks=integers(shape.rows),
         slots=integers(shape.rows),
@@ -83,25 +84,30 @@ def empty_batch(shape: Shape, config: LlamaConfig) -> Batch:
     )
 
 
-def arrange(batch: PackedBatch, out: Batch, angles: Angles, config: LlamaConfig, threads: int) -> int:
+def arrange(
+    batch: PackedBatch, out: Batch, angles: Angles, config: LlamaConfig, threads: int, prompts_differ: bool
+) -> int:
     """Fill `out` -> the number of logit rows."""
     N, wanted = batch.num_tokens, len(batch.logit_rows)
     angles.up_to(max(batch.length(s) for s in range(batch.num_sequences)))
-    out.tokens[:N] = batch.token_ids
-    out.logit_rows[:wanted] = batch.logit_rows
     out.split[:N] = 0
-    tasks, table = 0, 0
+    first_of_table = np.cumsum([0, *map(len, batch.block_tables)]).tolist()
+    for s, blocks in enumerate(batch.block_tables):
+        out.tables[first_of_table[s] : first_of_table[s + 1]] = blocks
     split = dict(_splits(batch, config, threads))
-    tile, slot = tokens_of_tile(config.group_size), 0
-    for s, position in enumerate(batch.positions):
-        row, end = batch.starts[s], batch.starts[s + 1]
-        blocks = batch.block_tables[s]
-        out.tables[table : table + len(blocks)] = blocks
-        if end - row == 1:
-            out.blocks[row], out.slots[row] = blocks[position // POSITIONS], position % POSITIONS
+    tile, slot, tasks, row = tokens_of_tile(config.group_size), 0, 0, 0
+    rows = np.zeros(N, np.int64)  # where each row of the batch is put
+    pieces, generated = _pieces(batch, prompts_differ)
+    for s, first, count in pieces:
+        end, position, table = row + count, batch.positions[s] + first - batch.starts[s], first_of_table[s]
+        out.tokens[row:end] = batch.token_ids[first : first + count]
+        if count == 1:
+            rows[first] = row
+            out.blocks[row], out.slots[row] = batch.block_tables[s][position // POSITIONS], position % POSITIONS
             out.cos[row], out.sin[row] = angles.cos[position], angles.sin[position]
         else:
-            at = np.arange(position, position + end - row)
+            rows[first : first + count] = np.arange(row, end)
+            at = np.arange(position, position + count)
             out.blocks[row:end] = out.tables[table + at // POSITIONS]
             out.slots[row:end] = at % POSITIONS
             out.cos[row:end], out.sin[row:end] = angles.cos[at], angles.sin[at]
@@ -112,13 +118,28 @@ def arrange(batch: PackedBatch, out: Batch, angles: Angles, config: LlamaConfig,
                 out.tasks[tasks] = row, 1, position, table, part, slot
                 tasks, slot = tasks + 1, slot + 1
         else:
-            for first in range(row, end, tile):
-                out.tasks[tasks] = first, min(tile, end - first), position + first - row, table, -1, 0
+            for start in range(row, end, tile):
+                out.tasks[tasks] = start, min(tile, end - start), position + start - row, table, -1, 0
                 tasks += 1
-        table += len(blocks)
+        row = end
+    out.logit_rows[:wanted] = rows[batch.logit_rows]
     _longest_first(out.tasks[:tasks])
-    out.sizes[:] = N, tasks, wanted
+    out.sizes[:] = N, tasks, wanted, generated
     return wanted
+
+
+def _pieces(batch: PackedBatch, prompts_differ: bool) -> tuple[list[tuple[int, int, int]], int]:
+    """Neighbouring rows that stay together, as (sequence, first row, rows), and how many rows are not of prompts."""
+    texts = [(s, start, batch.starts[s + 1] - start) for s, start in enumerate(batch.starts[:-1])]
+    if not prompts_differ:
+        return texts, batch.num_tokens
+    of_prompts = [(s, first, old) for (s, first, _), old in zip(texts, batch.prompt_rows, strict=True) if old]
+    generated = [
+        (s, first + old, count - old)
+        for (s, first, count), old in zip(texts, batch.prompt_rows, strict=True)
+        if count > old
+    ]
+    return generated + of_prompts, batch.num_tokens - sum(batch.prompt_rows)
 
 
 def _splits(batch: PackedBatch, config: LlamaConfig, threads: int) -> list[tuple[int, int]]:

@@ -5,14 +5,15 @@
     "float32"    F32                          F32                 F32       F32      F32      (and bfloat16, float16)
 
 A quantization scheme (quantization.py) names each matrix's kind instead. With quantized weights products are of bytes
-(activations in groups of 8 bits too), otherwise of floats.
+(activations in groups of 8 bits too), otherwise of floats; for prompts, where there is AMX, of bfloat16 (linear.py).
 Not here: layouts (kernels/pack.py), the file formats (core/formats). Tests: tests/vol3/test_runner_cpu.py.
 """
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from nano_llama.core.names import (
 )
 from nano_llama.vol3_engine.kernels import pack, step
 from nano_llama.vol3_engine.kernels.kv_cache import padded
+from nano_llama.vol3_engine.kernels.linear import form_read
 from nano_llama.vol3_engine.kernels.repack import KIND_OF, repack, whole_blocks
 from nano_llama.vol3_engine.quantization import Scheme
 
@@ -93,9 +95,13 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         eps=np.float32(config.rms_norm_eps),
-        floats=bool(used & FLOATS),
-        bytes_=bool(used - FLOATS),
+        generated_form=_forms(used, False),
+        prompt_form=_forms(used, True),
     )
+
+
+def _forms(kinds: set[int], prompt: bool) -> int:
+    return reduce(or_, (form_read(kind, prompt) for kind in kinds))
 
 
 def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, index: int) -> list[PlannedMatrix]:

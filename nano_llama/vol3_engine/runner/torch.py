@@ -49,6 +49,10 @@ class TorchRunner:
         return cls(Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target)), num_threads)
 
     @property
+    def prompts_differ(self) -> bool:
+        return False
+
+    @property
     def kv_bytes_per_token(self) -> int:
         c = self.config
         assert c.num_key_value_heads and c.head_dim, "LlamaConfig fills these in"

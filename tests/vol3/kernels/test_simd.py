@@ -1,5 +1,6 @@
 """Every word of simd.py against the line of NumPy that it stands for, in the tier that is chosen."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numba import njit
@@ -92,6 +93,22 @@ def test_dot_is_exact_for_all_bytes():
         acc, out = rng.integers(-1000, 1000, 16).astype(np.int32), np.zeros(16, np.int32)
         take_dot(acc, u.astype(np.uint8), x.astype(np.int8), out)
         np.testing.assert_array_equal(out, acc + (u * x).reshape(16, 4).sum(1))
+
+
+@njit
+def take_pair(x, start, low, high, bits, pairs):
+    simd.store(bits, 0, simd.bits_of(simd.load_i32(x, 0), start, 15))
+    simd.store(pairs, 0, simd.bfloat_pairs(simd.load(low, 0), simd.load(high, 0)))
+
+
+def test_bits_and_pairs_of_bfloat16():
+    rng = np.random.default_rng(4)
+    x, bits, pairs = rng.integers(-(2**31), 2**31, 16).astype(np.int32), np.zeros(16, np.int32), np.zeros(16, np.int32)
+    low, high = rng.normal(size=(2, 16)).astype(np.float32)
+    take_pair(x, 28, low, high, bits, pairs)
+    np.testing.assert_array_equal(bits, x.view(np.uint32) >> 28)
+    for halves, floats in ((pairs.view(np.uint16)[::2], low), (pairs.view(np.uint16)[1::2], high)):
+        np.testing.assert_array_equal(halves, floats.astype(ml_dtypes.bfloat16).view(np.uint16))  # there are no ties
 
 
 def test_nibbles():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nano_llama.vol3_engine.kernels import pack
-from nano_llama.vol3_engine.kernels.activations import activations
+from nano_llama.vol3_engine.kernels.activations import BFLOATS, BYTES, FLOATS, activations
 from nano_llama.vol3_engine.kernels.embed import embed_row
 from nano_llama.vol3_engine.kernels.kv_cache import DTYPES, keys_plain, kv_cache, values_plain, write_key, write_value
 from nano_llama.vol3_engine.kernels.norm import rmsnorm, rmsnorm_plain
@@ -18,31 +18,39 @@ def normal(*shape):
     return rng.normal(size=shape).astype(np.float32)
 
 
+def from_bfloats(x):
+    return (x.bfloats.astype(np.uint32) << 16).view(np.float32)
+
+
 def dequantized(x):
     return x.quantized * np.repeat(x.scales.transpose(0, 2, 1).reshape(len(x.quantized), -1), 32, axis=1)
 
 
 @pytest.mark.parametrize("size", [32, 40, 576])
-def test_rmsnorm_gives_floats_and_bytes_of_one_row(size):
+def test_rmsnorm_gives_one_row_in_every_form(size):
     out, padded = activations(4, size), -(-size // 32) * 32
     x, weight = np.zeros((4, padded), np.float32), np.zeros(padded, np.float32)
     x[:, :size], weight[:size] = normal(4, size), normal(size)
-    rmsnorm(x, weight, size, 1e-5, 2, out, True, True)
+    rmsnorm(x, weight, size, 1e-5, 2, out, FLOATS + BYTES + BFLOATS)
     meant = rmsnorm_plain(x[2:3, :size], weight[:size], 1e-5)[0]
     np.testing.assert_allclose(out.values[2, :size], meant, rtol=1e-5, atol=1e-6)
     assert not out.values[2, size:].any() and not out.values[:2].any() and not out.values[3:].any()
     assert np.abs(dequantized(out)[2, :size] - meant).max() <= 0.51 * out.scales.max()
+    assert np.all(np.abs(from_bfloats(out) - out.values) <= 2**-8 * np.abs(out.values))
 
 
 def test_swiglu_reads_gate_and_up_in_turns():
     gate, up, out = normal(3, 40), normal(3, 40), activations(3, 64)
     both = np.ascontiguousarray(in_turns(gate.T, up.T).T)  # what the packed product would give: (N, 2F + padding)
     assert both.shape == (3, 128)
-    swiglu(both, 1, 0, 2, out, True, True)
+    swiglu(both, 1, 0, 2, out, FLOATS + BYTES + BFLOATS)
     meant = swiglu_plain(gate[1], up[1])
     np.testing.assert_allclose(out.values[1, :40], meant, rtol=2e-6, atol=1e-7)
     assert not out.values[1, 40:].any() and not out.values[0].any()
     assert np.abs(dequantized(out)[1, :40] - meant).max() <= 0.51 * out.scales.max()
+    swiglu(np.ascontiguousarray(both[:, 64:]), 2, 1, 2, out, FLOATS)  # a buffer that begins with group 1
+    np.testing.assert_allclose(out.values[2, 32:40], swiglu_plain(gate[2], up[2])[32:], rtol=2e-6, atol=1e-7)
+    assert not out.values[2, :32].any() and not out.quantized[2].any(), "only what is asked for"
 
 
 @pytest.mark.parametrize("head_dim", [8, 32, 80, 128])
