@@ -276,7 +276,7 @@ class RopeTables:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """A NumPy array as a tensor, bfloat16 (which NumPy itself does not know) included."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # ascontiguousarray would make a scalar a row of one
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -2,7 +2,8 @@
 
 Here is what PyTorch does: the model, its gradient, clipping, the update, and their state in a checkpoint. Not here:
 budget, schedule, evaluation, files (core/training/loop.py), and update rules (optim/).
-Tests: tests/vol2/test_trainer.py, test_trainer_resume.py.
+Tests: tests/vol2/test_trainer.py, test_trainer_resume.py,
+test_trainer_killed.py.
 """
 
 import math

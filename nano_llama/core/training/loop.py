@@ -80,6 +80,7 @@ class TrainingLoop(ABC):
         self.clock, self.start = clock, clock() if start is None else start
         self.watcher = progress or Progress()
         self.folder = RunFolder(out)
+        self.folder.check_free()
         if resume:
             settings = self.folder.resumed_settings(settings.to_json())
         else:
@@ -214,6 +215,8 @@ class TrainingLoop(ABC):
             self.writer, checkpoint_bytes(self.config, settings), self.slowdown,
         )  # fmt: skip
         with self.folder.held():
+            if self.resumed_at is None:
+                self.folder.check_new()  # another may have begun here meanwhile
             self.folder.create(settings, self.config, self.tokenizer)
             if self.resumed_at is not None:
                 remove_later(self.folder.checkpoints, self.resumed_at)  # damaged, or the run would go on from there

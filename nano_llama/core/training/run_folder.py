@@ -54,8 +54,10 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raises UserError when something lies there already: a run never overwrites another."""
-        if self.path.is_dir() and all(item == self.lock for item in self.path.iterdir()):
+        if self.path.is_dir() and not any(self.path.iterdir()):
             return
+        if self.lock.exists() and not self.settings.exists():
+            return  # a run was killed as it began: the lock says that what lies here is ours
         if self.settings.exists():
             raise UserError(
                 f"{self.path} holds a run already.",
@@ -70,6 +72,14 @@ class RunFolder:
         with exclusive(self.lock, wait_s=3.0, what="training"):
             yield
             self.lock.unlink(missing_ok=True)
+
+    def check_free(self) -> None:
+        """Raises UserError where another process trains here at this moment."""
+        if self.is_held():
+            raise UserError(
+                f"Another process is training in {self.path}.",
+                hint="Wait for its end, or stop it (Ctrl-C keeps what it learned), or choose another --out.",
+            )
 
     def is_held(self) -> bool:
         """Whether a process trains here at this moment."""

@@ -35,6 +35,22 @@ def test_nothing_is_written_over(run, tmp_path):
             RunFolder(path).check_new()
 
 
+def test_what_a_killed_start_left_behind_is_no_run(run):
+    run.settings.unlink()  # it is written last
+    with pytest.raises(UserError, match="is no run"):
+        run.check_new()
+    run.lock.touch()  # it is held from the first file on
+    run.check_new()
+
+
+def test_where_a_process_trains_no_other_may(run):
+    run.check_free()
+    with run.held(), pytest.raises(UserError, match="Another process is training in") as error:
+        run.check_free()
+    assert "--out" in error.value.hint
+    run.check_free()
+
+
 def test_a_run_may_go_on_longer_but_not_become_another(run):
     assert run.resumed_settings({}) == TrainSettings(data="stdlib", max_steps=10)
     assert run.resumed_settings({"max_steps": 20, "device": "cpu"}).max_steps == 20
