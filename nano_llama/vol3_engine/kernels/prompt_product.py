@@ -24,6 +24,7 @@ from nano_llama.vol3_engine.kernels.simd import (
     load_bfloat,
     load_half,
     load_i32,
+    prefetch,
     splat,
     store,
     to_float,
@@ -56,6 +57,8 @@ def pairs_of_block(w, block, lines, to):
     data = 512 if small else 1024
     quads, width, mask = (4, 2, 15) if small else (8, 1, 255)
     for unit in range(units):
+        for line in range(0, size, LINE):  # the block's after the next, while these two are multiplied
+            prefetch(w.data, (block + 2) * units * size + unit * size + line)
         for side in range(2):
             at = (block * units + unit) * size
             d = load_half(w.data, at + data + 32 * side)

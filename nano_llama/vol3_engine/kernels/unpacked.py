@@ -14,6 +14,7 @@ from nano_llama.vol3_engine.kernels.simd import (
     high_nibbles,
     load_bytes,
     low_nibbles,
+    prefetch,
     store,
     subtract_byte,
 )
@@ -53,6 +54,8 @@ def unpack_block(w, block, units, signed, scratch, to):
     data = 512 if small else 1024
     for unit in range(units):
         at = (block * units + unit) * size
+        for line in range(0, size, 64):  # the next block's, while this one is multiplied
+            prefetch(w.data, at + units * size + line)
         for line in range(data // 64):
             bytes_ = load_bytes(w.data, at + 64 * line)
             if small:
