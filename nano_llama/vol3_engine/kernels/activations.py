@@ -9,8 +9,8 @@ Tests: tests/vol3/kernels/test_activations.py.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import GROUP, UNIT, aligned
 from nano_llama.vol3_engine.kernels.simd import (
     absolute,
@@ -64,7 +64,7 @@ def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return q.reshape(x.shape), peak * np.float32(1 / 127)
 
 
-@njit
+@kernel
 def quantize_group(low, high, x, n, group):
     """Group `group` of row n, given as two vectors of 16 floats, goes into x's bytes, scale and sum."""
     peak = max(largest(maximum(absolute(low), absolute(high))), SMALLEST)
@@ -78,7 +78,7 @@ def quantize_group(low, high, x, n, group):
     x.minima[tile, group, row] = scale * np.float32(summed)
 
 
-@njit
+@kernel
 def rows_from(x, first):
     """The same without the rows before `first`, a multiple of 16."""
     tile = first // 16
@@ -87,7 +87,7 @@ def rows_from(x, first):
     )
 
 
-@njit
+@kernel
 def put_group(low, high, n, group, out, form):
     """Two vectors of 16 become group `group` of row n, in every form that is part of `form`."""
     if form & FLOATS:
@@ -100,7 +100,7 @@ def put_group(low, high, n, group, out, form):
         store_bfloat(out.bfloats, n, GROUP * group + 16, high)
 
 
-@njit
+@kernel
 def reform(x, n, form):
     """Row n of x.values in the forms that are part of `form`."""
     for group in range(x.scales.shape[1]):

@@ -11,8 +11,8 @@ Not here: which form is taken when (linear.py). Tests: tests/vol3/kernels/test_l
 """
 
 import numpy as np
-from numba import njit
 
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, GROUP
 from nano_llama.vol3_engine.kernels.simd import (
     dot,
@@ -33,7 +33,7 @@ from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED, ha
 AHEAD = 4096  # bytes before they are needed, the next units are asked for: a quarter of a microsecond
 
 
-@njit
+@kernel
 def put(total, add, out, n, column):
     """out[n, column : column + 16] = total, or += where `add`."""
     if add:
@@ -41,7 +41,7 @@ def put(total, add, out, n, column):
     store(out, n, column, total)
 
 
-@njit
+@kernel
 def one_token(w, x, n, first, last, units, add, out):
     """out[n, 16 b ...] for blocks first <= b < last, straight from the packed weights: as fast as memory gives them."""
     size, small, minima = BYTES_OF_UNIT[w.kind], is_small(w.kind), has_minima(w.kind)
@@ -69,7 +69,7 @@ def one_token(w, x, n, first, last, units, add, out):
         put(total + least, add, out, n, 16 * block)
 
 
-@njit
+@kernel
 def large_group(sums, data, at, q, n, k):
     """sums + the products of 32 columns, 8 quads; two chains, so that one does not wait for the other."""
     other = splat(0)
@@ -79,7 +79,7 @@ def large_group(sums, data, at, q, n, k):
     return sums + other
 
 
-@njit
+@kernel
 def small_group(sums, data, at, q, n, k):
     """The same for nibbles: each load holds two quads."""
     other = splat(0)
@@ -93,12 +93,12 @@ def small_group(sums, data, at, q, n, k):
 # -- four tokens at a time, from the scratch of unpacked.py -------------------------------------------------------
 
 
-@njit
+@kernel
 def four(value):
     return value, value, value, value
 
 
-@njit
+@kernel
 def dots(sums, bytes_, quads):
     """One block's quad of columns with four tokens."""
     return (
@@ -109,12 +109,12 @@ def dots(sums, bytes_, quads):
     )
 
 
-@njit
+@kernel
 def quads_of(q, n, k):
     return quad(q, n, k), quad(q, n + 1, k), quad(q, n + 2, k), quad(q, n + 3, k)
 
 
-@njit
+@kernel
 def of_four(values, n, group):
     """What four tokens have for a group; n is a multiple of 4, so they lie in one tile."""
     tile, row = n // 16, n % 16
@@ -126,13 +126,13 @@ def of_four(values, n, group):
     )
 
 
-@njit
+@kernel
 def starts(x, n, group, zero):
     sums, less = of_four(x.sums, n, group), splat(-zero)
     return sums[0] * less, sums[1] * less, sums[2] * less, sums[3] * less
 
 
-@njit
+@kernel
 def scaled(totals, sums, d, scales):
     return (
         fma(to_float(sums[0]), d * scales[0], totals[0]),
@@ -142,7 +142,7 @@ def scaled(totals, sums, d, scales):
     )
 
 
-@njit
+@kernel
 def least_of_four(scratch, at, units, x, n):
     """What the minima of one block give four tokens."""
     least = four(splat(np.float32(0)))
@@ -158,12 +158,12 @@ def least_of_four(scratch, at, units, x, n):
     return least
 
 
-@njit
+@kernel
 def plus(one, other):
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
-@njit
+@kernel
 def put_four(totals, tokens, add, out, n, column):
     """The first `tokens` of four totals; the others belong to rows of padding."""
     put(totals[0], add, out, n, column)
@@ -175,7 +175,7 @@ def put_four(totals, tokens, add, out, n, column):
         put(totals[3], add, out, n + 3, column)
 
 
-@njit
+@kernel
 def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, out, column):
     """12 totals of 16 lanes: all that fits into 32 registers beside the operands."""
     stride = units * UNPACKED
@@ -203,7 +203,7 @@ def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, ou
     put_four(totals2, tokens, add, out, n, column + 32)
 
 
-@njit
+@kernel
 def four_tokens_one_block(scratch, units, zero, minima, x, n, tokens, add, out, column):
     """What is left when blocks do not come in threes."""
     totals = four(splat(np.float32(0)))

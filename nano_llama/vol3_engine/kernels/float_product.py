@@ -8,14 +8,14 @@ Tests: tests/vol3/kernels/test_linear.py.
 """
 
 import numpy as np
-from numba import njit
 
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.dot_product import four, put, put_four
 from nano_llama.vol3_engine.kernels.pack import BF16, F32
 from nano_llama.vol3_engine.kernels.simd import fma, load, load_bfloat, load_half, prefetch, splat
 
 
-@njit
+@kernel
 def column_of(w, at):
     """16 rows' weights of a column, from byte `at`."""
     if w.kind == F32:
@@ -25,12 +25,12 @@ def column_of(w, at):
     return load_half(w.data, at)
 
 
-@njit
+@kernel
 def four_of(x, n, k):
     return splat(x[n, k]), splat(x[n + 1, k]), splat(x[n + 2, k]), splat(x[n + 3, k])
 
 
-@njit
+@kernel
 def fmas(totals, column, values):
     return (
         fma(column, values[0], totals[0]),
@@ -40,7 +40,7 @@ def fmas(totals, column, values):
     )
 
 
-@njit
+@kernel
 def one_token_four_blocks(w, x, n, block, stride, width, add, out):
     """stride: bytes of a block; width: bytes of a column."""
     a = b = c = d = splat(np.float32(0))
@@ -60,7 +60,7 @@ def one_token_four_blocks(w, x, n, block, stride, width, add, out):
     put(d, add, out, n, 16 * block + 48)
 
 
-@njit
+@kernel
 def one_token_one_block(w, x, n, block, stride, width, add, out):
     total = splat(np.float32(0))
     for k in range(w.columns):
@@ -68,7 +68,7 @@ def one_token_one_block(w, x, n, block, stride, width, add, out):
     put(total, add, out, n, 16 * block)
 
 
-@njit
+@kernel
 def four_tokens_four_blocks(w, x, n, tokens, block, stride, width, add, out):
     a = b = c = d = four(splat(np.float32(0)))
     start = block * stride
@@ -84,7 +84,7 @@ def four_tokens_four_blocks(w, x, n, tokens, block, stride, width, add, out):
     put_four(d, tokens, add, out, n, 16 * block + 48)
 
 
-@njit
+@kernel
 def four_tokens_one_block(w, x, n, tokens, block, stride, width, add, out):
     totals = four(splat(np.float32(0)))
     for k in range(w.columns):
@@ -92,7 +92,7 @@ def four_tokens_one_block(w, x, n, tokens, block, stride, width, add, out):
     put_four(totals, tokens, add, out, n, 16 * block)
 
 
-@njit
+@kernel
 def float_blocks(w, x, tokens, first, last, stride, width, add, out):
     """out[n, 16 b ...] for all tokens n and blocks first <= b < last."""
     block = first

@@ -13,10 +13,10 @@ Tests: tests/vol3/kernels/test_linear.py.
 """
 
 import numpy as np
-from numba import njit
 
 from nano_llama.vol3_engine.kernels.activations import BFLOATS, BYTES, FLOATS, Activations
 from nano_llama.vol3_engine.kernels.amx import CONFIGURATION, configure_tiles, release_tiles
+from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
 from nano_llama.vol3_engine.kernels.dot_product import four_tokens_one_block, four_tokens_three_blocks, one_token
 from nano_llama.vol3_engine.kernels.float_product import float_blocks
 from nano_llama.vol3_engine.kernels.pack import (
@@ -55,13 +55,14 @@ def form_read(kind: int, prompt: bool) -> int:
     return FLOATS if kind < Q8 else BYTES
 
 
-@njit
+@kernel
 def linear(w, x, generated, tokens, first, last, add, scratch, out):
     """Blocks first <= b < last of W x for the first `tokens` rows of x; added to `out` where `add`.
 
     The rows from `generated` on are of prompts. w: Matrix; x: Activations and out (N, rows + padding), with room for a
     multiple of 16 rows and 16 more; scratch: see `scratch_for`.
     """
+    keep_apart()
     if TILES and w.kind != F32 and w.kind != F16:
         if generated < tokens:
             lines = scratch.view(np.uint16).reshape(-1, 32)
@@ -83,7 +84,7 @@ def linear(w, x, generated, tokens, first, last, add, scratch, out):
         by_dots(w, x, tokens, first, last, units, add, scratch, out)
 
 
-@njit
+@kernel
 def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
     ring, bytes_ = scratch[:RING_BYTES].view(np.int32).reshape(RING, 256), scratch[RING_BYTES:]
     minima = has_minima(w.kind)
@@ -95,7 +96,7 @@ def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
     release_tiles()
 
 
-@njit
+@kernel
 def by_dots(w, x, tokens, first, last, units, add, scratch, out):
     bytes_ = scratch[RING_BYTES:]
     minima, zero = has_minima(w.kind), zero_point(w.kind)

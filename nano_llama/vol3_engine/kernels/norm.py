@@ -6,9 +6,9 @@ Not here: the residual addition (linear.py adds). Tests: tests/vol3/kernels/test
 """
 
 import numpy as np
-from numba import njit
 
 from nano_llama.vol3_engine.kernels.activations import put_group
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import GROUP
 from nano_llama.vol3_engine.kernels.simd import fma, load, splat, total
 
@@ -19,7 +19,7 @@ def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return x * r * weight
 
 
-@njit
+@kernel
 def rmsnorm(x, weight, size, eps, n, out, form):
     """Row n of x (N,C) into row n of `out` (Activations), in the forms that are part of `form`.
 

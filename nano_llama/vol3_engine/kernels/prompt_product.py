@@ -12,10 +12,10 @@ Not here: tokens that were generated (dot_product.py, tile_product.py). Tests: t
 """
 
 import numpy as np
-from numba import njit
 
 from nano_llama.vol3_engine.kernels.amx import configure_tiles, release_tiles
 from nano_llama.vol3_engine.kernels.bf16_tiles import BF16_TILES, clear_tile, load_tile, multiply_tiles, store_tile
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BF16, BYTES_OF_UNIT, LINE, UNIT
 from nano_llama.vol3_engine.kernels.simd import (
     bfloat_pairs,
@@ -35,13 +35,13 @@ PAIRS = 16  # of columns: the lines of a tile of weights, 64 bytes each
 C00, C01, C10, C11, A0, A1, B0, B1 = range(8)  # tile registers: sums of tokens 0, 1 with blocks 0, 1
 
 
-@njit
+@kernel
 def pairs_of(columns):
     """Pairs of columns, padding included."""
     return (columns + UNIT - 1) // UNIT * UNIT // 2
 
 
-@njit
+@kernel
 def pairs_of_block(w, block, lines, to):
     """Block `block` of w as bfloat16, column pairs 2p, 2p+1 of its 16 rows in lines[to + p] (32 uint16)."""
     if w.kind == BF16:
@@ -76,7 +76,7 @@ def pairs_of_block(w, block, lines, to):
                         to += 1
 
 
-@njit
+@kernel
 def product_of_tiles(x, n, two_tiles, lines, pairs, two_blocks, add, out, column):
     """out[n : n + 32, column : column + 32] = x[n : n + 32] (bfloat16) times two blocks; += where `add`.
 
@@ -116,7 +116,7 @@ def product_of_tiles(x, n, two_tiles, lines, pairs, two_blocks, add, out, column
             store_tile(C11, out, n + 16, column + 16)
 
 
-@njit
+@kernel
 def prompt_blocks(w, x, begin, end, first, last, add, lines, out):
     """Blocks first <= b < last of W x for the rows begin ... end-1 of x (N,C) bfloat16; added to `out` where `add`.
 

@@ -119,7 +119,7 @@ def serve(thread, control, seen, patience, threads, model, cache, batch, room, o
     return seen
 
 
-@kernel
+@njit(inline="always")  # LLVM would go through all of it twice
 def step(thread, threads, control, model, cache, batch, room, own):
     rows, generated = batch.sizes[0], batch.sizes[3]
     alone = rows <= FEW
@@ -200,13 +200,6 @@ def form_of(model, n, generated):
 
 
 @kernel
-def product(w, x, generated, rows, first, last, add, scratch, out):
-    """`linear`, once for all who call it."""
-    keep_apart()
-    linear(w, x, generated, rows, first, last, add, scratch, out)
-
-
-@kernel
 def foresee(thread, threads, w, shares, width):
     """Ask for the first lines of this thread's share of a matrix, to be there after the next meeting.
 
@@ -252,7 +245,7 @@ def project(thread, threads, model, layer, cache, batch, room, normed, own):
             continue
         out = (room.q, room.k, room.v)[which]
         w = matrix(model.data, model.layers[layer, which])
-        product(w, normed, generated, rows, one * blocks, end * blocks, False, own.scratch, out)
+        linear(w, normed, generated, rows, one * blocks, end * blocks, False, own.scratch, out)
         for n in range(rows):
             for h in range(one, end):
                 if which != V:
@@ -318,7 +311,7 @@ def outputs(thread, threads, w, x, generated, rows, scratch, out):
     """This thread's blocks of W x, added to the residual stream."""
     keep_apart()
     first, last = share(thread, threads, (w.rows + 15) // 16)
-    product(w, x, generated, rows, first, last, True, scratch, out)
+    linear(w, x, generated, rows, first, last, True, scratch, out)
 
 
 @kernel
@@ -335,7 +328,7 @@ def gate(thread, threads, model, layer, generated, rows, room, normed, own):
             end = min(group + TOGETHER, last)
             blocks = 4 * (end - group)
             w_here = blocks_of(w, 4 * group, blocks)
-            product(w_here, x, before, count, 0, blocks, False, own.scratch, own.gate_up)
+            linear(w_here, x, before, count, 0, blocks, False, own.scratch, own.gate_up)
             for n in range(count):
                 swiglu(own.gate_up, n, group, end, out, form_of(model, n, before))
 
@@ -357,4 +350,4 @@ def head(thread, threads, control, model, batch, room, own):
     )  # a row is multiplied with the head as if it were generated, whose token it is to choose
     w = matrix(model.data, model.ends[HEAD])
     first, last = share(thread, threads, (w.rows + 15) // 16)
-    product(w, normed, wanted, wanted, first, last, False, own.scratch, room.logits)
+    linear(w, normed, wanted, wanted, first, last, False, own.scratch, room.logits)

@@ -7,9 +7,9 @@ Not here: the products (linear.py). Tests: tests/vol3/kernels/test_small.py.
 """
 
 import numpy as np
-from numba import njit
 
 from nano_llama.vol3_engine.kernels.activations import put_group
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.simd import exp, load, splat
 
 
@@ -26,7 +26,7 @@ def in_turns(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return both.reshape(2, size // 16, 16, -1).swapaxes(0, 1).reshape(2 * size, -1)
 
 
-@njit
+@kernel
 def swiglu(gate_up, n, first, last, out, form):
     """Groups first ... last-1 of 32 columns of row n into `out` (Activations). gate_up (N,C) begins with `first`."""
     for group in range(first, last):
@@ -36,7 +36,7 @@ def swiglu(gate_up, n, first, last, out, form):
         put_group(low, high, n, group, out, form)
 
 
-@njit
+@kernel
 def silu_times(gate, up):
     one, zero = splat(np.float32(1)), splat(np.float32(0))
     return gate * up / (one + exp(zero - gate))

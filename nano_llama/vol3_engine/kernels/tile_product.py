@@ -4,9 +4,8 @@ The same steps in the same order as dot_product.py, so the same bits. Not here: 
 Tests: tests/vol3/kernels/test_linear.py.
 """
 
-from numba import njit
-
 from nano_llama.vol3_engine.kernels.amx import add_minima, add_product, no_totals, store_totals, tile_product
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.dot_product import put
 from nano_llama.vol3_engine.kernels.pack import GROUP
 from nano_llama.vol3_engine.kernels.simd import load, load_half
@@ -16,14 +15,14 @@ LOOK_AHEAD = 1  # units whose products are under way while those of an earlier o
 RING = 8  # products that have room: two a unit, for LOOK_AHEAD + 1 units and one more, a power of two
 
 
-@njit
+@kernel
 def products_of_unit(scratch, unit, x, n, ring):
     for side in range(2):
         group = 2 * unit + side
         tile_product(x.quantized, n, GROUP * group, scratch, unit * UNPACKED + 512 * side, ring, group % RING)
 
 
-@njit
+@kernel
 def sixteen_tokens_one_block(scratch, units, minima, x, n, tokens, ring, add, out, column):
     """scratch: the block as signed bytes; ring: room for RING products.
 

@@ -7,8 +7,7 @@ Where many tokens meet the same weights, nibbles are taken apart once for all of
 Not here: products (dot_product.py, tile_product.py). Tests: tests/vol3/kernels/test_linear.py.
 """
 
-from numba import njit
-
+from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8, Q8M
 from nano_llama.vol3_engine.kernels.simd import (
     high_nibbles,
@@ -23,18 +22,18 @@ UNPACKED = 1152  # bytes of a unit
 SCALES, MINIMA = 1024, 1088  # where they begin
 
 
-@njit
+@kernel
 def is_small(kind):
     """Whether two weights share a byte."""
     return kind in (Q4, Q4M)
 
 
-@njit
+@kernel
 def has_minima(kind):
     return kind in (Q8M, Q4M)
 
 
-@njit
+@kernel
 def zero_point(kind):
     """The byte that stands for 0."""
     if kind in (Q8, Q8M):
@@ -42,7 +41,7 @@ def zero_point(kind):
     return 8 if kind == Q4 else 0
 
 
-@njit
+@kernel
 def unpack_block(w, block, units, signed, scratch, to):
     """Block `block` of w, whose blocks have `units` units, as bytes from scratch[to] on.
 
