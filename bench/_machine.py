@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from nano_llama.cli import machine
+from nano_llama.core.cores import usable_cores
 
 PACKAGES = ("numpy", "torch", "tokenizers", "numba")
 
@@ -16,7 +17,7 @@ def fingerprint() -> dict[str, Any]:
     """Processor, cores, the instructions that matter, versions, the load of others just now, and the date."""
     return {
         "cpu": machine.cpu_name(),
-        "cores": machine.usable_cores(),
+        "cores": usable_cores(),
         "instructions": machine.instructions(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.version.split()[0],

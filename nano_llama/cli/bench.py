@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli import machine
 from nano_llama.cli.common import Count, Output, Screen, facts, size_text, table
 from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.core.memory import peak_resident_bytes
 from nano_llama.vol3_engine.benchmark import Load, Speed, check_load, measure
 from nano_llama.vol3_engine.roofline import read_bandwidth
 from nano_llama.vol3_engine.settings import EngineSettings
@@ -69,7 +69,7 @@ def run(
     runner.time_parts()
     screen.say("Measuring; other work on this machine disturbs the figures.", style="dim")
     speed = measure(runner, load, watch=lambda text: screen.say(text, style="dim"))
-    peak = machine.peak_memory_bytes()  # before the next line takes memory of its own
+    peak = peak_resident_bytes()  # before the next line takes memory of its own
     bandwidth = read_bandwidth(runner.threads)
     used = {
         "dtype": dtype,
@@ -77,7 +77,7 @@ def run(
         "kv_cache_dtype": runner.kv_cache_dtype,
         "threads": runner.threads,
     }
-    data = {"model": model, **used, **figures(speed, bandwidth), "peak_memory_bytes": peak}
+    data = {"model": model, **used, **figures(speed, bandwidth), "peak_memory_bytes": peak or None}
     screen.result(data, *shown(speed, bandwidth, used, peak))
     return 0
 
@@ -102,7 +102,7 @@ def figures(speed: Speed, bandwidth: float) -> dict[str, Any]:
     }
 
 
-def shown(speed: Speed, bandwidth: float, used: dict[str, Any], peak: int | None) -> list[Any]:
+def shown(speed: Speed, bandwidth: float, used: dict[str, Any], peak: int) -> list[Any]:
     """For people: the speeds, then where a step's time goes."""
     load, roofline = speed.load, speed.roofline(bandwidth)
     texts = f"{load.batch} texts at once" if load.batch > 1 else "one text"
@@ -115,7 +115,7 @@ def shown(speed: Speed, bandwidth: float, used: dict[str, Any], peak: int | None
         f"{size_text(speed.kv_bytes)} of keys and values a step)",
         "memory reads": f"{bandwidth / 1e9:.1f} GB/s",
         "roofline": f"{roofline:,.1f} tokens/s; {share:.0%} of it reached",
-        "peak memory": None if peak is None else size_text(peak),
+        "peak memory": size_text(peak) if peak else None,
     }
     parts = sorted(speed.parts.items(), key=lambda part: -part[1])
     lines = [(name, round(1000 * seconds, 3), f"{seconds / speed.step_seconds:.0%}") for name, seconds in parts]

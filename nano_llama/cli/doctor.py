@@ -14,6 +14,7 @@ from nano_llama import __version__
 from nano_llama.cli import machine
 from nano_llama.cli.common import Output, Screen, facts, size_text, table
 from nano_llama.core import settings
+from nano_llama.core.cores import usable_cores
 
 DISTRIBUTION = "nano-llama-engine"
 
@@ -49,7 +50,7 @@ def probe_hardware() -> dict[str, Any]:
     return {
         "cpu": machine.cpu_name(),
         "architecture": platform.machine(),
-        "usable_cores": machine.usable_cores(),
+        "usable_cores": usable_cores(),
         "physical_cores": machine.physical_cores(),
         "instructions": machine.instructions(),
         "memory_bytes": total,

@@ -1,9 +1,9 @@
 """What this machine is: cores, memory, instructions, compiler, GPU. Plain probes that never raise; None: unknown.
 
-Not here: advice and printing (doctor.py). Tests: tests/cli/test_machine.py.
+Not here: how much of it this process may use (core/cores.py, core/memory.py), advice and printing (doctor.py).
+Tests: tests/cli/test_machine.py.
 """
 
-import os
 import platform
 import re
 import shutil
@@ -50,18 +50,6 @@ def cpu_name() -> str | None:
     return found[1].strip() if found else platform.processor() or None
 
 
-def usable_cores() -> int:
-    """Logical cores that this process may use: affinity and a container's quota counted."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        cores = os.cpu_count() or 1
-    quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
-        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
-    return cores
-
-
 def physical_cores() -> int | None:
     """Cores without counting hyper-threads twice."""
     if sys.platform == "darwin":
@@ -95,16 +83,6 @@ def memory_bytes() -> tuple[int | None, int | None]:
         total = limit
         free = min(free or limit, max(0, limit - (used or 0)))
     return total, free
-
-
-def peak_memory_bytes() -> int | None:
-    """The most memory that this process had resident so far."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def compiler() -> str | None:

@@ -1,6 +1,5 @@
 """Probes of the machine: they answer or say None, and never raise; what they read is fed to them here."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -51,10 +50,8 @@ def test_a_container_s_limits_count(files):
     meminfo = "MemTotal:  16000000 kB\nMemAvailable:  8000000 kB\n"
     files(meminfo=meminfo, cpu_max="100000 100000\n", memory_max="1073741824\n", memory_current="73741824\n")
     assert machine.memory_bytes() == (2**30, 10**9)
-    assert machine.usable_cores() == 1
     files(meminfo=meminfo, cpu_max="max 100000\n", memory_max="max\n", memory_current="5\n")
     assert machine.memory_bytes() == (16_000_000 * 1024, 8_000_000 * 1024)
-    assert machine.usable_cores() == len(os.sched_getaffinity(0))
 
 
 @linux
@@ -63,11 +60,9 @@ def test_nothing_to_read_is_unknown(files):
     assert machine.instructions() == []
     assert machine.physical_cores() is None
     assert machine.memory_bytes() == (None, None)
-    assert machine.usable_cores() >= 1
 
 
 def test_here(tmp_path):
-    assert machine.usable_cores() >= 1
     assert machine.numpy_blas() is None or machine.numpy_blas()
     assert machine.free_disk(tmp_path / "not" / "yet" / "there") > 0
     assert isinstance(machine.gpus(), list)
@@ -78,11 +73,3 @@ def test_a_missing_or_failing_program_is_none():
     assert machine._output("no-such-program-here") is None
     assert machine._output(sys.executable, "-c", "raise SystemExit(3)") is None
     assert machine._output(sys.executable, "-c", "print('ok')") == "ok"
-
-
-def test_peak_memory_grows_with_what_is_used():
-    before = machine.peak_memory_bytes()
-    if before is None:
-        pytest.skip("this system does not tell")
-    block = bytearray(b"x") * (before + 2**20)
-    assert machine.peak_memory_bytes() > len(block)

@@ -52,7 +52,7 @@ def test_activations_are_as_predicted(precision, narrow, recompute, G):
 MEASURE = """
 import sys, tempfile
 from pathlib import Path
-from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.memory import peak_resident_bytes
 from nano_llama.core.training.preflight import COPY
 from nano_llama.core.training.settings import TrainSettings
 from nano_llama.vol2_torch.trainer import Trainer

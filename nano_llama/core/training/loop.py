@@ -22,13 +22,13 @@ from nano_llama.core.data.batches import Batch, Batches
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.data.prefetch import Prefetcher
 from nano_llama.core.errors import NanoLlamaError
+from nano_llama.core.memory import available_bytes, peak_resident_bytes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import Budget, Clock, slowdown
 from nano_llama.core.training.checkpoint import Checkpoint, prune_checkpoints, remove_later
 from nano_llama.core.training.checkpoint_writer import CheckpointWriter
 from nano_llama.core.training.evaluation import Evaluation, bits_per_byte, evaluate_split
 from nano_llama.core.training.interrupt import CtrlC
-from nano_llama.core.training.memory import available_bytes, peak_resident_bytes
 from nano_llama.core.training.metrics import Row
 from nano_llama.core.training.outcome import (
     TrainingResult,

@@ -4,12 +4,12 @@ A weight matrix (rows, columns) is cut into blocks of 16 rows. A block is read o
 
     F32         unit of 1 column     16 floats                                                            64 bytes
     BF16, F16   unit of 2 columns    2 x 16 halves                                                        64 bytes
-    Q8, Q8M     unit of 64 columns   2 groups x 8 quads x 16 rows x 4 bytes, then 2 x 16 scales (, 2 x 16 minima)
+    Q8          unit of 64 columns   2 groups x 8 quads x 16 rows x 4 bytes, then 2 x 16 scales
     Q4, Q4M     unit of 64 columns   2 groups x 4 pairs x 16 rows x 4 bytes, then 2 x 16 scales (, 2 x 16 minima)
 
-A group is 32 columns of a row with a scale d, and for the kinds with an M a minimum m, as float16. A byte u stands for
-the weight  d (u - 128)  in Q8,  d (u - 128) + m  in Q8M; a pair's byte holds two quads' nibbles, low and high, and a
-nibble u stands for  d (u - 8)  in Q4,  d u + m  in Q4M. These are GGUF's Q8_0, Q4_0 and Q4_1 without loss.
+A group is 32 columns of a row with a scale d, and in Q4M a minimum m, as float16. A byte u stands for the weight
+d (u - 128)  in Q8; a pair's byte holds two quads' nibbles, low and high, and a nibble u stands for  d (u - 8)  in Q4,
+d u + m  in Q4M. These are GGUF's Q8_0, Q4_0 and Q4_1 without loss.
 Rows and columns are padded with zeros to whole blocks and units; every unit begins at a multiple of 64 bytes.
 Not here: products (linear.py), and how weights become groups (quant/). Tests: tests/vol3/kernels/test_pack.py.
 """
@@ -24,12 +24,12 @@ GROUP = 32  # columns that share a scale
 UNIT = 64  # columns of a unit of the quantized kinds: two groups
 LINE = 64  # bytes of a cache line
 
-F32, BF16, F16, Q8, Q8M, Q4, Q4M = range(7)
-NAMES = ("F32", "BF16", "F16", "Q8", "Q8M", "Q4", "Q4M")
-ZERO_POINT = (0, 0, 0, 128, 128, 8, 0)  # the u that stands for d * 0
-BYTES_OF_DATA = (64, 64, 64, 1024, 1024, 512, 512)  # of a unit, without scales and minima
-BYTES_OF_UNIT = (64, 64, 64, 1088, 1152, 576, 640)
-COLUMNS_OF_UNIT = (1, 2, 2, 64, 64, 64, 64)
+F32, BF16, F16, Q8, Q4, Q4M = range(6)
+NAMES = ("F32", "BF16", "F16", "Q8", "Q4", "Q4M")
+ZERO_POINT = (0, 0, 0, 128, 8, 0)  # the u that stands for d * 0
+BYTES_OF_DATA = (64, 64, 64, 1024, 512, 512)  # of a unit, without scales and minima
+BYTES_OF_UNIT = (64, 64, 64, 1088, 576, 640)
+COLUMNS_OF_UNIT = (1, 2, 2, 64, 64, 64)
 _DTYPES = {F32: np.dtype(np.float32), BF16: np.dtype(ml_dtypes.bfloat16), F16: np.dtype(np.float16)}
 
 
@@ -83,12 +83,12 @@ def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = 
     columns must be whole groups.
     """
     rows, columns = u.shape
-    assert columns % GROUP == 0 and (m is None) == (kind in (Q8, Q4)), "whole groups, minima where the kind has them"
+    assert columns % GROUP == 0 and (m is None) == (kind != Q4M), "whole groups, minima where the kind has them"
     blocks, units = -(-rows // ROWS), units_of(kind, columns)
     data = aligned(packed_bytes(kind, rows, columns))
     out = data.reshape(blocks, units, -1)
     u = _padded(u, blocks * ROWS, units * UNIT)
-    if kind in (Q8, Q8M):
+    if kind == Q8:
         quads = u.reshape(blocks, ROWS, units, 2, 8, 4)
         out[..., :1024] = quads.transpose(0, 2, 3, 4, 1, 5).reshape(blocks, units, 1024)
     else:
@@ -130,7 +130,7 @@ def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     blocks, units = matrix.blocks, units_of(kind, columns)
     out = data.reshape(blocks, units, BYTES_OF_UNIT[kind])
     begin = BYTES_OF_DATA[kind]
-    if kind in (Q8, Q8M):
+    if kind == Q8:
         u = out[..., :begin].reshape(blocks, units, 2, 8, ROWS, 4)
     else:
         pairs = out[..., :begin].reshape(blocks, units, 2, 4, 1, ROWS, 4)
@@ -141,4 +141,4 @@ def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
         stored = np.ascontiguousarray(out[..., begin : begin + 64]).view(np.float16).reshape(blocks, units, 2, ROWS)
         return stored.transpose(0, 3, 1, 2).reshape(blocks * ROWS, units * 2)[:rows].astype(np.float32)
 
-    return u, halves(begin), halves(begin + 64) if kind in (Q8M, Q4M) else None
+    return u, halves(begin), halves(begin + 64) if kind == Q4M else None

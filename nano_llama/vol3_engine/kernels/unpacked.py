@@ -8,7 +8,7 @@ Not here: products (dot_product.py, tile_product.py). Tests: tests/vol3/kernels/
 """
 
 from nano_llama.vol3_engine.kernels.compiled import kernel
-from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8, Q8M
+from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8
 from nano_llama.vol3_engine.kernels.simd import (
     high_nibbles,
     load_bytes,
@@ -30,13 +30,13 @@ def is_small(kind):
 
 @kernel
 def has_minima(kind):
-    return kind in (Q8M, Q4M)
+    return kind == Q4M
 
 
 @kernel
 def zero_point(kind):
     """The byte that stands for 0."""
-    if kind in (Q8, Q8M):
+    if kind == Q8:
         return 128
     return 8 if kind == Q4 else 0
 

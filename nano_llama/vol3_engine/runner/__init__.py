@@ -1,6 +1,6 @@
 """Runners: where the tensors are. The engine above knows ids, blocks and logits only.
 
-    cpu.py        our own kernels on a CPU: packed weights (cpu_weights.py), steps as arrays (cpu_batch.py), cores.py
+    cpu.py        our own kernels on a CPU: packed weights (cpu_weights.py), steps as arrays (cpu_batch.py)
     torch.py      Volume 2's model with paged attention in plain PyTorch, on any device
     padded.py     the same model over padded batches with masks: how it is done without paging, for comparison
 

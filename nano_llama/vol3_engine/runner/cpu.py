@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.cores import usable_cores
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.formats import open_weights, read_config
 from nano_llama.core.formats.mapping import TensorMapping
@@ -25,7 +26,6 @@ from nano_llama.vol3_engine.kernels.linear import scratch_for
 from nano_llama.vol3_engine.kernels.pack import F32, UNIT, aligned
 from nano_llama.vol3_engine.kernels.repack import repack
 from nano_llama.vol3_engine.kernels.threads import Team, publish
-from nano_llama.vol3_engine.runner.cores import usable_cores
 from nano_llama.vol3_engine.runner.cpu_batch import Angles, Shape, arrange, empty_batch, shape_of
 from nano_llama.vol3_engine.runner.cpu_weights import load_model
 

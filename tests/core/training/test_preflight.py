@@ -3,9 +3,9 @@
 import pytest
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.memory import available_bytes
 from nano_llama.core.presets import model_preset
 from nano_llama.core.training.flops import flops_per_token
-from nano_llama.core.training.memory import available_bytes
 from nano_llama.core.training.preflight import COPY, check_memory, memory_by_part, preflight, size_text, time_text
 from nano_llama.core.training.settings import TrainSettings
 

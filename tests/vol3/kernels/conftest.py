@@ -9,9 +9,9 @@ from nano_llama.vol3_engine.kernels import pack
 def make_groups(kind, rows, columns, seed=0):
     """u, d, m as pack_groups takes them; m is None for kinds without minima."""
     rng = np.random.default_rng(seed)
-    u = rng.integers(0, 256 if kind in (pack.Q8, pack.Q8M) else 16, (rows, columns)).astype(np.uint8)
+    u = rng.integers(0, 256 if kind == pack.Q8 else 16, (rows, columns)).astype(np.uint8)
     d, m = (rng.normal(0, 0.01, (rows, columns // 32)).astype(np.float16) for _ in range(2))
-    return u, d, m if kind in (pack.Q8M, pack.Q4M) else None
+    return u, d, m if kind == pack.Q4M else None
 
 
 def make_matrix(kind, rows, columns, seed=0):

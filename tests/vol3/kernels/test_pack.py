@@ -5,11 +5,11 @@ import pytest
 
 from nano_llama.vol3_engine.kernels import pack
 
-QUANTIZED = (pack.Q8, pack.Q8M, pack.Q4, pack.Q4M)
+QUANTIZED = (pack.Q8, pack.Q4, pack.Q4M)
 SHAPES = [(16, 64), (40, 96), (1, 32), (112, 160)]
 
 
-@pytest.mark.parametrize("kind", range(7), ids=pack.NAMES)
+@pytest.mark.parametrize("kind", range(6), ids=pack.NAMES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_packed_matrix_unpacks_to_what_went_in(kind, shape, random_matrix):
     matrix, weight = random_matrix(kind, *shape)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nano_llama.vol3_engine.runner.cores import usable_cores
+from nano_llama.core.cores import usable_cores
 
 
 @pytest.fixture

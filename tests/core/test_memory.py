@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.memory import peak_resident_bytes
 
 SCRIPT = """
-from nano_llama.core.training.memory import peak_resident_bytes
+from nano_llama.core.memory import peak_resident_bytes
 before = peak_resident_bytes()
 block = bytearray(b"x" * 300_000_000)
 del block

@@ -1,6 +1,6 @@
 """How much memory this process took at most, and how much it may still take, as its system tells.
 
-Not here: a GPU's memory (its engine knows). Tests: tests/core/training/test_memory.py.
+Not here: a GPU's memory (its engine knows). Tests: tests/core/test_memory.py.
 """
 
 import re
