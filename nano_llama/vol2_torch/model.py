@@ -22,6 +22,7 @@ from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
+from nano_llama.vol2_torch.precision import attends_in_float32
 from nano_llama.vol2_torch.recompute import recomputed
 
 
@@ -68,8 +69,15 @@ class Attention(nn.Module):
             k, v = cache.append(k, v)  # (B,G,S,K)
         # Without a mask every query sees itself and what came before; a single query sees everything.
         causal = mask is None and q.shape[2] > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
+        if attends_in_float32(q.device.type, q.shape[2]):
+            with torch.autocast(q.device.type, enabled=False):
+                y = self.attend(q.float(), k.float(), v.float(), mask, causal)
+        else:
+            y = self.attend(q, k, v, mask, causal)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # (B,H,T,K) -> (B,T,H*K) -> (B,T,D)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:  # -> (B,H,T,K)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
 
     def heads(self, x: Tensor) -> Tensor:  # (B,T,n*K) -> (B,n,T,K)
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

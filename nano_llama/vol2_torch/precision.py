@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-BF16_WIDTH = 192  # of the smallest model that bf16 makes faster on a CPU: below, converting costs more than it saves
+BF16_WIDTH = 128  # of the smallest model that bf16 makes faster on a CPU: below, converting costs more than it saves
+FLOAT32_WINDOW = 128  # tokens: torch's attention in half precision takes 2 to 4 times as long on a CPU up to here
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,6 +32,10 @@ class Precision:
     def rounding(self) -> float:
         """The distance from 1 to the next number."""
         return torch.finfo(self.dtype).eps
+
+    def attention_bytes(self, T: int) -> int:
+        """Of a number that attention over a window of T reads or makes."""
+        return 4 if self.device == "cpu" and T <= FLOAT32_WINDOW else self.dtype.itemsize
 
     def autocast(self) -> AbstractContextManager:
         """Matrix products inside round their factors; everything else computes in float32."""
@@ -53,6 +58,11 @@ def _best(device: torch.device, width: int) -> str:
         features = cpu_features()
         return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
     return "fp32"
+
+
+def attends_in_float32(device: str, T: int) -> bool:
+    """Whether attention over a window of T computes in float32 under autocast: half precision is slower there."""
+    return device == "cpu" and T <= FLOAT32_WINDOW and torch.is_autocast_enabled(device)
 
 
 def cpu_features() -> dict[str, object]:

@@ -48,7 +48,8 @@ class Trainer(TrainingLoop):
     def expect(self, config: LlamaConfig) -> Preflight:
         self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
         return preflight(
-            config, self.settings, narrow=self.precision.dtype.itemsize, logits_limit=LEAN_BYTES,
+            config, self.settings, narrow=self.precision.dtype.itemsize,
+            attended=self.precision.attention_bytes(self.settings.context), logits_limit=LEAN_BYTES,
             beside=self.torch_device.type != "cuda",
         )  # fmt: skip
 
@@ -77,7 +78,7 @@ class Trainer(TrainingLoop):
         elif remark:
             self.watcher.remark(remark)
         self.scale = LossScale() if self.precision.name == "fp16" else None
-        self.optimizers = make_optimizers(self.parameters, self.settings)
+        self.optimizers = make_optimizers(self.parameters, self.settings, self.precision.dtype)
         self.average = make_average(self.parameters, self.optimizers, self.settings)
         torch.manual_seed(self.settings.seed)
 

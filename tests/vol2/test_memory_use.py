@@ -45,7 +45,8 @@ def test_activations_are_as_predicted(precision, narrow, recompute, G):
     }  # fmt: skip
     few, many = LlamaConfig(num_hidden_layers=2, **shape), LlamaConfig(num_hidden_layers=6, **shape)
     kept = [kept_bytes(config, precision, recompute) for config in (few, many)]
-    predicted = [B * T * activation_bytes_per_token(config, recompute, narrow) for config in (few, many)]
+    attended = Precision(precision, "cpu").attention_bytes(T)
+    predicted = [B * T * activation_bytes_per_token(config, recompute, narrow, attended) for config in (few, many)]
     assert kept[1] - kept[0] == pytest.approx(predicted[1] - predicted[0], rel=0.03)
 
 

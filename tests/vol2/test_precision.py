@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
         ({}, 512, "fp32"),
         ({"avx512_bf16": True}, 512, "bf16"),
         ({"amx_bf16": True}, 512, "bf16"),
-        ({"amx_bf16": True}, 128, "fp32"),
+        ({"amx_bf16": True}, 64, "fp32"),
     ],
 )
 def test_auto_takes_bf16_only_where_the_processor_multiplies_it(monkeypatch, features, width, chosen):

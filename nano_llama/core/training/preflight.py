@@ -62,14 +62,15 @@ class Preflight:
 
 def preflight(
     config: LlamaConfig, settings: TrainSettings, *, narrow: int = WIDE, peak_flops: float | None = None,
-    logits_limit: int | None = None, beside: bool = True,
+    attended: int | None = None, logits_limit: int | None = None, beside: bool = True,
 ) -> Preflight:  # fmt: skip
     """What is expected of this run. narrow: bytes of a factor of the matrix products (2 in half precision).
 
-    logits_limit: bytes of float32 logits that are made at once, where the engine makes them in parts. beside: the copy
-    that a checkpoint is written from lies in the same memory as the model; a GPU's lies in the host's.
+    attended: bytes of a number that attention reads or makes; None: narrow. logits_limit: bytes of float32 logits that
+    are made at once, where the engine makes them in parts. beside: the copy that a checkpoint is written from lies in
+    the same memory as the model; a GPU's lies in the host's.
     """
-    memory = memory_by_part(config, settings, narrow, logits_limit)
+    memory = memory_by_part(config, settings, narrow, logits_limit, attended)
     if not beside:
         del memory[COPY]
     return Preflight(
@@ -82,8 +83,9 @@ def preflight(
 
 
 def memory_by_part(
-    config: LlamaConfig, settings: TrainSettings, narrow: int = WIDE, logits_limit: int | None = None
-) -> dict[str, int]:
+    config: LlamaConfig, settings: TrainSettings, narrow: int = WIDE, logits_limit: int | None = None,
+    attended: int | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Bytes by part, as the module's header says."""
     N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
     weights = WIDE * config.num_parameters
@@ -96,8 +98,8 @@ def memory_by_part(
         "optimizer": optimizer_bytes(config, settings),
         **({"average": weights} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
-        "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow) + 2 * WIDE * D),
-        "working": N * layer_bytes_per_token(config, narrow),  # the gradients of one layer's activations
+        "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow, attended) + 2 * WIDE * D),
+        "working": N * layer_bytes_per_token(config, narrow, attended),  # the gradients of one layer's activations
         "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
     }
 
@@ -127,19 +129,21 @@ def keeps_average(settings: TrainSettings) -> bool:
     return settings.ema > 0 or settings.optimizer == "schedulefree"
 
 
-def activation_bytes_per_token(config: LlamaConfig, recompute: str, narrow: int = WIDE) -> int:
+def activation_bytes_per_token(
+    config: LlamaConfig, recompute: str, narrow: int = WIDE, attended: int | None = None
+) -> int:
     """What all layers keep for the backward pass, a token."""
     D, F = config.hidden_size, config.intermediate_size
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
-    everything = layer_bytes_per_token(config, narrow)
-    products = narrow * (2 * q + 2 * kv + 2 * F + 2 * D)  # q, k, v, attention, o, gate, up, down
+    everything = layer_bytes_per_token(config, narrow, attended)
+    products = (attended or narrow) * (2 * q + 2 * kv) + narrow * (2 * F + 2 * D)  # q, k, v, attention, o, gate, up, down
     kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
     again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
     return config.num_hidden_layers * kept + again
 
 
-def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE) -> int:
+def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE, attended: int | None = None) -> int:
     """All that one layer computes and its backward reads.
 
     In float32: the stream before each norm and its normed form. Factors of matrix products: copies of the normed
@@ -149,7 +153,7 @@ def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE) -> int:
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     copies = 2 if narrow == WIDE else 5  # of the normed stream: q, k, v, gate and up each round their own
-    return WIDE * 4 * D + narrow * (copies * D + 3 * q + 2 * kv + 4 * F)
+    return WIDE * 4 * D + (attended or narrow) * (2 * q + 2 * kv) + narrow * (copies * D + q + 4 * F)
 
 
 def check_memory(expected: Preflight, settings: TrainSettings, available: int | None) -> None:

@@ -20,11 +20,14 @@ from nano_llama.vol2_torch.optim.muon import Muon
 __all__ = ["EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers"]
 
 
-def make_optimizers(parameters: Mapping[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    parameters: Mapping[str, nn.Parameter], settings: TrainSettings, products: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
     """The optimizers that `settings.optimizer` names; together they own every parameter once.
 
     muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms; the others: one for all. Norms'
-    weights are never decayed. Raises EnvironmentFault where a library is missing.
+    weights are never decayed. products: what the run's matrix products round to; of the rules only Muon makes any,
+    and takes bfloat16 for them where that is the run's, not float16, whose range is too small. Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
     others = [name for name in parameters if name not in hidden]
@@ -35,7 +38,8 @@ def make_optimizers(parameters: Mapping[str, nn.Parameter], settings: TrainSetti
     optimizers = [_one_for_all(groups, settings)]
     if hidden:
         matrices = [parameters[name] for name in hidden]
-        optimizers.append(Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay))
+        rounded = torch.bfloat16 if products == torch.bfloat16 else torch.float32
+        optimizers.append(Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, products=rounded))
     return optimizers
 
 

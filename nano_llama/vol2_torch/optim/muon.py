@@ -1,7 +1,8 @@
 """Muon: the momentum of a matrix, made orthogonal before it is applied (derived in vol1_numpy/optim/muon.py).
 
-Why not torch.optim.Muon: it orthogonalizes in bfloat16, which most CPUs emulate (a training step of Shakespeare's model
-took four times as long), and one matrix at a time, where matrices of one shape can share every product.
+Why not torch.optim.Muon: it always orthogonalizes in bfloat16, which most CPUs emulate (a training step of Shakespeare's
+model took four times as long), and one matrix at a time, where matrices of one shape can share every product. Here
+bfloat16 is taken where the run's own products are: on a processor with AMX it is 3 to 5 times faster (dev/LOG.md).
 Not here: embedding, head and norms, which AdamW takes. Tests: tests/vol2/test_optim.py.
 """
 
@@ -29,10 +30,12 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         iterations: int = 5,
+        products: torch.dtype = torch.float32,
     ):
         super().__init__(
             params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations}
         )
+        self.products = products  # what the factors of orthogonalize's products are rounded to
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -57,7 +60,7 @@ class Muon(torch.optim.Optimizer):
         wide = torch.stack([matrix if is_wide(matrix) else matrix.T for matrix in ahead])  # (matrices, short, long)
         steps = [
             step if is_wide(weight) else step.T
-            for step, weight in zip(orthogonalize(wide, group["iterations"]), weights, strict=True)
+            for step, weight in zip(orthogonalize(wide, group["iterations"], self.products), weights, strict=True)
         ]
         torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
         torch._foreach_add_(weights, steps, alpha=-lr * scale)
@@ -69,17 +72,17 @@ class Muon(torch.optim.Optimizer):
         return state["momentum"]
 
 
-def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, iterations: int = 5, products: torch.dtype = torch.float32) -> Tensor:
     """About P Q^T of each matrix P S Q^T, by Newton-Schulz iteration.  (matrices, short, long) -> the same shape
 
-    X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its Frobenius norm.
+    X <- a X + (b X X^T + c (X X^T)^2) X, from X divided by its Frobenius norm; computed in the format `products`.
     """
     a, b, c = QUINTIC
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(products)
     for _ in range(iterations):
         gram = x @ x.mT  # (matrices, short, short)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.to(matrices.dtype)
 
 
 def is_wide(matrix: Tensor) -> bool:
