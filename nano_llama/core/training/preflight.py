@@ -137,7 +137,8 @@ def activation_bytes_per_token(
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     everything = layer_bytes_per_token(config, narrow, attended)
-    products = (attended or narrow) * (2 * q + 2 * kv) + narrow * (2 * F + 2 * D)  # q, k, v, attention, o, gate, up, down
+    # q, k, v, attention; gate, up, o, down
+    products = (attended or narrow) * (2 * q + 2 * kv) + narrow * (2 * F + 2 * D)
     kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
     again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
     return config.num_hidden_layers * kept + again

@@ -27,7 +27,8 @@ def make_optimizers(
 
     muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms; the others: one for all. Norms'
     weights are never decayed. products: what the run's matrix products round to; of the rules only Muon makes any,
-    and takes bfloat16 for them where that is the run's, not float16, whose range is too small. Raises EnvironmentFault where a library is missing.
+    and takes bfloat16 for them where that is the run's, not float16, whose range is too small.
+    Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
     others = [name for name in parameters if name not in hidden]

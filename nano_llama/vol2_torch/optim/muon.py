@@ -1,8 +1,8 @@
 """Muon: the momentum of a matrix, made orthogonal before it is applied (derived in vol1_numpy/optim/muon.py).
 
-Why not torch.optim.Muon: it always orthogonalizes in bfloat16, which most CPUs emulate (a training step of Shakespeare's
-model took four times as long), and one matrix at a time, where matrices of one shape can share every product. Here
-bfloat16 is taken where the run's own products are: on a processor with AMX it is 3 to 5 times faster (dev/LOG.md).
+Why not torch.optim.Muon: it always orthogonalizes in bfloat16, which most CPUs emulate (a training step of
+Shakespeare's model took four times as long), and one matrix at a time, where matrices of one shape can share every
+product. Here bfloat16 is taken where the run's own products are: 3 to 5 times faster with AMX (dev/LOG.md).
 Not here: embedding, head and norms, which AdamW takes. Tests: tests/vol2/test_optim.py.
 """
 
