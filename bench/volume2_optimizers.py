@@ -37,7 +37,8 @@ STEPS = 400
 SHAPE = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 256}
 COMMON = {
     "tokenizer": "char", "model": "char", **SHAPE, "batch_size": 8, "context": 64, "max_steps": STEPS,
-    "weight_decay": 0.0, "evaluations": 1, "samples": 0, "precision": "fp32", "compile": "off", "num_threads": 1, "device": "cpu",
+    "weight_decay": 0.0, "evaluations": 1, "samples": 0, "precision": "fp32", "compile": "off", "num_threads": 1,
+    "device": "cpu",
 }  # fmt: skip
 RATES = {
     "adamw": (1.5e-3, 3e-3, 6e-3, 1.2e-2),
