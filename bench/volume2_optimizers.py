@@ -41,11 +41,11 @@ COMMON = {
     "device": "cpu",
 }  # fmt: skip
 RATES = {
-    "adamw": (1.5e-3, 3e-3, 6e-3, 1.2e-2),
+    "adamw": (7.5e-4, 1.5e-3, 3e-3, 6e-3),
     "muon": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
     "lion": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "adafactor": (2.5e-2, 5e-2, 0.1, 0.2),
-    "schedulefree": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
+    "schedulefree": (1.5e-3, 3e-3, 6e-3, 1.2e-2),
 }
 MORE_SEEDS = (1, 2)
 COLORS = dict(zip(RATES, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=True))
