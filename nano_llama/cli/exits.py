@@ -58,6 +58,12 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
         return report(ending_of(error), as_json=as_json)
 
 
+def leave_in_peace() -> None:
+    """All is said: a Ctrl-C from now on would only interrupt the libraries' own leave-taking, with a traceback."""
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def ending_of(error: BaseException) -> Ending:
     """The message, next step and exit code that belong to an exception."""
     if isinstance(error, NanoLlamaError):
@@ -89,7 +95,10 @@ def report(ending: Ending, *, as_json: bool = False) -> int:
         if as_json:
             print(json.dumps({"error": ending.message, "hint": ending.hint, "exit_code": ending.code}), flush=True)
         else:
-            lines = [f"error: {ending.message}" if ending.code != INTERRUPTED else ending.message, ending.hint]
+            lines = [
+                f"error: {ending.message}" if ending.code < 128 else ending.message,
+                ending.hint,
+            ]  # 128 +: a signal
             print(visible("\n".join(filter(None, lines))), file=sys.stderr, flush=True)
     return ending.code
 

@@ -95,6 +95,15 @@ class Trainer(TrainingLoop):
     # -- one update -----------------------------------------------------------------------------------------------
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
+        generators = self.random_states()
+        try:
+            return self._scaled_gradient(batches)
+        except BaseException:  # no memory: what dropout drew is drawn again
+            self.forget()
+            self.set_random_states(generators)
+            raise
+
+    def _scaled_gradient(self, batches: Sequence[Batch]) -> StepResult:
         if self.scale is None:
             return self._gradient(batches, 1.0)
         result = self._gradient(batches, self.scale.factor)
@@ -216,10 +225,19 @@ class Trainer(TrainingLoop):
             tensors |= self.average.state()
         if self.scale is not None:
             tensors[LOSS_SCALE] = self.scale.to_array()
-        tensors[RNG] = to_array(torch.get_rng_state())
+        return tensors | {name: to_array(state) for name, state in self.random_states().items()}
+
+    def random_states(self) -> dict[str, torch.Tensor]:
+        """Of the generators that dropout draws from."""
+        states = {RNG: torch.get_rng_state()}
         if self.torch_device.type == "cuda":
-            tensors[CUDA_RNG] = to_array(torch.cuda.get_rng_state(self.torch_device))
-        return tensors
+            states[CUDA_RNG] = torch.cuda.get_rng_state(self.torch_device)
+        return states
+
+    def set_random_states(self, states: Mapping[str, torch.Tensor]) -> None:
+        torch.set_rng_state(states[RNG])
+        if self.torch_device.type == "cuda" and CUDA_RNG in states:
+            torch.cuda.set_rng_state(states[CUDA_RNG], self.torch_device)
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         owner = {
@@ -245,9 +263,7 @@ class Trainer(TrainingLoop):
             self.average.load(tensors)
         if self.scale is not None and LOSS_SCALE in tensors:
             self.scale.load(tensors[LOSS_SCALE])
-        torch.set_rng_state(owned_tensor(tensors[RNG]))
-        if self.torch_device.type == "cuda" and CUDA_RNG in tensors:
-            torch.cuda.set_rng_state(owned_tensor(tensors[CUDA_RNG]), self.torch_device)
+        self.set_random_states({name: owned_tensor(tensors[name]) for name in (RNG, CUDA_RNG) if name in tensors})
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:

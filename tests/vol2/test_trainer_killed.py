@@ -1,16 +1,11 @@
 """Kill -9 at any moment, at start-up and while a checkpoint is written too, and `--resume`: the bits of the undisturbed
 run, through the command itself.
-
-A helper imports everything once and forks a child for each run, which calls the command's `main` as the installed
-script does: twenty starts then take seconds.
 """
 
 import hashlib
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,63 +13,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-if not hasattr(os, "fork"):
-    pytest.skip("runs are forked from a warm process", allow_module_level=True)
 
 from nano_llama.core.training.metrics import MEASURED, read_metrics
-
-HELPER = """
-import json, os, sys
-import nano_llama.cli.train, nano_llama.core.training.plots, nano_llama.core.training.progress_bar
-import nano_llama.vol2_torch.trainer
-from nano_llama.cli import main
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        os.dup2(2, 1)
-        os._exit(main(json.loads(line)))
-    print(child, flush=True)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-
-
-class Command:
-    """`nano-llama` in a process of its own, that can be killed."""
-
-    def __init__(self, log):
-        self.log = log.open("w+")
-        pipe = subprocess.PIPE
-        self.helper = subprocess.Popen(
-            [sys.executable, "-c", HELPER], stdin=pipe, stdout=pipe, stderr=self.log, text=True
-        )
-
-    def start(self, *arguments):
-        self.helper.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
-        self.helper.stdin.flush()
-        return int(self.helper.stdout.readline())
-
-    def code(self):
-        """Wait for the end of what was started."""
-        return int(self.helper.stdout.readline())
-
-    def said(self):
-        self.log.seek(0)
-        return self.log.read()
-
-    def close(self):
-        self.helper.stdin.close()
-        self.helper.wait()
-        self.helper.stdout.close()
-        self.log.close()
-
-
-@pytest.fixture
-def command(tmp_path):
-    command = Command(tmp_path / "log.txt")
-    yield command
-    command.close()
-
 
 RARELY = ("--checkpoint-minutes", 5)  # besides those at evaluations; it changes no bit
 
@@ -129,7 +69,7 @@ def die(command, run, arguments, moment, chance):
     else:
         time.sleep(chance.uniform(0.0, 0.4))
     os.kill(child, signal.SIGKILL)
-    return command.code() == -signal.SIGKILL
+    return command.end()[0] == -signal.SIGKILL
 
 
 def is_running(pid):
@@ -143,16 +83,16 @@ def is_running(pid):
 def kill_and_resume(command, tale, tmp_path, optimizer, moments, total):
     whole, run = tmp_path / "whole", tmp_path / "killed"
     arguments = settings(tale, optimizer, total)
-    command.start("train", "--out", whole, *arguments, *RARELY)
-    assert command.code() == 0, command.said()
+    code, said = command.run("train", "--out", whole, *arguments, *RARELY)
+    assert code == 0, said
     chance = random.Random(7)
     half_written = 0
     for moment in moments:
-        assert die(command, run, arguments, moment, chance), f"it had ended before the kill: {command.said()}"
+        assert die(command, run, arguments, moment, chance), "it had ended before the kill"
         half_written += bool(list((run / "checkpoints").glob(".step-*.tmp")))
     assert half_written or "writing" not in moments
-    command.start("train", "--out", run, "--resume", *RARELY)
-    assert command.code() == 0, command.said()
+    code, said = command.run("train", "--out", run, "--resume", *RARELY)
+    assert code == 0, said
     assert digest(run) == digest(whole)
     assert curve(run) == curve(whole)
     assert not list((run / "checkpoints").glob(".*")), "what the kills left half written is gone"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DATASET_FILE = "dataset.json"
 FORMAT = "nano-llama dataset 1"
 OPEN_SHARDS = 64  # mapped at a time: each costs a file handle
+_REMAKE = "Remove the folder and prepare the data again."
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class DocumentInfo:
 
 
 class TokenSplit:
-    """One row of tokens over the shards of a split, read where it is needed. Can be sent to worker processes."""
+    """One row of tokens over the shards of a split, read where it is needed. Can be sent to worker processes.
+
+    Reading raises UserError where a shard has gone, FormatError where it is no longer as it was written.
+    """
 
     def __init__(self, name: str, paths: list[Path], headers: list[ShardHeader]):
         self.name = name
@@ -56,6 +60,7 @@ class TokenSplit:
         self.num_documents = sum(header.num_documents for header in headers)
         self.num_bytes = sum(header.num_bytes for header in headers)  # of UTF-8 text
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._verified: set[int] = set()
 
     def __len__(self) -> int:
         return self.num_tokens
@@ -124,7 +129,11 @@ class TokenSplit:
         if shard is None:
             if len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)
-            shard = self._open[index] = Shard(self.paths[index])
+            shard = Shard(self.paths[index])
+            if index not in self._verified:  # whole, once: what was altered is not trained on
+                shard.verify()
+                self._verified.add(index)
+            self._open[index] = shard
         else:
             self._open.move_to_end(index)
         return shard
@@ -158,7 +167,7 @@ class Dataset:
             raise FormatError(
                 f"{self.folder / 'tokenizer'}: not the tokenizer that made these shards (its fingerprint is "
                 f"{tokenizer.fingerprint[:12]}, not {self.tokenizer_fingerprint[:12]}).",
-                hint="Remove the folder and prepare the data again.",
+                hint=_REMAKE,
             )
         return tokenizer
 
@@ -221,7 +230,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} is no dataset: there is no {DATASET_FILE} in it.", hint="nano-llama train --data makes one."
         )
-    content = read_json(path, "dataset description")
+    try:
+        content = read_json(path, "dataset description")
+    except FormatError as error:
+        raise FormatError(error.message, hint=_REMAKE) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise _bad(path, f"the format is {found!r}, not {FORMAT!r}")
@@ -261,4 +273,4 @@ def _is_count(value: Any) -> bool:
 
 
 def _bad(path: Path, cause: str) -> FormatError:
-    return FormatError(f"{path}: {cause}.", hint="Remove the folder and prepare the data again.")
+    return FormatError(f"{path}: {cause}.", hint=_REMAKE)

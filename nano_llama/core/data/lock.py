@@ -52,13 +52,14 @@ def _try_lock(path: Path) -> int | None:
     """An open handle that owns the lock, or None while another process does."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except FileNotFoundError:  # the folder was renamed between the two calls
         return None
     except OSError as error:
-        raise EnvironmentFault(
-            f"Cannot write {path}: {error.strerror or error}.", hint="Check the free space and your permissions there."
-        ) from error
+        raise _cannot_write(path, error) from error
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,3 +74,9 @@ def _try_lock(path: Path) -> int | None:
         pass
     os.close(handle)
     return None
+
+
+def _cannot_write(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"Cannot write {path}: {error.strerror or error}.", hint="Check the free space and your permissions there."
+    )

@@ -72,7 +72,9 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise FormatError(f"{path}: not a valid .gz file ({error}).") from error
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise UserError(
+            f"Cannot read {path}: {error.strerror or error}.", hint="Check the path and its permissions."
+        ) from error
     except (EOFError, zlib.error) as error:
         raise FormatError(f"{path}: the .gz file is cut off or damaged ({error}).") from error
     except MemoryError as error:
@@ -83,7 +85,7 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
 
 def _read_text(path: Path) -> str:
     with _open(path) as file:
-        data = file.read(MAX_TEXT_BYTES + 1)
+        data = _read_at_most(file, MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
         raise FormatError(
             f"{path}: more than {MAX_TEXT_BYTES:,} bytes of text in one document.",
@@ -107,11 +109,19 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             except (ValueError, RecursionError) as error:
                 raise FormatError(f"{where}: not JSON ({error}).") from error
             if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-                found = f"fields {sorted(record)[:8]}" if isinstance(record, dict) else f"a {type(record).__name__}"
                 hint = 'Each line holds one object: {"text": "..."}'
-                raise FormatError(f'{where}: no string field "text" (found {found}).', hint=hint)
+                raise FormatError(f'{where}: no string field "text" (found {_found(record)}).', hint=hint)
             if record["text"]:
                 yield Document(f"{name}:{number - 1}", _mend_surrogates(record["text"]))
+
+
+def _found(record: Any) -> str:
+    """What stands where a document was expected."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}"
+    if "text" in record:
+        return f'"text": {json.dumps(record["text"])[:40]}'
+    return f"fields {sorted(record)[:8]}"
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[Document]:
@@ -121,7 +131,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
     source: Any = path
     if path.suffix.lower() in COMPRESSED:
         with _open(path) as packed:
-            data = packed.read(MAX_PARQUET_BYTES + 1)
+            data = _read_at_most(packed, MAX_PARQUET_BYTES + 1)
         if len(data) > MAX_PARQUET_BYTES:
             raise FormatError(f"{path}: unpacks to more than {MAX_PARQUET_BYTES:,} bytes.", hint="Unpack it first.")
         source = io.BytesIO(data)
@@ -130,10 +140,10 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
         with pyarrow.parquet.ParquetFile(source) as file:
             columns = file.schema_arrow.names
             if "text" not in columns:
-                raise FormatError(f'{path}: no column "text" (found {columns[:8]}).')
+                raise FormatError(f'{path}: no column "text" (found {columns[:8]}).', hint='Name the column "text".')
             kind = file.schema_arrow.field("text").type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise FormatError(f'{path}: the column "text" holds {kind}, not strings.')
+                raise FormatError(f'{path}: the column "text" holds {kind}, not strings.', hint="Convert it first.")
             for batch in file.iter_batches(batch_size=16, columns=["text"]):
                 for value in batch.column(0):
                     text = value.as_py()
@@ -143,11 +153,27 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}, row {row}: not UTF-8 ({error}).") from error
     except (pyarrow.ArrowException, OverflowError) as error:  # OSError, for damaged pages, is caught above us
-        raise FormatError(f"{path}: not a valid .parquet file ({_first_line(error)}).") from error
+        raise _bad_parquet(path, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow's "Couldn't deserialize thrift", "Corrupt snappy compressed data", ...
-            raise FormatError(f"{path}: not a valid .parquet file ({_first_line(error)}).") from error
+            raise _bad_parquet(path, error) from error
         raise
+
+
+def _bad_parquet(path: Path, error: BaseException) -> FormatError:
+    return FormatError(
+        f"{path}: not a valid .parquet file ({_first_line(error)}).",
+        hint="Is it whole? Fetch it again, or take it out of the folder.",
+    )
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """As file.read(count), which asks for so much memory at once."""
+    pieces = []
+    while count and (piece := file.read(min(count, 2**24))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 @contextmanager

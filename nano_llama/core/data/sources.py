@@ -130,7 +130,7 @@ def split_documents(
     documents = read()
     first, second = next(documents, None), next(documents, None)
     if first is None:
-        raise UserError(f"{where}: no text in it: every document is empty.")
+        raise UserError(f"{where}: no text in it: every document is empty.", hint="Give a file or a folder with text.")
     if second is None:
         cut = int(SINGLE_TEXT_CUT * len(first.text))
         text = first.text[:cut] if split == "train" else first.text[cut:]

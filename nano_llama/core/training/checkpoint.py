@@ -128,7 +128,9 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise FormatError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise FormatError(
+            f"Cannot read {path}: {error.strerror or error}.", hint="Check the permissions there."
+        ) from error
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

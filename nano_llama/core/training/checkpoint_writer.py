@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.training.checkpoint import prune_checkpoints, save_checkpoint
 
 
@@ -41,6 +42,9 @@ class CheckpointWriter:
                 save_checkpoint(self.folder, step, config, weights, tokenizer, tensors, state)
                 prune_checkpoints(self.folder, self.keep)
                 self.seconds = time.monotonic() - begin
+            except EnvironmentFault as error:
+                go_on = f"Then go on from the checkpoint before:  nano-llama train --out {self.folder.parent} --resume"
+                self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{go_on}")
             except BaseException as error:  # it belongs to the training's thread
                 self._failure = error
 

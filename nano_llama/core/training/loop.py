@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.data.batches import Batch, Batches
 from nano_llama.core.data.dataset import Dataset
 from nano_llama.core.data.prefetch import Prefetcher
-from nano_llama.core.errors import NanoLlamaError
 from nano_llama.core.memory import available_bytes, peak_resident_bytes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.training.budget import Budget, Clock, slowdown
@@ -35,6 +34,7 @@ from nano_llama.core.training.outcome import (
     diverged,
     goal_was_reached,
     interrupted,
+    interrupted_at_once,
     nothing_left,
     reached_goal,
 )
@@ -138,7 +138,7 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
-        """Compute and hold the mean gradient over all counted targets of `batches`."""
+        """Compute and hold the mean gradient over all counted targets of `batches`; where it fails, change nothing."""
 
     @abstractmethod
     def update(self, lr: float) -> None:
@@ -228,9 +228,11 @@ class TrainingLoop(ABC):
             try:
                 with self.computing(), CtrlC() as self.ctrl_c, self._open_stream() as self.stream:
                     return self._run()
-            except BaseException:
+            except BaseException as error:
                 with suppress(Exception):  # what ended the run is what the user hears
                     self.writer.wait()
+                if isinstance(error, KeyboardInterrupt):
+                    raise interrupted_at_once(self.folder.path) from error
                 raise
             finally:
                 self.reports.close()
@@ -254,7 +256,7 @@ class TrainingLoop(ABC):
         while not over:
             self._update()
             over = self._is_over()
-            with self.averaged():
+            with self._keeping(), self.averaged():
                 evaluation = self._evaluate(over)
                 self._look_at_goal(evaluation)
                 if not over and self._is_over():  # evaluating takes time
@@ -263,16 +265,17 @@ class TrainingLoop(ABC):
             facts = self._facts(train_loss)
             self.watcher.stepped(facts)
             if over or evaluation or self.step == 1 or self.step % self.settings.log_every == 0:
-                self._write_line(facts, evaluation)
+                with self._keeping():
+                    self._write_line(facts, evaluation)
             if over:
                 self.folder.save_model(self.config, self.weights(), self.tokenizer)
             if over or self.reports.picture_is_due():
-                self.reports.draw()
+                self.reports.draw(self.watcher.remark)
             if over or evaluation or self._checkpoint_is_due():
                 self._save_checkpoint(evaluation)  # last: once it says that the run has ended, all else is there
         self.writer.wait()
-        if self.ctrl_c.pressed:
-            raise interrupted(self.folder.path, self.step)
+        if self.ctrl_c.signal is not None:
+            raise interrupted(self.folder.path, self.step, self.ctrl_c.signal)
         return TrainingResult(
             out=self.folder.path, steps=self.step, tokens=self.tokens, train_loss=train_loss, evaluation=evaluation,
             tokens_per_second=self.session.rate, elapsed_s=self._elapsed(),
@@ -283,16 +286,19 @@ class TrainingLoop(ABC):
         workers = self.settings.data_workers
         return Prefetcher(self.batches, workers) if workers else nullcontext(self.batches)
 
-    def _draw(self) -> list[Batch]:
-        """The batches of one step. Where they cannot be had, what was done so far is kept, and the error goes on."""
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Around what may fail while the run's state is whole: what was learned so far is kept, and the error goes on.
+
+        Not at the run's end, of which a checkpoint would say that nothing is left to do.
+        """
         try:
-            batches = [self.stream.next() for _ in range(self.settings.accumulate)]
-        except NanoLlamaError:
-            if self.step > (self.resumed_at or 0):
-                self._save_checkpoint()
+            yield
+        except Exception:
+            if self.step > (self.resumed_at or 0) and self.budget.progress(self.step) < 1.0:
+                with suppress(Exception):  # the first error is what the user hears
+                    self._save_checkpoint()
             raise
-        self.data_position = self.stream.position
-        return batches
 
     def _look_whether_it_can_begin(self) -> None:
         """Raise UserError where the run had ended before, or a step does not fit into the time that is left."""
@@ -324,9 +330,11 @@ class TrainingLoop(ABC):
         result = None
         while result is None:  # a bad batch may be skipped
             asked = self.clock()
-            batches = self._draw()
+            with self._keeping():
+                batches = [self.stream.next() for _ in range(settings.accumulate)]
             waited += self.clock() - asked
             result = self.train_step(batches, self.lr)
+            self.data_position = self.stream.position
         seconds = self.clock() - begin
         loss, self.grad_norm = result
         if self.step == 0 and settings.init_from is None:
@@ -345,7 +353,8 @@ class TrainingLoop(ABC):
         """One update from the mean gradient over all counted targets of `batches`; None: it was not made, for the
         watchdog found these batches bad and the settings say to skip such. Raises TrainingDiverged where they say stop.
         """
-        result = self.gradient(batches)
+        with self._keeping():
+            result = self.gradient(batches)
         wrong = self.watchdog.judge(result)
         if wrong and not self._goes_on(wrong, result, batches, lr):
             self.forget()

@@ -22,6 +22,7 @@ Tests: tests/core/training/test_metrics.py.
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,10 +81,13 @@ class MetricsWriter:
             self._file.write(_line(row))
             self._file.flush()
         except OSError as error:
-            raise EnvironmentFault(f"Cannot write {self.path}: {error.strerror}.", hint="Is the disk full?") from error
+            raise EnvironmentFault(
+                f"Cannot write {self.path}: {error.strerror}.", hint="Free some space; --resume goes on with the run."
+            ) from error
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a line that could not be written was told; closing would try it again
+            self._file.close()
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Not here: what leads there (loop.py). Tests: tests/core/training/test_loop.py.
 """
 
 import math
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from nano_llama.core.training.watchdog import StepResult
 
 
 class TrainingInterrupted(NanoLlamaError):
-    """Ctrl-C: what was learned so far is kept."""
+    """Ctrl-C or SIGTERM: what was learned so far is kept. The exit code is 128 + the signal's number."""
 
     exit_code = 130
 
@@ -89,10 +90,23 @@ def nothing_left(
     )
 
 
-def interrupted(run: Path, step: int) -> TrainingInterrupted:
-    return TrainingInterrupted(
-        f"Stopped by Ctrl-C after {step:,} steps; all is kept in {run}.",
+def interrupted(run: Path, step: int, number: int) -> TrainingInterrupted:
+    """By a signal, after the step that it came in."""
+    what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    error = TrainingInterrupted(
+        f"Stopped by {what} after {step:,} steps; all is kept in {run}.",
         hint=f"Go on with:  nano-llama train --out {run} --resume",
+    )
+    error.exit_code = 128 + number
+    return error
+
+
+def interrupted_at_once(run: Path) -> TrainingInterrupted:
+    """By a second Ctrl-C: only checkpoints are kept."""
+    checkpoints = list_checkpoints(run / "checkpoints")
+    kept = f"what is kept is {checkpoints[-1]}" if checkpoints else "no checkpoint had been kept yet"
+    return TrainingInterrupted(
+        f"Stopped at once by a second Ctrl-C; {kept}.", hint=f"Go on with:  nano-llama train --out {run} --resume"
     )
 
 

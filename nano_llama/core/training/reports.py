@@ -7,6 +7,7 @@ plots.py). Tests: tests/core/training/test_reports.py.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.training.budget import Clock
 from nano_llama.core.training.metrics import MetricsWriter, read_metrics
 from nano_llama.core.training.plots import plot_run
@@ -61,10 +62,13 @@ class Reports:
         wait = max(DRAW_EVERY_SECONDS, self.drawing_seconds / DRAWING_SHARE)
         return self.clock() - self.drawn_at >= wait
 
-    def draw(self) -> None:
-        """Draw loss.png anew."""
+    def draw(self, remark: Callable[[str], None]) -> None:
+        """Draw loss.png anew. Where it cannot be written, `remark` says so: no run is lost for a picture."""
         begin = self.clock()
-        plot_run(read_metrics(self.folder.metrics), self.folder.plot, self.title)
+        try:
+            plot_run(read_metrics(self.folder.metrics), self.folder.plot, self.title)
+        except EnvironmentFault as error:
+            remark(error.message)
         self.drawn_at = self.clock()
         self.drawing_seconds = self.drawn_at - begin
 

@@ -14,6 +14,7 @@
 Not here: what is in these files. Tests: tests/core/training/test_run_folder.py.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,7 +75,12 @@ class RunFolder:
             self.lock.unlink(missing_ok=True)
 
     def check_free(self) -> None:
-        """Raises UserError where another process trains here at this moment."""
+        """Raises EnvironmentFault where nothing can be written here, UserError where another process trains here."""
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+            raise EnvironmentFault(
+                f"Cannot write {self.path}: you have no permission to write in {there}.", hint="Choose another --out."
+            )
         if self.is_held():
             raise UserError(
                 f"Another process is training in {self.path}.",

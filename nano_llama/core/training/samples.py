@@ -101,7 +101,9 @@ class SampleFile:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(f"## step {step}, validation loss {val_loss:.4f}\n\n{section}\n\n")
         except OSError as error:
-            raise EnvironmentFault(f"Cannot write {self.path}: {error.strerror}.", hint="Is the disk full?") from error
+            raise EnvironmentFault(
+                f"Cannot write {self.path}: {error.strerror}.", hint="Free some space; --resume goes on with the run."
+            ) from error
 
 
 def _step(section: str) -> int:

@@ -3,7 +3,7 @@
 Not here: the loop (loop.py). Tests: tests/core/training/test_start.py.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -77,4 +77,27 @@ def starting_point(
             f" of {settings.init_from}.",
             hint=f"Use --context {config.max_position_embeddings} or less.",
         )
-    return config, open_weights(settings.init_from)
+    return config, SoundWeights(open_weights(settings.init_from), settings.init_from)
+
+
+class SoundWeights(Mapping[str, np.ndarray]):
+    """The tensors of `weights`. Raises FormatError for one that holds what is no number, at its first use."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], source: str):
+        self.weights, self.source = weights, source
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self.weights[name]
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            raise FormatError(
+                f"{self.source}: {wrong:,} of the {array.size:,} weights in {name} are no numbers (NaN or infinite).",
+                hint="Nothing can be learned from there: take an earlier checkpoint of that run, or another model.",
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)

@@ -20,6 +20,14 @@ def test_first_asks_second_stops():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sigterm_asks_too():
+    before = signal.getsignal(signal.SIGTERM)
+    with CtrlC() as ctrl_c:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ctrl_c.pressed and ctrl_c.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_the_handler_is_given_back_when_nothing_is_pressed():
     before = signal.getsignal(signal.SIGINT)
     with CtrlC() as ctrl_c:

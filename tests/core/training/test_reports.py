@@ -62,7 +62,7 @@ def test_slow_pictures_come_less_often(make, monkeypatch, hand_clock):
     assert not report.picture_is_due()
     hand_clock.now += 1.0
     assert report.picture_is_due()
-    report.draw()
+    report.draw(print)
     hand_clock.now += 499.0
     assert not report.picture_is_due(), "10 s of 500 are the 2% that drawing may take"
     hand_clock.now += 1.0
