@@ -121,14 +121,15 @@ for line in sys.stdin:
 class Command:
     """One run at a time: `start`, then `end`; or both, `run`."""
 
-    def __init__(self):
+    def __init__(self, cache):
+        self.cache = cache
         self.helper = subprocess.Popen([sys.executable, "-c", COMMAND], stdin=-1, stdout=-1, text=True)
 
     def start(self, *arguments, limits=None):
         """-> the process's number. limits: RLIMIT's name -> value."""
         request = {
             "arguments": [str(argument) for argument in arguments], "limits": limits or {}, "log": str(self.log),
-            "cache": os.environ["NANO_LLAMA_CACHE"], "folder": str(self.log.parent),
+            "cache": str(self.cache), "folder": str(self.log.parent),
         }  # fmt: skip
         self.helper.stdin.write(json.dumps(request) + "\n")
         self.helper.stdin.flush()
@@ -144,11 +145,12 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def the_command():
+def the_command(tmp_path_factory):
+    """`command` for the whole session; its `log` is to be set."""
     pytest.importorskip("torch")
     if sys.platform != "linux":
         pytest.skip("processes are forked, and limited by Linux's means")
-    command = Command()
+    command = Command(tmp_path_factory.getbasetemp() / "cache")
     yield command
     command.helper.stdin.close()
     command.helper.wait()

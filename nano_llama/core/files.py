@@ -79,7 +79,9 @@ def read_json(path: str | Path, what: str = "JSON file", max_bytes: int = MAX_JS
             f"Cannot read {path}: {error.strerror or error}.", hint=f"A {what} was expected there."
         ) from error
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise FormatError(f"{path}: not a valid {what} ({error}).") from error
+        raise FormatError(
+            f"{path}: not a valid {what} ({error}).", hint="Is it another file, or damaged? Give it anew."
+        ) from error
 
 
 def _temporary_beside(path: Path) -> Path:

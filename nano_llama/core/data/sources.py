@@ -174,6 +174,7 @@ def fingerprint_files(files: dict[Path, str]) -> str:
                     stream.seek(-(2**20), os.SEEK_END)
                     digest.update(stream.read())
         except OSError as error:
-            raise UserError(f"Cannot read {file}: {error.strerror or error}.") from error
+            hint = "Check the path and its permissions."
+            raise UserError(f"Cannot read {file}: {error.strerror or error}.", hint=hint) from error
         total.update(f"{name}\0{status.st_size}\0{digest.hexdigest()}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
