@@ -1,7 +1,8 @@
 """Compiled kernels, kept on disk: they are compiled once for a processor, and again only when their source changes.
 
-Numba's own cache looks at one file's date and does not see an edit in a module that it calls. So each state of the
-kernels has a folder of its own, named by the hash of all their sources, the tier of instructions and Numba's version.
+Numba's own cache looks at one file and its path, and does not see an edit in a module that it calls. So each state of
+the kernels has a folder of its own, named by the hash of all their sources, the tier of instructions and Numba's
+version: a second clone, or a wheel, of the same sources finds what the first has compiled.
 Not here: what is compiled (step.py). Tests: tests/vol3/kernels/test_cache.py.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 from nano_llama.core import settings
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
@@ -36,19 +37,45 @@ def kernel_folder() -> Path:
 def keep_on_disk(*functions: Any) -> Path:
     """From now on these compiled functions are taken from the folder, or compiled and put there -> the folder.
 
-    Where it cannot be written they are compiled every time. Numba's settings are left as they were.
+    Where it cannot be written they are compiled every time.
     """
-    folder, before = kernel_folder(), config.CACHE_DIR
+    folder = kernel_folder()
     if not folder.exists():
         _forget_oldest(folder.parent)
-    config.CACHE_DIR = str(folder)
-    try:
+    with suppress(RuntimeError, OSError):
         for function in functions:
-            with suppress(RuntimeError, OSError):
-                function.enable_caching()
-    finally:
-        config.CACHE_DIR = before
+            function._cache = _FolderCache(function.py_func)  # what Numba's enable_caching does with a cache of its own
     return folder
+
+
+class _InFolder(_CacheLocator):
+    """Where Numba is to keep a function: in our folder, whatever the path of its source."""
+
+    def __init__(self, function: Any, source: str):
+        self._py_file, self._line, self._folder = source, function.__code__.co_firstlineno, kernel_folder()
+
+    @classmethod
+    def from_function(cls, function: Any, source: str) -> "_InFolder":
+        place = cls(function, source)
+        place.ensure_cache_path()
+        return place
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return hashlib.sha256(Path(self._py_file).read_bytes()).hexdigest()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _FolderFiles(CompileResultCacheImpl):
+    _locator_classes = (_InFolder,)
+
+
+class _FolderCache(FunctionCache):
+    _impl_class = _FolderFiles
 
 
 @contextmanager

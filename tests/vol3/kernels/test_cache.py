@@ -1,7 +1,9 @@
 """The folder of compiled kernels: made once, found again, another one for other sources."""
 
+import runpy
+
 import numpy as np
-from numba import config, njit
+from numba import njit
 
 from nano_llama.vol3_engine.kernels import cache
 
@@ -11,13 +13,35 @@ def double(x):
 
 
 def test_a_function_is_compiled_once_and_found_again():
-    before = config.CACHE_DIR
     for hits in (0, 1):
         function = njit(double)
         folder = cache.keep_on_disk(function)
         assert function(np.float32(2)) == 4
         assert sum(function.stats.cache_hits.values()) == hits
-    assert any(folder.rglob("*.nbi")) and before == config.CACHE_DIR
+    assert any(folder.glob("*.nbi"))
+
+
+def kernel_of(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "times.py").write_text(text)
+    return njit(runpy.run_path(str(folder / "times.py"))["times"])
+
+
+def test_another_clone_of_the_same_sources_finds_it(tmp_path):
+    found = []
+    for clone in ("first", "second"):
+        function = kernel_of(tmp_path / clone, "def times(x):\n    return 3 * x\n")
+        cache.keep_on_disk(function)
+        assert function(5) == 15
+        found.append(sum(function.stats.cache_hits.values()))
+    assert found == [0, 1]
+
+
+def test_an_edited_function_is_compiled_again(tmp_path):
+    for factor in (7, 8):  # another constant leaves the bytecode as it is
+        function = kernel_of(tmp_path / "clone", f"def times(x):\n    return {factor} * x\n")
+        cache.keep_on_disk(function)
+        assert function(5) == 5 * factor
 
 
 def test_other_sources_have_another_folder(tmp_path, monkeypatch):
