@@ -154,7 +154,7 @@ def _bring_tokenizer(folder: Path, source: Source, wanted: str | Tokenizer, prog
         tokenizer = Tokenizer.train_char(document.text for split in SPLITS for document in source.documents(split))
     else:
         size = int(wanted.removeprefix("bpe:"))
-        step = max(1, round(source.size_hint() / (SAMPLE_BYTES_PER_TOKEN * size)))
+        step = max(1, round(source.size_hint() / (SAMPLE_BYTES_PER_TOKEN * max(size, 1))))
         if progress:
             progress(f"training a tokenizer of {size:,} ids", 0, None)
         tokenizer = Tokenizer.train_bpe(_sample(source.documents("train"), step), size)

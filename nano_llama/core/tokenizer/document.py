@@ -39,7 +39,10 @@ def read_backend(path: Path) -> Backend:
         source = data.decode()
         document = json.loads(source, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not a valid tokenizer.json ({error!s:.200}).") from None
+        raise FormatError(
+            f"{path}: not a valid tokenizer.json ({error!s:.200}).",
+            hint="Give a tokenizer.json, a folder that holds one, or (to train one on your text) char or bpe:4096.",
+        ) from None
     return build(source, document, str(path))
 
 

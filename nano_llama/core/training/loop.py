@@ -46,7 +46,7 @@ from nano_llama.core.training.run_folder import RunFolder
 from nano_llama.core.training.samples import check_sample_prompt
 from nano_llama.core.training.schedule import learning_rate
 from nano_llama.core.training.settings import TrainSettings
-from nano_llama.core.training.start import newest_checkpoint, prepare_dataset, starting_point
+from nano_llama.core.training.start import newest_checkpoint, past_progress, prepare_dataset, starting_point
 from nano_llama.core.training.tensorboard import check_tensorboard
 from nano_llama.core.training.timekeeper import Timekeeper
 from nano_llama.core.training.watchdog import StepResult, Watchdog, first_loss_remark, keep_batch
@@ -82,6 +82,7 @@ class TrainingLoop(ABC):
         self.folder = RunFolder(out)
         self.folder.check_free()
         if resume:
+            self.settings_before = self.folder.load_settings()
             settings = self.folder.resumed_settings(settings.to_json())
         else:
             self.folder.check_new()
@@ -474,9 +475,8 @@ class TrainingLoop(ABC):
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         state = self.resumed_state = checkpoint.state
         self.step = self.resumed_at = state["step"]
-        self.tokens, self.past_progress, self.past_seconds = state["tokens"], state["progress"], state["elapsed_s"]
-        if self.settings.max_steps is not None:
-            self.past_progress = self.step / self.settings.max_steps  # max_steps may have been changed
+        self.tokens, self.past_seconds = state["tokens"], state["elapsed_s"]
+        self.past_progress = past_progress(self.settings, self.settings_before, state)
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.watchdog = Watchdog(**state["watchdog"])
         self.data_position = state["data_position"]

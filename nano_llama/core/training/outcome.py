@@ -73,9 +73,12 @@ def nothing_left(
     left_s: seconds that are left of them. step_s: what a step takes, about.
     """
     if progress >= 1.0:
+        more = "a larger --max-steps"
+        if settings.max_minutes is not None:
+            more = f"more time, for example  --max-minutes {2 * settings.max_minutes:g}"
         return UserError(
             f"The run in {run} has ended: {step:,} steps are done.",
-            hint=f"Give it a larger --max-steps, or begin a new run with  --init-from {run}",
+            hint=f"Give it {more}, or begin a new run with  --init-from {run}",
         )
     assert settings.max_minutes is not None and left_s is not None
     minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"

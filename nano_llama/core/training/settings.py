@@ -340,7 +340,7 @@ def _checked(item: dataclasses.Field, value: Any) -> Any:
         ("at most", limits["most"], lambda a, b: a <= b),
     ):
         if limit is not None:
-            wanted += f" {word} {limit:g}"
+            wanted += f"{' and' if ' a' in wanted[2:] else ''} {word} {limit:g}"
             good = good and holds(value, limit)
     if limits["choices"]:
         wanted, good = " or ".join(limits["choices"]), value in limits["choices"]

@@ -5,6 +5,7 @@ Not here: the loop (loop.py). Tests: tests/core/training/test_start.py.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,19 @@ def newest_checkpoint(folder: Path, needs: Collection[str], remark: Callable[[st
         raise damage
     remark("No checkpoint was kept yet: the run begins again from its first step.")
     return None
+
+
+def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping[str, Any]) -> float:
+    """How far a run is by its settings now, which may give it more steps or minutes than those `before`, 0 to 1.
+
+    A run that had ended by the clock and gets other minutes has them ahead, and what it took so far behind it.
+    """
+    if settings.max_steps is not None:
+        return state["step"] / settings.max_steps
+    assert settings.max_minutes is not None
+    if state["progress"] >= 1.0 and settings.max_minutes != before.max_minutes:
+        return state["elapsed_s"] / (state["elapsed_s"] + 60.0 * settings.max_minutes)
+    return state["progress"]
 
 
 def starting_point(

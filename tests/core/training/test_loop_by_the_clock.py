@@ -80,6 +80,18 @@ def test_a_resumed_run_takes_up_the_schedule_where_it_was(fake_trainer, settings
     assert watcher.rates[-1] < 0.01
 
 
+def test_a_run_that_has_ended_goes_on_with_more_minutes(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, schedule="linear")
+    first, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5)
+    with pytest.raises(UserError, match="has ended") as caught:
+        run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+    assert "--max-minutes 1" in caught.value.hint
+    second, more, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, resume=True)
+    assert more <= 60.0 and second.steps > 2 * first.steps
+    assert watcher.rates[0] == pytest.approx(1.0 - took / (took + 60.0), abs=0.02), "on the line of both together"
+    assert watcher.rates[-1] < 0.01
+
+
 def test_evaluations_leave_most_of_the_time_to_training(fake_trainer, settings, tmp_path, hand_clock):
     settings = settings.replace(evaluations=50)
     result, _, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, seconds=0.1, evaluating=0.25)
