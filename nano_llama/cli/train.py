@@ -55,7 +55,8 @@ def run(
     overrides
         KEY=VALUE, any setting by its name in train.json.
     resume
-        Go on with the run in --out from its newest checkpoint, to the very position in the data.
+        Go on with the run in --out from its newest checkpoint, to the very position in the data. One that has ended
+        goes on with more steps or minutes.
     """
     screen = Screen(output)
     flags: dict[str, Any] = given(options) if options is not None else {}

@@ -123,7 +123,7 @@ def test_a_line_of_50_megabytes_is_learned_from(train, tmp_path):
     assert code == 0, said
 
 
-@pytest.mark.parametrize("harm", ["missing", "altered"])
+@pytest.mark.parametrize("harm", [pytest.param("missing", marks=pytest.mark.slow), "altered"])
 def test_a_shard_that_was_harmed(train, command, tmp_path, expected, harm, monkeypatch):
     monkeypatch.setattr(command, "cache", tmp_path / "cache")
     child = train.start()
@@ -212,7 +212,11 @@ def test_a_data_worker_that_is_killed(train, command, tmp_path, expected):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "says"), [(signal.SIGINT, 130, "Stopped by Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+    ("number", "code", "says"),
+    [
+        pytest.param(signal.SIGINT, 130, "Stopped by Ctrl-C", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "Stopped by SIGTERM"),
+    ],
 )
 def test_asked_to_stop(train, command, tmp_path, expected, number, code, says):
     child = train.start()

@@ -51,3 +51,27 @@ def test_stopped_between_any_two_steps(recipe, tmp_path, kind):
         Trainer(settings, tmp_path / f"run{stop}", resume=True).fit()
         assert weights(tmp_path / f"run{stop}") == expected, stop
         assert losses(tmp_path / f"run{stop}") == curve
+
+
+def test_a_step_that_fails_half_way_is_made_anew(recipe, tmp_path):
+    """Memory runs out after dropout has drawn: the step before is kept, generators included."""
+    settings = recipe.replace(dropout=0.2, accumulate=2, ema=0.9)
+    Trainer(settings, tmp_path / "whole").fit()
+    trainer = Trainer(settings, tmp_path / "run")
+    nats, batches = trainer.nats, []
+
+    def short_of_memory(*arrays, **options):
+        batches.append(1)
+        loss = nats(*arrays, **options)
+        if len(batches) == 2 * 5 + 2:  # the second batch of the sixth step
+            raise MemoryError
+        return loss
+
+    trainer.nats = short_of_memory
+    with pytest.raises(MemoryError):
+        trainer.fit()
+    resumed = Trainer(settings, tmp_path / "run", resume=True)
+    assert resumed.resumed_at == 5
+    resumed.fit()
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")

@@ -107,7 +107,7 @@ class TrainSettings:
     # -- how long
     max_steps: int | None = setting(None, "updates; the run is then the same again, bit for bit", least=1)
     max_minutes: float | None = setting(
-        None, f"wall time of the whole process; none without max_steps: {DEFAULT_MINUTES:g}", above=0
+        None, f"wall time of the whole process; {DEFAULT_MINUTES:g} where there is no max_steps", above=0
     )
 
     stop_loss: float | None = setting(

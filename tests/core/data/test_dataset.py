@@ -1,6 +1,7 @@
 """A split is one row of tokens, wherever its shards begin and end."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nano_llama.core.data import dataset as dataset_module
 from nano_llama.core.data.batches import Batches
 from nano_llama.core.data.dataset import Dataset, TokenSplit, open_dataset
 from nano_llama.core.data.prepare import prepare
+from nano_llama.core.errors import FormatError
 
 DOCUMENTS = [f"{i} " + "abcdefgh " * (i * 5 % 17) for i in range(60)]
 
@@ -92,3 +94,21 @@ def test_counts(dataset):
     assert dataset.source == "corpus" and 257 < dataset.vocab_size == dataset.tokenizer.vocab_size <= 270
     assert Path(dataset.folder, "dataset.json").exists()
     dataset.verify()
+
+
+def test_a_shard_is_read_whole_before_it_is_used_and_once(dataset, tmp_path, monkeypatch):
+    shutil.copytree(dataset.folder, tmp_path / "data")
+    split, read = open_dataset(tmp_path / "data").train, []
+    verify = dataset_module.Shard.verify
+    monkeypatch.setattr(dataset_module.Shard, "verify", lambda shard: read.append(shard.path.name) or verify(shard))
+    monkeypatch.setattr(dataset_module, "OPEN_SHARDS", 2)
+    for _ in range(2):
+        split.read(0, split.num_tokens)
+    assert read == [path.name for path in split.paths]
+    altered = bytearray(split.paths[3].read_bytes())
+    altered[-1] ^= 1
+    split.paths[3].write_bytes(altered)
+    fresh = open_dataset(tmp_path / "data").train
+    fresh.read(0, 10)
+    with pytest.raises(FormatError, match=split.paths[3].name):
+        fresh.read(0, fresh.num_tokens)

@@ -71,3 +71,12 @@ def test_who_waited_for_a_lock_file_that_was_removed_locks_a_new_one(tmp_path):
         holder.stdout.close()
         with pytest.raises(EnvironmentFault), exclusive(path, wait_s=0.1):
             raise AssertionError("two holders")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_place_where_no_folder_can_be_made_is_an_error_at_once():
+    with (
+        pytest.raises(EnvironmentFault, match="Cannot write /proc/nowhere/lock"),
+        exclusive(Path("/proc/nowhere/lock")),
+    ):
+        raise AssertionError

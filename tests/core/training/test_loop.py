@@ -107,6 +107,26 @@ def test_killed_and_resumed_ends_with_the_same_bits(fake_trainer, settings, tmp_
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
+@pytest.mark.parametrize("place", ["gradient", "sum_nats"])
+def test_what_was_learned_is_kept_whatever_fails(fake_trainer, settings, tmp_path, hand_clock, place):
+    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+    method = getattr(trainer, place)
+
+    def fails(*arguments):
+        if trainer.step >= 8:
+            raise OSError(5, "Input/output error")
+        return method(*arguments)
+
+    setattr(trainer, place, fails)
+    with pytest.raises(OSError, match="Input/output"):
+        trainer.fit()
+    resumed, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, resume=True)
+    assert resumed.resumed_at == {"gradient": 8, "sum_nats": 10}[place]
+    whole, kept = everything(tmp_path / "whole"), everything(tmp_path / "run")
+    assert all(np.array_equal(whole[name], kept[name]) for name in whole)
+
+
 @pytest.mark.parametrize("moment", ["save_model", "draw", "_save_checkpoint"])
 def test_killed_at_the_very_end_it_is_finished_when_resumed(
     fake_trainer, settings, tmp_path, hand_clock, monkeypatch, moment
