@@ -44,7 +44,7 @@ def steps(run):
     return {path.name for path in (run / "checkpoints").glob("step-*")}
 
 
-def wait_until(seen, alive, seconds=60.0):
+def wait_until(seen, alive, seconds=300.0):
     begin = time.monotonic()
     while not seen() and alive() and time.monotonic() - begin < seconds:
         time.sleep(0.0005)
