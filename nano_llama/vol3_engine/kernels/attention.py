@@ -21,30 +21,46 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nano_llama.vol3_engine.kernels.attention_few import few_scores, few_sums
+from nano_llama.vol3_engine.kernels.attention_tiles import LOWEST, Lines, attend_by_tiles, lines_for
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
-from nano_llama.vol3_engine.kernels.dot_product import four
-from nano_llama.vol3_engine.kernels.float_product import fmas, four_of
 from nano_llama.vol3_engine.kernels.kv_cache import (
     DTYPES,
     POSITIONS,
     KVCache,
     fetch_keys,
     fetch_values,
-    key_of,
+    is_exact,
+    is_scaled,
     keys_plain,
     padded,
-    value_of,
     values_plain,
     widen_keys,
     widen_values,
 )
 from nano_llama.vol3_engine.kernels.pack import aligned
-from nano_llama.vol3_engine.kernels.simd import exp, first_lanes, fma, lane, largest, load, maximum, splat, store, total
+from nano_llama.vol3_engine.kernels.row_sums import add_to_rows, load_rows, no_sums, rows_of, store_rows
+from nano_llama.vol3_engine.kernels.simd import (
+    exp,
+    first_lanes,
+    fma,
+    lane,
+    largest,
+    load,
+    maximum,
+    splat,
+    store,
+    store_bfloat,
+    total,
+)
+from nano_llama.vol3_engine.kernels.tier import chosen_tier
 
 PART = 256  # positions
 PIECE = 64  # positions whose keys, or values, are widened at once: they stay in the nearest cache
-QUERIES = 48  # that a tile aims at: tokens x query heads of one key/value head
-LOWEST = np.float32(-1e30)  # the maximum of nothing
+FEW = 8  # query heads of one token up to which their products take keys and values straight from the cache
+TILES = chosen_tier() == "amx"
+QUERIES = 48  # that a tile aims at: tokens x query heads of one key/value head,
+QUERIES_OF_PROMPTS = 96 if TILES else QUERIES  # and where the tokens are of a prompt
 
 
 class Tile(NamedTuple):
@@ -58,12 +74,13 @@ class Tile(NamedTuple):
     stats: np.ndarray  # (Q,2): their m and l
     keys: np.ndarray  # (PIECE/16,K',16) widened
     values: np.ndarray  # (PIECE,K') widened
+    lines: Lines
     narrow: np.ndarray  # (K',) of the cache's type
 
 
 def tile_for(group_size: int, head_dim: int, dtype: str) -> Tile:
     """group_size: query heads of one key/value head."""
-    queries, width = max(QUERIES, -(-group_size // 4) * 4), padded(head_dim)
+    queries, width = -(-max(QUERIES_OF_PROMPTS, group_size) // 32) * 32, padded(head_dim)
 
     def floats(*shape: int) -> np.ndarray:
         return aligned(int(np.prod(shape)), np.float32).reshape(shape)
@@ -77,13 +94,14 @@ def tile_for(group_size: int, head_dim: int, dtype: str) -> Tile:
         floats(queries, 2),
         floats(PIECE // POSITIONS, width, POSITIONS),
         floats(PIECE, width),
+        lines_for(queries, width, PART),
         aligned(width, DTYPES[dtype]),
     )
 
 
-def tokens_of_tile(group_size: int) -> int:
+def tokens_of_tile(group_size: int, of_prompt: bool) -> int:
     """Neighbouring tokens that go into one tile."""
-    return max(1, QUERIES // group_size)
+    return max(1, (QUERIES_OF_PROMPTS if of_prompt else QUERIES) // group_size)
 
 
 def attention_plain(
@@ -113,72 +131,59 @@ def gather_queries(q, row, tokens, first_head, group_size, head_dim, tile):
             for k in range(0, width, 16):
                 vector = load(q, row + t, (first_head + m) * width + k)
                 store(tile.queries, t * group_size + m, k, vector * factor)
+                if TILES:
+                    store_bfloat(tile.lines.queries, t * group_size + m, k, vector * factor)
 
 
 @kernel
 def four_queries_with_keys(queries, i, keys, scores, column):
     """scores[i ... i+3, column ... column+63] = queries . keys, one fused multiply-add a dimension, ascending."""
     keep_apart()
-    a = b = c = d = four(splat(np.float32(0)))
+    a = b = c = d = no_sums(4)
     for k in range(queries.shape[1]):
-        values = four_of(queries, i, k)
-        a = fmas(a, load(keys, 0, k, 0), values)
-        b = fmas(b, load(keys, 1, k, 0), values)
-        c = fmas(c, load(keys, 2, k, 0), values)
-        d = fmas(d, load(keys, 3, k, 0), values)
-    store_four(scores, i, column, a)
-    store_four(scores, i, column + 16, b)
-    store_four(scores, i, column + 32, c)
-    store_four(scores, i, column + 48, d)
+        a = add_to_rows(a, load(keys, 0, k, 0), queries, i, k)
+        b = add_to_rows(b, load(keys, 1, k, 0), queries, i, k)
+        c = add_to_rows(c, load(keys, 2, k, 0), queries, i, k)
+        d = add_to_rows(d, load(keys, 3, k, 0), queries, i, k)
+    store_rows(scores, i, column, a)
+    store_rows(scores, i, column + 16, b)
+    store_rows(scores, i, column + 32, c)
+    store_rows(scores, i, column + 48, d)
 
 
 @kernel
 def four_queries_with_one_block(queries, i, keys, b, scores, column):
     """The same for 16 positions."""
     keep_apart()
-    a = four(splat(np.float32(0)))
+    a = no_sums(4)
     for k in range(queries.shape[1]):
-        a = fmas(a, load(keys, b, k, 0), four_of(queries, i, k))
-    store_four(scores, i, column, a)
-
-
-@kernel
-def store_four(out, i, column, vectors):
-    store(out, i, column, vectors[0])
-    store(out, i + 1, column, vectors[1])
-    store(out, i + 2, column, vectors[2])
-    store(out, i + 3, column, vectors[3])
-
-
-@kernel
-def load_four(array, i, column):
-    return load(array, i, column), load(array, i + 1, column), load(array, i + 2, column), load(array, i + 3, column)
+        a = add_to_rows(a, load(keys, b, k, 0), queries, i, k)
+    store_rows(scores, i, column, a)
 
 
 @kernel
 def four_queries_with_values(scores, i, column, values, positions, out):
     """out[i ... i+3] += weights . values over so many positions, ascending, from score column `column` on."""
     keep_apart()
-    k, width = 0, values.shape[1]
+    k, width, four = 0, values.shape[1], no_sums(4)
     while k + 64 <= width:
-        a, b = load_four(out, i, k), load_four(out, i, k + 16)
-        c, d = load_four(out, i, k + 32), load_four(out, i, k + 48)
+        a, b = load_rows(four, out, i, k), load_rows(four, out, i, k + 16)
+        c, d = load_rows(four, out, i, k + 32), load_rows(four, out, i, k + 48)
         for j in range(positions):
-            weights = four_of(scores, i, column + j)
-            a = fmas(a, load(values, j, k), weights)
-            b = fmas(b, load(values, j, k + 16), weights)
-            c = fmas(c, load(values, j, k + 32), weights)
-            d = fmas(d, load(values, j, k + 48), weights)
-        store_four(out, i, k, a)
-        store_four(out, i, k + 16, b)
-        store_four(out, i, k + 32, c)
-        store_four(out, i, k + 48, d)
+            a = add_to_rows(a, load(values, j, k), scores, i, column + j)
+            b = add_to_rows(b, load(values, j, k + 16), scores, i, column + j)
+            c = add_to_rows(c, load(values, j, k + 32), scores, i, column + j)
+            d = add_to_rows(d, load(values, j, k + 48), scores, i, column + j)
+        store_rows(out, i, k, a)
+        store_rows(out, i, k + 16, b)
+        store_rows(out, i, k + 32, c)
+        store_rows(out, i, k + 48, d)
         k += 64
     while k < width:
-        a = load_four(out, i, k)
+        a = load_rows(four, out, i, k)
         for j in range(positions):
-            a = fmas(a, load(values, j, k), four_of(scores, i, column + j))
-        store_four(out, i, k, a)
+            a = add_to_rows(a, load(values, j, k), scores, i, column + j)
+        store_rows(out, i, k, a)
         k += 16
 
 
@@ -207,97 +212,61 @@ def seen_in(start, visible):
 
 
 @kernel
-def few_scores(cache, layer, head, table, first, end, tile):
-    """tile.scores of up to 4 queries with positions 0 ... end-1 of a part whose blocks begin at table[first].
+def scale_scores(cache, which, layer, head, table, first, end, scores, rows):
+    """Scores, or weights, of positions 0 ... end-1 times the scales of the keys (which = 0) or values (1)."""
+    if is_scaled(cache.keys):
+        for j in range(0, end, POSITIONS):
+            scales = load(cache.scales, layer, head, table[first + j // POSITIONS], which, 0)
+            for i in rows:
+                store(scores, i, j, load(scores, i, j) * scales)
 
-    Keys go straight from the cache into the sums: for so few queries widening them first does not pay.
-    """
+
+@kernel
+def attend_few(none, i, cache, layer, head, table, first, end, tile, next_head, next_first):
+    """`attend_part` for queries i ... of one token: the same bits, without widening. none: `no_sums`, one a query."""
     keep_apart()
-    blocks = (end + POSITIONS - 1) // POSITIONS
-    b = 0
-    while b < blocks:
-        together = 4 if b + 4 <= blocks else 1
-        one = table[first + b]
-        if together == 4:
-            two, three, last = table[first + b + 1], table[first + b + 2], table[first + b + 3]
-            a = c = d = e = four(splat(np.float32(0)))
-            for k in range(tile.queries.shape[1]):
-                values = four_of(tile.queries, 0, k)
-                a = fmas(a, key_of(cache, layer, head, one, k), values)
-                c = fmas(c, key_of(cache, layer, head, two, k), values)
-                d = fmas(d, key_of(cache, layer, head, three, k), values)
-                e = fmas(e, key_of(cache, layer, head, last, k), values)
-            store_four(tile.scores, 0, POSITIONS * b, a)
-            store_four(tile.scores, 0, POSITIONS * b + 16, c)
-            store_four(tile.scores, 0, POSITIONS * b + 32, d)
-            store_four(tile.scores, 0, POSITIONS * b + 48, e)
-        else:
-            a = four(splat(np.float32(0)))
-            for k in range(tile.queries.shape[1]):
-                a = fmas(a, key_of(cache, layer, head, one, k), four_of(tile.queries, 0, k))
-            store_four(tile.scores, 0, POSITIONS * b, a)
-        b += together
+    few_scores(none, i, cache, layer, head, table, first, end, tile)
+    rows = range(i, i + rows_of(none))
+    scale_scores(cache, 0, layer, head, table, first, end, tile.scores, rows)
+    for row in rows:
+        softmax_row(tile.scores, row, end, end, tile.part_stats)
+    scale_scores(cache, 1, layer, head, table, first, end, tile.scores, rows)
+    few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, next_first)
 
 
 @kernel
-def few_sums(cache, layer, head, table, first, end, tile):
-    """tile.part of up to 4 queries: weights . values over positions 0 ... end-1 of the part."""
-    keep_apart()
-    k, width = 0, tile.part.shape[1]
-    while k < width:
-        together = 4 if k + 64 <= width else 1
-        if together == 4:
-            a = b = c = d = four(splat(np.float32(0)))
-            for j in range(end):
-                block, slot = table[first + j // POSITIONS], j % POSITIONS
-                weights = four_of(tile.scores, 0, j)
-                a = fmas(a, value_of(cache, layer, head, block, slot, k), weights)
-                b = fmas(b, value_of(cache, layer, head, block, slot, k + 16), weights)
-                c = fmas(c, value_of(cache, layer, head, block, slot, k + 32), weights)
-                d = fmas(d, value_of(cache, layer, head, block, slot, k + 48), weights)
-            store_four(tile.part, 0, k, a)
-            store_four(tile.part, 0, k + 16, b)
-            store_four(tile.part, 0, k + 32, c)
-            store_four(tile.part, 0, k + 48, d)
-        else:
-            a = four(splat(np.float32(0)))
-            for j in range(end):
-                vector = value_of(cache, layer, head, table[first + j // POSITIONS], j % POSITIONS, k)
-                a = fmas(a, vector, four_of(tile.scores, 0, j))
-            store_four(tile.part, 0, k, a)
-        k += 16 * together
-
-
-@kernel
-def attend_few(cache, layer, head, table, first_block, part, position, tile):
-    """`attend_part` for up to 4 queries of one token: the same bits, without widening."""
-    start = part * PART
-    end = seen_in(start, position + 1)
-    first = first_block + start // POSITIONS
-    few_scores(cache, layer, head, table, first, end, tile)
-    for i in range(4):  # places without a query have weights too, which nobody reads
-        softmax_row(tile.scores, i, end, end, tile.part_stats)
-    few_sums(cache, layer, head, table, first, end, tile)
-
-
-@kernel
-def attend_part(cache, layer, head, table, first_block, part, position, tokens, group_size, tile):
+def attend_part(
+    cache, layer, head, table, first_block, part, position, tokens, group_size, of_prompt, tile, next_head, next_first
+):
     """The tile's queries, of `tokens` tokens from `position` on, against one part -> tile.part, tile.part_stats.
 
-    table[first_block ...]: the text's blocks.
+    table[first_block ...]: the text's blocks. of_prompt: whether the tokens are. It may be that next come the keys of
+    next_head, from table[next_first] on.
     """
     keep_apart()
-    if tokens * group_size <= 4 and tokens == 1:
-        attend_few(cache, layer, head, table, first_block, part, position, tile)
-        return
     start = part * PART
-    count = tokens * group_size
+    first, count = first_block + start // POSITIONS, tokens * group_size
     end = seen_in(start, position + tokens)  # of the part's positions, as far as the last token sees
+    if TILES and of_prompt and not is_exact(cache.keys):
+        attend_by_tiles(cache, layer, head, table, first, start, position, tokens, group_size, tile)
+        return
+    if tokens == 1 and group_size <= FEW:
+        for i in range(0, group_size, 4):
+            rows = group_size - i
+            if rows == 1:
+                attend_few(no_sums(1), i, cache, layer, head, table, first, end, tile, next_head, next_first)
+            elif rows == 2:
+                attend_few(no_sums(2), i, cache, layer, head, table, first, end, tile, next_head, next_first)
+            elif rows == 3:
+                attend_few(no_sums(3), i, cache, layer, head, table, first, end, tile, next_head, next_first)
+            else:
+                attend_few(no_sums(4), i, cache, layer, head, table, first, end, tile, next_head, next_first)
+        return
     for piece in range(0, end, PIECE):
         blocks = min(PIECE // POSITIONS, (end - piece + POSITIONS - 1) // POSITIONS)
         fetch_piece(cache, layer, head, table, first_block, start + piece, end - piece)
         for b in range(blocks):
-            widen_keys(cache, layer, head, table[first_block + (start + piece) // POSITIONS + b], tile.keys, b)
+            widen_keys(cache, layer, head, table[first + piece // POSITIONS + b], tile.keys, b)
         for i in range(0, count, 4):
             last = min(i + 3, count - 1) // group_size  # the latest token among the four
             if seen_in(start, position + last + 1) <= piece:
@@ -308,15 +277,17 @@ def attend_part(cache, layer, head, table, first_block, part, position, tokens, 
                 for b in range(blocks):
                     four_queries_with_one_block(tile.queries, i, tile.keys, b, tile.scores, piece + POSITIONS * b)
     nothing = splat(np.float32(0))
+    scale_scores(cache, 0, layer, head, table, first, end, tile.scores, range(count))
     for i in range(count):
         softmax_row(tile.scores, i, seen_in(start, position + i // group_size + 1), end, tile.part_stats)
+    scale_scores(cache, 1, layer, head, table, first, end, tile.scores, range(count))
     for i in range((count + 3) // 4 * 4):
         for k in range(0, tile.part.shape[1], 16):
             store(tile.part, i, k, nothing)
     for piece in range(0, end, PIECE):
         positions = min(PIECE, end - piece)
         for b in range((positions + POSITIONS - 1) // POSITIONS):
-            widen_values(cache, layer, head, table[first_block + (start + piece) // POSITIONS + b], tile.values, b)
+            widen_values(cache, layer, head, table[first + piece // POSITIONS + b], tile.values, b)
         for i in range(0, count, 4):
             last = min(i + 3, count - 1) // group_size
             needed = min(seen_in(start, position + last + 1) - piece, positions)
@@ -354,12 +325,19 @@ def forget(sums, stats, i):
 @kernel
 def fold(sums, stats, i, part, part_stats, j):
     """One more part, row j of `part`, into row i of `sums`."""
-    keep_apart()
     m = max(stats[i, 0], part_stats[j, 0])
     old, new = exp(splat(stats[i, 0] - m)), exp(splat(part_stats[j, 0] - m))
     stats[i, 0], stats[i, 1] = m, lane(fma(splat(part_stats[j, 1]), new, splat(stats[i, 1]) * old), 0)
     for k in range(0, sums.shape[1], 16):
         store(sums, i, k, fma(load(part, j, k), new, load(sums, i, k) * old))
+
+
+@kernel
+def fold_tile(start, count, group_size, tile):
+    """One more part for all queries that see it: it begins `start` positions behind the first token."""
+    keep_apart()
+    for i in range(max(start, 0) * group_size, count):
+        fold(tile.sums, tile.stats, i, tile.part, tile.part_stats, i)
 
 
 @kernel
@@ -373,7 +351,10 @@ def put_head(sums, stats, i, out, n, start, head_dim):
 
 
 @kernel
-def attend(cache, layer, head, table, first_block, row, position, tokens, q, group_size, head_dim, tile, out):
+def attend(
+    cache, layer, head, table, first_block, row, position, tokens, q, group_size, head_dim, of_prompt, tile, out,
+    next_head, next_first,
+):  # fmt: skip
     """Rows row ... row+tokens-1, the tokens from `position` on, with all that they see, for one key/value head.
 
     q (N,H*K'), rotated; out (N,H*K): the heads that share `head` are written.
@@ -382,11 +363,15 @@ def attend(cache, layer, head, table, first_block, row, position, tokens, q, gro
     gather_queries(q, row, tokens, head * group_size, group_size, head_dim, tile)
     for i in range(tokens * group_size):
         forget(tile.sums, tile.stats, i)
-    for part in range((position + tokens + PART - 1) // PART):
-        attend_part(cache, layer, head, table, first_block, part, position, tokens, group_size, tile)
-        for i in range(tokens * group_size):
-            if part * PART < position + i // group_size + 1:
-                fold(tile.sums, tile.stats, i, tile.part, tile.part_stats, i)
+    parts = (position + tokens + PART - 1) // PART
+    for part in range(parts):
+        then_head, then = head, first_block + (part + 1) * (PART // POSITIONS)
+        if part + 1 == parts:
+            then_head, then = next_head, next_first
+        attend_part(
+            cache, layer, head, table, first_block, part, position, tokens, group_size, of_prompt, tile, then_head, then
+        )
+        fold_tile(part * PART - position, tokens * group_size, group_size, tile)
     for t in range(tokens):
         for m in range(group_size):
             column = (head * group_size + m) * head_dim

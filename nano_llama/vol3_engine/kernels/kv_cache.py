@@ -79,6 +79,17 @@ def _is_scaled(array):
     return lambda array: scaled
 
 
+def is_exact(array):
+    """Whether its numbers are float32."""
+    return array.dtype == np.float32
+
+
+@overload(is_exact)
+def _is_exact(array):
+    exact = array.dtype == types.float32
+    return lambda array: exact
+
+
 def load_number(array, *index):
     """16 numbers from array[index] on, as floats."""
     kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
@@ -170,24 +181,19 @@ def fetch_values(cache, layer, head, block):
 
 @kernel
 def key_of(cache, layer, head, block, k):
-    """Dimension k of a block's 16 keys, as floats."""
-    if is_scaled(cache.keys):
-        return load_number(cache.keys, layer, head, block, k, 0) * load(cache.scales, layer, head, block, 0, 0)
+    """Dimension k of a block's 16 keys, as floats, still without their scales."""
     return load_number(cache.keys, layer, head, block, k, 0)
 
 
 @kernel
 def value_of(cache, layer, head, block, slot, k):
-    """Dimensions k ... k+15 of a position's value, as floats."""
-    if is_scaled(cache.values):
-        scale = splat(cache.scales[layer, head, block, 1, slot])
-        return load_number(cache.values, layer, head, block, slot, k) * scale
+    """Dimensions k ... k+15 of a position's value, as floats, still without its scale."""
     return load_number(cache.values, layer, head, block, slot, k)
 
 
 @kernel
 def widen_keys(cache, layer, head, block, out, b):
-    """A block's keys as floats: out[b] (K',16)."""
+    """A block's keys as floats, without scales: out[b] (K',16)."""
     keep_apart()
     for k in range(out.shape[1]):
         store(out, b, k, 0, key_of(cache, layer, head, block, k))
@@ -195,7 +201,7 @@ def widen_keys(cache, layer, head, block, out, b):
 
 @kernel
 def widen_values(cache, layer, head, block, out, b):
-    """A block's values as floats: out[16 b ... 16 b + 15] (16,K')."""
+    """A block's values as floats, without scales: out[16 b ... 16 b + 15] (16,K')."""
     keep_apart()
     for slot in range(POSITIONS):
         for k in range(0, out.shape[1], 16):

@@ -22,6 +22,7 @@ from numba import njit
 
 from nano_llama.vol3_engine.kernels.activations import FLOATS, Activations, reform, rows_from
 from nano_llama.vol3_engine.kernels.attention import (
+    PART,
     Tile,
     attend,
     attend_part,
@@ -33,7 +34,7 @@ from nano_llama.vol3_engine.kernels.attention import (
 from nano_llama.vol3_engine.kernels.clock import lap
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
 from nano_llama.vol3_engine.kernels.embed import embed_row
-from nano_llama.vol3_engine.kernels.kv_cache import write_key, write_value
+from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, fetch_keys, write_key, write_value
 from nano_llama.vol3_engine.kernels.linear import linear
 from nano_llama.vol3_engine.kernels.norm import rmsnorm
 from nano_llama.vol3_engine.kernels.pack import Matrix
@@ -138,12 +139,13 @@ def step(thread, threads, control, model, cache, batch, room, own):
         normed = normalize(thread, threads, control, model, 2 * layer, room.x, generated, rows, room.normed, own.normed)
         clock = lap(room.times, thread, NORM, clock)
         project(thread, threads, model, layer, cache, batch, room, normed, own)
+        foresee_keys(thread, model.kv_heads, layer, cache, batch)
         clock = lap(room.times, thread, QKV, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
         w = matrix(model.data, model.layers[layer, O])
         foresee(thread, threads, w, (w.rows + 15) // 16, 1)
-        attention(control, model, layer, cache, batch, room, own.tile)
+        attention(threads, control, model, layer, cache, batch, room, own.tile)
         clock = lap(room.times, thread, ATTENTION, clock)
         meet(control, threads)
         clock = lap(room.times, thread, WAITING, clock)
@@ -257,7 +259,23 @@ def project(thread, threads, model, layer, cache, batch, room, normed, own):
 
 
 @kernel
-def attention(control, model, layer, cache, batch, room, tile):
+def keys_of(ticket, kv_heads, batch):
+    """Where the first keys of a task lie: their head, and of their blocks the first in batch.tables."""
+    task = batch.tasks[ticket // kv_heads]
+    return ticket % kv_heads, task[3] + max(task[4], 0) * (PART // POSITIONS)
+
+
+@kernel
+def foresee_keys(thread, kv_heads, layer, cache, batch):
+    """Ask for the keys of this thread's first task in attention, to be there after the next meeting."""
+    if thread < batch.sizes[1] * kv_heads:
+        g, first = keys_of(thread, kv_heads, batch)
+        for b in range(first, min(first + PART // POSITIONS, len(batch.tables))):
+            fetch_keys(cache, layer, g, batch.tables[b])
+
+
+@kernel
+def attention(threads, control, model, layer, cache, batch, room, tile):
     """Tasks x key/value heads; each thread takes the next one that nobody has."""
     keep_apart()
     G = model.kv_heads
@@ -267,12 +285,15 @@ def attention(control, model, layer, cache, batch, room, tile):
     while ticket < count:
         g, task = ticket % G, batch.tasks[ticket // G]
         row, tokens, position, table, part, slot = task[0], task[1], task[2], task[3], task[4], task[5]
+        of_prompt = row >= batch.sizes[3]
+        next_g, next_first = keys_of(min(ticket + threads, count - 1), G, batch)
         if part < 0:
             attend(cache, layer, g, batch.tables, table, row, position, tokens, room.q,
-                   group_size, model.head_dim, tile, room.attended.values)  # fmt: skip
+                   group_size, model.head_dim, of_prompt, tile, room.attended.values, next_g, next_first)  # fmt: skip
         else:
             gather_queries(room.q, row, tokens, g * group_size, group_size, model.head_dim, tile)
-            attend_part(cache, layer, g, batch.tables, table, part, position, tokens, group_size, tile)
+            attend_part(cache, layer, g, batch.tables, table, part, position, tokens, group_size, of_prompt,
+                        tile, next_g, next_first)  # fmt: skip
             for m in range(group_size):
                 put_part(tile, m, room, slot * model.heads + g * group_size + m)
         ticket = add_and_get(control, TICKET, 1) - 1

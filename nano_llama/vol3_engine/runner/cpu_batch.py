@@ -95,7 +95,7 @@ def arrange(
     for s, blocks in enumerate(batch.block_tables):
         out.tables[first_of_table[s] : first_of_table[s + 1]] = blocks
     split = dict(_splits(batch, config, threads))
-    tile, slot, tasks, row = tokens_of_tile(config.group_size), 0, 0, 0
+    slot, tasks, row = 0, 0, 0
     rows = np.zeros(N, np.int64)  # where each row of the batch is put
     pieces, generated = _pieces(batch, prompts_differ)
     for s, first, count in pieces:
@@ -118,6 +118,7 @@ def arrange(
                 out.tasks[tasks] = row, 1, position, table, part, slot
                 tasks, slot = tasks + 1, slot + 1
         else:
+            tile = tokens_of_tile(config.group_size, of_prompt=row >= generated)
             for start in range(row, end, tile):
                 out.tasks[tasks] = start, min(tile, end - start), position + start - row, table, -1, 0
                 tasks += 1

@@ -63,6 +63,17 @@ def test_exp_is_within_two_units_in_the_last_place_and_clips():
     assert np.all(out < 2e-38)
 
 
+def test_rough_exp_is_within_its_bound_and_clips():
+    out = np.zeros(16, np.float32)
+    kernel = compiled("exp_roughly(x)")
+    for start in np.linspace(-86, -1, 200):
+        x = (start + np.linspace(0, 1, 16)).astype(np.float32)
+        kernel(x, x, out)
+        np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=2**-13)
+    kernel(np.full(16, -1e30, np.float32), out.copy(), out)
+    assert np.all((out >= 0) & (out < 2e-38))
+
+
 def test_total_adds_in_a_fixed_tree():
     x, out = floats(16), np.zeros(16, np.float32)
     compiled("splat(total(x))")(x, x, out)
