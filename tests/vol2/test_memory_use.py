@@ -77,13 +77,13 @@ with tempfile.TemporaryDirectory() as folder:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "recompute", "within"),
-    [("fp32", "none", 0.2), ("bf16", "none", 0.2), ("bf16", "full", 0.2), ("fp32", "full", 0.35)],
+    [("fp32", "none", 0.2), ("bf16", "full", 0.2), ("bf16", "none", 0.35), ("fp32", "full", 0.35)],
 )
 def test_the_process_takes_what_was_predicted(tale, precision, recompute, within):
     """Measured: weights, gradients, optimizer and activations of a step of 2,048 tokens, as the system counts them.
 
-    Recomputed in float32 it took 1.3 times as much (dev/LOG.md): what an allocator loses, which is no part of the
-    prediction; the preflight's MARGIN is that large for its sake.
+    Recomputed in float32 it took 1.30 times as much, in bfloat16 without recomputing 1.23 times (dev/LOG.md): what an
+    allocator loses is no part of the prediction; the preflight's MARGIN is that large for its sake.
     """
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, recompute, precision, str(tale)], capture_output=True, text=True, check=True
