@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import pytest
 
+from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.core.formats import open_weights, save_gguf
-from nano_llama.core.formats.gguf_quants import dequantize, quantize
+from nano_llama.core.formats import GGUFFile, open_weights, save_gguf
+from nano_llama.core.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize
+from nano_llama.core.formats.gguf_writer import PlannedTensor, write_gguf
 from nano_llama.core.formats.mapping import Arrays
 from nano_llama.core.init import init_params
 from nano_llama.vol1_numpy import Llama
+from nano_llama.vol3_engine.kernels import pack
 from nano_llama.vol3_engine.kernels.step import PARTS
 from nano_llama.vol3_engine.quantization import Scheme
 from nano_llama.vol3_engine.runner.cpu import CpuRunner
@@ -105,8 +108,6 @@ def test_a_long_text_is_volume_1s(tiny_config, packed):
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
     """A tiny model as .gguf files, whose rows are whole groups."""
-    from nano_llama.core.config import LlamaConfig
-
     config = LlamaConfig(
         vocab_size=101, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, initializer_range=0.1,
@@ -129,6 +130,49 @@ def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
     logits = texts.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
         close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.03)
+
+
+def save_in_blocks_of(kind, path):
+    """A tiny .gguf whose layers are of a type that we only read: random bits, scales for numbers of about 0.1."""
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=8,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=64,
+    )  # fmt: skip
+    save_gguf(path, config, init_params(config, 3), dtype="Q8_0")
+    plain, plan, rng = GGUFFile(path), [], np.random.default_rng(3)
+    metadata = plain.metadata
+    for name, info in plain.tensors.items():
+        stored, blocks = info.kind, np.array(plain.blocks(name))
+        if name.startswith("blk.") and len(info.shape) == 2:
+            stored, block = kind, KINDS[NUMBER_OF[kind]]
+            blocks = rng.integers(0, 256, (info.shape[0], info.shape[1] // block.numbers, block.nbytes), np.uint8)
+            for at, scale in SCALES[kind].items():
+                blocks[..., at : at + 2] = np.array([scale], np.float16).view(np.uint8)
+            blocks = blocks.reshape(info.shape[0], -1)
+        plan.append(PlannedTensor(name, stored, info.shape, lambda blocks=blocks: blocks))
+    write_gguf(path.with_suffix(f".{kind}.gguf"), metadata, plan)
+    return path.with_suffix(f".{kind}.gguf")
+
+
+SCALES = {  # byte in the block -> its scale, or its minimum, which then is the middle of what the scale spans
+    "Q5_0": {0: 0.01}, "Q5_1": {0: 0.01, 2: -0.155},
+    "Q4_K": {0: 4e-4, 2: 3e-3}, "Q5_K": {0: 2e-4, 2: 3e-3}, "Q6_K": {208: 8e-5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_a_type_without_a_kernel_becomes_8_bits_and_it_is_said(tmp_path, packed, kind):
+    path = save_in_blocks_of(kind, tmp_path / "model.gguf")
+    with pytest.warns(UserWarning, match=rf"{kind} has no kernel of its own; these matrices are repacked to 8 bits"):
+        runner = CpuRunner.load(path, num_threads=2)
+    assert (runner.model.layers[..., 0] == pack.Q8).all()
+    with open_weights(path) as weights:
+        params = {name: np.asarray(weights[name], np.float32) for name in weights}
+    rounded = {name: dequantize("Q8_0", quantize("Q8_0", w)) if w.ndim == 2 else w for name, w in params.items()}
+    logits = packed(runner).step(dict(enumerate(PROMPTS)))
+    for row, prompt in enumerate(PROMPTS):
+        close(logits[row], alone(runner.config, rounded, prompt), f"{kind}, text {row}: activations' bits", bound=0.03)
+        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}: weights' bits too", bound=0.06)
 
 
 def test_a_scheme_quantizes_while_loading(tiny_config, packed):
