@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from engine_race import Worker, say
 
+from nano_llama.verify.fidelity import bits_per_byte, kl_divergence
+
 TEXTS, PROMPT, SCORED = 20, 32, 64
 
 
 def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
     say("fidelity")
-    prompts, continuations, sizes = texts(files["Q4_1"])
+    prompts, continuations, size = texts(files["Q4_1"])
     reference = reference_logits(files["Q4_1"], prompts, continuations, args.threads)  # (P,T,V) float32
     targets = np.array(continuations)  # (P,T)
-    truth = bits_per_byte(reference, targets, sizes)
+    truth = bits_per_byte(reference, targets, size)
     result: dict[str, Any] = {"texts": TEXTS, "tokens": SCORED, "bits_per_byte": {"float32": round(truth, 5)}}
     for kind in ("Q4_1", "Q4_0", "Q8_0"):
         mine = reference if kind == "Q4_1" else reference_logits(files[kind], prompts, continuations, args.threads)
@@ -28,9 +30,9 @@ def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]
         worker.ask("logits", prompts=prompts, continuations=continuations, out=str(out))
         worker.close()
         found = np.load(out)
-        base, own = bits_per_byte(mine, targets, sizes), bits_per_byte(found, targets, sizes)
+        base, own = bits_per_byte(mine, targets, size), bits_per_byte(found, targets, size)
         result[kind] = {
-            "mean_kl": float(kl(mine, found).mean()),
+            "mean_kl": float(kl_divergence(mine, found).mean()),
             "same_choice": float(np.mean(mine.argmax(-1) == found.argmax(-1))),
             "bits_per_byte": own,
             "bits_per_byte_float32": base,
@@ -42,20 +44,20 @@ def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]
     return result
 
 
-def texts(model: Path) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """-> prompts (P,32), what follows them (P,64), and the bytes of the latter."""
+def texts(model: Path) -> tuple[list[list[int]], list[list[int]], int]:
+    """-> prompts (P,32), what follows them (P,64), and the latter's bytes."""
     from pydoc_data.topics import topics
 
     from nano_llama.core.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(model)
-    prompts, continuations, sizes = [], [], []
+    prompts, continuations, size = [], [], 0
     for name in sorted(topics, key=lambda name: -len(topics[name]))[:TEXTS]:
         ids = list(tokenizer.encode(topics[name][:4000]))[: PROMPT + SCORED]
         prompts.append(ids[:PROMPT])
         continuations.append(ids[PROMPT:])
-        sizes.append(len(tokenizer.decode(ids[PROMPT:]).encode()))
-    return prompts, continuations, sizes
+        size += len(tokenizer.decode(ids[PROMPT:]).encode())
+    return prompts, continuations, size
 
 
 def reference_logits(path: Path, prompts: list, continuations: list, threads: int) -> np.ndarray:
@@ -69,29 +71,6 @@ def reference_logits(path: Path, prompts: list, continuations: list, threads: in
     with torch.inference_mode():
         tokens = torch.tensor([p + c for p, c in zip(prompts, continuations, strict=True)])  # (P, 32+64)
         return torch.cat([model(row[None])[:, PROMPT - 1 : -1] for row in tokens]).numpy()
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64)
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def kl(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """KL(reference || found) of each position, nats: (P,T,V) -> (P,T)."""
-    result = np.empty(reference.shape[:2])
-    for p in range(len(reference)):
-        a, b = log_softmax(reference[p]), log_softmax(found[p])
-        result[p] = (np.exp(a) * (a - b)).sum(-1)
-    return result
-
-
-def bits_per_byte(logits: np.ndarray, targets: np.ndarray, sizes: list[int]) -> float:
-    nats = sum(
-        -float(np.take_along_axis(log_softmax(rows), ids[:, None], -1).sum())
-        for rows, ids in zip(logits, targets, strict=True)
-    )
-    return nats / np.log(2) / sum(sizes)
 
 
 def greedy(args: argparse.Namespace, files: dict[str, Path], prompts: list) -> dict[str, Any]:

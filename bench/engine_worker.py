@@ -52,27 +52,9 @@ class Nano:
         """Teacher-forced: read the prompts, then the continuations token by token -> out.npy, (P,T,V) float32."""
         import numpy as np
 
-        from nano_llama.vol3_engine.batch import PackedBatch
-        from nano_llama.vol3_engine.blocks import BLOCK_SIZE
+        from nano_llama.verify.fidelity import next_token_logits
 
-        steps, count = len(continuations[0]), len(prompts)
-        room = -(-(max(map(len, prompts)) + steps) // BLOCK_SIZE)
-        tables = [list(range(p * room, (p + 1) * room)) for p in range(count)]
-        runner, found = self.llm.engine.runner, None
-        for step in range(steps):
-            rows = prompts if step == 0 else [[continuation[step - 1]] for continuation in continuations]
-            starts = [0]
-            for row in rows:
-                starts.append(starts[-1] + len(row))
-            positions = [0 if step == 0 else len(prompt) + step - 1 for prompt in prompts]
-            ids = [token for row in rows for token in row]
-            prompt_rows = [len(row) if step == 0 else 0 for row in rows]
-            last = [end - 1 for end in starts[1:]]
-            logits = runner.execute(PackedBatch(ids, starts, positions, prompt_rows, tables, last))
-            if found is None:
-                found = np.empty((count, steps, logits.shape[1]), np.float32)
-            found[:, step] = logits
-        np.save(out, found)
+        np.save(out, next_token_logits(self.llm, prompts, continuations))
         return {}
 
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 from _machine import fingerprint
-from engine_fidelity import bits_per_byte, kl, reference_logits, texts
+from engine_fidelity import reference_logits, texts
 from engine_race import Field, Worker, prompt_of, say
 
 from nano_llama.core.files import write_json
 from nano_llama.core.formats import open_weights, read_config, save_hf
 from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.verify.fidelity import bits_per_byte, kl_divergence
 from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
@@ -33,7 +34,7 @@ COLUMNS = ("bits", "MB", "bits a byte", "KL", "decode tok/s", "prefill tok/s", "
 
 
 def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
-    prompts, continuations, sizes = texts(truth)
+    prompts, continuations, size = texts(truth)
     reference, targets = reference_logits(truth, prompts, continuations, args.threads), np.array(continuations)
     config = read_config(truth)
     rows: dict[str, Any] = {}
@@ -52,8 +53,8 @@ def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
         rows[scheme] = {
             "bits": bits_per_weight(Scheme.parse(scheme).kinds(config), config),
             "MB": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
-            "bits a byte": bits_per_byte(found, targets, sizes),
-            "KL": float(kl(reference, found).mean()),
+            "bits a byte": bits_per_byte(found, targets, size),
+            "KL": float(kl_divergence(reference, found).mean()),
             "peak MB": next(iter(memory.values())) / 1e6,
         }
         field.enter(scheme, sys.executable, "nano", folder, **options)

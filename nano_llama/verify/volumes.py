@@ -19,6 +19,7 @@ from nano_llama.core.errors import EnvironmentFault, NanoLlamaError
 from nano_llama.core.formats import open_weights, read_config, resolve_model, save_gguf
 from nano_llama.core.tokenizer import Tokenizer
 from nano_llama.verify.checkpoint import TEXT, load_transformers
+from nano_llama.verify.fidelity import log_softmax
 
 REFERENCE = "Volume 1, NumPy, float64"
 FLOAT32 = 1e-4  # the largest error that passes where everything is computed in float32
@@ -103,13 +104,6 @@ def compare(
         same_choice=int((found.argmax(-1) == expected.argmax(-1)).sum()),
         tolerance=tolerance,
     )
-
-
-def log_softmax(logits: Any) -> np.ndarray:
-    """Logits (T,V) -> log-probabilities (T,V), in float64."""
-    x = np.asarray(logits, np.float64)
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def volume1(path: Path, ids: Sequence[int], dtype: Any) -> np.ndarray:
