@@ -18,7 +18,7 @@ from nano_llama.vol3_engine.settings import EngineSettings
 def run(
     *,
     model: ModelPath,
-    prompt_tokens: Count = 512,
+    prompt_tokens: Annotated[Count | None, Parameter(show_default=False)] = None,
     new_tokens: Count = 64,
     batch_size: Count = 1,
     repeats: Count = 3,
@@ -36,7 +36,7 @@ def run(
     Parameters
     ----------
     prompt_tokens
-        Tokens of each prompt.
+        Tokens of each prompt; by default 512, or what new_tokens leave of the model's context.
     new_tokens
         Tokens to write after each prompt.
     batch_size
@@ -53,7 +53,6 @@ def run(
         Keys and values; auto: float32 with --dtype float32, else bfloat16.
     """
     screen = Screen(output)
-    load = Load(batch_size, prompt_tokens, new_tokens, repeats)
     settings = EngineSettings(
         device="cpu", dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype, num_threads=threads
     )
@@ -61,7 +60,9 @@ def run(
     from nano_llama.vol3_engine.runner.cpu import CpuRunner
 
     path = locate_model(model, screen)
-    check_load(load, read_config(path).max_position_embeddings)
+    context = read_config(path).max_position_embeddings
+    load = Load(batch_size, prompt_tokens or max(1, min(512, context - new_tokens)), new_tokens, repeats)
+    check_load(load, context)
     screen.say(f"Loading {path} ...", style="dim")
     runner = CpuRunner.load(
         path, dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization

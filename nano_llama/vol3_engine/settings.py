@@ -3,6 +3,7 @@
 Not here: what a single request asks for (core/sampling). Tests: tests/vol3/test_settings.py.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,12 @@ class EngineSettings:
             raise UserError(f"prefix_caching={self.prefix_caching!r} must be True or False.")
         if self.num_threads is not None:
             _check_positive("num_threads", self.num_threads)
+            processors = os.cpu_count() or 1
+            if self.num_threads > 4 * processors:  # some too many are slow; thousands wait for each other for ever
+                raise UserError(
+                    f"num_threads={self.num_threads} is far beyond this machine's {processors} processors.",
+                    hint="Leave it out: one for each core is the fastest.",
+                )
         parse_bytes("kv_cache_memory", self.kv_cache_memory)
 
     @property

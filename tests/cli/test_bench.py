@@ -38,6 +38,11 @@ def test_json_figures_hang_together(cli, tiny_model):
     assert 0 < sum(found["parts_seconds"].values()) < 1.01 * found["step_seconds"]
 
 
+def test_a_prompt_fits_into_the_context_by_itself(cli, tiny_model):
+    found = cli("bench", "--model", tiny_model, "--new-tokens", 4, "--repeats", 1, "--json").json
+    assert found["prompt_tokens"] == min(512, read_config(tiny_model).max_position_embeddings - 4)
+
+
 @pytest.mark.slow  # the kernels are compiled for both types
 def test_the_cache_s_type_changes_its_bytes(cli, tiny_model):
     config = read_config(tiny_model)

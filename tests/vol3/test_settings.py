@@ -42,6 +42,7 @@ def test_other_sizes_are_refused(value):
         ("max_num_seqs", 0, "at least 1"),
         ("max_num_seqs", 2.0, "whole number"),
         ("num_threads", 0, "at least 1"),
+        ("num_threads", 100_000, "processors"),
         ("num_threads", True, "whole number"),
     ],
 )
