@@ -7,7 +7,7 @@ data by the seed, 8 x 64 tokens a step, 400 steps, no weight decay, clipping at 
 Four learning rates each, a factor of 2 apart where each is at home (Adafactor's is relative to a matrix's own scale),
 on seed 0; then seeds 1 and 2 at its best.
 Not equal: time and memory a step (the table has the seconds; Muon's orthogonalizing shows), and the schedule, a cosine
-to 10% for all but schedule-free AdamW, whose average replaces it. Betas stay at each rule's defaults here, and what a
+to 10% for all but schedule-free AdamW, whose average replaces it. Betas are 0.9 and 0.99 where a rule has two. What a
 longer run or a larger model would say is open. Muon has AdamW for embedding and norms, at the same learning rate.
 
 Validation: the whole last tenth, windows of 64, nats a character. Runs that were made are kept in the result file and

@@ -27,7 +27,7 @@ _NEEDS = {
     "avx2": ("avx2", "fma", "f16c"),
     "avxvnni": ("avx2", "fma", "f16c", "avxvnni"),
     "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
-    "amx": ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"),
+    "amx": ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-tile", "amx-int8", "amx-bf16"),
 }
 
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # linux/arch/x86: sys_arch_prctl, ARCH_REQ_XCOMP_PERM
