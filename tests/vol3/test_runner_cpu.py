@@ -129,7 +129,7 @@ def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
     texts = packed(runner, prompt_length=prompt_length)
     logits = texts.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
-        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.03)
+        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.04)
 
 
 def save_in_blocks_of(kind, path):
