@@ -95,10 +95,8 @@ def report(ending: Ending, *, as_json: bool = False) -> int:
         if as_json:
             print(json.dumps({"error": ending.message, "hint": ending.hint, "exit_code": ending.code}), flush=True)
         else:
-            lines = [
-                f"error: {ending.message}" if ending.code < 128 else ending.message,
-                ending.hint,
-            ]  # 128 +: a signal
+            by_a_signal = ending.code >= 128
+            lines = [ending.message if by_a_signal else f"error: {ending.message}", ending.hint]
             print(visible("\n".join(filter(None, lines))), file=sys.stderr, flush=True)
     return ending.code
 

@@ -41,7 +41,7 @@ class Preflight:
         """Of training, from the start; None where tokens or speed are not known."""
         if self.tokens is None or self.peak_flops is None:
             return None
-        return self.tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops)
+        return self.step_seconds(self.tokens)
 
     def step_seconds(self, tokens: int) -> float:
         """About how long a step of so many tokens takes; 0 where the speed is not known."""

@@ -110,7 +110,7 @@ EXPECTED: dict[str, Expected] = {
     "shakespeare-cpu": Expected("2 min on 2 CPU cores", "1.56 measured (AMX; 1.64 with AVX2), windows of 64"),
     "stdlib-quick": Expected("1 min on 2 CPU cores", "the quickstart; needs no network"),
     "shakespeare-gpu": Expected("1 min on a GPU", "not run yet; nanoGPT's of this shape: 1.47 after 3 min on an A100"),
-    "nano": Expected("5 h on 2 cores with AMX", "3.73 when ended after 1,400 steps, as in the model that ships"),
+    "nano": Expected("5 h on 2 cores with AMX", "3.60 when ended after 2,500 steps, as in the model that ships"),
     "gpt2-124m-like": Expected("1 h on an H100, computed", "not run yet"),
     "350m": Expected("3 h on an H100, computed", "not run yet"),
     "1b": Expected("7 h on an H100, computed", "not run yet"),
