@@ -21,7 +21,8 @@ a bfloat16 Hugging Face folder, for transformers and vLLM. transformers, llama.c
     # configuration as a dead store. So build it for the bench with
     python -m venv llama && CXXFLAGS="-fno-tree-dse -fno-dse" llama/bin/pip install --no-binary :all: llama-cpp-python
 
-Writes bench/results/engine.json, section by section (others stay as they are); its last printed line is the summary.
+Writes bench/results/engine_TIER.json (amx, avx2, ...: what this processor has), section by section (others stay as
+they are); its last printed line is the summary.
 """
 
 import argparse
@@ -39,12 +40,16 @@ from _machine import fingerprint
 from engine_fidelity import fidelity
 from engine_race import Field, prompt_of, say, show, spread
 
+from nano_llama.cli import machine
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.formats import open_weights, read_config, save_gguf, save_hf
 from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.vol3_engine.kernels.tier import chosen_tier
 
-RESULTS = Path(__file__).parent / "results" / "engine.json"
+RESULTS = Path(__file__).parent / "results" / f"engine_{chosen_tier()}.json"  # a file for each kind of processor
 NEW = 96  # tokens whose speed is taken
+# PyTorch's dtype for its peers: bfloat16 where the processor multiplies it, elsewhere it is emulated, 100 times slower
+PEER_DTYPE = "bfloat16" if {"AMX BF16", "AVX-512 BF16", "NEON bf16"} & set(machine.instructions()) else "float32"
 
 
 def matrix_bytes(path: Path) -> int:
@@ -71,8 +76,9 @@ def decode(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
             field.enter(name, args.llama_python, "llama.cpp", model, threads=args.threads, flash=flash)
         field.enter("openvino", args.openvino_python, "openvino", model, threads=args.threads)
         if kind == "Q4_1":
-            field.enter("transformers, bf16", sys.executable, "transformers", files["hf"], threads=args.threads)
-            field.enter("vllm, bf16", args.vllm_python, "vllm", files["hf"], threads=args.threads)
+            peer = {"threads": args.threads, "dtype": PEER_DTYPE}
+            field.enter(f"transformers, {PEER_DTYPE}", sys.executable, "transformers", files["hf"], **peer)
+            field.enter(f"vllm, {PEER_DTYPE}", args.vllm_python, "vllm", files["hf"], **peer)
         field.race(1, "run", prompt=lambda: prompt_of(64), new=8)  # warms up
         short = field.race(args.repeats, "run", prompt=lambda: prompt_of(1), new=NEW + 1)
         far = field.race(args.repeats, "run", prompt=lambda: prompt_of(512), new=NEW + 1)
@@ -99,7 +105,7 @@ def batch(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
         settings = {"threads": args.threads, "flash": flash, "slots": requests, "context": 512}
         field.enter(name, args.llama_python, "llama.cpp", model, **settings)
     field.enter("openvino", args.openvino_python, "openvino", model, threads=args.threads)
-    field.enter("vllm, bf16", args.vllm_python, "vllm", files["hf"], threads=args.threads)
+    field.enter(f"vllm, {PEER_DTYPE}", args.vllm_python, "vllm", files["hf"], threads=args.threads, dtype=PEER_DTYPE)
     field.race(1, "batch", prompts=lambda: [prompt_of(32) for _ in range(4)], new=4)
     found = field.race(
         min(args.repeats, 3), "batch", prompts=lambda: [prompt_of(length) for _ in range(requests)], new=new
@@ -163,8 +169,8 @@ def memory(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
         ("nano", sys.executable, "nano", files["Q4_1"], {"kv_cache_memory": "64MiB"}),
         ("llama.cpp", args.llama_python, "llama.cpp", files["Q4_1"], {}),
         ("openvino", args.openvino_python, "openvino", files["Q4_1"], {}),
-        ("transformers, bf16", sys.executable, "transformers", files["hf"], {}),
-        ("vllm, bf16", args.vllm_python, "vllm", files["hf"], {}),
+        (f"transformers, {PEER_DTYPE}", sys.executable, "transformers", files["hf"], {"dtype": PEER_DTYPE}),
+        (f"vllm, {PEER_DTYPE}", args.vllm_python, "vllm", files["hf"], {"dtype": PEER_DTYPE}),
     ):
         for _ in range(2 if name == "nano" else 1):  # the first compiles, if nothing did before
             field = Field()

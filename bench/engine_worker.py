@@ -185,8 +185,14 @@ class Vllm:
         from vllm import LLM, SamplingParams
 
         self.params = SamplingParams
-        given = {"max_model_len": 1024, "max_num_seqs": 32, "enable_prefix_caching": False, **options}
-        self.llm = LLM(path, dtype="bfloat16", disable_log_stats=False, **given)
+        given = {
+            "dtype": "bfloat16",
+            "max_model_len": 1024,
+            "max_num_seqs": 32,
+            "enable_prefix_caching": False,
+            **options,
+        }
+        self.llm = LLM(path, disable_log_stats=False, **given)
 
     def _generate(self, prompts: Sequence[Ids], new: int) -> Any:
         params = self.params(temperature=0.0, max_tokens=new, ignore_eos=True)

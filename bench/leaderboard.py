@@ -165,14 +165,13 @@ TABLES = {
 def leaderboard() -> str:
     lines = []
     for name, rows in TABLES.items():
-        path = RESULTS / f"{name}.json"
-        if not path.exists():
-            continue
-        result = json.loads(path.read_text())
-        machine = result["machine"]
-        where = f"{machine['cores']} x {machine['cpu']}, load {machine['load']:g}, {machine['date']}"
-        for what, figure, bar, met in rows(result):
-            lines.append(f"| {what} | {figure} | {bar} | {'yes' if met else 'no'} | {where} | `bench/{name}.py` |\n")
+        for path in sorted(RESULTS.glob(f"{name}.json")) or sorted(RESULTS.glob(f"{name}_*.json")):  # engine_TIER
+            result = json.loads(path.read_text())
+            machine = result["machine"]
+            where = f"{machine['cores']} x {machine['cpu']}, load {machine['load']:g}, {machine['date']}"
+            for what, figure, bar, met in rows(result):
+                verdict = "yes" if met else "no"
+                lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{name}.py` |\n")
     return HEADER + "".join(lines)
 
 
