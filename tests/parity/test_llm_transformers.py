@@ -3,6 +3,8 @@
 Not here: logits tensor by tensor (test_transformers.py). Greedy tokens are compared one by one.
 """
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,6 +13,7 @@ pytest.importorskip("gguf")
 
 from nano_llama import LLM, SamplingParams  # noqa: E402
 
+BLOCK_BYTES = 16 * 30 * 2 * 3 * 64 * 4  # tokens x layers x (keys and values) x heads x head_dim x float32
 GREEDY = SamplingParams(temperature=0.0, max_tokens=64, ignore_eos=True)
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 PROMPTS = [
@@ -26,6 +29,13 @@ PROMPTS = [
     "a",
     "The mitochondria is the powerhouse of the cell. " * 8 + "In other words,",
     '{"name": "Ada", "born": 1815, "field": "',
+    "The mitochondria is the powerhouse of the cell. " * 8 + "It was first seen",
+    "SELECT name, count(*) FROM",
+    "Il était une fois",
+    "The king said to the queen, and the queen said to the king:",
+    "HTTP/1.1 200 OK\nContent-Type:",
+    "\n\n# Introduction\n\n",
+    "Once upon a time, in a village by the sea, there lived",
 ]
 
 
@@ -79,20 +89,52 @@ def test_small_models_that_transformers_wrote(tiny_config, tmp_path, attention, 
         assert out.token_ids == chosen[len(out.prompt_token_ids) - 1 : -1]
 
 
-@pytest.mark.slow
-def test_greedy_is_token_identical_to_transformers_generate(llm, reference, smollm2):
-    """64 tokens of each prompt: transformers' own tokenizer and generate, ours alone, and ours in one padded batch."""
+@pytest.fixture(scope="module")
+def greedy(llm, reference, smollm2):
+    """-> prompts, and of each the 64 tokens of transformers' own tokenizer and `generate`."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
-    prompts = [*PROMPTS, llm.tokenizer.encode_chat(QUESTION)]
-    together = llm.generate(prompts, GREEDY)
-    for number, out in enumerate(together):
-        if out.prompt is not None:
-            assert out.prompt_token_ids == tokenizer(out.prompt).input_ids
-        ids = torch.tensor([out.prompt_token_ids])
-        expected = reference.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=64)
-        expected = expected[0, ids.shape[1] :].tolist()
-        (alone,) = llm.generate(prompts[number], GREEDY)
-        assert alone.token_ids == expected, f"alone: {prompts[number]!r}"
-        assert out.token_ids == expected, f"in the batch: {prompts[number]!r}"
+    prompts = [tokenizer(prompt).input_ids for prompt in PROMPTS] + [llm.tokenizer.encode_chat(QUESTION)]
+    for prompt, ids in zip(PROMPTS, prompts, strict=False):
+        assert llm.tokenizer.encode(prompt) == ids
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        found = reference.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=64)
+        expected.append(found[0, len(prompt) :].tolist())
+    return prompts, expected
+
+
+def decisions(trace):
+    return [event for event in map(json.loads, trace.read_text().splitlines()) if event["event"] == "step"]
+
+
+@pytest.mark.slow
+def test_alone_each_is_token_identical(llm, greedy):
+    for prompt, expected in zip(*greedy, strict=True):
+        (out,) = llm.generate([prompt], GREEDY)
+        assert out.token_ids == expected, prompt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "way, settings",
+    {
+        "all in one batch": {},
+        "no prefix kept": {"prefix_caching": False},
+        "prompts in pieces of 7 rows beside texts that decode": {"max_num_batched_tokens": 7, "max_num_seqs": 7},
+        "memory for a fifth of them": {"kv_cache_memory": 24 * BLOCK_BYTES},
+    }.items(),
+)
+def test_together_each_is_token_identical(smollm2, greedy, tmp_path, way, settings):
+    """Twice, so that the second time every prompt's whole blocks are there already, where prefixes are kept."""
+    prompts, expected = greedy
+    llm = LLM(smollm2, device="cpu", dtype="float32", trace=tmp_path / "trace", **settings)
+    for _ in range(2):
+        assert [out.token_ids for out in llm.generate(prompts, GREEDY)] == expected
+    llm.close()
+    steps = decisions(tmp_path / "trace")
+    assert any(step["prefix_hits"] for step in steps) == settings.get("prefix_caching", True)
+    assert any(step["preempted"] for step in steps) == ("kv_cache_memory" in settings)
+    assert any({row["count"] > 1 for row in step["rows"]} == {True, False} for step in steps)  # prompts beside decoding
