@@ -2,6 +2,7 @@
 
     tier.py           which instructions this processor has
     simd.py           vectors of 16 lanes as values: the words that kernels are written in
+    byte_dots.py      the words for bytes: nibbles apart, sums of products
     amx.py            tiles: the words for 16 x 16 products of bytes
     pack.py           how matrices lie in memory
     bf16_tiles.py     tiles: the words for products of bfloat16

@@ -12,22 +12,17 @@ Not here: which form is taken when (linear.py). Tests: tests/vol3/kernels/test_l
 
 import numpy as np
 
+from nano_llama.vol3_engine.kernels.byte_dots import (
+    dot,
+    dot_nibbles,
+    high_nibbles,
+    low_nibbles,
+    nibbles_added,
+    no_nibbles,
+)
 from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, GROUP
-from nano_llama.vol3_engine.kernels.simd import (
-    dot,
-    fma,
-    high_nibbles,
-    load,
-    load_bytes,
-    load_half,
-    low_nibbles,
-    prefetch,
-    quad,
-    splat,
-    store,
-    to_float,
-)
+from nano_llama.vol3_engine.kernels.simd import fma, load, load_bytes, load_half, prefetch, quad, splat, store, to_float
 from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED, has_minima, is_small, zero_point
 
 AHEAD = 4096  # bytes before they are needed, the next units are asked for: a quarter of a microsecond
@@ -82,12 +77,12 @@ def large_group(sums, data, at, q, n, k):
 @kernel
 def small_group(sums, data, at, q, n, k):
     """The same for nibbles: each load holds two quads."""
-    other = splat(0)
+    one = other = no_nibbles()
     for pair in range(4):
         bytes_ = load_bytes(data, at + 64 * pair)
-        sums = dot(sums, low_nibbles(bytes_), quad(q, n, k + 8 * pair))
-        other = dot(other, high_nibbles(bytes_), quad(q, n, k + 8 * pair + 4))
-    return sums + other
+        one = dot_nibbles(one, low_nibbles(bytes_), quad(q, n, k + 8 * pair))
+        other = dot_nibbles(other, high_nibbles(bytes_), quad(q, n, k + 8 * pair + 4))
+    return sums + nibbles_added(one, other)
 
 
 # -- four tokens at a time, from the scratch of unpacked.py -------------------------------------------------------
@@ -106,6 +101,17 @@ def dots(sums, bytes_, quads):
         dot(sums[1], bytes_, quads[1]),
         dot(sums[2], bytes_, quads[2]),
         dot(sums[3], bytes_, quads[3]),
+    )
+
+
+@kernel
+def dots_of_nibbles(sums, bytes_, quads):
+    """The same where the bytes are nibbles."""
+    return (
+        dot_nibbles(sums[0], bytes_, quads[0]),
+        dot_nibbles(sums[1], bytes_, quads[1]),
+        dot_nibbles(sums[2], bytes_, quads[2]),
+        dot_nibbles(sums[3], bytes_, quads[3]),
     )
 
 
@@ -204,16 +210,34 @@ def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, ou
 
 
 @kernel
-def four_tokens_one_block(scratch, units, zero, minima, x, n, tokens, add, out, column):
-    """What is left when blocks do not come in threes."""
+def group_with_four(sums, scratch, at, q, n, k, small):
+    """sums + the products of one block's 32 columns, 8 quads, with four tokens."""
+    if not small:
+        for j in range(8):
+            sums = dots(sums, load_bytes(scratch, at + 64 * j), quads_of(q, n, k + 4 * j))
+        return sums
+    none = no_nibbles()
+    parts = four(none)
+    for j in range(8):
+        parts = dots_of_nibbles(parts, load_bytes(scratch, at + 64 * j), quads_of(q, n, k + 4 * j))
+    return (
+        sums[0] + nibbles_added(parts[0], none),
+        sums[1] + nibbles_added(parts[1], none),
+        sums[2] + nibbles_added(parts[2], none),
+        sums[3] + nibbles_added(parts[3], none),
+    )
+
+
+@kernel
+def four_tokens_one_block(scratch, units, small, zero, minima, x, n, tokens, add, out, column):
+    """What is left when blocks do not come in threes; all that fits into 16 registers of half the width."""
     totals = four(splat(np.float32(0)))
     for unit in range(units):
         for side in range(2):
             at, group = unit * UNPACKED, 2 * unit + side
-            sums = starts(x, n, group, zero)
-            for j in range(8):
-                quads = quads_of(x.quantized, n, GROUP * group + 4 * j)
-                sums = dots(sums, load_bytes(scratch, at + 512 * side + 64 * j), quads)
+            sums = group_with_four(
+                starts(x, n, group, zero), scratch, at + 512 * side, x.quantized, n, GROUP * group, small
+            )
             totals = scaled(totals, sums, load_half(scratch, at + SCALES + 32 * side), of_four(x.scales, n, group))
     if minima:
         totals = plus(totals, least_of_four(scratch, 0, units, x, n))

@@ -35,9 +35,10 @@ from nano_llama.vol3_engine.kernels.pack import (
 from nano_llama.vol3_engine.kernels.prompt_product import prompt_blocks
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
 from nano_llama.vol3_engine.kernels.tile_product import RING, sixteen_tokens_one_block
-from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, unpack_block, zero_point
+from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, is_small, unpack_block, zero_point
 
 TILES = chosen_tier() == "amx"
+TOGETHER = 1 if chosen_tier() in ("avx2", "avxvnni") else 3  # blocks whose sums the registers hold
 MANY = 5 if TILES else 4  # tokens from which on it pays to take the weights apart first
 RING_BYTES = RING * 256 * 4
 
@@ -99,17 +100,17 @@ def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
 @kernel
 def by_dots(w, x, tokens, first, last, units, add, scratch, out):
     bytes_ = scratch[RING_BYTES:]
-    minima, zero = has_minima(w.kind), zero_point(w.kind)
+    small, minima, zero = is_small(w.kind), has_minima(w.kind), zero_point(w.kind)
     block = first
     while block < last:
-        together = 3 if last - block >= 3 else 1
+        together = TOGETHER if last - block >= TOGETHER else 1
         for i in range(together):
             unpack_block(w, block + i, units, False, bytes_, i * units * UNPACKED)
         for n in range(0, tokens, 4):
             if together == 3:
                 four_tokens_three_blocks(bytes_, units, zero, minima, x, n, tokens - n, add, out, 16 * block)
             else:
-                four_tokens_one_block(bytes_, units, zero, minima, x, n, tokens - n, add, out, 16 * block)
+                four_tokens_one_block(bytes_, units, small, zero, minima, x, n, tokens - n, add, out, 16 * block)
         block += together
 
 

@@ -7,32 +7,28 @@
 
     F32x16   16 floats        I32x16   16 integers        B8x64    64 bytes, four to a lane
 
-`load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each
-dimension;
-nothing here takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of
-AVX-512, two of AVX2, four of NEON); only `dot`, whose instruction LLVM does not find by itself, differs by tier.
+`load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each dimension; nothing here
+takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of AVX-512, two
+of AVX2, four of NEON), so nothing here differs by tier.
 The plain twin of each word is one line of NumPy, in its docstring and in its test.
-Not here: kernels, and the tile registers (amx.py). Tests: tests/vol3/kernels/test_simd.py.
+Not here: kernels, bytes and their products (byte_dots.py), tile registers (amx.py).
+Tests: tests/vol3/kernels/test_simd.py.
 """
 
 import operator
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import llvm_version_info
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
-
-from nano_llama.vol3_engine.kernels.tier import chosen_tier
 
 LANES = 16
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _F32, _I32X16, _B8 = ir.VectorType(_FLOAT, 16), ir.VectorType(_I32, 16), ir.VectorType(_I8, 64)
-_TIER = chosen_tier()
 
 # -- the types ----------------------------------------------------------------------------------------------------
 
@@ -231,7 +227,7 @@ _operators(operator.mul, "fmul", "mul")
 _operators(operator.truediv, "fdiv", None)
 
 
-def _word(result, *arguments):
+def word(result, *arguments):
     """Decorates `generate(builder, *values)`: a word from values of the types `arguments` to `result`."""
 
     def decorate(generate_body):
@@ -269,50 +265,50 @@ def _fma(b, x, y, z):
     return call(b, "llvm.fma.v16f32", _F32, [x, y, z])
 
 
-@_word(I32x16, I32x16, types.int64, types.int64)
+@word(I32x16, I32x16, types.int64, types.int64)
 def bits_of(b, x, start, mask):
     """x >> start & mask, of each lane without its sign."""
     return b.and_(b.lshr(x, spread(b, b.trunc(start, _I32))), spread(b, b.trunc(mask, _I32)))
 
 
-@_word(I32x16, F32x16, F32x16)
+@word(I32x16, F32x16, F32x16)
 def bfloat_pairs(b, low, high):
     """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
     low, high = (b.add(b.bitcast(x, _I32X16), _integers(0x8000)) for x in (low, high))
     return b.or_(b.lshr(low, _integers(16)), b.and_(high, _integers(-65536)))
 
 
-@_word(F32x16, F32x16, F32x16, F32x16)
+@word(F32x16, F32x16, F32x16, F32x16)
 def fma(b, x, y, z):
     """x * y + z, rounded once."""
     return _fma(b, x, y, z)
 
 
-@_word(F32x16, F32x16, F32x16)
+@word(F32x16, F32x16, F32x16)
 def maximum(b, x, y):
     """np.maximum(x, y), of numbers."""
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-@_word(F32x16, F32x16)
+@word(F32x16, F32x16)
 def absolute(b, x):
     """np.abs(x)."""
     return call(b, "llvm.fabs.v16f32", _F32, [x])
 
 
-@_word(I32x16, F32x16)
+@word(I32x16, F32x16)
 def nearest(b, x):
     """np.rint(x).astype(int32): to the nearest integer, ties to even."""
     return b.fptosi(call(b, "llvm.rint.v16f32", _F32, [x]), _I32X16)
 
 
-@_word(F32x16, I32x16)
+@word(F32x16, I32x16)
 def to_float(b, x):
     """x.astype(float32)."""
     return b.sitofp(x, _F32)
 
 
-@_word(F32x16, F32x16)
+@word(F32x16, F32x16)
 def exp(b, x):
     """e^x to about 1 unit in the last place, for x clipped to [-87, 88].
 
@@ -330,7 +326,7 @@ def exp(b, x):
     return b.fmul(y, b.bitcast(power, _F32))
 
 
-@_word(F32x16, F32x16)
+@word(F32x16, F32x16)
 def exp_roughly(b, x):
     """e^x to within 2^-13 of itself, for x <= 0, clipped to -87: half as long as `exp`.
 
@@ -347,20 +343,20 @@ def exp_roughly(b, x):
     return b.bitcast(b.add(b.bitcast(y, _I32X16), power), _F32)
 
 
-@_word(F32x16, F32x16, types.int64, types.float32)
+@word(F32x16, F32x16, types.int64, types.float32)
 def first_lanes(b, x, count, other):
     """x in the first `count` lanes, `other` in the rest."""
     lanes = ir.Constant(_I32X16, list(range(LANES)))
     return b.select(b.icmp_signed("<", lanes, spread(b, b.trunc(count, _I32))), x, spread(b, other))
 
 
-@_word(F32x16, I32x16)
+@word(F32x16, I32x16)
 def even_floats(b, x):
     """Of pairs of bfloat16 the lower ones, as floats."""
     return b.bitcast(b.shl(x, _integers(16)), _F32)
 
 
-@_word(F32x16, I32x16)
+@word(F32x16, I32x16)
 def odd_floats(b, x):
     """Of pairs of bfloat16 the upper ones, as floats."""
     return b.bitcast(b.and_(x, _integers(-65536)), _F32)
@@ -380,112 +376,25 @@ def _folded(b, x, combine):
     return b.extract_element(x, ir.Constant(_I32, 0))
 
 
-@_word(types.float32, F32x16)
+@word(types.float32, F32x16)
 def total(b, x):
     """The sum of the lanes, added in a fixed tree."""
     return _folded(b, x, b.fadd)
 
 
-@_word(types.float32, F32x16)
+@word(types.float32, F32x16)
 def largest(b, x):
     """max(x)."""
     return _folded(b, x, lambda one, other: b.select(b.fcmp_ordered(">", one, other), one, other))
 
 
-@_word(types.int32, I32x16)
+@word(types.int32, I32x16)
 def total_i32(b, x):
     """The sum of the lanes."""
     return _folded(b, x, b.add)
 
 
-@_word(types.float32, F32x16, types.int64)
+@word(types.float32, F32x16, types.int64)
 def lane(b, x, index):
     """x[index]."""
     return b.extract_element(x, index)
-
-
-# -- bytes --------------------------------------------------------------------------------------------------------
-
-
-@_word(B8x64, B8x64)
-def low_nibbles(b, x):
-    """x & 15, byte by byte."""
-    return b.and_(x, ir.Constant(_B8, [15] * 64))
-
-
-@_word(B8x64, B8x64)
-def high_nibbles(b, x):
-    """x >> 4, byte by byte."""
-    wide = b.lshr(b.bitcast(x, _I32X16), _integers(4))
-    return b.and_(b.bitcast(wide, _B8), ir.Constant(_B8, [15] * 64))
-
-
-@_word(B8x64, B8x64, types.int64)
-def subtract_byte(b, x, amount):
-    """x - amount, byte by byte, wrapping round."""
-    first = b.insert_element(ir.Constant(_B8, ir.Undefined), b.trunc(amount, _I8), ir.Constant(_I32, 0))
-    return b.sub(
-        x, b.shuffle_vector(first, ir.Constant(_B8, ir.Undefined), ir.Constant(ir.VectorType(_I32, 64), [0] * 64))
-    )
-
-
-@_word(I32x16, I32x16, B8x64, B8x64)
-def dot(b, acc, u, x):
-    """acc + (u * x).reshape(16, 4).sum(1), for unsigned bytes u and signed bytes x, exactly."""
-    return _DOT[_TIER](b, acc, u, x)
-
-
-def _dot_vnni(b, acc, u, x):
-    return _vpdpbusd(b, 512, acc, u, x)
-
-
-def _dot_avxvnni(b, acc, u, x):
-    return _by_halves(b, lambda *parts: _vpdpbusd(b, 256, *parts), acc, u, x)
-
-
-def _vpdpbusd(b, bits, acc, u, x):
-    if llvm_version_info < (21,):  # earlier, the operands were vectors of 32-bit integers
-        u, x = b.bitcast(u, acc.type), b.bitcast(x, acc.type)
-    return call(b, f"llvm.x86.avx512.vpdpbusd.{bits}", acc.type, [acc, u, x])
-
-
-def _dot_avx2(b, acc, u, x):
-    """Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16-bit integers: a pair's two products cannot overflow."""
-
-    def half(acc, u, x):
-        pairs, whole = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
-        u, x = b.bitcast(u, pairs), b.bitcast(x, pairs)
-        eight = ir.Constant(pairs, [8] * 16)
-        for one, other in (
-            (b.and_(u, ir.Constant(pairs, [255] * 16)), b.ashr(b.shl(x, eight), eight)),
-            (b.lshr(u, eight), b.ashr(x, eight)),
-        ):
-            acc = b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", whole, [one, other]))
-        return acc
-
-    return _by_halves(b, half, acc, u, x)
-
-
-def _dot_generic(b, acc, u, x):
-    u, x = b.bitcast(u, _I32X16), b.bitcast(x, _I32X16)
-    for byte in range(4):
-        one = b.and_(b.lshr(u, _integers(8 * byte)), _integers(255))
-        other = b.ashr(b.shl(x, _integers(24 - 8 * byte)), _integers(24))
-        acc = b.add(acc, b.mul(one, other))
-    return acc
-
-
-def _by_halves(b, operation, *vectors):
-    """The operation on the lower and on the upper half of the vectors; the two results joined again."""
-
-    def part(vector, start, count):
-        places = ir.Constant(ir.VectorType(_I32, count), list(range(start, start + count)))
-        return b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), places)
-
-    low, high = (operation(*(part(v, side * v.type.count // 2, v.type.count // 2) for v in vectors)) for side in (0, 1))
-    return b.shuffle_vector(low, high, ir.Constant(_I32X16, list(range(LANES))))
-
-
-_DOT = {
-    "generic": _dot_generic, "avx2": _dot_avx2, "avxvnni": _dot_avxvnni, "avx512": _dot_vnni, "amx": _dot_vnni,
-}  # fmt: skip

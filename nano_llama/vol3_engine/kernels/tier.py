@@ -7,7 +7,7 @@
     generic   whatever LLVM makes of plain vector arithmetic: ARM and all else
 
 A stronger tier computes the same bits as a weaker one. `NANO_LLAMA_CPU` names a weaker one, for tests and comparisons.
-Not here: the instructions (simd.py, amx.py). Tests: tests/vol3/kernels/test_tiers.py.
+Not here: the instructions (byte_dots.py, amx.py). Tests: tests/vol3/kernels/test_tiers.py.
 """
 
 import ctypes

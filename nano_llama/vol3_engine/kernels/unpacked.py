@@ -7,16 +7,10 @@ Where many tokens meet the same weights, nibbles are taken apart once for all of
 Not here: products (dot_product.py, tile_product.py). Tests: tests/vol3/kernels/test_linear.py.
 """
 
+from nano_llama.vol3_engine.kernels.byte_dots import high_nibbles, low_nibbles, subtract_byte
 from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8
-from nano_llama.vol3_engine.kernels.simd import (
-    high_nibbles,
-    load_bytes,
-    low_nibbles,
-    prefetch,
-    store,
-    subtract_byte,
-)
+from nano_llama.vol3_engine.kernels.simd import load_bytes, prefetch, store
 
 UNPACKED = 1152  # bytes of a unit
 SCALES, MINIMA = 1024, 1088  # where they begin

@@ -1,11 +1,11 @@
-"""Every word of simd.py against the line of NumPy that it stands for, in the tier that is chosen."""
+"""Every word of simd.py and byte_dots.py against the line of NumPy that it stands for, in the tier that is chosen."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 from numba import njit
 
-from nano_llama.vol3_engine.kernels import simd
+from nano_llama.vol3_engine.kernels import byte_dots, simd
 
 rng = np.random.default_rng(0)
 
@@ -85,14 +85,14 @@ def test_total_adds_in_a_fixed_tree():
 
 @njit
 def take_dot(acc, u, x, out):
-    simd.store(out, 0, simd.dot(simd.load_i32(acc, 0), simd.load_bytes(u, 0), simd.load_bytes(x, 0)))
+    simd.store(out, 0, byte_dots.dot(simd.load_i32(acc, 0), simd.load_bytes(u, 0), simd.load_bytes(x, 0)))
 
 
 @njit
 def take_nibbles(u, low, high, less):
-    simd.store(low, 0, simd.low_nibbles(simd.load_bytes(u, 0)))
-    simd.store(high, 0, simd.high_nibbles(simd.load_bytes(u, 0)))
-    simd.store(less, 0, simd.subtract_byte(simd.load_bytes(u, 0), 8))
+    simd.store(low, 0, byte_dots.low_nibbles(simd.load_bytes(u, 0)))
+    simd.store(high, 0, byte_dots.high_nibbles(simd.load_bytes(u, 0)))
+    simd.store(less, 0, byte_dots.subtract_byte(simd.load_bytes(u, 0), 8))
 
 
 def test_dot_is_exact_for_all_bytes():
@@ -104,6 +104,26 @@ def test_dot_is_exact_for_all_bytes():
         acc, out = rng.integers(-1000, 1000, 16).astype(np.int32), np.zeros(16, np.int32)
         take_dot(acc, u.astype(np.uint8), x.astype(np.int8), out)
         np.testing.assert_array_equal(out, acc + (u * x).reshape(16, 4).sum(1))
+
+
+@njit
+def take_nibble_dots(u, x, out):
+    one = other = byte_dots.no_nibbles()
+    for quad in range(0, 8, 2):
+        one = byte_dots.dot_nibbles(one, simd.load_bytes(u, 64 * quad), simd.load_bytes(x, 64 * quad))
+        other = byte_dots.dot_nibbles(other, simd.load_bytes(u, 64 * quad + 64), simd.load_bytes(x, 64 * quad + 64))
+    simd.store(out, 0, byte_dots.nibbles_added(one, other))
+
+
+def test_eight_dots_of_nibbles_are_exact():
+    for u, x in (
+        (rng.integers(0, 16, 512), rng.integers(-127, 128, 512)),
+        (np.full(512, 15), np.full(512, -127)),
+        (np.full(512, 15), np.full(512, 127)),
+    ):
+        out = np.zeros(16, np.int32)
+        take_nibble_dots(u.astype(np.uint8), x.astype(np.int8), out)
+        np.testing.assert_array_equal(out, (u * x).reshape(8, 16, 4).sum((0, 2)))
 
 
 @njit
