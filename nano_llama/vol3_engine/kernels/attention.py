@@ -12,7 +12,8 @@ Where a part begins depends on the position alone, and every sum runs in ascendi
 row's bits depend neither on its neighbours, nor on how a prompt was cut, nor on which thread took which part.
 
 Queries that share a key/value head (GQA) and neighbouring tokens are taken 4 at a time against 64 positions, as
-16 running sums of 16 lanes; the keys and values of these 64 positions are widened to floats once for all of them.
+16 running sums of 16 lanes, or against 16 where registers hold no more; the keys and values of these 64 positions are
+widened to floats once for all of them.
 Not here: which thread does what (step.py), the cache's layout (kv_cache.py).
 Tests: tests/vol3/kernels/test_attention.py.
 """
@@ -53,12 +54,13 @@ from nano_llama.vol3_engine.kernels.simd import (
     store_bfloat,
     total,
 )
-from nano_llama.vol3_engine.kernels.tier import chosen_tier
+from nano_llama.vol3_engine.kernels.tier import chosen_tier, has_room
 
 PART = 256  # positions
 PIECE = 64  # positions whose keys, or values, are widened at once: they stay in the nearest cache
 FEW = 8  # query heads of one token up to which their products take keys and values straight from the cache
 TILES = chosen_tier() == "amx"
+ROOM = has_room()  # for 4 queries with 64 positions, or dimensions, elsewhere with 16
 QUERIES = 48  # that a tile aims at: tokens x query heads of one key/value head,
 QUERIES_OF_PROMPTS = 96 if TILES else QUERIES  # and where the tokens are of a prompt
 
@@ -166,7 +168,7 @@ def four_queries_with_values(scores, i, column, values, positions, out):
     """out[i ... i+3] += weights . values over so many positions, ascending, from score column `column` on."""
     keep_apart()
     k, width, four = 0, values.shape[1], no_sums(4)
-    while k + 64 <= width:
+    while ROOM and k + 64 <= width:
         a, b = load_rows(four, out, i, k), load_rows(four, out, i, k + 16)
         c, d = load_rows(four, out, i, k + 32), load_rows(four, out, i, k + 48)
         for j in range(positions):
@@ -271,7 +273,7 @@ def attend_part(
             last = min(i + 3, count - 1) // group_size  # the latest token among the four
             if seen_in(start, position + last + 1) <= piece:
                 continue
-            if blocks == PIECE // POSITIONS:
+            if ROOM and blocks == PIECE // POSITIONS:
                 four_queries_with_keys(tile.queries, i, tile.keys, tile.scores, piece)
             else:
                 for b in range(blocks):

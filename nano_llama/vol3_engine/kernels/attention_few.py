@@ -12,6 +12,9 @@ from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
 from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, key_of, value_of
 from nano_llama.vol3_engine.kernels.row_sums import add_to_rows, store_rows
 from nano_llama.vol3_engine.kernels.simd import prefetch
+from nano_llama.vol3_engine.kernels.tier import has_room
+
+ROOM = has_room()  # for rows x 4 vectors of running sums, elsewhere rows x 1
 
 
 @kernel
@@ -23,7 +26,7 @@ def few_scores(none, i, cache, layer, head, table, first, end, tile):
     keep_apart()
     blocks = (end + POSITIONS - 1) // POSITIONS
     b = 0
-    while b + 4 <= blocks:
+    while ROOM and b + 4 <= blocks:
         one, two, three, four = table[first + b], table[first + b + 1], table[first + b + 2], table[first + b + 3]
         a = c = d = e = none
         for k in range(tile.queries.shape[1]):
@@ -58,7 +61,7 @@ def few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, ne
     """
     keep_apart()
     k, width = 0, tile.part.shape[1]
-    while k + 64 <= width:
+    while ROOM and k + 64 <= width:
         a = c = d = e = none
         for start in range(0, end, POSITIONS):
             b = start // POSITIONS
@@ -78,8 +81,11 @@ def few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, ne
         k += 64
     while k < width:
         a = none
-        for j in range(end):
-            vector = value_of(cache, layer, head, table[first + j // POSITIONS], j % POSITIONS, k)
-            a = add_to_rows(a, vector, tile.scores, i, j)
+        for start in range(0, end, POSITIONS):
+            b = start // POSITIONS
+            block, coming = table[first + b], table[min(next_first + b, len(table) - 1)]
+            for slot in range(min(POSITIONS, end - start)):
+                prefetch(cache.keys, layer, next_head, coming, 0, slot * width + k)
+                a = add_to_rows(a, value_of(cache, layer, head, block, slot, k), tile.scores, i, start + slot)
         store_rows(tile.part, i, k, a)
         k += 16

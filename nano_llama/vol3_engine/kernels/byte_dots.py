@@ -2,6 +2,7 @@
 
     dot            u * x for 4 bytes of each of 16 lanes, added to 32 bits, exactly
     dot_nibbles    the same where u <= 15; on AVX2 eight of them fit into 16 bits, at a third of the price
+    dot_whole      the same, on AVX2 of bytes less their zero point, at half the price
 
 What they are made of is the tier's (tier.py); what they give is not. Their plain twins are lines of NumPy in
 tests/vol3/kernels/test_simd.py. Not here: words for floats and integers, and loading (simd.py).
@@ -17,6 +18,7 @@ from nano_llama.vol3_engine.kernels.tier import chosen_tier
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 _I32X16, _B8 = I32x16.shape, B8x64.shape
 _TIER = chosen_tier()
+ZERO_TAKEN_OFF = _TIER == "avx2"  # whether dot_whole wants bytes less their zero point
 NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _TIER == "avx2" else I32x16  # what dot_nibbles adds up
 
 
@@ -85,6 +87,25 @@ def nibbles_added(b, one, other):
         return call(b, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [pairs, ones])
 
     return _by_halves(b, half, both)
+
+
+@word(I32x16, I32x16, B8x64, B8x64)
+def dot_whole(b, acc, w, x):
+    """`dot`; where ZERO_TAKEN_OFF, of signed bytes w = u - 128: acc + (w * x).reshape(16, 4).sum(1), |x| <= 127.
+
+    By |w| * (x with the sign of w): a pair's two products are at most 2 * 128 * 127 = 32,512, which 16 bits hold.
+    """
+    if not ZERO_TAKEN_OFF:
+        return _DOT[_TIER](b, acc, w, x)
+
+    def half(acc, w, x):
+        magnitude = call(b, "llvm.abs.v32i8", w.type, [w, ir.Constant(ir.IntType(1), 0)])
+        signed = call(b, "llvm.x86.avx2.psign.b", w.type, [x, w])
+        pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(_I16, 16), [magnitude, signed])
+        ones = ir.Constant(pairs.type, [1] * 16)
+        return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
+
+    return _by_halves(b, half, acc, w, x)
 
 
 def _dot_vnni(b, acc, u, x):

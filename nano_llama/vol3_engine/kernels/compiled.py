@@ -4,6 +4,7 @@
     def f(...):                 cost an atomic addition for each array handed on; it divides as NumPy does; and it is
                                 compiled once for all integers it is called with, not again for each constant.
         keep_apart()            LLVM does not copy f into its callers: what is called from eight places is compiled once
+        keep_together()         LLVM copies f into its callers, however long it is: its vectors stay in registers
 
 Not here: kernels, and their place on disk (cache.py). Tests: tests/vol3/test_runner_cpu.py runs them all.
 """
@@ -30,9 +31,18 @@ def kernel(function: Callable[..., Any]) -> Any:
 @intrinsic
 def keep_apart(typing_context):
     """The function in which this stands is never inlined; a call costs a nanosecond."""
+    return _with_attribute("noinline")
 
+
+@intrinsic
+def keep_together(typing_context):
+    """The function in which this stands is always inlined: a call would pass its vectors through memory."""
+    return _with_attribute("alwaysinline")
+
+
+def _with_attribute(name: str) -> Any:
     def generate(context, builder, sig, args):
-        builder.function.attributes.add("noinline")
+        builder.function.attributes.add(name)
         return context.get_dummy_value()
 
     return types.void(), generate

@@ -1,4 +1,4 @@
-"""Products with quantized weights by the byte dot product: one token, or four tokens with three blocks at a time.
+"""Products with quantized weights by the byte dot product: one token, or four with three blocks or one at a time.
 
 For token n and the 16 rows of a block, lanes are rows, and group after group, in ascending order,
 
@@ -15,12 +15,13 @@ import numpy as np
 from nano_llama.vol3_engine.kernels.byte_dots import (
     dot,
     dot_nibbles,
+    dot_whole,
     high_nibbles,
     low_nibbles,
     nibbles_added,
     no_nibbles,
 )
-from nano_llama.vol3_engine.kernels.compiled import kernel
+from nano_llama.vol3_engine.kernels.compiled import keep_together, kernel
 from nano_llama.vol3_engine.kernels.pack import BYTES_OF_UNIT, GROUP
 from nano_llama.vol3_engine.kernels.simd import fma, load, load_bytes, load_half, prefetch, quad, splat, store, to_float
 from nano_llama.vol3_engine.kernels.unpacked import MINIMA, SCALES, UNPACKED, has_minima, is_small, zero_point
@@ -67,6 +68,7 @@ def one_token(w, x, n, first, last, units, add, out):
 @kernel
 def large_group(sums, data, at, q, n, k):
     """sums + the products of 32 columns, 8 quads; two chains, so that one does not wait for the other."""
+    keep_together()
     other = splat(0)
     for pair in range(4):
         sums = dot(sums, load_bytes(data, at + 128 * pair), quad(q, n, k + 8 * pair))
@@ -77,6 +79,7 @@ def large_group(sums, data, at, q, n, k):
 @kernel
 def small_group(sums, data, at, q, n, k):
     """The same for nibbles: each load holds two quads."""
+    keep_together()
     one = other = no_nibbles()
     for pair in range(4):
         bytes_ = load_bytes(data, at + 64 * pair)
@@ -96,6 +99,7 @@ def four(value):
 @kernel
 def dots(sums, bytes_, quads):
     """One block's quad of columns with four tokens."""
+    keep_together()
     return (
         dot(sums[0], bytes_, quads[0]),
         dot(sums[1], bytes_, quads[1]),
@@ -105,24 +109,15 @@ def dots(sums, bytes_, quads):
 
 
 @kernel
-def dots_of_nibbles(sums, bytes_, quads):
-    """The same where the bytes are nibbles."""
-    return (
-        dot_nibbles(sums[0], bytes_, quads[0]),
-        dot_nibbles(sums[1], bytes_, quads[1]),
-        dot_nibbles(sums[2], bytes_, quads[2]),
-        dot_nibbles(sums[3], bytes_, quads[3]),
-    )
-
-
-@kernel
 def quads_of(q, n, k):
+    keep_together()
     return quad(q, n, k), quad(q, n + 1, k), quad(q, n + 2, k), quad(q, n + 3, k)
 
 
 @kernel
 def of_four(values, n, group):
     """What four tokens have for a group; n is a multiple of 4, so they lie in one tile."""
+    keep_together()
     tile, row = n // 16, n % 16
     return (
         splat(values[tile, group, row]),
@@ -134,12 +129,14 @@ def of_four(values, n, group):
 
 @kernel
 def starts(x, n, group, zero):
+    keep_together()
     sums, less = of_four(x.sums, n, group), splat(-zero)
     return sums[0] * less, sums[1] * less, sums[2] * less, sums[3] * less
 
 
 @kernel
 def scaled(totals, sums, d, scales):
+    keep_together()
     return (
         fma(to_float(sums[0]), d * scales[0], totals[0]),
         fma(to_float(sums[1]), d * scales[1], totals[1]),
@@ -209,36 +206,61 @@ def four_tokens_three_blocks(scratch, units, zero, minima, x, n, tokens, add, ou
     put_four(totals2, tokens, add, out, n, column + 32)
 
 
+# -- a block left over, or where registers hold no more -----------------------------------------------------------
+
+
 @kernel
-def group_with_four(sums, scratch, at, q, n, k, small):
-    """sums + the products of one block's 32 columns, 8 quads, with four tokens."""
-    if not small:
-        for j in range(8):
-            sums = dots(sums, load_bytes(scratch, at + 64 * j), quads_of(q, n, k + 4 * j))
-        return sums
-    none = no_nibbles()
-    parts = four(none)
+def small_group_with_two(scratch, at, q, n, k):
+    """The products of one block's 32 columns, 8 quads of nibbles, with two tokens."""
+    keep_together()
+    a = b = none = no_nibbles()
     for j in range(8):
-        parts = dots_of_nibbles(parts, load_bytes(scratch, at + 64 * j), quads_of(q, n, k + 4 * j))
-    return (
-        sums[0] + nibbles_added(parts[0], none),
-        sums[1] + nibbles_added(parts[1], none),
-        sums[2] + nibbles_added(parts[2], none),
-        sums[3] + nibbles_added(parts[3], none),
-    )
+        bytes_ = load_bytes(scratch, at + 64 * j)
+        a = dot_nibbles(a, bytes_, quad(q, n, k + 4 * j))
+        b = dot_nibbles(b, bytes_, quad(q, n + 1, k + 4 * j))
+    return nibbles_added(a, none), nibbles_added(b, none)
+
+
+@kernel
+def large_group_with_two(scratch, at, q, n, k):
+    """The same for bytes."""
+    keep_together()
+    a = b = splat(0)
+    for j in range(8):
+        bytes_ = load_bytes(scratch, at + 64 * j)
+        a = dot_whole(a, bytes_, quad(q, n, k + 4 * j))
+        b = dot_whole(b, bytes_, quad(q, n + 1, k + 4 * j))
+    return a, b
+
+
+@kernel
+def two_totals(scratch, units, small, less, x, n):
+    """One block with the tokens n and n + 1, without minima; n is even."""
+    keep_together()
+    total = other = splat(np.float32(0))
+    tile, row = n // 16, n % 16
+    for group in range(2 * units):
+        at, side = group // 2 * UNPACKED, group % 2
+        d = load_half(scratch, at + SCALES + 32 * side)
+        if small:
+            a, b = small_group_with_two(scratch, at + 512 * side, x.quantized, n, GROUP * group)
+        else:
+            a, b = large_group_with_two(scratch, at + 512 * side, x.quantized, n, GROUP * group)
+        a = a + splat(x.sums[tile, group, row]) * less
+        b = b + splat(x.sums[tile, group, row + 1]) * less
+        total = fma(to_float(a), d * splat(x.scales[tile, group, row]), total)
+        other = fma(to_float(b), d * splat(x.scales[tile, group, row + 1]), other)
+    return total, other
 
 
 @kernel
 def four_tokens_one_block(scratch, units, small, zero, minima, x, n, tokens, add, out, column):
-    """What is left when blocks do not come in threes; all that fits into 16 registers of half the width."""
-    totals = four(splat(np.float32(0)))
-    for unit in range(units):
-        for side in range(2):
-            at, group = unit * UNPACKED, 2 * unit + side
-            sums = group_with_four(
-                starts(x, n, group, zero), scratch, at + 512 * side, x.quantized, n, GROUP * group, small
-            )
-            totals = scaled(totals, sums, load_half(scratch, at + SCALES + 32 * side), of_four(x.scales, n, group))
+    """Two and two, so that 16 registers of 32 bytes are enough."""
+    less = splat(-zero)
+    first = last = two_totals(scratch, units, small, less, x, n)
+    if tokens > 2:
+        last = two_totals(scratch, units, small, less, x, n + 2)
+    totals = first[0], first[1], last[0], last[1]
     if minima:
         totals = plus(totals, least_of_four(scratch, 0, units, x, n))
     put_four(totals, tokens, add, out, n, column)

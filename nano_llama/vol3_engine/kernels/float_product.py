@@ -13,6 +13,9 @@ from nano_llama.vol3_engine.kernels.compiled import kernel
 from nano_llama.vol3_engine.kernels.dot_product import four, put, put_four
 from nano_llama.vol3_engine.kernels.pack import BF16, F32
 from nano_llama.vol3_engine.kernels.simd import fma, load, load_bfloat, load_half, prefetch, splat
+from nano_llama.vol3_engine.kernels.tier import has_room
+
+ROOM = has_room()  # for 4 tokens with 4 blocks, elsewhere with one
 
 
 @kernel
@@ -103,8 +106,9 @@ def float_blocks(w, x, tokens, first, last, stride, width, add, out):
                 one_token_four_blocks(w, x, n, block, stride, width, add, out)
             elif tokens - n == 1:
                 one_token_one_block(w, x, n, block, stride, width, add, out)
-            elif whole:
+            elif whole and ROOM:
                 four_tokens_four_blocks(w, x, n, tokens - n, block, stride, width, add, out)
             else:
-                four_tokens_one_block(w, x, n, tokens - n, block, stride, width, add, out)
+                for b in range(block, block + 4 if whole else block + 1):
+                    four_tokens_one_block(w, x, n, tokens - n, b, stride, width, add, out)
         block += 4 if whole else 1

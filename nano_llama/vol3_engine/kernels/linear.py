@@ -5,7 +5,7 @@
     of prompts, where there is AMX     prompt_product.py, for bfloat16 and quantized weights
     floats                             float_product.py
     quantized, few tokens              dot_product.one_token, straight from the packed weights
-    quantized, more                    unpacked.py, then tile_product.py (AMX) or dot_product.py, 4 tokens x 3 blocks
+    quantized, more                    unpacked.py, then tile_product.py (AMX) or dot_product.py, 4 tokens at a time
 
 For tokens of prompts it is always the first, so whatever is picked, a row's bits are the same.
 Not here: threads (each calls this for blocks of its own).
@@ -16,6 +16,7 @@ import numpy as np
 
 from nano_llama.vol3_engine.kernels.activations import BFLOATS, BYTES, FLOATS, Activations
 from nano_llama.vol3_engine.kernels.amx import CONFIGURATION, configure_tiles, release_tiles
+from nano_llama.vol3_engine.kernels.byte_dots import ZERO_TAKEN_OFF
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
 from nano_llama.vol3_engine.kernels.dot_product import four_tokens_one_block, four_tokens_three_blocks, one_token
 from nano_llama.vol3_engine.kernels.float_product import float_blocks
@@ -33,12 +34,12 @@ from nano_llama.vol3_engine.kernels.pack import (
     unpack_groups,
 )
 from nano_llama.vol3_engine.kernels.prompt_product import prompt_blocks
-from nano_llama.vol3_engine.kernels.tier import chosen_tier
+from nano_llama.vol3_engine.kernels.tier import chosen_tier, has_room
 from nano_llama.vol3_engine.kernels.tile_product import RING, sixteen_tokens_one_block
 from nano_llama.vol3_engine.kernels.unpacked import UNPACKED, has_minima, is_small, unpack_block, zero_point
 
 TILES = chosen_tier() == "amx"
-TOGETHER = 1 if chosen_tier() in ("avx2", "avxvnni") else 3  # blocks whose sums the registers hold
+TOGETHER = 3 if has_room() else 1  # blocks that meet 4 tokens at once
 MANY = 5 if TILES else 4  # tokens from which on it pays to take the weights apart first
 RING_BYTES = RING * 256 * 4
 
@@ -100,12 +101,14 @@ def by_tiles(w, x, tokens, first, last, units, add, scratch, out):
 @kernel
 def by_dots(w, x, tokens, first, last, units, add, scratch, out):
     bytes_ = scratch[RING_BYTES:]
-    small, minima, zero = is_small(w.kind), has_minima(w.kind), zero_point(w.kind)
+    small, minima = is_small(w.kind), has_minima(w.kind)
+    signed = ZERO_TAKEN_OFF and not small
+    zero = 0 if signed else zero_point(w.kind)
     block = first
     while block < last:
         together = TOGETHER if last - block >= TOGETHER else 1
         for i in range(together):
-            unpack_block(w, block + i, units, False, bytes_, i * units * UNPACKED)
+            unpack_block(w, block + i, units, signed, bytes_, i * units * UNPACKED)
         for n in range(0, tokens, 4):
             if together == 3:
                 four_tokens_three_blocks(bytes_, units, zero, minima, x, n, tokens - n, add, out, 16 * block)

@@ -53,6 +53,11 @@ def chosen_tier() -> str:
     return wanted
 
 
+def has_room() -> bool:
+    """Whether registers hold 16 running sums of 16 lanes: 32 of 512 bits do; 16 of 256, or 32 of 128 bits, hold 4."""
+    return chosen_tier() in ("avx512", "amx")
+
+
 @cache
 def _may_use_tiles() -> bool:
     """Linux lends the tile registers to a process that asks for them (they make every thread's state 8 KiB larger)."""

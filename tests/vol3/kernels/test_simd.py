@@ -107,6 +107,24 @@ def test_dot_is_exact_for_all_bytes():
 
 
 @njit
+def take_dot_whole(acc, w, x, out):
+    simd.store(out, 0, byte_dots.dot_whole(simd.load_i32(acc, 0), simd.load_bytes(w, 0), simd.load_bytes(x, 0)))
+
+
+def test_dot_whole_is_exact_for_bytes_as_it_wants_them():
+    for u, x in (
+        (rng.integers(0, 256, 64), rng.integers(-127, 128, 64)),
+        (np.full(64, 0), np.full(64, -127)),
+        (np.full(64, 0), np.full(64, 127)),
+        (np.full(64, 255), np.full(64, -127)),
+    ):
+        acc, out = rng.integers(-1000, 1000, 16).astype(np.int32), np.zeros(16, np.int32)
+        w = u - 128 if byte_dots.ZERO_TAKEN_OFF else u
+        take_dot_whole(acc, w.astype(np.int8).view(np.uint8), x.astype(np.int8), out)
+        np.testing.assert_array_equal(out, acc + (w * x).reshape(16, 4).sum(1))
+
+
+@njit
 def take_nibble_dots(u, x, out):
     one = other = byte_dots.no_nibbles()
     for quad in range(0, 8, 2):

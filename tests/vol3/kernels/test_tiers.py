@@ -35,6 +35,6 @@ def test_a_weaker_tier_passes_the_tests_of_the_kernels(tier):
 
 
 def test_a_tier_that_is_not_there_is_refused_by_name():
-    done = run("riscv", "-c", "from nano_llama.vol3_engine.kernels import simd")
+    done = run("riscv", "-c", "from nano_llama.vol3_engine.kernels import byte_dots")
     assert done.returncode != 0
     assert "NANO_LLAMA_CPU='riscv' is not to be had" in done.stderr
