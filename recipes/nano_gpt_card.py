@@ -69,12 +69,14 @@ package, and the weights are under the repository's MIT license.
 
 They are old books: the model has their language, their prejudices about women, peoples and classes, and nothing of the
 last hundred years. It knows no facts, follows no instructions, and forgets who is who after a few sentences. Where the
-likeliest token is always taken it repeats itself without end, so sample. It is for learning how such a model works; do
+likeliest token is always taken it repeats itself without end, unless what occurred is held against it
+(`--temperature 0 --repetition-penalty 1.3`); better sample. It is for learning how such a model works; do
 not put it before people as anything else.
 
 ## Samples
 None is chosen: the prompts of `nano_llama/evaluation/samples.py` in their order, the seed is the sample's number,
-temperature {temperature:g}, top-p {top_p:g}, {new_tokens} new tokens, Volume 1 in float32. The last one is greedy.
+temperature {temperature:g}, top-p {top_p:g}, {new_tokens} new tokens, Volume 1 in float32. The last two are
+greedy: as it is, and with a repetition penalty.
 
 {samples}
 
@@ -134,7 +136,10 @@ def make_card(results: dict[str, Any]) -> str:
 
 
 def name_of(sample: dict[str, Any]) -> str:
-    return "greedy" if sample["seed"] is None else f"seed {sample['seed']}"
+    if sample["seed"] is not None:
+        return f"seed {sample['seed']}"
+    penalty = sample["repetition_penalty"]
+    return "greedy" if penalty == 1.0 else f"greedy, repetition penalty {penalty:g}"
 
 
 def sample_text(sample: dict[str, Any]) -> str:

@@ -123,7 +123,10 @@ def samples(folder: Path, dataset: Dataset, new_tokens: int) -> list[dict[str, A
     matches = longest_matches([sample.token_ids for sample in drawn], dataset.train)
     rows = []
     for sample, match in zip(drawn, matches, strict=True):
-        row: dict[str, Any] = {"prompt": sample.prompt, "seed": sample.seed, "text": sample.text, "longest_match": None}
+        row: dict[str, Any] = {
+            "prompt": sample.prompt, "seed": sample.seed, "repetition_penalty": sample.repetition_penalty,
+            "text": sample.text, "longest_match": None,
+        }  # fmt: skip
         if match is not None:
             row["longest_match"] = {
                 "tokens": match.length,

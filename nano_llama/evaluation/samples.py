@@ -23,7 +23,7 @@ PROMPTS = (
     "He opened the letter, and read:",
 )
 NEW_TOKENS = 200
-GREEDY = SamplingParams(temperature=0.0)
+REPETITION_PENALTY = 1.3  # of the last sample
 TEMPERATURE, TOP_P = 0.8, 0.95
 
 
@@ -33,6 +33,7 @@ class Sample:
 
     prompt: str
     seed: int | None
+    repetition_penalty: float
     text: str
     token_ids: list[int]
 
@@ -41,7 +42,8 @@ class Sample:
 
 
 def draw_samples(model: str | Path, new_tokens: int = NEW_TOKENS) -> list[Sample]:
-    """One sample for each prompt, with its number as the seed; then the first prompt's greedy continuation.
+    """One sample for each prompt, with its number as the seed; then the first prompt's greedy continuation, as it
+    is and with a repetition penalty (Keskar et al. 2019, arXiv 1909.05858, 4.1).
 
     Computed by Volume 1 in float32, one text at a time, so that the same weights give the same samples everywhere.
     """
@@ -49,10 +51,12 @@ def draw_samples(model: str | Path, new_tokens: int = NEW_TOKENS) -> list[Sample
     from nano_llama.vol1_numpy.generate import generate
 
     llama, tokenizer = Llama.from_pretrained(model), Tokenizer.from_pretrained(model)
-    orders: list[tuple[str, int | None]] = [(prompt, seed) for seed, prompt in enumerate(PROMPTS)]
+    drawn = SamplingParams(temperature=TEMPERATURE, top_p=TOP_P)
+    greedy = SamplingParams(temperature=0.0)
+    orders = [(prompt, drawn.replace(seed=seed)) for seed, prompt in enumerate(PROMPTS)]
+    orders += [(PROMPTS[0], greedy), (PROMPTS[0], greedy.replace(repetition_penalty=REPETITION_PENALTY))]
     samples = []
-    for prompt, seed in [*orders, (PROMPTS[0], None)]:
-        params = SamplingParams(temperature=TEMPERATURE, top_p=TOP_P, seed=seed) if seed is not None else GREEDY
+    for prompt, params in orders:
         ids = list(generate(llama, tokenizer.encode(prompt), params.replace(max_tokens=new_tokens)))
-        samples.append(Sample(prompt, seed, tokenizer.decode(ids), ids))
+        samples.append(Sample(prompt, params.seed, params.repetition_penalty, tokenizer.decode(ids), ids))
     return samples

@@ -16,9 +16,14 @@ def test_samples(tmp_path):
     save_hf(tmp_path / "m", config, init_params(config, seed=1), tokenizer)
     samples = draw_samples(tmp_path / "m", new_tokens=5)
     assert samples == draw_samples(tmp_path / "m", new_tokens=5)
-    assert [sample.seed for sample in samples] == [*range(len(PROMPTS)), None]
-    assert [sample.prompt for sample in samples] == [*PROMPTS, PROMPTS[0]]
-    greedy = samples[-1]
-    ids = tokenizer.encode(greedy.prompt) + greedy.token_ids
-    likeliest = Llama.from_pretrained(tmp_path / "m").forward(np.array([ids]))[0].argmax(-1)
-    assert greedy.token_ids == likeliest[-len(greedy.token_ids) - 1 : -1].tolist()
+    assert [sample.seed for sample in samples] == [*range(len(PROMPTS)), None, None]
+    assert [sample.prompt for sample in samples] == [*PROMPTS, PROMPTS[0], PROMPTS[0]]
+    greedy, penalized = samples[-2:]
+    prompt, model = tokenizer.encode(greedy.prompt), Llama.from_pretrained(tmp_path / "m")
+    for sample in (greedy, penalized):
+        ids = prompt + sample.token_ids
+        for n, logits in enumerate(model.forward(np.array([ids]))[0][len(prompt) - 1 : -1], start=len(prompt)):
+            seen = np.isin(np.arange(len(logits)), ids[:n])
+            worse = np.where(logits > 0, logits / sample.repetition_penalty, logits * sample.repetition_penalty)
+            assert ids[n] == np.where(seen, worse, logits).argmax()
+    assert (greedy.repetition_penalty, penalized.repetition_penalty) == (1.0, 1.3)
