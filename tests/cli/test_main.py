@@ -40,6 +40,11 @@ def test_version(cli):
     assert cli("--version") == (0, f"nano-llama {__version__}\n", "")
 
 
+def test_python_m_is_the_same():
+    done = subprocess.run([sys.executable, "-m", "nano_llama", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"nano-llama {__version__}\n"
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_s_module_has_a_documented_run(name):
     run = importlib.import_module(VERBS[name].module).run
