@@ -152,7 +152,7 @@ class OpenVino:
 class Transformers:
     """Hugging Face's model with its cache and PyTorch's fused attention."""
 
-    def __init__(self, path: str, threads: int, dtype: str = "bfloat16"):
+    def __init__(self, path: str, threads: int, dtype: str):
         import torch
         from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -177,7 +177,7 @@ class Transformers:
 class Vllm:
     """vLLM's CPU build, in this process; its compiled graph is kept between starts by vLLM itself."""
 
-    def __init__(self, path: str, threads: int, **options: Any):
+    def __init__(self, path: str, threads: int, dtype: str, **options: Any):
         os.environ.update(
             VLLM_CPU_KVCACHE_SPACE="2", VLLM_CPU_OMP_THREADS_BIND=f"0-{threads - 1}", VLLM_CPU_NUM_OF_RESERVED_CPU="0",
             VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1",
@@ -185,14 +185,8 @@ class Vllm:
         from vllm import LLM, SamplingParams
 
         self.params = SamplingParams
-        given = {
-            "dtype": "bfloat16",
-            "max_model_len": 1024,
-            "max_num_seqs": 32,
-            "enable_prefix_caching": False,
-            **options,
-        }
-        self.llm = LLM(path, disable_log_stats=False, **given)
+        given = {"max_model_len": 1024, "max_num_seqs": 32, "enable_prefix_caching": False, **options}
+        self.llm = LLM(path, dtype=dtype, disable_log_stats=False, **given)
 
     def _generate(self, prompts: Sequence[Ids], new: int) -> Any:
         params = self.params(temperature=0.0, max_tokens=new, ignore_eos=True)

@@ -158,20 +158,21 @@ TABLES = {
     "volume2_shakespeare": shakespeare,
     "volume2_throughput": throughput,
     "shards": shards,
-    "engine": engine,
+    "engine_*": engine,  # a file for each tier
 }
 
 
 def leaderboard() -> str:
     lines = []
     for name, rows in TABLES.items():
-        for path in sorted(RESULTS.glob(f"{name}.json")) or sorted(RESULTS.glob(f"{name}_*.json")):  # engine_TIER
+        script = name.removesuffix("_*")
+        for path in sorted(RESULTS.glob(f"{name}.json")):
             result = json.loads(path.read_text())
             machine = result["machine"]
             where = f"{machine['cores']} x {machine['cpu']}, load {machine['load']:g}, {machine['date']}"
             for what, figure, bar, met in rows(result):
                 verdict = "yes" if met else "no"
-                lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{name}.py` |\n")
+                lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{script}.py` |\n")
     return HEADER + "".join(lines)
 
 

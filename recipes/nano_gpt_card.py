@@ -70,7 +70,7 @@ package, and the weights are under the repository's MIT license.
 They are old books: the model has their language, their prejudices about women, peoples and classes, and nothing of the
 last hundred years. It knows no facts, follows no instructions, and forgets who is who after a few sentences. Where the
 likeliest token is always taken it repeats itself without end, unless what occurred is held against it
-(`--temperature 0 --repetition-penalty 1.3`); better sample. It is for learning how such a model works; do
+(`--temperature 0 --repetition-penalty {penalty:g}`); better sample. It is for learning how such a model works; do
 not put it before people as anything else.
 
 ## Samples
@@ -130,6 +130,7 @@ def make_card(results: dict[str, Any]) -> str:
         temperature=results["sampling"]["temperature"],
         top_p=results["sampling"]["top_p"],
         new_tokens=results["sampling"]["new_tokens"],
+        penalty=results["samples"][-1]["repetition_penalty"],
         samples="\n\n".join(map(sample_text, results["samples"])),
         matches="\n".join(map(match_line, results["samples"])),
     )

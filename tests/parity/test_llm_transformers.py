@@ -119,15 +119,15 @@ def test_alone_each_is_token_identical(llm, greedy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "way, settings",
-    {
-        "all in one batch": {},
-        "no prefix kept": {"prefix_caching": False},
-        "prompts in pieces of 7 rows beside texts that decode": {"max_num_batched_tokens": 7, "max_num_seqs": 7},
-        "memory for a fifth of them": {"kv_cache_memory": 24 * BLOCK_BYTES},
-    }.items(),
+    "settings",
+    [
+        pytest.param({}, id="all in one batch"),
+        pytest.param({"prefix_caching": False}, id="no prefix kept"),
+        pytest.param({"max_num_batched_tokens": 7, "max_num_seqs": 7}, id="in pieces of 7 rows beside decoding"),
+        pytest.param({"kv_cache_memory": 24 * BLOCK_BYTES}, id="memory for a fifth of them"),
+    ],
 )
-def test_together_each_is_token_identical(smollm2, greedy, tmp_path, way, settings):
+def test_together_each_is_token_identical(smollm2, greedy, tmp_path, settings):
     """Twice, so that the second time every prompt's whole blocks are there already, where prefixes are kept."""
     prompts, expected = greedy
     llm = LLM(smollm2, device="cpu", dtype="float32", trace=tmp_path / "trace", **settings)

@@ -12,7 +12,7 @@ from llvmlite import ir
 from llvmlite.binding import llvm_version_info
 from numba import types
 
-from nano_llama.vol3_engine.kernels.simd import LANES, B8x64, I32x16, Vector, call, word
+from nano_llama.vol3_engine.kernels.simd import B8x64, I32x16, Vector, call, integers, word
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
 
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
@@ -20,10 +20,6 @@ _I32X16, _B8 = I32x16.shape, B8x64.shape
 _TIER = chosen_tier()
 ZERO_TAKEN_OFF = _TIER == "avx2"  # whether dot_whole wants bytes less their zero point
 NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _TIER == "avx2" else I32x16  # what dot_nibbles adds up
-
-
-def _integers(value):
-    return ir.Constant(_I32X16, [value] * LANES)
 
 
 @word(B8x64, B8x64)
@@ -35,7 +31,7 @@ def low_nibbles(b, x):
 @word(B8x64, B8x64)
 def high_nibbles(b, x):
     """x >> 4, byte by byte."""
-    wide = b.lshr(b.bitcast(x, _I32X16), _integers(4))
+    wide = b.lshr(b.bitcast(x, _I32X16), integers(4))
     return b.and_(b.bitcast(wide, _B8), ir.Constant(_B8, [15] * 64))
 
 
@@ -79,14 +75,7 @@ def dot_nibbles(b, acc, u, x):
 def nibbles_added(b, one, other):
     """What two chains of dot_nibbles, of 8 together, have summed up."""
     both = b.add(one, other)
-    if NibbleSums is I32x16:
-        return both
-
-    def half(pairs):
-        ones = ir.Constant(pairs.type, [1] * 16)
-        return call(b, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [pairs, ones])
-
-    return _by_halves(b, half, both)
+    return both if NibbleSums is I32x16 else _by_halves(b, lambda pairs: _pairs_added(b, pairs), both)
 
 
 @word(I32x16, I32x16, B8x64, B8x64)
@@ -102,10 +91,15 @@ def dot_whole(b, acc, w, x):
         magnitude = call(b, "llvm.abs.v32i8", w.type, [w, ir.Constant(ir.IntType(1), 0)])
         signed = call(b, "llvm.x86.avx2.psign.b", w.type, [x, w])
         pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(_I16, 16), [magnitude, signed])
-        ones = ir.Constant(pairs.type, [1] * 16)
-        return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
+        return b.add(acc, _pairs_added(b, pairs))
 
     return _by_halves(b, half, acc, w, x)
+
+
+def _pairs_added(b, pairs):
+    """Neighbours among 16 integers of 16 bits, added to 8 of 32."""
+    ones = ir.Constant(pairs.type, [1] * 16)
+    return call(b, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [pairs, ones])
 
 
 def _dot_vnni(b, acc, u, x):
@@ -142,8 +136,8 @@ def _dot_avx2(b, acc, u, x):
 def _dot_generic(b, acc, u, x):
     u, x = b.bitcast(u, _I32X16), b.bitcast(x, _I32X16)
     for byte in range(4):
-        one = b.and_(b.lshr(u, _integers(8 * byte)), _integers(255))
-        other = b.ashr(b.shl(x, _integers(24 - 8 * byte)), _integers(24))
+        one = b.and_(b.lshr(u, integers(8 * byte)), integers(255))
+        other = b.ashr(b.shl(x, integers(24 - 8 * byte)), integers(24))
         acc = b.add(acc, b.mul(one, other))
     return acc
 

@@ -100,15 +100,14 @@ def float_blocks(w, x, tokens, first, last, stride, width, add, out):
     """out[n, 16 b ...] for all tokens n and blocks first <= b < last."""
     block = first
     while block < last:
-        whole = last - block >= 4
+        whole = last - block >= 4 and (ROOM or tokens == 1)
         for n in range(0, tokens, 4):
             if tokens - n == 1 and whole:
                 one_token_four_blocks(w, x, n, block, stride, width, add, out)
             elif tokens - n == 1:
                 one_token_one_block(w, x, n, block, stride, width, add, out)
-            elif whole and ROOM:
+            elif whole:
                 four_tokens_four_blocks(w, x, n, tokens - n, block, stride, width, add, out)
             else:
-                for b in range(block, block + 4 if whole else block + 1):
-                    four_tokens_one_block(w, x, n, tokens - n, b, stride, width, add, out)
+                four_tokens_one_block(w, x, n, tokens - n, block, stride, width, add, out)
         block += 4 if whole else 1

@@ -26,7 +26,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
 
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _F32, _I32X16, _B8 = ir.VectorType(_FLOAT, 16), ir.VectorType(_I32, 16), ir.VectorType(_I8, 64)
 
@@ -257,7 +257,8 @@ def _floats(value):
     return ir.Constant(_F32, [value] * LANES)
 
 
-def _integers(value):
+def integers(value):
+    """The same integer in all 16 lanes, as a constant."""
     return ir.Constant(_I32X16, [value] * LANES)
 
 
@@ -274,8 +275,8 @@ def bits_of(b, x, start, mask):
 @word(I32x16, F32x16, F32x16)
 def bfloat_pairs(b, low, high):
     """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
-    low, high = (b.add(b.bitcast(x, _I32X16), _integers(0x8000)) for x in (low, high))
-    return b.or_(b.lshr(low, _integers(16)), b.and_(high, _integers(-65536)))
+    low, high = (b.add(b.bitcast(x, _I32X16), integers(0x8000)) for x in (low, high))
+    return b.or_(b.lshr(low, integers(16)), b.and_(high, integers(-65536)))
 
 
 @word(F32x16, F32x16, F32x16, F32x16)
@@ -322,7 +323,7 @@ def exp(b, x):
     y = _floats(1 / 720)
     for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         y = _fma(b, y, r, _floats(factor))
-    power = b.shl(b.add(b.fptosi(n, _I32X16), _integers(127)), _integers(23))  # 2^n: only an exponent
+    power = b.shl(b.add(b.fptosi(n, _I32X16), integers(127)), integers(23))  # 2^n: only an exponent
     return b.fmul(y, b.bitcast(power, _F32))
 
 
@@ -339,7 +340,7 @@ def exp_roughly(b, x):
     y = _floats(0.0551716611)
     for factor in (0.242611125, 0.693260968, 0.999928057):
         y = _fma(b, y, r, _floats(factor))
-    power = b.shl(b.bitcast(shifted, _I32X16), _integers(23))
+    power = b.shl(b.bitcast(shifted, _I32X16), integers(23))
     return b.bitcast(b.add(b.bitcast(y, _I32X16), power), _F32)
 
 
@@ -353,13 +354,13 @@ def first_lanes(b, x, count, other):
 @word(F32x16, I32x16)
 def even_floats(b, x):
     """Of pairs of bfloat16 the lower ones, as floats."""
-    return b.bitcast(b.shl(x, _integers(16)), _F32)
+    return b.bitcast(b.shl(x, integers(16)), _F32)
 
 
 @word(F32x16, I32x16)
 def odd_floats(b, x):
     """Of pairs of bfloat16 the upper ones, as floats."""
-    return b.bitcast(b.and_(x, _integers(-65536)), _F32)
+    return b.bitcast(b.and_(x, integers(-65536)), _F32)
 
 
 def _folded(b, x, combine):
