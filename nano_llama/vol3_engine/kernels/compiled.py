@@ -6,26 +6,56 @@
         keep_apart()            LLVM does not copy f into its callers: what is called from eight places is compiled once
         keep_together()         LLVM copies f into its callers, however long it is: its vectors stay in registers
 
-Not here: kernels, and their place on disk (cache.py). Tests: tests/vol3/test_runner_cpu.py runs them all.
+Numba optimizes a function with all that it calls, and makes machine code of it, before it goes on to the function's
+caller, where all of it is done again: a leaf six calls deep six times. What compiled code calls is therefore only
+written down here (`_Part`) and linked; whoever is called from Python does the rest, once.
+Not here: kernels, and their place on disk (cache.py). Tests: tests/vol3/kernels/test_compiled.py.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from numba import njit, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """As above."""
-    dispatcher = njit(_nrt=False, error_model="numpy")(function)
-    template = dispatcher.get_call_template
+    from_python = njit(_nrt=False, error_model="numpy")(function)
+    from_compiled = njit(_nrt=False, error_model="numpy", pipeline_class=_PartCompiler)(function)
+    from_compiled.add_overload = lambda part: from_compiled.overloads.update({tuple(part.signature.args): part})
+    template = from_compiled.get_call_template
 
     def get_call_template(args, kws):
         return template(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
 
-    dispatcher.get_call_template = get_call_template
-    return dispatcher
+    from_python.get_call_template, from_python.get_overload = get_call_template, from_compiled.get_overload
+    return from_python
+
+
+class _Part(JITCodeLibrary):
+    """The code of a kernel for its callers: to be linked, not to be run."""
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _PartCompiler(Compiler):
+    """Numba's compiler, up to a part."""
+
+    def compile_extra(self, function):
+        state = self.state
+        state.library = _Part(state.targetctx.codegen(), function.__qualname__)
+        state.flags.no_compile = state.flags.no_cpython_wrapper = state.flags.no_cfunc_wrapper = True
+        result = super().compile_extra(function)._replace(entry_point=object())  # no address; callers know it by this
+        state.targetctx.insert_user_function(result.entry_point, result.fndesc, [result.library])
+        return result
 
 
 @intrinsic
