@@ -35,6 +35,7 @@ from nano_llama.vol3_engine.kernels.kv_cache import (
     is_scaled,
     keys_plain,
     padded,
+    run_of,
     values_plain,
     widen_keys,
     widen_values,
@@ -218,7 +219,7 @@ def scale_scores(cache, which, layer, head, table, first, end, scores, rows):
     """Scores, or weights, of positions 0 ... end-1 times the scales of the keys (which = 0) or values (1)."""
     if is_scaled(cache.keys):
         for j in range(0, end, POSITIONS):
-            scales = load(cache.scales, layer, head, table[first + j // POSITIONS], which, 0)
+            scales = load(cache.scales, run_of(cache, layer, head, table[first + j // POSITIONS]), which, 0)
             for i in rows:
                 store(scores, i, j, load(scores, i, j) * scales)
 

@@ -9,7 +9,7 @@ Not here: softmax, parts (attention.py). Tests: tests/vol3/kernels/test_attentio
 """
 
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
-from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, key_of, value_of
+from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, key_of, run_of, value_of
 from nano_llama.vol3_engine.kernels.row_sums import add_to_rows, store_rows
 from nano_llama.vol3_engine.kernels.simd import prefetch
 from nano_llama.vol3_engine.kernels.tier import has_room
@@ -27,28 +27,29 @@ def few_scores(none, i, cache, layer, head, table, first, end, tile):
     blocks = (end + POSITIONS - 1) // POSITIONS
     b = 0
     while ROOM and b + 4 <= blocks:
-        one, two, three, four = table[first + b], table[first + b + 1], table[first + b + 2], table[first + b + 3]
+        one, two = run_of(cache, layer, head, table[first + b]), run_of(cache, layer, head, table[first + b + 1])
+        three, four = run_of(cache, layer, head, table[first + b + 2]), run_of(cache, layer, head, table[first + b + 3])
         a = c = d = e = none
         for k in range(tile.queries.shape[1]):
             at = POSITIONS * k  # a block's values are as long as its keys
-            prefetch(cache.values, layer, head, one, 0, at)
-            prefetch(cache.values, layer, head, two, 0, at)
-            prefetch(cache.values, layer, head, three, 0, at)
-            prefetch(cache.values, layer, head, four, 0, at)
-            a = add_to_rows(a, key_of(cache, layer, head, one, k), tile.queries, i, k)
-            c = add_to_rows(c, key_of(cache, layer, head, two, k), tile.queries, i, k)
-            d = add_to_rows(d, key_of(cache, layer, head, three, k), tile.queries, i, k)
-            e = add_to_rows(e, key_of(cache, layer, head, four, k), tile.queries, i, k)
+            prefetch(cache.values, one, 0, at)
+            prefetch(cache.values, two, 0, at)
+            prefetch(cache.values, three, 0, at)
+            prefetch(cache.values, four, 0, at)
+            a = add_to_rows(a, key_of(cache, one, k), tile.queries, i, k)
+            c = add_to_rows(c, key_of(cache, two, k), tile.queries, i, k)
+            d = add_to_rows(d, key_of(cache, three, k), tile.queries, i, k)
+            e = add_to_rows(e, key_of(cache, four, k), tile.queries, i, k)
         store_rows(tile.scores, i, POSITIONS * b, a)
         store_rows(tile.scores, i, POSITIONS * b + 16, c)
         store_rows(tile.scores, i, POSITIONS * b + 32, d)
         store_rows(tile.scores, i, POSITIONS * b + 48, e)
         b += 4
     while b < blocks:
-        one, a = table[first + b], none
+        one, a = run_of(cache, layer, head, table[first + b]), none
         for k in range(tile.queries.shape[1]):
-            prefetch(cache.values, layer, head, one, 0, POSITIONS * k)
-            a = add_to_rows(a, key_of(cache, layer, head, one, k), tile.queries, i, k)
+            prefetch(cache.values, one, 0, POSITIONS * k)
+            a = add_to_rows(a, key_of(cache, one, k), tile.queries, i, k)
         store_rows(tile.scores, i, POSITIONS * b, a)
         b += 1
 
@@ -65,15 +66,16 @@ def few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, ne
         a = c = d = e = none
         for start in range(0, end, POSITIONS):
             b = start // POSITIONS
-            block, coming = table[first + b], table[min(next_first + b, len(table) - 1)]
+            run = run_of(cache, layer, head, table[first + b])
+            coming = run_of(cache, layer, next_head, table[min(next_first + b, len(table) - 1)])
             for slot in range(min(POSITIONS, end - start)):
                 j = start + slot
-                prefetch(cache.keys, layer, next_head, coming, 0, slot * width)
-                prefetch(cache.keys, layer, next_head, coming, 0, slot * width + width // 2)
-                a = add_to_rows(a, value_of(cache, layer, head, block, slot, k), tile.scores, i, j)
-                c = add_to_rows(c, value_of(cache, layer, head, block, slot, k + 16), tile.scores, i, j)
-                d = add_to_rows(d, value_of(cache, layer, head, block, slot, k + 32), tile.scores, i, j)
-                e = add_to_rows(e, value_of(cache, layer, head, block, slot, k + 48), tile.scores, i, j)
+                prefetch(cache.keys, coming, 0, slot * width)
+                prefetch(cache.keys, coming, 0, slot * width + width // 2)
+                a = add_to_rows(a, value_of(cache, run, slot, k), tile.scores, i, j)
+                c = add_to_rows(c, value_of(cache, run, slot, k + 16), tile.scores, i, j)
+                d = add_to_rows(d, value_of(cache, run, slot, k + 32), tile.scores, i, j)
+                e = add_to_rows(e, value_of(cache, run, slot, k + 48), tile.scores, i, j)
         store_rows(tile.part, i, k, a)
         store_rows(tile.part, i, k + 16, c)
         store_rows(tile.part, i, k + 32, d)
@@ -83,9 +85,10 @@ def few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, ne
         a = none
         for start in range(0, end, POSITIONS):
             b = start // POSITIONS
-            block, coming = table[first + b], table[min(next_first + b, len(table) - 1)]
+            run = run_of(cache, layer, head, table[first + b])
+            coming = run_of(cache, layer, next_head, table[min(next_first + b, len(table) - 1)])
             for slot in range(min(POSITIONS, end - start)):
-                prefetch(cache.keys, layer, next_head, coming, 0, slot * width + k)
-                a = add_to_rows(a, value_of(cache, layer, head, block, slot, k), tile.scores, i, start + slot)
+                prefetch(cache.keys, coming, 0, slot * width + k)
+                a = add_to_rows(a, value_of(cache, run, slot, k), tile.scores, i, start + slot)
         store_rows(tile.part, i, k, a)
         k += 16

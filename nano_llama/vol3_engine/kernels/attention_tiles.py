@@ -19,7 +19,7 @@ import numpy as np
 from nano_llama.vol3_engine.kernels.amx import configure_tiles, release_tiles
 from nano_llama.vol3_engine.kernels.bf16_tiles import BF16_TILES
 from nano_llama.vol3_engine.kernels.compiled import keep_apart, kernel
-from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, is_scaled, key_of, value_of
+from nano_llama.vol3_engine.kernels.kv_cache import POSITIONS, is_scaled, key_of, run_of, value_of
 from nano_llama.vol3_engine.kernels.pack import aligned
 from nano_llama.vol3_engine.kernels.prompt_product import PAIRS, product_of_tiles
 from nano_llama.vol3_engine.kernels.simd import (
@@ -69,24 +69,24 @@ def lines_of_keys(cache, layer, head, table, first, blocks, lines):
     keep_apart()
     pairs = lines.queries.shape[1] // 2
     for b in range(blocks):
-        block = table[first + b]
-        scales = load(cache.scales, layer, head, block, 0, 0) if is_scaled(cache.keys) else splat(np.float32(1))
-        for pair in range(cache.keys.shape[3] // 2):
-            low, high = (key_of(cache, layer, head, block, 2 * pair), key_of(cache, layer, head, block, 2 * pair + 1))
+        run = run_of(cache, layer, head, table[first + b])
+        scales = load(cache.scales, run, 0, 0) if is_scaled(cache.keys) else splat(np.float32(1))
+        for pair in range(cache.keys.shape[1] // 2):
+            low, high = (key_of(cache, run, 2 * pair), key_of(cache, run, 2 * pair + 1))
             if is_scaled(cache.keys):
                 low, high = low * scales, high * scales
             store(lines.keys, pairs * b + pair, 0, bfloat_pairs(low, high))
 
 
 @kernel
-def value_before(cache, layer, head, block, slot, k, end):
-    """Dimensions k ... k+15 of a value, zero from position `end` of the block on: who knows what lies there."""
+def value_before(cache, run, slot, k, end):
+    """Dimensions k ... k+15 of a value, zero from position `end` of the run on: who knows what lies there."""
     if slot >= end:
         return splat(np.float32(0))
     if is_scaled(cache.values):
-        scale = splat(cache.scales[layer, head, block, 1, slot])
-        return value_of(cache, layer, head, block, slot, k) * scale
-    return value_of(cache, layer, head, block, slot, k)
+        scale = splat(cache.scales[run, 1, slot])
+        return value_of(cache, run, slot, k) * scale
+    return value_of(cache, run, slot, k)
 
 
 @kernel
@@ -95,14 +95,15 @@ def lines_of_values(cache, layer, head, table, first, end, depth, lines):
     keep_apart()
     nothing = splat(0)
     for j in range(0, depth, 2):
-        block, slot, left = table[min(first + j // POSITIONS, len(table) - 1)], j % POSITIONS, end - j
-        for k in range(0, cache.values.shape[4], 16):
+        run = run_of(cache, layer, head, table[min(first + j // POSITIONS, len(table) - 1)])
+        slot, left = j % POSITIONS, end - j
+        for k in range(0, cache.values.shape[2], 16):
             to = (k // 16 * depth + j) // 2
             if left <= 0:
                 store(lines.values, to, 0, nothing)
             else:
-                low = value_before(cache, layer, head, block, slot, k, slot + left)
-                high = value_before(cache, layer, head, block, slot + 1, k, slot + left)
+                low = value_before(cache, run, slot, k, slot + left)
+                high = value_before(cache, run, slot + 1, k, slot + left)
                 store(lines.values, to, 0, bfloat_pairs(low, high))
 
 

@@ -1,10 +1,15 @@
 """Where keys and values lie, in blocks of 16 positions: float32, bfloat16, or int8 with a scale for each head's vector.
 
-    keys    (L, G, blocks, K', 16)     a position is a lane: scores of 16 positions at once, without sums across lanes
-    values  (L, G, blocks, 16, K')     a dimension is a lane: sums over positions, likewise
-    scales  (L, G, blocks, 2, 16)      int8 only: of each position's key and value
+    keys    (runs, K', 16)     a position is a lane: scores of 16 positions at once, without sums across lanes
+    values  (runs, 16, K')     a dimension is a lane: sums over positions, likewise
+    scales  (runs, 2, 16)      int8 only: of each position's key and value
 
-K' is the head's size, padded to a multiple of 16. A block's 16 positions of a head are one run of memory.
+A run is what one head of one layer keeps of one block; K' is the head's size, padded to a multiple of 16. Runs lie
+
+    blocks 0-31: layer 0: head 0, head 1, ...; layer 1: ...        blocks 32-63: layer 0: ...        and so on
+
+so that a head's 512 positions are read in one go, and yet a short text touches a small part of a large cache. (By
+layers first, it would touch a page of 2 MiB for each layer and head.)
 Not here: who holds which block (blocks.py). Tests: tests/vol3/kernels/test_attention.py.
 """
 
@@ -34,6 +39,7 @@ from nano_llama.vol3_engine.kernels.simd import (
 )
 
 POSITIONS = 16  # of a block
+NEAR = 32  # blocks whose runs of one head lie together
 DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba knows no bfloat16: its bits
 
 
@@ -43,6 +49,8 @@ class KVCache(NamedTuple):
     keys: np.ndarray
     values: np.ndarray
     scales: np.ndarray
+    layers: int  # L
+    kv_heads: int  # G
 
 
 def padded(head_dim: int) -> int:
@@ -52,12 +60,20 @@ def padded(head_dim: int) -> int:
 def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: str) -> KVCache:
     """Zeros; the operating system lends the memory when it is first written. Raises MemoryError."""
     kind, width = DTYPES[dtype], padded(head_dim)
-    scaled = num_blocks if dtype == "int8" else 1
+    runs = -(-num_blocks // NEAR) * NEAR * layers * kv_heads
     return KVCache(
-        np.zeros((layers, kv_heads, num_blocks, width, POSITIONS), kind),
-        np.zeros((layers, kv_heads, num_blocks, POSITIONS, width), kind),
-        np.zeros((layers, kv_heads, scaled, 2, POSITIONS), np.float32),
+        np.zeros((runs, width, POSITIONS), kind),
+        np.zeros((runs, POSITIONS, width), kind),
+        np.zeros((runs if dtype == "int8" else 1, 2, POSITIONS), np.float32),
+        layers,
+        kv_heads,
     )
+
+
+@kernel
+def run_of(cache, layer, head, block):
+    """Which run holds a block's keys, or values, of a head."""
+    return ((block // NEAR * cache.layers + layer) * cache.kv_heads + head) * NEAR + block % NEAR
 
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
@@ -144,21 +160,21 @@ def narrow_head(x, n, start, narrow):
 def write_key(cache, layer, head, block, slot, x, n, start, narrow):
     """The head at column `start` of row n of x becomes the key at position `slot` of a block."""
     keep_apart()
-    scale = narrow_head(x, n, start, narrow)
+    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
     for i in range(narrow.shape[0]):
-        cache.keys[layer, head, block, i, slot] = narrow[i]
+        cache.keys[run, i, slot] = narrow[i]
     if is_scaled(narrow):
-        cache.scales[layer, head, block, 0, slot] = scale
+        cache.scales[run, 0, slot] = scale
 
 
 @kernel
 def write_value(cache, layer, head, block, slot, x, n, start, narrow):
     keep_apart()
-    scale = narrow_head(x, n, start, narrow)
+    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
     for i in range(narrow.shape[0]):
-        cache.values[layer, head, block, slot, i] = narrow[i]
+        cache.values[run, slot, i] = narrow[i]
     if is_scaled(narrow):
-        cache.scales[layer, head, block, 1, slot] = scale
+        cache.scales[run, 1, slot] = scale
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -167,60 +183,65 @@ def write_value(cache, layer, head, block, slot, x, n, start, narrow):
 @kernel
 def fetch_keys(cache, layer, head, block):
     """Ask for a block's keys to be brought nearer."""
-    for i in range(0, cache.keys.shape[3], LINE // POSITIONS // cache.keys.itemsize):
-        prefetch(cache.keys, layer, head, block, i, 0)
+    run = run_of(cache, layer, head, block)
+    for i in range(0, cache.keys.shape[1], LINE // POSITIONS // cache.keys.itemsize):
+        prefetch(cache.keys, run, i, 0)
 
 
 @kernel
 def fetch_values(cache, layer, head, block):
-    width, step = cache.values.shape[4], LINE // cache.values.itemsize
+    run, width, step = run_of(cache, layer, head, block), cache.values.shape[2], LINE // cache.values.itemsize
     for slot in range(POSITIONS):
         for i in range(0, width, step):
-            prefetch(cache.values, layer, head, block, slot, i)
+            prefetch(cache.values, run, slot, i)
 
 
 @kernel
-def key_of(cache, layer, head, block, k):
-    """Dimension k of a block's 16 keys, as floats, still without their scales."""
-    return load_number(cache.keys, layer, head, block, k, 0)
+def key_of(cache, run, k):
+    """Dimension k of a run's 16 keys, as floats, still without their scales."""
+    return load_number(cache.keys, run, k, 0)
 
 
 @kernel
-def value_of(cache, layer, head, block, slot, k):
+def value_of(cache, run, slot, k):
     """Dimensions k ... k+15 of a position's value, as floats, still without its scale."""
-    return load_number(cache.values, layer, head, block, slot, k)
+    return load_number(cache.values, run, slot, k)
 
 
 @kernel
 def widen_keys(cache, layer, head, block, out, b):
     """A block's keys as floats, without scales: out[b] (K',16)."""
     keep_apart()
+    run = run_of(cache, layer, head, block)
     for k in range(out.shape[1]):
-        store(out, b, k, 0, key_of(cache, layer, head, block, k))
+        store(out, b, k, 0, key_of(cache, run, k))
 
 
 @kernel
 def widen_values(cache, layer, head, block, out, b):
     """A block's values as floats, without scales: out[16 b ... 16 b + 15] (16,K')."""
     keep_apart()
+    run = run_of(cache, layer, head, block)
     for slot in range(POSITIONS):
         for k in range(0, out.shape[1], 16):
-            store(out, POSITIONS * b + slot, k, value_of(cache, layer, head, block, slot, k))
+            store(out, POSITIONS * b + slot, k, value_of(cache, run, slot, k))
 
 
 def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The plain twin: keys of all positions of a block table, (16 * blocks, K') float32."""
-    keys = _floats(cache.keys[layer, head, table])  # (blocks, K', 16)
+    runs = run_of.py_func(cache, layer, head, np.array(table))
+    keys = _floats(cache.keys[runs])  # (blocks, K', 16)
     if is_scaled(cache.keys):
-        keys = keys * cache.scales[layer, head, table, 0][:, None, :]
+        keys = keys * cache.scales[runs, 0][:, None, :]
     return keys.transpose(0, 2, 1).reshape(-1, keys.shape[1])
 
 
 def values_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The same for values, (16 * blocks, K') float32."""
-    values = _floats(cache.values[layer, head, table])  # (blocks, 16, K')
+    runs = run_of.py_func(cache, layer, head, np.array(table))
+    values = _floats(cache.values[runs])  # (blocks, 16, K')
     if is_scaled(cache.values):
-        values = values * cache.scales[layer, head, table, 1][:, :, None]
+        values = values * cache.scales[runs, 1][:, :, None]
     return values.reshape(-1, values.shape[2])
 
 

@@ -19,30 +19,32 @@ from nano_llama.vol3_engine.kernels.attention import (
 )
 from nano_llama.vol3_engine.kernels.kv_cache import (
     DTYPES,
+    NEAR,
     keys_plain,
     kv_cache,
     padded,
+    run_of,
     values_plain,
     write_key,
     write_value,
 )
 
-G = 2
+G, LAYER = 2, 1
 
 
 def filled(dtype, length, head_dim, seed=0):
-    """A cache with `length` positions of one layer in scattered blocks -> cache, table."""
+    """A cache with `length` positions of one layer of three in scattered blocks -> cache, table."""
     rng = np.random.default_rng(seed)
     blocks, width = -(-length // 16), padded(head_dim)
-    table = rng.permutation(blocks + 3)[:blocks].astype(np.int64)
-    cache, narrow = kv_cache(1, G, blocks + 3, head_dim, dtype), np.zeros(width, DTYPES[dtype])
+    table = rng.permutation(blocks + 40)[:blocks].astype(np.int64)
+    cache, narrow = kv_cache(3, G, blocks + 40, head_dim, dtype), np.zeros(width, DTYPES[dtype])
     x = np.zeros((2, length, G, width), np.float32)
     x[..., :head_dim] = rng.normal(size=(2, length, G, head_dim))
     k, v = x.reshape(2, length, -1)
     for t in range(length):
         for g in range(G):
-            write_key(cache, 0, g, table[t // 16], t % 16, k, t, g * width, narrow)
-            write_value(cache, 0, g, table[t // 16], t % 16, v, t, g * width, narrow)
+            write_key(cache, LAYER, g, table[t // 16], t % 16, k, t, g * width, narrow)
+            write_value(cache, LAYER, g, table[t // 16], t % 16, v, t, g * width, narrow)
     return cache, table
 
 
@@ -57,7 +59,7 @@ def run(cache, table, q, position, dtype, tile_tokens=None, of_prompt=False):
     for first in range(0, T, step):
         for g in range(G):
             attend(
-                cache, 0, g, table, 0, first, position + first, min(step, T - first),
+                cache, LAYER, g, table, 0, first, position + first, min(step, T - first),
                 room.reshape(T, -1), group_size, K, of_prompt, tile, out, 0, 0,
             )  # fmt: skip
     return out.reshape(T, H, K)
@@ -81,7 +83,7 @@ def attention_of_prompt(q, position, cache, g, table):
     """
     scale = np.float32(1) / np.sqrt(np.float32(q.shape[-1]))
     keys, values = (
-        rounded(f(cache, 0, g, table))[: position + len(q), : q.shape[-1]] for f in (keys_plain, values_plain)
+        rounded(f(cache, LAYER, g, table))[: position + len(q), : q.shape[-1]] for f in (keys_plain, values_plain)
     )
     scores = np.einsum("tmk,sk->tms", rounded(q * scale).astype(np.float64), keys)
     unseen = np.arange(position + len(q)) > position + np.arange(len(q))[:, None]
@@ -105,10 +107,10 @@ def test_queries_see_what_they_may(dtype, position, tokens, group_size, head_dim
         if of_prompt and dtype != "float32":
             meant, bound = attention_of_prompt(q[:, own], position, cache, g, list(table))
             assert np.all(np.abs(out[:, own] - meant) < bound)
-            near = attention_plain(q[:, own], position, cache, 0, g, list(table))
+            near = attention_plain(q[:, own], position, cache, LAYER, g, list(table))
             np.testing.assert_allclose(out[:, own], near, atol=0.02)
         else:
-            meant = attention_plain(q[:, own], position, cache, 0, g, list(table))
+            meant = attention_plain(q[:, own], position, cache, LAYER, g, list(table))
             np.testing.assert_allclose(out[:, own], meant, rtol=1e-5, atol=2e-6)
 
 
@@ -132,7 +134,7 @@ def test_parts_that_were_shared_out_fold_to_the_same_bits(of_prompt):
     for g in range(G):
         for part in reversed(range(3)):
             gather_queries(q.reshape(1, -1), 0, 1, g * 3, 3, 64, tile)
-            attend_part(cache, 0, g, table, 0, part, 699, 1, 3, of_prompt, tile, G - 1, 40)
+            attend_part(cache, LAYER, g, table, 0, part, 699, 1, 3, of_prompt, tile, G - 1, 40)
             parts[3 * part : 3 * part + 3], stats[3 * part : 3 * part + 3] = tile.part[:3], tile.part_stats[:3]
         for m in range(3):
             forget(tile.sums, tile.stats, 0)
@@ -142,6 +144,14 @@ def test_parts_that_were_shared_out_fold_to_the_same_bits(of_prompt):
     np.testing.assert_array_equal(out, run(cache, table, q, 699, "bfloat16", of_prompt=of_prompt).reshape(1, -1))
 
 
+def test_every_run_is_one_blocks_and_a_heads_lie_together():
+    cache = kv_cache(3, G, 70, 32, "bfloat16")
+    layers, heads, blocks = np.meshgrid(range(3), range(G), range(96), indexing="ij")
+    runs = run_of.py_func(cache, layers, heads, blocks)
+    assert sorted(runs.flat) == list(range(len(cache.keys))) == list(range(len(cache.values)))
+    assert np.all(np.diff(runs, axis=2)[..., np.arange(95) % NEAR != NEAR - 1] == 1)
+
+
 @pytest.mark.parametrize(
     ("dtype", "of_prompt", "nan"), [("float32", False, np.nan), *(("bfloat16", prompt, 0x7FC0) for prompt in PROMPTS)]
 )
@@ -149,6 +159,7 @@ def test_what_lies_behind_the_last_position_does_not_matter(dtype, of_prompt, na
     cache, table = filled(dtype, 100, 64)
     q = queries(4, 3, 64)
     before = run(cache, table, q, 86, dtype, of_prompt=of_prompt)
-    cache.keys[0, :, table[90 // 16], :, 90 % 16 :] = nan
-    cache.values[0, :, table[90 // 16], 90 % 16 :] = nan
+    runs = [run_of.py_func(cache, LAYER, head, table[90 // 16]) for head in range(cache.kv_heads)]
+    cache.keys[runs, :, 90 % 16 :] = nan
+    cache.values[runs, 90 % 16 :] = nan
     np.testing.assert_array_equal(run(cache, table, q, 86, dtype, of_prompt=of_prompt), before)
