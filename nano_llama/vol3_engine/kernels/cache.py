@@ -17,6 +17,7 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.runtime import rtsys
 
 from nano_llama.core import settings
 from nano_llama.vol3_engine.kernels.tier import chosen_tier
@@ -76,6 +77,12 @@ class _FolderFiles(CompileResultCacheImpl):
 
 class _FolderCache(FunctionCache):
     _impl_class = _FolderFiles
+
+    def load_overload(self, signature, target):
+        """Numba's, without a refresh of all that compiling needs, which takes a quarter of a second."""
+        rtsys.initialize(target)  # what machine code calls to take arrays from Python
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, target)
 
 
 @contextmanager
