@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from nano_llama.core.config import LlamaConfig  # noqa: E402
 from nano_llama.core.training.preflight import activation_bytes_per_token  # noqa: E402
-from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol2_torch import Llama, peak  # noqa: E402
 from nano_llama.vol2_torch.peak import measured_peak  # noqa: E402
 from nano_llama.vol2_torch.precision import Precision  # noqa: E402
 
@@ -94,3 +94,16 @@ def test_the_process_takes_what_was_predicted(tale, precision, recompute, within
 
 def test_a_peak_is_measured():
     assert 1e8 < measured_peak(torch.device("cpu"), torch.float32) < 1e15
+
+
+@pytest.mark.parametrize(("speed", "largest"), [(1e12, 1536), (3e8, 192)])
+def test_a_slow_dtype_is_measured_with_small_products(monkeypatch, speed, largest):
+    sizes = []
+
+    def seconds(a, b):
+        sizes.append(len(a))
+        return 2.0 * len(a) ** 3 / speed
+
+    monkeypatch.setattr(peak, "_seconds", seconds)
+    assert measured_peak(torch.device("cpu"), torch.bfloat16) == pytest.approx(speed)
+    assert max(sizes) == largest
