@@ -173,7 +173,38 @@ def leaderboard() -> str:
             for what, figure, bar, met in rows(result):
                 verdict = "yes" if met else "no"
                 lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{script}.py` |\n")
-    return HEADER + "".join(lines)
+    return HEADER + "".join(lines) + bits(json.loads((RESULTS / "quantization.json").read_text()))
+
+
+def bits(r: dict[str, Any]) -> str:
+    """The table of `quantization=`: what is saved, and what it costs."""
+    machine, words = r["machine"], {"decode tok/s": "decoding", "prefill tok/s": "reading"}
+    columns = (
+        "scheme",
+        "bits a weight",
+        "MB",
+        "bits a byte",
+        "mean KL",
+        *words.values(),
+        "peak MB",
+        "slower than more",
+    )
+    lines = [
+        "\n## What fewer bits cost\n\n"
+        f"`bench/quantization.py`: {r['model']} as `quantization=` keeps it, on {machine['cores']} x {machine['cpu']}, "
+        f"load {machine['load']:g}, {machine['date']}.\nKL is to the file's weights in float32; where weights are "
+        "quantized, so are activations (int8). Decoding and reading are\ntokens a second of one text; the last column "
+        "names where a scheme with more bits was faster.\n\n"
+        f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
+    ]
+    for scheme, row in r["schemes"].items():
+        cells = (
+            f"`{scheme}`", f"{row['bits']:.1f}", f"{row['MB']:.0f}", f"{row['bits a byte']:.4f}", f"{row['KL']:.4f}",
+            *(f"{row[what]:.0f}" for what in words), f"{row['peak MB']:.0f}",
+            ", ".join(words[what] for what in row["slower at"]) or "-",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
 
 
 if __name__ == "__main__":
