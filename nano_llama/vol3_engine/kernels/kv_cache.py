@@ -9,7 +9,7 @@ A run is what one head of one layer keeps of one block; K' is the head's size, p
     blocks 0-31: layer 0: head 0, head 1, ...; layer 1: ...        blocks 32-63: layer 0: ...        and so on
 
 so that a head's 512 positions are read in one go, and yet a short text touches a small part of a large cache. (By
-layers first, it would touch a page of 2 MiB for each layer and head.)
+layers first, it would touch a page of 2 MiB for each layer and head.) Blocks that fill up the last 32 are not used.
 Not here: who holds which block (blocks.py). Tests: tests/vol3/kernels/test_attention.py.
 """
 
