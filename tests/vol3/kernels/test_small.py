@@ -6,7 +6,15 @@ import pytest
 from nano_llama.vol3_engine.kernels import pack
 from nano_llama.vol3_engine.kernels.activations import BFLOATS, BYTES, FLOATS, activations
 from nano_llama.vol3_engine.kernels.embed import embed_row
-from nano_llama.vol3_engine.kernels.kv_cache import DTYPES, keys_plain, kv_cache, values_plain, write_key, write_value
+from nano_llama.vol3_engine.kernels.kv_cache import (
+    DTYPES,
+    keys_plain,
+    kv_cache,
+    run_of,
+    values_plain,
+    write_key,
+    write_value,
+)
 from nano_llama.vol3_engine.kernels.norm import rmsnorm, rmsnorm_plain
 from nano_llama.vol3_engine.kernels.rope import rotate_head, rotate_plain
 from nano_llama.vol3_engine.kernels.swiglu import in_turns, swiglu, swiglu_plain
@@ -78,7 +86,8 @@ def test_keys_and_values_are_written_where_the_table_says(dtype, step):
             meant = x[1, 48 * head : 48 * head + 48]
             assert np.abs(found[5] - meant).max() <= step * np.abs(meant).max()
             assert not np.delete(found, 5, axis=0).any(), "another position was written"
-    cache.keys[1, :, 2], cache.values[1, :, 2] = 0, 0
+    runs = [run_of.py_func(cache, 1, head, 2) for head in range(3)]
+    cache.keys[runs], cache.values[runs] = 0, 0
     assert not cache.keys.any() and not cache.values.any(), "another block or layer was written"
 
 
