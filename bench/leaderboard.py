@@ -162,14 +162,17 @@ TABLES = {
 }
 
 
+def measured_on(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} x {machine['cpu']}, load {machine['load']:g}, {machine['date']}"
+
+
 def leaderboard() -> str:
     lines = []
     for name, rows in TABLES.items():
         script = name.removesuffix("_*")
         for path in sorted(RESULTS.glob(f"{name}.json")):
             result = json.loads(path.read_text())
-            machine = result["machine"]
-            where = f"{machine['cores']} x {machine['cpu']}, load {machine['load']:g}, {machine['date']}"
+            where = measured_on(result["machine"])
             for what, figure, bar, met in rows(result):
                 verdict = "yes" if met else "no"
                 lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{script}.py` |\n")
@@ -178,21 +181,14 @@ def leaderboard() -> str:
 
 def bits(r: dict[str, Any]) -> str:
     """The table of `quantization=`: what is saved, and what it costs."""
-    machine, words = r["machine"], {"decode tok/s": "decoding", "prefill tok/s": "reading"}
+    words = {"decode tok/s": "decoding", "prefill tok/s": "reading"}
     columns = (
-        "scheme",
-        "bits a weight",
-        "MB",
-        "bits a byte",
-        "mean KL",
-        *words.values(),
-        "peak MB",
-        "slower than more",
-    )
+        "scheme", "bits a weight", "MB", "bits a byte", "mean KL", *words.values(), "peak MB", "slower than more",
+    )  # fmt: skip
     lines = [
         "\n## What fewer bits cost\n\n"
-        f"`bench/quantization.py`: {r['model']} as `quantization=` keeps it, on {machine['cores']} x {machine['cpu']}, "
-        f"load {machine['load']:g}, {machine['date']}.\nKL is to the file's weights in float32; where weights are "
+        f"`bench/quantization.py`: {r['model']} as `quantization=` keeps it, on {measured_on(r['machine'])}.\n"
+        "KL is to the file's weights in float32; where weights are "
         "quantized, so are activations (int8). Decoding and reading are\ntokens a second of one text; the last column "
         "names where a scheme with more bits was faster.\n\n"
         f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
