@@ -13,6 +13,7 @@ Not here: kernels, and their place on disk (cache.py). Tests: tests/vol3/kernels
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from numba import njit, types
@@ -24,14 +25,19 @@ from numba.extending import intrinsic
 def kernel(function: Callable[..., Any]) -> Any:
     """As above."""
     from_python = njit(_nrt=False, error_model="numpy")(function)
-    from_compiled = njit(_nrt=False, error_model="numpy", pipeline_class=_PartCompiler)(function)
-    from_compiled.add_overload = lambda part: from_compiled.overloads.update({tuple(part.signature.args): part})
-    template = from_compiled.get_call_template
+
+    @cache
+    def from_compiled():  # made when it is wanted: where kernels come from the disk it never is
+        dispatcher = njit(_nrt=False, error_model="numpy", pipeline_class=_PartCompiler)(function)
+        dispatcher.add_overload = lambda part: dispatcher.overloads.update({tuple(part.signature.args): part})
+        return dispatcher
 
     def get_call_template(args, kws):
-        return template(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
+        args, kws = tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()}
+        return from_compiled().get_call_template(args, kws)
 
-    from_python.get_call_template, from_python.get_overload = get_call_template, from_compiled.get_overload
+    from_python.get_call_template = get_call_template
+    from_python.get_overload = lambda args: from_compiled().get_overload(args)
     return from_python
 
 
