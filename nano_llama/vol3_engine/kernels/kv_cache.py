@@ -9,7 +9,7 @@ A run is what one head of one layer keeps of one block; K' is the head's size, p
     blocks 0-31: layer 0: head 0, head 1, ...; layer 1: ...        blocks 32-63: layer 0: ...        and so on
 
 so that a head's 512 positions are read in one go, and yet a short text touches a small part of a large cache. (By
-layers first, it would touch a page of 2 MiB for each layer and head.) Blocks that fill up the last 32 are not used.
+layers first, it would touch a page of 2 MiB for each layer and head.)
 Not here: who holds which block (blocks.py). Tests: tests/vol3/kernels/test_attention.py.
 """
 
@@ -51,6 +51,7 @@ class KVCache(NamedTuple):
     scales: np.ndarray
     layers: int  # L
     kv_heads: int  # G
+    blocks: int
 
 
 def padded(head_dim: int) -> int:
@@ -60,20 +61,23 @@ def padded(head_dim: int) -> int:
 def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: str) -> KVCache:
     """Zeros; the operating system lends the memory when it is first written. Raises MemoryError."""
     kind, width = DTYPES[dtype], padded(head_dim)
-    runs = -(-num_blocks // NEAR) * NEAR * layers * kv_heads
+    runs = layers * kv_heads * num_blocks
     return KVCache(
         np.zeros((runs, width, POSITIONS), kind),
         np.zeros((runs, POSITIONS, width), kind),
         np.zeros((runs if dtype == "int8" else 1, 2, POSITIONS), np.float32),
         layers,
         kv_heads,
+        num_blocks,
     )
 
 
 @kernel
 def run_of(cache, layer, head, block):
     """Which run holds a block's keys, or values, of a head."""
-    return ((block // NEAR * cache.layers + layer) * cache.kv_heads + head) * NEAR + block % NEAR
+    first = block - block % NEAR
+    near = min(NEAR, cache.blocks - first)  # the last blocks may be fewer
+    return first * cache.layers * cache.kv_heads + (layer * cache.kv_heads + head) * near + block - first
 
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
@@ -229,7 +233,7 @@ def widen_values(cache, layer, head, block, out, b):
 
 def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The plain twin: keys of all positions of a block table, (16 * blocks, K') float32."""
-    runs = run_of.py_func(cache, layer, head, np.array(table))
+    runs = [run_of.py_func(cache, layer, head, block) for block in table]
     keys = _floats(cache.keys[runs])  # (blocks, K', 16)
     if is_scaled(cache.keys):
         keys = keys * cache.scales[runs, 0][:, None, :]
@@ -238,7 +242,7 @@ def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.nd
 
 def values_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The same for values, (16 * blocks, K') float32."""
-    runs = run_of.py_func(cache, layer, head, np.array(table))
+    runs = [run_of.py_func(cache, layer, head, block) for block in table]
     values = _floats(cache.values[runs])  # (blocks, 16, K')
     if is_scaled(cache.values):
         values = values * cache.scales[runs, 1][:, :, None]
