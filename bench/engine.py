@@ -42,9 +42,9 @@ from engine_race import Field, prompt_of, say, show, spread
 
 from nano_llama.cli import machine
 from nano_llama.core.files import read_json, write_json
-from nano_llama.core.formats import open_weights, read_config, save_gguf, save_hf
-from nano_llama.core.tokenizer import Tokenizer
-from nano_llama.vol3_engine.kernels.tier import chosen_tier
+from nano_llama.formats import open_weights, read_config, save_gguf, save_hf
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.vol3_engine.cpu.isa import chosen_tier
 
 RESULTS = Path(__file__).parent / "results" / f"engine_{chosen_tier()}.json"  # a file for each kind of processor
 NEW = 96  # tokens whose speed is taken

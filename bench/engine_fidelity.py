@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from engine_race import Worker, say
 
-from nano_llama.verify.fidelity import bits_per_byte, kl_divergence
+from nano_llama.verify.divergence import bits_per_byte, kl_divergence
 
 TEXTS, PROMPT, SCORED = 20, 32, 64
 
@@ -48,7 +48,7 @@ def texts(model: Path) -> tuple[list[list[int]], list[list[int]], int]:
     """-> prompts (P,32), what follows them (P,64), and the latter's bytes."""
     from pydoc_data.topics import topics
 
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(model)
     prompts, continuations, size = [], [], 0

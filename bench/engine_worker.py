@@ -52,7 +52,7 @@ class Nano:
         """Teacher-forced: read the prompts, then the continuations token by token -> out.npy, (P,T,V) float32."""
         import numpy as np
 
-        from nano_llama.verify.fidelity import next_token_logits
+        from nano_llama.verify.divergence import next_token_logits
 
         np.save(out, next_token_logits(self.llm, prompts, continuations))
         return {}

@@ -22,9 +22,9 @@ from engine_fidelity import reference_logits, texts
 from engine_race import Field, Worker, prompt_of, say
 
 from nano_llama.core.files import write_json
-from nano_llama.core.formats import open_weights, read_config, save_hf
-from nano_llama.core.tokenizer import Tokenizer
-from nano_llama.verify.fidelity import bits_per_byte, kl_divergence
+from nano_llama.formats import open_weights, read_config, save_hf
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.verify.divergence import bits_per_byte, kl_divergence
 from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"

@@ -30,17 +30,15 @@ from typing import Any
 
 from _machine import fingerprint
 
-from nano_llama.core.data.prepare import prepare
-from nano_llama.core.data.sources import SPLITS, open_source
 from nano_llama.core.files import write_json
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.data.prepare import prepare
+from nano_llama.data.sources import SPLITS, open_source
+from nano_llama.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 BAR = 0.8
 GROUP_BYTES = 32 * 2**20  # the library is handed as much at a time: all at once would need 20 GB
-PREPARE = (
-    "import sys; from nano_llama.core.data.prepare import prepare; prepare(*sys.argv[1:4], workers=int(sys.argv[4]))"
-)
+PREPARE = "import sys; from nano_llama.data.prepare import prepare; prepare(*sys.argv[1:4], workers=int(sys.argv[4]))"
 
 
 def hash_of(folder: Path) -> str:

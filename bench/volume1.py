@@ -121,7 +121,7 @@ def resident(field: str) -> float:
 
 def op_times(model: Any, threads: int, repeats: int = 4) -> dict[str, float]:
     """Milliseconds of each op in forward and backward, the mean over threads; the best of some passes."""
-    from nano_llama.vol1_numpy.ops.tables import Pair
+    from nano_llama.vol1_numpy.ops.registry import Pair
 
     plain_ops, best = model.ops, {}
     for _ in range(repeats):

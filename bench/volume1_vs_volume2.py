@@ -17,9 +17,9 @@ import numpy as np
 from _machine import fingerprint
 
 from nano_llama.core.files import write_json
-from nano_llama.core.training import TrainingLoop, TrainSettings
-from nano_llama.core.training.metrics import read_metrics
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
+from nano_llama.training import TrainingLoop, TrainSettings
+from nano_llama.training.metrics import read_metrics
 from nano_llama.vol1_numpy.train import Trainer as HandWritten
 from nano_llama.vol2_torch.trainer import Trainer as Autograd
 

@@ -27,9 +27,9 @@ import torch
 from _machine import fingerprint
 
 from nano_llama.core.files import read_json, write_json
-from nano_llama.core.training import TrainSettings
-from nano_llama.core.training.outcome import TrainingDiverged
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, PURPLE, RED, panels, save
+from nano_llama.training import TrainSettings
+from nano_llama.training.outcome import TrainingDiverged
 from nano_llama.vol2_torch.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "volume2_optimizers.json"

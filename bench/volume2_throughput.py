@@ -23,8 +23,8 @@ import transformers
 from _machine import fingerprint
 
 from nano_llama.core.files import write_json
-from nano_llama.core.training import TrainSettings
-from nano_llama.core.training.flops import flops_per_token
+from nano_llama.training import TrainSettings
+from nano_llama.training.flops import flops_per_token
 from nano_llama.vol2_torch.peak import measured_peak
 from nano_llama.vol2_torch.trainer import Trainer
 

@@ -4,7 +4,7 @@ The public names are imported when they are first touched, so that `import nano_
 pulls in torch. What each name is for:
 
     LlamaConfig      the shape of a model                       nano_llama/core/config.py
-    Tokenizer        text <-> token ids                         nano_llama/core/tokenizer/
+    Tokenizer        text <-> token ids                         nano_llama/tokenizer/
     LLM              load a model and generate text             nano_llama/vol3_engine/llm.py
     SamplingParams   how the next token is chosen               nano_llama/core/sampling/
 
@@ -15,18 +15,22 @@ Tests: tests/test_public_api.py.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nano_llama.moved import forward_old_names
+
 if TYPE_CHECKING:
     from nano_llama.core.config import LlamaConfig
     from nano_llama.core.sampling import SamplingParams
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol3_engine.llm import LLM
+
+forward_old_names()
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "LlamaConfig", "SamplingParams", "Tokenizer", "__version__"]
 
 _HOMES = {
     "LlamaConfig": "nano_llama.core.config",
-    "Tokenizer": "nano_llama.core.tokenizer",
+    "Tokenizer": "nano_llama.tokenizer",
     "LLM": "nano_llama.vol3_engine.llm",
     "SamplingParams": "nano_llama.core.sampling",
 }

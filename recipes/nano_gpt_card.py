@@ -5,7 +5,7 @@ Not here: the figures (nano_gpt_results.py). Tests: tests/recipes/test_nano_gpt.
 
 from typing import Any
 
-from nano_llama.core.training.schedule import DECAY
+from nano_llama.training.schedule import DECAY
 
 CARD = """\
 ---
@@ -64,7 +64,7 @@ decay={decay:.4f}`. The same seed, data and machine give the same losses.
 
 ## The books, and what follows from them
 Books that are in the public domain in the United States, from the collection mlschmitt/classic-books-markdown at a
-fixed commit; the list with checksums is the package's `core/data/classic_books.csv`. The books are not part of the
+fixed commit; the list with checksums is the package's `data/classic_books.csv`. The books are not part of the
 package, and the weights are under the repository's MIT license.
 
 They are old books: the model has their language, their prejudices about women, peoples and classes, and nothing of the

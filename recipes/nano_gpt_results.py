@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nano_llama.core.data.batches import ArrayTokens
-from nano_llama.core.data.dataset import Dataset
-from nano_llama.core.data.prepare import prepare
-from nano_llama.core.formats import open_weights, read_config
-from nano_llama.core.formats.quantized import save_quantized
-from nano_llama.core.tokenizer import Tokenizer
-from nano_llama.core.training.evaluation import evaluate_split
-from nano_llama.core.training.metrics import read_metrics
-from nano_llama.core.training.schedule import DECAY
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.data.batches import ArrayTokens
+from nano_llama.data.dataset import Dataset
+from nano_llama.data.prepare import prepare
 from nano_llama.evaluation.compressors import COMPRESSORS, compressed_bits_per_byte, split_text
 from nano_llama.evaluation.memorisation import longest_matches
 from nano_llama.evaluation.samples import NEW_TOKENS, TEMPERATURE, TOP_P, draw_samples
+from nano_llama.formats import open_weights, read_config
+from nano_llama.formats.quantized import save_quantized
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.training.evaluation import evaluate_split
+from nano_llama.training.metrics import read_metrics
+from nano_llama.training.schedule import DECAY
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.evaluate import sum_nats
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight

@@ -90,7 +90,7 @@ def tale(tmp_path_factory) -> Path:
 # Imports everything once and forks a child for each run, which calls the command's `main` as the installed script does.
 COMMAND = """
 import ctypes, json, os, resource, sys
-import nano_llama.cli.train, nano_llama.core.training.plots, nano_llama.core.training.progress_bar
+import nano_llama.cli.train, nano_llama.training.plots, nano_llama.training.progress_bar
 import nano_llama.vol2_torch.trainer
 import matplotlib.backends.backend_agg
 from nano_llama.cli import main

@@ -32,7 +32,7 @@ def test_importing_the_package_imports_nothing_heavy():
     [
         "from nano_llama import LlamaConfig, Tokenizer, SamplingParams",
         "import nano_llama.vol1_numpy",
-        "import nano_llama.core.formats, nano_llama.core.data",
+        "import nano_llama.formats, nano_llama.data",
     ],
 )
 def test_core_and_volume_1_work_without_torch(statement):

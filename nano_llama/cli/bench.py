@@ -56,8 +56,8 @@ def run(
     settings = EngineSettings(
         device="cpu", dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype, num_threads=threads
     )
-    from nano_llama.core.formats import read_config
-    from nano_llama.vol3_engine.runner.cpu import CpuRunner
+    from nano_llama.formats import read_config
+    from nano_llama.vol3_engine.cpu.runner import CpuRunner
 
     path = locate_model(model, screen)
     context = read_config(path).max_position_embeddings

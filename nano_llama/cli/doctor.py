@@ -13,7 +13,7 @@ from typing import Any
 from nano_llama import __version__
 from nano_llama.cli import machine
 from nano_llama.cli.common import Output, Screen, facts, size_text, table
-from nano_llama.core import settings
+from nano_llama.core import env
 from nano_llama.core.cores import usable_cores
 
 DISTRIBUTION = "nano-llama-engine"
@@ -60,7 +60,7 @@ def probe_hardware() -> dict[str, Any]:
 
 
 def probe_software() -> dict[str, Any]:
-    cache = settings.cache_dir()
+    cache = env.cache_dir()
     return {
         "nano_llama": __version__,
         "python": platform.python_version(),
@@ -71,7 +71,7 @@ def probe_software() -> dict[str, Any]:
         "python_headers": machine.has_python_headers(),
         "cache": str(cache),
         "cache_disk_free_bytes": machine.free_disk(cache),
-        "offline": settings.offline(),
+        "offline": env.offline(),
     }
 
 

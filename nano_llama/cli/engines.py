@@ -19,7 +19,7 @@ from nano_llama.cli.common import Count, Whole
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 
 EngineName = Literal["engine", "torch", "numpy"]
 Message = Mapping[str, str]

@@ -1,6 +1,6 @@
 """`nano-llama eval`: how well a model predicts a text it has not seen, beside other models and compressors; and tasks.
 
-Not here: what a validation loss is (core/training/evaluation.py), compressors and tasks (evaluation/).
+Not here: what a validation loss is (training/evaluation.py), compressors and tasks (evaluation/).
 Tests: tests/cli/test_eval.py.
 """
 
@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, facts, table, time_text
 from nano_llama.cli.models import ModelPath, locate_model
-from nano_llama.core.data.sources import Split
 from nano_llama.core.errors import UserError, import_extra
+from nano_llama.data.sources import Split
 
 
 def run(

@@ -1,6 +1,6 @@
 """`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor and not the model.
 
-Not here: the formats (core/formats). Tests: tests/cli/test_export.py.
+Not here: the formats (formats). Tests: tests/cli/test_export.py.
 """
 
 import time
@@ -44,7 +44,7 @@ def run(
     screen = Screen(output)
     if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
-    from nano_llama.core.formats import open_weights, read_config
+    from nano_llama.formats import open_weights, read_config
 
     path = locate_model(model, screen)
     began = time.perf_counter()
@@ -53,15 +53,15 @@ def run(
         tokenizer = None if format == "pth" else find_tokenizer(path, screen)
         screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
         if format == "hf":
-            from nano_llama.core.formats import save_hf
+            from nano_llama.formats import save_hf
 
             save_hf(out, config, weights, tokenizer, dtype=None if dtype == "auto" else dtype)
         elif format == "pth":
-            from nano_llama.core.formats import save_pth
+            from nano_llama.formats import save_pth
 
             save_pth(out, weights, config, dtype=None if dtype == "auto" else dtype)
         else:
-            from nano_llama.core.formats import save_gguf
+            from nano_llama.formats import save_gguf
 
             save_gguf(out, config, weights, tokenizer, dtype=gguf_type(dtype))
     written = size_of(out)

@@ -16,8 +16,8 @@ from nano_llama.cli.engines import Compute, Sampling, open_speaker
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.cli.rolling import roll
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats.shipped import DEFAULT_MODEL
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.formats.shipped import DEFAULT_MODEL
 from nano_llama.vol3_engine.outputs import TextPiece
 
 

@@ -1,6 +1,6 @@
 """`nano-llama info`: what a file or folder is, in a short table: model, tokenizer, dataset, token shard or run.
 
-What it is, is decided by content. Not here: reading each kind (core/formats, core/tokenizer, core/data, core/training).
+What it is, is decided by content. Not here: reading each kind (formats, tokenizer, data, training).
 Tests: tests/cli/test_info.py.
 """
 
@@ -86,7 +86,7 @@ def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
 def show_model(path: Path) -> Shown:
     """Format, size and shape, read from headers; with its tokenizer where there is one."""
     from nano_llama.core.config import LlamaConfig
-    from nano_llama.core.formats import describe
+    from nano_llama.formats import describe
 
     data = describe(path)
     stored = ", ".join(f"{count} {kind}" for kind, count in sorted(data["types"].items()))
@@ -152,7 +152,7 @@ def show_config(path: Path) -> Shown:
 
 def show_tokenizer(path: Path) -> Shown:
     """Kind, vocabulary and special tokens."""
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(path)
     special = sorted(tokenizer.special_ids)
@@ -187,7 +187,7 @@ def _id(token: int | None) -> str:
 
 def show_dataset(path: Path) -> Shown:
     """A prepared dataset: what is in its splits."""
-    from nano_llama.core.data.dataset import open_dataset
+    from nano_llama.data.dataset import open_dataset
 
     dataset = open_dataset(path)
     report = dataset.report()
@@ -207,7 +207,7 @@ def show_dataset(path: Path) -> Shown:
 
 def show_shard(path: Path) -> Shown:
     """One token shard, by its header."""
-    from nano_llama.core.data.shards import read_header
+    from nano_llama.data.shards import read_header
 
     header = read_header(path)
     data = {
@@ -224,7 +224,7 @@ def show_shard(path: Path) -> Shown:
 
 def show_metrics(path: Path) -> Shown:
     """How far a run came, and its losses."""
-    from nano_llama.core.training.metrics import read_metrics
+    from nano_llama.training.metrics import read_metrics
 
     rows = read_metrics(path)
     if not rows:
@@ -247,7 +247,7 @@ def show_metrics(path: Path) -> Shown:
 
 def show_settings(path: Path) -> Shown:
     """A train.json: what was set otherwise than by default."""
-    from nano_llama.core.training.settings import TrainSettings
+    from nano_llama.training.settings import TrainSettings
 
     settings = TrainSettings.load(path).to_json()
     usual = TrainSettings().to_json()
@@ -257,7 +257,7 @@ def show_settings(path: Path) -> Shown:
 
 def show_run(path: Path) -> Shown:
     """A run: its settings, how far it came, its checkpoints, and its model."""
-    from nano_llama.core.training.checkpoint import list_checkpoints
+    from nano_llama.training.checkpoint import list_checkpoints
 
     data, shown = show_settings(path / "train.json")
     data["path"] = str(path)

@@ -1,6 +1,6 @@
 """Which files `--model` means: a path, a hub name, or the folder of a training run that may still be going on.
 
-Not here: reading them (core/formats). Tests: tests/cli/test_models.py.
+Not here: reading them (formats). Tests: tests/cli/test_models.py.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from nano_llama.cli.common import Screen
 from nano_llama.core.errors import FormatError, UserError
 
 if TYPE_CHECKING:
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
 ModelPath = Annotated[
     str,
@@ -28,7 +28,7 @@ def locate_model(name: str, screen: Screen) -> Path:
 
     Raises UserError where there is no such model, EnvironmentFault where the hub cannot be reached.
     """
-    from nano_llama.core.formats import resolve_model
+    from nano_llama.formats import resolve_model
 
     if not name:
         raise UserError("--model is empty.", hint="Give a folder, a .gguf or a hub name (org/name).")
@@ -36,7 +36,7 @@ def locate_model(name: str, screen: Screen) -> Path:
     check_readable(path)
     if not (path / "train.json").is_file() or any(path.glob("*.safetensors")):
         return path
-    from nano_llama.core.training.checkpoint import list_checkpoints
+    from nano_llama.training.checkpoint import list_checkpoints
 
     checkpoints = list_checkpoints(path / "checkpoints")
     if not checkpoints:
@@ -58,7 +58,7 @@ def check_readable(path: Path) -> None:
 
 def find_tokenizer(path: Path, screen: Screen) -> "Tokenizer | None":
     """The tokenizer beside or inside a model, or None with a remark where there is none; a damaged one is an error."""
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     try:
         return Tokenizer.from_pretrained(path)

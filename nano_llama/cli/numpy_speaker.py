@@ -10,7 +10,7 @@ from typing import Any
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol3_engine.outputs import TextPiece

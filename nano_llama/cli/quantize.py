@@ -1,6 +1,6 @@
 """`nano-llama quantize`: a model's matrices in 4 or 8 bits, saved as a folder that every verb reads.
 
-Not here: schemes (vol3_engine/quantization.py) and the folder (core/formats/quantized.py). What a scheme costs in
+Not here: schemes (vol3_engine/quantization.py) and the folder (formats/quantized.py). What a scheme costs in
 quality and gives in speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
 """
 
@@ -32,8 +32,8 @@ def run(
     out
         The folder to make. It must not exist.
     """
-    from nano_llama.core.formats import open_weights, read_config
-    from nano_llama.core.formats.quantized import save_quantized
+    from nano_llama.formats import open_weights, read_config
+    from nano_llama.formats.quantized import save_quantized
     from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
     screen = Screen(output)

@@ -18,11 +18,11 @@ from nano_llama.cli.engines import Speaker, has_torch
 from nano_llama.cli.numpy_speaker import NumpySpeaker
 from nano_llama.cli.train import make_trainer, summary, watcher
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.training.budget import process_start
-from nano_llama.core.training.loop import TrainingLoop
-from nano_llama.core.training.presets import make_settings
+from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
+from nano_llama.training.budget import process_start
+from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.presets import make_settings
 
 PRESET = "stdlib-quick"
 MINUTES = 1.3  # from the command's start to the end of training; the samples and the proof take a few seconds more

@@ -1,6 +1,6 @@
 """`nano-llama runs`: training runs beside each other, in a table and in one picture of their curves.
 
-Not here: what is read of a run (core/training/run_summary.py), how it is drawn (core/training/plots.py).
+Not here: what is read of a run (training/run_summary.py), how it is drawn (training/plots.py).
 Tests: tests/cli/test_runs.py.
 """
 
@@ -13,9 +13,9 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Output, Screen, count_text, table, time_text
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.training.metrics import Row
-from nano_llama.core.training.plots import plot_runs
-from nano_llama.core.training.run_summary import RunSummary, find_runs, summarize
+from nano_llama.training.metrics import Row
+from nano_llama.training.plots import plot_runs
+from nano_llama.training.run_summary import RunSummary, find_runs, summarize
 
 Key = Literal[
     "name", "state", "parameters", "optimizer", "lr", "tokens", "val_loss", "val_bits_per_byte", "tokens_per_second",

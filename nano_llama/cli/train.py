@@ -1,6 +1,6 @@
 """`nano-llama train`: settings from flags, presets and files, then a Trainer of Volume 2 or Volume 1.
 
-Not here: the loop (core/training/loop.py), what a setting means (core/training/settings.py) and its flag
+Not here: the loop (training/loop.py), what a setting means (training/settings.py) and its flag
 (train_options.py). Tests: tests/cli/test_train.py.
 """
 
@@ -15,12 +15,12 @@ from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.core.training.budget import process_start
-from nano_llama.core.training.loop import TrainingLoop, TrainingResult
-from nano_llama.core.training.presets import EXPECTED, TRAINING_PRESETS, explicit, make_settings, training_preset
-from nano_llama.core.training.progress import Progress
-from nano_llama.core.training.run_folder import RunFolder
-from nano_llama.core.training.settings import TrainSettings, merge, read_settings
+from nano_llama.training.budget import process_start
+from nano_llama.training.loop import TrainingLoop, TrainingResult
+from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS, explicit, make_settings, training_preset
+from nano_llama.training.progress import Progress
+from nano_llama.training.run_folder import RunFolder
+from nano_llama.training.settings import TrainSettings, merge, read_settings
 
 RUN = Group("Run", sort_key=1)
 MORE_OPTIONS = REST  # of dispatch.py
@@ -120,7 +120,7 @@ def watcher(screen: Screen) -> Progress:
     """The live display, or silence with --quiet."""
     if screen.quiet:
         return Progress()
-    from nano_llama.core.training.progress_bar import ProgressBar
+    from nano_llama.training.progress_bar import ProgressBar
 
     return ProgressBar(screen.err)
 

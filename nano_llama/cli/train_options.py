@@ -1,6 +1,6 @@
 """TrainSettings as options of the command line: made from the settings themselves, so that neither can drift.
 
-Here: which heading a setting stands under. Not here: what it means (core/training/settings.py has its doc and range).
+Here: which heading a setting stands under. Not here: what it means (training/settings.py has its doc and range).
 Tests: tests/cli/test_train_options.py.
 """
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import whole_number
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 
 # Heading -> its help and its settings, in the order of `train --help`.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {

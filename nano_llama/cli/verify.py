@@ -13,7 +13,7 @@ from rich.table import Table
 from nano_llama.cli.common import Output, Positive, Screen, printable, table
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats.shipped import shipped_model
+from nano_llama.formats.shipped import shipped_model
 
 if TYPE_CHECKING:
     from nano_llama.verify.checkpoint import Row, VerifyReport

@@ -50,7 +50,7 @@ _MUST_BE: dict[str, Any] = {
     "add_cross_attention": False,
 }
 
-QUANT_METHOD = "nano-llama"  # whose quantized folders are read: core/formats/quantized.py
+QUANT_METHOD = "nano-llama"  # whose quantized folders are read: formats/quantized.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,7 @@ class LlamaConfig:
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "LlamaConfig":
         """Read the configuration of a Hugging Face folder, a config.json, a .gguf, or a hub name."""
-        from nano_llama.core.formats import read_config
+        from nano_llama.formats import read_config
 
         return read_config(path)
 

@@ -1,7 +1,7 @@
 """How many threads this process can keep busy: physical cores that it may use, within a container's quota.
 
 Two hardware threads of a core share its arithmetic, so a second one on the same core gains kernels nothing.
-Not here: the threads (kernels/threads.py). Tests: tests/core/test_cores.py.
+Not here: the threads (kernels/thread_pool.py). Tests: tests/core/test_cores.py.
 """
 
 import os

@@ -5,5 +5,5 @@
     samples.py         texts from fixed prompts and seeds, none chosen by hand
     memorisation.py    the longest passage of a sample that stands in the training text
 
-Not here: what bits per byte of a model are (core/training/evaluation.py). Tests: tests/evaluation/.
+Not here: what bits per byte of a model are (training/evaluation.py). Tests: tests/evaluation/.
 """

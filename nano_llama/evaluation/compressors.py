@@ -1,14 +1,14 @@
 """Bits per byte of general compressors, the floor for a model of language: they know repetitions, but no English.
 
-Not here: bits per byte of a model (core/training/evaluation.py). Tests: tests/evaluation/test_compressors.py.
+Not here: bits per byte of a model (training/evaluation.py). Tests: tests/evaluation/test_compressors.py.
 """
 
 import bz2
 import lzma
 from collections.abc import Callable
 
-from nano_llama.core.data.sources import Split, open_source
 from nano_llama.core.errors import UserError
+from nano_llama.data.sources import Split, open_source
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "xz": lambda text: lzma.compress(text, preset=9 | lzma.PRESET_EXTREME),

@@ -13,7 +13,7 @@ import numpy as np
 
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nano_llama.core.data.batches import Tokens
+from nano_llama.data.batches import Tokens
 
 SEED = 8  # tokens
 CHUNK = 2**22  # training tokens looked at together: 32 MB of hashes

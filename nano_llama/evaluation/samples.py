@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 
 PROMPTS = (
     "Once upon a time",

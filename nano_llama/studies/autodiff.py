@@ -21,7 +21,7 @@ from nano_llama.core.errors import import_extra
 from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
 from nano_llama.vol1_numpy import ops
-from nano_llama.vol1_numpy.ops.tables import FAST, PLAIN, Ops, Pair
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Ops, Pair
 
 MIB = 2**20
 Measured = tuple[float, float, list[np.ndarray]]  # seconds of forward + backward, MiB kept, gradients

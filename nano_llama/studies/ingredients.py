@@ -20,7 +20,7 @@ from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, save
 from nano_llama.studies.small_runs import Probe, characters, probe, smooth, train
 from nano_llama.vol1_numpy import StudyConfig, StudyLlama
-from nano_llama.vol1_numpy.ops.tables import FAST, Ops
+from nano_llama.vol1_numpy.ops.registry import FAST, Ops
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the training studies share: a text that is on every disk, a probe of a fresh model, and a short training.
 
-Not here: real training with files and metrics (core/training). Tests: tests/studies/test_small_runs.py.
+Not here: real training with files and metrics (training). Tests: tests/studies/test_small_runs.py.
 """
 
 import math
@@ -10,13 +10,13 @@ from itertools import islice
 
 import numpy as np
 
-from nano_llama.core.data.batches import ArrayTokens, Batches
-from nano_llama.core.data.sources import open_source
+from nano_llama.data.batches import ArrayTokens, Batches
+from nano_llama.data.sources import open_source
 from nano_llama.vol1_numpy.layer import Context
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import attention_weights
-from nano_llama.vol1_numpy.ops.tables import PLAIN, Ops, Pair
+from nano_llama.vol1_numpy.ops.registry import PLAIN, Ops, Pair
 from nano_llama.vol1_numpy.optim import AdamW, clip_by_global_norm
 
 

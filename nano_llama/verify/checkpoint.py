@@ -76,8 +76,8 @@ def verify_checkpoint(path: str | Path, reference: str | Path | None = None, tol
     """
     torch = import_extra("torch", "verify", "verify")
     import_extra("transformers", "verify", "verify")
-    from nano_llama.core.formats import resolve_model
-    from nano_llama.verify.suspects import find_suspects
+    from nano_llama.formats import resolve_model
+    from nano_llama.verify.permutation_check import find_suspects
     from nano_llama.vol2_torch import Llama
 
     path = resolve_model(path)
@@ -125,7 +125,7 @@ def _tokens_for(path: Path, reference: Path, vocab_size: int, report: VerifyRepo
     """(1,T) tokens: the text above where there is a tokenizer, else random ids; a different BOS is reported."""
     import torch
 
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_pretrained(path)

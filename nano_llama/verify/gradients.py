@@ -34,7 +34,7 @@ def verify_gradients(
     error that passes, max|a-b| / max|b| per tensor; by default 1e-10 and 1e-4. One target in eight is ignored.
     Raises UserError for another dtype or an empty batch, EnvironmentFault where torch is missing.
     """
-    from nano_llama.core.formats import open_weights, read_config, resolve_model
+    from nano_llama.formats import open_weights, read_config, resolve_model
 
     if batch_size < 1 or context < 1:
         raise UserError(f"A batch of {batch_size} x {context} tokens holds nothing.", hint="Both must be at least 1.")

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError
-from nano_llama.core.formats import open_weights, read_config, resolve_model, save_gguf
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.formats import open_weights, read_config, resolve_model, save_gguf
+from nano_llama.tokenizer import Tokenizer
 from nano_llama.verify.checkpoint import TEXT, load_transformers
-from nano_llama.verify.fidelity import log_softmax
+from nano_llama.verify.divergence import log_softmax
 
 REFERENCE = "Volume 1, NumPy, float64"
 FLOAT32 = 1e-4  # the largest error that passes where everything is computed in float32

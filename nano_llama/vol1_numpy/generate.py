@@ -16,10 +16,10 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams, sample
+from nano_llama.vol1_numpy.data_parallel import single_threaded_blas
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array
-from nano_llama.vol1_numpy.ops.tables import PLAIN
-from nano_llama.vol1_numpy.parallel import single_threaded_blas
+from nano_llama.vol1_numpy.ops.registry import PLAIN
 
 
 class KVCache:

@@ -25,7 +25,7 @@ from nano_llama.core.names import (
     V_PROJ,
 )
 from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.tables import Ops
+from nano_llama.vol1_numpy.ops.registry import Ops
 
 Params = Mapping[str, Array]  # a layer's parameters by part: "self_attn.q_proj.weight", ...
 Grads = dict[str, Array]

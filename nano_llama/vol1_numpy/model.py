@@ -21,11 +21,11 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
+from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shares, shares
 from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.tables import FAST, Ops
-from nano_llama.vol1_numpy.parallel import add_grads, available_threads, micro_batches, rows_of, run_shares, shares
+from nano_llama.vol1_numpy.ops.registry import FAST, Ops
 
 IGNORE = -100  # a target that does not count
 
@@ -196,7 +196,7 @@ class Llama:
 
         Raises UserError, ConfigError, FormatError: what is there is no LLaMA, or is damaged.
         """
-        from nano_llama.core.formats import open_weights, read_config
+        from nano_llama.formats import open_weights, read_config
 
         dtype = check_dtype(dtype)
         config = read_config(path)
@@ -212,7 +212,7 @@ class Llama:
         dtype: the numbers' type in the file, as the format's own save function takes it; None: its default.
         Raises UserError for another format, or a GGUF without a tokenizer.
         """
-        from nano_llama.core import formats
+        from nano_llama import formats
 
         given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         if format == "hf":

@@ -28,7 +28,7 @@ from nano_llama.vol1_numpy.layer import (
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
-from nano_llama.vol1_numpy.ops.tables import Pair
+from nano_llama.vol1_numpy.ops.registry import Pair
 from nano_llama.vol1_numpy.study_config import StudyConfig
 
 BLOCKS = ((INPUT_NORM, attention_block_forward, attention_block_backward), (POST_NORM, mlp_forward, mlp_backward))

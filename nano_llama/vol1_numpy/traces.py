@@ -17,7 +17,7 @@ from nano_llama.core.names import EMBED, trace_names
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import attention_weights
-from nano_llama.vol1_numpy.ops.tables import PLAIN, Pair
+from nano_llama.vol1_numpy.ops.registry import PLAIN, Pair
 
 
 def trace(

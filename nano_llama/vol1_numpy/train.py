@@ -1,6 +1,6 @@
 """Training by hand: forward, backward, clipping, update. The same flags, files and batches as Volume 2's trainer.
 
-Not here: the loop around the step with its budget, schedule, metrics and checkpoints (core/training/loop.py, shared by
+Not here: the loop around the step with its budget, schedule, metrics and checkpoints (training/loop.py, shared by
 both volumes); the model (model.py); the update rules (optim/). Tests: tests/vol1/test_vol1_train.py.
 """
 
@@ -16,8 +16,8 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.training.loop import Batch, TrainingLoop
-from nano_llama.core.training.watchdog import StepResult
+from nano_llama.training.loop import Batch, TrainingLoop
+from nano_llama.training.watchdog import StepResult
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol1_numpy.model import IGNORE, Llama
 from nano_llama.vol1_numpy.ops.array import Array

@@ -10,9 +10,9 @@ import shutil
 
 import torch
 
+from nano_llama.core.env import cxx
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.core.settings import cxx
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 

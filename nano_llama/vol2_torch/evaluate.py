@@ -1,7 +1,7 @@
 """The loss of a model on text it has not learned from: nats a token, perplexity, bits per byte.
 
 `evaluate_model` judges any checkpoint on any source; a run's own loop calls `sum_nats` directly.
-Not here: what the figures mean (core/training/evaluation.py). Tests: tests/vol2/test_evaluate.py.
+Not here: what the figures mean (training/evaluation.py). Tests: tests/vol2/test_evaluate.py.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nano_llama.core.data.prepare import prepare
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.formats import resolve_model
-from nano_llama.core.tokenizer import Tokenizer
-from nano_llama.core.training.evaluation import Evaluation, evaluate_split
-from nano_llama.core.training.progress import Progress
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.data.prepare import prepare
+from nano_llama.formats import resolve_model
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.training.evaluation import Evaluation, evaluate_split
+from nano_llama.training.progress import Progress
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.model import Llama
@@ -42,7 +42,7 @@ def evaluate_model(
 ) -> Evaluation:
     """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
 
-    model: a run's folder, one of its checkpoints, or any other model. data: a source (core/data/sources.py), tokenized
+    model: a run's folder, one of its checkpoints, or any other model. data: a source (data/sources.py), tokenized
     by the model's own tokenizer; None: what the run learned from. split: "val" or "train". context: None: the run's
     own, or what the model can look back on. Raises UserError where these cannot be had.
     """

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nano_llama.core.data.batches import IGNORED
+from nano_llama.data.batches import IGNORED
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.packing import within_documents
 

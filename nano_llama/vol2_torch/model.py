@@ -224,7 +224,7 @@ class Llama(nn.Module):
         cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Llama":
         """Load a Hugging Face folder, a .gguf, or a hub name; tensor by tensor, so memory holds the model once."""
-        from nano_llama.core.formats import open_weights, read_config
+        from nano_llama.formats import open_weights, read_config
 
         config = read_config(path)
         with open_weights(path) as weights:

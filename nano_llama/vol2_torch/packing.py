@@ -2,7 +2,7 @@
 
 A window of T tokens may hold the end of one document, several whole ones and the beginning of another. With this mask
 and these positions the model sees in each what it would see in that document alone.
-Not here: which token belongs to which document, and the targets between two (core/data/batches.py).
+Not here: which token belongs to which document, and the targets between two (data/batches.py).
 Tests: tests/vol2/test_packing.py.
 """
 

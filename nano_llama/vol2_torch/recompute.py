@@ -5,7 +5,7 @@
     full         it keeps its input only: a third more work, for memory that no longer grows with what a layer does
 
 Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2205.05198), section 5.
-Not here: the layer (model.py), how much memory each saves (core/training/preflight.py).
+Not here: the layer (model.py), how much memory each saves (training/preflight.py).
 Tests: tests/vol2/test_recompute.py.
 """
 

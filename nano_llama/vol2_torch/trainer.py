@@ -1,7 +1,7 @@
 """Trainer: core's training loop with PyTorch's arithmetic: `Trainer(settings, out).fit()`.
 
 Here is what PyTorch does: the model, its gradient, clipping, the update, and their state in a checkpoint. Not here:
-budget, schedule, evaluation, files (core/training/loop.py), and update rules (optim/).
+budget, schedule, evaluation, files (training/loop.py), and update rules (optim/).
 Tests: tests/vol2/test_trainer.py, test_trainer_resume.py,
 test_trainer_killed.py.
 """
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.data.batches import IGNORED
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.training.loop import Batch, TrainingLoop
-from nano_llama.core.training.preflight import Preflight, preflight
-from nano_llama.core.training.watchdog import StepResult
+from nano_llama.data.batches import IGNORED
+from nano_llama.training.loop import Batch, TrainingLoop
+from nano_llama.training.preflight import Preflight, preflight
+from nano_llama.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.generate import generate

@@ -26,7 +26,7 @@ from nano_llama.vol3_engine.settings import EngineSettings
 from nano_llama.vol3_engine.trace import Trace
 
 if TYPE_CHECKING:
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol2_torch import Llama
 
 Prompt = str | Sequence[int]
@@ -71,7 +71,7 @@ class LLM:
             prefix_caching=prefix_caching,
             num_threads=num_threads,
         )
-        from nano_llama.core.formats import resolve_model
+        from nano_llama.formats import resolve_model
 
         model = resolve_model(path)
         tokenizer = _tokenizer_of(model)
@@ -93,7 +93,7 @@ class LLM:
 
         settings: those of `from_runner`.
         """
-        from nano_llama.core.formats import resolve_model
+        from nano_llama.formats import resolve_model
         from nano_llama.vol3_engine.runner.torch import TorchRunner
 
         model = resolve_model(path)
@@ -197,7 +197,7 @@ class LLM:
 def load_runner(model: Path, settings: EngineSettings) -> Runner:
     """What computes the model: our kernels on a CPU, PyTorch on everything else."""
     if settings.device == "cpu" or (settings.device == "auto" and not _may_have_gpu()):
-        from nano_llama.vol3_engine.runner.cpu import CpuRunner
+        from nano_llama.vol3_engine.cpu.runner import CpuRunner
 
         return CpuRunner.load(
             model, settings.dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
@@ -224,8 +224,8 @@ def _may_have_gpu() -> bool:
 
 def _tokenizer_of(model: Path) -> "Tokenizer | None":
     """The tokenizer inside a .gguf, in a folder, or beside a file of weights; None where there is no trace of one."""
-    from nano_llama.core.formats import detect
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.formats import detect
+    from nano_llama.tokenizer import Tokenizer
 
     place = model if model.is_dir() or detect(model) == "gguf" else model.parent
     return None if place.is_dir() and not any(place.glob("tokenizer*")) else Tokenizer.from_pretrained(place)

@@ -12,7 +12,7 @@ head, which suffer most, stay at int8 unless they are named. Then exceptions, of
     first, last         the first or the last layer
     a pattern           of parameters' names, as "*.down_proj.weight" or "model.layers.1?.*"
 
-Not here: rounding (core/formats/gguf_quants.py) and products (kernels/). Tests: tests/vol3/test_quantization.py.
+Not here: rounding (formats/gguf_quants.py) and products (kernels/). Tests: tests/vol3/test_quantization.py.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from fnmatch import fnmatchcase
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats.gguf_quants import KINDS, NUMBER_OF
 from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
+from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF
 
 KIND_OF = {
     "int8": "Q8_0", "int4": "Q4_1", "int4-sym": "Q4_0", "float32": "F32", "bfloat16": "BF16", "float16": "F16",

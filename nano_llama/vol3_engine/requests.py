@@ -17,7 +17,7 @@ from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import Decoder, TextStream
 
 if TYPE_CHECKING:
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

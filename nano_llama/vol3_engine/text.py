@@ -1,6 +1,6 @@
 """Token ids to text, piece by piece: never half a character, never a part of a stop string.
 
-Not here: which bytes a token stands for (core/tokenizer), and when ids end a text (sequence.py).
+Not here: which bytes a token stands for (tokenizer), and when ids end a text (sequence.py).
 Tests: tests/vol3/test_text.py.
 """
 

@@ -43,10 +43,10 @@ TEMPLATE = (
 
 def save_tiny(folder, kind="bpe", chat=False, **changes):
     """A Hugging Face folder with a tiny model of random weights and a tokenizer of its own."""
-    from nano_llama.core.formats import save_hf
     from nano_llama.core.init import init_params
     from nano_llama.core.presets import model_preset
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.formats import save_hf
+    from nano_llama.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train_char(TEXT) if kind == "char" else Tokenizer.train_bpe([TEXT], 300)
     config = model_preset("tiny", vocab_size=tokenizer.vocab_size, initializer_range=0.5, **changes)

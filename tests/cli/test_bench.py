@@ -3,7 +3,7 @@
 import pytest
 
 from nano_llama.cli import bench
-from nano_llama.core.formats import open_weights, read_config
+from nano_llama.formats import open_weights, read_config
 
 SMALL = ("--prompt-tokens", 12, "--new-tokens", 4, "--repeats", 1)
 

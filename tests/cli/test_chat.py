@@ -8,7 +8,7 @@ import pytest
 from nano_llama.cli import chat
 from nano_llama.core.presets import model_preset
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol3_engine.outputs import CompletionOutput, RequestOutput, TextPiece
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}me: "

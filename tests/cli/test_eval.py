@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from nano_llama.core.training.metrics import read_metrics
+from nano_llama.training.metrics import read_metrics
 
 torch = pytest.importorskip("torch")
 
 
 def mean_loss(folder, text, context):
     """Cross-entropy over consecutive windows, one by one, straight from the logits."""
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol2_torch import Llama
 
     model, ids = Llama.from_pretrained(folder), Tokenizer.from_pretrained(folder).encode(text)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nano_llama.core.formats import detect, open_weights
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.formats import detect, open_weights
+from nano_llama.tokenizer import Tokenizer
 
 OUT = {"hf": "out", "pth": "out.pth", "gguf": "out.gguf"}
 

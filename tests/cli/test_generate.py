@@ -5,7 +5,7 @@ import io
 import pytest
 
 from nano_llama import LLM, SamplingParams
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.tokenizer import Tokenizer
 
 pytest.importorskip("torch")
 

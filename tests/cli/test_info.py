@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from nano_llama.core.data.prepare import prepare
-from nano_llama.core.formats import read_config, save_gguf, save_safetensors
-from nano_llama.core.formats.mapping import Arrays
 from nano_llama.core.init import init_params
-from nano_llama.core.tokenizer import Tokenizer
+from nano_llama.data.prepare import prepare
+from nano_llama.formats import read_config, save_gguf, save_safetensors
+from nano_llama.formats.mapping import Arrays
+from nano_llama.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

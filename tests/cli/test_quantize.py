@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nano_llama.core.formats import open_weights
+from nano_llama.formats import open_weights
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.files import write_json
 from nano_llama.core.presets import model_preset
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 
 
 def fake_run(folder, losses, *, vocab_size=100, ended=None, **settings):
@@ -120,7 +120,7 @@ def test_bad_folders_are_named_and_the_rest_is_shown(cli, runs, tmp_path):
 def test_a_run_that_goes_on_is_seen_from_another_process(cli, runs):
     script = f"""
 import sys
-from nano_llama.core.training.run_folder import RunFolder
+from nano_llama.training.run_folder import RunFolder
 with RunFolder({os.fspath(runs / "b")!r}).held():
     print("held", flush=True)
     sys.stdin.readline()

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from nano_llama.core.formats import open_weights
-from nano_llama.core.training.metrics import read_metrics
+from nano_llama.formats import open_weights
+from nano_llama.training.metrics import read_metrics
 
 pytest.importorskip("torch")
 
@@ -182,7 +182,7 @@ def test_errors_as_json(train):
 
 
 def test_presets_are_listed_with_what_to_expect(cli):
-    from nano_llama.core.training.presets import EXPECTED, TRAINING_PRESETS
+    from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS
 
     assert EXPECTED.keys() == TRAINING_PRESETS.keys()
     done = cli("train", "--presets")

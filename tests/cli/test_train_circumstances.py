@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from nano_llama.core.formats import open_weights, save_safetensors
+from nano_llama.formats import open_weights, save_safetensors
 
 STEPS = 180
 RECIPE = (

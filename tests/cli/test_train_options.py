@@ -3,7 +3,7 @@
 import dataclasses
 
 from nano_llama.cli.train_options import FIRST, GROUPS, TrainOptions, given
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 
 SETTINGS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nano_llama.core.formats import open_weights, save_safetensors
+from nano_llama.formats import open_weights, save_safetensors
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nano_llama.core import settings
+from nano_llama.core import env
 from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError, UserError, import_extra
 from nano_llama.core.files import atomic_folder, atomic_path, read_json, write_json
 
@@ -78,16 +78,16 @@ def test_errors_carry_exit_codes_and_hints():
 
 def test_cache_dir_and_offline_follow_the_environment(monkeypatch):
     monkeypatch.setenv("NANO_LLAMA_CACHE", "/a")
-    assert settings.cache_dir() == Path("/a")
+    assert env.cache_dir() == Path("/a")
     monkeypatch.delenv("NANO_LLAMA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert settings.cache_dir() == Path("/b/nano-llama")
+    assert env.cache_dir() == Path("/b/nano-llama")
     for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv("NANO_LLAMA_OFFLINE", raising=False)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        assert not settings.offline()
+        assert not env.offline()
         monkeypatch.setenv(name, "1")
-        assert settings.offline()
+        assert env.offline()
 
 
 def test_files_are_written_where_a_folder_cannot_be_opened(tmp_path, monkeypatch):

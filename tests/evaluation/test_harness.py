@@ -9,11 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.errors import EnvironmentFault, UserError  # noqa: E402
-from nano_llama.core.formats import save_hf  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
 from nano_llama.core.presets import model_preset  # noqa: E402
-from nano_llama.core.tokenizer import Tokenizer  # noqa: E402
 from nano_llama.evaluation.harness import Scorer, run_tasks  # noqa: E402
+from nano_llama.formats import save_hf  # noqa: E402
+from nano_llama.tokenizer import Tokenizer  # noqa: E402
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 20
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nano_llama.core.data.batches import ArrayTokens
+from nano_llama.data.batches import ArrayTokens
 from nano_llama.evaluation import memorisation
 from nano_llama.evaluation.memorisation import SEED, longest_matches
 

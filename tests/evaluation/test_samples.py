@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from nano_llama.core.formats import save_hf
 from nano_llama.core.init import init_params
 from nano_llama.core.presets import model_preset
-from nano_llama.core.tokenizer import Tokenizer
 from nano_llama.evaluation.samples import PROMPTS, draw_samples
+from nano_llama.formats import save_hf
+from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol1_numpy import Llama
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from nano_llama.core.config import LlamaConfig, RopeScaling
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats import save_hf
 from nano_llama.core.init import init_params
+from nano_llama.formats import save_hf
 from nano_llama.verify.gradients import compare_gradients, verify_gradients
 
 pytest.importorskip("torch")

@@ -5,8 +5,8 @@ The full run at nanoGPT's shape is bench/volume1_vs_volume2.py.
 
 import pytest
 
-from nano_llama.core.training import TrainSettings
-from nano_llama.core.training.metrics import read_metrics
+from nano_llama.training import TrainSettings
+from nano_llama.training.metrics import read_metrics
 from nano_llama.vol1_numpy.train import Trainer as HandWritten
 
 pytest.importorskip("torch")

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from nano_llama.core.formats import save_hf  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
+from nano_llama.formats import save_hf  # noqa: E402
 from nano_llama.vol1_numpy import Llama  # noqa: E402
 from nano_llama.vol1_numpy.masks import causal_mask, padding_mask  # noqa: E402
 

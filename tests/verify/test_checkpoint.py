@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from nano_llama.core.errors import UserError  # noqa: E402
-from nano_llama.core.formats import save_hf  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
+from nano_llama.formats import save_hf  # noqa: E402
 from nano_llama.verify.checkpoint import reordered, verify_checkpoint  # noqa: E402
-from nano_llama.verify.suspects import find_suspects, pair_order  # noqa: E402
+from nano_llama.verify.permutation_check import find_suspects, pair_order  # noqa: E402
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 
@@ -108,8 +108,8 @@ def test_an_untrained_model_raises_no_suspicion(tiny_config):
 
 @pytest.mark.slow
 def test_a_permuted_matrix_of_a_real_model_is_found_without_a_reference(smollm2, tmp_path):
-    from nano_llama.core.formats import open_weights, read_config
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.formats import open_weights, read_config
+    from nano_llama.tokenizer import Tokenizer
 
     name = "model.layers.7.self_attn.q_proj.weight"
     config = read_config(smollm2)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nano_llama.vol1_numpy import ops
-from nano_llama.vol1_numpy.ops.tables import FAST
+from nano_llama.vol1_numpy.ops.registry import FAST
 
 
 @dataclass(frozen=True)

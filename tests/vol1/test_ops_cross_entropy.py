@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol1_numpy.ops.tables import FAST, PLAIN
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN
 
 PAIRS = {"plain": PLAIN.cross_entropy, "fast": FAST.cross_entropy}
 

@@ -7,7 +7,7 @@ import pytest
 
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import TILE, row_tiles
-from nano_llama.vol1_numpy.ops.tables import FAST, PLAIN, Ops
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Ops
 
 NAMES = [field.name for field in fields(Ops)]
 

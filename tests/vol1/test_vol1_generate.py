@@ -95,7 +95,7 @@ def test_what_one_row_of_tokens_cannot_honour_is_refused(wish):
 
 
 def test_smollm2_answers_from_its_gguf_through_its_chat_template(smollm2):
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     tokenizer, model = Tokenizer.from_pretrained(smollm2), Llama.from_pretrained(smollm2)
     ids = tokenizer.encode_chat([{"role": "user", "content": "What is the capital of France?"}])

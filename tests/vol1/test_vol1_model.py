@@ -9,7 +9,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.masks import causal_mask, document_mask, padding_mask
-from nano_llama.vol1_numpy.ops.tables import PLAIN
+from nano_llama.vol1_numpy.ops.registry import PLAIN
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_hugging_face_folders_and_pth_files_come_back_bit_for_bit(tmp_path, tiny
 
 
 def test_a_gguf_comes_back_too(tmp_path, tiny_config):
-    from nano_llama.core.tokenizer import Tokenizer
+    from nano_llama.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train_bpe(["the quick brown fox jumps over the lazy dog"], 270)
     model = Llama.init(tiny_config("gqa", vocab_size=tokenizer.vocab_size), seed=2)

@@ -9,7 +9,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol1_numpy import GradientMismatch, Llama, gradcheck_model
 from nano_llama.vol1_numpy.masks import causal_mask, document_mask, padding_mask
-from nano_llama.vol1_numpy.ops.tables import FAST, PLAIN, Pair
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Pair
 
 
 def random_case(seed):

@@ -7,9 +7,9 @@ import pytest
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.formats import open_weights
-from nano_llama.core.training import TrainSettings
-from nano_llama.core.training.evaluation import evaluate_split
+from nano_llama.formats import open_weights
+from nano_llama.training import TrainSettings
+from nano_llama.training.evaluation import evaluate_split
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.optim import SGD
 from nano_llama.vol1_numpy.train import Trainer, gradient

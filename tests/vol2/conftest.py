@@ -2,7 +2,7 @@
 
 import pytest
 
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("schedulefree")
 
-from nano_llama.core.data.batches import Batches  # noqa: E402
 from nano_llama.core.errors import UserError  # noqa: E402
-from nano_llama.core.training.settings import TrainSettings  # noqa: E402
+from nano_llama.data.batches import Batches  # noqa: E402
+from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol1_numpy.optim import EMA as EMAByHand  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.evaluate import evaluate_model  # noqa: E402

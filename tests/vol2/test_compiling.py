@@ -6,9 +6,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.errors import EnvironmentFault  # noqa: E402
-from nano_llama.core.training.metrics import read_metrics  # noqa: E402
-from nano_llama.core.training.progress import Progress  # noqa: E402
-from nano_llama.core.training.settings import TrainSettings  # noqa: E402
+from nano_llama.training.metrics import read_metrics  # noqa: E402
+from nano_llama.training.progress import Progress  # noqa: E402
+from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol2_torch import compiling  # noqa: E402
 from nano_llama.vol2_torch.compiling import compiler_problem, pays, wants_compile  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402

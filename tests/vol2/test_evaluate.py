@@ -6,15 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.data.prepare import prepare  # noqa: E402
 from nano_llama.core.errors import UserError  # noqa: E402
+from nano_llama.data.prepare import prepare  # noqa: E402
 from nano_llama.vol2_torch.evaluate import evaluate_model, find_run_settings  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tale_module):
-    from nano_llama.core.training.settings import TrainSettings
+    from nano_llama.training.settings import TrainSettings
 
     settings = TrainSettings(
         data=str(tale_module), tokenizer="char", model="tiny", context=16, max_steps=10, evaluations=1, device="cpu"

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.config import LlamaConfig  # noqa: E402
-from nano_llama.core.training.preflight import activation_bytes_per_token  # noqa: E402
+from nano_llama.training.preflight import activation_bytes_per_token  # noqa: E402
 from nano_llama.vol2_torch import Llama, peak  # noqa: E402
 from nano_llama.vol2_torch.peak import measured_peak  # noqa: E402
 from nano_llama.vol2_torch.precision import Precision  # noqa: E402
@@ -54,8 +54,8 @@ MEASURE = """
 import sys, tempfile
 from pathlib import Path
 from nano_llama.core.memory import peak_resident_bytes
-from nano_llama.core.training.preflight import COPY
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.preflight import COPY
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.trainer import Trainer
 recompute, precision, data = sys.argv[1:]
 settings = TrainSettings(

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.names import is_decayed, is_hidden_matrix  # noqa: E402
-from nano_llama.core.training.settings import TrainSettings  # noqa: E402
+from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol1_numpy.optim import make_optimizer as make_by_hand  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.optim import Muon, make_optimizers  # noqa: E402

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.training.settings import TrainSettings  # noqa: E402
+from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol2_torch import Llama, precision  # noqa: E402
 from nano_llama.vol2_torch.loss import loss_sum  # noqa: E402
 from nano_llama.vol2_torch.precision import Precision, resolve_precision  # noqa: E402
@@ -46,7 +46,7 @@ def test_only_the_factors_of_products_are_rounded(tiny_config, name):
 
 
 def test_a_run_in_bf16_learns_as_one_in_fp32(recipe, tmp_path):
-    from nano_llama.core.training.metrics import read_metrics
+    from nano_llama.training.metrics import read_metrics
     from nano_llama.vol2_torch.trainer import Trainer
 
     curves = []

@@ -98,7 +98,7 @@ def test_a_layer_that_is_recomputed_keeps_only_its_input(recipe, tmp_path):
 
 
 def test_dropout_is_for_training_only_and_is_resumed_exactly(recipe, tmp_path):
-    from nano_llama.core.formats import open_weights
+    from nano_llama.formats import open_weights
 
     settings = recipe.replace(dropout=0.3, checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.training.metrics import read_metrics  # noqa: E402
+from nano_llama.training.metrics import read_metrics  # noqa: E402
 from nano_llama.vol2_torch import scaling  # noqa: E402
 from nano_llama.vol2_torch.scaling import LossScale  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402

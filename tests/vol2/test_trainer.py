@@ -7,12 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.data.batches import Batches  # noqa: E402
-from nano_llama.core.data.prepare import prepare  # noqa: E402
 from nano_llama.core.errors import EnvironmentFault, UserError  # noqa: E402
-from nano_llama.core.formats import open_weights  # noqa: E402
-from nano_llama.core.training.metrics import read_metrics  # noqa: E402
-from nano_llama.core.training.outcome import TrainingDiverged  # noqa: E402
+from nano_llama.data.batches import Batches  # noqa: E402
+from nano_llama.data.prepare import prepare  # noqa: E402
+from nano_llama.formats import open_weights  # noqa: E402
+from nano_llama.training.metrics import read_metrics  # noqa: E402
+from nano_llama.training.outcome import TrainingDiverged  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from nano_llama.core.training.metrics import MEASURED, read_metrics
+from nano_llama.training.metrics import MEASURED, read_metrics
 
 RARELY = ("--checkpoint-minutes", 5)  # besides those at evaluations; it changes no bit
 

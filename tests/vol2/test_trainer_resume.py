@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nano_llama.core.formats import open_weights  # noqa: E402
-from nano_llama.core.training.metrics import read_metrics  # noqa: E402
+from nano_llama.formats import open_weights  # noqa: E402
+from nano_llama.training.metrics import read_metrics  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 

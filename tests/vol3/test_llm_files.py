@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from nano_llama import LLM, SamplingParams, Tokenizer  # noqa: E402
 from nano_llama.core.errors import FormatError, UserError  # noqa: E402
-from nano_llama.core.formats import save_gguf, save_hf  # noqa: E402
+from nano_llama.formats import save_gguf, save_hf  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from nano_llama.core.errors import import_extra
 from nano_llama.core.names import is_decayed, is_hidden_matrix
-from nano_llama.core.training.settings import TrainSettings
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.optim.average import EMA, Average, ScheduleFreeAverage
 from nano_llama.vol2_torch.optim.lion import Lion
 from nano_llama.vol2_torch.optim.muon import Muon

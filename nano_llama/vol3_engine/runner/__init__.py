@@ -1,11 +1,11 @@
 """Runners: where the tensors are. The engine above knows ids, blocks and logits only.
 
-    cpu.py        our own kernels on a CPU: packed weights (cpu_weights.py), steps as arrays (cpu_batch.py)
     torch.py      Volume 2's model with paged attention in plain PyTorch, on any device
     padded.py     the same model over padded batches with masks: how it is done without paging, for comparison
+    ../cpu/       our own kernels on a CPU
 
 A runner is asked in these words, so that another can stand in its place; the sequences' texts, seeds and ends are none
-of its business. Not here: policy. Tests: tests/vol3/test_runner_cpu.py, tests/vol3/test_runner_torch.py.
+of its business. Not here: policy. Tests: tests/vol3/cpu/test_runner.py, tests/vol3/test_runner_torch.py.
 """
 
 from typing import Protocol

@@ -1,0 +1,206 @@
+"""A row of tokens -> training batches in a shuffled order that can be entered anywhere, and validation windows.
+
+Not here: prefetching and devices (vol2_torch/loader.py). Tests: tests/data/test_batches.py.
+
+Training windows do not overlap within an epoch: a random offset, then window after window, in random order. So an epoch
+shows each token once (but for the ragged ends, fewer than 2 contexts), and the next epoch cuts elsewhere. To draw start
+positions independently, as nanoGPT does, is simpler, but leaves 37% of the tokens unseen after one epoch of draws.
+
+The order is a pseudo-random permutation computed for the windows asked for (no table of them all): batch number p is a
+function of (seed, p) alone. So a stream is resumed by its position, in no time, and workers can each take their own
+batches.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nano_llama.core.errors import UserError
+
+Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) where they are to be kept apart
+
+IGNORED = -100  # a target that no loss counts
+BLOCK = 4096  # windows whose places are computed at a time
+ROUNDS = 16  # of the Feistel network: with 6, orders of a handful of windows are not equally likely
+
+
+class Tokens(Protocol):
+    """What batches are cut from: a TokenSplit, or an ArrayTokens."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    def read(self, start: int, count: int) -> np.ndarray: ...
+
+    def document_ids(self, start: int, count: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ArrayTokens:
+    """Tokens in memory, (num_tokens,) integers, as a split. document_starts: ascending, (documents,); one by default"""
+
+    array: np.ndarray
+    document_starts: tuple[int, ...] = (0,)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.array)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        if start < 0 or count < 0 or start + count > len(self.array):
+            raise IndexError(f"tokens {start} to {start + count} of {len(self.array)}")
+        return self.array[start : start + count]
+
+    def document_ids(self, start: int, count: int) -> np.ndarray:
+        return np.searchsorted(self.document_starts, np.arange(start, start + count), side="right") - 1
+
+
+class Batches:
+    """An endless stream of (tokens, targets), each (B,T) int64, with targets[b,t] the token after tokens[b,t].
+
+    `position` is the number of batches drawn so far; two streams with the same arguments and position go on alike, on
+    any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
+
+    apart: attention is to stay within documents. A third array says which document each token belongs to, (B,T) int64,
+    and a document's last token, whose next one it cannot know, has the target -100.
+    """
+
+    def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0, apart: bool = False):
+        if batch_size < 1 or context < 1:
+            raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
+        if split.num_tokens < context + 1:
+            raise UserError(
+                f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
+                hint="Give more text or a smaller context.",
+            )
+        self.split, self.batch_size, self.context, self.seed, self.apart = split, batch_size, context, seed, apart
+        # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
+        self.windows_per_epoch = max(1, split.num_tokens // context - 1)
+        spare = split.num_tokens - 1 - self.windows_per_epoch * context  # the last target needs one token more
+        self.offsets = spare + 1
+        self.position = 0
+        self._cached = (-1, np.zeros(0, np.int64))  # number of a block, its starts
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self.at(self.position)
+        self.position += 1
+        return batch
+
+    def next(self) -> Batch:
+        """The next batch: tokens (B,T), targets (B,T)."""
+        return next(self)
+
+    def seek(self, position: int) -> None:
+        """Go on as if `position` batches had been drawn."""
+        if position < 0:
+            raise UserError(f"position {position}: batches are counted from 0.")
+        self.position = position
+
+    @property
+    def epoch(self) -> float:
+        """How often the split has been seen: 1.5 is the middle of the second time."""
+        return self.position * self.batch_size / self.windows_per_epoch
+
+    def at(self, position: int) -> Batch:
+        """Batch number `position`, whatever was drawn before."""
+        tokens = np.empty((self.batch_size, self.context), np.int64)  # (B,T)
+        targets = np.empty_like(tokens)  # (B,T)
+        documents = np.empty_like(tokens)  # (B,T)
+        for row, start in enumerate(self.starts(position).tolist()):
+            window = self.split.read(start, self.context + 1)  # (T+1,)
+            tokens[row], targets[row] = window[:-1], window[1:]
+            if self.apart:
+                ids = self.split.document_ids(start, self.context + 1)  # (T+1,)
+                documents[row] = ids[:-1]
+                targets[row, ids[1:] != ids[:-1]] = IGNORED
+        return (tokens, targets, documents) if self.apart else (tokens, targets)
+
+    def starts(self, position: int) -> np.ndarray:
+        """Where the windows of a batch begin in the split, (B,) int64."""
+        first = position * self.batch_size
+        last = first + self.batch_size - 1
+        blocks = [self._block(number) for number in range(first // BLOCK, last // BLOCK + 1)]
+        return np.concatenate(blocks)[first % BLOCK :][: self.batch_size]
+
+    def _block(self, number: int) -> np.ndarray:
+        """The starts of BLOCK windows of the stream, (BLOCK,) int64: few cost as much as many."""
+        if self._cached[0] != number:
+            drawn = np.arange(number * BLOCK, (number + 1) * BLOCK)
+            epochs, indices = np.divmod(drawn, self.windows_per_epoch)
+            offsets = (_hash(self.seed, epochs, ROUNDS) % np.uint64(self.offsets)).astype(np.int64)
+            order = shuffled(indices, self.windows_per_epoch, self.seed, epochs)
+            self._cached = (number, offsets + order * self.context)
+        return self._cached[1]
+
+
+def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """Where each index goes in a permutation of 0 .. count-1 that (seed, its epoch) fixes. All (B,) int64.
+
+    A Feistel network permutes the numbers of so many bits: each round changes one part of a number by a hash of the
+    other part, which could be undone, so no two numbers meet. A result out of range is put in again until it is in
+    range ("cycle walking", Black and Rogaway 2002): at most once more on average, as over half of all numbers are.
+    """
+    bits = max(2, (count - 1).bit_length())
+    low_bits = np.uint64(bits // 2)
+    low_mask, high_mask = np.uint64((1 << bits // 2) - 1), np.uint64((1 << bits - bits // 2) - 1)
+    keys = [_hash(seed, epochs, r) for r in range(ROUNDS)]  # ROUNDS x (B,)
+    result = indices.astype(np.uint64)
+    walking = np.ones(len(result), bool)
+    while walking.any():
+        high, low = result >> low_bits, result & low_mask
+        for r, key in enumerate(keys):
+            if r % 2:
+                low ^= _scramble(high ^ key) & low_mask
+            else:
+                high ^= _scramble(low ^ key) & high_mask
+        result = np.where(walking, high << low_bits | low, result)
+        walking &= result >= count
+    return result.astype(np.int64)
+
+
+def _hash(seed: int, epochs: np.ndarray, use: int) -> np.ndarray:
+    """64 random-looking bits for each epoch, (B,) uint64; another `use`, other bits."""
+    start = np.uint64((seed * 0x9E3779B97F4A7C15 + use * 0xD1B54A32D192ED03) % 2**64)
+    return _scramble(_scramble(epochs.astype(np.uint64) ^ start) + start)
+
+
+def _scramble(words: np.ndarray) -> np.ndarray:
+    """uint64 -> uint64, each bit of which depends on all (the finalizer of SplitMix64, Steele et al. 2014)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def windows(split: Tokens, context: int) -> Iterator[tuple[int, int]]:
+    """(start, length) of consecutive, non-overlapping windows that count every target of the split once.
+
+    The window's tokens are start .. start+length-1, its targets one further; all have `context` tokens but the last.
+    """
+    counted = split.num_tokens - 1  # the first token is nobody's target
+    for start in range(0, counted, context):
+        yield start, min(context, counted - start)
+
+
+def validation_batches(split: Tokens, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All windows of the split in order, (tokens, targets) of one shape (B,T) int64; what is missing has target -100.
+
+    B is `batch_size`, or the number of windows where they are fewer. The counted targets are num_tokens - 1 in all.
+    """
+    if batch_size < 1 or context < 1:
+        raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
+    if split.num_tokens < 2:
+        raise UserError(f"{split.num_tokens} tokens to validate on: at least 2 are needed.", hint="Give more text.")
+    spans = list(windows(split, context))
+    rows = min(batch_size, len(spans))
+    for first in range(0, len(spans), rows):
+        tokens = np.zeros((rows, context), np.int64)  # (B,T)
+        targets = np.full((rows, context), IGNORED, np.int64)  # (B,T)
+        for row, (start, length) in enumerate(spans[first : first + rows]):
+            window = split.read(start, length + 1)
+            tokens[row, :length], targets[row, :length] = window[:-1], window[1:]
+        yield tokens, targets

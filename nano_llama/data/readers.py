@@ -1,0 +1,253 @@
+"""Local files -> documents: .txt .md .py .jsonl .parquet, each also as .gz or .zst.
+
+Not here: which files make a corpus and how it splits (sources.py). Tests: tests/data/test_readers.py.
+
+    .txt .md .py    the file is one document
+    .jsonl          a document per line: its field "text"
+    .parquet        a document per row: its column "text"
+
+Text is UTF-8, and kept as it stands (a byte order mark goes; line ends stay). Bytes that are not UTF-8 are refused with
+their place: a guess would be trained on. Documents without a character are passed over.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from nano_llama.core.errors import FormatError, UserError
+
+TEXT_SUFFIXES = (".txt", ".md", ".py")
+SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".parquet")
+COMPRESSED = (".gz", ".zst")
+
+MAX_TEXT_BYTES = 2**30  # one document is held in memory as a whole
+MAX_LINE_BYTES = 256 * 2**20  # of a .jsonl file
+MAX_PARQUET_BYTES = 2 * 2**30  # a compressed .parquet is unpacked in memory first
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a name that is unique within its source."""
+
+    name: str
+    text: str
+
+
+def kind_of(path: Path) -> str | None:
+    """The suffix that decides how a file is read (".jsonl" for "a.jsonl.gz"), or None where we do not read it."""
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    suffix = Path(name).suffix
+    return suffix if suffix in SUFFIXES else None
+
+
+def read_documents(path: Path, name: str) -> Iterator[Document]:
+    """The documents of one file, in its order; several in one file are called `name:0`, `name:1`, ...
+
+    Raises UserError where the file cannot be opened, FormatError (naming file and place) where its content is not what
+    its name says.
+    """
+    kind = kind_of(path)
+    try:
+        if kind in TEXT_SUFFIXES:
+            text = _read_text(path)
+            if text:
+                yield Document(name, text)
+        elif kind == ".jsonl":
+            yield from _read_jsonl(path, name)
+        elif kind == ".parquet":
+            yield from _read_parquet(path, name)
+        else:
+            raise UserError(
+                f"{path}: files of this kind are not read.",
+                hint=f"Give one of {' '.join(SUFFIXES)} (also {' '.join(COMPRESSED)}), or a folder with such files.",
+            )
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise FormatError(f"{path}: not a valid .gz file ({error}).") from error
+        raise UserError(
+            f"Cannot read {path}: {error.strerror or error}.", hint="Check the path and its permissions."
+        ) from error
+    except (EOFError, zlib.error) as error:
+        raise FormatError(f"{path}: the .gz file is cut off or damaged ({error}).") from error
+    except MemoryError as error:
+        raise UserError(
+            f"{path}: too large for this machine's memory.", hint="Split it into several smaller files in one folder."
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    with _open(path) as file:
+        data = _read_at_most(file, MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise FormatError(
+            f"{path}: more than {MAX_TEXT_BYTES:,} bytes of text in one document.",
+            hint="Split it into several files in one folder, or write it as .jsonl with a document per line.",
+        )
+    return _decode(data, str(path))
+
+
+def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
+    with _open(path) as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise FormatError(f"{where}: longer than {MAX_LINE_BYTES:,} bytes.")
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(_decode(line, where))
+            except (ValueError, RecursionError) as error:
+                raise FormatError(f"{where}: not JSON ({error}).") from error
+            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+                hint = 'Each line holds one object: {"text": "..."}'
+                raise FormatError(f'{where}: no string field "text" (found {_found(record)}).', hint=hint)
+            if record["text"]:
+                yield Document(f"{name}:{number - 1}", _mend_surrogates(record["text"]))
+
+
+def _found(record: Any) -> str:
+    """What stands where a document was expected."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}"
+    if "text" in record:
+        return f'"text": {json.dumps(record["text"])[:40]}'
+    return f"fields {sorted(record)[:8]}"
+
+
+def _read_parquet(path: Path, name: str) -> Iterator[Document]:
+    import pyarrow
+    import pyarrow.parquet
+
+    source: Any = path
+    if path.suffix.lower() in COMPRESSED:
+        with _open(path) as packed:
+            data = _read_at_most(packed, MAX_PARQUET_BYTES + 1)
+        if len(data) > MAX_PARQUET_BYTES:
+            raise FormatError(f"{path}: unpacks to more than {MAX_PARQUET_BYTES:,} bytes.", hint="Unpack it first.")
+        source = io.BytesIO(data)
+    row = 0
+    try:
+        with pyarrow.parquet.ParquetFile(source) as file:
+            columns = file.schema_arrow.names
+            if "text" not in columns:
+                raise FormatError(f'{path}: no column "text" (found {columns[:8]}).', hint='Name the column "text".')
+            kind = file.schema_arrow.field("text").type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise FormatError(f'{path}: the column "text" holds {kind}, not strings.', hint="Convert it first.")
+            for batch in file.iter_batches(batch_size=16, columns=["text"]):
+                for value in batch.column(0):
+                    text = value.as_py()
+                    if text:
+                        yield Document(f"{name}:{row}", text)
+                    row += 1
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}, row {row}: not UTF-8 ({error}).") from error
+    except (pyarrow.ArrowException, OverflowError) as error:  # OSError, for damaged pages, is caught above us
+        raise _bad_parquet(path, error) from error
+    except OSError as error:
+        if error.errno is None:  # Arrow's "Couldn't deserialize thrift", "Corrupt snappy compressed data", ...
+            raise _bad_parquet(path, error) from error
+        raise
+
+
+def _bad_parquet(path: Path, error: BaseException) -> FormatError:
+    return FormatError(
+        f"{path}: not a valid .parquet file ({_first_line(error)}).",
+        hint="Is it whole? Fetch it again, or take it out of the folder.",
+    )
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """As file.read(count), which asks for so much memory at once."""
+    pieces = []
+    while count and (piece := file.read(min(count, 2**24))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked on the way where its name says so."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        with gzip.open(path, "rb") as file:
+            yield file  # type: ignore[misc]
+    elif suffix == ".zst":
+        with path.open("rb") as raw:
+            yield io.BufferedReader(_ZstdReader(raw, path), 2**20)
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+class _ZstdReader(io.RawIOBase):
+    """Unpacks frame after frame, and objects when the last one is cut off: the library's own reader ends in silence."""
+
+    def __init__(self, packed: IO[bytes], path: Path):
+        self.packed, self.path = packed, path
+        self.frame: Any = None  # the frame being unpacked
+        self.fed = b""  # packed bytes that belong to the next frame
+        self.ready = memoryview(b"")  # unpacked bytes that nobody has taken yet
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        import zstandard
+
+        while not self.ready:
+            data = self.fed or self.packed.read(2**13)  # little at a time: a bomb unpacks 30,000 to 1
+            self.fed = b""
+            if not data:
+                if self.frame is not None:
+                    raise FormatError(f"{self.path}: the .zst file is cut off.")
+                return 0
+            if self.frame is None:
+                self.frame = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+            try:
+                self.ready = memoryview(self.frame.decompress(data))
+            except zstandard.ZstdError as error:
+                raise FormatError(f"{self.path}: not a valid .zst file ({error}).") from error
+            if self.frame.eof:
+                self.fed, self.frame = self.frame.unused_data, None
+        count = min(len(buffer), len(self.ready))
+        buffer[:count] = self.ready[:count]
+        self.ready = self.ready[count:]
+        return count
+
+
+def _decode(data: bytes, where: str) -> str:
+    if b"\0" in data:
+        raise FormatError(
+            f"{where}: a zero byte at offset {data.index(0):,}: this looks like binary data, not text.",
+            hint="Text is expected in UTF-8. Give text files, or a folder (other files in it are passed over).",
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{where}: not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start:,}).",
+            hint="Convert it first, for example:  iconv -f latin1 -t utf-8 IN > OUT",
+        ) from error
+
+
+def _mend_surrogates(text: str) -> str:
+    r"""JSON can spell half a character (a lone "\ud83d", common where scrapers cut strings); UTF-8 cannot: U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

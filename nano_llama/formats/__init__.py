@@ -1,0 +1,187 @@
+"""Weights from anywhere, and to anywhere: safetensors, Hugging Face folders, GGUF, .pth, hub names.
+
+    weights = open_weights("model.gguf")       a read-only {name: array}, each tensor read when asked for
+    config = read_config("model.gguf")         the LlamaConfig that belongs to it
+    save_hf(folder, config, weights)           and save_gguf, save_pth: tensor by tensor
+
+Here: telling the formats apart and describing a file. Each format has a module of its own; the mapping they all open
+as is in mapping.py. Not here: tokenizers (tokenizer) and token shards (data).
+Tests: tests/formats/test_formats.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.formats.gguf import GGUFWeights, save_gguf
+from nano_llama.formats.gguf_reader import GGUFFile
+from nano_llama.formats.hf_folder import (
+    CONFIG,
+    INDEX,
+    OLD_WEIGHTS,
+    WEIGHTS,
+    open_folder,
+    read_folder_config,
+    save_hf,
+)
+from nano_llama.formats.hub import download, is_hub_name
+from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config
+from nano_llama.formats.pth import PthFile, save_pth
+from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
+from nano_llama.formats.shipped import shipped_model, shipped_names
+
+__all__ = [
+    "GGUFFile",
+    "QuantizedTensor",
+    "TensorMapping",
+    "describe",
+    "detect",
+    "open_weights",
+    "read_config",
+    "resolve_model",
+    "save_gguf",
+    "save_hf",
+    "save_pth",
+    "save_safetensors",
+]
+
+
+def resolve_model(name_or_path: str | Path, revision: str | None = None, progress: bool = True) -> Path:
+    """A path as it is, a model that ships by its name, a hub name (org/name, org/name/file.gguf, @revision) downloaded.
+
+    In this order: a folder called nano_gpt where you stand is that folder.
+    Raises UserError where it is neither, or the hub does not have it; EnvironmentFault where the hub is out of reach.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    name = str(name_or_path)
+    shipped = shipped_model(name)
+    if shipped is not None:
+        return shipped
+    if not path.is_absolute() and is_hub_name(name):
+        return download(name, revision, progress)
+    raise UserError(
+        f"There is no model at {name}.",
+        hint="Give a folder with a config.json, a .gguf, .safetensors or .pth, a hub name org/name"
+        + "".join(f", or {name}, which ships" for name in shipped_names())
+        + ".",
+    )
+
+
+def detect(path: str | Path) -> str:
+    """ "hf" (a folder), "safetensors", "gguf" or "pth", by content. Raises FormatError, saying what it is instead."""
+    path = Path(path)
+    if path.is_dir():
+        if any((path / file).is_file() for file in (CONFIG, WEIGHTS, INDEX, OLD_WEIGHTS)):
+            return "hf"
+        inside = sorted(file.name for file in path.iterdir())
+        ggufs = [name for name in inside if name.endswith(".gguf")]
+        raise FormatError(
+            f"{path} is a folder without a {CONFIG}.",
+            hint=f"Name the file itself: {path / ggufs[0]}"
+            if ggufs
+            else f"It holds: {', '.join(inside[:8]) or 'nothing'}.",
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if head.startswith(b"PK\x03\x04"):
+        return "pth"  # any zip: PthFile looks inside, within bounds
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "safetensors"
+    raise FormatError(
+        f"{path} is no model file that is read here: {_guess(head)}.",
+        hint="Read are: hf folder, safetensors, gguf, pth.",
+    )
+
+
+def open_weights(path: str | Path) -> TensorMapping:
+    """The tensors of a model folder or file, by their names in core/names.py, read when asked for.
+
+    Checked against the config where there is one (in the folder, the .gguf, the .pth, or beside a .safetensors or
+    .pth): names, shapes, tied head. Raises FormatError, ConfigError, UserError.
+    """
+    path = resolve_model(path)
+    kind = detect(path)
+    if kind == "hf":
+        return open_folder(path)
+    if kind == "gguf":
+        return GGUFWeights(GGUFFile(path))
+    weights: SafetensorsFile | PthFile = PthFile(path) if kind == "pth" else SafetensorsFile(path)
+    config = getattr(weights, "config", None) or _config_beside(path)
+    return weights if config is None else fit_to_config(weights, config)
+
+
+def read_config(path: str | Path) -> LlamaConfig:
+    """The config of a model folder or file, or a config.json itself. Raises ConfigError, FormatError, UserError."""
+    path = resolve_model(path)
+    if path.name == CONFIG and path.is_file():
+        return read_folder_config(path.parent)
+    kind = detect(path)
+    if kind == "hf":
+        return read_folder_config(path)
+    if kind == "gguf":
+        return GGUFWeights(GGUFFile(path)).config
+    config = (PthFile(path).config if kind == "pth" else None) or _config_beside(path)
+    if config is None:
+        raise UserError(f"{path} does not say its model's shape.", hint=f"Put its {CONFIG} beside it.")
+    return config
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What `nano-llama info` shows of a model folder or file; JSON-ready. Raises as open_weights does.
+
+    path, format, bytes (of the tensors as stored), parameters, tensors, types ({"Q4_1": tensors of that type}),
+    config (None where unknown), metadata (a file's own words about itself: name, licence ...).
+    """
+    path = resolve_model(path)
+    kind = detect(path)
+    with open_weights(path) as weights:
+        types: dict[str, int] = {}
+        parameters = 0
+        for name in weights:
+            types[weights.dtype_name(name)] = types.get(weights.dtype_name(name), 0) + 1
+            count = 1
+            for size in weights.shape(name):
+                count *= size
+            parameters += count
+        config = getattr(weights, "config", None) or (read_config(path) if kind == "hf" else _config_beside(path))
+        metadata: dict[str, Any] = {}
+        if isinstance(weights, GGUFWeights):
+            metadata = {
+                key: value for key, value in weights.file.metadata.items() if isinstance(value, str | int | float)
+            }
+        elif isinstance(weights, SafetensorsFile):
+            metadata = dict(weights.metadata)
+        return {
+            "path": str(path),
+            "format": kind,
+            "bytes": sum(weights.nbytes(name) for name in weights),
+            "parameters": parameters,
+            "tensors": len(weights),
+            "types": types,
+            "config": None if config is None else config.to_hf_dict(),
+            "metadata": metadata,
+        }
+
+
+def _config_beside(path: Path) -> LlamaConfig | None:
+    return read_folder_config(path.parent) if (path.parent / CONFIG).is_file() else None
+
+
+def _guess(head: bytes) -> str:
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, whose file was not downloaded (git lfs pull)"
+    if head.lstrip()[:1] == b"<":
+        return "it looks like a web page, perhaps a download's error message"
+    if head.startswith((b"\x80\x02", b"\x80\x04")):
+        return "it looks like a pickle of torch before 1.6, which can run code; save it anew with today's torch"
+    return "it is neither GGUF, nor safetensors, nor a zip of torch.save"

@@ -1,0 +1,194 @@
+"""A GGUF file as a model: its tensors under our names and in our row order, and a model written as such a file.
+
+Not here: the bytes (gguf_reader.py, gguf_writer.py), the blocks (gguf_quants.py), the names (gguf_names.py), the
+config (gguf_config.py), and the tokenizer's keys (tokenizer/gguf.py). Tests: tests/formats/test_gguf.py.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.init import check_params
+from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.formats.dtypes import DTYPES, cast
+from nano_llama.formats.gguf_config import config_from_gguf, config_to_gguf
+from nano_llama.formats.gguf_names import ROPE_FREQS, from_gguf, is_rotated, rows_from_gguf, rows_to_gguf, to_gguf
+from nano_llama.formats.gguf_quants import NUMBER_OF, dequantize, quantize
+from nano_llama.formats.gguf_reader import GGUFFile
+from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, as_mapping
+
+WRITTEN = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+KEEP = "keep"
+# `general.file_type`, by the kind of most matrices (llama.cpp's LLAMA_FTYPE numbers).
+_FILE_TYPE = {
+    "F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q4_1": 3, "Q5_0": 8, "Q5_1": 9,
+    "Q4_K": 15, "Q5_K": 17, "Q6_K": 18,
+}  # fmt: skip
+
+
+class GGUFWeights(TensorMapping):
+    """A LLaMA's tensors in a GGUF: quantized ones come back as float32, q and k with transformers' row order.
+
+    `file` has the metadata. Raises FormatError or ConfigError where the file is not a whole LLaMA.
+    """
+
+    def __init__(self, file: GGUFFile):
+        self.path = file.path
+        self.file = file
+        self.config = config_from_gguf(file)
+        self._theirs: dict[str, str] = {}  # our name -> the file's
+        for theirs in file.tensors:
+            ours = from_gguf(theirs)
+            if ours is not None:
+                self._theirs[ours] = theirs
+            elif theirs != ROPE_FREQS:
+                raise FormatError(
+                    f"{file.path}: the tensor {theirs!r:.80} is none of a LLaMA's.", hint=_why_extra(theirs)
+                )
+        if len(self._theirs) < self.config.num_hidden_layers:
+            raise FormatError(
+                f"{file.path} holds {len(self._theirs)} tensors, too few for {self.config.num_hidden_layers} layers."
+            )
+        check_params(self.config, self, source=str(file.path))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        raw = self.raw(name)
+        order = self.row_order(name)
+        dtype = DTYPES.get(raw.kind)
+        array = dequantize(raw.kind, raw.blocks) if dtype is None else raw.blocks.view(dtype)
+        return (array if order is None else array[order]).reshape(raw.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._theirs)
+
+    def __len__(self) -> int:
+        return len(self._theirs)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.file.tensors[self._theirs[name]].shape
+
+    def dtype_name(self, name: str) -> str:
+        return self.file.tensors[self._theirs[name]].kind
+
+    def nbytes(self, name: str) -> int:
+        return self.file.tensors[self._theirs[name]].nbytes
+
+    def raw(self, name: str) -> QuantizedTensor:
+        info = self.file.tensors[self._theirs[name]]
+        return QuantizedTensor(info.kind, info.shape, self.file.blocks(info.name))
+
+    def row_order(self, name: str) -> np.ndarray | None:
+        return rows_from_gguf(self.shape(name)[0], self.config.head_dim) if is_rotated(name) else None
+
+    def give_back(self) -> None:
+        self.file.give_back()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def save_gguf(
+    path: str | Path,
+    config: LlamaConfig,
+    weights: Mapping[str, np.ndarray],
+    tokenizer: Any = None,
+    dtype: str = "F16",
+    name: str = "",
+) -> None:
+    """Write a model that llama.cpp loads, with at most one tensor in memory.
+
+    dtype: one of WRITTEN for the matrices (norms are always F32; for Q4_0 and Q4_1 the embedding and the head, which
+    suffer most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
+    tokenizer: a core.tokenizer.Tokenizer, or a mapping of `tokenizer.*` metadata to be copied, or None (llama.cpp then
+    takes ids only). Raises UserError for what GGUF cannot hold.
+    """
+    wanted = dtype if dtype == KEEP else dtype.upper()
+    if wanted not in (*WRITTEN, KEEP):
+        raise UserError(f"GGUF tensors cannot be written as {dtype!r}.", hint=f"Choose {', '.join(WRITTEN)} or {KEEP}.")
+    source = as_mapping(weights)
+    check_params(config, source, source=str(source.path))
+    words = _own_words(source)
+    metadata, extra = config_to_gguf(config, name or words.get("general.name", Path(path).stem))
+    metadata = words | metadata
+    plan = [PlannedTensor(key, "F32", array.shape, partial(np.asarray, array)) for key, array in extra.items()]
+    plan += [_planned(ours, source, config, wanted) for ours in source]
+    bytes_of = dict.fromkeys((tensor.kind for tensor in plan), 0)
+    for tensor in plan:
+        bytes_of[tensor.kind] += tensor.nbytes
+    metadata["general.file_type"] = _FILE_TYPE[max(bytes_of, key=lambda kind: bytes_of[kind])]
+    if not bytes_of.keys() <= DTYPES.keys():
+        metadata["general.quantization_version"] = 2
+    write_gguf(path, metadata | _tokenizer_metadata(tokenizer, config), plan)
+
+
+def _own_words(source: TensorMapping) -> dict[str, Any]:
+    """What a GGUF says about itself, which a copy should go on saying: its name, authors, licence ..."""
+    if not isinstance(source, GGUFWeights):
+        return {}
+    technical = {"general.alignment", "general.file_type", "general.quantization_version"}
+    words = {key: value for key, value in source.file.metadata.items() if key.startswith("general.")}
+    plain = (str, int, float, np.ndarray)  # or strings; lists of lists are not written
+    words = {
+        key: value for key, value in words.items() if isinstance(value, plain) or all(type(v) is str for v in value)
+    }
+    return {key: value for key, value in words.items() if key not in technical}
+
+
+def _planned(ours: str, source: TensorMapping, config: LlamaConfig, wanted: str) -> PlannedTensor:
+    theirs = to_gguf(ours)
+    assert theirs is not None, f"check_params has let {ours} pass"
+    shape, own = source.shape(ours), source.dtype_name(ours)
+    if len(shape) == 1:
+        kind = "F32"
+    elif wanted == KEEP:
+        kind = own if own in NUMBER_OF else "F32"
+    else:
+        kind = "Q8_0" if wanted in ("Q4_0", "Q4_1") and ours in (EMBED, LM_HEAD) else wanted
+    planned = PlannedTensor(theirs, kind, shape, _maker(ours, source, config, kind))
+    try:
+        _ = planned.nbytes
+    except UserError as error:
+        raise UserError(f"{ours}: {error.message}", hint="Choose F16, BF16 or F32, which hold any width.") from None
+    return planned
+
+
+def _maker(ours: str, source: TensorMapping, config: LlamaConfig, kind: str) -> Callable[[], np.ndarray]:
+    if isinstance(source, GGUFWeights) and source.dtype_name(ours) == kind:
+        return lambda: source.raw(ours).blocks  # already in GGUF's row order
+
+    def make() -> np.ndarray:
+        array = source[ours]
+        if is_rotated(ours):
+            array = array[rows_to_gguf(len(array), config.head_dim)]
+        return cast(ours, array, kind) if kind in DTYPES else quantize(kind, array)
+
+    return make
+
+
+def _tokenizer_metadata(tokenizer: Any, config: LlamaConfig) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "none"}
+    if isinstance(tokenizer, Mapping):
+        return {key: value for key, value in tokenizer.items() if key.startswith("tokenizer.")}
+    if tokenizer.kind == "char":
+        raise UserError(
+            "GGUF cannot hold a character-level tokenizer.",
+            hint="Export to hf or pth, or train with a byte-level BPE: --tokenizer bpe:4096.",
+        )
+    from nano_llama.tokenizer.gguf import tokenizer_to_gguf
+
+    return tokenizer_to_gguf(tokenizer, config.vocab_size)
+
+
+def _why_extra(name: str) -> str:
+    if name.endswith(".bias"):
+        return "Biases are not computed here."
+    if "_exps" in name or "gate_inp" in name:
+        return "Mixtures of experts are not computed here."
+    return "Was it converted from another architecture?"

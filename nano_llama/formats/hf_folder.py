@@ -1,0 +1,131 @@
+"""A Hugging Face model folder: config.json, weights in safetensors (one file or shards), tokenizer files.
+
+    config.json                      the shape, read by LlamaConfig.from_hf_dict
+    model.safetensors                or  model-00001-of-00003.safetensors ... with model.safetensors.index.json
+    pytorch_model.bin                older: a .pth without a config, read where no safetensors is there
+    generation_config.json, tokenizer.json, tokenizer_config.json ...      written for transformers
+
+Not here: the bytes of those weight files (safetensors.py, pth.py) and the tokenizer (tokenizer).
+Tests: tests/formats/test_hf_folder.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError
+from nano_llama.core.files import atomic_folder, read_json, write_json
+from nano_llama.core.init import check_params
+from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
+from nano_llama.formats.mapping import TensorMapping, as_mapping, fit_to_config
+from nano_llama.formats.quantized import QuantizedFolder, blocks_of
+from nano_llama.formats.safetensors import SafetensorsFile, open_sharded, save_safetensors, saved_dtype
+
+CONFIG, WEIGHTS, INDEX, OLD_WEIGHTS = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
+MAX_SHARD_BYTES = 5 * 10**9
+_MAX_CONFIG_BYTES = 2**20
+
+
+def read_folder_config(folder: Path) -> LlamaConfig:
+    """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is no LLaMA's."""
+    return LlamaConfig.from_hf_dict(_read_config_json(folder), source=str(folder / CONFIG))
+
+
+def _read_config_json(folder: Path) -> Any:
+    return read_json(folder / CONFIG, what="model config", max_bytes=_MAX_CONFIG_BYTES)
+
+
+def open_folder(folder: Path) -> TensorMapping:
+    """The folder's weights, checked against its config.json. Raises FormatError, ConfigError or UserError."""
+    raw = _read_config_json(folder)
+    config = LlamaConfig.from_hf_dict(raw, source=str(folder / CONFIG))
+    blocks = blocks_of(raw)
+    weights = _open_weight_files(folder)
+    return fit_to_config(weights if blocks is None else QuantizedFolder(folder, weights, blocks), config)
+
+
+def _open_weight_files(folder: Path) -> TensorMapping:
+    if (folder / INDEX).is_file():
+        return open_sharded(folder / INDEX)
+    if (folder / WEIGHTS).is_file():
+        return SafetensorsFile(folder / WEIGHTS)
+    if (folder / OLD_WEIGHTS).is_file():
+        from nano_llama.formats.pth import PthFile
+
+        return PthFile(folder / OLD_WEIGHTS)
+    raise FormatError(
+        f"{folder} holds no weights: neither {WEIGHTS}, nor {INDEX}, nor {OLD_WEIGHTS}.",
+        hint="Name the weight file itself if it has another name.",
+    )
+
+
+def save_hf(
+    folder: str | Path,
+    config: LlamaConfig,
+    weights: Mapping[str, np.ndarray],
+    tokenizer: Any = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write a folder that transformers' AutoModelForCausalLM loads, with at most one tensor in memory.
+
+    dtype: "F32", "F16" or "BF16" (or "float16" ...); None keeps each tensor's own type, so that what was read comes out
+    bit-identical (quantized tensors become F32, which holds them exactly). tokenizer: a core.tokenizer.Tokenizer.
+    The folder must not exist; a kill leaves nothing under its name. Raises UserError, FormatError, EnvironmentFault.
+    """
+    source = as_mapping(weights)
+    check_params(config, source, source=str(source.path))
+    wanted = None if dtype is None else float_name(dtype)
+    stored = {name: saved_dtype(source, name, wanted) for name in source}
+    sizes = {name: int(np.prod(source.shape(name))) * DTYPES[stored[name]].itemsize for name in source}
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / CONFIG, {**config.to_hf_dict(), "dtype": _most_common_dtype(stored, sizes)})
+        write_json(temporary / "generation_config.json", _generation_config(config))
+        shards = _split(sizes, max_shard_bytes)
+        if len(shards) == 1:
+            save_safetensors(temporary / WEIGHTS, source, dtype=wanted)
+        else:
+            weight_map: dict[str, str] = {}
+            for number, names in enumerate(shards, start=1):
+                file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+                save_safetensors(temporary / file, source, names=names, dtype=wanted)
+                weight_map |= dict.fromkeys(names, file)
+            total = {"total_size": sum(sizes.values()), "total_parameters": config.num_parameters}
+            write_json(temporary / INDEX, {"metadata": total, "weight_map": weight_map})
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+
+
+def _split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in order, cut into shards of at most `limit` bytes; a larger tensor has a shard to itself."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _most_common_dtype(stored: Mapping[str, str], sizes: Mapping[str, int]) -> str:
+    """What config.json calls the model's type: the one with the most bytes."""
+    bytes_of = dict.fromkeys(stored.values(), 0)
+    for name, dtype in stored.items():
+        bytes_of[dtype] += sizes[name]
+    return HF_NAMES.get(max(bytes_of, key=lambda dtype: bytes_of[dtype]), "float32")
+
+
+def _generation_config(config: LlamaConfig) -> dict[str, Any]:
+    """The ids that start and end a text, where transformers' generate() looks for them."""
+    full = config.to_hf_dict()
+    return {key: full[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if full[key] is not None}

@@ -1,0 +1,213 @@
+"""TensorMapping: the read-only dictionary {name: array} as which every weight file opens.
+
+A tensor is read from the disk when it is asked for and belongs to the caller alone, so a program that walks through
+an 8B model and drops each tensor never holds the model. Shapes and types are known without reading. Names are those of
+core/names.py, whatever the file calls them.
+
+Not here: any file format; each has a module of its own. Tests: tests/formats/test_mapping.py.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.init import check_params
+from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.formats.dtypes import BLOCKS, FLOATS, dtype_name
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A tensor as it lies in the file. A row of `shape[-1]` numbers is a run of blocks, each with its scale."""
+
+    kind: str  # "Q4_1", "Q8_0", ... also "F16": a block of one number
+    shape: tuple[int, ...]  # of the numbers, (rows, columns) or (columns,)
+    blocks: np.ndarray  # uint8 (rows, bytes of a row), read-only, mapped from the file
+
+
+class TensorMapping(Mapping[str, np.ndarray]):
+    """A read-only {name: array} over a file or folder at `path`; a context manager that closes it.
+
+    A subclass gives __getitem__, __iter__, __len__, shape, dtype_name and nbytes. An array may be a read-only view of
+    the mapped file: copy it before writing to it.
+    """
+
+    path: Path
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def dtype_name(self, name: str) -> str:
+        """The type in which the tensor is stored: "F32", "BF16", "Q4_1" ..."""
+        raise NotImplementedError
+
+    def nbytes(self, name: str) -> int:
+        """Bytes the tensor takes as stored."""
+        raise NotImplementedError
+
+    def raw(self, name: str) -> QuantizedTensor:
+        """The stored blocks, without dequantizing them. Raises UserError unless it is a GGUF or a quantized folder."""
+        raise UserError(
+            f"{self.path} has no quantized blocks to hand out for {name}.",
+            hint="A GGUF file has, and a folder made by nano-llama quantize.",
+        )
+
+    def row_order(self, name: str) -> np.ndarray | None:
+        """Row indices that bring `raw(name)` into this mapping's order: raw.blocks[order]. None: it is in order."""
+        return None
+
+    def give_back(self) -> None:
+        """Let the system have back the memory of what was read so far; arrays stay valid, and are read anew if used."""
+
+    def close(self) -> None:
+        """Let go of the file. Arrays already handed out stay valid."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {len(self)} tensors)"
+
+
+class Arrays(TensorMapping):
+    """A plain dictionary of arrays, seen as a TensorMapping."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self.path = Path("(in memory)")
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._arrays[name].shape)
+
+    def dtype_name(self, name: str) -> str:
+        return dtype_name(self._arrays[name].dtype)
+
+    def nbytes(self, name: str) -> int:
+        return self._arrays[name].nbytes
+
+
+class Selection(TensorMapping):
+    """Tensors picked from other mappings: shards joined, a tied head or a buffer left out."""
+
+    def __init__(self, path: Path, source_of: Mapping[str, TensorMapping]):
+        self.path = path
+        self._source_of = dict(source_of)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._source_of[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source_of)
+
+    def __len__(self) -> int:
+        return len(self._source_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._source_of[name].shape(name)
+
+    def dtype_name(self, name: str) -> str:
+        return self._source_of[name].dtype_name(name)
+
+    def nbytes(self, name: str) -> int:
+        return self._source_of[name].nbytes(name)
+
+    def raw(self, name: str) -> QuantizedTensor:
+        return self._source_of[name].raw(name)
+
+    def row_order(self, name: str) -> np.ndarray | None:
+        return self._source_of[name].row_order(name)
+
+    def give_back(self) -> None:
+        for source in {id(source): source for source in self._source_of.values()}.values():
+            source.give_back()
+
+    def close(self) -> None:
+        for source in {id(source): source for source in self._source_of.values()}.values():
+            source.close()
+
+
+def as_mapping(weights: Mapping[str, np.ndarray]) -> TensorMapping:
+    """`weights` itself if it is a TensorMapping, else a view of it as one."""
+    return weights if isinstance(weights, TensorMapping) else Arrays(weights)
+
+
+def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
+    """The tensors of `weights` that `config` asks for, once names and shapes are found to agree.
+
+    A tied model's file may store the head again: an equal copy is left out, another one is refused, because then
+    either the config or the file is wrong. Old checkpoints also store RoPE's frequencies, which follow from the config.
+    Raises FormatError.
+    """
+    names = [name for name in weights if not name.endswith("rotary_emb.inv_freq")]
+    if config.tie_word_embeddings and LM_HEAD in names:
+        if not _same_tensor(weights, EMBED, LM_HEAD):
+            raise FormatError(
+                f"{weights.path}: the config says tie_word_embeddings = true, but {LM_HEAD} is not {EMBED}.",
+                hint='If the head is meant to be its own, set "tie_word_embeddings": false in config.json.',
+            )
+        names.remove(LM_HEAD)
+    if len(names) < config.num_hidden_layers:  # before a hostile number of layers makes a list of names
+        raise FormatError(
+            f"{weights.path} holds {len(names)} tensors, too few for num_hidden_layers = {config.num_hidden_layers}.",
+            hint="Do config and weights belong together?",
+        )
+    for name in names:
+        if weights.dtype_name(name) not in (*FLOATS, *BLOCKS):
+            raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(name)}, not as floats.")
+    chosen = weights if len(names) == len(weights) else Selection(weights.path, dict.fromkeys(names, weights))
+    check_params(config, chosen, source=str(weights.path))
+    return chosen
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a file into memory, read-only. Raises UserError where it cannot be read, FormatError where it is empty."""
+    try:
+        with path.open("rb") as handle:
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise FormatError(f"{path}: the file is empty.", hint="Was a download or a copy cut short?") from error
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {path}: {error.strerror or error}.", hint="A weight file was expected."
+        ) from error
+
+
+def give_back_pages(mapped: mmap.mmap | None) -> None:
+    """The pages of a mapped file that were read leave this process's memory, where the system knows how."""
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def view(mapped: mmap.mmap, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """A read-only array over the mapped file, or a copy where the file did not align it (kernels need aligned data)."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if count == 0:
+        return np.empty(shape, dtype)
+    array = np.frombuffer(mapped, dtype, count, offset).reshape(shape)
+    return array if array.flags.aligned else array.copy()
+
+
+def _same_tensor(weights: TensorMapping, one: str, other: str) -> bool:
+    if one not in weights or weights.shape(one) != weights.shape(other):
+        return False
+    a, b = weights[one], weights[other]
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -1,0 +1,152 @@
+"""A Hugging Face folder whose matrices are GGUF's blocks: numbers of 4 or 8 bits that share a scale in groups of 32.
+
+    config.json          "quantization_config": {"quant_method": "nano-llama", "scheme": "int4",
+                                                 "blocks": {"model.layers.0.mlp.up_proj.weight": "Q4_1", ...}}
+    model.safetensors    a matrix that is named there as uint8 (rows, bytes of a row); all else as usual
+
+It opens as any folder does, dequantized as it is read; Volume 3 takes the blocks as they are (`raw`).
+Not here: the blocks themselves (gguf_quants.py), which matrix gets which (vol3_engine/quantization.py).
+Tests: tests/formats/test_quantized.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import QUANT_METHOD, LlamaConfig
+from nano_llama.core.errors import FormatError
+from nano_llama.core.files import atomic_folder, write_json
+from nano_llama.core.init import check_params
+from nano_llama.formats.dtypes import BLOCKS, DTYPES, cast
+from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize, row_bytes
+from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, as_mapping
+from nano_llama.formats.safetensors import save_safetensors
+
+QUANTIZATION = "quantization_config"
+
+
+class QuantizedFolder(TensorMapping):
+    """The tensors of `stored`, of which `blocks` names those that are blocks, and their kind.
+
+    Raises FormatError where a tensor cannot be what is said of it.
+    """
+
+    def __init__(self, path: Path, stored: TensorMapping, blocks: Mapping[str, str]):
+        self.path, self._stored, self._blocks = path, stored, dict(blocks)
+        for name, kind in self._blocks.items():
+            if kind not in BLOCKS or name not in stored:
+                raise FormatError(f"{path}: {name!r:.80} is said to be {kind!r:.20}, which is not to be found.")
+            shape, block = stored.shape(name), KINDS[NUMBER_OF[kind]]
+            if stored.dtype_name(name) != "U8" or len(shape) != 2 or shape[1] % block.nbytes:
+                raise FormatError(
+                    f"{path}: {name!r:.80} is stored as {stored.dtype_name(name)} {shape}, not as rows of {kind}.",
+                    hint="Quantize the model again:  nano-llama quantize",
+                )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._blocks:
+            return self._stored[name]
+        return dequantize(self._blocks[name], self._stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._blocks:
+            return self._stored.shape(name)
+        rows, nbytes = self._stored.shape(name)
+        block = KINDS[NUMBER_OF[self._blocks[name]]]
+        return rows, nbytes // block.nbytes * block.numbers
+
+    def dtype_name(self, name: str) -> str:
+        return self._blocks.get(name) or self._stored.dtype_name(name)
+
+    def nbytes(self, name: str) -> int:
+        return self._stored.nbytes(name)
+
+    def raw(self, name: str) -> QuantizedTensor:
+        if name in self._blocks:
+            return QuantizedTensor(self._blocks[name], self.shape(name), self._stored[name])
+        array = self._stored[name]
+        blocks = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
+        return QuantizedTensor(self._stored.dtype_name(name), self._stored.shape(name), blocks)
+
+    def give_back(self) -> None:
+        self._stored.give_back()
+
+    def close(self) -> None:
+        self._stored.close()
+
+
+def blocks_of(raw_config: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """The kinds that a config.json names, or None where the folder is not quantized. Raises FormatError."""
+    given = raw_config.get(QUANTIZATION)
+    if given is None:
+        return None
+    blocks = given.get("blocks") if isinstance(given, Mapping) else None
+    if not isinstance(blocks, Mapping) or not all(isinstance(kind, str) for kind in blocks.values()):
+        raise FormatError(f"config.json: {QUANTIZATION} names no blocks.", hint="Quantize the model again.")
+    return blocks
+
+
+class _AsBlocks(TensorMapping):
+    """`source` with its matrices in the kinds that are asked for, each made when it is read."""
+
+    def __init__(self, source: TensorMapping, kinds: Mapping[str, str]):
+        self.path, self._source, self._kinds = source.path, source, kinds
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        kind = self._kinds.get(name)
+        if kind is None:
+            return self._source[name]
+        if kind in DTYPES:
+            return cast(name, self._source[name], kind)
+        if kind == self._source.dtype_name(name):  # blocks of that kind already: taken as they are
+            raw, order = self._source.raw(name), self._source.row_order(name)
+            return raw.blocks if order is None else raw.blocks[order]
+        return quantize(kind, self._source[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        shape = self._source.shape(name)
+        return (shape[0], row_bytes(self._kinds[name], shape[1])) if self._kinds.get(name) in BLOCKS else shape
+
+    def dtype_name(self, name: str) -> str:
+        kind = self._kinds.get(name) or self._source.dtype_name(name)
+        return "U8" if name in self._kinds and kind in BLOCKS else kind
+
+
+def save_quantized(
+    folder: str | Path,
+    config: LlamaConfig,
+    weights: Mapping[str, np.ndarray],
+    kinds: Mapping[str, str],
+    tokenizer: Any = None,
+    scheme: str = "",
+) -> None:
+    """Write the folder, with at most one tensor in memory.
+
+    kinds: matrix -> "Q8_0", "Q4_0", "Q4_1", "F32", "F16" or "BF16"; all else keeps its type (blocks become F32).
+    scheme: the words that chose them, kept for whoever reads the folder. tokenizer: a core.tokenizer.Tokenizer.
+    The folder must not exist; a kill leaves nothing under its name. Raises UserError for a matrix whose rows are not
+    whole blocks.
+    """
+    source = as_mapping(weights)
+    check_params(config, source, source=str(source.path))
+    blocks = {name: kind for name, kind in kinds.items() if kind in BLOCKS}
+    own = {QUANTIZATION: {"quant_method": QUANT_METHOD, "scheme": scheme, "blocks": blocks}}
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "config.json", config.to_hf_dict() | own)
+        save_safetensors(temporary / "model.safetensors", _AsBlocks(source, kinds))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)

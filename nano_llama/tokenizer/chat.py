@@ -1,0 +1,188 @@
+"""Chat templates: a list of messages becomes one text, by the Jinja2 program that came with the model.
+
+The program is a stranger's. It runs in a process of its own (template_worker.py) that may take 3 seconds and 128 MiB,
+so a template that loops or prints without end costs an error, and nothing else. The process stays for the next
+conversation: starting it takes about 0.2 s, a rendering less than a millisecond.
+
+Not here: finding special tokens in the text (tokenizer.py's encode_chat).
+Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError, UserError
+
+START_SECONDS = 30.0  # to start Python and import Jinja2, on a busy machine
+RENDER_SECONDS = 3.0
+MEMORY_BYTES = 128 * 2**20
+MAX_TEMPLATE_CHARACTERS = 2**20
+MAX_CHARACTERS = 2**22  # printed, beside sixteen times what goes in
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+Message = Mapping[str, Any]
+
+
+class ChatTemplate:
+    """A template's source, and the process that renders it. Usable from several threads; one renders at a time."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """The text of a conversation.
+
+        Raises UserError when the template refuses the messages (raise_exception) or they are not plain data,
+        FormatError when the template is not valid, fails, or takes too much time, memory or output.
+        """
+        try:
+            request = json.dumps({"variables": variables}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"Chat messages must be plain data (text, numbers, lists, dicts): {error!s:.200}."
+            ) from None
+        limit = MAX_CHARACTERS + 16 * len(request)
+        with self._lock:
+            if self._worker is None or not self._worker.usable():
+                self._worker = _Worker(self.source)
+            return self._worker.ask({"variables": variables, "limit": limit})["text"]
+
+
+class _Worker:
+    """One running template_worker. Whatever goes wrong, it is killed, and the next question starts another."""
+
+    def __init__(self, source: str):
+        if len(source) > MAX_TEMPLATE_CHARACTERS:
+            raise FormatError(
+                f"The chat template has {len(source):,} characters; at most {MAX_TEMPLATE_CHARACTERS:,} are run."
+            )
+        script = Path(__file__).with_name("template_worker.py")
+        try:
+            # -I -S: nothing of the user's site, environment or folder; the paths of this process are handed over.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EnvironmentFault(
+                f"A chat template needs a process of its own, which cannot start: {error}."
+            ) from error
+        self._owner = os.getpid()
+        weakref.finalize(self, _end, self._process, self._owner)
+        setup = {"path": sys.path, "template": source, "memory": MEMORY_BYTES, "seconds": RENDER_SECONDS}
+        self._exchange(setup, START_SECONDS)
+        self._exchange(None, RENDER_SECONDS)
+
+    def usable(self) -> bool:
+        """Alive, and ours: after a fork the pipes belong to the parent."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._exchange(request, RENDER_SECONDS)
+
+    def _exchange(self, request: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Send a line, wait for one. A timer kills the process that does not answer; then reading ends."""
+        assert self._process.stdin is not None and self._process.stdout is not None, "the process has pipes"
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            if request is not None:
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+            reply = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):  # no answer: killed by the timer, by its limits, or crashed
+            _end(self._process, self._owner)
+            raise _no_answer(late.is_set(), seconds, self._process.returncode) from None
+        except BaseException:  # Ctrl-C: the answer on its way would be taken for the next one
+            _end(self._process, self._owner)
+            raise
+        finally:
+            timer.cancel()
+        if "error" in reply:
+            raise _error_from(reply)
+        return reply
+
+
+def _end(process: subprocess.Popen, owner: int) -> None:
+    if owner == os.getpid():
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # what was still to be written has no reader any more
+                    continue
+
+
+def _no_answer(late: bool, seconds: float, status: int) -> NanoLlamaError:
+    if late and seconds == START_SECONDS:
+        return EnvironmentFault(f"The process for chat templates did not start within {seconds:.0f} s.")
+    if late:
+        return FormatError(f"The chat template ran longer than {seconds:.0f} s and was ended.", hint=_HINT)
+    return FormatError(
+        f"The chat template ended its process (status {status}), perhaps for want of memory.", hint=_HINT
+    )
+
+
+def _error_from(reply: dict[str, Any]) -> NanoLlamaError:
+    message = str(reply.get("message", ""))
+    if reply["error"] == "refused":
+        return UserError(f"The chat template refuses these messages: {message.removeprefix('Refused: ')}")
+    if reply["error"] == "memory":
+        return FormatError(f"The chat template needs more than {MEMORY_BYTES // 2**20} MiB.", hint=_HINT)
+    if reply["error"] == "too long":
+        return FormatError(f"The chat template was ended: {message.removeprefix('TooLong: ')}.", hint=_HINT)
+    if reply["error"] == "syntax":
+        return FormatError(f"The chat template is not valid Jinja2: {message}.", hint=_HINT)
+    return FormatError(f"The chat template failed: {message}.", hint=_HINT)
+
+
+_HINT = "It came with the tokenizer's files: look at chat_template there."
+
+
+def check_messages(messages: Sequence[Message], template: str) -> list[dict[str, Any]]:
+    """Copies of the messages. Raises UserError for one that is not {"role": ..., "content": text}.
+
+    Roles are the usual ones and those that the template itself speaks of. An assistant's message may have
+    `tool_calls` in place of content. Other keys go to the template as they are.
+    """
+    example = 'Messages look like [{"role": "user", "content": "Hello"}].'
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise UserError(f"A list of messages was expected, not {type(messages).__name__}.", hint=example)
+    if not messages:
+        raise UserError("The list of messages is empty.", hint=example)
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise UserError(f"Message {number} is {type(message).__name__}, not a dict: {message!r:.80}.", hint=example)
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not (role in ROLES or (role and role in template)):
+            raise UserError(f"Message {number} has the role {role!r:.60}; roles are {', '.join(ROLES)}.", hint=example)
+        if content is None and role == "assistant" and message.get("tool_calls"):
+            continue
+        if not isinstance(content, str):
+            raise UserError(
+                f"Message {number} ({role}) has content {content!r:.60}; a text was expected.", hint=example
+            )
+    return [dict(message) for message in messages]

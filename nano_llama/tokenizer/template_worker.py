@@ -1,0 +1,137 @@
+"""The process in which a chat template runs. A template is a program that came with a file: it gets its own process.
+
+Started by chat.py as a script, so it imports the standard library and Jinja2 only. It speaks lines of JSON:
+
+    in    {"path": [...], "template": "...", "memory": bytes, "seconds": n}       once
+    out   {"ready": true}, then {"compiled": true} or {"error": kind, "message": "..."}
+    in    {"variables": {...}, "limit": characters}                              any number of times
+    out   {"text": "..."} or {"error": kind, "message": "..."}
+
+Memory is bounded by the operating system where it can (RLIMIT_AS: not on Windows, in name only on macOS), printing by
+`limit`, time by the parent, which kills; RLIMIT_CPU is for a parent that died. What a template may touch is bounded by
+Jinja2's immutable sandbox. Filters and globals are those that transformers gives to templates.
+
+Not here: everything about messages and tokens (chat.py). Tests: tests/tokenizer/test_template_limits.py.
+"""
+
+import json
+import signal
+import sys
+
+
+def serve(lines, answer) -> None:
+    """Answer every line until there are no more."""
+    setup = json.loads(next(lines))
+    sys.path[:] = setup["path"]
+    import jinja2.ext  # all of it now: afterwards memory is short
+    import jinja2.sandbox
+
+    limit_resources(setup["memory"], setup["seconds"])
+    answer({"ready": True})
+    try:
+        template = compile_template(setup["template"])
+    except jinja2.TemplateSyntaxError as error:
+        return answer({"error": "syntax", "message": f"line {error.lineno}: {error.message}"})
+    except (MemoryError, RecursionError, Exception) as error:
+        return answer(failure(error))
+    answer({"compiled": True})
+    for line in lines:
+        request = json.loads(line)
+        limit_resources(setup["memory"], setup["seconds"])
+        try:
+            answer({"text": render(template, request["variables"], request["limit"])})
+        except (MemoryError, RecursionError, Exception) as error:
+            answer(failure(error))
+
+
+def compile_template(source: str):
+    """The environment of transformers' apply_chat_template, so that a template means the same here."""
+    import jinja2.nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class GenerationBlock(Extension):
+        """{% generation %} marks the assistant's part for training; it prints what is in it."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.Scope(body).set_lineno(line)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationBlock]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return environment.from_string(source)
+
+
+def render(template, variables: dict, limit: int) -> str:
+    """The template's text, given up when it grows beyond `limit` characters."""
+    pieces, length = [], 0
+    for piece in template.generate(variables):
+        length += len(piece)
+        if length > limit:
+            raise TooLong(f"it prints more than {limit:,} characters")
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+class TooLong(Exception):
+    pass
+
+
+class Refused(Exception):
+    """What a template says through raise_exception."""
+
+
+def raise_exception(message):
+    raise Refused(str(message))
+
+
+def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    """Jinja2's own would escape HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def strftime_now(format):
+    from datetime import datetime
+
+    return datetime.now().strftime(format)
+
+
+def failure(error: BaseException) -> dict:
+    kinds: dict[type, str] = {Refused: "refused", TooLong: "too long", MemoryError: "memory"}
+    return {"error": kinds.get(type(error), "failed"), "message": f"{type(error).__name__}: {error}"[:1000]}
+
+
+def limit_resources(memory: int, seconds: float) -> None:
+    """Bound the address space, and the processor time from now on."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    for what, soft in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, int(used + seconds) + 2)):
+        hard = resource.getrlimit(what)[1]
+        try:
+            resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+        except (ValueError, OSError):  # macOS refuses some
+            continue
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked
+
+    def answer(reply: dict) -> None:
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
+
+    serve(iter(sys.stdin.readline, ""), answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""How far a run is, between 0 and 1: by steps, or by the clock of the whole process.
+
+By the clock, the deadline is counted from the process's start, and what the end of the run still needs (the last
+evaluation, saving, leaving) is kept back, so that training stops early enough. The learning rate follows `progress`,
+so the schedule fits itself to the time that is left, also on a slow or busy machine.
+Not here: the learning rate itself (schedule.py). Tests: tests/training/test_budget.py.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Clock = Callable[[], float]
+
+MAX_SLOWDOWN = 10.0
+STEP_MARGIN, FIRST_MARGIN = 1.2, 0.3  # how much longer than the slowest recent step the next may take
+
+
+def process_start() -> float:
+    """When this process began, on the scale of time.monotonic() (seconds).
+
+    Linux tells it exactly; elsewhere the CPU time used so far is the best lower bound of the age.
+    """
+    now = time.monotonic()
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # see proc(5): field 22, starttime
+        ticks = int(fields[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / _ticks_per_second()
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = time.process_time()
+    return now - max(age, 0.0)
+
+
+def slowdown(wall_seconds: float) -> float:
+    """How much longer things take than on an idle machine: wall time over this process's CPU time, at least 1.
+
+    A process that waits for its turn on a busy machine has used less CPU time than has passed.
+    """
+    used = os.times()
+    return min(max(wall_seconds / max(used.user + used.system + used.children_user, 1e-3), 1.0), MAX_SLOWDOWN)
+
+
+def _ticks_per_second() -> int:
+    return os.sysconf("SC_CLK_TCK")
+
+
+class Budget:
+    """Progress of one run. `start` is when its process began; `past` the progress of the run that is resumed.
+
+    By steps, progress is step / max_steps. By the clock, it goes from `past` when the first step begins to 1 when only
+    the reserve is left before the deadline.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int | None = None,
+        max_minutes: float | None = None,
+        start: float = 0.0,
+        past: float = 0.0,
+        clock: Clock = time.monotonic,
+    ):
+        assert (max_steps is None) != (max_minutes is None), "a run ends by steps or by the clock"
+        self.clock = clock
+        self.max_steps = max_steps
+        self.seconds = None if max_minutes is None else 60.0 * max_minutes
+        self.deadline = None if self.seconds is None else start + self.seconds
+        self.past = past
+        self.reserve = 0.0  # seconds kept back for the end
+        self.begin = clock()
+        self.step_seconds = 0.0  # of the slowest recent step, at first a guess: the last one must fit too
+        self.steps_seen = 0
+
+    def start_training(self) -> None:
+        """The first step begins now: what came before (reading data, building the model) is no part of the schedule."""
+        self.begin = self.clock()
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first step to the deadline; infinite for a run by steps."""
+        return math.inf if self.deadline is None else self.deadline - self.begin
+
+    def keep(self, seconds: float) -> None:
+        """Keep back so many seconds for the end."""
+        self.reserve = seconds
+
+    def count_step(self, seconds: float) -> None:
+        """Learn how long a step takes; a slow one is forgotten slowly."""
+        self.step_seconds = max(seconds, 0.9 * self.step_seconds) if self.steps_seen else seconds
+        self.steps_seen += 1
+
+    def guess_step(self, seconds: float) -> None:
+        """About how long the first step takes."""
+        self.step_seconds = seconds
+
+    def progress(self, step: int) -> float:
+        """How far the run is after `step` updates, 0 to 1. At 1 it is over."""
+        if self.max_steps is not None:
+            return min(step / self.max_steps, 1.0)
+        now, end = self.clock(), self._end()
+        if now + self._longest_step() >= end:
+            return 1.0
+        return self.past + (1.0 - self.past) * (now - self.begin) / (end - self.begin)
+
+    def midway(self, step: int) -> float:
+        """Progress in the middle of the step that comes after `step` updates: what its learning rate is taken from."""
+        if self.max_steps is not None:
+            return (step + 0.5) / self.max_steps
+        share = 0.5 * self.step_seconds / max(self._end() - self.begin, 1e-9)
+        return min(self.progress(step) + (1.0 - self.past) * share, 1.0)
+
+    def seconds_left(self, step: int, seconds_per_step: float) -> float:
+        """Expected seconds until the run is over, the end's reserve included."""
+        if self.max_steps is not None:
+            return (self.max_steps - step) * seconds_per_step
+        assert self.deadline is not None
+        return max(self.deadline - self.clock(), 0.0)
+
+    def _longest_step(self) -> float:
+        """What the next step may take. The fewer were seen, the less is known."""
+        if not self.steps_seen:
+            return self.step_seconds
+        return (STEP_MARGIN + FIRST_MARGIN / self.steps_seen) * self.step_seconds
+
+    def _end(self) -> float:
+        assert self.deadline is not None, "only a run by the clock has an end in time"
+        return self.deadline - self.reserve

@@ -1,0 +1,146 @@
+"""A checkpoint: all that a run needs to go on as if nothing had happened, in one folder that appears whole.
+
+    config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any verb's --model takes it
+    training.safetensors    the optimizer's tensors and the states of random generators
+    state.json              step, tokens seen, position in the data, elapsed seconds ... written last, with the SHA-256
+                            of every other file and of itself
+
+The folder is written under a temporary name and renamed, so a kill leaves the checkpoint before. No pickle, so a
+checkpoint from elsewhere can run no code. Not here: when one is taken (loop.py), writing it while the training goes on
+(checkpoint_writer.py), and what an engine's tensors mean.
+Tests: tests/training/test_checkpoint.py.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core import files
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.formats import open_weights, save_safetensors
+from nano_llama.formats.safetensors import SafetensorsFile
+from nano_llama.training.run_folder import put_model
+
+VERSION = 2
+STATE, TENSORS = "state.json", "training.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What was saved: `weights` by the model's names, `tensors` by the engine's, `state` by the loop's."""
+
+    path: Path
+    weights: Mapping[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    config: LlamaConfig,
+    weights: Mapping[str, np.ndarray],
+    tokenizer: Any,
+    tensors: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write `folder`/step-<step>, replacing none: a checkpoint of this step that exists already is left as it is."""
+    path = folder / f"step-{step:08d}"
+    if path.exists():
+        return path  # the same run at the same step: the same content
+    with files.atomic_folder(path) as temporary:
+        put_model(temporary, config, weights, tokenizer)
+        save_safetensors(temporary / TENSORS, tensors)
+        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        content = {"version": VERSION, "step": step, **state, "files": sums}
+        files.write_json(temporary / STATE, {**content, "checksum": _checksum(content)})
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint in `folder` with the lowest validation loss; None: at none was it evaluated."""
+    losses = {path: _validation_loss(path) for path in list_checkpoints(folder)}
+    best = min(losses, key=lambda path: losses[path], default=None)
+    return best if best is not None and losses[best] < math.inf else None
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` and the best one, and what a killed process left half written."""
+    best = best_checkpoint(folder)
+    old = [path for path in list_checkpoints(folder)[:-keep] if path != best]
+    for path in old + list(folder.glob(".*.tmp")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_later(folder: Path, step: int) -> None:
+    """Remove what claims to come after `step`: the run goes on from there, and will come to those steps again."""
+    for path in folder.glob("step-*"):
+        if path.name > f"step-{step:08d}":
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
+    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, when it is damaged."""
+    state = files.read_json(path / STATE, what="checkpoint's state")
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
+    if state.get("version") != VERSION:
+        raise UserError(
+            f"{path}: a checkpoint of version {state.get('version')!r}; this program reads version {VERSION}.",
+            hint="Go on with the version of nano-llama that wrote it, or begin a new run with --init-from.",
+        )
+    _verify(path, state)
+    missing = [name for name in needs if name not in state]
+    if missing:
+        raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
+    return Checkpoint(path=path, weights=open_weights(path), tensors=SafetensorsFile(path / TENSORS), state=state)
+
+
+def _verify(path: Path, state: dict[str, Any]) -> None:
+    """Read every file that the state lists. Raises FormatError, naming the first that is not as it was written."""
+    content = {name: value for name, value in state.items() if name != "checksum"}
+    if state.get("checksum") != _checksum(content) or not isinstance(state.get("files"), dict):
+        raise FormatError(f"{path / STATE}: its content does not match its checksum.")
+    for name, checksum in state["files"].items():
+        if not (path / name).is_file():
+            raise FormatError(f"{path}: {name} is missing.")
+        if _sha256(path / name) != checksum:
+            raise FormatError(f"{path / name}: its content does not match its checksum.")
+    if TENSORS not in state["files"]:
+        raise FormatError(f"{path}: {TENSORS} is missing.")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FormatError(
+            f"Cannot read {path}: {error.strerror or error}.", hint="Check the permissions there."
+        ) from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _validation_loss(path: Path) -> float:
+    """What was found when this checkpoint was taken, nats a token; infinity where nothing was, or it cannot be read."""
+    try:
+        loss = files.read_json(path / STATE).get("val_loss")
+    except (UserError, AttributeError):  # damaged: the best is another one
+        return math.inf
+    return loss if isinstance(loss, float) else math.inf

@@ -1,0 +1,72 @@
+"""Checkpoints written beside the training: a copy in memory is taken at once, a thread brings it to the disk.
+
+The training stands still for the copy alone. One copy exists at a time: who saves again before the last one is written
+waits for it. A failure to write is raised at the next save, or at the end. Not here: what a checkpoint is
+(checkpoint.py), when one is taken (loop.py). Tests: tests/training/test_checkpoint_writer.py.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.training.checkpoint import prune_checkpoints, save_checkpoint
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run into `folder`, and keeps the newest `keep` and the best."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self.paused = 0.0  # seconds that the training stood still for checkpoints so far
+        self.seconds: float | None = None  # of the last one, copy and writing together
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(
+        self, step: int, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any,
+        tensors: Mapping[str, np.ndarray], state: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """Keep this moment. Raises what went wrong with the checkpoint before."""
+        begin = time.monotonic()
+        self.wait()
+        weights, tensors = copied(weights), copied(tensors)
+
+        def write() -> None:
+            try:
+                save_checkpoint(self.folder, step, config, weights, tokenizer, tensors, state)
+                prune_checkpoints(self.folder, self.keep)
+                self.seconds = time.monotonic() - begin
+            except EnvironmentFault as error:
+                go_on = f"Then go on from the checkpoint before:  nano-llama train --out {self.folder.parent} --resume"
+                self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{go_on}")
+            except BaseException as error:  # it belongs to the training's thread
+                self._failure = error
+
+        self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._thread.start()
+        self.paused += time.monotonic() - begin
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written at this moment."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Return when all is on the disk. Raises what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+def copied(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same numbers in memory of their own."""
+    return {name: np.array(array) for name, array in arrays.items()}

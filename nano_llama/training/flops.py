@@ -1,0 +1,18 @@
+"""How much arithmetic a model's training takes: what MFU (model FLOPs utilization) is counted in.
+
+Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), appendix B: a token costs 6 N + 12 L H K T. Recomputed activations and
+the causal half of attention are counted as if nothing were saved or repeated: useful work, whatever the way it is done.
+Not here: what a device can do (vol2_torch/peak.py). Tests: tests/training/test_preflight.py.
+"""
+
+from nano_llama.core.config import LlamaConfig
+
+
+def flops_per_token(config: LlamaConfig, context: int) -> float:
+    """FLOPs of a training step (forward and backward) a token, at this context length T.
+
+    N: the parameters that multiply; an embedding that is not also the head is only looked up.
+    """
+    looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
+    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * context
+    return 6.0 * (config.num_parameters - looked_up) + attention

@@ -1,0 +1,54 @@
+"""The pace of a run: how fast it trains, and when the validation loss is due.
+
+Not here: how far the run is (budget.py). Tests: tests/training/test_pace.py.
+"""
+
+
+class Meter:
+    """Counts tokens, steps and the seconds they took; of these, the seconds in which a step waited for its data."""
+
+    def __init__(self) -> None:
+        self.tokens, self.steps, self.seconds, self.waited = 0, 0, 0.0, 0.0
+
+    def add(self, tokens: int, seconds: float, waited: float = 0.0) -> None:
+        self.tokens, self.steps = self.tokens + tokens, self.steps + 1
+        self.seconds, self.waited = self.seconds + seconds, self.waited + waited
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second; 0 before the first."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def stall(self) -> float:
+        """The share of the time spent waiting for data, 0 to 1."""
+        return self.waited / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.seconds / max(self.steps, 1)
+
+
+class EvaluationPlan:
+    """When the validation loss is due: `count` times, spread evenly over the run's progress, the last at its end."""
+
+    def __init__(self, count: int, past_progress: float):
+        self.wanted = count
+        self.done = self._until(past_progress)
+        self.last_seconds = 0.0
+        self.spent = 0.0
+
+    def due(self, progress: float, over: bool) -> bool:
+        """Whether one is due now; asking again at the same progress says no."""
+        reached = self._until(progress)
+        due = self.wanted > 0 and (over or reached > self.done)
+        self.done = max(reached, self.done)
+        return due
+
+    def count(self, seconds: float, whole: float = 1.0) -> None:
+        """One took so long. It was given up on the way where the whole would have been `whole` times as much."""
+        self.last_seconds = seconds * whole
+        self.spent += seconds
+
+    def _until(self, progress: float) -> int:
+        return int(progress * self.wanted + 1e-9)

@@ -1,0 +1,140 @@
+"""Pictures of metrics.jsonl: of one run (loss.png in its folder), and of several beside each other (`nano-llama runs`).
+
+Not here: the numbers (metrics.py). Drawn without pyplot, which would keep global state and open a display.
+Tests: tests/training/test_plots.py.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core import files
+
+Rows = Sequence[Mapping[str, Any]]
+Points = list[tuple[float, float]]
+
+BLUE, ORANGE = "#2166ac", "#e08214"
+MAX_POINTS = 1000  # more are not to be told apart, and would make drawing slow
+EARLY = 0.05  # part of a run whose steep fall need not fit into the picture
+
+
+def plot_run(rows: Rows, path: str | Path, title: str = "") -> None:
+    """Draw one run's rows (metrics.py) as a PNG of 1500 x 1050 pixels: the loss, and below it what explains its course.
+
+    The picture appears whole. Of a long run every point is the mean of several lines.
+    """
+    figure, (loss, lr, norm, speed) = _panels([["loss"] * 3, ["lr", "norm", "speed"]], (10, 7), ratio=(1.7, 1))
+    train, validation = points(rows, "step", "train_loss"), points(rows, "step", "val_loss")
+    if train:
+        _draw(loss, thinned(train), color=BLUE, linewidth=1, alpha=0.85, label="training")
+    if validation:
+        best = min(y for _, y in validation)
+        label = f"validation: {validation[-1][1]:.4f}" + (f", at best {best:.4f}" if best < validation[-1][1] else "")
+        _draw(loss, validation, color=ORANGE, marker="o", markersize=4, linewidth=1.4, label=label)
+    if train or validation:
+        loss.legend(frameon=False)
+        _leave_out_the_first_fall(loss, train, validation)
+    loss.set(xlabel="step", ylabel="loss (nats a token)")
+    loss.set_title(title, fontsize=11)
+    for axes, name, label in (
+        (lr, "lr", "learning rate"),
+        (norm, "grad_norm", "gradient norm, before clipping"),
+        (speed, "tokens_per_second", "tokens a second"),
+    ):
+        _draw(axes, thinned(points(rows, "step", name)), color=BLUE, linewidth=1)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("step", fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.1)
+    _log_scale_where_it_is_wide(norm, [y for _, y in points(rows, "step", "grad_norm")])
+    _save(figure, path)
+
+
+def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: bool = False) -> None:
+    """Draw several runs as one PNG of 1800 x 825 pixels: validation loss (dashed: training) by tokens and by time.
+
+    runs: (name, rows). A run without a validation loss is shown by its training loss alone. in_bytes: in bits a byte
+    instead of nats a token, which compares runs of different tokenizers.
+    """
+    what, unit_of_loss = ("bits_per_byte", "bits a byte") if in_bytes else ("loss", "loss (nats a token)")
+    figure, (by_tokens, by_time) = _panels([["tokens", "time"]], (12, 5.5))
+    named = list(runs)
+    minutes = max((row.get("elapsed_s", 0.0) for _, rows in named for row in rows), default=0.0) >= 300
+    trains: Points = []
+    judged: Points = []
+    for index, (name, rows) in enumerate(named):
+        for axes, key, unit in ((by_tokens, "tokens", 1.0), (by_time, "elapsed_s", 60.0 if minutes else 1.0)):
+            style: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "-."}
+            train = [(x / unit, y) for x, y in points(rows, key, f"train_{what}")]
+            validation = [(x / unit, y) for x, y in points(rows, key, f"val_{what}")]
+            faint = {**style, "linestyle": "--", "linewidth": 0.8, "alpha": 0.35 if validation else 0.9}
+            _draw(axes, thinned(train, 300), label=None if validation else name, **faint)
+            _draw(axes, validation, marker="o", markersize=3.5, linewidth=1.5, label=name, **style)
+            if key == "tokens":
+                trains, judged = trains + train, judged + validation
+    for axes, label in ((by_tokens, "tokens seen"), (by_time, "minutes" if minutes else "seconds")):
+        axes.set(xlabel=label, ylabel=unit_of_loss)
+        _leave_out_the_first_fall(axes, trains, judged)
+    if by_time.get_legend_handles_labels()[0]:
+        by_time.legend(frameon=False, fontsize=8, title="solid: validation, dashed: training", alignment="left")
+    _save(figure, path)
+
+
+def points(rows: Rows, x: str, y: str) -> Points:
+    """The rows that have both figures, as points."""
+    return [(row[x], row[y]) for row in rows if x in row and y in row]
+
+
+def thinned(curve: Points, limit: int = MAX_POINTS) -> Points:
+    """At most `limit` points: each the mean of as many neighbours as it takes. The last stands where the curve ends."""
+    size = -(-len(curve) // limit)
+    if size <= 1:
+        return curve
+    groups = [curve[begin : begin + size] for begin in range(0, len(curve), size)]
+    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def _draw(axes: Any, curve: Points, **style: Any) -> None:
+    """A line; a lonely point is a dot."""
+    if curve:
+        axes.plot(*zip(*curve, strict=True), **({"marker": "."} if len(curve) == 1 else {}) | style)
+
+
+def _leave_out_the_first_fall(axes: Any, train: Points, validation: Points) -> None:
+    """The loss begins at ln V and falls at once; what comes after would be a flat line at the bottom of the picture."""
+    if len(train) < 20:
+        return
+    end = max(x for x, _ in train)
+    later = [y for x, y in train if x >= EARLY * end] + [y for _, y in validation]
+    low, high = min(later), max(later)
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
+
+
+def _log_scale_where_it_is_wide(axes: Any, values: Sequence[float]) -> None:
+    positive = [value for value in values if value > 0]
+    if positive and len(positive) == len(values) and max(positive) > 20 * min(positive):
+        axes.set_yscale("log")
+
+
+def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | None = None) -> Any:
+    """A figure and its panels, in the order of their first appearance in the mosaic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplot_mosaic(mosaic, height_ratios=ratio).values())
+    for axes in panels:
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, 1.5M
+    return figure, panels
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    for axes in figure.axes:
+        axes.set_xlim(left=0)  # last, for from now on the axis no longer fits itself to what is drawn
+    with files.atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,202 @@
+"""Before the first step: how large, how much memory by part, how many tokens and FLOPs, about how long; or a refusal.
+
+The memory of activations is counted as autograd keeps them (vol2_torch/model.py, line by line below), at the moment
+when the last layer's backward begins: everything saved is there, and the logits. What an allocator loses and the
+process itself (Python, libraries) come on top; the former is allowed for by MARGIN.
+Not here: what was used in fact (memory.py).
+Tests: tests/training/test_preflight.py, tests/vol2/test_memory_use.py.
+"""
+
+import math
+from dataclasses import dataclass
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.names import is_hidden_matrix, parameter_shapes
+from nano_llama.training.flops import flops_per_token
+from nano_llama.training.settings import TrainSettings
+
+WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
+MARGIN = 1.3  # what an allocator loses: the process took up to so much more than predicted (dev/LOG.md)
+COPY = "checkpoint's copy"
+USUAL_MFU = 0.4  # what an expected time is counted with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What is expected of a run. `memory`: part -> bytes."""
+
+    parameters: int
+    memory: dict[str, int]
+    tokens: int | None  # of the whole run; None: it ends by the clock
+    flops_per_token: float
+    peak_flops: float | None  # FLOP/s of the device; None: not measured
+
+    @property
+    def total_memory(self) -> int:
+        return sum(self.memory.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, from the start; None where tokens or speed are not known."""
+        if self.tokens is None or self.peak_flops is None:
+            return None
+        return self.step_seconds(self.tokens)
+
+    def step_seconds(self, tokens: int) -> float:
+        """About how long a step of so many tokens takes; 0 where the speed is not known."""
+        return tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops) if self.peak_flops else 0.0
+
+    def lines(self) -> list[str]:
+        """For the eye."""
+        parts = ", ".join(f"{name} {size_text(size)}" for name, size in self.memory.items())
+        work = f"{self.flops_per_token:.3g} FLOPs a token"
+        if self.tokens is not None:
+            work = f"{self.tokens:,} tokens, {self.tokens * self.flops_per_token:.3g} FLOPs"
+        if self.peak_flops:
+            work += f" at up to {self.peak_flops / 1e9:,.0f} GFLOP/s"
+        if self.seconds is not None:
+            work += f": about {time_text(self.seconds)}"
+        return [f"memory: about {size_text(self.total_memory)} ({parts})", f"work: {work}"]
+
+
+def preflight(
+    config: LlamaConfig, settings: TrainSettings, *, narrow: int = WIDE, peak_flops: float | None = None,
+    attended: int | None = None, logits_limit: int | None = None, beside: bool = True,
+) -> Preflight:  # fmt: skip
+    """What is expected of this run. narrow: bytes of a factor of the matrix products (2 in half precision).
+
+    attended: bytes of a number that attention reads or makes; None: narrow. logits_limit: bytes of float32 logits that
+    are made at once, where the engine makes them in parts. beside: the copy that a checkpoint is written from lies in
+    the same memory as the model; a GPU's lies in the host's.
+    """
+    memory = memory_by_part(config, settings, narrow, logits_limit, attended)
+    if not beside:
+        del memory[COPY]
+    return Preflight(
+        parameters=config.num_parameters,
+        memory=memory,
+        tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
+        flops_per_token=flops_per_token(config, settings.context),
+        peak_flops=peak_flops,
+    )
+
+
+def memory_by_part(
+    config: LlamaConfig, settings: TrainSettings, narrow: int = WIDE, logits_limit: int | None = None,
+    attended: int | None = None,
+) -> dict[str, int]:  # fmt: skip
+    """Bytes by part, as the module's header says."""
+    N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
+    weights = WIDE * config.num_parameters
+    logits = N * V
+    if logits_limit is not None:
+        logits = min(logits, logits_limit // WIDE)
+    return {
+        "weights": weights + (narrow * config.num_parameters if narrow < WIDE else 0),  # and their rounded copies
+        "gradients": weights,
+        "optimizer": optimizer_bytes(config, settings),
+        **({"average": weights} if settings.ema else {}),
+        COPY: checkpoint_bytes(config, settings),
+        "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow, attended) + 2 * WIDE * D),
+        "working": N * layer_bytes_per_token(config, narrow, attended),  # the gradients of one layer's activations
+        "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
+    }
+
+
+def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """What a checkpoint holds, and checkpoint_writer.py copies."""
+    weights = WIDE * config.num_parameters
+    return weights * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
+
+
+def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """Two memories a parameter as AdamW keeps, or what the optimizer needs instead."""
+    numbers = 0
+    for name, shape in parameter_shapes(config).items():
+        size = math.prod(shape)
+        if settings.optimizer == "adafactor":
+            numbers += sum(shape) if len(shape) == 2 else size  # a number a row and a column
+        elif settings.optimizer == "lion" or (settings.optimizer == "muon" and is_hidden_matrix(name)):
+            numbers += size
+        else:
+            numbers += 2 * size
+    return WIDE * numbers
+
+
+def keeps_average(settings: TrainSettings) -> bool:
+    """Whether the model that is evaluated and saved is an average of the weights that are trained."""
+    return settings.ema > 0 or settings.optimizer == "schedulefree"
+
+
+def activation_bytes_per_token(
+    config: LlamaConfig, recompute: str, narrow: int = WIDE, attended: int | None = None
+) -> int:
+    """What all layers keep for the backward pass, a token."""
+    D, F = config.hidden_size, config.intermediate_size
+    q = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    everything = layer_bytes_per_token(config, narrow, attended)
+    # q, k, v, attention; gate, up, o, down
+    products = (attended or narrow) * (2 * q + 2 * kv) + narrow * (2 * F + 2 * D)
+    kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
+    again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
+    return config.num_hidden_layers * kept + again
+
+
+def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE, attended: int | None = None) -> int:
+    """All that one layer computes and its backward reads.
+
+    In float32: the stream before each norm and its normed form. Factors of matrix products: copies of the normed
+    stream; q, k, v, attention, and that in o's order; gate, up, silu and their product.
+    """
+    D, F = config.hidden_size, config.intermediate_size
+    q = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    copies = 2 if narrow == WIDE else 5  # of the normed stream: q, k, v, gate and up each round their own
+    return WIDE * 4 * D + (attended or narrow) * (2 * q + 2 * kv) + narrow * (copies * D + q + 4 * F)
+
+
+def check_memory(expected: Preflight, settings: TrainSettings, available: int | None) -> None:
+    """Raise UserError, naming the flag to change, when the run does not fit into `available` bytes (None: unknown)."""
+    needed = int(MARGIN * expected.total_memory)
+    if available is None or needed <= available:
+        return
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in expected.memory.items())
+    raise UserError(
+        f"This run needs about {size_text(needed)} of memory, and {size_text(available)} is free: {parts}.",
+        hint=_advice(expected, settings, available),
+    )
+
+
+def _advice(expected: Preflight, settings: TrainSettings, available: int) -> str:
+    moving = sum(expected.memory[part] for part in ("activations", "working", "logits"))
+    standing = MARGIN * (expected.total_memory - moving)
+    if standing > available:
+        return "The model is too large for this machine: take a smaller one, for example  --model mini"
+    share = (available - standing) / (MARGIN * moving)
+    batch = int(settings.batch_size * share)
+    if batch >= 1:
+        more = settings.accumulate * -(-settings.batch_size // batch)
+        return f"Take smaller batches, and more of them to a step:  --batch-size {batch} --accumulate {more}"
+    if settings.recompute != "full":
+        return "Compute activations twice:  --recompute full --batch-size 1"
+    return f"Take a shorter context:  --context {max(int(settings.context * share * settings.batch_size), 1)}"
+
+
+def size_text(size: float) -> str:
+    """1234567 -> "1.2 MiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
+
+
+def time_text(seconds: float) -> str:
+    """About how long, in the unit that fits."""
+    for limit, unit in ((90.0, "seconds"), (90.0, "minutes"), (48.0, "hours")):
+        if seconds < limit:
+            return f"{seconds:.0f} {unit}"
+        seconds /= 60.0 if unit != "hours" else 24.0
+    return f"{seconds:,.0f} days"

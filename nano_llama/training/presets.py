@@ -1,0 +1,162 @@
+"""Named recipes: each a small difference from TrainSettings' defaults. And how a command's settings come together.
+
+Not here: the shapes of models (core/presets.py). Tests: tests/training/test_training_presets.py.
+
+`nano-llama train --presets` lists the recipes with what to expect of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nano_llama.core.errors import UserError
+from nano_llama.data.builtin import NAMES as SOURCE_NAMES
+from nano_llama.training.settings import TrainSettings, check_names, merge, parse_setting, read_settings
+
+
+class Expected(NamedTuple):
+    """What a recipe takes and gives. Times that are computed take 40% of the device's peak."""
+
+    time: str
+    loss: str  # on validation, nats a token
+
+
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "shakespeare-cpu": {
+        "data": "shakespeare",
+        "tokenizer": "char",
+        "model": "char",
+        "context": 64,
+        "batch_size": 16,  # small: in two minutes the number of updates counts for more than their quality
+        "optimizer": "muon",  # ends at 1.587 where adamw ends at 1.719, both after 1,300 steps (dev/LOG.md)
+        "lr": 6e-3,
+        "max_minutes": 2.0,
+        "evaluations": 3,
+    },
+    "stdlib-quick": {
+        "data": "stdlib",
+        "tokenizer": "bpe:2048",  # a small vocabulary leaves most of the minute to the layers
+        "model": "char",
+        "context": 128,
+        "batch_size": 8,
+        "optimizer": "muon",
+        "lr": 3e-3,
+        "max_minutes": 1.0,
+        "evaluations": 3,
+    },
+    "shakespeare-gpu": {
+        "data": "shakespeare",
+        "tokenizer": "char",
+        "model": "char",
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "intermediate_size": 1024,
+        "context": 256,
+        "batch_size": 64,
+        "optimizer": "muon",
+        "lr": 3e-3,
+        "dropout": 0.2,  # a megabyte of text is read dozens of times
+        "max_minutes": 1.0,
+    },
+    "nano": {
+        "data": "classic-books",
+        "tokenizer": "bpe:4096",
+        "model": "nano",
+        "context": 512,
+        "optimizer": "muon",
+        "lr": 4e-3,
+        "schedule": "wsd",  # any checkpoint of the constant part can be ended by a fall of its own
+        "warmup": 0.005,
+        "final_lr": 0.0,
+        "max_steps": 20_000,
+        "evaluations": 20,
+    },
+    "gpt2-124m-like": {
+        "data": "classic-books",
+        "tokenizer": "bpe:50257",
+        "model": "gpt2",
+        "context": 1024,
+        "accumulate": 32,  # half a million tokens a step, as GPT-2's size is usually trained
+        "lr": 6e-4,
+        "beta2": 0.95,
+        "max_steps": 2_000,
+    },
+    "350m": {
+        "data": "classic-books",
+        "tokenizer": "bpe:49152",
+        "model": "350m",
+        "context": 2048,
+        "accumulate": 16,
+        "lr": 5e-4,
+        "beta2": 0.95,
+        "max_steps": 2_000,
+    },
+    "1b": {
+        "data": "classic-books",
+        "tokenizer": "bpe:32000",
+        "model": "1b",
+        "context": 2048,
+        "batch_size": 8,
+        "accumulate": 32,
+        "recompute": "selective",  # leaves room for eight sequences beside 18 GB of weights and optimizer
+        "lr": 4e-4,
+        "beta2": 0.95,
+        "max_steps": 2_000,
+    },
+}
+
+EXPECTED: dict[str, Expected] = {
+    "shakespeare-cpu": Expected("2 min on 2 CPU cores", "1.56 measured (AMX; 1.64 with AVX2), windows of 64"),
+    "stdlib-quick": Expected("1 min on 2 CPU cores", "the quickstart; needs no network"),
+    "shakespeare-gpu": Expected("1 min on a GPU", "not run yet; nanoGPT's of this shape: 1.47 after 3 min on an A100"),
+    "nano": Expected("5 h on 2 cores with AMX", "3.60 when ended after 2,500 steps, as in the model that ships"),
+    "gpt2-124m-like": Expected("1 h on an H100, computed", "not run yet"),
+    "350m": Expected("3 h on an H100, computed", "not run yet"),
+    "1b": Expected("7 h on an H100, computed", "not run yet"),
+}
+
+
+def training_preset(name: str) -> dict[str, Any]:
+    """The settings of a recipe. Raises UserError for an unknown name."""
+    if name not in TRAINING_PRESETS:
+        raise UserError(f"There is no training preset {name!r}.", hint=f"Known: {', '.join(TRAINING_PRESETS)}.")
+    return dict(TRAINING_PRESETS[name])
+
+
+def make_settings(
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainSettings:
+    """The settings of a command: defaults, then the preset, the config file, the flags, the --set texts; later wins.
+
+    flags: name -> value, None where the flag was not given. A later layer drives out what cannot stand beside it
+    (--max-minutes replaces a preset's max_steps, --init-from its shape and tokenizer). Raises UserError for an unknown
+    name, an impossible value, or one setting given twice at the command line.
+    """
+    given = explicit(flags or {}, overrides)
+    layers = [training_preset(preset) if preset else {}, read_settings(config) if config else {}, given]
+    return TrainSettings(**merge(layers))
+
+
+def explicit(flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What the command line itself says: flags that were given, and --set texts, which need no flag of their own."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    check_names(given, "flags")
+    for text in overrides:
+        name, value = parse_setting(text)
+        if name in given:
+            raise UserError(f"{name} is given twice: {given[name]!r} and {value!r}.", hint="Leave one of them out.")
+        given[name] = value
+    return {name: _absolute(name, value) for name, value in given.items()}
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A path as train.json should hold it, so that the run can go on from any working directory."""
+    words = {"data": SOURCE_NAMES, "tokenizer": ("char",), "init_from": ()}
+    if name not in words or value in words[name] or not Path(value).expanduser().exists():
+        return value
+    return str(Path(value).expanduser().absolute())

@@ -1,0 +1,132 @@
+"""The live display of a run: a bar with loss, speed and time left; in a pipe, a plain line now and then.
+
+Not here: what happens (loop.py tells it). Tests: tests/training/test_progress_bar.py.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from nano_llama.training.evaluation import Evaluation
+from nano_llama.training.progress import Progress, RunFacts, StepFacts
+from nano_llama.training.samples import MARK, Sample
+
+LINE_EVERY_SECONDS = 10.0  # where there is no terminal to draw on
+SAMPLE_COLUMNS = 100  # of one sample, on one line
+NOTABLE_STALL = 0.02  # of the time: waiting for data is shown from here on
+
+
+class Bars(RichProgress):
+    """Bars, and below them the figures, on two lines where the terminal is narrow."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.figures:
+            yield Text(self.figures, style="dim")
+
+
+class ProgressBar(Progress):
+    """Draws on `console`."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        self.bars = Bars(
+            *columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.line_at = 0.0
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        self._draw(what, done, total, f"{done / 1e6:,.1f} MB")
+
+    def started(self, facts: RunFacts) -> None:
+        self._clear()
+        resumed = f", going on from step {facts.resumed_at:,}" if facts.resumed_at else ""
+        self.console.print(
+            f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} tokens to learn"
+            f" from, {facts.val_tokens:,} to validate on{resumed}"
+        )
+        for line in facts.preflight.lines():
+            self.console.print(line)
+
+    def stepped(self, facts: StepFacts) -> None:
+        figures, left = figures_text(facts), f"{clock_text(facts.seconds_left)} left"
+        self.bars.figures = f"  {figures}"
+        self._draw("training", round(1000 * facts.progress), 1000, f"step {facts.step:,} · {left}")
+        if not self.console.is_terminal and time.monotonic() - self.line_at >= LINE_EVERY_SECONDS:
+            self.console.print(f"step {facts.step:,}: {figures} · {left}")
+            self.line_at = time.monotonic()
+
+    def evaluating(self, tokens: int, total: int) -> None:
+        self._draw("validating", tokens, total, "")
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        self._remove("validating")
+        self.console.print(
+            f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits a byte"
+        )
+
+    def sampled(self, step: int, samples: Sequence[Sample]) -> None:
+        for sample in samples[:1]:
+            text = f"{sample.opening}{MARK}{sample.text}".replace("\n", "⏎")[:SAMPLE_COLUMNS]
+            text = "".join(c if c.isprintable() else " " for c in text)
+            self.console.print(Text(f"  {text}", style="dim", no_wrap=True, overflow="ellipsis"))
+
+    def remark(self, text: str) -> None:
+        self.console.print(text)
+
+    def ended(self) -> None:
+        self._clear()
+
+    def _draw(self, name: str, done: int, total: int | None, text: str) -> None:
+        if name not in self.tasks:
+            self.bars.start()
+            self.tasks[name] = self.bars.add_task(name, total=total, text=text)
+        self.bars.update(self.tasks[name], completed=done, total=total, text=text)
+
+    def _remove(self, name: str) -> None:
+        if name in self.tasks:
+            self.bars.remove_task(self.tasks.pop(name))
+
+    def _clear(self) -> None:
+        self.bars.figures = ""
+        for name in list(self.tasks):
+            self._remove(name)
+        self.bars.stop()
+
+
+def figures_text(facts: StepFacts) -> str:
+    """ "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"."""
+    parts = [
+        f"loss {facts.train_loss:.4f}",
+        f"{facts.bits_per_byte:.3f} bits/byte",
+        f"lr {facts.lr:.3g}",
+        f"gradient {facts.grad_norm:.3g}",
+        f"{facts.tokens_per_second:,.0f} tokens/s",
+    ]
+    if facts.mfu is not None:
+        parts.append(f"MFU {100 * facts.mfu:.0f}%")
+    if facts.data_stall >= NOTABLE_STALL:
+        parts.append(f"{100 * facts.data_stall:.0f}% waiting for data")
+    if facts.peak_memory:
+        parts.append(f"{facts.peak_memory / 2**30:.1f} GiB")
+    return " · ".join(parts)
+
+
+def clock_text(seconds: float) -> str:
+    """75.2 -> "1:15", 4000 -> "1:06:40"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,98 @@
+"""A run at a glance, read from its folder while it goes on or after: what it is, how far it came, how well it did.
+
+Not here: comparing runs on screen (cli/runs.py). Tests: tests/training/test_run_summary.py.
+"""
+
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core import files
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.training.checkpoint import STATE, list_checkpoints
+from nano_llama.training.metrics import Row, read_metrics
+from nano_llama.training.outcome import reached_goal
+from nano_llama.training.run_folder import RunFolder
+from nano_llama.training.settings import TrainSettings
+
+MAX_DEPTH = 3  # folders below the given one in which runs are looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One run. A figure is None where the run has none yet; `best_step` is where its validation loss was lowest."""
+
+    name: str
+    path: Path
+    state: str  # running, finished, reached its loss, or stopped (by Ctrl-C, a kill or a diverging loss)
+    engine: str
+    data: str
+    vocab_size: int
+    parameters: int
+    optimizer: str
+    lr: float
+    batch_tokens: int
+    step: int
+    tokens: int
+    train_loss: float | None  # nats a token, on the last line
+    val_loss: float | None  # the best, nats a token
+    val_bits_per_byte: float | None  # at that step
+    best_step: int | None
+    tokens_per_second: float | None  # median of the lines
+    elapsed_s: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The runs in a folder, or the folder itself where it is one, by name. Raises UserError where there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder.", hint="Give the folder of a run, or one that holds runs.")
+    if (folder / "train.json").is_file():
+        return [folder]
+    levels = ("*/" * depth + "train.json" for depth in range(1, MAX_DEPTH + 1))
+    found = sorted(file.parent for pattern in levels for file in folder.glob(pattern))
+    if not found:
+        raise UserError(f"{folder}: no run in it (no train.json).", hint="Start one:  nano-llama train --help")
+    return found
+
+
+def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row]]:
+    """A run's summary, and its metrics' rows. Raises UserError or FormatError, naming the file that is damaged."""
+    folder = RunFolder(path)
+    settings = TrainSettings.load(folder.settings)
+    shape = LlamaConfig.from_hf_dict(files.read_json(path / "config.json", "model config"), str(path / "config.json"))
+    rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
+    last: Row = rows[-1] if rows else {}
+    best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"], default={})
+    speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    summary = RunSummary(
+        name=name or path.name, path=path, state=state_of(folder, settings), engine=settings.engine, data=settings.data,
+        vocab_size=shape.vocab_size, parameters=shape.num_parameters, optimizer=settings.optimizer, lr=settings.lr,
+        batch_tokens=settings.tokens_per_step, step=last.get("step", 0), tokens=last.get("tokens", 0),
+        train_loss=last.get("train_loss"), val_loss=best.get("val_loss"),
+        val_bits_per_byte=best.get("val_bits_per_byte"), best_step=best.get("step"),
+        tokens_per_second=statistics.median(speeds) if speeds else None, elapsed_s=last.get("elapsed_s"),
+    )  # fmt: skip
+    return summary, rows
+
+
+def state_of(folder: RunFolder, settings: TrainSettings) -> str:
+    """running: a process holds it now. finished: its newest checkpoint says that it came to its end. reached its loss:
+    that checkpoint's is as low as `stop_loss`. Else stopped: it can be resumed."""
+    if folder.is_held():
+        return "running"
+    for checkpoint in reversed(list_checkpoints(folder.checkpoints)):
+        try:
+            state = files.read_json(checkpoint / STATE, "checkpoint's state")
+        except NanoLlamaError:
+            continue  # damaged: the one before counts
+        if not isinstance(state, dict):
+            return "stopped"
+        if state.get("progress", 0.0) >= 1.0:
+            return "finished"
+        return "reached its loss" if reached_goal(settings, state) else "stopped"
+    return "stopped"

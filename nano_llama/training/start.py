@@ -1,0 +1,117 @@
+"""Where a run begins: its data, and a model that is fresh, taken from elsewhere, or the run's own checkpoint.
+
+Not here: the loop (loop.py). Tests: tests/training/test_start.py.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError, UserError
+from nano_llama.data.dataset import Dataset
+from nano_llama.data.prepare import prepare
+from nano_llama.formats import open_weights, read_config
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from nano_llama.training.progress import Progress
+from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
+
+
+def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress) -> Dataset:
+    """`settings.data` as tokens. `run` is the folder of the run that goes on, whose own tokenizer then holds."""
+    if not settings.data:
+        raise UserError("No data to learn from.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
+    tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
+    if settings.init_from is not None:
+        tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
+    try:
+        return prepare(settings.data, tokenizer, progress=watcher.preparing)
+    except BaseException:
+        watcher.ended()
+        raise
+
+
+def newest_checkpoint(folder: Path, needs: Collection[str], remark: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint in `folder` to go on from; of a damaged one the one before is taken, said aloud by `remark`."""
+    damage: FormatError | None = None
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path, needs)
+        except FormatError as error:
+            remark(f"{path.name} is damaged ({error.message}); the checkpoint before it is taken.")
+            damage = error
+    if damage:
+        raise damage
+    remark("No checkpoint was kept yet: the run begins again from its first step.")
+    return None
+
+
+def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping[str, Any]) -> float:
+    """How far a run is by its settings now, which may give it more steps or minutes than those `before`, 0 to 1.
+
+    A run that had ended by the clock and gets other minutes has them ahead, and what it took so far behind it.
+    """
+    if settings.max_steps is not None:
+        return state["step"] / settings.max_steps
+    assert settings.max_minutes is not None
+    if state["progress"] >= 1.0 and settings.max_minutes != before.max_minutes:
+        return state["elapsed_s"] / (state["elapsed_s"] + 60.0 * settings.max_minutes)
+    return state["progress"]
+
+
+def starting_point(
+    settings: TrainSettings, dataset: Dataset, checkpoint: Checkpoint | None
+) -> tuple[LlamaConfig, Mapping[str, np.ndarray] | None]:
+    """The model's shape, and its weights where they are not fresh.
+
+    Raises UserError when the checkpoint learned from other data, or the data's tokens or context do not fit the model.
+    """
+    if checkpoint is not None:
+        if checkpoint.state.get("dataset") != dataset.fingerprint:
+            raise UserError(
+                f"The data {settings.data!r} is no longer what {checkpoint.path} learned from.",
+                hint="Restore it, or start a new run with --init-from.",
+            )
+        return read_config(checkpoint.path), checkpoint.weights
+    if settings.init_from is None:
+        tokenizer = dataset.tokenizer
+        return settings.llama_config(dataset.vocab_size, tokenizer.bos_id, tokenizer.eos_id), None
+    config = read_config(settings.init_from)
+    if dataset.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{settings.init_from} has {config.vocab_size:,} token ids; the data was made with {dataset.vocab_size:,}.",
+            hint="Its folder should hold the tokenizer that belongs to the model.",
+        )
+    if settings.context > config.max_position_embeddings:
+        raise UserError(
+            f"context = {settings.context} is longer than the {config.max_position_embeddings} positions"
+            f" of {settings.init_from}.",
+            hint=f"Use --context {config.max_position_embeddings} or less.",
+        )
+    return config, SoundWeights(open_weights(settings.init_from), settings.init_from)
+
+
+class SoundWeights(Mapping[str, np.ndarray]):
+    """The tensors of `weights`. Raises FormatError for one that holds what is no number, at its first use."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], source: str):
+        self.weights, self.source = weights, source
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self.weights[name]
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            raise FormatError(
+                f"{self.source}: {wrong:,} of the {array.size:,} weights in {name} are no numbers (NaN or infinite).",
+                hint="Nothing can be learned from there: take an earlier checkpoint of that run, or another model.",
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)

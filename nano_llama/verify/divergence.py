@@ -1,0 +1,64 @@
+"""How near the engine stays to the model it was given: divergence and bits a byte over texts that it is made to write.
+
+Not here: whether programs that compute the same agree (volumes.py). Tests: tests/verify/test_divergence.py.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.blocks import blocks_for
+
+if TYPE_CHECKING:
+    from nano_llama.vol3_engine.llm import LLM
+
+Ids = Sequence[int]
+
+
+def next_token_logits(llm: "LLM", prompts: Sequence[Ids], continuations: Sequence[Ids]) -> np.ndarray:
+    """Teacher-forced: logits (P,T,V), float32, that predict each token of P continuations of T tokens.
+
+    The engine's own steps: the prompts are read one by one, then all texts take their next token together. The blocks
+    of keys and values are used as if they were nobody's, so `llm` should serve nothing else, before or meanwhile.
+    """
+    runner, steps = llm.engine.runner, len(continuations[0])
+    room = blocks_for(max(map(len, prompts)) + steps)  # blocks of one text
+    tables = [list(range(p * room, (p + 1) * room)) for p in range(len(prompts))]
+    found = np.empty((len(prompts), steps, llm.config.vocab_size), np.float32)
+    for p, prompt in enumerate(prompts):
+        size = len(prompt)
+        found[p, 0] = runner.execute(PackedBatch(list(prompt), [0, size], [0], [size], [tables[p]], [size - 1]))[0]
+    rows = list(range(len(prompts)))
+    for step in range(1, steps):
+        ids = [continuation[step - 1] for continuation in continuations]
+        positions = [len(prompt) + step - 1 for prompt in prompts]
+        batch = PackedBatch(ids, [*rows, len(rows)], positions, [0] * len(rows), tables, rows)
+        found[:, step] = runner.execute(batch)
+    return found
+
+
+def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(reference || found) at each position, nats: logits (P,T,V), twice -> (P,T)."""
+    result = np.empty(reference.shape[:2])
+    for p in range(len(reference)):  # one text at a time: float64 logits of all would take gigabytes
+        a, b = log_softmax(reference[p]), log_softmax(found[p])
+        result[p] = (np.exp(a) * (a - b)).sum(-1)
+    return result
+
+
+def bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_bytes: int) -> float:
+    """What the texts cost: logits (P,T,V) and tokens (P,T) that stand for num_bytes bytes of UTF-8."""
+    nats = -sum(
+        float(np.take_along_axis(log_softmax(rows), ids[:, None], -1).sum())
+        for rows, ids in zip(logits, targets, strict=True)
+    )
+    return nats / np.log(2) / num_bytes
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (T,V) -> log-probabilities (T,V), in float64."""
+    x = np.asarray(logits, np.float64)
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))

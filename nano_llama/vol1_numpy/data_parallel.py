@@ -1,0 +1,74 @@
+"""A batch in shares, a thread each: they run side by side, since NumPy's operations let go of the interpreter lock.
+
+Not here: what a share computes (model.py). Tests: tests/vol1/test_data_parallel.py.
+
+Each share runs with single-threaded BLAS. Two threads inside every matrix product would have to meet at its end, some
+hundred times a step; two shares meet once. The BLAS limit holds for the process while the shares run.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+from nano_llama.vol1_numpy.ops.array import Array
+
+Result = TypeVar("Result")
+
+
+def available_threads() -> int:
+    """The CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shares(num_rows: int, num_shares: int) -> list[slice]:
+    """0..num_rows cut into at most `num_shares` consecutive parts whose lengths differ by at most one."""
+    num_shares = max(1, min(num_shares, num_rows))
+    borders = [num_rows * i // num_shares for i in range(num_shares + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(borders)]
+
+
+def micro_batches(rows: slice, size: int | None) -> Iterator[slice]:
+    """`rows` in consecutive parts of at most `size`; None: all at once. No rows are one empty part."""
+    step = size or max(1, rows.stop - rows.start)
+    for start in range(rows.start, max(rows.stop, rows.start + 1), step):
+        yield slice(start, min(start + step, rows.stop))
+
+
+def run_shares(work: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
+    """[work(part) for part in parts], each part in a thread of its own; results, and errors, in the order of parts."""
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with single_threaded_blas(), ThreadPoolExecutor(len(parts) - 1) as pool:
+        others = [pool.submit(work, part) for part in parts[1:]]
+        return [work(parts[0]), *(other.result() for other in others)]
+
+
+def single_threaded_blas() -> AbstractContextManager:
+    """Entered around work whose matrix products shall run on one thread each; it holds for the process."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """The process's BLAS libraries: finding them takes 0.7 ms, as long as a small model's step, so it is done once."""
+    return ThreadpoolController()
+
+
+def rows_of(mask: Array | None, rows: slice) -> Array | None:
+    """A share's part of a mask that broadcasts to (B,1,T,S): its rows where it has any, else the whole."""
+    return mask[rows] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
+
+
+def add_grads(total: dict[str, Array], grads: dict[str, Array]) -> dict[str, Array]:
+    """total += grads, by name and in place. An empty `total` takes the arrays over."""
+    if not total:
+        return grads
+    for name, grad in grads.items():
+        total[name] += grad
+    return total

@@ -1,0 +1,111 @@
+"""Compiled kernels, kept on disk: they are compiled once for a processor, and again only when their source changes.
+
+Numba's own cache looks at one file and its path, and does not see an edit in a module that it calls. So each state of
+the kernels has a folder of its own, named by the hash of all sources in cpu/, the tier of instructions and Numba's
+version: a second clone, or a wheel, of the same sources finds what the first has compiled.
+Not here: what is compiled (step.py). Tests: tests/vol3/cpu/jit/test_compile_cache.py.
+"""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.runtime import rtsys
+
+from nano_llama.core import env
+from nano_llama.vol3_engine.cpu.isa import chosen_tier
+
+SOURCES = Path(__file__).parents[1]  # cpu/: kernels are inlined into one another across its folders
+KEPT = 6  # folders of other states that may stay: other tiers, other checkouts
+
+
+def kernel_folder() -> Path:
+    """Where this state of the kernels is kept."""
+    digest = hashlib.sha256()
+    for part in (numba.__version__, llvmlite.__version__, chosen_tier()):
+        digest.update(part.encode() + b"\0")
+    for source in sorted(SOURCES.rglob("*.py")):
+        digest.update(source.relative_to(SOURCES).as_posix().encode() + b"\0" + source.read_bytes())
+    return env.cache_dir() / "kernels" / f"{chosen_tier()}-{digest.hexdigest()[:16]}"
+
+
+def keep_on_disk(*functions: Any) -> Path:
+    """From now on these compiled functions are taken from the folder, or compiled and put there -> the folder.
+
+    Where it cannot be written they are compiled every time.
+    """
+    folder = kernel_folder()
+    if not folder.exists():
+        _forget_oldest(folder.parent)
+    with suppress(RuntimeError, OSError):
+        for function in functions:
+            function._cache = _FolderCache(function.py_func)  # what Numba's enable_caching does with a cache of its own
+    return folder
+
+
+class _InFolder(_CacheLocator):
+    """Where Numba is to keep a function: in our folder, whatever the path of its source."""
+
+    def __init__(self, function: Any, source: str):
+        self._py_file, self._line, self._folder = source, function.__code__.co_firstlineno, kernel_folder()
+
+    @classmethod
+    def from_function(cls, function: Any, source: str) -> "_InFolder":
+        place = cls(function, source)
+        place.ensure_cache_path()
+        return place
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return hashlib.sha256(Path(self._py_file).read_bytes()).hexdigest()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _FolderFiles(CompileResultCacheImpl):
+    _locator_classes = (_InFolder,)
+
+
+class _FolderCache(FunctionCache):
+    _impl_class = _FolderFiles
+
+    def load_overload(self, signature, target):
+        """Numba's, without a refresh of all that compiling needs, which takes a quarter of a second."""
+        rtsys.initialize(target)  # what machine code calls to take arrays from Python
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, target)
+
+
+@contextmanager
+def compiling(folder: Path, what: str) -> Iterator[None]:
+    """Around the first call of kernels: a line on a terminal's stderr where they have never been compiled here."""
+    marker = folder / f"{what}.done"
+    if marker.exists():
+        yield
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("Compiling kernels for this processor, once (about half a minute) ..."):
+            yield
+    else:
+        yield
+    with suppress(OSError):
+        marker.touch()
+
+
+def _forget_oldest(parent: Path) -> None:
+    with suppress(OSError):
+        by_age = sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        for path in by_age[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,107 @@
+"""What a matrix is multiplied with: rows of floats, of bytes in groups of 32, of bfloat16, as they are wanted.
+
+    s = max|x| / 127,  q = round(x / s)       so  x = s q  to within s / 2, for each group of 32 columns of a row
+
+Not here: norms and activations that are fused with it (norm.py, swiglu.py call `put_group`).
+Tests: tests/vol3/cpu/kernels/test_activations.py.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nano_llama.vol3_engine.cpu.jit.jit import kernel
+from nano_llama.vol3_engine.cpu.kernels.pack import GROUP, UNIT, aligned
+from nano_llama.vol3_engine.cpu.simd.intrinsics import (
+    absolute,
+    largest,
+    load,
+    maximum,
+    nearest,
+    splat,
+    store,
+    store_bfloat,
+    store_int8,
+    total_i32,
+)
+
+SMALLEST = np.float32(1e-30)  # a group of zeros has this scale, not 0 / 0
+
+
+FLOATS, BYTES, BFLOATS = 1, 2, 4  # forms of a row, to be added up: `values`; `quantized` with what follows; `bfloats`
+
+
+class Activations(NamedTuple):
+    """Room for N rows of C columns, both padded. Which product reads which form: linear.py."""
+
+    values: np.ndarray  # (N,C) float32
+    bfloats: np.ndarray  # (N,C) uint16: bfloat16
+    quantized: np.ndarray  # (N,C) int8
+    scales: np.ndarray  # (N/16,C/32,16) float32: a group's scales of 16 rows lie together, for tiles
+    sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights whose zero is not 0
+    minima: np.ndarray  # (N/16,C/32,16) float32: scale * sum, what a weight's minimum is multiplied with
+
+
+def activations(rows: int, columns: int) -> Activations:
+    """Zeros for so many rows and columns; rows are padded to 16, columns to 64."""
+    rows, columns = -(-rows // 16) * 16, -(-columns // UNIT) * UNIT
+    groups = columns // GROUP
+    return Activations(
+        aligned(rows * columns, np.float32).reshape(rows, columns),
+        aligned(rows * columns, np.uint16).reshape(rows, columns),
+        aligned(rows * columns, np.int8).reshape(rows, columns),
+        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
+        aligned(rows * groups, np.int32).reshape(rows // 16, groups, 16),
+        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
+    )
+
+
+def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize`."""
+    groups = x.reshape(len(x), -1, GROUP)
+    peak = np.maximum(np.abs(groups).max(-1), SMALLEST)
+    q = np.rint(groups * (np.float32(127) / peak)[..., None]).astype(np.int8)
+    return q.reshape(x.shape), peak * np.float32(1 / 127)
+
+
+@kernel
+def quantize_group(low, high, x, n, group):
+    """Group `group` of row n, given as two vectors of 16 floats, goes into x's bytes, scale and sum."""
+    peak = max(largest(maximum(absolute(low), absolute(high))), SMALLEST)
+    inverse = splat(np.float32(127.0) / peak)
+    low_bytes, high_bytes = nearest(low * inverse), nearest(high * inverse)
+    store_int8(x.quantized, n, GROUP * group, low_bytes)
+    store_int8(x.quantized, n, GROUP * group + 16, high_bytes)
+    scale, summed = peak * np.float32(1 / 127), total_i32(low_bytes + high_bytes)
+    tile, row = n // 16, n % 16
+    x.scales[tile, group, row], x.sums[tile, group, row] = scale, summed
+    x.minima[tile, group, row] = scale * np.float32(summed)
+
+
+@kernel
+def rows_from(x, first):
+    """The same without the rows before `first`, a multiple of 16."""
+    tile = first // 16
+    return Activations(
+        x.values[first:], x.bfloats[first:], x.quantized[first:], x.scales[tile:], x.sums[tile:], x.minima[tile:]
+    )
+
+
+@kernel
+def put_group(low, high, n, group, out, form):
+    """Two vectors of 16 become group `group` of row n, in every form that is part of `form`."""
+    if form & FLOATS:
+        store(out.values, n, GROUP * group, low)
+        store(out.values, n, GROUP * group + 16, high)
+    if form & BYTES:
+        quantize_group(low, high, out, n, group)
+    if form & BFLOATS:
+        store_bfloat(out.bfloats, n, GROUP * group, low)
+        store_bfloat(out.bfloats, n, GROUP * group + 16, high)
+
+
+@kernel
+def reform(x, n, form):
+    """Row n of x.values in the forms that are part of `form`."""
+    for group in range(x.scales.shape[1]):
+        put_group(load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16), n, group, x, form)

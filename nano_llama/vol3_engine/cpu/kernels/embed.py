@@ -1,0 +1,50 @@
+"""The embedding: one row of a packed matrix as floats. The same matrix is often the head.
+
+Not here: the layouts (pack.py). Tests: tests/vol3/cpu/kernels/test_small.py, against pack.unpack.
+"""
+
+import numpy as np
+
+from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
+from nano_llama.vol3_engine.cpu.kernels.gemm_float import column_of
+from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, F32, Q8, ROWS, UNIT
+from nano_llama.vol3_engine.cpu.kernels.unpack import has_minima, is_small, zero_point
+from nano_llama.vol3_engine.cpu.simd.intrinsics import half_at, lane
+
+
+@kernel
+def embed_row(w, row, x, n):
+    """x[n, : columns] = row `row` of w: Matrix. x (N,C) float32."""
+    keep_apart()
+    if w.kind < Q8:
+        embed_floats(w, row, x, n)
+    else:
+        embed_groups(w, row, x, n)
+
+
+@kernel
+def embed_floats(w, row, x, n):
+    width = 64 if w.kind == F32 else 32
+    stride = w.columns * width if w.kind == F32 else (w.columns + 1) // 2 * 64
+    for k in range(w.columns):
+        x[n, k] = lane(column_of(w, row // ROWS * stride + k * width), row % ROWS)
+
+
+@kernel
+def embed_groups(w, row, x, n):
+    units, size = (w.columns + UNIT - 1) // UNIT, BYTES_OF_UNIT[w.kind]
+    small, zero, minima = is_small(w.kind), zero_point(w.kind), has_minima(w.kind)
+    data, r = 512 if small else 1024, row % ROWS
+    for unit in range(units):
+        at = (row // ROWS * units + unit) * size
+        for side in range(2):
+            d, m = half_at(w.data, at + data + 32 * side + 2 * r), np.float32(0)
+            if minima:
+                m = half_at(w.data, at + data + 64 + 32 * side + 2 * r)
+            for i in range(min(32, w.columns - UNIT * unit - 32 * side)):
+                if small:  # a byte holds column i of an even quad low, of the odd quad after it high
+                    byte = w.data[at + 256 * side + 64 * (i // 8) + 4 * r + i % 4]
+                    u = np.int64(byte >> 4 if i // 4 % 2 else byte & 15)
+                else:
+                    u = np.int64(w.data[at + 512 * side + 64 * (i // 4) + 4 * r + i % 4])
+                x[n, UNIT * unit + 32 * side + i] = np.float32(u - zero) * d + m

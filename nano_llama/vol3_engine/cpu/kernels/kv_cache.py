@@ -1,0 +1,253 @@
+"""Where keys and values lie, in blocks of 16 positions: float32, bfloat16, or int8 with a scale for each head's vector.
+
+    keys    (runs, K', 16)     a position is a lane: scores of 16 positions at once, without sums across lanes
+    values  (runs, 16, K')     a dimension is a lane: sums over positions, likewise
+    scales  (runs, 2, 16)      int8 only: of each position's key and value
+
+A run is what one head of one layer keeps of one block; K' is the head's size, padded to a multiple of 16. Runs lie
+
+    blocks 0-31: layer 0: head 0, head 1, ...; layer 1: ...        blocks 32-63: layer 0: ...        and so on
+
+so that a head's 512 positions are read in one go, and yet a short text touches a small part of a large cache. (By
+layers first, it would touch a page of 2 MiB for each layer and head.)
+Not here: who holds which block (blocks.py). Tests: tests/vol3/cpu/kernels/test_attention.py.
+"""
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
+from nano_llama.vol3_engine.cpu.kernels.activations import SMALLEST
+from nano_llama.vol3_engine.cpu.kernels.pack import LINE
+from nano_llama.vol3_engine.cpu.simd.intrinsics import (
+    absolute,
+    largest,
+    load,
+    load_bfloat,
+    load_int8,
+    maximum,
+    nearest,
+    prefetch,
+    splat,
+    store,
+    store_bfloat,
+    store_int8,
+)
+
+POSITIONS = 16  # of a block
+NEAR = 32  # blocks whose runs of one head lie together
+DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba knows no bfloat16: its bits
+
+
+class KVCache(NamedTuple):
+    """Memory for keys and values of all layers; see the drawing above."""
+
+    keys: np.ndarray
+    values: np.ndarray
+    scales: np.ndarray
+    layers: int  # L
+    kv_heads: int  # G
+    blocks: int
+
+
+def padded(head_dim: int) -> int:
+    return -(-head_dim // 16) * 16
+
+
+def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: str) -> KVCache:
+    """Zeros; the operating system lends the memory when it is first written. Raises MemoryError."""
+    kind, width = DTYPES[dtype], padded(head_dim)
+    runs = layers * kv_heads * num_blocks
+    return KVCache(
+        np.zeros((runs, width, POSITIONS), kind),
+        np.zeros((runs, POSITIONS, width), kind),
+        np.zeros((runs if dtype == "int8" else 1, 2, POSITIONS), np.float32),
+        layers,
+        kv_heads,
+        num_blocks,
+    )
+
+
+@kernel
+def run_of(cache, layer, head, block):
+    """Which run holds a block's keys, or values, of a head."""
+    first = block - block % NEAR
+    near = min(NEAR, cache.blocks - first)  # the last blocks may be fewer
+    return first * cache.layers * cache.kv_heads + (layer * cache.kv_heads + head) * near + block - first
+
+
+def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
+    vector = padded(head_dim) * np.dtype(DTYPES[dtype]).itemsize + (4 if dtype == "int8" else 0)
+    return 2 * layers * kv_heads * vector
+
+
+# -- one number type at a time: chosen when the kernel is compiled ----------------------------------------------------
+
+
+def is_scaled(array):
+    """Whether its numbers are int8, to be multiplied by a scale."""
+    return array.dtype == np.int8
+
+
+@overload(is_scaled)
+def _is_scaled(array):
+    scaled = array.dtype == types.int8
+    return lambda array: scaled
+
+
+def is_exact(array):
+    """Whether its numbers are float32."""
+    return array.dtype == np.float32
+
+
+@overload(is_exact)
+def _is_exact(array):
+    exact = array.dtype == types.float32
+    return lambda array: exact
+
+
+def load_number(array, *index):
+    """16 numbers from array[index] on, as floats."""
+    kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
+    flat, at = array.view(kind).reshape(-1), np.ravel_multi_index(index, array.shape)
+    return flat[at : at + 16].astype(np.float32)
+
+
+@overload(load_number)
+def _load_number(array, *index):
+    if array.dtype == types.float32:
+        return lambda array, *index: load(array, *index)
+    if array.dtype == types.uint16:
+        return lambda array, *index: load_bfloat(array, *index)
+    return lambda array, *index: load_int8(array, *index)
+
+
+def store_number(array, i, vector):
+    """array[i : i + 16] = vector, rounded to the array's type."""
+    kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
+    rounded = np.rint(vector) if array.dtype == np.int8 else vector
+    array.view(kind)[i : i + 16] = rounded.astype(kind)
+
+
+@overload(store_number)
+def _store_number(array, i, vector):
+    if array.dtype == types.float32:
+        return lambda array, i, vector: store(array, i, vector)
+    if array.dtype == types.uint16:
+        return lambda array, i, vector: store_bfloat(array, i, vector)
+    return lambda array, i, vector: store_int8(array, i, nearest(vector))
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def narrow_head(x, n, start, narrow):
+    """The head at column `start` of row n of x, rounded into narrow (K',) -> its scale (1 where numbers have none)."""
+    scale = np.float32(1)
+    if is_scaled(narrow):
+        peak = splat(SMALLEST)
+        for i in range(0, narrow.shape[0], 16):
+            peak = maximum(peak, absolute(load(x, n, start + i)))
+        scale = largest(peak) * np.float32(1 / 127)
+    inverse = splat(np.float32(1) / scale)
+    for i in range(0, narrow.shape[0], 16):
+        store_number(narrow, i, load(x, n, start + i) * inverse)
+    return scale
+
+
+@kernel
+def write_key(cache, layer, head, block, slot, x, n, start, narrow):
+    """The head at column `start` of row n of x becomes the key at position `slot` of a block."""
+    keep_apart()
+    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
+    for i in range(narrow.shape[0]):
+        cache.keys[run, i, slot] = narrow[i]
+    if is_scaled(narrow):
+        cache.scales[run, 0, slot] = scale
+
+
+@kernel
+def write_value(cache, layer, head, block, slot, x, n, start, narrow):
+    keep_apart()
+    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
+    for i in range(narrow.shape[0]):
+        cache.values[run, slot, i] = narrow[i]
+    if is_scaled(narrow):
+        cache.scales[run, 1, slot] = scale
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def fetch_keys(cache, layer, head, block):
+    """Ask for a block's keys to be brought nearer."""
+    run = run_of(cache, layer, head, block)
+    for i in range(0, cache.keys.shape[1], LINE // POSITIONS // cache.keys.itemsize):
+        prefetch(cache.keys, run, i, 0)
+
+
+@kernel
+def fetch_values(cache, layer, head, block):
+    run, width, step = run_of(cache, layer, head, block), cache.values.shape[2], LINE // cache.values.itemsize
+    for slot in range(POSITIONS):
+        for i in range(0, width, step):
+            prefetch(cache.values, run, slot, i)
+
+
+@kernel
+def key_of(cache, run, k):
+    """Dimension k of a run's 16 keys, as floats, still without their scales."""
+    return load_number(cache.keys, run, k, 0)
+
+
+@kernel
+def value_of(cache, run, slot, k):
+    """Dimensions k ... k+15 of a position's value, as floats, still without its scale."""
+    return load_number(cache.values, run, slot, k)
+
+
+@kernel
+def widen_keys(cache, layer, head, block, out, b):
+    """A block's keys as floats, without scales: out[b] (K',16)."""
+    keep_apart()
+    run = run_of(cache, layer, head, block)
+    for k in range(out.shape[1]):
+        store(out, b, k, 0, key_of(cache, run, k))
+
+
+@kernel
+def widen_values(cache, layer, head, block, out, b):
+    """A block's values as floats, without scales: out[16 b ... 16 b + 15] (16,K')."""
+    keep_apart()
+    run = run_of(cache, layer, head, block)
+    for slot in range(POSITIONS):
+        for k in range(0, out.shape[1], 16):
+            store(out, POSITIONS * b + slot, k, value_of(cache, run, slot, k))
+
+
+def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
+    """The plain twin: keys of all positions of a block table, (16 * blocks, K') float32."""
+    runs = [run_of.py_func(cache, layer, head, block) for block in table]
+    keys = _floats(cache.keys[runs])  # (blocks, K', 16)
+    if is_scaled(cache.keys):
+        keys = keys * cache.scales[runs, 0][:, None, :]
+    return keys.transpose(0, 2, 1).reshape(-1, keys.shape[1])
+
+
+def values_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
+    """The same for values, (16 * blocks, K') float32."""
+    runs = [run_of.py_func(cache, layer, head, block) for block in table]
+    values = _floats(cache.values[runs])  # (blocks, 16, K')
+    if is_scaled(cache.values):
+        values = values * cache.scales[runs, 1][:, :, None]
+    return values.reshape(-1, values.shape[2])
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    return (array.view(ml_dtypes.bfloat16) if array.dtype == np.uint16 else array).astype(np.float32)

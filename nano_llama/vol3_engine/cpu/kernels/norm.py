@@ -1,0 +1,37 @@
+"""RMSNorm of a row, in the forms that the next product wants of it.
+
+    y = x * r * weight,  r = 1 / sqrt(mean(x^2) + eps)        Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4
+
+Not here: the residual addition (linear.py adds). Tests: tests/vol3/cpu/kernels/test_small.py.
+"""
+
+import numpy as np
+
+from nano_llama.vol3_engine.cpu.jit.jit import kernel
+from nano_llama.vol3_engine.cpu.kernels.activations import put_group
+from nano_llama.vol3_engine.cpu.kernels.pack import GROUP
+from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, splat, total
+
+
+def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    """(N,D) -> (N,D): the plain twin."""
+    r = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps))
+    return x * r * weight
+
+
+@kernel
+def rmsnorm(x, weight, size, eps, n, out, form):
+    """Row n of x (N,C) into row n of `out` (Activations), in the forms that are part of `form`.
+
+    weight (C,), size = D; C is D padded with zeros to whole groups of 32.
+    """
+    groups = (size + GROUP - 1) // GROUP
+    squares = splat(np.float32(0))
+    for group in range(groups):
+        low, high = load(x, n, GROUP * group), load(x, n, GROUP * group + 16)
+        squares = fma(low, low, fma(high, high, squares))
+    r = splat(np.float32(1) / np.sqrt(total(squares) / np.float32(size) + np.float32(eps)))
+    for group in range(groups):
+        k = GROUP * group
+        low, high = load(x, n, k) * r * load(weight, k), load(x, n, k + 16) * r * load(weight, k + 16)
+        put_group(low, high, n, group, out, form)

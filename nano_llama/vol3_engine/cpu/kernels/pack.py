@@ -1,0 +1,144 @@
+"""How matrices lie in memory: 16 rows interleaved, so that lanes are rows and no sum ever runs across lanes.
+
+A weight matrix (rows, columns) is cut into blocks of 16 rows. A block is read once from start to end, a unit at a time:
+
+    F32         unit of 1 column     16 floats                                                            64 bytes
+    BF16, F16   unit of 2 columns    2 x 16 halves                                                        64 bytes
+    Q8          unit of 64 columns   2 groups x 8 quads x 16 rows x 4 bytes, then 2 x 16 scales
+    Q4, Q4M     unit of 64 columns   2 groups x 4 pairs x 16 rows x 4 bytes, then 2 x 16 scales (, 2 x 16 minima)
+
+A group is 32 columns of a row with a scale d, and in Q4M a minimum m, as float16. A byte u stands for the weight
+d (u - 128)  in Q8; a pair's byte holds two quads' nibbles, low and high, and a nibble u stands for  d (u - 8)  in Q4,
+d u + m  in Q4M. These are GGUF's Q8_0, Q4_0 and Q4_1 without loss.
+Rows and columns are padded with zeros to whole blocks and units; every unit begins at a multiple of 64 bytes.
+Not here: products (linear.py), and how weights become groups (quant/). Tests: tests/vol3/cpu/kernels/test_pack.py.
+"""
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+ROWS = 16  # of a block
+GROUP = 32  # columns that share a scale
+UNIT = 64  # columns of a unit of the quantized kinds: two groups
+LINE = 64  # bytes of a cache line
+
+F32, BF16, F16, Q8, Q4, Q4M = range(6)
+NAMES = ("F32", "BF16", "F16", "Q8", "Q4", "Q4M")
+ZERO_POINT = (0, 0, 0, 128, 8, 0)  # the u that stands for d * 0
+BYTES_OF_DATA = (64, 64, 64, 1024, 512, 512)  # of a unit, without scales and minima
+BYTES_OF_UNIT = (64, 64, 64, 1088, 576, 640)
+COLUMNS_OF_UNIT = (1, 2, 2, 64, 64, 64)
+_DTYPES = {F32: np.dtype(np.float32), BF16: np.dtype(ml_dtypes.bfloat16), F16: np.dtype(np.float16)}
+
+
+class Matrix(NamedTuple):
+    """A packed matrix. One type for all kinds, so that compiled code chooses by `kind` when it runs."""
+
+    kind: int
+    rows: int  # without padding
+    columns: int  # without padding
+    data: np.ndarray  # uint8, begins at a multiple of 64 bytes
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // ROWS)
+
+
+def units_of(kind: int, columns: int) -> int:
+    """Units of one block."""
+    return -(-columns // COLUMNS_OF_UNIT[kind])
+
+
+def packed_bytes(kind: int, rows: int, columns: int) -> int:
+    """Size of the whole."""
+    return -(-rows // ROWS) * units_of(kind, columns) * BYTES_OF_UNIT[kind]
+
+
+def aligned(size: int, dtype: type = np.uint8) -> np.ndarray:
+    """`size` zeros of a dtype that begin at a multiple of 64 bytes; the operating system lends them when touched."""
+    bytes_ = np.zeros(size * np.dtype(dtype).itemsize + LINE, np.uint8)
+    start = -bytes_.ctypes.data % LINE
+    return bytes_[start : start + size * np.dtype(dtype).itemsize].view(dtype)
+
+
+def pack_floats(weight: np.ndarray, kind: int) -> Matrix:
+    """weight (rows, columns) of any float type -> F32, BF16 or F16.
+
+    column 0: row 0, row 1, ... row 15; column 1: ...      for each block of 16 rows
+    """
+    rows, columns = weight.shape
+    dtype = _DTYPES[kind]
+    data = aligned(packed_bytes(kind, rows, columns))
+    blocks = data.view(dtype).reshape(-(-rows // ROWS), -1, ROWS)  # (blocks, columns + padding, 16)
+    padded = _padded(weight.astype(dtype, copy=False), len(blocks) * ROWS, columns)
+    blocks[:, :columns] = padded.reshape(-1, ROWS, columns).transpose(0, 2, 1)
+    return Matrix(kind, rows, columns, data)
+
+
+def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = None) -> Matrix:
+    """u (rows, columns) uint8: bytes or nibbles as the head of this file says, d and m (rows, columns / 32) float16.
+
+    columns must be whole groups.
+    """
+    rows, columns = u.shape
+    assert columns % GROUP == 0 and (m is None) == (kind != Q4M), "whole groups, minima where the kind has them"
+    blocks, units = -(-rows // ROWS), units_of(kind, columns)
+    data = aligned(packed_bytes(kind, rows, columns))
+    out = data.reshape(blocks, units, -1)
+    u = _padded(u, blocks * ROWS, units * UNIT)
+    if kind == Q8:
+        quads = u.reshape(blocks, ROWS, units, 2, 8, 4)
+        out[..., :1024] = quads.transpose(0, 2, 3, 4, 1, 5).reshape(blocks, units, 1024)
+    else:
+        quads = u.reshape(blocks, ROWS, units, 2, 4, 2, 4).transpose(0, 2, 3, 4, 5, 1, 6)  # ..., pair, low/high, row, 4
+        out[..., :512] = (quads[..., 0, :, :] | quads[..., 1, :, :] << 4).reshape(blocks, units, 512)
+    begin = BYTES_OF_DATA[kind]
+    for halves in (d, m):
+        if halves is not None:
+            halves = _padded(np.asarray(halves, np.float16), blocks * ROWS, units * 2).reshape(blocks, ROWS, units, 2)
+            out[..., begin : begin + 64] = (
+                np.ascontiguousarray(halves.transpose(0, 2, 3, 1)).view(np.uint8).reshape(blocks, units, 64)
+            )
+            begin += 64
+    return Matrix(kind, rows, columns, data)
+
+
+def _padded(array: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    if array.shape == (rows, columns):
+        return np.ascontiguousarray(array)
+    whole = np.zeros((rows, columns), array.dtype)
+    whole[: array.shape[0], : array.shape[1]] = array
+    return whole
+
+
+def unpack(matrix: Matrix) -> np.ndarray:
+    """What a packed matrix means: (rows, columns) float32. The plain twin of every kernel starts from this."""
+    kind, rows, columns, data = matrix
+    if kind in _DTYPES:
+        blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, ROWS)[:, :columns]
+        return blocks.transpose(0, 2, 1).reshape(-1, columns)[:rows].astype(np.float32)
+    u, d, m = unpack_groups(matrix)
+    weight = (u.astype(np.float32) - ZERO_POINT[kind]) * d[..., None]
+    return (weight if m is None else weight + m[..., None]).reshape(rows, -1)[:, :columns]
+
+
+def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """A quantized matrix taken apart: u (rows, groups, 32) uint8, d and m (rows, groups) float32, padding included."""
+    kind, rows, columns, data = matrix
+    blocks, units = matrix.blocks, units_of(kind, columns)
+    out = data.reshape(blocks, units, BYTES_OF_UNIT[kind])
+    begin = BYTES_OF_DATA[kind]
+    if kind == Q8:
+        u = out[..., :begin].reshape(blocks, units, 2, 8, ROWS, 4)
+    else:
+        pairs = out[..., :begin].reshape(blocks, units, 2, 4, 1, ROWS, 4)
+        u = np.concatenate((pairs & 15, pairs >> 4), axis=4).reshape(blocks, units, 2, 8, ROWS, 4)
+    u = u.transpose(0, 4, 1, 2, 3, 5).reshape(blocks * ROWS, units * 2, GROUP)[:rows]
+
+    def halves(begin: int) -> np.ndarray:
+        stored = np.ascontiguousarray(out[..., begin : begin + 64]).view(np.float16).reshape(blocks, units, 2, ROWS)
+        return stored.transpose(0, 3, 1, 2).reshape(blocks * ROWS, units * 2)[:rows].astype(np.float32)
+
+    return u, halves(begin), halves(begin + 64) if kind == Q4M else None

@@ -1,0 +1,66 @@
+"""A GGUF's blocks of 32 numbers into the engine's packed matrices, group by group, without unpacking a number.
+
+    GGUF's    Q4_0, Q4_1   half d (, half m), 16 bytes: byte j holds number j low, number j + 16 high
+              Q8_0         half d, 32 signed bytes
+
+Both sides agree on what a group is (pack.py), so this only moves bits. The plain twin is pack.pack_groups.
+Not here: reading the file (formats/), other types (weights.py).
+Tests: tests/vol3/cpu/kernels/test_repack.py.
+"""
+
+import numpy as np
+from numba import njit
+
+from nano_llama.vol3_engine.cpu.jit.jit import kernel
+from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8, ROWS
+
+KIND_OF = {"Q4_0": Q4, "Q4_1": Q4M, "Q8_0": Q8}
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")
+def repack(kind, blocks, order, first, last, out):
+    """Rows of `blocks` (rows, bytes of a row) uint8 become rows first ... last-1 of a packed matrix.
+
+    order (rows of the matrix, padded to 16): the row that each one is taken from, -1 for none; out (bytes,) uint8.
+    """
+    size = 34 if kind == Q8 else (20 if kind == Q4M else 18)
+    groups = blocks.shape[1] // size
+    units, unit_bytes = (groups + 1) // 2, BYTES_OF_UNIT[kind]
+    for row in range(first, last):
+        source = order[row]
+        if source < 0:
+            continue
+        for group in range(groups):
+            unit = (row // ROWS * units + group // 2) * unit_bytes
+            if kind == Q8:
+                repack_bytes(blocks[source], size * group, out, unit, group % 2, row % ROWS)
+            else:
+                repack_nibbles(blocks[source], size * group, size == 20, out, unit, group % 2, row % ROWS)
+
+
+@kernel
+def repack_bytes(blocks, at, out, unit, side, r):
+    for i in range(32):
+        out[unit + 512 * side + 64 * (i // 4) + 4 * r + i % 4] = blocks[at + 2 + i] ^ 128
+    place = unit + 1024 + 32 * side + 2 * r
+    out[place], out[place + 1] = blocks[at], blocks[at + 1]
+
+
+@kernel
+def repack_nibbles(blocks, at, minima, out, unit, side, r):
+    bytes_ = at + 4 if minima else at + 2
+    for i in range(4):
+        for pair in range(2):  # numbers 8 pair ... 8 pair + 7, and the same 16 further on
+            one, other = blocks[bytes_ + 8 * pair + i], blocks[bytes_ + 8 * pair + 4 + i]
+            place = unit + 256 * side + 64 * pair + 4 * r + i
+            out[place] = (one & 15) | (other & 15) << 4
+            out[place + 128] = (one >> 4) | (other >> 4) << 4
+    place = unit + 512 + 32 * side + 2 * r
+    out[place], out[place + 1] = blocks[at], blocks[at + 1]
+    if minima:
+        out[place + 64], out[place + 65] = blocks[at + 2], blocks[at + 3]
+
+
+def whole_blocks(order: np.ndarray) -> np.ndarray:
+    """A row order, padded with -1 to a multiple of 16 rows."""
+    return np.concatenate([order, np.full(-len(order) % ROWS, -1)]).astype(np.int64)

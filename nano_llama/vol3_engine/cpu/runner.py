@@ -1,0 +1,189 @@
+"""The CPU runner: packed weights, paged keys and values, and a team of threads that runs compiled steps. No torch.
+
+    runner = CpuRunner.load("model.gguf")
+    runner.allocate(num_blocks, BLOCK_SIZE)
+    logits = runner.execute(batch)              (R,V), valid until the next call
+
+Not here: the step itself (kernels/step.py), how a batch becomes arrays (batch.py), weights (weights.py).
+Tests: tests/vol3/cpu/test_runner.py, tests/parity/.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.cores import usable_cores
+from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.formats import open_weights, read_config
+from nano_llama.formats.mapping import TensorMapping
+from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.cpu.batch import Angles, Shape, arrange, empty_batch, shape_of
+from nano_llama.vol3_engine.cpu.jit import compile_cache
+from nano_llama.vol3_engine.cpu.jit.thread_pool import Team, publish
+from nano_llama.vol3_engine.cpu.kernels import kv_cache, step
+from nano_llama.vol3_engine.cpu.kernels.activations import activations
+from nano_llama.vol3_engine.cpu.kernels.attention import tile_for
+from nano_llama.vol3_engine.cpu.kernels.linear import scratch_for
+from nano_llama.vol3_engine.cpu.kernels.pack import F32, UNIT, aligned
+from nano_llama.vol3_engine.cpu.kernels.repack import repack
+from nano_llama.vol3_engine.cpu.weights import load_model
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
+
+
+class CpuRunner:
+    """A model in memory, ready to run steps with `num_threads` threads (None: one for each core it may use).
+
+    dtype, quantization: see weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 where
+    all weights are, else bfloat16. After `time_parts()`, `seconds` has the time of each part of the steps so far.
+    """
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        weights: TensorMapping,
+        dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
+        num_threads: int | None = None,
+        *,
+        quantization: str | None = None,
+    ):
+        if config.rope_kind == "dynamic":
+            raise UserError(
+                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
+                hint="Use a model with YaRN, or vol1_numpy.generate.generate_naive, which keeps no cache.",
+            )
+        if kv_cache_dtype not in KV_DTYPES:
+            raise UserError(f"kv_cache_dtype={kv_cache_dtype!r} must be one of {', '.join(KV_DTYPES)}.")
+        self.config = config
+        self.threads = num_threads or usable_cores()
+        self.kv_cache_dtype = kv_cache_dtype
+        self.seconds: dict[str, float] = {}
+        self._folder = compile_cache.keep_on_disk(step.serve, publish, repack)
+        with compile_cache.compiling(self._folder, "repack"):
+            self.model = load_model(config, weights, dtype, quantization)
+        if kv_cache_dtype == "auto":
+            exact = np.all(self.model.layers[:, :, 0] == F32)
+            self.kv_cache_dtype = "float32" if exact else "bfloat16"
+        self._angles = Angles(config)
+        self._team = Team(self.threads)
+        self._shape = Shape(0, 0, 0, 0, 0)
+        self._cache: kv_cache.KVCache | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
+        num_threads: int | None = None,
+        *,
+        quantization: str | None = None,
+    ) -> "CpuRunner":
+        """From a Hugging Face folder or a file. Raises UserError, EnvironmentFault, FormatError."""
+        with open_weights(path) as weights:
+            config = getattr(weights, "config", None) or read_config(path)
+            return cls(config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
+
+    @property
+    def prompts_differ(self) -> bool:
+        return self.model.prompt_form != self.model.generated_form
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        c = self.config
+        return kv_cache.bytes_per_token(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.kv_cache_dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        entries = [*self.model.layers.reshape(-1, 5), self.model.ends[step.HEAD]]
+        return sum(int(end - start) for _, _, _, start, end in entries) + self.model.norms.nbytes
+
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        assert self._cache is None, "memory is planned once"
+        assert block_size == kv_cache.POSITIONS, "a block's positions are a vector's lanes"
+        c = self.config
+        try:
+            self._cache = kv_cache.kv_cache(
+                c.num_hidden_layers, c.num_key_value_heads, num_blocks, c.head_dim, self.kv_cache_dtype
+            )
+        except (MemoryError, ValueError):
+            size = num_blocks * block_size * self.kv_bytes_per_token
+            raise EnvironmentFault(
+                f"This machine has no {size / 2**30:.2f} GiB left for keys and values.", hint="Lower kv_cache_memory."
+            ) from None
+
+    def execute(self, batch: PackedBatch) -> np.ndarray:
+        assert self._cache is not None, "allocate comes first"
+        needed = shape_of(batch, self.config, self.threads)
+        if not needed.fits(self._shape):
+            self._furnish(self._shape.grown(needed))
+        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads, self.prompts_differ)
+        if self.seconds:
+            self._run_timed()
+        else:
+            self._team.run()
+        return self._room.logits[:wanted, : self.config.vocab_size]
+
+    def time_parts(self) -> None:
+        """From now on keep the time of each part of a step in `seconds`. Until then it costs nothing."""
+        self.seconds = dict.fromkeys(step.PARTS, 0.0)
+        self._shape = Shape(0, 0, 0, 0, 0)  # threads must learn of the clock
+
+    def close(self) -> None:
+        self._team.close()
+        self._cache = None
+
+    def _run_timed(self) -> None:
+        """Ticks become seconds by the share of the whole that they are; all threads' mean."""
+        self._room.times[:] = 0
+        before = time.perf_counter()
+        self._team.run()
+        elapsed = time.perf_counter() - before
+        ticks = self._room.times.mean(axis=0)
+        for part, share in zip(step.PARTS, ticks / max(ticks.sum(), 1), strict=True):
+            self.seconds[part] += elapsed * float(share)
+
+    def _furnish(self, shape: Shape) -> None:
+        """Room for steps of that shape, and threads that know it."""
+        assert self._cache is not None
+        c, width = self.config, kv_cache.padded(self.config.head_dim)
+        H, G, D, F = c.num_attention_heads, c.num_key_value_heads, c.hidden_size, c.intermediate_size
+        rows = -(-shape.rows // 16) * 16 + 16  # tiles may write beyond the last
+        wanted = -(-shape.wanted // 16) * 16 + 16
+
+        def floats(*sizes: int) -> np.ndarray:
+            return aligned(int(np.prod(sizes)), np.float32).reshape(sizes)
+
+        self._shape, self._batch = shape, empty_batch(shape, c)
+        self._room = step.Room(
+            x=floats(rows, -(-D // UNIT) * UNIT),
+            normed=activations(rows, D),
+            q=floats(rows, H * width),
+            k=floats(rows, G * width),
+            v=floats(rows, G * width),
+            attended=activations(rows, H * c.head_dim),
+            gated=activations(rows, F),
+            parts=floats(max(shape.slots, 1) * H, width),
+            part_stats=floats(max(shape.slots, 1) * H, 2),
+            wanted=floats(wanted, -(-D // UNIT) * UNIT),
+            logits=floats(wanted, -(-c.vocab_size // 16) * 16),
+            times=np.zeros((self.threads if self.seconds else 0, len(step.PARTS)), np.int64),
+        )
+        model, memory = self.model, self._cache
+
+        def arguments(thread: int) -> tuple:
+            own = step.Own(
+                normed=activations(32, D),
+                attended=activations(32, H * c.head_dim),
+                gate_up=floats(step.PANEL + 16, 64 * step.TOGETHER),
+                tile=tile_for(c.group_size, c.head_dim, self.kv_cache_dtype),
+                scratch=scratch_for(max(D, F, H * c.head_dim)),
+            )
+            return self.threads, model, memory, self._batch, self._room, own
+
+        with compile_cache.compiling(self._folder, f"step-{self.kv_cache_dtype}"):
+            self._team.assign(step.serve, arguments)

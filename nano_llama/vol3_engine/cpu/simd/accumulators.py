@@ -1,0 +1,114 @@
+"""Running sums of a few rows, 16 lanes each, as one value: how many is part of its type, so that all stay in registers.
+
+    sums = no_sums(3)                              3 rows x 16 lanes, all zero
+    sums = add_to_rows(sums, v, a, i, k)           sums[r] = fma(v, a[i + r, k], sums[r])
+    store_rows(out, i, k, sums)                    out[i + r, k : k + 16] = sums[r]
+
+What takes such sums is compiled once for each number of rows it is called with.
+Not here: single vectors (intrinsics.py), what is summed (attention.py).
+Tests: tests/vol3/cpu/simd/test_accumulators.py.
+"""
+
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic
+
+from nano_llama.vol3_engine.cpu.simd.intrinsics import F32x16, Vector, call, pointer, spread
+
+_FLOAT, _F32 = ir.FloatType(), ir.VectorType(ir.FloatType(), 16)
+
+
+@cache
+def sums_of(rows: int) -> Vector:
+    """The type of so many rows of sums."""
+    return Vector(f"F32x16 x {rows}", ir.ArrayType(_F32, rows))
+
+
+def _rows(kind: Vector) -> int:
+    return kind.shape.count
+
+
+def _made(builder, kind, row):
+    """The value whose r-th vector is row(r)."""
+    sums = ir.Constant(kind.shape, ir.Undefined)
+    for r in range(_rows(kind)):
+        sums = builder.insert_value(sums, row(r), r)
+    return sums
+
+
+def _place(context, builder, sig, args, array, index, r, shape):
+    """The address of a[i + r, k], where a, i and k are args[array] and two of args[index ...]."""
+    i = builder.add(args[index], ir.Constant(args[index].type, r))
+    return pointer(context, builder, sig.args[array], args[array], [i, args[index + 1]], shape)
+
+
+@intrinsic(prefer_literal=True)
+def no_sums(typing_context, rows):
+    """So many rows of zeros; their number must be known when compiling."""
+    if not isinstance(rows, types.IntegerLiteral):
+        raise RequireLiteralValue("the number of rows is a constant")
+    return sums_of(rows.literal_value)(rows), lambda context, builder, sig, args: ir.Constant(
+        sig.return_type.shape, None
+    )
+
+
+@intrinsic
+def rows_of(typing_context, sums):
+    """How many rows they are."""
+    return types.intp(sums), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), _rows(sig.args[0]))
+
+
+@intrinsic
+def add_to_rows(typing_context, sums, vector, array, i, k):
+    """sums[r] = fma(vector, array[i + r, k], sums[r])."""
+
+    def generate(context, builder, sig, args):
+        def row(r):
+            number = builder.load(_place(context, builder, sig, args, 2, 3, r, _FLOAT))
+            return call(
+                builder, "llvm.fma.v16f32", _F32, [args[1], spread(builder, number), builder.extract_value(args[0], r)]
+            )
+
+        return _made(builder, sig.return_type, row)
+
+    return sums(sums, F32x16, array, types.intp, types.intp), generate
+
+
+@intrinsic
+def scale_rows(typing_context, sums, vector):
+    """sums[r] * vector."""
+
+    def generate(context, builder, sig, args):
+        return _made(builder, sig.return_type, lambda r: builder.fmul(builder.extract_value(args[0], r), args[1]))
+
+    return sums(sums, F32x16), generate
+
+
+@intrinsic
+def load_rows(typing_context, sums, array, i, k):
+    """array[i + r, k : k + 16], for as many rows as `sums` has."""
+
+    def generate(context, builder, sig, args):
+        return _made(
+            builder,
+            sig.return_type,
+            lambda r: builder.load(_place(context, builder, sig, args, 1, 2, r, _F32), align=1),
+        )
+
+    return sums(sums, array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_rows(typing_context, array, i, k, sums):
+    """array[i + r, k : k + 16] = sums[r]."""
+
+    def generate(context, builder, sig, args):
+        for r in range(_rows(sig.args[3])):
+            place = _place(context, builder, sig, args, 0, 1, r, _F32)
+            builder.store(builder.extract_value(args[3], r), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, sums), generate

@@ -1,0 +1,92 @@
+"""Intel's tile registers for bfloat16: a product of matrices, 16 x 32 times 32 x 16, in one instruction.
+
+    load_tile(A, x, n, k)          16 rows of x from (n, k) on, 64 bytes each
+    multiply_tiles(C, A, B)        C[t, r] += sum over 32 columns of A[t, c] B[c, r], in float32
+    store_tile(C, out, n, r)
+
+    A: 16 tokens x 32 bfloat16     B: 16 pairs of columns x (16 rows of the matrix x 2)     C: 16 tokens x 16 float32
+
+A register is named by a number that is known when compiling, 0 ... 7. The sums are rounded in an order that only the
+processor knows, so what comes out is held to a bound, not to a twin's bits; subnormal numbers count as zero.
+Intel Architecture Instruction Set Extensions Programming Reference, chapter 3 (319433).
+Not here: tiles of bytes (amx.py), what is multiplied (gemm_bf16_amx.py). Tests: tests/vol3/cpu/simd/test_amx_bf16.py.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic
+
+from nano_llama.vol3_engine.cpu.simd.intrinsics import call, pointer
+
+_I8, _I64, _VOID = ir.IntType(8), ir.IntType(64), ir.VoidType()
+
+
+def _configuration() -> np.ndarray:
+    """The 64 bytes of the ldtilecfg instruction: all eight tiles have 16 rows of 64 bytes."""
+    bytes_ = np.zeros(64, np.uint8)
+    bytes_[0] = 1  # palette 1
+    bytes_[16:32:2], bytes_[48:56] = 64, 16
+    return bytes_
+
+
+BF16_TILES = _configuration()
+
+
+def _literal(number):
+    if not isinstance(number, types.IntegerLiteral):
+        raise RequireLiteralValue("a tile register is named by a constant")
+    return ir.Constant(_I8, number.literal_value)
+
+
+def _place(context, builder, sig, args):
+    """The address of element (i, j) of args[1], and the bytes from one row to the next."""
+    array = sig.args[1]
+    place = pointer(context, builder, array, args[1], [args[2], args[3]], _I8)
+    columns = cgutils.unpack_tuple(builder, context.make_array(array)(context, builder, args[1]).shape)[1]
+    return place, builder.mul(columns, ir.Constant(_I64, array.dtype.bitwidth // 8))
+
+
+def _mover(name, word):
+    def typed(typing_context, register, array, i, j):
+        tile = _literal(register)
+
+        def generate(context, builder, sig, args):
+            place, stride = _place(context, builder, sig, args)
+            call(builder, word, _VOID, [tile, place, stride])
+            return context.get_dummy_value()
+
+        return types.void(register, array, types.intp, types.intp), generate
+
+    typed.__name__ = typed.__qualname__ = name
+    return intrinsic(prefer_literal=True)(typed)
+
+
+load_tile = _mover("load_tile", "llvm.x86.tileloadd64")
+store_tile = _mover("store_tile", "llvm.x86.tilestored64")
+
+
+@intrinsic(prefer_literal=True)
+def clear_tile(typing_context, register):
+    """All zero."""
+    tile = _literal(register)
+
+    def generate(context, builder, sig, args):
+        call(builder, "llvm.x86.tilezero", _VOID, [tile])
+        return context.get_dummy_value()
+
+    return types.void(register), generate
+
+
+@intrinsic(prefer_literal=True)
+def multiply_tiles(typing_context, c, a, b):
+    """C += A B."""
+    tiles = [_literal(number) for number in (c, a, b)]
+
+    def generate(context, builder, sig, args):
+        call(builder, "llvm.x86.tdpbf16ps", _VOID, tiles)
+        return context.get_dummy_value()
+
+    return types.void(c, a, b), generate

@@ -1,0 +1,401 @@
+"""Vectors of 16 lanes as values of compiled code: the words that every kernel is written in.
+
+    acc = splat(0.0)                                  an F32x16
+    for k in range(columns):
+        acc = fma(load(weights, 16 * k), splat(x[n, k]), acc)
+    store(out, 16 * block, acc)
+
+    F32x16   16 floats        I32x16   16 integers        B8x64    64 bytes, four to a lane
+
+`load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each dimension; nothing here
+takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of AVX-512, two
+of AVX2, four of NEON), so nothing here differs by tier.
+The plain twin of each word is one line of NumPy, in its docstring and in its test.
+Not here: kernels, bytes and their products (int8_dot.py), tile registers (amx.py).
+Tests: tests/vol3/cpu/simd/test_intrinsics.py.
+"""
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 16
+
+_I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
+_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
+_F32, _I32X16, _B8 = ir.VectorType(_FLOAT, 16), ir.VectorType(_I32, 16), ir.VectorType(_I8, 64)
+
+# -- the types ----------------------------------------------------------------------------------------------------
+
+
+class Vector(types.Type):
+    """A vector value; `shape` is its LLVM type."""
+
+    def __init__(self, name: str, shape: ir.VectorType):
+        self.shape = shape
+        super().__init__(name=name)
+
+
+F32x16, I32x16, B8x64 = Vector("F32x16", _F32), Vector("I32x16", _I32X16), Vector("B8x64", _B8)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, kind.shape)
+
+
+# -- making wrappers ----------------------------------------------------------------------------------------------
+
+
+def pointer(context, builder, kind, array, index, shape):
+    """The address of element `index` of a C-ordered array, as a pointer to `shape`."""
+    struct = context.make_array(kind)(context, builder, array)
+    place, extents = index[0], cgutils.unpack_tuple(builder, struct.shape)
+    for i, extent in zip(index[1:], extents[1:], strict=True):
+        place = builder.add(builder.mul(place, extent), i)
+    return builder.bitcast(builder.gep(struct.data, [place]), shape.as_pointer())
+
+
+def _kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The types of a word's variable arguments, which Numba hands over as they are or as one tuple."""
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], types.BaseTuple) else given
+
+
+def _unpacked(builder, value, kind):
+    return cgutils.unpack_tuple(builder, value, len(kind))
+
+
+def _reader(name, shape, result, convert):
+    """A word `name(array, *index)` that reads `shape` at that element and converts it."""
+
+    def typed(typing_context, array, *index):
+        index = _kinds(index)
+
+        def generate(context, builder, sig, args):
+            indices = [
+                context.cast(builder, value, kind, types.intp)
+                for value, kind in zip(_unpacked(builder, args[1], sig.args[1]), sig.args[1], strict=True)
+            ]
+            place = pointer(context, builder, sig.args[0], args[0], indices, shape)
+            return convert(context, builder, builder.load(place, align=1))
+
+        return result(array, types.Tuple(index)), generate
+
+    typed.__name__ = typed.__qualname__ = name
+    return intrinsic(typed)
+
+
+def call(builder, name, result, args):
+    """Call the LLVM intrinsic `name`."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def spread(builder, scalar):
+    """The scalar in all 16 lanes."""
+    shape = ir.VectorType(scalar.type, LANES)
+    first = builder.insert_element(ir.Constant(shape, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, ir.Constant(shape, ir.Undefined), ir.Constant(_I32X16, [0] * LANES))
+
+
+def _same(context, builder, value):
+    return value
+
+
+def _halves_to_floats(context, builder, value):
+    return builder.fpext(value, _F32)
+
+
+def _bfloats_to_floats(context, builder, value):  # a bfloat16 is the upper half of a float
+    wide = builder.shl(builder.zext(value, _I32X16), ir.Constant(_I32X16, [16] * LANES))
+    return builder.bitcast(wide, _F32)
+
+
+def _four_bytes_everywhere(context, builder, value):
+    return builder.bitcast(spread(builder, value), _B8)
+
+
+# -- memory -------------------------------------------------------------------------------------------------------
+
+load = _reader("load", _F32, F32x16, _same)  # 16 floats:  a[i : i+16]
+load_i32 = _reader("load_i32", _I32X16, I32x16, _same)  # 16 integers:  a[i : i+16]
+load_bytes = _reader("load_bytes", _B8, B8x64, _same)  # 64 bytes:  a[i : i+64]
+load_half = _reader("load_half", ir.VectorType(_HALF, 16), F32x16, _halves_to_floats)  # 16 float16, as floats
+load_bfloat = _reader("load_bfloat", ir.VectorType(_I16, 16), F32x16, _bfloats_to_floats)  # 16 bfloat16, as floats
+load_int8 = _reader(  # 16 signed bytes, as floats
+    "load_int8", ir.VectorType(_I8, 16), F32x16, lambda context, builder, value: builder.sitofp(value, _F32)
+)
+quad = _reader("quad", _I32, B8x64, _four_bytes_everywhere)  # four bytes in every lane:  tile(a[i : i+4], 16)
+half_at = _reader(  # one float16 (two bytes), as a float
+    "half_at", _HALF, types.float32, lambda context, builder, value: builder.fpext(value, _FLOAT)
+)
+
+
+def _writer(name, narrow):
+    """A word `name(array, *index, vector)` that stores what `narrow` makes of the vector."""
+
+    def typed(typing_context, array, *rest):
+        rest = _kinds(rest)
+
+        def generate(context, builder, sig, args):
+            *index, value = _unpacked(builder, args[1], sig.args[1])
+            indices = [
+                context.cast(builder, i, kind, types.intp)
+                for i, kind in zip(index, list(sig.args[1])[:-1], strict=True)
+            ]
+            value = narrow(context, builder, value)
+            builder.store(value, pointer(context, builder, sig.args[0], args[0], indices, value.type), align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.Tuple(rest)), generate
+
+    typed.__name__ = typed.__qualname__ = name
+    return intrinsic(typed)
+
+
+def _to_bfloat(context, builder, value):  # round to nearest, ties to even
+    bits = builder.bitcast(value, _I32X16)
+    odd = builder.and_(builder.lshr(bits, ir.Constant(_I32X16, [16] * 16)), ir.Constant(_I32X16, [1] * 16))
+    rounded = builder.add(bits, builder.add(odd, ir.Constant(_I32X16, [0x7FFF] * 16)))
+    return builder.trunc(builder.lshr(rounded, ir.Constant(_I32X16, [16] * 16)), ir.VectorType(_I16, 16))
+
+
+store = _writer("store", _same)  # a[i : i+lanes] = v, of any of the three types
+store_bfloat = _writer("store_bfloat", _to_bfloat)  # 16 floats, as bfloat16
+store_int8 = _writer(  # 16 integers, as their low bytes
+    "store_int8", lambda context, builder, value: builder.trunc(value, ir.VectorType(_I8, 16))
+)
+
+
+@intrinsic
+def prefetch(typing_context, array, *index):
+    """Ask for the 64 bytes at array[index] to be brought nearer; a hint."""
+    index = _kinds(index)
+
+    def generate(context, builder, sig, args):
+        indices = [
+            context.cast(builder, value, kind, types.intp)
+            for value, kind in zip(_unpacked(builder, args[1], sig.args[1]), sig.args[1], strict=True)
+        ]
+        place = pointer(context, builder, sig.args[0], args[0], indices, _I8)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        fn = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fn, [place, *(ir.Constant(_I32, value) for value in (0, 2, 1))])  # read, level 2, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.Tuple(index)), generate
+
+
+# -- arithmetic ---------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def splat(typing_context, scalar):
+    """A number in all 16 lanes: a float gives F32x16, an integer I32x16."""
+    number, result = (types.float32, F32x16) if isinstance(scalar, types.Float) else (types.int32, I32x16)
+
+    def generate(context, builder, sig, args):
+        return spread(builder, context.cast(builder, args[0], sig.args[0], number))
+
+    return result(scalar), generate
+
+
+def _operators(symbol, float_op, int_op):
+    """a <symbol> b, lane by lane."""
+
+    @infer_global(symbol)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(kind, kind, kind) for kind, op in ((F32x16, float_op), (I32x16, int_op)) if op]  # noqa: RUF012
+
+    for kind, op in ((F32x16, float_op), (I32x16, int_op)):
+        if op:
+
+            @lower_builtin(symbol, kind, kind)
+            def _lower(context, builder, sig, args, op=op):
+                return getattr(builder, op)(*args)
+
+
+_operators(operator.add, "fadd", "add")
+_operators(operator.sub, "fsub", "sub")
+_operators(operator.mul, "fmul", "mul")
+_operators(operator.truediv, "fdiv", None)
+
+
+def word(result, *arguments):
+    """Decorates `generate(builder, *values)`: a word from values of the types `arguments` to `result`."""
+
+    def decorate(generate_body):
+        def typed(typing_context, *given):
+            given = _kinds(given)
+            if len(given) != len(arguments):
+                return None
+
+            def generate(context, builder, sig, values):
+                values = _unpacked(builder, values[0], sig.args[0])
+                values = [
+                    value if isinstance(kind, Vector) else context.cast(builder, value, kind, wanted)
+                    for value, kind, wanted in zip(values, given, arguments, strict=True)
+                ]
+                return generate_body(builder, *values)
+
+            return result(types.Tuple(given)), generate
+
+        typed.__name__ = typed.__qualname__ = generate_body.__name__
+        typed.__doc__ = generate_body.__doc__
+        return intrinsic(typed)
+
+    return decorate
+
+
+def _floats(value):
+    return ir.Constant(_F32, [value] * LANES)
+
+
+def integers(value):
+    """The same integer in all 16 lanes, as a constant."""
+    return ir.Constant(_I32X16, [value] * LANES)
+
+
+def _fma(b, x, y, z):
+    return call(b, "llvm.fma.v16f32", _F32, [x, y, z])
+
+
+@word(I32x16, I32x16, types.int64, types.int64)
+def bits_of(b, x, start, mask):
+    """x >> start & mask, of each lane without its sign."""
+    return b.and_(b.lshr(x, spread(b, b.trunc(start, _I32))), spread(b, b.trunc(mask, _I32)))
+
+
+@word(I32x16, F32x16, F32x16)
+def bfloat_pairs(b, low, high):
+    """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
+    low, high = (b.add(b.bitcast(x, _I32X16), integers(0x8000)) for x in (low, high))
+    return b.or_(b.lshr(low, integers(16)), b.and_(high, integers(-65536)))
+
+
+@word(F32x16, F32x16, F32x16, F32x16)
+def fma(b, x, y, z):
+    """x * y + z, rounded once."""
+    return _fma(b, x, y, z)
+
+
+@word(F32x16, F32x16, F32x16)
+def maximum(b, x, y):
+    """np.maximum(x, y), of numbers."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+@word(F32x16, F32x16)
+def absolute(b, x):
+    """np.abs(x)."""
+    return call(b, "llvm.fabs.v16f32", _F32, [x])
+
+
+@word(I32x16, F32x16)
+def nearest(b, x):
+    """np.rint(x).astype(int32): to the nearest integer, ties to even."""
+    return b.fptosi(call(b, "llvm.rint.v16f32", _F32, [x]), _I32X16)
+
+
+@word(F32x16, I32x16)
+def to_float(b, x):
+    """x.astype(float32)."""
+    return b.sitofp(x, _F32)
+
+
+@word(F32x16, F32x16)
+def exp(b, x):
+    """e^x to about 1 unit in the last place, for x clipped to [-87, 88].
+
+    x = n ln 2 + r with |r| <= ln 2 / 2, so e^x = 2^n e^r; e^r by its Taylor polynomial of degree 6 (Cody and Waite 1980
+    split ln 2 in two, so that r is exact).
+    """
+    x = b.select(b.fcmp_ordered("<", x, _floats(-87.0)), _floats(-87.0), x)
+    x = b.select(b.fcmp_ordered(">", x, _floats(88.0)), _floats(88.0), x)
+    n = call(b, "llvm.rint.v16f32", _F32, [b.fmul(x, _floats(1.4426950408889634))])
+    r = _fma(b, n, _floats(2.12194440e-4), _fma(b, n, _floats(-0.693359375), x))
+    y = _floats(1 / 720)
+    for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        y = _fma(b, y, r, _floats(factor))
+    power = b.shl(b.add(b.fptosi(n, _I32X16), integers(127)), integers(23))  # 2^n: only an exponent
+    return b.fmul(y, b.bitcast(power, _F32))
+
+
+@word(F32x16, F32x16)
+def exp_roughly(b, x):
+    """e^x to within 2^-13 of itself, for x <= 0, clipped to -87: half as long as `exp`.
+
+    x log2 e = n + r with |r| <= 1/2; adding 1.5 * 2^23 leaves n in the lowest bits. 2^r by the polynomial of degree 3
+    whose relative error is smallest, 7.5e-5.
+    """
+    x = b.select(b.fcmp_ordered(">", x, _floats(-87.0)), x, _floats(-87.0))
+    shifted = _fma(b, x, _floats(1.4426950408889634), _floats(12582912.0))
+    r = _fma(b, x, _floats(1.4426950408889634), b.fneg(b.fsub(shifted, _floats(12582912.0))))
+    y = _floats(0.0551716611)
+    for factor in (0.242611125, 0.693260968, 0.999928057):
+        y = _fma(b, y, r, _floats(factor))
+    power = b.shl(b.bitcast(shifted, _I32X16), integers(23))
+    return b.bitcast(b.add(b.bitcast(y, _I32X16), power), _F32)
+
+
+@word(F32x16, F32x16, types.int64, types.float32)
+def first_lanes(b, x, count, other):
+    """x in the first `count` lanes, `other` in the rest."""
+    lanes = ir.Constant(_I32X16, list(range(LANES)))
+    return b.select(b.icmp_signed("<", lanes, spread(b, b.trunc(count, _I32))), x, spread(b, other))
+
+
+@word(F32x16, I32x16)
+def even_floats(b, x):
+    """Of pairs of bfloat16 the lower ones, as floats."""
+    return b.bitcast(b.shl(x, integers(16)), _F32)
+
+
+@word(F32x16, I32x16)
+def odd_floats(b, x):
+    """Of pairs of bfloat16 the upper ones, as floats."""
+    return b.bitcast(b.and_(x, integers(-65536)), _F32)
+
+
+def _folded(b, x, combine):
+    """Lanes 0..7 with 8..15, the result's 0..3 with 4..7, and so on: one fixed tree on every processor."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        shape = ir.Constant(x.type, ir.Undefined)
+        halves = [
+            b.shuffle_vector(x, shape, ir.Constant(ir.VectorType(_I32, width), list(range(start, start + width))))
+            for start in (0, width)
+        ]
+        x = combine(*halves)
+    return b.extract_element(x, ir.Constant(_I32, 0))
+
+
+@word(types.float32, F32x16)
+def total(b, x):
+    """The sum of the lanes, added in a fixed tree."""
+    return _folded(b, x, b.fadd)
+
+
+@word(types.float32, F32x16)
+def largest(b, x):
+    """max(x)."""
+    return _folded(b, x, lambda one, other: b.select(b.fcmp_ordered(">", one, other), one, other))
+
+
+@word(types.int32, I32x16)
+def total_i32(b, x):
+    """The sum of the lanes."""
+    return _folded(b, x, b.add)
+
+
+@word(types.float32, F32x16, types.int64)
+def lane(b, x, index):
+    """x[index]."""
+    return b.extract_element(x, index)

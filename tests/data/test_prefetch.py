@@ -1,0 +1,59 @@
+"""Batches made ahead are the batches of the plain stream; a worker that ends is an error of ours."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.data.batches import IGNORED, ArrayTokens, Batches
+from nano_llama.data.prefetch import Prefetcher
+
+
+def make(apart=False):
+    return Batches(ArrayTokens(np.arange(500) % 97, (0, 13, 200)), 3, 8, seed=5, apart=apart)
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers, apart", [(1, False), (2, True)])
+def test_the_same_batches_from_any_position_whatever_the_workers(workers, apart):
+    plain, batches = make(apart), make(apart)
+    batches.seek(17)
+    with Prefetcher(batches, workers) as stream:
+        for position in range(17, 40):
+            assert stream.position == position and equal(stream.next(), plain.at(position)), position
+        stream.seek(3)
+        assert equal(stream.next(), plain.at(3)) and stream.position == 4
+
+
+def test_a_killed_worker_is_an_error_and_the_stream_stands_where_it_stood():
+    with Prefetcher(make(), 1) as stream:
+        stream.next()
+        os.kill(stream.processes.all[0].pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFault, match="ended with code -9"):
+            for _ in range(20):
+                before = stream.position
+                stream.next()
+        assert stream.position == before
+
+
+def test_no_worker_is_left_behind():
+    with Prefetcher(make(), 2) as stream:
+        stream.next()
+    assert all(worker.returncode is not None for worker in stream.processes.all)
+
+
+def test_documents_apart_have_no_target_across_their_border():
+    batches = make(apart=True)
+    for position in range(30):
+        starts = batches.starts(position)
+        _, targets, documents = batches.at(position)
+        for start, row, ids in zip(starts.tolist(), targets, documents, strict=True):
+            places = np.arange(start, start + 8)
+            last = np.isin(places, (12, 199))  # of the first and the second document
+            assert np.array_equal(row == IGNORED, last) and np.array_equal(row[~last], ((places + 1) % 97)[~last])
+            assert np.array_equal(ids, (places >= 13).astype(int) + (places >= 200))

@@ -1,0 +1,84 @@
+"""llama.cpp loads the GGUF files that we write, and computes what transformers computes from our folder.
+
+Needs the package llama-cpp-python (extra `bench`); skipped without it.
+"""
+
+import numpy as np
+import pytest
+
+from nano_llama.formats import open_weights, save_gguf, save_hf
+from nano_llama.tokenizer import Tokenizer
+
+llama_cpp = pytest.importorskip("llama_cpp")
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+TOKENS = [(7 * position + 3) % 101 for position in range(60)]
+
+
+def their_logits(path) -> np.ndarray:
+    """(T, V) of TOKENS, by llama.cpp's low-level functions: a file without a tokenizer takes ids."""
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.use_mmap = True
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+    assert model, "llama.cpp does not load the file"
+    settings = llama_cpp.llama_context_default_params()
+    settings.n_ctx, settings.n_batch, settings.n_threads = 64, 64, 1
+    settings.type_k = settings.type_v = 0  # keys and values in float32, not float16 ...
+    settings.flash_attn_type = 0  # ... and attention without its float16 shortcut
+    context = llama_cpp.llama_init_from_model(model, settings)
+    assert context, "llama.cpp makes no context of the file"
+    batch = llama_cpp.llama_batch_init(len(TOKENS), 0, 1)
+    batch.n_tokens = len(TOKENS)
+    for position, token in enumerate(TOKENS):
+        batch.token[position], batch.pos[position] = token, position
+        batch.n_seq_id[position], batch.seq_id[position][0], batch.logits[position] = 1, 0, 1
+    assert llama_cpp.llama_decode(context, batch) == 0
+    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    rows = [
+        np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), (vocabulary,)) for row in range(len(TOKENS))
+    ]
+    logits = np.stack(rows)
+    llama_cpp.llama_batch_free(batch)
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+    return logits
+
+
+@pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("rope", ["default", "linear", "yarn", "llama3"])
+def test_logits_of_every_rope_and_attention(tmp_path, tiny_config, random_weights, attention, rope):
+    config = tiny_config(attention, tied=attention == "mqa", rope=rope, hidden_size=96)
+    weights = random_weights(config)
+    save_hf(tmp_path / "hf", config, weights)
+    save_gguf(tmp_path / "m.gguf", config, weights, dtype="F32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    with torch.no_grad():
+        ours = model(torch.tensor([TOKENS])).logits[0].numpy()
+    theirs = their_logits(tmp_path / "m.gguf")
+    assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["F16", "Q8_0"])
+def test_greedy_text_of_the_real_model(tmp_path, smollm2, dtype):
+    """Our export, in llama.cpp, continues as transformers does from the same numbers."""
+    with open_weights(smollm2) as weights:
+        save_gguf(tmp_path / "m.gguf", weights.config, weights, Tokenizer.from_pretrained(smollm2), dtype=dtype)
+    with open_weights(tmp_path / "m.gguf") as weights:
+        save_hf(tmp_path / "hf", weights.config, weights, dtype="F32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    llama = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=256, verbose=False, n_threads=2)
+    for prompt in ("The capital of France is", "Once upon a time", "def fibonacci(n):", "Water boils at"):
+        ids = llama.tokenize(prompt.encode(), add_bos=False)
+        wanted = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
+        llama.reset()
+        found = [token for token, _ in zip(llama.generate(ids, temp=0.0), range(24), strict=False)]
+        step = next((step for step, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), None)
+        if step is None:
+            continue
+        # Beside Q8_0 weights llama.cpp rounds activations to 8 bits: it may then break a near tie the other way.
+        assert dtype == "Q8_0", f"{prompt!r}: {found} instead of {wanted}"
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + wanted[:step]])).logits[0, -1]
+        assert logits[wanted[step]] - logits[found[step]] < 0.1, f"{prompt!r}: {found} instead of {wanted}"

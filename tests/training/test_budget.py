@@ -1,0 +1,89 @@
+"""Progress by steps and by the clock, on a clock that is set by hand."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nano_llama.training.budget import MAX_SLOWDOWN, Budget, process_start, slowdown
+
+
+def test_by_steps_it_is_a_plain_fraction():
+    budget = Budget(max_steps=8)
+    assert [budget.progress(step) for step in (0, 2, 8, 9)] == [0.0, 0.25, 1.0, 1.0]
+    assert budget.midway(2) == pytest.approx(2.5 / 8)
+    budget.keep(100.0)
+    assert budget.progress(2) == 0.25, "the clock has no say"
+    assert budget.seconds_left(2, 3.0) == 18.0
+
+
+def test_by_the_clock_it_fits_what_is_left(hand_clock):
+    start = hand_clock()
+    hand_clock.now += 20.0  # imports, data
+    budget = Budget(max_minutes=2.0, start=start, clock=hand_clock)
+    budget.start_training()
+    assert budget.progress(0) == 0.0
+    hand_clock.now += 50.0
+    assert budget.progress(5) == pytest.approx(0.5), "70 of 120 s are over, half of the 100 s that training had"
+    budget.keep(30.0)
+    assert budget.progress(5) == pytest.approx(50 / 70), "30 s less for training"
+    hand_clock.now += 20.0
+    assert budget.progress(6) == 1.0 and hand_clock.now <= start + 90.0
+
+
+def test_it_ends_before_a_step_that_would_not_fit(hand_clock):
+    budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
+    budget.start_training()
+    budget.count_step(5.0)
+    hand_clock.now += 60.0 - 1.5 * 5.0 - 0.1  # of a single step little is known
+    assert budget.progress(1) < 1.0
+    hand_clock.now += 0.2
+    assert budget.progress(1) == 1.0
+    for _ in range(30):
+        budget.count_step(5.0)
+    assert budget.progress(31) < 1.0
+    hand_clock.now += 1.4
+    assert budget.progress(31) == 1.0
+
+
+def test_a_first_step_that_is_known_not_to_fit_is_not_begun(hand_clock):
+    budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
+    budget.guess_step(59.0)
+    assert budget.progress(0) < 1.0
+    budget.guess_step(61.0)
+    assert budget.progress(0) == 1.0
+
+
+def test_a_resumed_run_goes_on_where_it_was(hand_clock):
+    budget = Budget(max_minutes=1.0, start=hand_clock(), past=0.6, clock=hand_clock)
+    budget.start_training()
+    assert budget.progress(100) == pytest.approx(0.6)
+    hand_clock.now += 30.0
+    assert budget.progress(100) == pytest.approx(0.8)
+    assert Budget(max_minutes=1.0, start=hand_clock(), past=1.0, clock=hand_clock).progress(100) == 1.0
+
+
+def test_a_reserve_of_all_that_is_left_ends_the_run(hand_clock):
+    budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
+    budget.start_training()
+    budget.keep(59.0)
+    assert budget.progress(0) == 0.0
+    budget.keep(60.0)
+    assert budget.progress(0) == 1.0
+
+
+def test_the_process_began_before_its_imports():
+    code = "from nano_llama.training import budget as b; print(b.time.monotonic() - b.process_start())"
+    begin = time.monotonic()
+    age = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0.03 <= age <= time.monotonic() - begin + 0.02 if sys.platform == "linux" else age >= 0
+    assert process_start() <= time.monotonic()
+
+
+def test_a_busy_machine_is_known_by_wall_over_cpu_time():
+    used = sum(os.times()[:3])  # of the tests so far, their children's included
+    assert slowdown(0.0) == 1.0
+    assert slowdown(3.0 * used) == pytest.approx(3.0, rel=0.3)
+    assert slowdown(1e9) == MAX_SLOWDOWN

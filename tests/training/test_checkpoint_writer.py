@@ -1,0 +1,72 @@
+"""The writer beside the training: what it keeps is the moment of the call, and its failures are heard."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.init import init_params
+from nano_llama.training import checkpoint, checkpoint_writer
+from nano_llama.training.checkpoint import list_checkpoints, load_checkpoint
+from nano_llama.training.checkpoint_writer import CheckpointWriter
+
+
+class FakeTokenizer:
+    def save_pretrained(self, folder):
+        (folder / "tokenizer.json").write_text("{}")
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    """A writer, the arrays that training changes, and save(step)."""
+    config, writer = tiny_config(), CheckpointWriter(tmp_path, keep=2)
+    weights, tensors = init_params(config, 0), {"momentum": np.zeros(3, np.float32)}
+    return writer, weights, tensors, lambda step: writer.save(step, config, weights, FakeTokenizer(), tensors, {})
+
+
+def test_what_is_written_is_the_moment_of_the_call(run, tmp_path, monkeypatch):
+    writer, weights, tensors, save = run
+    may_write, save_checkpoint = threading.Event(), checkpoint.save_checkpoint
+
+    def late(*arguments):
+        assert may_write.wait(10.0)
+        save_checkpoint(*arguments)
+
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", late)
+    before = {name: array.copy() for name, array in weights.items()}
+    save(1)  # returns although nothing can be written yet
+    for array in (*weights.values(), *tensors.values()):
+        array += 1.0  # the training goes on
+    may_write.set()
+    writer.wait()
+    kept = load_checkpoint(tmp_path / "step-00000001")
+    assert all(np.array_equal(kept.weights[name], before[name]) for name in before)
+    assert not kept.tensors["momentum"].any()
+    assert writer.paused > 0 and writer.seconds >= writer.paused
+
+
+def test_one_after_the_other_and_the_old_ones_go(run, tmp_path):
+    writer, _, _, save = run
+    for step in range(5):
+        save(step)
+    writer.wait()
+    assert [path.name[-1] for path in list_checkpoints(tmp_path)] == ["3", "4"]
+
+
+def test_a_full_disk_is_heard_at_the_next_save_and_at_the_end(run, tmp_path, monkeypatch):
+    writer, _, _, save = run
+    save(1)
+    writer.wait()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_safetensors", full)
+    save(2)
+    with pytest.raises(EnvironmentFault, match="No space left"):
+        save(3)
+    save(4)
+    with pytest.raises(EnvironmentFault, match="No space left"):
+        writer.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "what was there before stays"

@@ -1,0 +1,197 @@
+"""Runs that end by the clock: within their minutes, with the schedule fitted in, and a validation loss at the end."""
+
+import math
+import random
+
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.training import loop, reports
+from nano_llama.training.checkpoint_writer import CheckpointWriter
+from nano_llama.training.metrics import read_metrics
+from nano_llama.training.progress import Progress
+from nano_llama.training.timekeeper import LEAVING_SECONDS
+
+
+class Recorder(Progress):
+    def __init__(self):
+        self.remarks, self.rates = [], []
+
+    def stepped(self, facts):
+        self.rates.append(facts.lr)
+
+    def remark(self, text):
+        self.remarks.append(text)
+
+
+def run(fake_trainer, settings, out, clock, minutes, *, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
+    trainer_class = type("Paced", (fake_trainer,), {"seconds": seconds, "evaluating": evaluating})
+    start = clock()
+    clock.now += lost
+    watcher = Recorder()
+    settings = settings.replace(max_minutes=minutes)
+    trainer = trainer_class(settings, out, clock=clock, start=start, progress=watcher, **arguments)
+    return trainer.fit(), clock() - start, watcher
+
+
+@pytest.mark.parametrize(("minutes", "seconds", "evaluating", "lost"), [
+    (1.0, 0.1, 0.01, 0.0), (0.5, 0.1, 0.01, 10.0), (1.0, 4.0, 0.5, 5.0), (0.2, 0.01, 0.4, 0.0),
+])  # fmt: skip
+def test_it_ends_in_time_with_a_loss(fake_trainer, settings, tmp_path, hand_clock, minutes, seconds, evaluating, lost):
+    result, took, _ = run(
+        fake_trainer, settings, tmp_path / "run", hand_clock, minutes, seconds=seconds, evaluating=evaluating, lost=lost
+    )
+    assert took <= 60 * minutes - LEAVING_SECONDS
+    assert took >= 60 * minutes - lost - max(10.0, 2 * seconds + 30 * evaluating), "and does not end much too early"
+    assert result.evaluation is not None and read_metrics(tmp_path / "run/metrics.jsonl")[-1]["val_loss"]
+    assert result.elapsed_s == pytest.approx(took)
+
+
+def test_the_schedule_fits_itself_to_the_time(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(warmup=0.1, final_lr=0.0, lr=1.0)
+    for name, minutes, lost in (("long", 2.0, 0.0), ("late", 1.0, 30.0)):
+        _, _, watcher = run(fake_trainer, settings, tmp_path / name, hand_clock, minutes, lost=lost)
+        rates = watcher.rates
+        assert max(rates) == pytest.approx(1.0, abs=0.02)
+        assert rates.index(max(rates)) == pytest.approx(0.1 * len(rates), rel=0.2)
+        assert rates[-1] < 0.01, "down at the end"
+
+
+def test_a_resumed_run_takes_up_the_schedule_where_it_was(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, max_minutes=1.0, evaluations=4)
+
+    class Stop(Exception):
+        pass
+
+    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+    step = trainer.train_step
+
+    def train_step(batches, lr):
+        if trainer.budget.progress(trainer.step) > 0.52:
+            raise Stop
+        return step(batches, lr)
+
+    trainer.train_step = train_step
+    with pytest.raises(Stop):
+        trainer.fit()
+    _, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+    assert took <= 30.0
+    assert watcher.rates[0] == pytest.approx(0.5, abs=0.02), "half of a cosine is half of the peak"
+    assert watcher.rates[-1] < 0.01
+
+
+def test_a_run_that_has_ended_goes_on_with_more_minutes(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, schedule="linear")
+    first, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5)
+    with pytest.raises(UserError, match="has ended") as caught:
+        run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+    assert "--max-minutes 1" in caught.value.hint
+    second, more, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, resume=True)
+    assert more <= 60.0 and second.steps > 2 * first.steps
+    assert watcher.rates[0] == pytest.approx(1.0 - took / (took + 60.0), abs=0.02), "on the line of both together"
+    assert watcher.rates[-1] < 0.01
+
+
+def test_evaluations_leave_most_of_the_time_to_training(fake_trainer, settings, tmp_path, hand_clock):
+    settings = settings.replace(evaluations=50)
+    result, _, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, seconds=0.1, evaluating=0.25)
+    rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "val_loss" in row]
+    assert 2 <= len(rows) < 10 and result.steps > 350
+
+
+def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(fake_trainer, settings, tmp_path, hand_clock):
+    # 25 s for a step: by that speed an evaluation would take half of the run; it is tried with what is left
+    result, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
+    assert 85 < took <= 120 and result.evaluation is not None
+
+
+def test_a_loss_that_takes_too_long_is_given_up(fake_trainer, settings, tmp_path, hand_clock):
+    result, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
+    assert result.evaluation is None and took < 12.0 + 3.0, "at most one batch too late"
+    assert [r for r in watcher.remarks if "given up" in r]
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(1.0, 0.5), (1.0, 13.0), (2.0, 13.0)])
+@pytest.mark.parametrize("evaluating", [0.02, 4.0])
+@pytest.mark.parametrize("saving", [0.1, 4.0])
+def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minutes, seconds, evaluating, saving):
+    """The next step, the evaluation's next batch, and saving are foreseen: nothing is begun that does not fit."""
+    trainer = slow_trainer(settings.replace(max_minutes=minutes), tmp_path / "run", seconds, evaluating, saving)
+    result = trainer.fit()
+    assert result.elapsed_s <= 60 * minutes - LEAVING_SECONDS
+    assert result.steps >= 3 and (tmp_path / "run/model.safetensors").exists()
+    if evaluating < 1.0:
+        assert result.evaluation is not None, "one that fits is made"
+
+
+@pytest.fixture
+def slow_trainer(fake_trainer, hand_clock, monkeypatch):
+    """A trainer whose steps differ by a quarter, and whose disk takes its time: all of it by the clock set by hand."""
+    monkeypatch.setattr(reports, "plot_run", lambda *arguments: None)
+    monkeypatch.setattr(loop, "CheckpointWriter", SlowWriter)
+
+    def make(settings, out, seconds, evaluating, saving):
+        rng = random.Random(5)
+
+        class Slow(fake_trainer):
+            def gradient(self, batches):
+                self.seconds = seconds * rng.uniform(0.87, 1.13)
+                return super().gradient(batches)
+
+        trainer = type("Paced", (Slow,), {"evaluating": evaluating})(settings, out, clock=hand_clock)
+        trainer.writer.clock, trainer.writer.takes = hand_clock, saving
+        save_model = trainer.folder.save_model
+
+        def slow_save_model(*arguments):
+            hand_clock.now += saving
+            save_model(*arguments)
+
+        trainer.folder.save_model = slow_save_model
+        return trainer
+
+    return make
+
+
+class SlowWriter(CheckpointWriter):
+    """Writes beside the training, `takes` seconds by a clock set by hand."""
+
+    clock, takes, done_at = None, 0.0, -math.inf
+
+    def save(self, *arguments):
+        super().save(*arguments)
+        super().wait()
+        self.done_at = self.clock.now + self.takes
+
+    def wait(self):
+        super().wait()
+        if self.clock:
+            self.clock.now = max(self.clock.now, self.done_at)
+
+    @property
+    def busy(self):
+        return self.clock.now < self.done_at
+
+    @property
+    def seconds(self):
+        return self.takes if math.isfinite(self.done_at) and not self.busy else None
+
+    @seconds.setter
+    def seconds(self, value):
+        pass  # the real time
+
+
+def test_a_first_step_that_will_not_fit_is_refused(fake_trainer, settings, tmp_path, hand_clock):
+    class Known(fake_trainer):
+        def peak_flops(self):
+            return self.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
+
+    with pytest.raises(UserError, match="1 minutes 60 s are left, and a step takes about 100 s") as caught:
+        run(Known, settings, tmp_path / "run", hand_clock, 1.0)
+    assert "--batch-size" in caught.value.hint
+    assert not (tmp_path / "run").exists(), "nothing was written"
+
+
+def test_no_time_at_all_is_an_error_that_says_so(fake_trainer, settings, tmp_path, hand_clock):
+    with pytest.raises(UserError, match="No time is left for training"):
+        run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.1, lost=30.0)
+    assert not (tmp_path / "run").exists(), "nothing was written"

@@ -1,0 +1,123 @@
+"""What a run is expected to need, and the refusal of what does not fit, with the flag to change."""
+
+import pytest
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.memory import available_bytes
+from nano_llama.core.presets import model_preset
+from nano_llama.training.flops import flops_per_token
+from nano_llama.training.preflight import COPY, check_memory, memory_by_part, preflight, size_text, time_text
+from nano_llama.training.settings import TrainSettings
+
+GIB = 2**30
+
+
+def test_flops_by_hand():
+    config = model_preset("char")  # L4 H4 K32 D128 V65, tied
+    assert flops_per_token(config, 64) == 6 * config.num_parameters + 12 * 4 * 4 * 32 * 64
+    untied = config.replace(tie_word_embeddings=False)
+    assert flops_per_token(untied, 64) == flops_per_token(config, 64), "a table is only looked up"
+
+
+def test_memory_of_what_is_known_exactly():
+    config = model_preset("nano")
+    parts = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8))
+    P = config.num_parameters
+    assert parts["weights"] == parts["gradients"] == 4 * P and parts["optimizer"] == 8 * P
+    assert parts["logits"] == 2 * 8 * config.vocab_size * 8
+    half = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8, optimizer="muon"), narrow=2)
+    assert half["weights"] == 6 * P and 4 * P < half["optimizer"] < 8 * P
+    assert half["activations"] < parts["activations"]
+
+
+def test_memory_of_optimizers_and_averages():
+    config, P = model_preset("nano"), model_preset("nano").num_parameters
+    of = lambda **changes: memory_by_part(config, TrainSettings(data="x", **changes))  # noqa: E731
+    assert of(optimizer="lion")["optimizer"] == 4 * P
+    assert of(optimizer="schedulefree", schedule="constant")["optimizer"] == 8 * P
+    assert 0 < of(optimizer="adafactor")["optimizer"] < 0.2 * P
+    plain, averaged = of(), of(ema=0.99)
+    assert averaged["average"] == averaged[COPY] - plain[COPY] == 4 * P and "average" not in plain
+
+
+def test_recomputing_keeps_less():
+    config = model_preset("350m")
+    kept = [
+        memory_by_part(config, TrainSettings(data="x", recompute=kind), 2)["activations"]
+        for kind in ("none", "selective", "full")
+    ]
+    assert kept[0] > 1.5 * kept[1] > 4.0 * kept[2]
+
+
+@pytest.mark.parametrize(
+    "shape, changes, available, advice",
+    [
+        ("350m", {"batch_size": 16, "context": 2048}, 40 * GIB, "--batch-size"),
+        ("350m", {"batch_size": 1, "context": 8192}, 20 * GIB, "--recompute full"),
+        ("350m", {"batch_size": 1, "context": 65536, "recompute": "full"}, 20 * GIB, "--context"),
+        ("8b", {"batch_size": 1}, 40 * GIB, "--model"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_flag_to_change(shape, changes, available, advice):
+    config, settings = model_preset(shape), TrainSettings(data="x", **changes)
+    expected = preflight(config, settings, narrow=2, logits_limit=128 * 2**20)
+    with pytest.raises(UserError, match="memory") as error:
+        check_memory(expected, settings, available)
+    assert advice in error.value.hint
+    check_memory(expected, settings, None)
+    if advice == "--batch-size":  # what is advised fits, and is the same step
+        words = error.value.hint.split()
+        batch, more = int(words[words.index("--batch-size") + 1]), int(words[words.index("--accumulate") + 1])
+        smaller = settings.replace(batch_size=batch, accumulate=more)
+        check_memory(preflight(config, smaller, narrow=2, logits_limit=128 * 2**20), smaller, available)
+        assert batch * more >= 16
+
+
+def test_expected_time_and_words():
+    config = model_preset("nano")
+    expected = preflight(config, TrainSettings(data="x", max_steps=1000), peak_flops=1e12)
+    assert expected.tokens == 1000 * 16 * 256
+    assert expected.seconds == pytest.approx(expected.tokens * flops_per_token(config, 256) / 0.4e12)
+    memory, work = expected.lines()
+    assert "optimizer 58.5 MiB" in memory and "4,096,000 tokens" in work and "about 9 minutes" in work
+    assert preflight(config, TrainSettings(data="x", max_minutes=1.0)).seconds is None
+    assert [size_text(n) for n in (12, 1536, 3 * 2**20, 5.5 * GIB)] == ["12 B", "1.5 KiB", "3 MiB", "5.5 GiB"]
+    assert [time_text(s) for s in (30, 600, 7200, 400_000)] == ["30 seconds", "10 minutes", "2 hours", "5 days"]
+
+
+def test_a_run_too_large_is_refused_before_anything_is_written(fake_trainer, settings, tmp_path):
+    poor = type("Poor", (fake_trainer,), {"available_memory": lambda self: 100_000})
+    with pytest.raises(UserError, match="memory"):
+        poor(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_containers_limit_counts(tmp_path):
+    def put(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert available_bytes(tmp_path) is None
+    put("proc/meminfo", "MemTotal: 8000 kB\nMemAvailable:   4000 kB\n")
+    assert available_bytes(tmp_path) == 4000 * 1024
+    put("sys/fs/cgroup/memory.max", "3000000\n")
+    put("sys/fs/cgroup/memory.current", "2500000\n")
+    put("sys/fs/cgroup/memory.stat", "anon 1\ninactive_file 200000\n")
+    assert available_bytes(tmp_path) == 700_000
+    put("sys/fs/cgroup/memory.max", "max\n")
+    assert available_bytes(tmp_path) == 4000 * 1024
+
+
+def test_an_address_space_limit_counts():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (2**46, before[1]))
+        unlimited = available_bytes()
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))  # noqa: PTH123, SIM115
+        used = 1024 * int(status["VmSize"].split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, before[1]))
+        assert available_bytes() <= 50_000_000 < unlimited
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -1,0 +1,62 @@
+"""What the eye sees of a run: in a pipe lines, on a terminal a bar."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nano_llama.training.evaluation import Evaluation
+from nano_llama.training.preflight import preflight
+from nano_llama.training.progress import RunFacts, StepFacts
+from nano_llama.training.progress_bar import ProgressBar, clock_text
+from nano_llama.training.samples import Sample
+from nano_llama.training.settings import TrainSettings
+
+
+def show(config, terminal: bool) -> str:
+    text = io.StringIO()
+    bar = ProgressBar(Console(file=text, force_terminal=terminal, width=120))
+    bar.preparing("tokenizing", 5_000_000, 10_000_000)
+    bar.started(
+        RunFacts(
+            settings=TrainSettings(), config=config, out=Path("run"), device="cpu",
+            train_tokens=12_345, val_tokens=678, resumed_at=40,
+            preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=1e9),
+        )
+    )  # fmt: skip
+    for step in (41, 42, 43):
+        bar.stepped(
+            StepFacts(
+                step=step, progress=step / 50, tokens=1, train_loss=2.5, bits_per_byte=1.25, lr=1e-3, grad_norm=0.75,
+                tokens_per_second=999.0, mfu=0.41, data_stall=0.002, peak_memory=3 * 2**30, seconds_left=75.0,
+            )
+        )  # fmt: skip
+    bar.evaluating(300, 678)
+    bar.evaluated(43, Evaluation(loss=1.75, tokens=678, bytes=678, seconds=1.0))
+    bar.sampled(43, [Sample("to be\nor", " not"), Sample("the second", "")])
+    bar.remark("by the way")
+    bar.ended()
+    return text.getvalue()
+
+
+def test_a_pipe_gets_lines(tiny_config):
+    text = show(tiny_config(), terminal=False)
+    assert "going on from step 40" in text and "12,345 tokens" in text
+    assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
+    figures = "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB · 1:15 left"
+    assert text.count(figures) == 1, "not a line a step"
+    assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
+    assert "validation loss 1.7500, 2.5247 bits a byte" in text and "by the way" in text
+    assert "\x1b" not in text
+
+
+def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(tiny_config):
+    text = show(tiny_config(), terminal=True)
+    assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor comes back"
+    assert "━" in text and "gradient 0.75" in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (4000, "1:06:40")])
+def test_times(seconds, text):
+    assert clock_text(seconds) == text

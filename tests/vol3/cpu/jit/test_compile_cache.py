@@ -1,0 +1,78 @@
+"""The folder of compiled kernels: made once, found again, another one for other sources."""
+
+import runpy
+
+import numpy as np
+from numba import njit
+
+from nano_llama.vol3_engine.cpu.jit import compile_cache
+
+
+def double(x):
+    return x + x
+
+
+def test_a_function_is_compiled_once_and_found_again():
+    for hits in (0, 1):
+        function = njit(double)
+        folder = compile_cache.keep_on_disk(function)
+        assert function(np.float32(2)) == 4
+        assert sum(function.stats.cache_hits.values()) == hits
+    assert any(folder.glob("*.nbi"))
+
+
+def kernel_of(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "times.py").write_text(text)
+    return njit(runpy.run_path(str(folder / "times.py"))["times"])
+
+
+def test_another_clone_of_the_same_sources_finds_it(tmp_path):
+    found = []
+    for clone in ("first", "second"):
+        function = kernel_of(tmp_path / clone, "def times(x):\n    return 3 * x\n")
+        compile_cache.keep_on_disk(function)
+        assert function(5) == 15
+        found.append(sum(function.stats.cache_hits.values()))
+    assert found == [0, 1]
+
+
+def test_an_edited_function_is_compiled_again(tmp_path):
+    for factor in (7, 8):  # another constant leaves the bytecode as it is
+        function = kernel_of(tmp_path / "clone", f"def times(x):\n    return {factor} * x\n")
+        compile_cache.keep_on_disk(function)
+        assert function(5) == 5 * factor
+
+
+def test_other_sources_have_another_folder(tmp_path, monkeypatch):
+    """Whichever folder of cpu/ a source lies in: machine code that calls it would else be stale."""
+    monkeypatch.setattr(compile_cache, "SOURCES", tmp_path)
+    (tmp_path / "simd").mkdir()
+    seen = {compile_cache.kernel_folder()}
+    for source, text in (("kernel.py", "a = 1"), ("kernel.py", "a = 2"), ("simd/add.py", "b"), ("simd/add.py", "c")):
+        (tmp_path / source).write_text(text)
+        seen.add(compile_cache.kernel_folder())
+    (tmp_path / "simd/add.py").rename(tmp_path / "simd/sub.py")
+    seen.add(compile_cache.kernel_folder())
+    assert len(seen) == 6
+
+
+def test_the_hash_covers_every_folder_of_kernels():
+    assert {path.name for path in compile_cache.SOURCES.iterdir()} >= {"jit", "simd", "kernels"}
+
+
+def test_old_folders_are_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path))
+    for number in range(9):
+        (tmp_path / "kernels" / str(number)).mkdir(parents=True)
+    compile_cache.keep_on_disk()
+    assert len(list((tmp_path / "kernels").iterdir())) == compile_cache.KEPT
+
+
+def test_where_nothing_can_be_written_it_still_compiles(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path / "file"))
+    function = njit(double)
+    compile_cache.keep_on_disk(function)
+    with compile_cache.compiling(tmp_path / "file" / "folder", "double"):
+        assert function(3) == 6

@@ -1,0 +1,98 @@
+"""The decorator: what compiled code calls is linked into it and made into machine code with it, once."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, keep_together, kernel
+
+
+@kernel
+def twice(x):
+    return 2 * x
+
+
+@kernel
+def thrice(x):
+    return 3 * x
+
+
+@kernel
+def outside(x):
+    keep_apart()
+    return twice(x) + 1
+
+
+@kernel
+def inside(x):
+    keep_together()
+    return thrice(x) + 1
+
+
+@kernel
+def deep(x):
+    return outside(x) - inside(x)
+
+
+@kernel
+def power(base, exponent):
+    keep_apart()
+    result = 1
+    for _ in range(exponent):
+        result *= base
+    return result
+
+
+@kernel
+def per_share(total, count):
+    return total / count
+
+
+def test_kernels_of_one_signature_stay_themselves():
+    """They are known to their callers by nothing but their own compilation."""
+    caller = njit(lambda x: (twice(x), thrice(x), outside(x), inside(x), deep(x)))
+    for x in (5, 2.5):
+        assert caller(x) == (2 * x, 3 * x, 2 * x + 1, 3 * x + 1, -x), x
+
+
+def test_a_kernel_can_be_called_from_python_and_from_compiled_code():
+    assert deep(7) == -7
+    assert njit(lambda x: deep(x))(7) == -7
+    assert deep(0.5) == -0.5
+
+
+@pytest.mark.parametrize("x", [3, 1.5])
+def test_what_is_called_from_compiled_code_is_not_compiled_by_itself(x):
+    inner = kernel(lambda x: x * x)
+    assert njit(lambda x: inner(x) + inner(x))(x) == 2 * x * x
+    assert not inner.overloads, "its code is its caller's alone"
+    assert inner(x) == x * x
+    assert len(inner.overloads) == 1
+
+
+def functions(caller, name):
+    """How many functions of that name are in the caller's code."""
+    (code,) = caller.inspect_llvm().values()
+    return sum(line.startswith("define") and f"{len(name)}{name}" in line for line in code.splitlines())
+
+
+def test_what_is_kept_apart_stays_a_function_and_what_is_kept_together_does_not():
+    caller = njit(lambda x: deep(x) * deep(x + 1))
+    caller(1)
+    assert [functions(caller, name) for name in ("outside", "inside", "thrice")] == [1, 0, 0]
+
+
+def test_constants_are_compiled_once_for_all():
+    caller = njit(lambda x: (power(x, 2), power(x, 3), power(2, x), power(exponent=2, base=x)))
+    assert caller(5) == (25, 125, 32, 25)
+    assert functions(caller, "power") == 1
+
+
+def test_division_is_numpys():
+    assert np.isinf(njit(lambda a, b: per_share(a, b))(1.0, 0.0))
+
+
+def test_an_error_in_a_kernel_names_it():
+    broken = kernel(lambda x: x.nothing_of_the_kind)
+    with pytest.raises(Exception, match="nothing_of_the_kind"):
+        njit(lambda x: broken(x))(1)

@@ -1,0 +1,89 @@
+"""y = W x: every kind of weights and number of tokens against the plain twin, and a row's bits in any company."""
+
+import numpy as np
+import pytest
+
+from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, activations, reform
+from nano_llama.vol3_engine.cpu.kernels.linear import form_read, linear, linear_plain, scratch_for
+from nano_llama.vol3_engine.cpu.kernels.pack import NAMES, Q4M, Q8, unpack
+
+TOKENS = (1, 2, 3, 4, 5, 16, 17, 33)
+
+
+@pytest.fixture
+def problem(random_matrix):
+    return lambda *shape: make_problem(random_matrix, *shape)
+
+
+def make_problem(random_matrix, kind, rows, columns):
+    matrix, _ = random_matrix(kind, rows, columns)
+    x = activations(max(TOKENS) + 16, columns)  # tiles may look beyond the last
+    x.values[:, :columns] = np.random.default_rng(1).normal(size=(len(x.values), columns))
+    for n in range(len(x.values)):
+        reform(x, n, BYTES + BFLOATS)
+    return matrix, x
+
+
+def run(matrix, x, tokens, first=0, last=None, add=False, out=None, generated=None):
+    out = np.zeros((len(x.values), 16 * matrix.blocks), np.float32) if out is None else out
+    generated, last = (whole if part is None else part for part, whole in ((generated, tokens), (last, matrix.blocks)))
+    linear(matrix, x, generated, tokens, first, last, add, scratch_for(matrix.columns), out)
+    return out
+
+
+@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("shape", [(40, 96), (112, 160), (5, 32)], ids=str)
+def test_every_number_of_tokens_equals_the_plain_twin_and_each_other(kind, shape, problem):
+    matrix, x = problem(kind, *shape)
+    plain = linear_plain(matrix, x, max(TOKENS))
+    most = run(matrix, x, max(TOKENS))
+    for tokens in TOKENS:
+        out = run(matrix, x, tokens)
+        # one rounding may differ where the twin rounds through float64
+        np.testing.assert_allclose(out[:tokens, : shape[0]], plain[:tokens], rtol=1e-5, atol=1e-6 * np.abs(plain).max())
+        np.testing.assert_array_equal(out[:tokens], most[:tokens])
+        assert not out[tokens:].any(), "rows that were not asked for were written"
+
+
+@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+def test_blocks_of_its_own_and_adding(kind, problem):
+    matrix, x = problem(kind, 112, 96)
+    whole = run(matrix, x, 7)
+    out = np.ones_like(whole)
+    run(matrix, x, 7, 2, 5, add=True, out=out)
+    np.testing.assert_array_equal(out[:7, 32:80], np.float32(1) + whole[:7, 32:80])
+    assert (out[:, :32] == 1).all() and (out[:, 80:] == 1).all()
+
+
+@pytest.mark.parametrize("kind", range(Q8, Q4M + 1), ids=NAMES[Q8:])
+def test_the_error_of_bytes_is_within_its_bound(kind, problem):
+    """|W x - W s q| <= sum over groups of s / 2 * sum of |w|: each byte is off by half a step at most."""
+    matrix, x = problem(kind, 48, 160)
+    weight = unpack(matrix).astype(np.float64)
+    exact = x.values[:33, :160].astype(np.float64) @ weight.T
+    steps = np.repeat(x.scales.transpose(0, 2, 1).reshape(len(x.values), -1), 32, axis=1)[:33, :160]
+    bound = 0.5 * steps @ np.abs(weight).T
+    assert np.all(np.abs(run(matrix, x, 33)[:33, :48] - exact) <= bound + 1e-5)
+
+
+@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("shape", [(40, 96), (112, 160), (5, 32)], ids=str)
+def test_tokens_of_prompts_are_within_their_bound_and_of_the_same_bits_in_any_company(kind, shape, problem):
+    matrix, x = problem(kind, *shape)
+    most = max(TOKENS)
+    weight, values = unpack(matrix).astype(np.float64), x.values[:most, : shape[1]].astype(np.float64)
+    exact, size = values @ weight.T, np.abs(values) @ np.abs(weight).T
+    bound = 2.0**-8 + 2.0**-16 if form_read(kind, prompt=True) == BFLOATS else 0.0
+    plain = linear_plain(matrix, x, most)
+    bound = bound * size + 2.0**-22 * size if bound else np.abs(plain - exact) + 2.0**-22 * size
+    whole = run(matrix, x, most, generated=0)
+    assert np.all(np.abs(whole[:most, : shape[0]] - exact) <= bound)
+    for generated, tokens in ((0, 1), (0, 16), (3, 17), (16, 33), (5, 6)):
+        out, alone = run(matrix, x, tokens, generated=generated), run(matrix, x, generated) if generated else None
+        np.testing.assert_array_equal(out[generated:tokens], whole[generated:tokens])
+        if generated:
+            np.testing.assert_array_equal(out[:generated], alone[:generated])
+    out = np.ones_like(whole)
+    run(matrix, x, 20, 0, 1, add=True, out=out, generated=4)
+    np.testing.assert_allclose(out[4:20, :16], 1 + whole[4:20, :16], rtol=1e-5, atol=1e-5)
+    assert (out[:20, 16:] == 1).all()

@@ -1,0 +1,40 @@
+"""The tiers: what the processor has, what may be asked for, and that the kernels pass their tests in each."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nano_llama.vol3_engine.cpu.isa import TIERS, chosen_tier, tiers_here
+
+HERE = Path(__file__).parent
+KERNEL_TESTS = ("test_simd.py", "test_activations.py", "test_linear.py")
+
+
+def test_a_processor_can_always_do_plain_arithmetic_and_takes_its_best():
+    here = tiers_here()
+    assert here[0] == "generic"
+    assert set(here) <= set(TIERS)
+    if "NANO_LLAMA_CPU" not in os.environ:
+        assert chosen_tier() == here[-1]
+
+
+def run(tier, *command):
+    return subprocess.run(
+        [sys.executable, *command], env=os.environ | {"NANO_LLAMA_CPU": tier}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("tier", [tier for tier in tiers_here() if tier != chosen_tier()])
+def test_a_weaker_tier_passes_the_tests_of_the_kernels(tier):
+    tests = [str(HERE / name) for name in KERNEL_TESTS]
+    done = run(tier, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_tier_that_is_not_there_is_refused_by_name():
+    done = run("riscv", "-c", "from nano_llama.vol3_engine.cpu.simd import int8_dot")
+    assert done.returncode != 0
+    assert "NANO_LLAMA_CPU='riscv' is not to be had" in done.stderr

@@ -1,0 +1,284 @@
+"""The CPU runner against Volume 1 in float32, and against itself: a row's bits do not depend on its company."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.init import init_params
+from nano_llama.formats import GGUFFile, open_weights, save_gguf
+from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize
+from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.formats.mapping import Arrays
+from nano_llama.vol1_numpy import Llama
+from nano_llama.vol3_engine.cpu.kernels import pack
+from nano_llama.vol3_engine.cpu.kernels.step import PARTS
+from nano_llama.vol3_engine.cpu.runner import CpuRunner
+from nano_llama.vol3_engine.quantization import Scheme
+
+PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [int(i * i % 97) for i in range(40)]]
+LONG = [int(7 * i * i % 101) for i in range(600)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cache(tmp_path_factory):
+    """One compilation for the whole file."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NANO_LLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def packed(stubs):
+    """Texts in a runner's blocks; runners are closed at the end."""
+    runners = []
+
+    def make(runner, num_blocks=100, seed=0, prompt_length=0):
+        runners.append(runner)
+        return stubs.PackedTexts(runner, num_blocks, block_size=16, seed=seed, prompt_length=prompt_length)
+
+    yield make
+    for runner in runners:
+        runner.close()
+
+
+def runner_of(config, seed=1, threads=2, **settings):
+    params = init_params(config, seed)
+    return CpuRunner(config, Arrays(params), num_threads=threads, **{"kv_cache_dtype": "float32", **settings}), params
+
+
+def close(ours, expected, what, bound=1e-5):
+    error = np.abs(ours - expected).max() / np.abs(expected).max()
+    assert error < bound, f"{what}: relative error {error:.1e}"
+
+
+def alone(config, params, text):
+    return Llama(config, params).forward(np.array([text]))[0, -1]
+
+
+SHAPES = {
+    "mha": dict(attention="mha", tied=True),
+    "gqa, yarn": dict(attention="gqa", rope="yarn"),
+    "mqa, llama3": dict(attention="mqa", rope="llama3", tied=True),
+    "linear, heads of 32": dict(rope="linear", head_dim=32),
+    "heads of 80, 16 blocks and more": dict(head_dim=80, hidden_size=96, vocab_size=130),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_volume_1s(tiny_config, packed, shape):
+    config = tiny_config(**SHAPES[shape])
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    close_to = [list(prompt) for prompt in PROMPTS]
+    logits = texts.step(dict(enumerate(PROMPTS)))
+    for step in range(3):
+        for row, text in enumerate(close_to):
+            close(logits[row], alone(config, params, text), f"{shape}, text {row} after {step} steps")
+            text.append(10 * step + row)
+        logits = texts.step({row: text[-1:] for row, text in enumerate(close_to)})
+
+
+def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, packed):
+    """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
+    config = tiny_config("gqa")
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    prompt = PROMPTS[3]  # of 40 tokens: two full blocks
+    texts.tables[1] = [texts.free.pop() for _ in range(3)]
+    texts.tables[5], texts.lengths[5] = texts.tables[1][:2], 32
+    logits = texts.step({1: prompt, 5: [77, 78]})
+    close(logits[1], alone(config, params, prompt), "who writes")
+    close(logits[5], alone(config, params, [*prompt[:32], 77, 78]), "who reads")
+
+
+def test_a_long_text_is_volume_1s(tiny_config, packed):
+    """Several parts of 256 positions, shared out among threads when it decodes."""
+    config = tiny_config("gqa", max_position_embeddings=1024)
+    runner, params = runner_of(config)
+    texts = packed(runner)
+    close(texts.step({0: LONG})[0], alone(config, params, LONG), "prompt")
+    close(texts.step({0: [3]})[0], alone(config, params, [*LONG, 3]), "decode")
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A tiny model as .gguf files, whose rows are whole groups."""
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, initializer_range=0.1,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("gguf")
+    for kind in ("Q4_0", "Q4_1", "Q8_0", "BF16", "F16"):
+        save_gguf(folder / f"{kind}.gguf", config, init_params(config, 3), dtype=kind)
+    return folder
+
+
+@pytest.mark.parametrize("prompt_length", [0, 7, 1000])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "BF16", "F16"])
+def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
+    """Against Volume 1 on the dequantized weights: only activations of 8 bits and keys of 16 differ."""
+    path = quantized / f"{kind}.gguf"
+    runner = CpuRunner.load(path, num_threads=2)
+    with open_weights(path) as weights:
+        params = {name: np.asarray(weights[name], np.float32) for name in weights}
+    texts = packed(runner, prompt_length=prompt_length)
+    logits = texts.step(dict(enumerate(PROMPTS)))
+    for row, prompt in enumerate(PROMPTS):
+        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.04)
+
+
+def save_in_blocks_of(kind, path):
+    """A tiny .gguf whose layers are of a type that we only read: random bits, scales for numbers of about 0.1."""
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=8,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=64,
+    )  # fmt: skip
+    save_gguf(path, config, init_params(config, 3), dtype="Q8_0")
+    plain, plan, rng = GGUFFile(path), [], np.random.default_rng(3)
+    metadata = plain.metadata
+    for name, info in plain.tensors.items():
+        stored, blocks = info.kind, np.array(plain.blocks(name))
+        if name.startswith("blk.") and len(info.shape) == 2:
+            stored, block = kind, KINDS[NUMBER_OF[kind]]
+            blocks = rng.integers(0, 256, (info.shape[0], info.shape[1] // block.numbers, block.nbytes), np.uint8)
+            for at, scale in SCALES[kind].items():
+                blocks[..., at : at + 2] = np.array([scale], np.float16).view(np.uint8)
+            blocks = blocks.reshape(info.shape[0], -1)
+        plan.append(PlannedTensor(name, stored, info.shape, lambda blocks=blocks: blocks))
+    write_gguf(path.with_suffix(f".{kind}.gguf"), metadata, plan)
+    return path.with_suffix(f".{kind}.gguf")
+
+
+SCALES = {  # byte in the block -> its scale, or its minimum, which then is the middle of what the scale spans
+    "Q5_0": {0: 0.01}, "Q5_1": {0: 0.01, 2: -0.155},
+    "Q4_K": {0: 4e-4, 2: 3e-3}, "Q5_K": {0: 2e-4, 2: 3e-3}, "Q6_K": {208: 8e-5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_a_type_without_a_kernel_becomes_8_bits_and_it_is_said(tmp_path, packed, kind):
+    path = save_in_blocks_of(kind, tmp_path / "model.gguf")
+    with pytest.warns(UserWarning, match=rf"{kind} has no kernel of its own; these matrices are repacked to 8 bits"):
+        runner = CpuRunner.load(path, num_threads=2)
+    assert (runner.model.layers[..., 0] == pack.Q8).all()
+    with open_weights(path) as weights:
+        params = {name: np.asarray(weights[name], np.float32) for name in weights}
+    rounded = {name: dequantize("Q8_0", quantize("Q8_0", w)) if w.ndim == 2 else w for name, w in params.items()}
+    logits = packed(runner).step(dict(enumerate(PROMPTS)))
+    for row, prompt in enumerate(PROMPTS):
+        close(logits[row], alone(runner.config, rounded, prompt), f"{kind}, text {row}: activations' bits", bound=0.03)
+        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}: weights' bits too", bound=0.06)
+
+
+def test_a_scheme_quantizes_while_loading(tiny_config, packed):
+    """Mixed precision, against Volume 1 on the same numbers, dequantized."""
+    config = tiny_config("gqa", hidden_size=96, head_dim=32, intermediate_size=96, initializer_range=0.1)
+    params = init_params(config, 3)
+    original = alone(config, params, LONG[:20])
+    scheme = "int4,first=int8,*.1.mlp.up_proj.weight=float32,*.o_proj.weight=bfloat16"
+    kinds = Scheme.parse(scheme).kinds(config)
+    texts = packed(CpuRunner(config, Arrays(params), num_threads=2, quantization=scheme))
+    for name, kind in kinds.items():
+        if kind in ("Q8_0", "Q4_1"):
+            params[name] = dequantize(kind, quantize(kind, params[name]))
+    logits, meant = texts.step({0: LONG[:20]})[0], alone(config, params, LONG[:20])
+    close(logits, meant, scheme, bound=0.06)
+    assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "4 bits cost more than that"
+
+
+@pytest.mark.parametrize(
+    ("kv", "kind", "prompt_length"),
+    [("float32", "Q4_1", 0), ("bfloat16", "Q4_1", 1000), ("int8", "Q4_1", 35), ("bfloat16", "BF16", 450)],
+)
+def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv, kind, prompt_length):
+    """Rule 13, for the decoding of a long text and of short ones."""
+    texts = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
+
+    def run(threads, pieces, together):
+        runner = CpuRunner.load(quantized / f"{kind}.gguf", num_threads=threads, kv_cache_dtype=kv)
+        batch, result = packed(runner, seed=threads, prompt_length=prompt_length), {}
+        groups = [texts] if together else [{text: tokens} for text, tokens in texts.items()]
+        for group in groups:
+            for start in range(0, max(map(len, group.values())), pieces):
+                part = {t: tokens[start : start + pieces] for t, tokens in group.items() if tokens[start:]}
+                for text, logits in batch.step(part).items():
+                    result[text] = logits
+        for step in range(3):
+            for group in [list(texts)] if together else [[t] for t in texts]:
+                for text, logits in batch.step({text: [step] for text in group}).items():
+                    result[text, step] = logits
+        return result
+
+    expected = run(1, 1000, together=False)
+    for threads, pieces, together in ((2, 1000, True), (2, 37, True), (2, 37, False), (3, 100, True)):
+        for key, logits in run(threads, pieces, together).items():
+            what = f"{key}: {threads} threads, pieces of {pieces}, {'together' if together else 'alone'}"
+            np.testing.assert_array_equal(logits, expected[key], err_msg=what)
+
+
+@pytest.mark.parametrize(("kv", "bound"), [("bfloat16", 0.01), ("int8", 0.02)])
+def test_narrow_keys_and_values_are_near(quantized, packed, kv, bound):
+    exact, near = (
+        packed(CpuRunner.load(quantized / "BF16.gguf", num_threads=1, kv_cache_dtype=kind)).step({0: LONG})[0]
+        for kind in ("float32", kv)
+    )
+    assert np.any(near != exact), "the cache is narrow"
+    close(near, exact, kv, bound)
+
+
+def test_two_runners_live_side_by_side(tiny_config, packed):
+    config = tiny_config()
+    first, second = (packed(runner_of(config)[0]) for _ in range(2))
+    for tokens in ([1, 2, 3], [4], [5]):
+        np.testing.assert_array_equal(first.step({0: tokens})[0], second.step({0: tokens})[0])
+
+
+def test_no_logits_are_made_where_none_are_wanted(tiny_config, packed):
+    assert packed(runner_of(tiny_config())[0]).step({0: [1, 2, 3]}, quiet=(0,)) == {}
+
+
+def test_time_is_told_part_by_part(tiny_config, packed):
+    runner, _ = runner_of(tiny_config())
+    texts = packed(runner)
+    texts.step({0: LONG[:20]})
+    assert runner.seconds == {}, "nobody asked"
+    runner.time_parts()
+    texts.step({0: LONG[20:50]})
+    assert set(runner.seconds) == set(PARTS)
+    assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
+
+
+def test_memory_is_what_the_blocks_cost(tiny_config):
+    for kv, itemsize in (("float32", 4), ("bfloat16", 2)):
+        runner, _ = runner_of(tiny_config("gqa", head_dim=16), kv_cache_dtype=kv)
+        runner.allocate(num_blocks=12, block_size=16)
+        assert runner.kv_bytes_per_token == 2 * 2 * 2 * 16 * itemsize
+        assert runner._cache.keys.nbytes + runner._cache.values.nbytes == 12 * 16 * runner.kv_bytes_per_token
+
+
+def test_what_cannot_be_is_refused(tiny_config):
+    with pytest.raises(UserError, match="dynamic"):
+        runner_of(tiny_config(rope="dynamic"))
+    with pytest.raises(UserError, match="kv_cache_dtype='int4'"):
+        runner_of(tiny_config(), kv_cache_dtype="int4")
+    with pytest.raises(EnvironmentFault, match="GiB left for keys and values"):
+        runner_of(tiny_config())[0].allocate(num_blocks=2**42, block_size=16)
+
+
+def test_it_runs_where_there_is_no_torch(quantized):
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.cpu.runner import CpuRunner
+runner = CpuRunner.load({str(quantized / "Q4_1.gguf")!r}, num_threads=2)
+runner.allocate(4, 16)
+print(runner.execute(PackedBatch([1, 2], [0, 2], [0], [2], [[3]], [1])).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 101)", done.stderr
