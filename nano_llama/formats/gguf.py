@@ -105,8 +105,8 @@ def save_gguf(
 
     dtype: one of WRITTEN for the matrices (norms are always F32; for Q4_0 and Q4_1 the embedding and the head, which
     suffer most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
-    tokenizer: a core.tokenizer.Tokenizer, or a mapping of `tokenizer.*` metadata to be copied, or None (llama.cpp then
-    takes ids only). Raises UserError for what GGUF cannot hold.
+    tokenizer: what has `to_gguf(vocab_size)`, as the Tokenizer of nano_llama.tokenizer does, or a mapping of
+    `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). Raises UserError for what GGUF cannot hold.
     """
     wanted = dtype if dtype == KEEP else dtype.upper()
     if wanted not in (*WRITTEN, KEEP):
@@ -176,14 +176,7 @@ def _tokenizer_metadata(tokenizer: Any, config: LlamaConfig) -> dict[str, Any]:
         return {"tokenizer.ggml.model": "none"}
     if isinstance(tokenizer, Mapping):
         return {key: value for key, value in tokenizer.items() if key.startswith("tokenizer.")}
-    if tokenizer.kind == "char":
-        raise UserError(
-            "GGUF cannot hold a character-level tokenizer.",
-            hint="Export to hf or pth, or train with a byte-level BPE: --tokenizer bpe:4096.",
-        )
-    from nano_llama.tokenizer.gguf import tokenizer_to_gguf
-
-    return tokenizer_to_gguf(tokenizer, config.vocab_size)
+    return tokenizer.to_gguf(config.vocab_size)
 
 
 def _why_extra(name: str) -> str:

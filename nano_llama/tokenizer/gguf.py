@@ -16,18 +16,21 @@ Not here: the file itself (formats). Tests: tests/tokenizer/test_gguf_tokenizer.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from nano_llama.core.errors import FormatError, UserError
+from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.tokenizer.backend import Backend, rust_errors
 from nano_llama.tokenizer.document import MAX_TOKENS
 from nano_llama.tokenizer.pretokenizers import name_of, recipe_named
 from nano_llama.tokenizer.roles import Roles
 from nano_llama.tokenizer.sentencepiece import Merge, merges_from_scores, scores_from_merges
-from nano_llama.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from nano_llama.tokenizer.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _SPACE = "▁"
@@ -37,8 +40,6 @@ _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
 
 def read_gguf(path: Path) -> tuple[Backend, Roles, str | None]:
     """The tokenizer of a GGUF file: backend, roles, chat template."""
-    from nano_llama.formats.gguf_reader import GGUFFile
-
     file = GGUFFile(path)
     try:
         return from_metadata(file.metadata, str(path))
@@ -86,7 +87,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Bac
     return backend, roles, read.get("chat_template", str, None)
 
 
-def tokenizer_to_gguf(tokenizer: Tokenizer, vocab_size: int | None = None) -> dict[str, Any]:
+def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> dict[str, Any]:
     """The `tokenizer.*` metadata of a GGUF file: key -> str, bool, int (u32), list of str, int (i32) or float (f32).
 
     vocab_size: rows of the model's embedding; ids beyond the tokenizer's are written as unused tokens.
@@ -95,7 +96,7 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, vocab_size: int | None = None) -> di
     backend = tokenizer.backend
     if tokenizer.kind != "bpe":
         raise UserError(
-            f"GGUF cannot hold a tokenizer of kind {tokenizer.kind!r}: only BPE.",
+            f"GGUF cannot hold a tokenizer of kind {tokenizer.kind!r}, only BPE.",
             hint="Export to hf or pth, or train with a byte-level BPE: --tokenizer bpe:4096.",
         )
     size = max(tokenizer.vocab_size, vocab_size or 0)
@@ -226,7 +227,7 @@ class _Reader:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _type_of(tokenizer: Tokenizer, number: int, token: str | None) -> int:
+def _type_of(tokenizer: "Tokenizer", number: int, token: str | None) -> int:
     if token is None:
         return UNUSED
     if number in tokenizer.special_ids:
@@ -237,7 +238,7 @@ def _type_of(tokenizer: Tokenizer, number: int, token: str | None) -> int:
     return BYTE if is_byte else NORMAL
 
 
-def _pre_name(tokenizer: Tokenizer) -> str:
+def _pre_name(tokenizer: "Tokenizer") -> str:
     backend = tokenizer.backend
     cut = backend.part("pre_tokenizer")
     name = name_of(cut, bool(backend.model.ignore_merges))
@@ -246,7 +247,7 @@ def _pre_name(tokenizer: Tokenizer) -> str:
     return name
 
 
-def _space_prefix(tokenizer: Tokenizer) -> bool:
+def _space_prefix(tokenizer: "Tokenizer") -> bool:
     """Whether a space is put before a text, from a tokenizer.json of Llama 2's kind."""
     normalizer, cut = tokenizer.backend.part("normalizer"), tokenizer.backend.part("pre_tokenizer")
     steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else [normalizer or {}]

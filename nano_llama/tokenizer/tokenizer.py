@@ -104,6 +104,15 @@ class Tokenizer:
 
         write_folder(Path(folder), self.backend, self.roles, self.chat_template)
 
+    def to_gguf(self, vocab_size: int | None = None) -> dict[str, Any]:
+        """The `tokenizer.*` metadata of a GGUF file. vocab_size: rows of the model's embedding, where it has more.
+
+        Raises UserError, naming what GGUF cannot hold.
+        """
+        from nano_llama.tokenizer.gguf import tokenizer_to_gguf
+
+        return tokenizer_to_gguf(self, vocab_size)
+
     # -- what it is -----------------------------------------------------------------------------------------------
 
     @property

@@ -11,6 +11,7 @@ from nano_llama.formats import GGUFFile, open_weights, read_config, save_gguf, s
 from nano_llama.formats.gguf_names import from_gguf, rows_from_gguf, rows_to_gguf, to_gguf
 from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -182,11 +183,8 @@ def test_a_copy_keeps_its_source_s_words_about_itself(tmp_path, tiny_config, ran
 
 
 def test_a_character_level_tokenizer_is_refused(tmp_path, tiny_config, random_weights):
-    class Tokenizer:
-        kind = "char"
-
-    with pytest.raises(UserError, match="character-level"):
-        save_gguf(tmp_path / "m.gguf", tiny_config(), random_weights(tiny_config()), Tokenizer())
+    with pytest.raises(UserError, match="'char', only BPE"):
+        save_gguf(tmp_path / "m.gguf", tiny_config(), random_weights(tiny_config()), Tokenizer.train_char("abc"))
     assert not list(tmp_path.iterdir())
 
 
