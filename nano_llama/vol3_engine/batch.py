@@ -5,7 +5,7 @@
         token_ids     [ a5 | b0 b1 b2 ]      N = 4 rows
         starts        [ 0,   1,        4 ]   rows starts[s]:starts[s+1] belong to sequence s
         positions     [ 5,   0 ]             of each sequence's first row; its other rows follow on
-        prompt_rows   [ 0,   3 ]             how many of a sequence's rows are of its prompt: the first ones
+        prefill_rows  [ 0,   3 ]             how many of each sequence's rows are of its prompt; they come first
         block_tables  [[7], [2]]             token p of sequence s is cached in block block_tables[s][p // BLOCK_SIZE]
         logit_rows    [ 0 ]                  B's prompt is not read to its end yet, so only A chooses a token
 
@@ -22,7 +22,7 @@ class PackedBatch:
     token_ids: list[int]  # (N,)
     starts: list[int]  # (S+1,) ascending, from 0 to N; every sequence has at least one row
     positions: list[int]  # (S,)
-    prompt_rows: list[int]  # (S,)
+    prefill_rows: list[int]  # (S,)
     block_tables: list[list[int]]  # (S,) blocks that cover the positions 0 ... of the sequence's last row, or more
     logit_rows: list[int]  # (R,) rows whose logits are wanted, ascending: last rows of sequences
 

@@ -151,7 +151,7 @@ class _Texts:
         tables = [self.tables[s] for s in texts]
         flat = [token for row in rows for token in row]
         last = [end - 1 for end in starts[1:]]
-        prompt_rows = [len(row) if position < self.load.prompt_tokens else 0 for row in rows]
-        batch = PackedBatch(flat, starts, [position] * len(texts), prompt_rows, tables, last)
+        prefill_rows = [len(row) if position < self.load.prompt_tokens else 0 for row in rows]
+        batch = PackedBatch(flat, starts, [position] * len(texts), prefill_rows, tables, last)
         logits = self.runner.execute(batch)  # (S,V)
         return logits.argmax(axis=-1).tolist()

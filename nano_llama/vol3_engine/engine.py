@@ -50,7 +50,7 @@ class Engine:
         runner.allocate(num_blocks, BLOCK_SIZE)
         self.scheduler = Scheduler(
             settings.max_num_seqs, max(settings.max_num_batched_tokens, settings.max_num_seqs), num_blocks,
-            prefix_caching=settings.prefix_caching, prompts_differ=runner.prompts_differ,
+            prefix_caching=settings.prefix_caching, separate_prefill=runner.separate_prefill,
         )  # fmt: skip
         self.sampler = Sampler(runner.config.vocab_size)
         self.trace = trace or NoTrace()

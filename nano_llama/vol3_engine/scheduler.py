@@ -37,8 +37,8 @@ class Step:
 class Scheduler:
     """max_num_seqs texts run at once, a step computes max_num_batched_tokens rows, num_blocks blocks are there.
 
-    prompts_differ: the runner's word that a token of a prompt is computed otherwise than the same one generated, so
-    that a block with generated tokens is no substitute for one whose tokens a prompt brings.
+    separate_prefill: the runner computes prefill rows with other kernels than decode rows, so that a block which holds
+    decode rows may not stand in for one that a prompt fills.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Scheduler:
         max_num_batched_tokens: int,
         num_blocks: int,
         prefix_caching: bool = True,
-        prompts_differ: bool = False,
+        separate_prefill: bool = False,
     ):
         assert max_num_batched_tokens >= max_num_seqs, "every running text advances in every step"
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.prefix_caching = prefix_caching
-        self.prompts_differ = prompts_differ
+        self.separate_prefill = separate_prefill
         self.pool = BlockPool(num_blocks)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -163,8 +163,8 @@ class Scheduler:
     def _content(self, sequence: Sequence, start: int) -> tuple[int, ...]:
         """What the block from token `start` on is remembered under: its tokens, and if it matters who brought them."""
         tokens = sequence.tokens(start, start + BLOCK_SIZE)
-        generated = min(BLOCK_SIZE, start + BLOCK_SIZE - len(sequence.prompt_ids))
-        return (*tokens, generated) if self.prompts_differ and generated > 0 else tuple(tokens)
+        decode_rows = min(BLOCK_SIZE, start + BLOCK_SIZE - len(sequence.prompt_ids))
+        return (*tokens, decode_rows) if self.separate_prefill and decode_rows > 0 else tuple(tokens)
 
     def _fits(self, sequence: Sequence, count: int) -> bool:
         return blocks_for(sequence.num_computed + count) - len(sequence.block_table) <= self.pool.num_free
@@ -209,17 +209,17 @@ def _blocks_to_come(sequence: Sequence) -> int:
 
 def _pack(step: Step) -> PackedBatch:
     ids: list[int] = []
-    starts, positions, prompt_rows, tables, rows = [0], [], [], [], []
+    starts, positions, prefill_rows, tables, rows = [0], [], [], [], []
     for sequence, count in zip(step.sequences, step.counts, strict=True):
         end = sequence.num_computed
         ids += sequence.tokens(end - count, end)
         starts.append(len(ids))
         positions.append(end - count)
-        prompt_rows.append(min(max(len(sequence.prompt_ids) - (end - count), 0), count))
+        prefill_rows.append(min(max(len(sequence.prompt_ids) - (end - count), 0), count))
         tables.append(list(sequence.block_table))
         if end == len(sequence):
             rows.append(len(ids) - 1)
-    return PackedBatch(ids, starts, positions, prompt_rows, tables, rows)
+    return PackedBatch(ids, starts, positions, prefill_rows, tables, rows)
 
 
 def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache_tokens: int) -> int:

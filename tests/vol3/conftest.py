@@ -66,7 +66,7 @@ class ScriptedRunner:
     Every step is written down: (rows, texts that choose).
     """
 
-    prompts_differ = False
+    separate_prefill = False
 
     def __init__(self, script: dict[str, str] | None = None, kv_bytes_per_token: int = 1, **config):
         self.config = small_config(**config)
@@ -88,11 +88,11 @@ class ScriptedRunner:
                 position = batch.positions[s] + row - batch.starts[s]
                 place = batch.block_tables[s][position // size], position % size
                 self.cells[place] = batch.token_ids[row]
-                self.of_prompts[place] = row - batch.starts[s] < batch.prompt_rows[s]
+                self.of_prompts[place] = row - batch.starts[s] < batch.prefill_rows[s]
         for s in range(batch.num_sequences):
             text = self.cells[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
             assert (text >= 0).all(), "a place is read that was never written"
-            if self.prompts_differ:
+            if self.separate_prefill:
                 of_prompt = self.of_prompts[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
                 assert (np.diff(of_prompt.astype(int)) <= 0).all(), "a prompt goes on behind what was generated"
             texts[batch.starts[s + 1] - 1] = text
@@ -146,11 +146,11 @@ class PackedTexts:
             tables.append(list(table))
             if text not in quiet:
                 rows.append(len(ids) - 1)
-        prompt_rows = [
+        prefill_rows = [
             min(max(self.prompt_length - position, 0), end - start)
             for position, start, end in zip(positions, starts, starts[1:], strict=False)
         ]
-        return PackedBatch(ids, starts, positions, prompt_rows, tables, rows), [
+        return PackedBatch(ids, starts, positions, prefill_rows, tables, rows), [
             text for text in pieces if text not in quiet
         ]
 

@@ -48,7 +48,7 @@ def check(engine, alive):
 def test_at_random(stubs, seed, steps, settings):
     rng = random.Random(seed)
     runner = stubs.ScriptedRunner(max_position_embeddings=128)
-    runner.prompts_differ = seed in (0, 2)
+    runner.separate_prefill = seed in (0, 2)
     engine = Engine(runner, EngineSettings(kv_cache_memory=settings.pop("cache"), **settings))
     requests = Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
     stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]

@@ -87,9 +87,9 @@ def test_the_last_token_is_always_computed(make):
     assert step.prefix_hits == {1: 16} and step.counts == [1, 16]
 
 
-@pytest.mark.parametrize("prompts_differ", [False, True])
-def test_generated_blocks_are_found_by_prompts_only_where_it_makes_no_difference(make, prompts_differ):
-    scheduler = Scheduler(2, 100, 10, prompts_differ=prompts_differ)
+@pytest.mark.parametrize("separate_prefill", [False, True])
+def test_generated_blocks_are_found_by_prompts_only_where_it_makes_no_difference(make, separate_prefill):
+    scheduler = Scheduler(2, 100, 10, separate_prefill=separate_prefill)
     writer = make(range(20), new=20)
     scheduler.add(writer)
     scheduler.plan()
@@ -98,11 +98,11 @@ def test_generated_blocks_are_found_by_prompts_only_where_it_makes_no_difference
         scheduler.plan()
     scheduler.remove(writer)
     scheduler.add(make(range(40)))
-    assert scheduler.plan().prefix_hits == {1: 16 if prompts_differ else 32}
+    assert scheduler.plan().prefix_hits == {1: 16 if separate_prefill else 32}
 
 
 def test_a_text_that_gave_its_blocks_up_finds_its_own_again(make):
-    scheduler = Scheduler(1, 100, 10, prompts_differ=True)
+    scheduler = Scheduler(1, 100, 10, separate_prefill=True)
     text = make(range(20), new=20)
     scheduler.add(text)
     scheduler.plan()
@@ -113,7 +113,7 @@ def test_a_text_that_gave_its_blocks_up_finds_its_own_again(make):
     scheduler.add(text)
     step = scheduler.plan()
     assert list(step.prefix_hits.values()) == [32]
-    assert step.batch.prompt_rows == [0] and step.counts == [2]
+    assert step.batch.prefill_rows == [0] and step.counts == [2]
 
 
 def test_restart_trusts_no_block(make):

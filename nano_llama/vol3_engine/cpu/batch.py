@@ -1,6 +1,6 @@
 """A PackedBatch as the arrays that a compiled step reads: positions, blocks, angles, and attention cut into tasks.
 
-Where rows of prompts are computed otherwise than generated ones, they are put behind them: a text's rows then lie in at
+Where prefill rows take other kernels than decode rows, all decode rows come first: a sequence's rows then lie in at
 most two pieces. A task is one tile of queries: neighbouring rows of one text, for one key/value head. With few rows in
 a step, a long context is cut into its parts of 256 positions, so that all threads have work; each row's parts are
 folded together afterwards, in the order of positions, as they are within a task: the bits are the same either way.
@@ -85,7 +85,7 @@ def empty_batch(shape: Shape, config: LlamaConfig) -> Batch:
 
 
 def arrange(
-    batch: PackedBatch, out: Batch, angles: Angles, config: LlamaConfig, threads: int, prompts_differ: bool
+    batch: PackedBatch, out: Batch, angles: Angles, config: LlamaConfig, threads: int, separate_prefill: bool
 ) -> int:
     """Fill `out` -> the number of logit rows."""
     N, wanted = batch.num_tokens, len(batch.logit_rows)
@@ -97,7 +97,7 @@ def arrange(
     split = dict(_splits(batch, config, threads))
     slot, tasks, row = 0, 0, 0
     rows = np.zeros(N, np.int64)  # where each row of the batch is put
-    pieces, generated = _pieces(batch, prompts_differ)
+    pieces, decode_rows = _pieces(batch, separate_prefill)
     for s, first, count in pieces:
         end, position, table = row + count, batch.positions[s] + first - batch.starts[s], first_of_table[s]
         out.tokens[row:end] = batch.token_ids[first : first + count]
@@ -118,29 +118,29 @@ def arrange(
                 out.tasks[tasks] = row, 1, position, table, part, slot
                 tasks, slot = tasks + 1, slot + 1
         else:
-            tile = tokens_of_tile(config.group_size, of_prompt=row >= generated)
+            tile = tokens_of_tile(config.group_size, of_prompt=row >= decode_rows)
             for start in range(row, end, tile):
                 out.tasks[tasks] = start, min(tile, end - start), position + start - row, table, -1, 0
                 tasks += 1
         row = end
     out.logit_rows[:wanted] = rows[batch.logit_rows]
     _longest_first(out.tasks[:tasks])
-    out.sizes[:] = N, tasks, wanted, generated
+    out.sizes[:] = N, tasks, wanted, decode_rows
     return wanted
 
 
-def _pieces(batch: PackedBatch, prompts_differ: bool) -> tuple[list[tuple[int, int, int]], int]:
-    """Neighbouring rows that stay together, as (sequence, first row, rows), and how many rows are not of prompts."""
+def _pieces(batch: PackedBatch, separate_prefill: bool) -> tuple[list[tuple[int, int, int]], int]:
+    """Neighbouring rows that stay together, as (sequence, first row, rows), and the number of decode rows."""
     texts = [(s, start, batch.starts[s + 1] - start) for s, start in enumerate(batch.starts[:-1])]
-    if not prompts_differ:
+    if not separate_prefill:
         return texts, batch.num_tokens
-    of_prompts = [(s, first, old) for (s, first, _), old in zip(texts, batch.prompt_rows, strict=True) if old]
-    generated = [
+    prefill = [(s, first, old) for (s, first, _), old in zip(texts, batch.prefill_rows, strict=True) if old]
+    decode = [
         (s, first + old, count - old)
-        for (s, first, count), old in zip(texts, batch.prompt_rows, strict=True)
+        for (s, first, count), old in zip(texts, batch.prefill_rows, strict=True)
         if count > old
     ]
-    return generated + of_prompts, batch.num_tokens - sum(batch.prompt_rows)
+    return decode + prefill, batch.num_tokens - sum(batch.prefill_rows)
 
 
 def _splits(batch: PackedBatch, config: LlamaConfig, threads: int) -> list[tuple[int, int]]:

@@ -89,7 +89,7 @@ class CpuRunner:
             return cls(config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
 
     @property
-    def prompts_differ(self) -> bool:
+    def separate_prefill(self) -> bool:
         return self.model.prompt_form != self.model.generated_form
 
     @property
@@ -121,7 +121,7 @@ class CpuRunner:
         needed = shape_of(batch, self.config, self.threads)
         if not needed.fits(self._shape):
             self._furnish(self._shape.grown(needed))
-        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads, self.prompts_differ)
+        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads, self.separate_prefill)
         if self.seconds:
             self._run_timed()
         else:

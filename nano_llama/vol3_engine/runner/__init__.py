@@ -22,8 +22,8 @@ class Runner(Protocol):
     config: LlamaConfig
 
     @property
-    def prompts_differ(self) -> bool:
-        """Whether a row of a prompt has other bits than the same row were it generated (both within their bounds)."""
+    def separate_prefill(self) -> bool:
+        """Whether prefill and decode rows take different kernels: the same token then has other bits in a prompt."""
         ...
 
     @property

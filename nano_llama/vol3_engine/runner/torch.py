@@ -49,7 +49,7 @@ class TorchRunner:
         return cls(Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target)), num_threads)
 
     @property
-    def prompts_differ(self) -> bool:
+    def separate_prefill(self) -> bool:
         return False
 
     @property
