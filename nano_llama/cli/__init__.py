@@ -1,8 +1,8 @@
-"""The command `nano-llama`: a table of verbs, and `main`, which finds the module of the one that was asked for.
+"""`nano-llama`: the table of its commands, and `main`, which finds the module of the one that was asked for.
 
-Nothing heavy is imported before a verb is known: `nano-llama --help` answers from this file alone.
-Not here: what a verb does (cli/<verb>.py), how its arguments are read (dispatch.py), how an error ends (exits.py),
-what reaches the screen (common.py). Tests: tests/cli/test_main.py.
+Nothing heavy is imported before the command is known: `nano-llama --help` needs this file alone. Each command is a
+file of this folder; dispatch.py parses its arguments, exits.py reports errors, common.py prints.
+Tests: tests/cli/test_main.py.
 """
 
 import sys
@@ -10,38 +10,40 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Verb(NamedTuple):
-    """A row of the table: the module with `run`, one line of help, and the heading it stands under."""
+class Command(NamedTuple):
+    """A row of the table: the module with `run`, one line of help, and the heading it is listed under."""
 
     module: str
     help: str
     group: str
 
 
-VERBS = {
-    "quickstart": Verb("nano_llama.cli.quickstart", "Train a small LLaMA in about 90 seconds, offline.", "Start here"),
-    "doctor": Verb("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
-    "train": Verb("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
-    "eval": Verb("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
-    "runs": Verb("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
-    "generate": Verb("nano_llama.cli.generate", "Continue a prompt.", "Use"),
-    "chat": Verb("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
-    "export": Verb("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),
-    "quantize": Verb("nano_llama.cli.quantize", "Save a model with its matrices in 4 or 8 bits.", "Use"),
-    "bench": Verb("nano_llama.cli.bench", "How fast a model runs here, and what memory allows.", "Understand"),
-    "info": Verb("nano_llama.cli.info", "What is in a checkpoint, tokenizer, dataset or run.", "Understand"),
-    "verify": Verb("nano_llama.cli.verify", "Compare a checkpoint with transformers, layer by layer.", "Understand"),
-    "study": Verb("nano_llama.cli.study", "A small experiment with its picture and its finding.", "Understand"),
+COMMANDS = {
+    "quickstart": Command(
+        "nano_llama.cli.quickstart", "Train a small LLaMA in about 90 seconds, offline.", "Start here"
+    ),
+    "doctor": Command("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
+    "train": Command("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
+    "eval": Command("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
+    "runs": Command("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
+    "generate": Command("nano_llama.cli.generate", "Continue a prompt.", "Use"),
+    "chat": Command("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
+    "export": Command("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),
+    "quantize": Command("nano_llama.cli.quantize", "Save a model with its weight matrices in 4 or 8 bits.", "Use"),
+    "bench": Command("nano_llama.cli.bench", "How fast a model runs here, and what memory allows.", "Understand"),
+    "info": Command("nano_llama.cli.info", "What is in a checkpoint, tokenizer, dataset or run.", "Understand"),
+    "verify": Command("nano_llama.cli.verify", "Compare a checkpoint with transformers, layer by layer.", "Understand"),
+    "study": Command("nano_llama.cli.study", "A small experiment with its picture and its finding.", "Understand"),
 }
 
 INTRO = """\
 nano-llama: one LLaMA, written three times (NumPy by hand, PyTorch, an engine you can read).
 
-Usage: nano-llama VERB [OPTIONS]
+Usage: nano-llama COMMAND [OPTIONS]
 """
 
 OUTRO = """\
-Every verb has --help, --json (one object on stdout) and --quiet.
+Every command has --help, --json (one object on stdout) and --quiet.
 New here?  nano-llama quickstart
 """
 
@@ -49,14 +51,14 @@ New here?  nano-llama quickstart
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's own) and return its exit code.
 
-    0 done; 1 the machine lacks something, or a check failed; 2 the arguments cannot be honoured; 130 Ctrl-C.
+    0: done. 1: the machine lacks something, or a check failed. 2: the arguments cannot be honoured. 130: Ctrl-C.
     """
-    from nano_llama.cli.exits import guarded, leave_in_peace
+    from nano_llama.cli.exits import guarded, ignore_late_interrupts
 
     args = list(sys.argv[1:] if argv is None else argv)
     code = guarded(lambda: _dispatch(args), as_json="--json" in args, debug="--debug" in args)
     if argv is None:
-        leave_in_peace()
+        ignore_late_interrupts()
     return code
 
 
@@ -71,32 +73,32 @@ def _dispatch(args: list[str]) -> int:
 
         print(f"nano-llama {__version__}")
         return 0
-    if args[0] not in VERBS:
-        raise _unknown_verb(args[0])
-    from nano_llama.cli.dispatch import run_verb
+    if args[0] not in COMMANDS:
+        raise _unknown_command(args[0])
+    from nano_llama.cli.dispatch import run_command
 
-    return run_verb(args[0], VERBS[args[0]], args[1:])
+    return run_command(args[0], COMMANDS[args[0]], args[1:])
 
 
 def root_help() -> str:
-    """The text of `nano-llama --help`: the verbs under their headings, in the table's order."""
-    width = max(map(len, VERBS))
+    """The text of `nano-llama --help`: the commands under their headings, in the table's order."""
+    width = max(map(len, COMMANDS))
     blocks = [INTRO]
-    for group in dict.fromkeys(verb.group for verb in VERBS.values()):
-        lines = [f"  {name:<{width}}  {verb.help}\n" for name, verb in VERBS.items() if verb.group == group]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines = [f"  {name:<{width}}  {row.help}\n" for name, row in COMMANDS.items() if row.group == group]
         blocks.append(f"{group}\n{''.join(lines)}")
     return "\n".join([*blocks, OUTRO])
 
 
-def _unknown_verb(word: str) -> Exception:
+def _unknown_command(word: str) -> Exception:
     from difflib import get_close_matches
 
     from nano_llama.core.errors import UserError
 
     if word.startswith("-"):
         return UserError(
-            f"The option {word} stands before a verb.", hint="The verb comes first: nano-llama VERB --option"
+            f"The option {word} stands before a command.", hint="The command comes first: nano-llama COMMAND --option"
         )
-    close = get_close_matches(word, VERBS, n=1, cutoff=0.5)
+    close = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
     meant = f"Did you mean  nano-llama {close[0]} ?  " if close else ""
-    return UserError(f"There is no verb {word!r}.", hint=f"{meant}Known: {', '.join(VERBS)}.")
+    return UserError(f"Unknown command {word!r}.", hint=f"{meant}Commands: {', '.join(COMMANDS)}.")

@@ -1,10 +1,11 @@
-"""From words to a call: the arguments of one verb are read by cyclopts against the annotations of its `run`.
+"""From words to a call: cyclopts parses the arguments of one command against the annotations of its `run`.
 
-A verb's module may have, beside `run`:
-    MORE_OPTIONS    flags that --help leaves out, so that it fits a reader's head; --help-all shows them too
-    QUESTIONS       {"--flag": a function like `run`}: answered instead of running the verb
+A command's module may have, beside `run`:
+    MORE_OPTIONS    flags that --help leaves out to stay short; --help-all shows them too
+    FLAG_ACTIONS    {"--flag": a function like `run`}: called instead of `run` where the flag is given
 
-Not here: which verbs exist (__init__.py), and what they do. Tests: tests/cli/test_dispatch.py.
+Every boolean option has its `--no-` form; help.py shows the form that changes the default.
+Tests: tests/cli/test_dispatch.py.
 """
 
 import sys
@@ -18,23 +19,23 @@ from nano_llama.core.errors import UserError
 if TYPE_CHECKING:
     import cyclopts
 
-    from nano_llama.cli import Verb
+    from nano_llama.cli import Command
 
 
-def run_verb(name: str, verb: "Verb", args: list[str]) -> int:
-    """Parse `args`, call the verb's `run` and return its exit code (None counts as 0). UserError on bad arguments."""
+def run_command(name: str, command: "Command", args: list[str]) -> int:
+    """Parse `args`, call the command's `run` and return its exit code (None is 0). UserError on bad arguments."""
     import cyclopts
 
-    module = import_module(verb.module)
+    module = import_module(command.module)
     run, more = module.run, getattr(module, "MORE_OPTIONS", ())
-    for flag, answer in getattr(module, "QUESTIONS", {}).items():
+    for flag, action in getattr(module, "FLAG_ACTIONS", {}).items():
         if flag in args:
-            run, args = answer, [word for word in args if word != flag]
-    if more and "--help-all" in args:
+            run, args = action, [word for word in args if word != flag]
+    if "--help-all" in args:
         more, args = (), ["--help"]
     app = make_app(name, run, more)
     if not args and _needs_arguments(app):
-        args = ["--help"]  # a bare verb is a question
+        args = ["--help"]
         print(f"{name} needs arguments:\n", file=sys.stderr)
         app(args)
         return UserError.exit_code
@@ -46,7 +47,7 @@ def run_verb(name: str, verb: "Verb", args: list[str]) -> int:
 
 
 def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App":
-    """The cyclopts application of one verb: its parser, and its help without the `hidden` flags."""
+    """The cyclopts application of one command: its parser, and its help without the `hidden` flags."""
     from cyclopts import App, Parameter
 
     from nano_llama.cli.common import OUTPUT
@@ -56,7 +57,7 @@ def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App
         name=f"nano-llama {name}",
         version_flags=[],
         help_formatter=partial(format_panel, hidden=hidden),
-        default_parameter=Parameter(negative="", show_default=_shown_default),
+        default_parameter=Parameter(negative_bool="no-", negative_iterable=(), show_default=_shown_default),
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # Ctrl-C is answered in exits.py
     )
@@ -66,8 +67,8 @@ def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App
 
 
 def _shown_default(value: Any) -> str | None:
-    """Defaults that say nothing are not shown: a flag is off, an option is not given."""
-    return None if value is None or value is False or value in ((), [], "") else str(value)
+    """None for a default that says nothing: an option that is not given."""
+    return None if value is None or value in ((), [], "") else str(value)
 
 
 def _needs_arguments(app: "cyclopts.App") -> bool:
@@ -75,14 +76,14 @@ def _needs_arguments(app: "cyclopts.App") -> bool:
 
 
 def _in_our_words(error: "cyclopts.CycloptsError") -> str:
-    """Cyclopts' message, but an option that was left out is "required": its own text sounds as if it had been given."""
+    """Cyclopts' message, except for an option that was left out: its own text sounds as if it had been given."""
     from cyclopts import MissingArgumentError
 
     text = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and error.argument is not None and "instead of" not in text:
         name = error.argument.name
         if name not in (error.root_input_tokens or ()):
-            strangers = [word for word in error.unused_tokens or () if word]
-            extra = f" (What is {strangers[0]!r}? Values follow their option.)" if strangers else ""
+            unused = [word for word in error.unused_tokens or () if word]
+            extra = f" (What is {unused[0]!r}? Values follow their option.)" if unused else ""
             return f"{name} is required.{extra}"
     return text

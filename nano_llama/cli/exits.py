@@ -1,7 +1,7 @@
-"""How a run of the command ends: every exception becomes a message, a next step and an exit code, never a traceback.
+"""How the command ends: every exception becomes a message, a next step and an exit code, never a traceback.
 
-Not here: parsing (dispatch.py turns a parse error into a UserError first). Imports nothing heavy, because every
-invocation passes through. Tests: tests/cli/test_exits.py.
+Imports nothing heavy: every invocation passes through here. (dispatch.py has turned a parse error into a UserError
+before it gets here.) Tests: tests/cli/test_exits.py.
 """
 
 import errno
@@ -16,11 +16,11 @@ from typing import NamedTuple, TextIO
 
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, UserError
 
-INTERRUPTED = 128 + signal.SIGINT  # 130, as shells have it
-READER_GONE = 128 + 13  # as if SIGPIPE had ended us: `nano-llama info x | head -1`
+INTERRUPTED = 128 + signal.SIGINT  # 130, as in shells
+BROKEN_PIPE = 128 + 13  # as if SIGPIPE had ended us: `nano-llama info x | head -1`
 
-# The operating system's errors that the user mends with another argument; the others are the machine's.
-_USERS_MISTAKE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL}
+# Errors of the operating system that another argument fixes; the others are the machine's.
+_USER_ERRNOS = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL}
 
 
 class Ending(NamedTuple):
@@ -36,30 +36,30 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
 
     With `debug` an exception is let through, so that Python shows its traceback.
     """
-    _never_fail_on_an_odd_character()
+    _escape_unencodable_output()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             code = body()
-            sys.stdout.flush()  # here, where a closed pipe can still be answered
+            sys.stdout.flush()  # here, where a closed pipe is still caught
             return code
     except BrokenPipeError:
-        _forget_stdout()
-        return READER_GONE
+        _stdout_to_devnull()
+        return BROKEN_PIPE
     except SystemExit as error:  # a library's; ours return their code
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
         if debug:
             raise
         return report(Ending("Stopped by Ctrl-C.", "", INTERRUPTED), as_json=as_json)
-    except BaseException as error:  # a panic in a Rust library is no Exception
+    except BaseException as error:  # a panic in a Rust library is not an Exception
         if debug:
             raise
         return report(ending_of(error), as_json=as_json)
 
 
-def leave_in_peace() -> None:
-    """All is said: a Ctrl-C from now on would only interrupt the libraries' own leave-taking, with a traceback."""
+def ignore_late_interrupts() -> None:
+    """The work is done: from now on a Ctrl-C would only interrupt the libraries' cleanup, with a traceback."""
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -68,7 +68,7 @@ def ending_of(error: BaseException) -> Ending:
     """The message, next step and exit code that belong to an exception."""
     if isinstance(error, NanoLlamaError):
         return Ending(error.message, error.hint, error.exit_code)
-    if isinstance(error, MemoryError) or _wants_too_much_memory(error):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         detail = " ".join(str(error).split()[:24])
         return Ending(
             f"Out of memory{': ' + detail if detail else ''}.",
@@ -80,29 +80,29 @@ def ending_of(error: BaseException) -> Ending:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "Free some space, or write elsewhere (--out; NANO_LLAMA_CACHE moves the cache)."
             return Ending(f"The disk is full{':' if where else ''}{where}.", hint, EnvironmentFault.exit_code)
-        code = UserError.exit_code if error.errno in _USERS_MISTAKE else EnvironmentFault.exit_code
+        code = UserError.exit_code if error.errno in _USER_ERRNOS else EnvironmentFault.exit_code
         return Ending(f"Cannot use{where or ' a file'}: {error.strerror}.", "Check the path and its permissions.", code)
     return Ending(
         f"Something went wrong inside nano-llama ({type(error).__name__}: {error}).",
-        "That is a bug of ours. Run the same command with --debug and report what it prints.",
+        "This is a bug in nano-llama. Run the same command with --debug and report what it prints.",
         EnvironmentFault.exit_code,
     )
 
 
 def report(ending: Ending, *, as_json: bool = False) -> int:
-    """Print an ending: to stderr for a person, or as one JSON object on stdout. Returns its exit code."""
+    """Print an ending, to stderr for a person or as one JSON object on stdout, and return its exit code."""
     with suppress(BrokenPipeError):
         if as_json:
             print(json.dumps({"error": ending.message, "hint": ending.hint, "exit_code": ending.code}), flush=True)
         else:
-            by_a_signal = ending.code >= 128
-            lines = [ending.message if by_a_signal else f"error: {ending.message}", ending.hint]
+            by_signal = ending.code >= 128
+            lines = [ending.message if by_signal else f"error: {ending.message}", ending.hint]
             print(visible("\n".join(filter(None, lines))), file=sys.stderr, flush=True)
     return ending.code
 
 
 def visible(text: str) -> str:
-    """`text` without power over the terminal: a file's metadata or name, or a model, may hold escape codes."""
+    """`text` with control characters escaped: file names, metadata and models may hold codes that act on a terminal."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -112,15 +112,15 @@ def _escaped(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
 
 
-# How NumPy and torch (on the CPU) call an array beyond all memory: in errors of a general kind.
-_TOO_MUCH = ("not enough memory", "Maximum allowed dimension exceeded", "array is too big")
+# What NumPy and torch (on the CPU) say, in errors of a general type, when an array exceeds all memory.
+_OUT_OF_MEMORY_WORDS = ("not enough memory", "Maximum allowed dimension exceeded", "array is too big")
 
 
-def _wants_too_much_memory(error: BaseException) -> bool:
-    """An out-of-memory error by another name, told without importing torch."""
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error other than MemoryError means that, found without importing torch."""
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _TOO_MUCH)
+    return isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
 
 
 def _print_warning(
@@ -131,18 +131,18 @@ def _print_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning as a sentence; the source line that Python would add helps no user."""
+    """The warning as a sentence, without the source line that Python would add."""
     print(f"warning: {visible(str(message))}", file=sys.stderr)
 
 
-def _never_fail_on_an_odd_character() -> None:
-    """A terminal that cannot show a character gets its escape instead of an exception."""
+def _escape_unencodable_output() -> None:
+    """A character that the terminal cannot show is printed as an escape instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # a test's stand-in has no such method
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _forget_stdout() -> None:
-    """Point stdout at nothing, so that Python's last flush at exit does not fail on the closed pipe again."""
+def _stdout_to_devnull() -> None:
+    """Redirect stdout, so that Python's last flush at exit does not fail on the closed pipe again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
-"""How `nano-llama VERB --help` looks: headings, an option a row, words wrapped in their own column; the same in a pipe.
+"""How `nano-llama COMMAND --help` looks: headings, one option per row, text wrapped in its own column, also in a pipe.
 
-Not here: the words; they are the verbs' docstrings. Tests: tests/cli/test_dispatch.py.
+The text itself is in the commands' docstrings. Tests: tests/cli/test_dispatch.py.
 """
 
 import io
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import ConsoleOptions
 
-LABELS = 34  # columns of the option's name at most; a longer one has a line to itself
+LABEL_WIDTH = 34  # columns of an option's name at most; a longer one is wrapped
 
 
 def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel", hidden: Collection[str] = ()) -> None:
-    """One heading with its options but the `hidden` ones: with these bound, what cyclopts calls a HelpFormatter."""
+    """A heading and its options, without the `hidden` ones. With `hidden` bound it is a HelpFormatter of cyclopts."""
     entries = [entry for entry in panel.entries if not {*entry.names} & {*hidden}]
     if not entries:
         return
@@ -29,7 +29,7 @@ def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel"
         console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 2, 0, 0))
     labels = [label(entry) for entry in entries]
-    grid.add_column(width=min(LABELS, max(map(len, labels))) + 2)
+    grid.add_column(width=min(LABEL_WIDTH, max(map(len, labels))) + 2)
     grid.add_column()
     for name, entry in zip(labels, entries, strict=True):
         grid.add_row(Text(f"  {name}", style="bold"), Text(explanation(entry)))
@@ -38,22 +38,36 @@ def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel"
 
 
 def label(entry: "HelpEntry") -> str:
-    """ "--lr FLOAT", "NAME", "--help, -h"."""
-    names = [*entry.names, *entry.shorts] or [entry.positional_label or ""]
+    """ "--lr FLOAT", "NAME", "--help, -h"; a boolean option in the form that changes its default."""
+    names = [*(boolean_names(entry) if is_boolean(entry) else entry.names), *entry.shorts] or [
+        entry.positional_label or ""
+    ]
     return " ".join([", ".join(names), *([entry.metavar] if entry.metavar and entry.names else [])])
 
 
 def explanation(entry: "HelpEntry") -> str:
-    """Its words, then what may stand there, whether it must, and what holds without it."""
+    """The description, then the choices, whether it is required, and the default."""
     text = words(entry.description)
     notes = [f"one of: {', '.join(entry.choices)}"] if entry.choices else []
     notes += ["required"] if entry.required else []
-    notes += [f"default: {entry.default}"] if entry.default is not None else []
+    notes += [f"default: {entry.default}"] if entry.default is not None and not is_boolean(entry) else []
     return f"{text} [{'; '.join(notes)}]" if notes else text
 
 
+def boolean_names(entry: "HelpEntry") -> tuple[str, ...]:
+    """--flag where the default is off, --no-flag where it is on, --[no-]flag where there is none."""
+    if entry.default is None:
+        return tuple(name.replace("--", "--[no-]", 1) for name in entry.positive_names)
+    return entry.negative_names if entry.default == "True" else entry.positive_names
+
+
+def is_boolean(entry: "HelpEntry") -> bool:
+    """Only boolean options have a `--no-` form."""
+    return bool(entry.negative_names)
+
+
 def words(renderable: Any) -> str:
-    """The plain text of what cyclopts hands over, its line breaks forgotten."""
+    """What cyclopts hands over as plain text on one line."""
     if not renderable:
         return ""
     console = Console(file=io.StringIO(), width=10_000, color_system=None)

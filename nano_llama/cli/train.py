@@ -97,7 +97,7 @@ def list_presets(*, output: Output | None = None) -> int:
     return 0
 
 
-QUESTIONS = {"--presets": list_presets}  # of dispatch.py
+FLAG_ACTIONS = {"--presets": list_presets}  # of dispatch.py
 
 
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:

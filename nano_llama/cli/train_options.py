@@ -55,7 +55,7 @@ def _options() -> type:
         group = Group(heading, help=text, sort_key=10 + place)
         for name in names:
             setting = settings[name]
-            shown = False if setting.default in (None, "") or setting.default is False else _fixed(str(setting.default))
+            shown = False if setting.default in (None, "") else _fixed(str(setting.default))
             strict = whole_number if int in (hints[name], *get_args(hints[name])) else None
             parameter = Parameter(help=setting.metadata["doc"], group=group, show_default=shown, converter=strict)
             fields.append((name, Annotated[hints[name] | None, parameter], None))

@@ -1,4 +1,4 @@
-"""Arguments of a verb: read as annotated, and refused in words of ours."""
+"""Arguments of a command: parsed as annotated, and refused in our own words."""
 
 import sys
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from nano_llama.cli.dispatch import make_app
 from nano_llama.cli.exits import guarded
 
 calls = []
+flags = []
 
 
 @Parameter(name="*")
@@ -29,6 +30,8 @@ def run(
     model: Path,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     steps: Count = 5,
+    sort: bool = True,
+    merge: bool | None = None,
     more: More | None = None,
     output: Output | None = None,
 ) -> int | None:
@@ -38,37 +41,43 @@ def run(
     ----------
     steps
         How often.
+    sort
+        In order.
+    merge
+        As one.
     """
     calls.append((model, prompt, steps, more or More(), output or Output()))
+    flags.append((sort, merge))
     return 7 if steps == 77 else None
 
 
 @pytest.fixture
-def verb(monkeypatch, capsys):
-    from nano_llama.cli import Verb, dispatch
+def command(monkeypatch, capsys):
+    from nano_llama.cli import Command, dispatch
 
     monkeypatch.setattr(dispatch, "import_module", lambda name: __import__("types").SimpleNamespace(run=run))
     calls.clear()
+    flags.clear()
 
     def call(*args):
-        code = guarded(lambda: dispatch.run_verb("thing", Verb("anywhere", "help", "group"), list(args)))
+        code = guarded(lambda: dispatch.run_command("thing", Command("anywhere", "help", "group"), list(args)))
         return code, *capsys.readouterr()
 
     return call
 
 
-def test_values_arrive_with_their_types(verb):
-    assert verb("--model", "a/b", "--steps", "3", "--kind", "slow", "--json")[0] == 0
+def test_values_arrive_with_their_types(command):
+    assert command("--model", "a/b", "--steps", "3", "--kind", "slow", "--json")[0] == 0
     assert calls == [(Path("a/b"), "", 3, More(kind="slow"), Output(json=True))]
 
 
-def test_the_exit_code_is_the_verb_s(verb):
-    assert verb("--model", "x", "--steps", "77")[0] == 7
+def test_the_exit_code_is_the_command_s(command):
+    assert command("--model", "x", "--steps", "77")[0] == 7
 
 
 @pytest.mark.parametrize("text", ["-", "-5", "- item", "--what", "--json", ""])
-def test_a_prompt_may_begin_with_a_hyphen(verb, text):
-    assert verb("--model", "x", "--prompt", text)[0] == 0
+def test_a_prompt_may_begin_with_a_hyphen(command, text):
+    assert command("--model", "x", "--prompt", text)[0] == 0
     assert calls[0][1] == text
 
 
@@ -87,8 +96,8 @@ def test_a_prompt_may_begin_with_a_hyphen(verb, text):
         (["--model", "x", "stray"], "stray"),
     ],
 )
-def test_a_mistake_is_named_and_exits_2(verb, args, says):
-    code, out, err = verb(*args)
+def test_a_mistake_is_named_and_exits_2(command, args, says):
+    code, out, err = command(*args)
     assert code == 2
     assert out == ""
     assert says in err
@@ -96,8 +105,8 @@ def test_a_mistake_is_named_and_exits_2(verb, args, says):
     assert not calls
 
 
-def test_a_bare_verb_that_needs_arguments_shows_its_help(verb):
-    code, out, err = verb()
+def test_a_bare_command_that_needs_arguments_shows_its_help(command):
+    code, out, err = command()
     assert code == 2
     assert "--model" in out
     assert "needs arguments" in err
@@ -109,26 +118,42 @@ def test_help_shows_defaults_that_say_something(capsys):
     assert "How often. [default: 5]" in " ".join(text.split())
     assert "default: False" not in text
     assert "default: ]" not in text
-    assert "--no-" not in text
+    assert "--no-json" not in text, "a flag that is off is switched on"
+    assert "--no-sort" in text and "--sort" not in text.replace("--no-sort", ""), "one that is on is switched off"
+    assert "--[no-]merge" in text, "one with no default either way"
+
+
+@pytest.mark.parametrize(
+    ("args", "values"),
+    [
+        ([], (True, None)),
+        (["--no-sort"], (False, None)),
+        (["--sort", "--merge"], (True, True)),
+        (["--sort=false", "--no-merge"], (False, False)),
+    ],
+)
+def test_boolean_flags_have_a_negative_form(command, args, values):
+    assert command("--model", "x", *args)[0] == 0
+    assert flags == [values]
 
 
 def test_help_leaves_out_more_options_and_help_all_shows_them(monkeypatch, capsys):
-    from nano_llama.cli import Verb, dispatch
+    from nano_llama.cli import Command, dispatch
 
     module = __import__("types").SimpleNamespace(run=run, MORE_OPTIONS=frozenset({"--steps", "--kind"}))
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    verb = Verb("anywhere", "help", "group")
-    assert dispatch.run_verb("thing", verb, ["--help"]) == 0
+    row = Command("anywhere", "help", "group")
+    assert dispatch.run_command("thing", row, ["--help"]) == 0
     short = capsys.readouterr().out
-    assert dispatch.run_verb("thing", verb, ["--help-all"]) == 0
+    assert dispatch.run_command("thing", row, ["--help-all"]) == 0
     long = capsys.readouterr().out
     assert "--model" in short and "--steps" not in short and "--kind" not in short
     assert "--model" in long and "--steps" in long and "--kind" in long
-    assert dispatch.run_verb("thing", verb, ["--model", "x", "--steps", "77"]) == 7, "what is not shown works"
+    assert dispatch.run_command("thing", row, ["--model", "x", "--steps", "77"]) == 7, "what is not shown works"
 
 
-def test_a_question_is_answered_instead(monkeypatch, capsys):
-    from nano_llama.cli import Verb, dispatch
+def test_a_flag_action_runs_instead_of_the_command(monkeypatch, capsys):
+    from nano_llama.cli import Command, dispatch
 
     def answer(*, output: Output | None = None) -> int:
         """Answer."""
@@ -136,18 +161,18 @@ def test_a_question_is_answered_instead(monkeypatch, capsys):
         return 5
 
     calls.clear()
-    module = __import__("types").SimpleNamespace(run=run, QUESTIONS={"--which": answer})
+    module = __import__("types").SimpleNamespace(run=run, FLAG_ACTIONS={"--which": answer})
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    assert dispatch.run_verb("thing", Verb("anywhere", "help", "group"), ["--which", "--json"]) == 5
+    assert dispatch.run_command("thing", Command("anywhere", "help", "group"), ["--which", "--json"]) == 5
     assert calls == [Output(json=True)]
 
 
-def test_ctrl_c_is_answered_by_us_and_not_by_the_parser(monkeypatch, verb):
+def test_ctrl_c_is_answered_by_us_and_not_by_the_parser(monkeypatch, command):
     class Interrupted(list):
         def append(self, item):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules[__name__], "calls", Interrupted())
-    code, out, err = verb("--model", "a")
+    code, out, err = command("--model", "a")
     assert (code, out) == (130, "")
     assert "Stopped by Ctrl-C" in err

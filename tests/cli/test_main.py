@@ -1,4 +1,4 @@
-"""The root command: its help, its version, unknown verbs, and what it does not import."""
+"""The root command: its help, its version, unknown commands, and what it does not import."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nano_llama import __version__
-from nano_llama.cli import VERBS, root_help
+from nano_llama.cli import COMMANDS, root_help
 
 HEAVY = {"cyclopts", "rich", "numpy", "torch", "tokenizers", "numba", "matplotlib", "transformers"}
 
@@ -22,12 +22,12 @@ def test_answers_without_importing_anything_heavy(args):
     assert not loaded & HEAVY
 
 
-def test_help_names_every_verb_under_its_heading():
+def test_help_names_every_command_under_its_heading():
     text = root_help()
-    for name, verb in VERBS.items():
+    for name, command in COMMANDS.items():
         assert f"\n  {name} " in text
-        assert verb.help in text
-        assert f"\n{verb.group}\n" in text
+        assert command.help in text
+        assert f"\n{command.group}\n" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -45,43 +45,44 @@ def test_python_m_is_the_same():
     assert done.stdout == f"nano-llama {__version__}\n"
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_a_verb_s_module_has_a_documented_run(name):
-    run = importlib.import_module(VERBS[name].module).run
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_s_module_has_a_documented_run(name):
+    run = importlib.import_module(COMMANDS[name].module).run
     assert inspect.getdoc(run)
     assert "output" in inspect.signature(run).parameters
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_every_verb_has_help_and_the_common_options(cli, name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_the_common_options(cli, name):
     done = cli(name, "--help")
     assert (done.code, done.err) == (0, "")
     for option in ("--json", "--quiet", "--debug", "--help"):
         assert option in done.out
     assert cli("help", name).out == done.out
+    assert cli(name, "--help-all").code == 0
 
 
 @pytest.mark.parametrize(("word", "meant"), [("tarin", "train"), ("generat", "generate"), ("export-model", "export")])
-def test_an_unknown_verb_is_named_and_a_near_one_offered(cli, word, meant):
+def test_an_unknown_command_is_named_and_a_near_one_offered(cli, word, meant):
     done = cli(word)
     assert done.code == 2
-    assert f"There is no verb {word!r}" in done.err
+    assert f"Unknown command {word!r}" in done.err
     assert f"nano-llama {meant} ?" in done.err
     assert done.out == ""
 
 
-def test_an_unlike_verb_gets_the_list_only(cli):
+def test_an_unlike_command_gets_the_list_only(cli):
     done = cli("xyzzy")
     assert done.code == 2
     assert "Did you mean" not in done.err
-    assert all(name in done.err for name in VERBS)
+    assert all(name in done.err for name in COMMANDS)
 
 
-def test_an_option_before_the_verb(cli):
+def test_an_option_before_the_command(cli):
     done = cli("--quiet", "info", "x")
     assert done.code == 2
     assert "--quiet" in done.err
-    assert "verb comes first" in done.err
+    assert "command comes first" in done.err
 
 
 def test_errors_as_json(cli):

@@ -1,6 +1,7 @@
 """The flags of `train` are the settings: all of them, each once, with their own words."""
 
 import dataclasses
+import re
 
 from nano_llama.cli.train_options import FIRST, GROUPS, TrainOptions, given
 from nano_llama.training.settings import TrainSettings
@@ -30,7 +31,7 @@ def test_the_plain_help_fits_a_reader_s_head_and_what_it_names_exists(cli):
 def test_help_all_has_every_flag_with_its_words(cli):
     text = " ".join(cli("train", "--help-all").out.split())
     for name, setting in SETTINGS.items():
-        assert f"--{name.replace('_', '-')} " in text
+        assert re.search(rf"--(no-|\[no-\])?{name.replace('_', '-')}[ ,]", text), name
         assert " ".join(setting.metadata["doc"].split()) in text
     assert "[default: 0.002]" in text
     for flag in ("--out", "--preset", "--config", "--set", "--resume"):
