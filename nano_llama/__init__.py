@@ -15,6 +15,7 @@ Tests: tests/test_public_api.py.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nano_llama.core.version import VERSION as __version__
 from nano_llama.moved import forward_old_names
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 forward_old_names()
 
-__version__ = "0.1.0"
 __all__ = ["LLM", "LlamaConfig", "SamplingParams", "Tokenizer", "__version__"]
 
 _HOMES = {

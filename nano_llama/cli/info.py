@@ -188,9 +188,9 @@ def _id(token: int | None) -> str:
 def show_dataset(path: Path) -> Shown:
     """A prepared dataset: what is in its splits."""
     from nano_llama.data.dataset import open_dataset
+    from nano_llama.data.report import make_report
 
-    dataset = open_dataset(path)
-    report = dataset.report()
+    report = make_report(open_dataset(path))
     header = ("split", "documents", "bytes", "tokens", "bytes a token", "repeated", "longest")
     lines = [
         (name, s.documents, s.bytes, s.tokens, round(s.bytes_per_token, 2), s.repeated, s.longest.name)

@@ -2,7 +2,7 @@
 
 Not here: tokenizers (tokenizer) and anything that holds tensors of a framework. Tests: tests/data/.
 
-    sources.py    a name, file or folder -> documents in two splits        builtin.py  readers.py  download.py
+    sources.py    a name, file or folder -> documents in two splits     corpus.py  builtin.py  readers.py  download.py
     prepare.py    documents -> token shards on disk, in parallel           encode.py   worker.py   lock.py
     shards.py     the file format of a shard: memory-mapped, checksummed
     dataset.py    a folder of shards as two long rows of tokens            report.py

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from nano_llama.core.env import cache_dir
 from nano_llama.core.errors import EnvironmentFault, FormatError
+from nano_llama.data.corpus import RULES_VERSION, Source, Split, fingerprint_files, list_files, split_documents
 from nano_llama.data.download import Progress, check_sha256, download
 from nano_llama.data.readers import Document, read_documents
-from nano_llama.data.sources import RULES_VERSION, Source, Split, fingerprint_files, list_files, split_documents
 
 NAMES = ("stdlib", "shakespeare", "classic-books")
 STDLIB_HINT = "Without a network: --data stdlib, or any text file or folder of your own."

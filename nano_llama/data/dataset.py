@@ -26,7 +26,6 @@ from nano_llama.core.files import read_json
 from nano_llama.data.shards import DocumentTable, Shard, ShardHeader, read_header
 
 if TYPE_CHECKING:
-    from nano_llama.data.report import Report
     from nano_llama.tokenizer import Tokenizer
 
 DATASET_FILE = "dataset.json"
@@ -176,12 +175,6 @@ class Dataset:
         self.train.verify()
         self.val.verify()
         assert self.tokenizer
-
-    def report(self) -> "Report":
-        """Documents, bytes, tokens, the longest, and what stands in both splits."""
-        from nano_llama.data.report import make_report
-
-        return make_report(self)
 
     def _split(self, name: str, shards: list[dict[str, Any]]) -> TokenSplit:
         paths = [self.folder / shard["file"] for shard in shards]

@@ -15,10 +15,10 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from nano_llama import __version__
 from nano_llama.core.env import offline
 from nano_llama.core.errors import EnvironmentFault, FormatError
 from nano_llama.core.files import flush
+from nano_llama.core.version import VERSION
 from nano_llama.data.lock import exclusive
 
 # progress(what, done, total): bytes so far of `total`, which is None where nobody knows it.
@@ -128,7 +128,7 @@ def _fetch(
 def _fetch_once(url: str, part: Path, what: str, progress: Progress | None, max_bytes: int, timeout_s: float) -> bool:
     """One connection. True when the server sent all it announced; what arrived is in `part` in any case."""
     done = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"User-Agent": f"nano-llama-engine/{__version__}", "Accept-Encoding": "identity"})
+    request = Request(url, headers={"User-Agent": f"nano-llama-engine/{VERSION}", "Accept-Encoding": "identity"})
     if done:
         request.add_header("Range", f"bytes={done}-")
     with urlopen(request, timeout=timeout_s) as response:

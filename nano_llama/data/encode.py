@@ -15,15 +15,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nano_llama.data.shards import token_dtype
+from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.pretokenizers import name_of
-
-if TYPE_CHECKING:
-    from nano_llama.tokenizer import Tokenizer
 
 # A longer document is encoded in parts of about so many characters, so that memory stays bounded.
 PART_CHARACTERS = 2**20
@@ -34,7 +33,7 @@ MAX_KNOWN_PIECES = 500_000  # about 100 MB a process; then the table starts anew
 Encoder = Callable[[Sequence[str]], list[np.ndarray]]
 
 
-def make_encoder(tokenizer: "Tokenizer") -> Encoder:
+def make_encoder(tokenizer: Tokenizer) -> Encoder:
     """The fastest exact encoder for this tokenizer: ids without BOS or EOS, special tokens not parsed."""
     document = tokenizer.backend.document
     if tokenizer.kind == "char":  # its pieces are the characters
@@ -45,10 +44,16 @@ def make_encoder(tokenizer: "Tokenizer") -> Encoder:
     return PlainEncoder(tokenizer)
 
 
+def load_encoder(folder: Path) -> tuple[Encoder, Tokenizer]:
+    """The encoder of the tokenizer in a dataset's folder, and that tokenizer."""
+    tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
+    return make_encoder(tokenizer), tokenizer
+
+
 class PlainEncoder:
     """The tokenizer's own batch encoding, as arrays."""
 
-    def __init__(self, tokenizer: "Tokenizer"):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)
 
@@ -65,7 +70,7 @@ class PieceEncoder:
 
     def __init__(
         self,
-        tokenizer: "Tokenizer",
+        tokenizer: Tokenizer,
         split: Callable[[str], Iterable[str]],
         settled: Callable[[str], bool] = lambda character: True,
         added: Sequence[str] = (),

@@ -25,7 +25,7 @@ from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.data.dataset import DATASET_FILE, Dataset, describe_shard, open_dataset, seal
 from nano_llama.data.download import Progress
-from nano_llama.data.encode import Encoder, make_encoder
+from nano_llama.data.encode import load_encoder
 from nano_llama.data.lock import exclusive
 from nano_llama.data.readers import Document
 from nano_llama.data.shards import VERSION, Shard
@@ -91,12 +91,6 @@ def prepare(
                 shutil.rmtree(partial, ignore_errors=True)
             raise
     return open_dataset(folder)
-
-
-def load_encoder(folder: Path) -> tuple[Encoder, Tokenizer]:
-    """The encoder of the tokenizer that lies in a dataset's folder, and that tokenizer."""
-    tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
-    return make_encoder(tokenizer), tokenizer
 
 
 def _tokenizer_request(tokenizer: str | Path | Tokenizer) -> str | Tokenizer:

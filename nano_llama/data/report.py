@@ -4,12 +4,11 @@ Not here: judging it. Tests: tests/data/test_report.py.
 """
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from nano_llama.data.dataset import Dataset, DocumentInfo, TokenSplit
+from nano_llama.data.dataset import Dataset, DocumentInfo, TokenSplit
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class SplitReport:
     bytes: int  # of UTF-8 text
     tokens: int  # with separators
     bytes_per_token: float
-    longest: "DocumentInfo"  # by tokens
+    longest: DocumentInfo  # by tokens
     repeated: int  # documents whose text an earlier one of the same split has too
 
 
@@ -52,7 +51,7 @@ class Report:
         return lines
 
 
-def make_report(dataset: "Dataset") -> Report:
+def make_report(dataset: Dataset) -> Report:
     return Report(
         source=dataset.source,
         tokenizer=str(dataset.made_from.get("tokenizer")),
@@ -63,7 +62,7 @@ def make_report(dataset: "Dataset") -> Report:
     )
 
 
-def _describe(split: "TokenSplit") -> SplitReport:
+def _describe(split: TokenSplit) -> SplitReport:
     table = split.table
     lengths = np.diff(table.starts, append=split.num_tokens)  # (documents,)
     return SplitReport(
@@ -76,7 +75,7 @@ def _describe(split: "TokenSplit") -> SplitReport:
     )
 
 
-def _in_both(dataset: "Dataset") -> list[tuple[str, str]]:
+def _in_both(dataset: Dataset) -> list[tuple[str, str]]:
     train, val = dataset.train.table, dataset.val.table
     common, first_in_train, _ = np.intersect1d(train.digests, val.digests, return_indices=True)
     twin = dict(zip(common.tolist(), first_in_train.tolist(), strict=True))

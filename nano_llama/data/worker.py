@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from nano_llama.data.encode import load_encoder
 from nano_llama.data.processes import Processes, run_worker
 from nano_llama.data.units import Unit, write_unit
 
@@ -52,8 +53,6 @@ def _finished(running: "deque[tuple[Unit, Future[None]]]") -> Unit:
 
 def begin(folder: Path) -> Callable[[Unit], None]:
     """What a worker answers a unit with."""
-    from nano_llama.data.prepare import load_encoder
-
     encode, tokenizer = load_encoder(folder)
 
     def write(unit: Unit) -> None:

@@ -9,25 +9,14 @@ Tests: tests/studies/test_registry.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nano_llama.core.errors import UserError
+from nano_llama.studies.finding import Finding
 
-
-@dataclass(frozen=True)
-class Finding:
-    """What a study found: a sentence or a few, the figures they rest on (plain numbers and lists), and the picture."""
-
-    name: str
-    text: str
-    picture: Path
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "text": self.text, "picture": str(self.picture), "figures": self.figures}
+__all__ = ["STUDIES", "Finding", "Study", "run_study"]
 
 
 class Study(NamedTuple):
@@ -66,5 +55,5 @@ def run_study(name: str, out: str | Path = ".", seed: int = 0, quick: bool = Fal
     Raises UserError on an unknown name, EnvironmentFault where the picture cannot be written or a package is missing.
     """
     if name not in STUDIES:
-        raise UserError(f"There is no study {name!r}.", hint=f"There are: {', '.join(STUDIES)}.")
+        raise UserError(f"Unknown study {name!r}.", hint=f"Choose from {', '.join(STUDIES)}.")
     return STUDIES[name].load()(Path(out) / f"{name}.png", seed, quick)

@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nano_llama.core.errors import import_extra
-from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
+from nano_llama.studies.finding import Finding
 from nano_llama.vol1_numpy import ops
 from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Ops, Pair
 

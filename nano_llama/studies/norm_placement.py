@@ -18,8 +18,8 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
 from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, LM_HEAD, O_PROJ, UP_PROJ, is_hidden_matrix, layer_name
-from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
+from nano_llama.studies.finding import Finding
 from nano_llama.studies.small_runs import characters, smooth, train
 from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama
 from nano_llama.vol1_numpy.ops.array import Array

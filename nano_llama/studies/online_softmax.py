@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nano_llama.studies import Finding
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
+from nano_llama.studies.finding import Finding
 from nano_llama.vol1_numpy import ops
 
 BLOCK = 64

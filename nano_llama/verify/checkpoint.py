@@ -1,7 +1,7 @@
 """A checkpoint read by us and by transformers: the same tensors, the same activations, the same logits?
 
 Not here: Volume 1's gradients against Volume 2's (gradients.py), where a checkpoint looks wrong by itself
-(suspects.py), printing (cli/verify.py). Tests: tests/verify/test_checkpoint.py.
+(permutation_check.py), printing (cli/verify.py). Tests: tests/verify/test_checkpoint.py.
 
 Both sides compute in float32 on the CPU. "Relative error" is max|a-b| / max|b| per tensor; b is transformers' side.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nano_llama.core.errors import NanoLlamaError, UserError, import_extra
+from nano_llama.verify.permutation_check import find_permuted, reordered
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,6 @@ def verify_checkpoint(path: str | Path, reference: str | Path | None = None, tol
     torch = import_extra("torch", "verify", "verify")
     import_extra("transformers", "verify", "verify")
     from nano_llama.formats import resolve_model
-    from nano_llama.verify.permutation_check import find_suspects
     from nano_llama.vol2_torch import Llama
 
     path = resolve_model(path)
@@ -97,7 +97,7 @@ def verify_checkpoint(path: str | Path, reference: str | Path | None = None, tol
     failure = report.first_failure
     if failure is not None and not report.causes:
         report.causes.append(_guess(failure))
-    report.causes += find_suspects(ours, tokens)
+    report.causes += find_permuted(ours, tokens)
     return report
 
 
@@ -222,12 +222,6 @@ def _row_order_cause(name: str, a: "torch.Tensor", b: "torch.Tensor", head_dim: 
     if _close(a.sort(dim=0).values.sum(1), b.sort(dim=0).values.sum(1)):
         return [f"q/k permutation: {name} has the reference's rows in another order."]
     return []
-
-
-def reordered(matrix: "torch.Tensor", head_dim: int, kind: str) -> "torch.Tensor":
-    """Rows (n*K, D) between RoPE's layouts: "interleave" half -> interleaved, "split" interleaved -> half."""
-    heads = (-1, 2, head_dim // 2) if kind == "interleave" else (-1, head_dim // 2, 2)
-    return matrix.unflatten(0, heads).transpose(1, 2).reshape(matrix.shape)
 
 
 def compare_activations(ours: "Llama", theirs: Any, tokens: "torch.Tensor", tolerance: float) -> Iterable[Row]:

@@ -34,11 +34,15 @@ def pair_order(matrix: np.ndarray, head_dim: int) -> tuple[float, float]:
     return half, _correlation(norms[:, 0::2], norms[:, 1::2])
 
 
-def find_suspects(model: "Llama", tokens: "torch.Tensor") -> list[str]:
+def reordered(matrix: "torch.Tensor", head_dim: int, kind: str) -> "torch.Tensor":
+    """Rows (n*K, D) between RoPE's layouts: "interleave" half -> interleaved, "split" interleaved -> half."""
+    heads = (-1, 2, head_dim // 2) if kind == "interleave" else (-1, head_dim // 2, 2)
+    return matrix.unflatten(0, heads).transpose(1, 2).reshape(matrix.shape)
+
+
+def find_permuted(model: "Llama", tokens: "torch.Tensor") -> list[str]:
     """Sentences on q and k matrices that seem to lie in the wrong order. tokens (1,T): a text the model can predict."""
     import torch
-
-    from nano_llama.verify.checkpoint import reordered
 
     K, L = model.config.head_dim, model.config.num_hidden_layers
     params = model.named_params()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nano_llama.data.prepare import prepare
+from nano_llama.data.report import make_report
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def dataset(tmp_path_factory):
 
 
 def test_numbers(dataset):
-    report = dataset.report()
+    report = make_report(dataset)
     texts = [f"line {i} äöü " * (1 + i % 5) for i in range(50)]
     train = [*texts, texts[3], texts[3], texts[4], "a very long novel " * 500]
     assert report.train.documents == 54 and report.val.documents == 4
@@ -38,12 +39,12 @@ def test_numbers(dataset):
 
 
 def test_texts_in_both_splits_are_named(dataset):
-    leaks = dataset.report().leaks
+    leaks = make_report(dataset).leaks
     assert leaks == [("val.jsonl:0", "many.jsonl:3"), ("val.jsonl:2", "many.jsonl:7")]
 
 
 def test_for_people_and_for_programs(dataset):
-    report = dataset.report()
+    report = make_report(dataset)
     assert json.loads(json.dumps(report.to_dict()))["train"]["documents"] == 54
     text = "\n".join(report.lines())
     assert "54 documents" in text and "novel.txt" in text and "in both splits: 2" in text

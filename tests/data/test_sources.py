@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.data import sources
+from nano_llama.data import corpus
 from nano_llama.data.sources import SPLITS, open_source
 
 
@@ -71,7 +71,7 @@ def test_a_few_documents_leave_no_split_empty(tmp_path, count):
 
 
 def test_no_split_is_empty_either_where_most_names_fall_to_validation(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_place", lambda name: 0.001 * int(name[0]))
+    monkeypatch.setattr(corpus, "_place", lambda name: 0.001 * int(name[0]))
     for i in range(4):
         (tmp_path / f"{i}.txt").write_text("text")
     source = open_source(tmp_path)
@@ -134,7 +134,7 @@ def test_the_fingerprint_follows_names_and_contents_wherever_they_lie(tmp_path):
 
 
 def test_the_fingerprint_of_a_large_file_sees_head_tail_size_and_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "HASH_WHOLE_BYTES", 2**21)
+    monkeypatch.setattr(corpus, "HASH_WHOLE_BYTES", 2**21)
     path = tmp_path / "a.txt"
     data = bytearray(b"x" * (2**21 + 1))
     path.write_bytes(data)

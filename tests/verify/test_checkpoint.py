@@ -12,7 +12,7 @@ from nano_llama.core.errors import UserError  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
 from nano_llama.formats import save_hf  # noqa: E402
 from nano_llama.verify.checkpoint import reordered, verify_checkpoint  # noqa: E402
-from nano_llama.verify.permutation_check import find_suspects, pair_order  # noqa: E402
+from nano_llama.verify.permutation_check import find_permuted, pair_order  # noqa: E402
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 
@@ -103,7 +103,7 @@ def test_an_untrained_model_raises_no_suspicion(tiny_config):
     from nano_llama.vol2_torch import Llama
 
     model = Llama.init(tiny_config(num_hidden_layers=6))
-    assert find_suspects(model, torch.arange(40)[None]) == []
+    assert find_permuted(model, torch.arange(40)[None]) == []
 
 
 @pytest.mark.slow

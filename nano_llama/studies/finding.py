@@ -1,0 +1,18 @@
+"""What every study returns. Tests: tests/studies/test_registry.py."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a study found: a sentence or a few, the figures they rest on (plain numbers and lists), and the picture."""
+
+    name: str
+    text: str
+    picture: Path
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "text": self.text, "picture": str(self.picture), "figures": self.figures}
