@@ -121,7 +121,7 @@ def resident(field: str) -> float:
 
 def op_times(model: Any, threads: int, repeats: int = 4) -> dict[str, float]:
     """Milliseconds of each op in forward and backward, the mean over threads; the best of some passes."""
-    from nano_llama.vol1_numpy.ops.registry import Pair
+    from nano_llama.vol1_numpy.ops.registry import OpPair
 
     plain_ops, best = model.ops, {}
     for _ in range(repeats):
@@ -142,7 +142,7 @@ def op_times(model: Any, threads: int, repeats: int = 4) -> dict[str, float]:
         model.ops = dataclasses.replace(
             plain_ops,
             **{
-                name: Pair(timed(f"{name} forward", pair.forward), timed(f"{name} backward", pair.backward))
+                name: OpPair(timed(f"{name} forward", pair.forward), timed(f"{name} backward", pair.backward))
                 for name, pair in pairs.items()
             },
         )

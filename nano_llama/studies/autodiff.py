@@ -21,7 +21,7 @@ from nano_llama.core.errors import import_extra
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
 from nano_llama.studies.finding import Finding
 from nano_llama.vol1_numpy import ops
-from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Ops, Pair
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, OpPair, Ops
 
 MIB = 2**20
 Measured = tuple[float, float, list[np.ndarray]]  # seconds of forward + backward, MiB kept, gradients
@@ -31,8 +31,8 @@ Measured = tuple[float, float, list[np.ndarray]]  # seconds of forward + backwar
 class Op:
     """One op in its forms; `inputs` feed them all, and each has a gradient."""
 
-    plain: Pair
-    fast: Pair | None = None
+    plain: OpPair
+    fast: OpPair | None = None
     automatic: Callable[..., Any]
     inputs: tuple[np.ndarray, ...]
 
@@ -62,16 +62,16 @@ def make_ops(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed: i
     def automatic_attention(q: Any, k: Any, v: Any) -> Any:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    def by_table(table: Ops) -> dict[str, Pair]:
+    def by_table(table: Ops) -> dict[str, OpPair]:
         """A table's ops as functions of their inputs alone; what has no gradient is filled in."""
         return {
-            "embedding": Pair(lambda w: table.embedding.forward(tokens, w), table.embedding.backward),
+            "embedding": OpPair(lambda w: table.embedding.forward(tokens, w), table.embedding.backward),
             "linear": table.linear,
-            "rmsnorm": Pair(lambda x, w: table.rmsnorm.forward(x, w, 1e-5), table.rmsnorm.backward),
-            "rope": Pair(lambda x: table.rope.forward(x, cos, sin), table.rope.backward),
-            "attention": Pair(lambda q, k, v: table.attention.forward(q, k, v, causal), table.attention.backward),
+            "rmsnorm": OpPair(lambda x, w: table.rmsnorm.forward(x, w, 1e-5), table.rmsnorm.backward),
+            "rope": OpPair(lambda x: table.rope.forward(x, cos, sin), table.rope.backward),
+            "attention": OpPair(lambda q, k, v: table.attention.forward(q, k, v, causal), table.attention.backward),
             "swiglu": table.swiglu,
-            "cross entropy": Pair(lambda x: table.cross_entropy.forward(x, targets), table.cross_entropy.backward),
+            "cross entropy": OpPair(lambda x: table.cross_entropy.forward(x, targets), table.cross_entropy.backward),
         }
 
     plain, fast = by_table(PLAIN), by_table(FAST)
@@ -97,12 +97,12 @@ def make_ops(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed: i
         for name, (function, inputs) in automatic.items()
     }
     found["layernorm"] = Op(
-        plain=Pair(lambda x, w, b: ops.layernorm_forward(x, w, b, 1e-5), ops.layernorm_backward),
+        plain=OpPair(lambda x, w, b: ops.layernorm_forward(x, w, b, 1e-5), ops.layernorm_backward),
         automatic=lambda x, w, b: functional.layer_norm(x, (D,), w, b, 1e-5),
         inputs=(x, gain, draw(D)),
     )
     found["softmax"] = Op(
-        plain=Pair(ops.softmax_forward, ops.softmax_backward),
+        plain=OpPair(ops.softmax_forward, ops.softmax_backward),
         automatic=lambda x: functional.softmax(x, dim=-1),
         inputs=(draw(B, H, T, T),),
     )
@@ -115,7 +115,7 @@ def output_gradient(out: Any) -> Any:
     return np.random.default_rng(1).standard_normal(shape, np.float32) if shape else 1.0
 
 
-def by_hand(pair: Pair, inputs: tuple[np.ndarray, ...], repeats: int) -> Measured:
+def by_hand(pair: OpPair, inputs: tuple[np.ndarray, ...], repeats: int) -> Measured:
     """Time, memory kept and gradients of a hand-written pair."""
     out, cache = pair.forward(*inputs)
     dout = output_gradient(out)

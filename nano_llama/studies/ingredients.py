@@ -19,7 +19,8 @@ from nano_llama.core.init import init_params
 from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, save
 from nano_llama.studies.finding import Finding
 from nano_llama.studies.small_runs import Probe, characters, probe, smooth, train
-from nano_llama.vol1_numpy import StudyConfig, StudyLlama
+from nano_llama.studies.study_config import StudyConfig
+from nano_llama.studies.study_model import StudyLlama
 from nano_llama.vol1_numpy.ops.registry import FAST, Ops
 
 

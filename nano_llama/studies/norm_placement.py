@@ -21,7 +21,9 @@ from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, LM_HEAD, O_PROJ, UP_PROJ
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.studies.finding import Finding
 from nano_llama.studies.small_runs import characters, smooth, train
-from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama
+from nano_llama.studies.study_config import StudyConfig
+from nano_llama.studies.study_model import StudyLlama
+from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.ops.array import Array
 
 MLP = (GATE_PROJ, UP_PROJ, DOWN_PROJ)

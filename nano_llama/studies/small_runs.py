@@ -16,7 +16,7 @@ from nano_llama.vol1_numpy.layer import Context
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import attention_weights
-from nano_llama.vol1_numpy.ops.registry import PLAIN, Ops, Pair
+from nano_llama.vol1_numpy.ops.registry import PLAIN, OpPair, Ops
 from nano_llama.vol1_numpy.optim import AdamW, clip_by_global_norm
 
 
@@ -56,7 +56,7 @@ def probe(build: Callable[[Ops], Llama], tokens: Array, targets: Array) -> Probe
         entropy.append(float(np.mean(nats[..., 1:] / most)))
         return out, cache
 
-    model = build(replace(PLAIN, attention=Pair(watched_attention, PLAIN.attention.backward)))
+    model = build(replace(PLAIN, attention=OpPair(watched_attention, PLAIN.attention.backward)))
     model.threads = 1  # in one share, so that layers are met in order
     layer_forward = model.layer_forward
 

@@ -1,9 +1,8 @@
-"""A batch in shares, a thread each: they run side by side, since NumPy's operations let go of the interpreter lock.
+"""Data parallelism in one process: a batch is cut into shards, one per thread. NumPy's operations release the GIL.
 
-Not here: what a share computes (model.py). Tests: tests/vol1/test_data_parallel.py.
-
-Each share runs with single-threaded BLAS. Two threads inside every matrix product would have to meet at its end, some
-hundred times a step; two shares meet once. The BLAS limit holds for the process while the shares run.
+Each shard runs with single-threaded BLAS. Two threads inside every matrix product would have to synchronize some
+hundred times per step; two shards synchronize once. The BLAS limit applies to the process while the shards run.
+Tests: tests/vol1/test_data_parallel.py.
 """
 
 import functools
@@ -26,10 +25,10 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shares(num_rows: int, num_shares: int) -> list[slice]:
-    """0..num_rows cut into at most `num_shares` consecutive parts whose lengths differ by at most one."""
-    num_shares = max(1, min(num_shares, num_rows))
-    borders = [num_rows * i // num_shares for i in range(num_shares + 1)]
+def shards(num_rows: int, num_shards: int) -> list[slice]:
+    """0..num_rows cut into at most `num_shards` consecutive parts whose lengths differ by at most one."""
+    num_shards = max(1, min(num_shards, num_rows))
+    borders = [num_rows * i // num_shards for i in range(num_shards + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(borders)]
 
 
@@ -40,8 +39,8 @@ def micro_batches(rows: slice, size: int | None) -> Iterator[slice]:
         yield slice(start, min(start + step, rows.stop))
 
 
-def run_shares(work: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
-    """[work(part) for part in parts], each part in a thread of its own; results, and errors, in the order of parts."""
+def run_shards(work: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
+    """[work(part) for part in parts], each part in its own thread; results, and errors, in the order of parts."""
     if len(parts) == 1:
         return [work(parts[0])]
     with single_threaded_blas(), ThreadPoolExecutor(len(parts) - 1) as pool:
@@ -50,7 +49,7 @@ def run_shares(work: Callable[[slice], Result], parts: list[slice]) -> list[Resu
 
 
 def single_threaded_blas() -> AbstractContextManager:
-    """Entered around work whose matrix products shall run on one thread each; it holds for the process."""
+    """A context in which every matrix product of the process runs on one thread."""
     return _blas().limit(limits=1, user_api="blas")
 
 
@@ -61,7 +60,7 @@ def _blas() -> ThreadpoolController:
 
 
 def rows_of(mask: Array | None, rows: slice) -> Array | None:
-    """A share's part of a mask that broadcasts to (B,1,T,S): its rows where it has any, else the whole."""
+    """A shard's part of a mask that broadcasts to (B,1,T,S): its rows where it has any, else the whole."""
     return mask[rows] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
 
 

@@ -1,13 +1,12 @@
 """The LLaMA in NumPy: embedding, layers, norm, head, loss; and the same list backwards.
 
-Not here: a layer's inside (layer.py), optimizers (optim/), training (train.py), sampling (generate.py), a faster way
-to serve (vol3_engine).
+A layer's inside is in layer.py.
 Tests: tests/vol1/test_vol1_model.py, tests/vol1/test_vol1_model_gradients.py, tests/parity/test_vol1_transformers.py.
 
-A batch is cut into shares, one a thread, each run with single-threaded BLAS: data parallelism inside one process.
+A batch is cut into shards, one per thread, each run with single-threaded BLAS: data parallelism inside one process.
 Since the loss is a sum over positions divided by a number known beforehand, the gradient of a batch is the sum of its
-shares' gradients. Micro-batches are the same cut made in time instead of space. Shares and their sum have a fixed
-order: the same thread count gives the same bits.
+shards' gradients. Micro-batches are the same cut made in time instead of space. Shards are summed in a fixed order:
+the same thread count gives the same bits.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
-from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shares, shares
+from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards
 from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array, Cache
@@ -38,7 +37,7 @@ class Llama:
     """
 
     def __init__(self, config: LlamaConfig, params: dict[str, Array], *, ops: Ops = FAST, threads: int | None = None):
-        """threads: how many shares a batch is cut into; by default one for each CPU this process may use."""
+        """threads: how many shards a batch is cut into; by default one per CPU that this process may use."""
         self.config, self.params, self.ops = config, params, ops
         self.threads = threads or available_threads()
 
@@ -49,12 +48,12 @@ class Llama:
 
         mask: boolean, broadcastable to (B,1,T,S), True may attend; None: causal. It replaces the causal mask, so
         combine it:  causal_mask(T) & padding_mask(present).  past: the keys and values of the tokens before these.
-        Raises UserError for tokens that are no ids of this vocabulary.
+        Raises UserError for tokens that are not ids of this vocabulary.
         """
         return self.logits(self.hidden_states(tokens, mask=mask, past=past))
 
     def hidden_states(self, tokens: Array, *, mask: Array | None = None, past: Past | None = None) -> Array:
-        """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
+        """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits."""
         tokens = self._check_ids(tokens)
         return self._hidden(tokens, self._context(tokens.shape[1], mask, past), keep="nothing")[0]
 
@@ -65,7 +64,7 @@ class Llama:
     def _hidden(self, tokens: Array, ctx: Context, keep: str = "caches") -> tuple[Array, Cache, list[Any], Cache]:
         """Everything before the head: (B,T) -> (B,T,D), and what the backward needs of it.
 
-        keep: of each layer its cache ("caches"), its input, to run it again ("inputs"), or "nothing".
+        keep: of each layer its saved activations ("caches"), its input, to run it again ("inputs"), or "nothing".
         """
         kept: list[Any] = []
         x, embed = ctx.ops.embedding.forward(tokens, self.params[EMBED])  # (B,T,D)
@@ -89,7 +88,7 @@ class Llama:
 
         tokens, targets, weight = self._check_batch(tokens, targets)
         B, T = tokens.shape
-        return sum(run_shares(one, shares(B, self.threads)))
+        return sum(run_shards(one, shards(B, self.threads)))
 
     def loss_and_grads(
         self,
@@ -105,7 +104,7 @@ class Llama:
 
         tokens, targets: (B,T); targets[b,t] belongs to logits[b,t], no shift; -100 does not count. All ignored: the
         loss is 0 and so are the gradients. A tied model has no lm_head.weight: its embedding gets both gradients.
-        mask: as in `forward`. z_loss: weight of the mean squared log-sum-exp. micro_batch: at most so many rows at
+        mask: as in `forward`. z_loss: weight of the mean squared log-sum-exp. micro_batch: at most this many rows at
         once in each thread (gradient accumulation). recompute: keep each layer's input only, and run its forward
         again in the backward: a third more work, about 1/L of the memory. Neither changes the result, save rounding.
         """
@@ -121,14 +120,14 @@ class Llama:
         tokens, targets, weight = self._check_batch(tokens, targets)
         B, T = tokens.shape
         loss, sums = 0.0, dict[str, Array]()
-        for share_loss, grads in run_shares(one, shares(B, self.threads)):
-            loss, sums = loss + share_loss, add_grads(sums, grads)
+        for shard_loss, grads in run_shards(one, shards(B, self.threads)):
+            loss, sums = loss + shard_loss, add_grads(sums, grads)
         return loss, {name: sums[name] for name in self.params}
 
     def _one(
         self, tokens: Array, targets: Array, weight: float, ctx: Context, z_loss: float, recompute: bool
     ) -> tuple[float, dict[str, Array]]:
-        """Forward and backward of one share; `weight` is its part of the batch's counted targets."""
+        """Forward and backward of one shard; `weight` is its part of the batch's counted targets."""
         ops = ctx.ops
         grads: dict[str, Array] = {}
 
@@ -194,7 +193,7 @@ class Llama:
     def from_pretrained(cls, path: str | Path, dtype: np.typing.DTypeLike = np.float32, **options) -> "Llama":
         """Read a Hugging Face folder, a .gguf, a .pth, or a hub name, converting to `dtype` tensor by tensor.
 
-        Raises UserError, ConfigError, FormatError: what is there is no LLaMA, or is damaged.
+        Raises UserError, ConfigError, FormatError: what is there is not a LLaMA, or is damaged.
         """
         from nano_llama.formats import open_weights, read_config
 
@@ -202,7 +201,7 @@ class Llama:
         config = read_config(path)
         with open_weights(path) as weights:
             check_params(config, weights, source=str(path))
-            # copies: what is mapped from a file cannot be changed, and training changes its parameters in place
+            # copies: arrays mapped from a file are read-only, and training changes its parameters in place
             params = {name: np.array(weights[name], dtype, order="C") for name in parameter_shapes(config)}
         return cls(config, params, **options)
 
@@ -242,7 +241,7 @@ class Llama:
         V = self.config.vocab_size
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
             wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-            raise UserError(f"tokens: {wrong} is no token of this vocabulary of {V}.", hint=f"Ids are 0 to {V - 1}.")
+            raise UserError(f"tokens: {wrong} is not a token of this vocabulary of {V}.", hint=f"Ids are 0 to {V - 1}.")
         return tokens
 
     def _check_batch(self, tokens: Array, targets: Array) -> tuple[Array, Array, Callable[[Array], float]]:

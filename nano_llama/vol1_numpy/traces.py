@@ -17,7 +17,7 @@ from nano_llama.core.names import EMBED, trace_names
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import attention_weights
-from nano_llama.vol1_numpy.ops.registry import PLAIN, Pair
+from nano_llama.vol1_numpy.ops.registry import PLAIN, OpPair
 
 
 def trace(
@@ -47,10 +47,10 @@ class _Listener:
         runner = copy.copy(model)
         runner.ops = replace(
             model.ops,
-            embedding=Pair(self.embedding, model.ops.embedding.backward),
-            linear=Pair(self.linear, model.ops.linear.backward),
-            rmsnorm=Pair(self.rmsnorm, model.ops.rmsnorm.backward),
-            attention=Pair(self.attention, model.ops.attention.backward),
+            embedding=OpPair(self.embedding, model.ops.embedding.backward),
+            linear=OpPair(self.linear, model.ops.linear.backward),
+            rmsnorm=OpPair(self.rmsnorm, model.ops.rmsnorm.backward),
+            attention=OpPair(self.attention, model.ops.attention.backward),
         )
         self.run_layer = runner.layer_forward
         vars(runner)["layer_forward"] = self.layer_forward

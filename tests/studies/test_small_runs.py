@@ -6,7 +6,9 @@ import pytest
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
 from nano_llama.studies.small_runs import characters, probe, smooth, train
-from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama, trace
+from nano_llama.studies.study_config import StudyConfig
+from nano_llama.studies.study_model import StudyLlama
+from nano_llama.vol1_numpy import Llama, trace
 
 CONFIG = LlamaConfig(
     vocab_size=31,

@@ -5,16 +5,16 @@ import threading
 import numpy as np
 import pytest
 
-from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shares, shares
+from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 13])
-@pytest.mark.parametrize("num_shares", [1, 2, 3, 16])
-def test_shares_cover_all_rows_evenly_and_in_order(num_rows, num_shares):
-    parts = shares(num_rows, num_shares)
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 16])
+def test_shares_cover_all_rows_evenly_and_in_order(num_rows, num_shards):
+    parts = shards(num_rows, num_shards)
     assert [i for part in parts for i in range(num_rows)[part]] == list(range(num_rows))
     sizes = [part.stop - part.start for part in parts]
-    assert len(parts) == min(num_shares, num_rows) and max(sizes) - min(sizes) <= 1
+    assert len(parts) == min(num_shards, num_rows) and max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(("size", "expected"), [(None, [5]), (2, [2, 2, 1]), (9, [5])])
@@ -31,17 +31,17 @@ def test_each_share_has_a_thread_and_results_keep_their_order():
         meet.wait()
         return part.start
 
-    assert run_shares(work, shares(9, 3)) == [0, 3, 6]
+    assert run_shards(work, shards(9, 3)) == [0, 3, 6]
 
 
 def test_an_error_in_a_thread_is_raised_here():
     def work(part):
         if part.start:
-            raise ValueError("share 2")
+            raise ValueError("shard 2")
         return 1
 
-    with pytest.raises(ValueError, match="share 2"):
-        run_shares(work, shares(2, 2))
+    with pytest.raises(ValueError, match="shard 2"):
+        run_shards(work, shards(2, 2))
 
 
 def test_rows_of_a_mask_follow_the_batch_only_where_it_has_rows():

@@ -57,10 +57,10 @@ def test_every_head_is_a_single_head():
         np.testing.assert_allclose(out[0, h], one, rtol=1e-12)
 
 
-def test_beyond_some_length_tiled_attention_makes_its_weights_again(monkeypatch):
+def test_tiled_attention_recomputes_its_weights_beyond_some_length(monkeypatch):
     q, k, v = qkv(np.random.default_rng(6))
     out, kept = ops.tiled_attention_forward(q, k, v, causal_mask(37))
-    monkeypatch.setattr("nano_llama.vol1_numpy.ops.tiled_attention.KEEP", 36)
+    monkeypatch.setattr("nano_llama.vol1_numpy.ops.tiled_attention.MAX_KEPT_KEYS", 36)
     again, made = ops.tiled_attention_forward(q, k, v, causal_mask(37))
     np.testing.assert_array_equal(again, out)
     assert all(e is None for e in made[-1]) and not any(e is None for e in kept[-1])
@@ -119,10 +119,10 @@ def test_blocked_forms_never_hold_the_whole_matrix(form):
 def test_masked_tiles_are_skipped(monkeypatch):
     """Under a causal mask, 10 of 16 tiles are computed, by flash attention's own count of products."""
     q, k, v = qkv(np.random.default_rng(5), T=64)
-    from nano_llama.vol1_numpy.ops.flash_attention import Tiles
+    from nano_llama.vol1_numpy.ops.flash_attention import QueryKeyTiles
 
     counted = []
-    honest = Tiles.scores
-    monkeypatch.setattr(Tiles, "scores", lambda self, *a: counted.append(a[2:]) or honest(self, *a))
+    honest = QueryKeyTiles.scores
+    monkeypatch.setattr(QueryKeyTiles, "scores", lambda self, *a: counted.append(a[2:]) or honest(self, *a))
     ops.flash_attention_forward(q, k, v, causal_mask(64), 16)
     assert len(counted) == 10

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.vol1_numpy.masks import causal_mask
-from nano_llama.vol1_numpy.ops.array import TILE, row_tiles
+from nano_llama.vol1_numpy.ops.array import ELEMENTS_PER_TILE, row_tiles
 from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Ops
 
 NAMES = [field.name for field in fields(Ops)]
@@ -18,7 +18,7 @@ def inputs(name, rng, dtype):
     def normal(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
-    B, T, D = 3, 131, 211  # B * T * D > TILE
+    B, T, D = 3, 131, 211  # B * T * D > ELEMENTS_PER_TILE
     if name == "embedding":
         return rng.integers(0, 97, (B, T)), normal(97, D)
     if name == "linear":
@@ -55,12 +55,12 @@ def test_fast_equals_plain(name, dtype, tolerance, judge):
         assert judge.relative_error(a, b) < tolerance, (name, number)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3 * TILE), (7, TILE), (1000, 300), (0, 5)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3 * ELEMENTS_PER_TILE), (7, ELEMENTS_PER_TILE), (1000, 300), (0, 5)])
 def test_tiles_cover_every_row_once(shape):
     seen = np.zeros(shape[0], int)
     for rows in row_tiles(*shape):
         seen[rows] += 1
-        assert (rows.stop - rows.start) * shape[1] <= max(TILE, shape[1])
+        assert (rows.stop - rows.start) * shape[1] <= max(ELEMENTS_PER_TILE, shape[1])
     assert (seen == 1).all()
 
 

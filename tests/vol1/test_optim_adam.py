@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from nano_llama.vol1_numpy.optim import Adam, AdamW, PlainAdamW
-from nano_llama.vol1_numpy.optim.adamw import TILE
+from nano_llama.vol1_numpy.optim.adamw import CHUNK_ELEMENTS
 
-SHAPES = {"model.layers.0.mlp.up_proj.weight": (7, 5), "model.norm.weight": (5,), "lm_head.weight": (3, TILE // 2)}
+SHAPES = {
+    "model.layers.0.mlp.up_proj.weight": (7, 5),
+    "model.norm.weight": (5,),
+    "lm_head.weight": (3, CHUNK_ELEMENTS // 2),
+}
 
 
 def random_params(dtype=np.float64, seed=0):

@@ -196,8 +196,8 @@ def test_other_dtypes_are_refused(tiny_config, dtype):
 def test_wrong_input_is_refused_by_name(tmp_path, model):
     good = np.zeros((1, 3), int)
     for tokens, words in (
-        (np.array([[0, 101]]), "101 is no token"),
-        (np.array([[-1, 0]]), "-1 is no token"),
+        (np.array([[0, 101]]), "101 is not a token"),
+        (np.array([[-1, 0]]), "-1 is not a token"),
         (np.zeros(3, int), r"\(3,\)"),
         (np.zeros((1, 3)), "float64"),
     ):

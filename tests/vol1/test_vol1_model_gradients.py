@@ -9,7 +9,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol1_numpy import GradientMismatch, Llama, gradcheck_model
 from nano_llama.vol1_numpy.masks import causal_mask, document_mask, padding_mask
-from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, Pair
+from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, OpPair
 
 
 def random_case(seed):
@@ -91,7 +91,7 @@ def test_an_error_planted_in_any_op_is_noticed(name, tiny_config):
         grads = honest.backward(dout, cache)
         return (grads[0] * 1.001, *grads[1:]) if isinstance(grads, tuple) else grads * 1.001
 
-    model = Llama.init(config, 3, np.float64, ops=replace(FAST, **{name: Pair(honest.forward, planted)}))
+    model = Llama.init(config, 3, np.float64, ops=replace(FAST, **{name: OpPair(honest.forward, planted)}))
     with pytest.raises(GradientMismatch, match="gradient of 'model"):
         gradcheck_model(model, tokens, targets, samples=2)
 

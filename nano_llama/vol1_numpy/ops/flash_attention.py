@@ -39,7 +39,7 @@ def flash_attention_forward(
     k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K)
     out = np.empty(q.shape, q.dtype)  # (B,G,R,T,K)
     lse = np.empty((*q.shape[:-1], 1), q.dtype)  # (B,G,R,T,1)
-    tiles = Tiles(mask, T, S, block)
+    tiles = QueryKeyTiles(mask, T, S, block)
     for rows in tiles.query_blocks():
         m = np.full((B, G, H // G, rows.stop - rows.start, 1), -np.inf, q.dtype)  # (B,G,R,block,1)
         l = np.zeros_like(m)
@@ -92,7 +92,7 @@ def flash_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
     return dq.reshape(shape), dk, dv
 
 
-class Tiles:
+class QueryKeyTiles:
     """The blocks of queries and keys, and which pairs of them a mask leaves alive."""
 
     def __init__(self, mask: Array | None, num_queries: int, num_keys: int, block: int):

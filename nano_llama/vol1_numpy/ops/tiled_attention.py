@@ -14,8 +14,8 @@ import numpy as np
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import per_group
 
-TILE = 1 << 17  # scores at once: 512 KiB in float32, about a core's second cache
-KEEP = 512  # keys up to which the weights are kept for the backward; beyond, memory must not grow with T^2
+SCORES_PER_TILE = 1 << 17  # 512 KiB in float32, about a core's L2 cache
+MAX_KEPT_KEYS = 512  # up to here the weights are kept for the backward; beyond, memory must not grow with T^2
 
 
 def tiled_attention_forward(
@@ -25,7 +25,7 @@ def tiled_attention_forward(
     (B, H, T, K), (_, G, S, _) = q.shape, k.shape
     q = q.reshape(B, G, H // G, T, K) * (1 / math.sqrt(K))  # (B,G,R,T,K)
     k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K)
-    tiles = Tiles(mask, q, k, block)
+    tiles = QueryTiles(mask, q, k, block)
     out = np.empty_like(q)  # (B,G,R,T,K), in memory as q: when the heads of q are views of rows, these are too
     inverse = np.empty((*q.shape[:-1], 1), q.dtype)  # (B,G,R,T,1)
     kept = []
@@ -33,7 +33,7 @@ def tiled_attention_forward(
         e, l = exponentials(tiles.scores(q, k, b, rows, seen))  # (b,G,R,block,seen), (b,G,R,block,1)
         inverse[b, ..., rows, :] = 1 / l
         out[b, ..., rows, :] = e @ v[b, ..., seen, :] * inverse[b, ..., rows, :]  # (block,K) factors, not (block,S)
-        kept.append(e if S <= KEEP else None)
+        kept.append(e if S <= MAX_KEPT_KEYS else None)
     return out.reshape(B, H, T, K), (q, k, v, inverse, tiles, kept)
 
 
@@ -79,7 +79,7 @@ def exponentials(s: Array) -> tuple[Array, Array]:
     return s, l
 
 
-class Tiles:
+class QueryTiles:
     """Which rows of the batch, which queries, and which keys those see, so that a tile's scores fit into a cache."""
 
     def __init__(self, mask: Array | None, q: Array, k: Array, block: int):
@@ -94,7 +94,7 @@ class Tiles:
             self.bias[~mask] = -np.inf
             self.spans = [(rows, *_span(mask[..., rows, :])) for rows in _blocks(T, block)]
         self.masked_from = {rows.start: start for rows, _, start in self.spans}
-        self.batch = _blocks(B, max(1, TILE // max(1, G * R * min(block, T) * S)))
+        self.batch = _blocks(B, max(1, SCORES_PER_TILE // max(1, G * R * min(block, T) * S)))
 
     def __iter__(self) -> Iterator[tuple[slice, slice, slice]]:
         for b in self.batch:

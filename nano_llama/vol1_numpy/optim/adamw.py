@@ -12,7 +12,9 @@ import numpy as np
 
 from nano_llama.vol1_numpy.optim.adam import Adam
 
-TILE = 32768  # elements: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
+CHUNK_ELEMENTS = (
+    32768  # updated at once: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
+)
 
 
 class PlainAdamW(Adam):
@@ -43,10 +45,10 @@ class AdamW(PlainAdamW):
         (b1, b2), t = self.betas, self.steps
         c = ((1 - b2**t) / (1 - b2)) ** 0.5
         eps, rate = self.eps * c, lr * c * (1 - b1) / (1 - b1**t)
-        scratch = np.empty(TILE, param.dtype)
+        scratch = np.empty(CHUNK_ELEMENTS, param.dtype)
         flat = [array.reshape(-1) for array in (param, grad, *(self.state[slot][name] for slot in self.slots))]
-        for start in range(0, param.size, TILE):
-            p, g, m, v = (array[start : start + TILE] for array in flat)
+        for start in range(0, param.size, CHUNK_ELEMENTS):
+            p, g, m, v = (array[start : start + CHUNK_ELEMENTS] for array in flat)
             s = scratch[: p.size]
             m *= b1  # M <- b1 M + g
             m += g

@@ -1,7 +1,7 @@
-"""A LLaMA with parts exchanged or taken out, so that a study can show what they do. With StudyConfig() it is a LLaMA.
+"""A LLaMA with parts replaced or removed, so that a study can show what they do. With StudyConfig() it is a LLaMA.
 
-Not here: LLaMA itself (layer.py, model.py). It cannot be saved: no config.json could say what it is.
-Tests: tests/vol1/test_vol1_study_model.py.
+It builds on Volume 1's layer.py and model.py. It cannot be saved: no config.json could describe it.
+Tests: tests/studies/test_study_model.py.
 Pre-LN and Post-LN: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture" (arXiv 2002.04745).
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import INPUT_NORM, NORM, POST_NORM, layer_name
+from nano_llama.studies.study_config import StudyConfig
 from nano_llama.vol1_numpy.layer import (
     Context,
     Grads,
@@ -28,8 +29,7 @@ from nano_llama.vol1_numpy.layer import (
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
-from nano_llama.vol1_numpy.ops.registry import Pair
-from nano_llama.vol1_numpy.study_config import StudyConfig
+from nano_llama.vol1_numpy.ops.registry import OpPair
 
 BLOCKS = ((INPUT_NORM, attention_block_forward, attention_block_backward), (POST_NORM, mlp_forward, mlp_backward))
 
@@ -38,12 +38,12 @@ class StudyLlama(Llama):
     """StudyLlama.init(config, seed, study=StudyConfig(norm_position="post")); then as a Llama."""
 
     def __init__(self, config: LlamaConfig, params: dict[str, Array], *, study: StudyConfig | None = None, **options):
-        """params: a LLaMA's; a LayerNorm's biases are added as zeros, and the gains of norms that do not exist go."""
+        """params: a LLaMA's. LayerNorm biases are added as zeros, and the gains of missing norms are removed."""
         super().__init__(config, dict(params), **options)
         self.study = study or StudyConfig()
         for name in [name for name in self.params if name.endswith("norm.weight")]:
             if self.study.norm == "none" or (name == NORM and self.study.norm_position == "post"):
-                del self.params[name]  # after the last Post-LN layer everything is normed already
+                del self.params[name]  # the last Post-LN layer has normalized everything already
             elif self.study.norm == "layernorm":
                 self.params.setdefault(bias_of(name), np.zeros_like(self.params[name]))
         if not self.study.attention_scale:
@@ -93,7 +93,7 @@ class StudyLlama(Llama):
         return ctx.ops.rmsnorm.forward(x, p[name], ctx.eps)
 
     def _norm_backward(self, dy: Array, cache: Cache | None, name: str, ctx: Context, grads: Grads) -> Array:
-        if cache is None:  # no norm stood here
+        if cache is None:  # there is no norm here
             return dy
         if self.study.norm == "layernorm":
             dx, grads[name], grads[bias_of(name)] = layernorm_backward(dy, cache)
@@ -114,14 +114,14 @@ class StudyLlama(Llama):
         return {name.removeprefix(prefix): array for name, array in self.params.items() if name.startswith(prefix)}
 
     def save(self, path: Any, *args: Any, **options: Any) -> None:
-        raise UserError(f"A model of a study is no LLaMA, and no file format of one could hold it ({path}).")
+        raise UserError(f"A study's model is not a LLaMA, and no file format for one could describe it ({path}).")
 
 
 def bias_of(norm_name: str) -> str:
     return norm_name.removesuffix("weight") + "bias"
 
 
-def unscaled(attention: Pair) -> Pair:
+def unscaled(attention: OpPair) -> OpPair:
     """Attention without 1/sqrt(K): multiplying q by sqrt(K) beforehand cancels it, and its gradient after."""
 
     def forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
@@ -133,4 +133,4 @@ def unscaled(attention: Pair) -> Pair:
         dq, dk, dv = attention.backward(dout, cache[0])
         return dq * cache[1], dk, dv
 
-    return Pair(forward, backward)
+    return OpPair(forward, backward)

@@ -1,4 +1,4 @@
-"""The studies' model: a LLaMA by default, right gradients in every variant, and the variants are what they say."""
+"""The studies' model: by default a LLaMA; every variant has right gradients and does what its name says."""
 
 import itertools
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import ConfigError, UserError
-from nano_llama.vol1_numpy import Llama, StudyConfig, StudyLlama, gradcheck_model, trace
+from nano_llama.studies.study_config import StudyConfig
+from nano_llama.studies.study_model import StudyLlama
+from nano_llama.vol1_numpy import Llama, gradcheck_model, trace
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_without_the_scale_scores_are_sqrt_k_larger(tiny_config, batch):
     np.testing.assert_allclose(study.forward(batch[0]), scaled.forward(batch[0]), atol=1e-12)
 
 
-def test_without_residual_a_layer_forgets_its_input(tiny_config, batch):
+def test_without_residual_a_layer_returns_its_mlp_alone(tiny_config, batch):
     model = StudyLlama.init(tiny_config(), 1, study=StudyConfig(residual=False))
     found = trace(model, batch[0], ["model.layers.0", "model.layers.0.mlp.down_proj"])
     np.testing.assert_array_equal(found["model.layers.0"], found["model.layers.0.mlp.down_proj"])
@@ -68,5 +70,5 @@ def test_wrong_choices_and_saving_are_refused(tiny_config, tmp_path):
         StudyConfig(norm="batchnorm")
     with pytest.raises(ConfigError, match="middle"):
         StudyConfig(norm_position="middle")
-    with pytest.raises(UserError, match="no LLaMA"):
+    with pytest.raises(UserError, match="not a LLaMA"):
         StudyLlama.init(tiny_config()).save(tmp_path / "model")

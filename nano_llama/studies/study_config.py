@@ -1,6 +1,6 @@
-"""What a study may change about the architecture; the defaults are a LLaMA.
+"""What a study may change about the architecture of study_model.py; the defaults are a LLaMA.
 
-Not here: the model that honours it (study_model.py). Tests: tests/vol1/test_vol1_study_model.py.
+Tests: tests/studies/test_study_model.py.
 """
 
 from dataclasses import dataclass
