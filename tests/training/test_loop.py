@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from helpers.training import FakeTrainer
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats import open_weights, read_config
 from nano_llama.training.metrics import MEASURED, read_metrics
@@ -39,8 +40,8 @@ class Killed(BaseException):
     """As sudden as kill -9: nothing of ours catches it."""
 
 
-def run(fake_trainer, settings, out, clock, *, kill_before=None, resume=False, **arguments):
-    trainer = fake_trainer(settings, out, resume=resume, clock=clock, **arguments)
+def run(settings, out, clock, *, kill_before=None, resume=False, **arguments):
+    trainer = FakeTrainer(settings, out, resume=resume, clock=clock, **arguments)
     if kill_before is not None:
         step = trainer.train_step
 
@@ -62,10 +63,10 @@ def losses(folder):
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_what_a_run_leaves_behind(fake_trainer, settings, tmp_path, hand_clock):
+def test_what_a_run_leaves_behind(settings, tmp_path, hand_clock):
     out = tmp_path / "run"
     watcher = Recorder()
-    trainer, result = run(fake_trainer, settings, out, hand_clock, progress=watcher)
+    trainer, result = run(settings, out, hand_clock, progress=watcher)
     rows = read_metrics(out / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 5, 10, 15, 20]
     for row in rows:
@@ -88,19 +89,19 @@ def test_what_a_run_leaves_behind(fake_trainer, settings, tmp_path, hand_clock):
     json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_equal_settings_give_equal_runs(fake_trainer, settings, tmp_path, hand_clock):
+def test_equal_settings_give_equal_runs(settings, tmp_path, hand_clock):
     for name in "ab":
-        run(fake_trainer, settings, tmp_path / name, hand_clock)
+        run(settings, tmp_path / name, hand_clock)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
 @pytest.mark.parametrize("kill_before", [1, 8, 11, 20])
-def test_killed_and_resumed_ends_with_the_same_bits(fake_trainer, settings, tmp_path, hand_clock, kill_before):
+def test_killed_and_resumed_ends_with_the_same_bits(settings, tmp_path, hand_clock, kill_before):
     settings = settings.replace(checkpoint_minutes=0.4 / 60)  # about every fifth step of 0.1 s: also between two lines
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+    run(settings, tmp_path / "whole", hand_clock)
     with pytest.raises(Killed):
-        run(fake_trainer, settings, tmp_path / "killed", hand_clock, kill_before=kill_before)
-    trainer, _ = run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
+        run(settings, tmp_path / "killed", hand_clock, kill_before=kill_before)
+    trainer, _ = run(settings, tmp_path / "killed", hand_clock, resume=True)
     assert kill_before == 1 or 0 < trainer.resumed_at < kill_before
     whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")
     assert all(np.array_equal(whole[name], killed[name]) for name in whole)
@@ -108,9 +109,9 @@ def test_killed_and_resumed_ends_with_the_same_bits(fake_trainer, settings, tmp_
 
 
 @pytest.mark.parametrize("place", ["gradient", "sum_nats"])
-def test_what_was_learned_is_kept_whatever_fails(fake_trainer, settings, tmp_path, hand_clock, place):
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+def test_what_was_learned_is_kept_whatever_fails(settings, tmp_path, hand_clock, place):
+    run(settings, tmp_path / "whole", hand_clock)
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     method = getattr(trainer, place)
 
     def fails(*arguments):
@@ -121,18 +122,16 @@ def test_what_was_learned_is_kept_whatever_fails(fake_trainer, settings, tmp_pat
     setattr(trainer, place, fails)
     with pytest.raises(OSError, match="Input/output"):
         trainer.fit()
-    resumed, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, resume=True)
+    resumed, _ = run(settings, tmp_path / "run", hand_clock, resume=True)
     assert resumed.resumed_at == {"gradient": 8, "sum_nats": 10}[place]
     whole, kept = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], kept[name]) for name in whole)
 
 
 @pytest.mark.parametrize("moment", ["save_model", "draw", "_save_checkpoint"])
-def test_killed_at_the_very_end_it_is_finished_when_resumed(
-    fake_trainer, settings, tmp_path, hand_clock, monkeypatch, moment
-):
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
-    trainer = fake_trainer(settings, tmp_path / "killed", clock=hand_clock)
+def test_killed_at_the_very_end_it_is_finished_when_resumed(settings, tmp_path, hand_clock, monkeypatch, moment):
+    run(settings, tmp_path / "whole", hand_clock)
+    trainer = FakeTrainer(settings, tmp_path / "killed", clock=hand_clock)
     owner = {"save_model": trainer.folder, "draw": Reports}.get(moment, trainer)
     method = getattr(owner, moment)
 
@@ -144,82 +143,82 @@ def test_killed_at_the_very_end_it_is_finished_when_resumed(
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(owner, moment, killed_at_the_end)
         trainer.fit()
-    run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
+    run(settings, tmp_path / "killed", hand_clock, resume=True)
     whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")
     assert all(np.array_equal(whole[name], killed[name]) for name in whole)
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed") and (tmp_path / "killed/loss.png").exists()
 
 
-def test_a_finished_run_goes_on_only_when_it_may_be_longer(fake_trainer, settings, tmp_path, hand_clock):
-    run(fake_trainer, settings, tmp_path / "run", hand_clock)
+def test_a_finished_run_goes_on_only_when_it_may_be_longer(settings, tmp_path, hand_clock):
+    run(settings, tmp_path / "run", hand_clock)
     with pytest.raises(UserError, match="has ended: 20 steps"):
-        run(fake_trainer, settings, tmp_path / "run", hand_clock, resume=True)
-    trainer, _ = run(fake_trainer, settings.replace(max_steps=30), tmp_path / "run", hand_clock, resume=True)
+        run(settings, tmp_path / "run", hand_clock, resume=True)
+    trainer, _ = run(settings.replace(max_steps=30), tmp_path / "run", hand_clock, resume=True)
     assert trainer.resumed_at == 20 and trainer.step == 30
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 5, 10, 15, 20, 25, 30]
 
 
-def test_a_run_is_not_written_over_nor_turned_into_another(fake_trainer, settings, tmp_path, hand_clock, text_file):
-    run(fake_trainer, settings, tmp_path / "run", hand_clock)
+def test_a_run_is_not_written_over_nor_turned_into_another(settings, tmp_path, hand_clock, text_file):
+    run(settings, tmp_path / "run", hand_clock)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="holds a run already"):
-        fake_trainer(settings, tmp_path / "run")
+        FakeTrainer(settings, tmp_path / "run")
     with pytest.raises(UserError, match="started with seed = 0"):
-        fake_trainer(settings.replace(seed=1), tmp_path / "run", resume=True)
+        FakeTrainer(settings.replace(seed=1), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="no run to resume"):
-        fake_trainer(settings, tmp_path / "empty", resume=True)
+        FakeTrainer(settings, tmp_path / "empty", resume=True)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
-def test_changed_data_is_noticed(fake_trainer, settings, tmp_path, hand_clock, text_file):
+def test_changed_data_is_noticed(settings, tmp_path, hand_clock, text_file):
     copy = tmp_path / "copy.txt"
     copy.write_text(text_file.read_text())
     settings = settings.replace(data=str(copy))
-    run(fake_trainer, settings, tmp_path / "run", hand_clock)
+    run(settings, tmp_path / "run", hand_clock)
     copy.write_text(text_file.read_text().replace("cat", "cow"))
     with pytest.raises(UserError, match="no longer what"):
-        fake_trainer(settings.replace(max_steps=30), tmp_path / "run", resume=True)
+        FakeTrainer(settings.replace(max_steps=30), tmp_path / "run", resume=True)
 
 
-def test_a_damaged_checkpoint_is_said_aloud_and_the_one_before_taken(fake_trainer, settings, tmp_path, hand_clock):
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+def test_a_damaged_checkpoint_is_said_aloud_and_the_one_before_taken(settings, tmp_path, hand_clock):
+    run(settings, tmp_path / "whole", hand_clock)
     with pytest.raises(Killed):
-        run(fake_trainer, settings.replace(evaluations=10), tmp_path / "run", hand_clock, kill_before=9)
+        run(settings.replace(evaluations=10), tmp_path / "run", hand_clock, kill_before=9)
     newest, before = tmp_path / "run/checkpoints/step-00000008", tmp_path / "run/checkpoints/step-00000006"
     (newest / "state.json").write_text("{")
     watcher = Recorder()
     longer = settings.replace(evaluations=2)
-    trainer, _ = run(fake_trainer, longer, tmp_path / "run", hand_clock, resume=True, progress=watcher)
+    trainer, _ = run(longer, tmp_path / "run", hand_clock, resume=True, progress=watcher)
     assert trainer.resumed_at == 6 and "step-00000008 is damaged" in watcher.remarks[0]
     whole, mended = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], mended[name]) for name in whole)
     for path in (tmp_path / "run/checkpoints").iterdir():
         (path / "state.json").write_text("{")
     with pytest.raises(FormatError):
-        fake_trainer(settings.replace(max_steps=30), tmp_path / "run", resume=True)
+        FakeTrainer(settings.replace(max_steps=30), tmp_path / "run", resume=True)
     assert before.name == "step-00000006"
 
 
-def test_ctrl_c_keeps_everything(fake_trainer, settings, tmp_path, hand_clock):
+def test_ctrl_c_keeps_everything(settings, tmp_path, hand_clock):
     class Presser(Progress):
         def stepped(self, facts):
             if facts.step == 7:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
-    trainer = fake_trainer(settings, tmp_path / "run", progress=Presser(), clock=hand_clock)
+    run(settings, tmp_path / "whole", hand_clock)
+    trainer = FakeTrainer(settings, tmp_path / "run", progress=Presser(), clock=hand_clock)
     with pytest.raises(TrainingInterrupted, match="after 8 steps") as stopped:
         trainer.fit()
     assert stopped.value.exit_code == 130 and "--resume" in stopped.value.hint
     assert everything(tmp_path / "run"), "the folder is a model already"
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 8
-    run(fake_trainer, settings, tmp_path / "run", hand_clock, resume=True)
+    run(settings, tmp_path / "run", hand_clock, resume=True)
     whole, resumed = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(fake_trainer, settings, tmp_path, hand_clock):
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+def test_a_loss_that_is_no_number_stops_the_run(settings, tmp_path, hand_clock):
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     good, bad = trainer.gradient, StepResult(1.0, float("inf"))
     trainer.gradient = lambda batches: good(batches) if trainer.step < 12 else bad
     with pytest.raises(TrainingDiverged, match="no longer a number at step 13") as error:
@@ -228,16 +227,16 @@ def test_a_loss_that_is_no_number_stops_the_run(fake_trainer, settings, tmp_path
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 10
 
 
-def test_a_flipped_bit_costs_one_checkpoint_and_not_the_run(fake_trainer, settings, tmp_path, hand_clock):
+def test_a_flipped_bit_costs_one_checkpoint_and_not_the_run(settings, tmp_path, hand_clock):
     settings = settings.replace(checkpoint_minutes=0.4 / 60)
-    run(fake_trainer, settings, tmp_path / "whole", hand_clock)
+    run(settings, tmp_path / "whole", hand_clock)
     with pytest.raises(Killed):
-        run(fake_trainer, settings, tmp_path / "killed", hand_clock, kill_before=18)
+        run(settings, tmp_path / "killed", hand_clock, kill_before=18)
     before, newest = sorted((tmp_path / "killed/checkpoints").glob("step-*"))[-2:]
     content = bytearray((newest / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (newest / "model.safetensors").write_bytes(content)
-    trainer, _ = run(fake_trainer, settings, tmp_path / "killed", hand_clock, resume=True)
+    trainer, _ = run(settings, tmp_path / "killed", hand_clock, resume=True)
     assert trainer.resumed_at == int(before.name.removeprefix("step-"))
     whole, killed = everything(tmp_path / "whole"), everything(tmp_path / "killed")
     assert all(np.array_equal(whole[name], killed[name]) for name in whole)

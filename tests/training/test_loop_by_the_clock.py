@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.training import loop, reports
 from nano_llama.training.checkpoint_writer import CheckpointWriter
@@ -24,8 +25,8 @@ class Recorder(Progress):
         self.remarks.append(text)
 
 
-def run(fake_trainer, settings, out, clock, minutes, *, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
-    trainer_class = type("Paced", (fake_trainer,), {"seconds": seconds, "evaluating": evaluating})
+def run(settings, out, clock, minutes, *, engine=FakeTrainer, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
+    trainer_class = type("Paced", (engine,), {"seconds": seconds, "evaluating": evaluating})
     start = clock()
     clock.now += lost
     watcher = Recorder()
@@ -37,9 +38,9 @@ def run(fake_trainer, settings, out, clock, minutes, *, seconds=0.1, evaluating=
 @pytest.mark.parametrize(("minutes", "seconds", "evaluating", "lost"), [
     (1.0, 0.1, 0.01, 0.0), (0.5, 0.1, 0.01, 10.0), (1.0, 4.0, 0.5, 5.0), (0.2, 0.01, 0.4, 0.0),
 ])  # fmt: skip
-def test_it_ends_in_time_with_a_loss(fake_trainer, settings, tmp_path, hand_clock, minutes, seconds, evaluating, lost):
+def test_it_ends_in_time_with_a_loss(settings, tmp_path, hand_clock, minutes, seconds, evaluating, lost):
     result, took, _ = run(
-        fake_trainer, settings, tmp_path / "run", hand_clock, minutes, seconds=seconds, evaluating=evaluating, lost=lost
+        settings, tmp_path / "run", hand_clock, minutes, seconds=seconds, evaluating=evaluating, lost=lost
     )
     assert took <= 60 * minutes - LEAVING_SECONDS
     assert took >= 60 * minutes - lost - max(10.0, 2 * seconds + 30 * evaluating), "and does not end much too early"
@@ -47,23 +48,23 @@ def test_it_ends_in_time_with_a_loss(fake_trainer, settings, tmp_path, hand_cloc
     assert result.elapsed_s == pytest.approx(took)
 
 
-def test_the_schedule_fits_itself_to_the_time(fake_trainer, settings, tmp_path, hand_clock):
+def test_the_schedule_fits_itself_to_the_time(settings, tmp_path, hand_clock):
     settings = settings.replace(warmup=0.1, final_lr=0.0, lr=1.0)
     for name, minutes, lost in (("long", 2.0, 0.0), ("late", 1.0, 30.0)):
-        _, _, watcher = run(fake_trainer, settings, tmp_path / name, hand_clock, minutes, lost=lost)
+        _, _, watcher = run(settings, tmp_path / name, hand_clock, minutes, lost=lost)
         rates = watcher.rates
         assert max(rates) == pytest.approx(1.0, abs=0.02)
         assert rates.index(max(rates)) == pytest.approx(0.1 * len(rates), rel=0.2)
         assert rates[-1] < 0.01, "down at the end"
 
 
-def test_a_resumed_run_takes_up_the_schedule_where_it_was(fake_trainer, settings, tmp_path, hand_clock):
+def test_a_resumed_run_takes_up_the_schedule_where_it_was(settings, tmp_path, hand_clock):
     settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, max_minutes=1.0, evaluations=4)
 
     class Stop(Exception):
         pass
 
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     step = trainer.train_step
 
     def train_step(batches, lr):
@@ -74,39 +75,39 @@ def test_a_resumed_run_takes_up_the_schedule_where_it_was(fake_trainer, settings
     trainer.train_step = train_step
     with pytest.raises(Stop):
         trainer.fit()
-    _, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+    _, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.5, resume=True)
     assert took <= 30.0
     assert watcher.rates[0] == pytest.approx(0.5, abs=0.02), "half of a cosine is half of the peak"
     assert watcher.rates[-1] < 0.01
 
 
-def test_a_run_that_has_ended_goes_on_with_more_minutes(fake_trainer, settings, tmp_path, hand_clock):
+def test_a_run_that_has_ended_goes_on_with_more_minutes(settings, tmp_path, hand_clock):
     settings = settings.replace(warmup=0.0, lr=1.0, final_lr=0.0, schedule="linear")
-    first, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5)
+    first, took, _ = run(settings, tmp_path / "run", hand_clock, 0.5)
     with pytest.raises(UserError, match="has ended") as caught:
-        run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+        run(settings, tmp_path / "run", hand_clock, 0.5, resume=True)
     assert "--max-minutes 1" in caught.value.hint
-    second, more, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, resume=True)
+    second, more, watcher = run(settings, tmp_path / "run", hand_clock, 1.0, resume=True)
     assert more <= 60.0 and second.steps > 2 * first.steps
     assert watcher.rates[0] == pytest.approx(1.0 - took / (took + 60.0), abs=0.02), "on the line of both together"
     assert watcher.rates[-1] < 0.01
 
 
-def test_evaluations_leave_most_of_the_time_to_training(fake_trainer, settings, tmp_path, hand_clock):
+def test_evaluations_leave_most_of_the_time_to_training(settings, tmp_path, hand_clock):
     settings = settings.replace(evaluations=50)
-    result, _, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 1.0, seconds=0.1, evaluating=0.25)
+    result, _, _ = run(settings, tmp_path / "run", hand_clock, 1.0, seconds=0.1, evaluating=0.25)
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "val_loss" in row]
     assert 2 <= len(rows) < 10 and result.steps > 350
 
 
-def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(fake_trainer, settings, tmp_path, hand_clock):
+def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(settings, tmp_path, hand_clock):
     # 25 s for a step: by that speed an evaluation would take half of the run; it is tried with what is left
-    result, took, _ = run(fake_trainer, settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
+    result, took, _ = run(settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
     assert 85 < took <= 120 and result.evaluation is not None
 
 
-def test_a_loss_that_takes_too_long_is_given_up(fake_trainer, settings, tmp_path, hand_clock):
-    result, took, watcher = run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
+def test_a_loss_that_takes_too_long_is_given_up(settings, tmp_path, hand_clock):
+    result, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
     assert result.evaluation is None and took < 12.0 + 3.0, "at most one batch too late"
     assert [r for r in watcher.remarks if "given up" in r]
 
@@ -125,7 +126,7 @@ def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minu
 
 
 @pytest.fixture
-def slow_trainer(fake_trainer, hand_clock, monkeypatch):
+def slow_trainer(hand_clock, monkeypatch):
     """A trainer whose steps differ by a quarter, and whose disk takes its time: all of it by the clock set by hand."""
     monkeypatch.setattr(reports, "plot_run", lambda *arguments: None)
     monkeypatch.setattr(loop, "CheckpointWriter", SlowWriter)
@@ -133,7 +134,7 @@ def slow_trainer(fake_trainer, hand_clock, monkeypatch):
     def make(settings, out, seconds, evaluating, saving):
         rng = random.Random(5)
 
-        class Slow(fake_trainer):
+        class Slow(FakeTrainer):
             def gradient(self, batches):
                 self.seconds = seconds * rng.uniform(0.87, 1.13)
                 return super().gradient(batches)
@@ -180,18 +181,18 @@ class SlowWriter(CheckpointWriter):
         pass  # the real time
 
 
-def test_a_first_step_that_will_not_fit_is_refused(fake_trainer, settings, tmp_path, hand_clock):
-    class Known(fake_trainer):
+def test_a_first_step_that_will_not_fit_is_refused(settings, tmp_path, hand_clock):
+    class Known(FakeTrainer):
         def peak_flops(self):
             return self.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
 
     with pytest.raises(UserError, match="1 minutes 60 s are left, and a step takes about 100 s") as caught:
-        run(Known, settings, tmp_path / "run", hand_clock, 1.0)
+        run(settings, tmp_path / "run", hand_clock, 1.0, engine=Known)
     assert "--batch-size" in caught.value.hint
     assert not (tmp_path / "run").exists(), "nothing was written"
 
 
-def test_no_time_at_all_is_an_error_that_says_so(fake_trainer, settings, tmp_path, hand_clock):
+def test_no_time_at_all_is_an_error_that_says_so(settings, tmp_path, hand_clock):
     with pytest.raises(UserError, match="No time is left for training"):
-        run(fake_trainer, settings, tmp_path / "run", hand_clock, 0.1, lost=30.0)
+        run(settings, tmp_path / "run", hand_clock, 0.1, lost=30.0)
     assert not (tmp_path / "run").exists(), "nothing was written"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.core.memory import available_bytes
 from nano_llama.core.presets import model_preset
@@ -85,8 +86,8 @@ def test_expected_time_and_words():
     assert [time_text(s) for s in (30, 600, 7200, 400_000)] == ["30 seconds", "10 minutes", "2 hours", "5 days"]
 
 
-def test_a_run_too_large_is_refused_before_anything_is_written(fake_trainer, settings, tmp_path):
-    poor = type("Poor", (fake_trainer,), {"available_memory": lambda self: 100_000})
+def test_a_run_too_large_is_refused_before_anything_is_written(settings, tmp_path):
+    poor = type("Poor", (FakeTrainer,), {"available_memory": lambda self: 100_000})
     with pytest.raises(UserError, match="memory"):
         poor(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

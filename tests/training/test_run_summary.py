@@ -2,13 +2,14 @@
 
 import pytest
 
+from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.run_summary import find_runs, summarize
 
 
-def test_a_run_s_figures_are_those_of_its_files(fake_trainer, settings, tmp_path, hand_clock):
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+def test_a_run_s_figures_are_those_of_its_files(settings, tmp_path, hand_clock):
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     trainer.fit()
     summary, rows = summarize(tmp_path / "run")
     assert rows == read_metrics(tmp_path / "run" / "metrics.jsonl")
@@ -20,8 +21,8 @@ def test_a_run_s_figures_are_those_of_its_files(fake_trainer, settings, tmp_path
     assert summary.elapsed_s == rows[-1]["elapsed_s"]
 
 
-def test_states(fake_trainer, settings, tmp_path, hand_clock):
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+def test_states(settings, tmp_path, hand_clock):
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     seen = []
     gradient = trainer.gradient
 
@@ -40,14 +41,14 @@ def test_states(fake_trainer, settings, tmp_path, hand_clock):
     assert summarize(tmp_path / "run")[0].state == "stopped"
 
 
-def test_a_run_that_reached_its_loss_says_so_and_does_not_go_on_without_a_lower_one(fake_trainer, settings, tmp_path):
+def test_a_run_that_reached_its_loss_says_so_and_does_not_go_on_without_a_lower_one(settings, tmp_path):
     settings = settings.replace(evaluations=4, stop_loss=100.0)
-    assert fake_trainer(settings, tmp_path / "run").fit().steps == 5
+    assert FakeTrainer(settings, tmp_path / "run").fit().steps == 5
     assert summarize(tmp_path / "run")[0].state == "reached its loss"
     with pytest.raises(UserError, match="stop_loss is 100") as caught:
-        fake_trainer(settings, tmp_path / "run", resume=True).fit()
+        FakeTrainer(settings, tmp_path / "run", resume=True).fit()
     assert "--stop-loss" in caught.value.hint
-    fake_trainer(settings.replace(stop_loss=0.001), tmp_path / "run", resume=True).fit()
+    FakeTrainer(settings.replace(stop_loss=0.001), tmp_path / "run", resume=True).fit()
     assert summarize(tmp_path / "run")[0].state == "finished"
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from helpers.training import FakeTrainer
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.outcome import TrainingDiverged
 from nano_llama.training.progress import Progress
@@ -62,10 +63,10 @@ def test_a_new_level_is_learned_slowly():
     assert 3 < spikes < 300 and dog.mean == pytest.approx(6.0, abs=0.1)
 
 
-def spoiled(fake_trainer, settings, out, at, loss, clock):
+def spoiled(settings, out, at, loss, clock):
     """A run whose loss at some draws of data is `loss`."""
     ears = Ears()
-    trainer = fake_trainer(settings, out, clock=clock, progress=ears)
+    trainer = FakeTrainer(settings, out, clock=clock, progress=ears)
     good = trainer.gradient
 
     def gradient(batches):
@@ -76,9 +77,9 @@ def spoiled(fake_trainer, settings, out, at, loss, clock):
     return trainer, ears
 
 
-def test_nan_is_skipped_as_asked_and_the_steps_are_all_made(fake_trainer, settings, tmp_path, hand_clock):
+def test_nan_is_skipped_as_asked_and_the_steps_are_all_made(settings, tmp_path, hand_clock):
     settings = settings.replace(on_nan="skip")
-    trainer, ears = spoiled(fake_trainer, settings, tmp_path / "run", (3, 7), math.nan, hand_clock)
+    trainer, ears = spoiled(settings, tmp_path / "run", (3, 7), math.nan, hand_clock)
     assert trainer.fit().steps == 20
     assert trainer.watchdog.skipped == 2 and trainer.batches.position == 22
     kept = tmp_path / "run/bad_batches/step-00000003.npz"
@@ -91,18 +92,18 @@ def test_nan_is_skipped_as_asked_and_the_steps_are_all_made(fake_trainer, settin
     assert all(math.isfinite(row["train_loss"]) for row in read_metrics(tmp_path / "run/metrics.jsonl"))
 
 
-def test_it_is_not_the_batch_when_all_are_bad(fake_trainer, settings, tmp_path, hand_clock):
+def test_it_is_not_the_batch_when_all_are_bad(settings, tmp_path, hand_clock):
     settings = settings.replace(on_nan="skip")
-    trainer, _ = spoiled(fake_trainer, settings, tmp_path / "run", range(5, 99), math.nan, hand_clock)
+    trainer, _ = spoiled(settings, tmp_path / "run", range(5, 99), math.nan, hand_clock)
     with pytest.raises(TrainingDiverged, match="step 5"):
         trainer.fit()
     assert trainer.watchdog.in_a_row == MOST_IN_A_ROW
 
 
 @pytest.mark.parametrize("wish", ["report", "skip", "stop"])
-def test_a_spike_is_treated_as_asked(fake_trainer, settings, tmp_path, hand_clock, wish):
+def test_a_spike_is_treated_as_asked(settings, tmp_path, hand_clock, wish):
     settings = settings.replace(on_spike=wish, max_steps=100)
-    trainer, ears = spoiled(fake_trainer, settings, tmp_path / "run", (80,), 30.0, hand_clock)
+    trainer, ears = spoiled(settings, tmp_path / "run", (80,), 30.0, hand_clock)
     if wish == "stop":
         with pytest.raises(TrainingDiverged, match=r"jumped to 30 at step 80.*bad_batches"):
             trainer.fit()
@@ -112,15 +113,15 @@ def test_a_spike_is_treated_as_asked(fake_trainer, settings, tmp_path, hand_cloc
         assert any("Step 80: loss 30" in text for text in ears.heard)
 
 
-def test_what_was_skipped_is_remembered_by_a_run_that_goes_on(fake_trainer, settings, tmp_path, hand_clock):
+def test_what_was_skipped_is_remembered_by_a_run_that_goes_on(settings, tmp_path, hand_clock):
     settings = settings.replace(on_nan="skip", checkpoint_minutes=0.0, evaluations=0)
 
     class Killed(BaseException):
         pass
 
-    whole, _ = spoiled(fake_trainer, settings, tmp_path / "whole", (3, 12), math.nan, hand_clock)
+    whole, _ = spoiled(settings, tmp_path / "whole", (3, 12), math.nan, hand_clock)
     whole.fit()
-    halves, _ = spoiled(fake_trainer, settings, tmp_path / "run", (3, 12), math.nan, hand_clock)
+    halves, _ = spoiled(settings, tmp_path / "run", (3, 12), math.nan, hand_clock)
     update = halves.update
 
     def kill(lr):
@@ -132,7 +133,7 @@ def test_what_was_skipped_is_remembered_by_a_run_that_goes_on(fake_trainer, sett
     with pytest.raises(Killed):
         halves.fit()
     ears = Ears()
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock, resume=True, progress=ears)
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock, resume=True, progress=ears)
     assert trainer.watchdog.count == 9 and trainer.watchdog.skipped == 1 and trainer.batches.position == 10
     good = trainer.gradient
     trainer.gradient = lambda batches: (
@@ -156,9 +157,9 @@ def test_the_first_loss_of_a_fresh_model_is_that_of_a_guess():
     assert first_loss_remark(1.2, 65)
 
 
-def test_a_run_ends_at_the_loss_that_is_wished_for(fake_trainer, settings, tmp_path, hand_clock):
+def test_a_run_ends_at_the_loss_that_is_wished_for(settings, tmp_path, hand_clock):
     settings = settings.replace(evaluations=10, stop_loss=2.0)
-    trainer = fake_trainer(settings, tmp_path / "run", clock=hand_clock)
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     trainer.sum_nats = lambda tokens, targets: float(np.count_nonzero(targets != -100)) * 20.0 / trainer.step
     result = trainer.fit()
     assert result.steps == 10 and result.evaluation.loss == pytest.approx(2.0)

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from helpers.op_references import attention_reference, relative_error
 from nano_llama.vol1_numpy import gradcheck, ops
 from nano_llama.vol1_numpy.masks import causal_mask
 
@@ -24,7 +25,7 @@ def qkv(rng, B=2, H=6, G=2, T=37, K=8, dtype=np.float64, scale=1.0):
 @pytest.mark.parametrize("mask", ["none", "causal", "random", "documents", "one key", "nothing"])
 @pytest.mark.parametrize("block", [1, 5, 16, 64])
 @pytest.mark.parametrize("form", BLOCKED)
-def test_blocked_forms_equal_the_plain_one(form, block, mask, judge):
+def test_blocked_forms_equal_the_plain_one(form, block, mask):
     rng = np.random.default_rng(block)
     q, k, v = qkv(rng)
     T = q.shape[2]
@@ -40,12 +41,12 @@ def test_blocked_forms_equal_the_plain_one(form, block, mask, judge):
     forward, backward = BLOCKED[form]
     out, cache = forward(q, k, v, masks[mask], block)
     plain, plain_cache = ops.attention_forward(q, k, v, masks[mask])
-    assert judge.relative_error(out, plain) < 1e-13
+    assert relative_error(out, plain) < 1e-13
     dout = rng.standard_normal(out.shape)
     for ours, theirs in zip(backward(dout, cache), ops.attention_backward(dout, plain_cache), strict=True):
         if mask in ("one key", "nothing") and ours is not theirs and not theirs.any():
             assert not ours.any()  # exactly zero, not a small number
-        assert judge.relative_error(ours, theirs) < 1e-12
+        assert relative_error(ours, theirs) < 1e-12
 
 
 def test_every_head_is_a_single_head():
@@ -84,7 +85,7 @@ def test_a_query_without_keys_gives_zeros_and_zero_gradients(form):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("form", FORMS)
-def test_large_scores_do_not_overflow(form, dtype, judge):
+def test_large_scores_do_not_overflow(form, dtype):
     """Scores near +-1000: exp of them would overflow, in float32 already beyond 88."""
     torch = pytest.importorskip("torch")
     forward, backward = FORMS[form]
@@ -92,14 +93,14 @@ def test_large_scores_do_not_overflow(form, dtype, judge):
     mask = causal_mask(37)
     out, cache = forward(q, k, v, mask)
     leaves = [torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (q, k, v)]
-    expected = judge.attention(torch, *leaves, torch.tensor(mask))
+    expected = attention_reference(torch, *leaves, torch.tensor(mask))
     dout = np.random.default_rng(3).standard_normal(out.shape)
     grads = torch.autograd.grad((expected * torch.tensor(dout)).sum(), leaves)
     # A score of 1000 carries float32's rounding, 6e-5, into the exponent.
     tolerance = 1e-10 if dtype == np.float64 else 2e-3
-    assert judge.relative_error(out, expected.detach()) < tolerance
+    assert relative_error(out, expected.detach()) < tolerance
     for ours, theirs in zip(backward(dout.astype(dtype), cache), grads, strict=True):
-        assert judge.relative_error(ours, theirs) < tolerance
+        assert relative_error(ours, theirs) < tolerance
 
 
 @pytest.mark.parametrize("form", BLOCKED)

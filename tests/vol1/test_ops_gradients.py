@@ -7,43 +7,44 @@ import textwrap
 import numpy as np
 import pytest
 
+from helpers.op_references import make_case, relative_error
 from nano_llama.vol1_numpy import GradientMismatch, gradcheck
 
 SEEDS = range(10)
 
 
-def test_differences_agree_with_the_backward(op_name, judge):
+def test_differences_agree_with_the_backward(op_name):
     for seed in SEEDS:
-        case = judge.case(op_name, seed)
+        case = make_case(op_name, seed)
         gradcheck(case.forward, case.backward, case.inputs, wrt=case.wrt, samples=12, tolerance=1e-7)
 
 
-def test_autograd_of_the_reference_agrees_in_float64(op_name, judge):
+def test_autograd_of_the_reference_agrees_in_float64(op_name):
     torch = pytest.importorskip("torch")
     for seed in SEEDS:
-        case = judge.case(op_name, seed)
+        case = make_case(op_name, seed)
         out, dout, grads = case.run()
         expected, expected_grads = case.judge(torch, dout)
-        assert judge.relative_error(out, expected) < 1e-12
+        assert relative_error(out, expected) < 1e-12
         for name, grad in grads.items():
-            assert judge.relative_error(grad, expected_grads[name]) < 1e-10, (seed, name)
+            assert relative_error(grad, expected_grads[name]) < 1e-10, (seed, name)
 
 
-def test_float32_stays_float32_and_within_1e_4(op_name, judge):
+def test_float32_stays_float32_and_within_1e_4(op_name):
     torch = pytest.importorskip("torch")
     for seed in SEEDS:
-        case = judge.case(op_name, seed)
+        case = make_case(op_name, seed)
         out, dout, grads = case.run(np.float32)
         expected, expected_grads = case.judge(torch, dout)
         assert np.shape(out) == () or out.dtype == np.float32
-        assert judge.relative_error(out, expected) < 1e-5
+        assert relative_error(out, expected) < 1e-5
         for name, grad in grads.items():
             assert grad.dtype == np.float32
-            assert judge.relative_error(grad, expected_grads[name]) < 1e-4, (seed, name)
+            assert relative_error(grad, expected_grads[name]) < 1e-4, (seed, name)
 
 
-def test_inputs_and_incoming_gradients_are_left_as_they_were(op_name, judge):
-    case = judge.case(op_name, 1)
+def test_inputs_and_incoming_gradients_are_left_as_they_were(op_name):
+    case = make_case(op_name, 1)
     inputs = case.cast(np.float64)
     kept = {name: np.copy(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
     out, cache = case.forward(*inputs.values())
@@ -102,8 +103,8 @@ def caught(case, backward) -> str | None:
     return None
 
 
-def test_every_planted_error_is_caught_and_its_argument_named(op_name, judge):
-    cases = [judge.case(op_name, seed) for seed in SEEDS]
+def test_every_planted_error_is_caught_and_its_argument_named(op_name):
+    cases = [make_case(op_name, seed) for seed in SEEDS]
     for mutant, line in mutants(cases[0].backward):
         with np.errstate(all="ignore"):
             message = next(filter(None, (caught(case, mutant) for case in cases)), None)
@@ -112,8 +113,8 @@ def test_every_planted_error_is_caught_and_its_argument_named(op_name, judge):
         assert named or message.startswith("crashed"), message
 
 
-def test_ops_without_arithmetic_of_their_own_are_checked_by_a_scaled_gradient(op_name, judge):
-    case = judge.case(op_name, 2)
+def test_ops_without_arithmetic_of_their_own_are_checked_by_a_scaled_gradient(op_name):
+    case = make_case(op_name, 2)
     for wrong, name in enumerate(case.wrt):
 
         def planted(dout, cache, wrong=wrong):

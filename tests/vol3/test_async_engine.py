@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.async_engine import AsyncEngine
@@ -12,9 +13,9 @@ from nano_llama.vol3_engine.llm import LLM
 
 
 @pytest.fixture
-def make(stubs):
+def make():
     def make(script=None, **settings):
-        return LLM.from_runner(stubs.ScriptedRunner(script), stubs.ByteTokenizer(), **settings)
+        return LLM.from_runner(ScriptedRunner(script), ByteTokenizer(), **settings)
 
     return make
 

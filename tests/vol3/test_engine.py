@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.engine import Engine, Mailbox
@@ -14,11 +15,11 @@ from nano_llama.vol3_engine.settings import EngineSettings
 
 
 @pytest.fixture
-def setup(stubs):
+def setup():
     def setup(script=None, cache_tokens=1024, **settings):
-        runner = stubs.ScriptedRunner(script, kv_bytes_per_token=3)
+        runner = ScriptedRunner(script, kv_bytes_per_token=3)
         engine = Engine(runner, EngineSettings(kv_cache_memory=3 * cache_tokens + 2, **settings))
-        return engine, Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens), runner
+        return engine, Requests(ByteTokenizer(), runner.config, engine.scheduler.cache_tokens), runner
 
     return setup
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
 from nano_llama.vol3_engine.engine import Engine, Mailbox
@@ -45,12 +46,12 @@ def check(engine, alive):
         (3, 1500, {"cache": 10 * 16, "max_num_seqs": 4, "max_num_batched_tokens": 17, "prefix_caching": False}),
     ],
 )
-def test_at_random(stubs, seed, steps, settings):
+def test_at_random(seed, steps, settings):
     rng = random.Random(seed)
-    runner = stubs.ScriptedRunner(max_position_embeddings=128)
+    runner = ScriptedRunner(max_position_embeddings=128)
     runner.separate_prefill = seed in (0, 2)
     engine = Engine(runner, EngineSettings(kv_cache_memory=settings.pop("cache"), **settings))
-    requests = Requests(stubs.ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
+    requests = Requests(ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
     stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]
     alive, done, box = [], [], Mailbox()
     computed = preempted = 0
@@ -108,7 +109,7 @@ def test_at_random(stubs, seed, steps, settings):
     if "prefix_caching" in settings or seed < 2:
         assert preempted > 20, "memory was never short: the test tests nothing"
     for sequence in done:
-        alone = Engine(stubs.ScriptedRunner(), EngineSettings(kv_cache_memory=1000, max_num_seqs=1))
+        alone = Engine(ScriptedRunner(), EngineSettings(kv_cache_memory=1000, max_num_seqs=1))
         (twin,) = requests.from_prompt(0, list(sequence.prompt_ids), sequence.params).sequences
         for _ in alone.run([twin]):
             pass

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.stub_engine import END, ByteTokenizer, ScriptedRunner
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.llm import LLM
@@ -12,8 +13,8 @@ LONG = SamplingParams(max_tokens=60, temperature=0.0)
 
 
 @pytest.fixture
-def llm(stubs):
-    return LLM.from_runner(stubs.ScriptedRunner(SCRIPT), stubs.ByteTokenizer())
+def llm():
+    return LLM.from_runner(ScriptedRunner(SCRIPT), ByteTokenizer())
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------
@@ -115,12 +116,12 @@ def test_logprobs_in_vllms_shape(llm):
     assert llm.generate("other", SamplingParams(max_tokens=1))[0].outputs[0].cumulative_logprob is None
 
 
-def test_stop_strings_and_ends(llm, stubs):
+def test_stop_strings_and_ends(llm):
     sample = llm.generate("hi", LONG.replace(stop=["END", "never"]))[0].outputs[0]
     assert (sample.text, sample.finish_reason, sample.stop_reason) == ("naïve 🦙. The ", "stop", "END")
     assert bytes(sample.token_ids).decode() == "naïve 🦙. The END"
     sample = llm.generate("hi", LONG)[0].outputs[0]
-    assert (sample.finish_reason, sample.stop_reason, sample.token_ids[-1]) == ("stop", None, stubs.END)
+    assert (sample.finish_reason, sample.stop_reason, sample.token_ids[-1]) == ("stop", None, END)
     sample = llm.generate("hi", LONG.replace(ignore_eos=True))[0].outputs[0]
     assert (sample.finish_reason, len(sample.token_ids)) == ("length", 60)
 
@@ -211,22 +212,22 @@ def test_the_wrong_method_is_told_apart(llm, call, says):
         call(llm)
 
 
-def test_a_request_that_never_fits_in_memory_is_refused(stubs):
-    runner = stubs.ScriptedRunner(SCRIPT, kv_bytes_per_token=60)
-    llm = LLM.from_runner(runner, stubs.ByteTokenizer(), kv_cache_memory="1kB")
+def test_a_request_that_never_fits_in_memory_is_refused():
+    runner = ScriptedRunner(SCRIPT, kv_bytes_per_token=60)
+    llm = LLM.from_runner(runner, ByteTokenizer(), kv_cache_memory="1kB")
     with pytest.raises(UserError, match="kv_cache_memory holds 16"):
         llm.generate("hi", SamplingParams(max_tokens=16))
     assert len(llm.generate("hi", SamplingParams(max_tokens=15, ignore_eos=True))[0].token_ids) == 15
 
 
-def test_a_tokenizer_of_another_model_is_noticed(stubs):
-    llm = LLM.from_runner(stubs.ScriptedRunner(vocab_size=100), stubs.ByteTokenizer())
+def test_a_tokenizer_of_another_model_is_noticed():
+    llm = LLM.from_runner(ScriptedRunner(vocab_size=100), ByteTokenizer())
     with pytest.raises(UserError, match="Prompt 0: 104 is not a token id"):
         llm.generate("hi")
 
 
-def test_without_a_tokenizer_ids_work_and_text_is_refused(stubs):
-    llm = LLM.from_runner(stubs.ScriptedRunner(SCRIPT, eos_token_id=stubs.END), None)
+def test_without_a_tokenizer_ids_work_and_text_is_refused():
+    llm = LLM.from_runner(ScriptedRunner(SCRIPT, eos_token_id=END), None)
     (out,) = llm.generate([104, 105], LONG.replace(logprobs=0))
     assert bytes(out.token_ids[:-1]).decode() == SCRIPT["hi"] and out.text == ""
     assert out.outputs[0].finish_reason == "stop" and out.outputs[0].logprobs[0][ord("n")].decoded_token == ""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from helpers.stub_engine import small_config
+
 torch = pytest.importorskip("torch")
 
 from nano_llama import LLM, SamplingParams, Tokenizer  # noqa: E402
@@ -13,10 +15,10 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, stubs):
+def saved(tmp_path_factory):
     """A folder and a .gguf of one small model with a tokenizer of its own, and what it says."""
     tokenizer = Tokenizer.train_bpe(["it is what it is, and what it is not it is not"] * 4, vocab_size=280)
-    config = stubs.small_config(vocab_size=tokenizer.vocab_size, initializer_range=0.3, eos_token_id=tokenizer.eos_id)
+    config = small_config(vocab_size=tokenizer.vocab_size, initializer_range=0.3, eos_token_id=tokenizer.eos_id)
     model = Llama.init(config, seed=1)
     weights = {name: p.detach().numpy() for name, p in model.named_params().items()}
     root = tmp_path_factory.mktemp("saved")

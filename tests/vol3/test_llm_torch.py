@@ -2,6 +2,8 @@
 
 import pytest
 
+from helpers.stub_engine import END, ByteTokenizer, small_config
+
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.sampling import SamplingParams, sample  # noqa: E402
@@ -19,8 +21,8 @@ PARAMS = [
 
 
 @pytest.fixture(scope="module")
-def model(stubs):
-    return Llama.init(stubs.small_config(initializer_range=0.3), seed=5)
+def model():
+    return Llama.init(small_config(initializer_range=0.3), seed=5)
 
 
 def check_by_recomputing(model, out, params):
@@ -37,23 +39,23 @@ def check_by_recomputing(model, out, params):
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 3, 8])
-def test_batches_give_the_tokens_of_plain_recomputation(model, stubs, max_num_seqs):
-    llm = LLM.from_model(model, stubs.ByteTokenizer(), max_num_seqs=max_num_seqs)
+def test_batches_give_the_tokens_of_plain_recomputation(model, max_num_seqs):
+    llm = LLM.from_model(model, ByteTokenizer(), max_num_seqs=max_num_seqs)
     outputs = llm.generate(PROMPTS, PARAMS)
     for out, params in zip(outputs, PARAMS, strict=True):
         check_by_recomputing(model, out, params)
-        assert len(out.token_ids) == params.max_tokens or out.token_ids[-1] == stubs.END
+        assert len(out.token_ids) == params.max_tokens or out.token_ids[-1] == END
 
 
-def test_a_small_memory_gives_the_same_tokens_in_more_batches(model, stubs):
-    roomy = LLM.from_model(model, stubs.ByteTokenizer())
-    tight = LLM.from_model(model, stubs.ByteTokenizer(), kv_cache_memory=70 * roomy.engine.runner.kv_bytes_per_token)
+def test_a_small_memory_gives_the_same_tokens_in_more_batches(model):
+    roomy = LLM.from_model(model, ByteTokenizer())
+    tight = LLM.from_model(model, ByteTokenizer(), kv_cache_memory=70 * roomy.engine.runner.kv_bytes_per_token)
     expected = [out.token_ids for out in roomy.generate(PROMPTS, PARAMS)]
     assert [out.token_ids for out in tight.generate(PROMPTS, PARAMS)] == expected
 
 
-def test_the_whole_context_can_be_used(model, stubs):
-    llm = LLM.from_model(model, stubs.ByteTokenizer())
+def test_the_whole_context_can_be_used(model):
+    llm = LLM.from_model(model, ByteTokenizer())
     context = model.config.max_position_embeddings
     params = SamplingParams(temperature=0.0, max_tokens=None, ignore_eos=True)
     short, long = llm.generate([[1], [1] * (context - 1)], params)
@@ -62,8 +64,8 @@ def test_the_whole_context_can_be_used(model, stubs):
     check_by_recomputing(model, short, params)
 
 
-def test_threads_change_nothing_outside(model, stubs):
+def test_threads_change_nothing_outside(model):
     before = torch.get_num_threads()
-    stream = LLM.from_model(model, stubs.ByteTokenizer(), num_threads=1).stream("a", PARAMS[0])
+    stream = LLM.from_model(model, ByteTokenizer(), num_threads=1).stream("a", PARAMS[0])
     next(stream)
     assert torch.get_num_threads() == before  # also while the stream is open

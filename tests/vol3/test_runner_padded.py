@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from helpers.stub_engine import PackedTexts
+
 torch = pytest.importorskip("torch")
 
 from nano_llama.vol2_torch import Llama  # noqa: E402
@@ -73,11 +75,11 @@ def test_cache_memory_is_what_a_token_costs(tiny_config):
 
 @pytest.mark.parametrize("rope", ["default", "yarn"])
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
-def test_padded_and_packed_rows_are_equal(tiny_config, stubs, attention, rope):
+def test_padded_and_packed_rows_are_equal(tiny_config, attention, rope):
     """Texts of mixed lengths, some leaving in between: the two ways give the same logits at every step."""
     model = Llama.init(tiny_config(attention, rope=rope), seed=4)
     padded = PaddedBatch(model, PROMPTS, cache_length=9 + 3)
-    packed = stubs.PackedTexts(TorchRunner(model))
+    packed = PackedTexts(TorchRunner(model))
     live = [0, 1, 2]
     logits = padded.prefill(), packed.step(dict(enumerate(PROMPTS)))
     for step in range(3):

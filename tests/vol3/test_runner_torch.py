@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from helpers.stub_engine import PackedTexts
+
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.errors import EnvironmentFault, UserError  # noqa: E402
@@ -25,9 +27,9 @@ def close(ours, expected, what):
 
 @pytest.mark.parametrize("rope", ["default", "linear", "llama3", "yarn"])
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
-def test_packed_rows_equal_the_model_alone(tiny_config, stubs, attention, rope):
+def test_packed_rows_equal_the_model_alone(tiny_config, attention, rope):
     model = Llama.init(tiny_config(attention, tied=True, rope=rope), seed=1)
-    packed = stubs.PackedTexts(TorchRunner(model))
+    packed = PackedTexts(TorchRunner(model))
     texts = [list(prompt) for prompt in PROMPTS]
     logits = packed.step(dict(enumerate(PROMPTS)))
     for step in range(4):
@@ -40,10 +42,10 @@ def test_packed_rows_equal_the_model_alone(tiny_config, stubs, attention, rope):
             logits = packed.step(tokens)
 
 
-def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config, stubs):
+def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config):
     """Prompts read in pieces, beside texts that decode, in any order: all as if alone."""
     model = Llama.init(tiny_config("gqa"), seed=2)
-    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    packed = PackedTexts(TorchRunner(model), block_size=4)
     prompt = PROMPTS[1]
     packed.step({0: PROMPTS[0]})
     first = packed.step({1: prompt[:3], 0: [21]}, quiet=(1,))
@@ -57,20 +59,20 @@ def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config, stubs):
     close(third[2], alone(model, [*PROMPTS[2], 41]), "text 2, third")
 
 
-def test_blocks_of_another_text_can_be_read(tiny_config, stubs):
+def test_blocks_of_another_text_can_be_read(tiny_config):
     """What prefix caching asks: a text that begins in another's blocks goes on as if it had computed them."""
     model = Llama.init(tiny_config("gqa"), seed=2)
-    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    packed = PackedTexts(TorchRunner(model), block_size=4)
     packed.step({1: PROMPTS[1]})
     packed.tables[5], packed.lengths[5] = packed.tables[1][:2], 8
     close(packed.step({5: [77, 78]})[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "after eight shared tokens")
     close(packed.step({1: [31]})[1], alone(model, [*PROMPTS[1], 31]), "the first text, undisturbed")
 
 
-def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, stubs):
+def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config):
     """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
     model = Llama.init(tiny_config("gqa"), seed=2)
-    packed = stubs.PackedTexts(TorchRunner(model), block_size=4)
+    packed = PackedTexts(TorchRunner(model), block_size=4)
     packed.tables[1] = [packed.free.pop() for _ in range(3)]
     packed.tables[5], packed.lengths[5] = packed.tables[1][:2], 8
     logits = packed.step({1: PROMPTS[1], 5: [77, 78]})
@@ -78,16 +80,16 @@ def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, stubs
     close(logits[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "who reads")
 
 
-def test_no_logits_are_made_where_none_are_wanted(tiny_config, stubs):
-    packed = stubs.PackedTexts(TorchRunner(Llama.init(tiny_config(), seed=0)))
+def test_no_logits_are_made_where_none_are_wanted(tiny_config):
+    packed = PackedTexts(TorchRunner(Llama.init(tiny_config(), seed=0)))
     assert packed.step({0: [1, 2, 3]}, quiet=(0,)) == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near(tiny_config, stubs, dtype):
+def test_half_precision_is_near(tiny_config, dtype):
     exact = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1)
     half = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1, dtype=dtype)
-    packed = stubs.PackedTexts(TorchRunner(half))
+    packed = PackedTexts(TorchRunner(half))
     logits = packed.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
         expected = alone(exact, prompt)
@@ -123,10 +125,10 @@ def test_the_number_of_threads_is_given_back(tiny_config):
     assert torch.get_num_threads() == before and torch.is_grad_enabled()
 
 
-def test_a_model_can_be_trained_on_after_it_generated(tiny_config, stubs):
+def test_a_model_can_be_trained_on_after_it_generated(tiny_config):
     """Tables that the model makes while generating must serve training too."""
     model = Llama.init(tiny_config(), seed=0)
-    stubs.PackedTexts(TorchRunner(model)).step({0: [1, 2, 3]})
+    PackedTexts(TorchRunner(model)).step({0: [1, 2, 3]})
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.stub_engine import ByteDecoder
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.scheduler import Scheduler, length_limit
@@ -10,14 +11,14 @@ from nano_llama.vol3_engine.text import TextStream
 
 
 @pytest.fixture
-def make(stubs):
+def make():
     made = []
 
     def make(prompt, new=5):
         made.append(
             Sequence(
                 request=0, index=0, prompt_ids=list(prompt), params=SamplingParams(ignore_eos=True), seed=0,
-                text=TextStream(stubs.ByteDecoder()), max_length=len(prompt) + new, number=len(made),
+                text=TextStream(ByteDecoder()), max_length=len(prompt) + new, number=len(made),
             )
         )  # fmt: skip
         return made[-1]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.stub_engine import END, ByteDecoder
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.sequence import Sequence, Status
 from nano_llama.vol3_engine.text import TextStream
@@ -10,10 +11,10 @@ PROMPT = (1, 2, 3)
 
 
 @pytest.fixture
-def make(stubs):
+def make():
     def make(max_length=100, **params):
         params = SamplingParams(**params)
-        text = TextStream(stubs.ByteDecoder(), params.stop_strings)
+        text = TextStream(ByteDecoder(), params.stop_strings)
         return Sequence(
             request=0,
             index=0,
@@ -22,7 +23,7 @@ def make(stubs):
             seed=0,
             text=text,
             max_length=max_length,
-            end_ids=frozenset({stubs.END}),
+            end_ids=frozenset({END}),
         )
 
     return make
@@ -43,15 +44,15 @@ def feed(sequence, ids):
     )
 
 
-def test_the_models_own_end(make, stubs):
+def test_the_models_own_end(make):
     sequence = make()
-    assert feed(sequence, [*b"hi", stubs.END, *b"more"]) == ("stop", None, "hi", "hi")
-    assert sequence.output_ids == [*b"hi", stubs.END]
+    assert feed(sequence, [*b"hi", END, *b"more"]) == ("stop", None, "hi", "hi")
+    assert sequence.output_ids == [*b"hi", END]
     assert len(sequence) == 6 and sequence.status is Status.FINISHED
 
 
-def test_ignore_eos_goes_on(make, stubs):
-    assert feed(make(ignore_eos=True, max_length=8), [*b"hi", stubs.END, *b"more"]) == ("length", None, "himo", "himo")
+def test_ignore_eos_goes_on(make):
+    assert feed(make(ignore_eos=True, max_length=8), [*b"hi", END, *b"more"]) == ("length", None, "himo", "himo")
 
 
 def test_a_stop_token_leaves_no_text_and_is_named(make):
@@ -59,8 +60,8 @@ def test_a_stop_token_leaves_no_text_and_is_named(make):
     assert feed(make(stop_token_ids=[ord("!")], ignore_eos=True), b"hi!more") == ("stop", ord("!"), "hi", "hi!")
 
 
-def test_a_stop_token_that_is_also_the_models_end_is_named(make, stubs):
-    assert feed(make(stop_token_ids=[stubs.END]), [*b"hi", stubs.END])[1] == stubs.END
+def test_a_stop_token_that_is_also_the_models_end_is_named(make):
+    assert feed(make(stop_token_ids=[END]), [*b"hi", END])[1] == END
 
 
 def test_a_stop_string_keeps_its_tokens(make):
@@ -76,17 +77,17 @@ def test_a_stop_string_completed_by_the_last_token_is_a_stop(make):
     assert feed(make(max_length=3 + 7, stop="END"), b"the END")[:2] == ("stop", "END")
 
 
-def test_an_end_on_the_last_place_is_a_stop(make, stubs):
-    assert feed(make(max_length=3 + 3), [*b"hi", stubs.END])[0] == "stop"
+def test_an_end_on_the_last_place_is_a_stop(make):
+    assert feed(make(max_length=3 + 3), [*b"hi", END])[0] == "stop"
 
 
 def test_half_a_character_at_the_end_shows_as_replaced(make):
     assert feed(make(max_length=3 + 3), "a🦙".encode())[:3] == ("length", None, "a\ufffd")
 
 
-def test_the_text_before_an_end_token_is_searched_for_stop_strings_too(make, stubs):
+def test_the_text_before_an_end_token_is_searched_for_stop_strings_too(make):
     """Bytes of an unfinished character come out at the end; the reason stays the token's."""
-    assert feed(make(), [*b"a", 0xF0, stubs.END])[:3] == ("stop", None, "a\ufffd")
+    assert feed(make(), [*b"a", 0xF0, END])[:3] == ("stop", None, "a\ufffd")
 
 
 def test_nothing_is_appended_to_a_finished_text(make):

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.llm import LLM
 
 
-def test_every_token_and_every_block_can_be_replayed(stubs, tmp_path):
-    runner = stubs.ScriptedRunner(kv_bytes_per_token=1)
+def test_every_token_and_every_block_can_be_replayed(tmp_path):
+    runner = ScriptedRunner(kv_bytes_per_token=1)
     llm = LLM.from_runner(
-        runner, stubs.ByteTokenizer(), kv_cache_memory=6 * 16, max_num_seqs=3, max_num_batched_tokens=24,
+        runner, ByteTokenizer(), kv_cache_memory=6 * 16, max_num_seqs=3, max_num_batched_tokens=24,
         trace=tmp_path / "trace.jsonl",
     )  # fmt: skip
     prompts = ["a" * 20, "a" * 20 + "b", "c" * 40]
@@ -40,14 +41,14 @@ def test_every_token_and_every_block_can_be_replayed(stubs, tmp_path):
     assert all(a["t"] <= b["t"] for a, b in pairwise(lines[1:]))
 
 
-def test_a_place_that_cannot_be_written_is_named(stubs, tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(EnvironmentFault, match="no-such-folder"):
-        LLM.from_runner(stubs.ScriptedRunner(), None, trace=tmp_path / "no-such-folder" / "trace.jsonl")
+        LLM.from_runner(ScriptedRunner(), None, trace=tmp_path / "no-such-folder" / "trace.jsonl")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_ends_the_trace_and_not_the_engine(stubs):
+def test_a_full_disk_ends_the_trace_and_not_the_engine():
     with pytest.warns(UserWarning, match="/dev/full ends here: No space left"):
-        llm = LLM.from_runner(stubs.ScriptedRunner({"a": "fine"}), stubs.ByteTokenizer(), trace="/dev/full")
+        llm = LLM.from_runner(ScriptedRunner({"a": "fine"}), ByteTokenizer(), trace="/dev/full")
         assert llm.generate("a")[0].text == "fine"
         llm.close()

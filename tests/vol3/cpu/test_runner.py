@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from helpers.stub_engine import PackedTexts
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.init import init_params
@@ -33,13 +34,13 @@ def one_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def packed(stubs):
+def packed():
     """Texts in a runner's blocks; runners are closed at the end."""
     runners = []
 
     def make(runner, num_blocks=100, seed=0, prompt_length=0):
         runners.append(runner)
-        return stubs.PackedTexts(runner, num_blocks, block_size=16, seed=seed, prompt_length=prompt_length)
+        return PackedTexts(runner, num_blocks, block_size=16, seed=seed, prompt_length=prompt_length)
 
     yield make
     for runner in runners:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.matrices import make_matrix
 from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, activations, reform
 from nano_llama.vol3_engine.cpu.kernels.linear import form_read, linear, linear_plain, scratch_for
 from nano_llama.vol3_engine.cpu.kernels.pack import NAMES, Q4M, Q8, unpack
@@ -11,12 +12,12 @@ TOKENS = (1, 2, 3, 4, 5, 16, 17, 33)
 
 
 @pytest.fixture
-def problem(random_matrix):
-    return lambda *shape: make_problem(random_matrix, *shape)
+def problem():
+    return lambda *shape: make_problem(*shape)
 
 
-def make_problem(random_matrix, kind, rows, columns):
-    matrix, _ = random_matrix(kind, rows, columns)
+def make_problem(kind, rows, columns):
+    matrix, _ = make_matrix(kind, rows, columns)
     x = activations(max(TOKENS) + 16, columns)  # tiles may look beyond the last
     x.values[:, :columns] = np.random.default_rng(1).normal(size=(len(x.values), columns))
     for n in range(len(x.values)):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.matrices import make_matrix
 from nano_llama.vol3_engine.cpu.kernels import pack
 from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, FLOATS, activations
 from nano_llama.vol3_engine.cpu.kernels.embed import embed_row
@@ -92,8 +93,8 @@ def test_keys_and_values_are_written_where_the_table_says(dtype, step):
 
 
 @pytest.mark.parametrize("kind", range(len(pack.NAMES)), ids=pack.NAMES)
-def test_an_embedding_is_a_row_of_the_matrix(kind, random_matrix):
-    matrix, _ = random_matrix(kind, 40, 96)
+def test_an_embedding_is_a_row_of_the_matrix(kind):
+    matrix, _ = make_matrix(kind, 40, 96)
     x, meant = np.zeros((2, 128), np.float32), pack.unpack(matrix)
     for row in (0, 15, 16, 39):
         embed_row(matrix, row, x, 1)

@@ -1,11 +1,9 @@
-"""Stand-ins for a model and a tokenizer, small enough to see through: the fixture `stubs` hands them to the tests."""
+"""Stand-ins for a model and a tokenizer of the engine, small enough to see through."""
 
 import codecs
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.vol3_engine.batch import PackedBatch
@@ -153,15 +151,3 @@ class PackedTexts:
         return PackedBatch(ids, starts, positions, prefill_rows, tables, rows), [
             text for text in pieces if text not in quiet
         ]
-
-
-@pytest.fixture(scope="session")
-def stubs() -> SimpleNamespace:
-    return SimpleNamespace(
-        END=END,
-        ByteDecoder=ByteDecoder,
-        ByteTokenizer=ByteTokenizer,
-        ScriptedRunner=ScriptedRunner,
-        small_config=small_config,
-        PackedTexts=PackedTexts,
-    )

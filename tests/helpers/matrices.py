@@ -1,7 +1,6 @@
 """Random packed matrices for the tests of the kernels."""
 
 import numpy as np
-import pytest
 
 from nano_llama.vol3_engine.cpu.kernels import pack
 
@@ -29,13 +28,3 @@ def make_matrix(kind, rows, columns, seed=0):
     if m is not None:
         weight = weight + np.repeat(m.astype(np.float32), 32, axis=1)
     return pack.pack_groups(kind, u, d, m), weight
-
-
-@pytest.fixture
-def random_groups():
-    return make_groups
-
-
-@pytest.fixture
-def random_matrix():
-    return make_matrix
