@@ -44,12 +44,12 @@ def run(
     screen = Screen(output)
     if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
-    from nano_llama.formats import open_weights, read_config
+    from nano_llama.formats import open_model
 
     path = locate_model(model, screen)
     began = time.perf_counter()
-    config = read_config(path)
-    with open_weights(path) as weights:
+    with open_model(path) as weights:
+        config = weights.config
         tokenizer = None if format == "pth" else find_tokenizer(path, screen)
         screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
         if format == "hf":

@@ -32,7 +32,7 @@ def run(
     out
         The folder to make. It must not exist.
     """
-    from nano_llama.formats import open_weights, read_config
+    from nano_llama.formats import open_model
     from nano_llama.formats.quantized import save_quantized
     from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
@@ -42,9 +42,9 @@ def run(
     scheme = Scheme.parse(to)
     path = locate_model(model, screen)
     began = time.perf_counter()
-    config = read_config(path)
-    kinds = scheme.kinds(config)
-    with open_weights(path) as weights:
+    with open_model(path) as weights:
+        config = weights.config
+        kinds = scheme.kinds(config)
         before = sum(weights.nbytes(name) for name in weights)
         tokenizer = find_tokenizer(path, screen)
         screen.say(f"Quantizing {config.num_parameters:,} parameters to {to} ...", style="dim")

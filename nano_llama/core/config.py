@@ -1,16 +1,13 @@
 """LlamaConfig: the shape of a model, under Hugging Face's names, validated once and then frozen.
 
-Not here: how RoPE's frequencies follow from it (rope.py), which tensors it implies (names.py), named sizes
-(presets.py), and training settings (training/). Tests: tests/core/test_config.py.
+Not here: reading and writing config.json (formats/hf_config.py), named sizes (presets.py).
+Tests: tests/core/test_config.py.
 
-A field means in this file exactly what it means in transformers' `config.json` of a `LlamaForCausalLM`. What a LLaMA
-of ours does not compute (biases, other activations, other architectures) is refused by name: a wrong model that runs
-is worse than one that does not.
+Every field means exactly what it means in transformers' `config.json` of a `LlamaForCausalLM`.
 """
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,38 +16,6 @@ from typing import Any
 from nano_llama.core.errors import ConfigError
 
 ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
-
-# Written by transformers beside the shape; they change nothing in the forward pass.
-_BOOKKEEPING = {
-    *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "transformers.js_config"),
-    *("_name_or_path", "name_or_path", "auto_map", "tokenizer_class", "unsloth_fixed", "unsloth_version"),
-    *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "_attn_implementation"),
-    *("attention_dropout", "pretraining_tp", "chunk_size_feed_forward", "is_llama_config", "is_decoder"),
-    *("is_encoder_decoder", "id2label", "label2id", "problem_type", "max_length", "temperature", "top_k", "top_p"),
-}
-
-# Keys that would change the mathematics, with the one value under which they do not.
-_MUST_BE: dict[str, Any] = {
-    "attention_bias": False,
-    "mlp_bias": False,
-    "hidden_act": "silu",
-    "rope_interleaved": False,
-    "partial_rotary_factor": 1.0,
-    "sliding_window": None,
-    "num_local_experts": None,
-    "logit_scale": 1.0,
-    "residual_multiplier": 1.0,
-    "embedding_multiplier": 1.0,
-    "attention_multiplier": None,
-    "logits_scaling": 1.0,
-    "final_logit_softcapping": None,
-    "attn_logit_softcapping": None,
-    "use_qk_norm": False,
-    "is_causal": True,
-    "add_cross_attention": False,
-}
-
-QUANT_METHOD = "nano-llama"  # whose quantized folders are read: formats/quantized.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +40,7 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.rope_type not in ROPE_KINDS[1:]:
             raise ConfigError(
-                f"rope_scaling: rope_type {self.rope_type!r} is not one we compute.",
+                f"rope_scaling: rope_type {self.rope_type!r:.80} is not one we compute.",
                 hint=f"Known kinds: {', '.join(ROPE_KINDS)}.",
             )
         for name in _ROPE_NEEDS[self.rope_type]:
@@ -103,8 +68,22 @@ class RopeScaling:
                 f"greater than low_freq_factor ({self.low_freq_factor})",
             )
 
-    def to_hf_dict(self) -> dict[str, Any]:
-        """The fields that are set, as transformers writes them."""
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "RopeScaling | None":
+        """From a dictionary of these fields, of which None counts as left out; rope_type "default" gives None."""
+        given = {key: value for key, value in raw.items() if value is not None}
+        kind = given.pop("rope_type", None) or "default"
+        if kind == "default":
+            return None
+        unknown = sorted(given.keys() - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"rope_scaling of type {kind!r:.80} has unknown keys: {', '.join(unknown)}.")
+        if "factor" not in given and isinstance(kind, str) and kind in _ROPE_NEEDS:
+            raise ConfigError(f"rope_scaling of type {kind!r} needs 'factor', which is missing.")
+        return cls(rope_type=kind, **{"factor": 1.0, **given})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -177,7 +156,7 @@ class LlamaConfig:
             _check(_is_number(value) and value > 0, name, value, "a positive number")
         _check(isinstance(self.tie_word_embeddings, bool), "tie_word_embeddings", self.tie_word_embeddings, "a boolean")
         if isinstance(self.rope_scaling, Mapping):
-            fill(self, "rope_scaling", _rope_scaling_from(self.rope_scaling))
+            fill(self, "rope_scaling", RopeScaling.from_dict(self.rope_scaling))
         _check(
             self.rope_scaling is None or isinstance(self.rope_scaling, RopeScaling),
             "rope_scaling", self.rope_scaling, "None or a RopeScaling",
@@ -223,7 +202,7 @@ class LlamaConfig:
         """A copy with some fields changed, validated anew."""
         return dataclasses.replace(self, **changes)
 
-    # -- from and to Hugging Face ---------------------------------------------------------------------------------
+    # -- from and to files: the one lazy door to formats, above -----------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "LlamaConfig":
@@ -234,104 +213,16 @@ class LlamaConfig:
 
     @classmethod
     def from_hf_dict(cls, raw: Mapping[str, Any], source: str = "config.json") -> "LlamaConfig":
-        """Build from transformers' dictionary. `source` names the file in messages.
+        """Build from transformers' dictionary. `source` names the file in messages. Raises ConfigError."""
+        from nano_llama.formats.hf_config import config_from_hf
 
-        Reads `rope_theta` with `rope_scaling` (transformers 4) and `rope_parameters` (5) alike. Bookkeeping keys are
-        ignored, unknown keys are warned about, and keys that would change the mathematics are refused (ConfigError).
-        """
-        _refuse_other_models(raw, source)
-        given = {key: value for key, value in raw.items() if value is not None}
-        rope = given.pop("rope_scaling", None) or given.get("rope_parameters") or {}
-        if not isinstance(rope, Mapping):
-            raise ConfigError(f"{source}: rope_scaling = {rope!r:.80}: an object was expected.")
-        rope = dict(rope)
-        given.pop("rope_parameters", None)
-        theta = rope.pop("rope_theta", None)
-        if theta is not None:
-            given["rope_theta"] = theta
-
-        fields = {field.name for field in dataclasses.fields(cls)}
-        for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config"}:
-            warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=2)
-        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        missing = sorted(required - given.keys())
-        if missing:
-            raise ConfigError(f"{source}: {', '.join(missing)} missing.", hint="Is this the config.json of a LLaMA?")
-        # transformers' own defaults, where they differ from ours
-        given.setdefault("rms_norm_eps", 1e-6)
-        try:
-            if rope:
-                given["rope_scaling"] = _rope_scaling_from(rope, given.get("max_position_embeddings"))
-            return cls(**{key: value for key, value in given.items() if key in fields})
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error.message}", hint=error.hint) from None
+        return config_from_hf(raw, source)
 
     def to_hf_dict(self) -> dict[str, Any]:
         """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
-        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        own["rope_scaling"] = self.rope_scaling.to_hf_dict() if self.rope_scaling else None
-        if isinstance(self.eos_token_id, tuple):
-            own["eos_token_id"] = list(self.eos_token_id)
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            **own,
-        }
+        from nano_llama.formats.hf_config import config_to_hf
 
-
-def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{source}: a JSON object was expected, got {type(raw).__name__}.")
-    kind = raw.get("model_type")
-    if kind is None:
-        architectures = raw.get("architectures")
-        known = isinstance(architectures, list) and "LlamaForCausalLM" in architectures
-        kind = "llama" if known else f"{architectures!r:.80}"
-    if kind != "llama":
-        raise ConfigError(
-            f"{source}: the architecture {kind!r} is not a LLaMA.",
-            hint="This project runs model_type 'llama' only: others differ in their mathematics.",
-        )
-    quantized = raw.get("quantization_config")
-    method = quantized.get("quant_method", "another program") if isinstance(quantized, Mapping) else quantized
-    if quantized is not None and method != QUANT_METHOD:
-        raise ConfigError(
-            f"{source}: quantization_config: its weights are quantized by {method!r:.80}, which is not read here.",
-            hint="Take the model's unquantized folder, or a .gguf.",
-        )
-    for key, harmless in _MUST_BE.items():
-        value = raw.get(key, harmless)
-        if value != harmless and value is not None:
-            raise ConfigError(
-                f"{source}: {key} = {value!r} changes the mathematics; this LLaMA computes {key} = {harmless!r} only."
-            )
-
-
-def _rope_scaling_from(raw: Mapping[str, Any], max_positions: Any = None) -> RopeScaling | None:
-    """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`."""
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"rope_scaling = {raw!r}: an object was expected.")
-    given = {key: value for key, value in raw.items() if value is not None and key != "rope_theta"}
-    old_kind = given.pop("type", None)
-    kind = given.pop("rope_type", old_kind) or "default"
-    partial = given.pop("partial_rotary_factor", 1.0)
-    if partial != 1.0:
-        raise ConfigError(f"rope_scaling: partial_rotary_factor = {partial!r}: only whole heads are rotated here.")
-    if kind == "default":
-        return None
-    if not isinstance(kind, str):
-        raise ConfigError(f"rope_scaling: rope_type {kind!r:.80} is not one we compute.")
-    if kind in ("yarn", "llama3") and max_positions is not None:
-        given.setdefault("original_max_position_embeddings", max_positions)  # as transformers does
-    unknown = sorted(given.keys() - {field.name for field in dataclasses.fields(RopeScaling)})
-    if unknown:
-        raise ConfigError(f"rope_scaling of type {kind!r} has unknown keys: {', '.join(unknown)}.")
-    if "factor" not in given and kind in _ROPE_NEEDS:
-        raise ConfigError(f"rope_scaling of type {kind!r} needs 'factor', which is missing.")
-    return RopeScaling(rope_type=kind, **{"factor": 1.0, **given})
+        return config_to_hf(self)
 
 
 def _is_int(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Weights from anywhere, and to anywhere: safetensors, Hugging Face folders, GGUF, .pth, hub names.
 
-    weights = open_weights("model.gguf")       a read-only {name: array}, each tensor read when asked for
-    config = read_config("model.gguf")         the LlamaConfig that belongs to it
+    weights = open_model("model.gguf")         a read-only {name: array}, each tensor read when asked for
+    weights.config                             the LlamaConfig that belongs to it
     save_hf(folder, config, weights)           and save_gguf, save_pth: tensor by tensor
 
 Here: telling the formats apart and describing a file. Each format has a module of its own; the mapping they all open
@@ -26,7 +26,7 @@ from nano_llama.formats.hf_folder import (
     save_hf,
 )
 from nano_llama.formats.hub import download, is_hub_name
-from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config
+from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config, unknown_shape
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
@@ -37,6 +37,7 @@ __all__ = [
     "TensorMapping",
     "describe",
     "detect",
+    "open_model",
     "open_weights",
     "read_config",
     "resolve_model",
@@ -101,11 +102,20 @@ def detect(path: str | Path) -> str:
     )
 
 
+def open_model(path: str | Path) -> TensorMapping:
+    """As `open_weights`, but a file that does not say its model's shape, `.config`, is refused: UserError."""
+    weights = open_weights(path)
+    if weights.known_config is None:
+        weights.close()
+        raise unknown_shape(weights.path)
+    return weights
+
+
 def open_weights(path: str | Path) -> TensorMapping:
     """The tensors of a model folder or file, by their names in core/names.py, read when asked for.
 
     Checked against the config where there is one (in the folder, the .gguf, the .pth, or beside a .safetensors or
-    .pth): names, shapes, tied head. Raises FormatError, ConfigError, UserError.
+    .pth): names, shapes, tied head; `.config` is that config. Raises FormatError, ConfigError, UserError.
     """
     path = resolve_model(path)
     kind = detect(path)
@@ -114,7 +124,7 @@ def open_weights(path: str | Path) -> TensorMapping:
     if kind == "gguf":
         return GGUFWeights(GGUFFile(path))
     weights: SafetensorsFile | PthFile = PthFile(path) if kind == "pth" else SafetensorsFile(path)
-    config = getattr(weights, "config", None) or _config_beside(path)
+    config = weights.known_config or _config_beside(path)
     return weights if config is None else fit_to_config(weights, config)
 
 
@@ -128,9 +138,9 @@ def read_config(path: str | Path) -> LlamaConfig:
         return read_folder_config(path)
     if kind == "gguf":
         return GGUFWeights(GGUFFile(path)).config
-    config = (PthFile(path).config if kind == "pth" else None) or _config_beside(path)
+    config = (PthFile(path).known_config if kind == "pth" else None) or _config_beside(path)
     if config is None:
-        raise UserError(f"{path} does not say its model's shape.", hint=f"Put its {CONFIG} beside it.")
+        raise unknown_shape(path)
     return config
 
 
@@ -151,7 +161,6 @@ def describe(path: str | Path) -> dict[str, Any]:
             for size in weights.shape(name):
                 count *= size
             parameters += count
-        config = getattr(weights, "config", None) or (read_config(path) if kind == "hf" else _config_beside(path))
         metadata: dict[str, Any] = {}
         if isinstance(weights, GGUFWeights):
             metadata = {
@@ -166,7 +175,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "parameters": parameters,
             "tensors": len(weights),
             "types": types,
-            "config": None if config is None else config.to_hf_dict(),
+            "config": weights.known_config and weights.known_config.to_hf_dict(),
             "metadata": metadata,
         }
 

@@ -41,7 +41,7 @@ class GGUFWeights(TensorMapping):
     def __init__(self, file: GGUFFile):
         self.path = file.path
         self.file = file
-        self.config = config_from_gguf(file)
+        self.known_config = config_from_gguf(file)
         self._theirs: dict[str, str] = {}  # our name -> the file's
         for theirs in file.tensors:
             ours = from_gguf(theirs)

@@ -131,7 +131,7 @@ def _rope_to_gguf(config: LlamaConfig) -> tuple[dict[str, Any], dict[str, np.nda
     if scaling is None:
         return {}, {}
     if scaling.rope_type == "llama3":
-        return {OWN_ROPE_KEY: json.dumps(scaling.to_hf_dict())}, {ROPE_FREQS: _divisors(config)}
+        return {OWN_ROPE_KEY: json.dumps(scaling.to_dict())}, {ROPE_FREQS: _divisors(config)}
     if scaling.rope_type == "dynamic":
         raise UserError("GGUF cannot hold RoPE of the kind 'dynamic'.", hint="Export to hf or pth instead.")
     for field in ("attention_factor", "mscale", "mscale_all_dim"):
@@ -200,7 +200,7 @@ def _llama3_from_divisors(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | N
         raise ConfigError(f"{OWN_ROPE_KEY} is damaged ({error!s:.100}).") from error
     if not agrees:
         raise ConfigError(
-            f"{ROPE_FREQS} does not belong to RoPE of the kind llama3 with {scaling.to_hf_dict()}.",
+            f"{ROPE_FREQS} does not belong to RoPE of the kind llama3 with {scaling.to_dict()}.",
             hint="Convert the model from its Hugging Face folder instead.",
         )
     return scaling

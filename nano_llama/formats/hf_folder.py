@@ -1,6 +1,6 @@
 """A Hugging Face model folder: config.json, weights in safetensors (one file or shards), tokenizer files.
 
-    config.json                      the shape, read by LlamaConfig.from_hf_dict
+    config.json                      the shape (hf_config.py)
     model.safetensors                or  model-00001-of-00003.safetensors ... with model.safetensors.index.json
     pytorch_model.bin                older: a .pth without a config, read where no safetensors is there
     generation_config.json, tokenizer.json, tokenizer_config.json ...      written for transformers
@@ -20,6 +20,7 @@ from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
+from nano_llama.formats.hf_config import config_from_hf
 from nano_llama.formats.mapping import TensorMapping, as_mapping, fit_to_config
 from nano_llama.formats.quantized import QuantizedFolder, blocks_of
 from nano_llama.formats.safetensors import SafetensorsFile, open_sharded, save_safetensors, saved_dtype
@@ -36,7 +37,7 @@ _MAX_CONFIG_BYTES = 2**20
 
 def read_folder_config(folder: Path) -> LlamaConfig:
     """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is no LLaMA's."""
-    return LlamaConfig.from_hf_dict(_read_config_json(folder), source=str(folder / CONFIG))
+    return config_from_hf(_read_config_json(folder), source=str(folder / CONFIG))
 
 
 def _read_config_json(folder: Path) -> Any:
@@ -46,7 +47,7 @@ def _read_config_json(folder: Path) -> Any:
 def open_folder(folder: Path) -> TensorMapping:
     """The folder's weights, checked against its config.json. Raises FormatError, ConfigError or UserError."""
     raw = _read_config_json(folder)
-    config = LlamaConfig.from_hf_dict(raw, source=str(folder / CONFIG))
+    config = config_from_hf(raw, source=str(folder / CONFIG))
     blocks = blocks_of(raw)
     weights = _open_weight_files(folder)
     return fit_to_config(weights if blocks is None else QuantizedFolder(folder, weights, blocks), config)

@@ -40,6 +40,14 @@ class TensorMapping(Mapping[str, np.ndarray]):
     """
 
     path: Path
+    known_config: LlamaConfig | None = None  # the shape that the tensors were checked against, where the file says it
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The model's shape. Raises UserError where the file does not say it."""
+        if self.known_config is None:
+            raise unknown_shape(self.path)
+        return self.known_config
 
     def shape(self, name: str) -> tuple[int, ...]:
         raise NotImplementedError
@@ -145,6 +153,10 @@ class Selection(TensorMapping):
             source.close()
 
 
+def unknown_shape(path: Path) -> UserError:
+    return UserError(f"{path} does not say its model's shape.", hint="Put its config.json beside it.")
+
+
 def as_mapping(weights: Mapping[str, np.ndarray]) -> TensorMapping:
     """`weights` itself if it is a TensorMapping, else a view of it as one."""
     return weights if isinstance(weights, TensorMapping) else Arrays(weights)
@@ -175,6 +187,7 @@ def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
             raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(name)}, not as floats.")
     chosen = weights if len(names) == len(weights) else Selection(weights.path, dict.fromkeys(names, weights))
     check_params(config, chosen, source=str(weights.path))
+    chosen.known_config = config
     return chosen
 
 

@@ -27,6 +27,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError, import_extra
 from nano_llama.core.files import atomic_path
 from nano_llama.formats.dtypes import DTYPES, FLOATS, HF_NAMES, cast, dtype_name, float_name
+from nano_llama.formats.hf_config import config_from_hf
 from nano_llama.formats.mapping import TensorMapping, as_mapping
 from nano_llama.formats.safetensors import contiguous_bytes, saved_dtype
 
@@ -66,11 +67,10 @@ class PthFile(TensorMapping):
             raise FormatError(f"{self.path}: torch cannot load it ({_first_line(error)}).") from error
         if not isinstance(content, dict):
             raise FormatError(f"{self.path} holds a {type(content).__name__}, not a dictionary of tensors.")
-        self.config: LlamaConfig | None = None
         if isinstance(content.get("config"), dict):
             if not _is_plain(content["config"]):
                 raise FormatError(f"{self.path}: its config holds more than numbers, words and lists of them.")
-            self.config = LlamaConfig.from_hf_dict(content["config"], source=f"{self.path} (config)")
+            self.known_config = config_from_hf(content["config"], source=f"{self.path} (config)")
         inner = next((content[key] for key in _MODEL_KEYS if isinstance(content.get(key), dict)), content)
         self._tensors = self._checked(inner)
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from nano_llama.core.config import QUANT_METHOD, LlamaConfig
+from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import BLOCKS, DTYPES, cast
 from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize, row_bytes
+from nano_llama.formats.hf_config import QUANT_METHOD
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, as_mapping
 from nano_llama.formats.safetensors import save_safetensors
 

@@ -34,18 +34,18 @@ def verify_gradients(
     error that passes, max|a-b| / max|b| per tensor; by default 1e-10 and 1e-4. One target in eight is ignored.
     Raises UserError for another dtype or an empty batch, EnvironmentFault where torch is missing.
     """
-    from nano_llama.formats import open_weights, read_config, resolve_model
+    from nano_llama.formats import open_model, resolve_model
 
     if batch_size < 1 or context < 1:
         raise UserError(f"A batch of {batch_size} x {context} tokens holds nothing.", hint="Both must be at least 1.")
     path = resolve_model(path)
-    config = read_config(path)
-    context = min(context, config.max_position_embeddings)
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
-    targets = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
-    targets[rng.random(targets.shape) < 1 / 8] = -100
-    with open_weights(path) as weights:
+    with open_model(path) as weights:
+        config = weights.config
+        context = min(context, config.max_position_embeddings)
+        rng = np.random.default_rng(seed)
+        tokens = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
+        targets = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
+        targets[rng.random(targets.shape) < 1 / 8] = -100
         report = compare_gradients(config, weights, tokens, targets, dtype=dtype, tolerance=tolerance)
     report.path = str(path)
     return report

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError
-from nano_llama.formats import open_weights, read_config, resolve_model, save_gguf
+from nano_llama.formats import open_model, resolve_model, save_gguf
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.verify.checkpoint import TEXT, load_transformers
 from nano_llama.verify.divergence import log_softmax
@@ -150,9 +150,9 @@ def llama_cpp(path: Path, ids: Sequence[int]) -> np.ndarray:
     """Our GGUF of the model, in float32, read by llama.cpp."""
     from llama_cpp import Llama
 
-    with tempfile.TemporaryDirectory() as folder, open_weights(path) as weights:
+    with tempfile.TemporaryDirectory() as folder, open_model(path) as weights:
         file = Path(folder) / "model.gguf"
-        save_gguf(file, read_config(path), weights, Tokenizer.from_pretrained(path), dtype="F32")
+        save_gguf(file, weights.config, weights, Tokenizer.from_pretrained(path), dtype="F32")
         llama = Llama(str(file), n_ctx=len(ids), logits_all=True, verbose=False)
         llama.eval(list(ids))
         logits = np.array(llama.scores[: len(ids)])

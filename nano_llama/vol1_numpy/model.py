@@ -17,7 +17,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.init import check_params, init_params
+from nano_llama.core.init import init_params
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards
@@ -195,12 +195,11 @@ class Llama:
 
         Raises UserError, ConfigError, FormatError: what is there is not a LLaMA, or is damaged.
         """
-        from nano_llama.formats import open_weights, read_config
+        from nano_llama.formats import open_model
 
         dtype = check_dtype(dtype)
-        config = read_config(path)
-        with open_weights(path) as weights:
-            check_params(config, weights, source=str(path))
+        with open_model(path) as weights:
+            config = weights.config
             # copies: arrays mapped from a file are read-only, and training changes its parameters in place
             params = {name: np.array(weights[name], dtype, order="C") for name in parameter_shapes(config)}
         return cls(config, params, **options)

@@ -224,12 +224,10 @@ class Llama(nn.Module):
         cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Llama":
         """Load a Hugging Face folder, a .gguf, or a hub name; tensor by tensor, so memory holds the model once."""
-        from nano_llama.formats import open_weights, read_config
+        from nano_llama.formats import open_model
 
-        config = read_config(path)
-        with open_weights(path) as weights:
-            check_params(config, weights, source=str(path))
-            return cls._empty(config, device, dtype).load_params(weights)
+        with open_model(path) as weights:
+            return cls._empty(weights.config, device, dtype).load_params(weights)
 
     @classmethod
     def _empty(cls, config: LlamaConfig, device: str | torch.device, dtype: torch.dtype) -> "Llama":

@@ -8,12 +8,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from nano_llama import LlamaConfig
+from nano_llama import LlamaConfig, formats
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.core.names import parameter_shapes
 from nano_llama.formats import (
     describe,
     detect,
+    open_model,
     open_weights,
     read_config,
     resolve_model,
@@ -82,6 +83,19 @@ def test_every_format_opens_by_its_content(model, same_tensors, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_open_model_carries_its_config_and_parses_once(model, same_tensors, kind, monkeypatch):
+    path, config, weights = model(kind)
+    parsed = []
+    for name in ("GGUFFile", "PthFile", "SafetensorsFile"):
+        opened = getattr(formats, name)
+        monkeypatch.setattr(formats, name, lambda path, opened=opened: parsed.append(path) or opened(path))
+    with open_model(path) as found:
+        assert found.config == config
+        same_tensors(found, weights)
+    assert len(parsed) <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_describing_a_model(model, kind):
     path, config, weights = model(kind)
     found = describe(path)
@@ -108,6 +122,8 @@ def test_weights_without_a_config_open_unchecked(tmp_path):
     assert describe(tmp_path / "m.safetensors")["config"] is None
     with pytest.raises(UserError, match=r"config\.json"):
         read_config(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match=r"config\.json"):
+        open_model(tmp_path / "m.safetensors")
 
 
 def test_a_config_json_itself(model):

@@ -16,7 +16,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.cores import usable_cores
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.formats import open_weights, read_config
+from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.batch import PackedBatch
 from nano_llama.vol3_engine.cpu.batch import Angles, Shape, arrange, empty_batch, shape_of
@@ -84,9 +84,8 @@ class CpuRunner:
         quantization: str | None = None,
     ) -> "CpuRunner":
         """From a Hugging Face folder or a file. Raises UserError, EnvironmentFault, FormatError."""
-        with open_weights(path) as weights:
-            config = getattr(weights, "config", None) or read_config(path)
-            return cls(config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
+        with open_model(path) as weights:
+            return cls(weights.config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
 
     @property
     def separate_prefill(self) -> bool:

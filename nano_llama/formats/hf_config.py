@@ -1,0 +1,137 @@
+"""A model's shape, between Hugging Face's config.json and LlamaConfig.
+
+What a LLaMA of ours does not compute (biases, other activations, other architectures) is refused by name: a wrong model
+that runs is worse than one that does not.
+
+Not here: the files of the folder (hf_folder.py). Tests: tests/formats/test_hf_config.py.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from nano_llama.core.config import LlamaConfig, RopeScaling
+from nano_llama.core.errors import ConfigError
+
+# Written by transformers beside the shape; they change nothing in the forward pass.
+_BOOKKEEPING = {
+    *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "transformers.js_config"),
+    *("_name_or_path", "name_or_path", "auto_map", "tokenizer_class", "unsloth_fixed", "unsloth_version"),
+    *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "_attn_implementation"),
+    *("attention_dropout", "pretraining_tp", "chunk_size_feed_forward", "is_llama_config", "is_decoder"),
+    *("is_encoder_decoder", "id2label", "label2id", "problem_type", "max_length", "temperature", "top_k", "top_p"),
+}
+
+# Keys that would change the mathematics, with the one value under which they do not.
+_MUST_BE: dict[str, Any] = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_act": "silu",
+    "rope_interleaved": False,
+    "partial_rotary_factor": 1.0,
+    "sliding_window": None,
+    "num_local_experts": None,
+    "logit_scale": 1.0,
+    "residual_multiplier": 1.0,
+    "embedding_multiplier": 1.0,
+    "attention_multiplier": None,
+    "logits_scaling": 1.0,
+    "final_logit_softcapping": None,
+    "attn_logit_softcapping": None,
+    "use_qk_norm": False,
+    "is_causal": True,
+    "add_cross_attention": False,
+}
+
+QUANT_METHOD = "nano-llama"  # whose quantized folders are read: formats/quantized.py
+
+
+def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> LlamaConfig:
+    """Build from transformers' dictionary. `source` names the file in messages.
+
+    Reads `rope_theta` with `rope_scaling` (transformers 4) and `rope_parameters` (5) alike. Bookkeeping keys are
+    ignored, unknown keys are warned about, and keys that would change the mathematics are refused (ConfigError).
+    """
+    _refuse_other_models(raw, source)
+    given = {key: value for key, value in raw.items() if value is not None}
+    rope = given.pop("rope_scaling", None) or given.get("rope_parameters") or {}
+    if not isinstance(rope, Mapping):
+        raise ConfigError(f"{source}: rope_scaling = {rope!r:.80}: an object was expected.")
+    rope = dict(rope)
+    given.pop("rope_parameters", None)
+    theta = rope.pop("rope_theta", None)
+    if theta is not None:
+        given["rope_theta"] = theta
+
+    fields = {field.name for field in dataclasses.fields(LlamaConfig)}
+    for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config"}:
+        warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=3)
+    required = {f.name for f in dataclasses.fields(LlamaConfig) if f.default is dataclasses.MISSING}
+    missing = sorted(required - given.keys())
+    if missing:
+        raise ConfigError(f"{source}: {', '.join(missing)} missing.", hint="Is this the config.json of a LLaMA?")
+    given.setdefault("rms_norm_eps", 1e-6)  # transformers' default, which is not ours
+    try:
+        if rope:
+            given["rope_scaling"] = _rope_scaling(rope, given.get("max_position_embeddings"))
+        return LlamaConfig(**{key: value for key, value in given.items() if key in fields})
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error.message}", hint=error.hint) from None
+
+
+def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
+    """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
+    own: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    own["rope_scaling"] = config.rope_scaling.to_dict() if config.rope_scaling else None
+    if isinstance(config.eos_token_id, tuple):
+        own["eos_token_id"] = list(config.eos_token_id)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        **own,
+    }
+
+
+def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source}: a JSON object was expected, got {type(raw).__name__}.")
+    kind = raw.get("model_type")
+    if kind is None:
+        architectures = raw.get("architectures")
+        known = isinstance(architectures, list) and "LlamaForCausalLM" in architectures
+        kind = "llama" if known else f"{architectures!r:.80}"
+    if kind != "llama":
+        raise ConfigError(
+            f"{source}: the architecture {kind!r} is not a LLaMA.",
+            hint="This project runs model_type 'llama' only: others differ in their mathematics.",
+        )
+    quantized = raw.get("quantization_config")
+    method = quantized.get("quant_method", "another program") if isinstance(quantized, Mapping) else quantized
+    if quantized is not None and method != QUANT_METHOD:
+        raise ConfigError(
+            f"{source}: quantization_config: its weights are quantized by {method!r:.80}, which is not read here.",
+            hint="Take the model's unquantized folder, or a .gguf.",
+        )
+    for key, harmless in _MUST_BE.items():
+        value = raw.get(key, harmless)
+        if value != harmless and value is not None:
+            raise ConfigError(
+                f"{source}: {key} = {value!r} changes the mathematics; this LLaMA computes {key} = {harmless!r} only."
+            )
+
+
+def _rope_scaling(raw: Mapping[str, Any], max_positions: Any) -> RopeScaling | None:
+    """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`."""
+    given = {key: value for key, value in raw.items() if value is not None}
+    old_kind = given.pop("type", None)
+    kind = given.setdefault("rope_type", old_kind)
+    partial = given.pop("partial_rotary_factor", 1.0)
+    if partial != 1.0:
+        raise ConfigError(f"rope_scaling: partial_rotary_factor = {partial!r}: only whole heads are rotated here.")
+    if kind in ("yarn", "llama3") and max_positions is not None:
+        given.setdefault("original_max_position_embeddings", max_positions)  # as transformers does
+    return RopeScaling.from_dict(given)
