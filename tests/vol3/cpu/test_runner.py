@@ -24,15 +24,6 @@ PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [int(i * i % 97) for i 
 LONG = [int(7 * i * i % 101) for i in range(600)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_cache(tmp_path_factory):
-    """One compilation for the whole file."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NANO_LLAMA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    yield
-    patch.undo()
-
-
 @pytest.fixture
 def packed():
     """Texts in a runner's blocks; runners are closed at the end."""

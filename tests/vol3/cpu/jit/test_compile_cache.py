@@ -3,9 +3,15 @@
 import runpy
 
 import numpy as np
+import pytest
 from numba import njit
 
 from nano_llama.vol3_engine.cpu.jit import compile_cache
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path / "cache"))
 
 
 def double(x):
@@ -61,12 +67,12 @@ def test_the_hash_covers_every_folder_of_kernels():
     assert {path.name for path in compile_cache.SOURCES.iterdir()} >= {"jit", "simd", "kernels"}
 
 
-def test_old_folders_are_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path))
+def test_old_folders_are_forgotten(tmp_path):
+    kernels = tmp_path / "cache" / "kernels"
     for number in range(9):
-        (tmp_path / "kernels" / str(number)).mkdir(parents=True)
+        (kernels / str(number)).mkdir(parents=True)
     compile_cache.keep_on_disk()
-    assert len(list((tmp_path / "kernels").iterdir())) == compile_cache.KEPT
+    assert len(list(kernels.iterdir())) == compile_cache.KEPT
 
 
 def test_where_nothing_can_be_written_it_still_compiles(tmp_path, monkeypatch):
