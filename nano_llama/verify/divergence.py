@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import blocks_for
 
 if TYPE_CHECKING:
@@ -28,14 +28,13 @@ def next_token_logits(llm: "LLM", prompts: Sequence[Ids], continuations: Sequenc
     tables = [list(range(p * room, (p + 1) * room)) for p in range(len(prompts))]
     found = np.empty((len(prompts), steps, llm.config.vocab_size), np.float32)
     for p, prompt in enumerate(prompts):
-        size = len(prompt)
-        found[p, 0] = runner.execute(PackedBatch(list(prompt), [0, size], [0], [size], [tables[p]], [size - 1]))[0]
-    rows = list(range(len(prompts)))
+        found[p, 0] = runner.execute(PackedBatch.pack([Chunk(list(prompt), 0, len(prompt), tables[p])]))[0]
     for step in range(1, steps):
-        ids = [continuation[step - 1] for continuation in continuations]
-        positions = [len(prompt) + step - 1 for prompt in prompts]
-        batch = PackedBatch(ids, [*rows, len(rows)], positions, [0] * len(rows), tables, rows)
-        found[:, step] = runner.execute(batch)
+        decode = (
+            Chunk([continuation[step - 1]], len(prompt) + step - 1, len(prompt), table)
+            for prompt, continuation, table in zip(prompts, continuations, tables, strict=True)
+        )
+        found[:, step] = runner.execute(PackedBatch.pack(decode))
     return found
 
 

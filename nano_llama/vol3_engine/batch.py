@@ -1,30 +1,57 @@
-"""PackedBatch: what one step computes. Sequences lie one after the other, so no row is padding.
+"""PackedBatch: the rows of one step, sequence after sequence, without padding.
 
     step with a decoding sequence A (5 tokens cached) and the first 3 tokens of a new prompt B:
 
         token_ids     [ a5 | b0 b1 b2 ]      N = 4 rows
         starts        [ 0,   1,        4 ]   rows starts[s]:starts[s+1] belong to sequence s
-        positions     [ 5,   0 ]             of each sequence's first row; its other rows follow on
-        prefill_rows  [ 0,   3 ]             how many of each sequence's rows are of its prompt; they come first
+        positions     [ 5,   0 ]             of each sequence's first row; its other rows follow
+        prefill_rows  [ 0,   3 ]             how many of each sequence's rows hold prompt tokens; they come first
         block_tables  [[7], [2]]             token p of sequence s is cached in block block_tables[s][p // BLOCK_SIZE]
-        logit_rows    [ 0 ]                  B's prompt is not read to its end yet, so only A chooses a token
+        logit_rows    [ 0 ]                  B's prompt is not complete yet, so only A samples a token
 
-Not here: who is in the batch (scheduler.py), tensors (runner/). Tests: tests/vol3/test_runner_torch.py.
+Tests: tests/vol3/test_batch.py.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Chunk(NamedTuple):
+    """The consecutive tokens of one sequence that a step computes."""
+
+    token_ids: list[int]
+    position: int  # of the first of them
+    prompt_length: int  # of the sequence: rows before it are prefill rows, the others decode rows
+    block_table: list[int]
+    sampled: bool = True  # whether the logits of the last row are needed
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """N tokens of S sequences. Plain lists: a runner makes of them what its kernels like."""
+    """N tokens of S sequences, as plain lists. Make one with `pack`."""
 
     token_ids: list[int]  # (N,)
     starts: list[int]  # (S+1,) ascending, from 0 to N; every sequence has at least one row
     positions: list[int]  # (S,)
     prefill_rows: list[int]  # (S,)
-    block_tables: list[list[int]]  # (S,) blocks that cover the positions 0 ... of the sequence's last row, or more
-    logit_rows: list[int]  # (R,) rows whose logits are wanted, ascending: last rows of sequences
+    block_tables: list[list[int]]  # (S,) blocks for the positions from 0 to the sequence's last row, or more
+    logit_rows: list[int]  # (R,) rows whose logits are needed, ascending: last rows of sequences
+
+    @classmethod
+    def pack(cls, chunks: Iterable[Chunk]) -> "PackedBatch":
+        """The chunks one after the other, in their order. Block tables are copied, so they may grow afterwards."""
+        batch = cls([], [0], [], [], [], [])
+        for chunk in chunks:
+            count = len(chunk.token_ids)
+            batch.token_ids.extend(chunk.token_ids)
+            batch.starts.append(len(batch.token_ids))
+            batch.positions.append(chunk.position)
+            batch.prefill_rows.append(min(max(chunk.prompt_length - chunk.position, 0), count))
+            batch.block_tables.append(list(chunk.block_table))
+            if chunk.sampled:
+                batch.logit_rows.append(len(batch.token_ids) - 1)
+        return batch
 
     @property
     def num_tokens(self) -> int:
@@ -35,5 +62,5 @@ class PackedBatch:
         return len(self.positions)
 
     def length(self, s: int) -> int:
-        """Tokens of sequence s that its last row sees, itself included."""
+        """Tokens of sequence s that its last row attends to, itself included."""
         return self.positions[s] + self.starts[s + 1] - self.starts[s]

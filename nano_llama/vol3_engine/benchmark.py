@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
 from nano_llama.vol3_engine.runner import Runner
 
@@ -147,11 +147,7 @@ class _Texts:
 
     def _step(self, rows: list[list[int]], texts: list[int], position: int) -> list[int]:
         """Rows of these texts, from that position on -> the likeliest next token of each."""
-        starts = np.cumsum([0, *map(len, rows)]).tolist()
-        tables = [self.tables[s] for s in texts]
-        flat = [token for row in rows for token in row]
-        last = [end - 1 for end in starts[1:]]
-        prefill_rows = [len(row) if position < self.load.prompt_tokens else 0 for row in rows]
-        batch = PackedBatch(flat, starts, [position] * len(texts), prefill_rows, tables, last)
-        logits = self.runner.execute(batch)  # (S,V)
+        prompt = self.load.prompt_tokens
+        chunks = (Chunk(row, position, prompt, self.tables[s]) for row, s in zip(rows, texts, strict=True))
+        logits = self.runner.execute(PackedBatch.pack(chunks))  # (S,V)
         return logits.argmax(axis=-1).tolist()

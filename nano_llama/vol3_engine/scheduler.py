@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, ROOT, BlockPool, blocks_for
 from nano_llama.vol3_engine.sequence import Sequence, Status
 
@@ -31,7 +31,7 @@ class Step:
     choosing: list[Sequence] = field(default_factory=list)  # those that will choose a token, in the order of the logits
     prefix_hits: dict[int, int] = field(default_factory=dict)  # sequence number -> tokens it found in others' blocks
     preempted: list[int] = field(default_factory=list)  # sequence numbers
-    batch: PackedBatch = field(default_factory=lambda: PackedBatch([], [0], [], [], [], []))
+    batch: PackedBatch = field(default_factory=lambda: PackedBatch.pack([]))
 
 
 class Scheduler:
@@ -105,7 +105,7 @@ class Scheduler:
         budget = self._continue_running(step, self.max_num_batched_tokens)
         if not step.preempted:  # who gave blocks up must not lose them to one who came later
             self._admit_waiting(step, budget)
-        step.batch = _pack(step)
+        step.batch = PackedBatch.pack(map(_chunk, step.sequences, step.counts))
         return step
 
     def _continue_running(self, step: Step, budget: int) -> int:
@@ -207,19 +207,15 @@ def _blocks_to_come(sequence: Sequence) -> int:
     return blocks_for(len(sequence)) - len(sequence.block_table)
 
 
-def _pack(step: Step) -> PackedBatch:
-    ids: list[int] = []
-    starts, positions, prefill_rows, tables, rows = [0], [], [], [], []
-    for sequence, count in zip(step.sequences, step.counts, strict=True):
-        end = sequence.num_computed
-        ids += sequence.tokens(end - count, end)
-        starts.append(len(ids))
-        positions.append(end - count)
-        prefill_rows.append(min(max(len(sequence.prompt_ids) - (end - count), 0), count))
-        tables.append(list(sequence.block_table))
-        if end == len(sequence):
-            rows.append(len(ids) - 1)
-    return PackedBatch(ids, starts, positions, prefill_rows, tables, rows)
+def _chunk(sequence: Sequence, count: int) -> Chunk:
+    end = sequence.num_computed
+    return Chunk(
+        token_ids=sequence.tokens(end - count, end),
+        position=end - count,
+        prompt_length=len(sequence.prompt_ids),
+        block_table=sequence.block_table,
+        sampled=end == len(sequence),
+    )
 
 
 def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache_tokens: int) -> int:

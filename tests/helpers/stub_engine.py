@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 
 END = 256  # the byte tokenizer's end of text
 VOCABULARY = 260
@@ -132,22 +132,11 @@ class PackedTexts:
         return dict(zip(wanted, logits.copy(), strict=True))
 
     def pack(self, pieces: dict[int, list[int]], quiet: tuple[int, ...] = ()) -> tuple[PackedBatch, list[int]]:
-        ids, starts, positions, tables, rows = [], [0], [], [], []
+        chunks = []
         for text, tokens in pieces.items():
             table, length = self.tables.setdefault(text, []), self.lengths.get(text, 0)
             self.lengths[text] = length + len(tokens)
             while len(table) * self.block_size < self.lengths[text]:
                 table.append(self.free.pop())
-            ids += tokens
-            starts.append(len(ids))
-            positions.append(length)
-            tables.append(list(table))
-            if text not in quiet:
-                rows.append(len(ids) - 1)
-        prefill_rows = [
-            min(max(self.prompt_length - position, 0), end - start)
-            for position, start, end in zip(positions, starts, starts[1:], strict=False)
-        ]
-        return PackedBatch(ids, starts, positions, prefill_rows, tables, rows), [
-            text for text in pieces if text not in quiet
-        ]
+            chunks.append(Chunk(tokens, length, self.prompt_length, table, sampled=text not in quiet))
+        return PackedBatch.pack(chunks), [text for text in pieces if text not in quiet]
