@@ -1,52 +1,41 @@
-"""AsyncEngine: an LLM for asyncio. One thread of its own runs the steps; everybody else only sends it notes.
+"""AsyncEngine: an LLM for asyncio. One thread of its own runs the steps; all other threads only send it commands.
 
     async with AsyncEngine(LLM("model.gguf")) as engine:
         async for piece in engine.stream("Once upon a time", SamplingParams(max_tokens=64)):
             print(piece, end="")
 
-Requests of many tasks run together in the engine's batches. A task that is cancelled, or stops asking, aborts its own
-request and no other. A step that fails fails the requests that were in it; the engine stays up for the next.
-Not here: HTTP (a server stands on this), what a step does (engine.py). Tests: tests/vol3/test_async_engine.py.
+Requests of many tasks run together in the engine's batches. A task that is cancelled, or stops iterating, aborts its
+own request only. A step that fails fails the requests that were in it; the engine stays up for the next.
+Not here: HTTP, what a step does (engine.py). Tests: tests/vol3/test_async_engine.py.
 """
 
 import asyncio
 import queue
 import threading
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.vol3_engine.engine import News
+from nano_llama.vol3_engine.engine import TokenEvent
 from nano_llama.vol3_engine.llm import LLM
 from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]  # text, ids, or the messages of a conversation
-
-
-class _Post(deque):
-    """A mailbox that forwards every piece of news to a task in its event loop."""
-
-    def __init__(self, send: Callable[[News | BaseException], None]):
-        super().__init__()
-        self.send = send
-
-    def append(self, news: News) -> None:
-        self.send(news)
+Send = Callable[[TokenEvent | BaseException], None]  # passes an event, or what ends the request, to its task
 
 
 class AsyncEngine:
-    """Takes over an LLM: nobody else may use it from now on."""
+    """Takes over an LLM, which nobody else may use from then on."""
 
     def __init__(self, llm: LLM):
         self.llm = llm
-        self._notes: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._posts: dict[int, _Post] = {}  # of the requests that run, by their identity
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: close
+        self._running: dict[int, Send] = {}  # by the id() of the request
         self._closed = False
-        self._door = threading.Lock()  # nobody's note comes after the last one
-        self._thread = threading.Thread(target=self._work, name="nano-llama-engine", daemon=True)
+        self._close_lock = threading.Lock()  # no request is queued behind the command to close
+        self._thread = threading.Thread(target=self._loop, name="nano-llama-engine", daemon=True)
         self._thread.start()
 
     async def __aenter__(self) -> "AsyncEngine":
@@ -66,61 +55,63 @@ class AsyncEngine:
         """
         if sampling_params is not None and getattr(sampling_params, "n", 0) != 1:
             raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
-        async with aclosing(self._news(prompt, sampling_params)) as all_news:
-            async for news, request in all_news:
-                output = self.llm.output_of(request) if news.last else None
-                yield TextPiece(news.text, news.token, output)
+        async with aclosing(self._events(prompt, sampling_params)) as events:
+            async for event, request in events:
+                output = self.llm.output_of(request) if event.last else None
+                yield TextPiece(event.text, event.token, output)
 
     async def generate(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> RequestOutput:
         """One prompt or conversation, to its end; all n samples."""
-        async with aclosing(self._news(prompt, sampling_params)) as all_news:
-            requests = [request async for _, request in all_news]
+        async with aclosing(self._events(prompt, sampling_params)) as events:
+            requests = [request async for _, request in events]
         return self.llm.output_of(requests[-1])
 
     async def close(self) -> None:
-        """Abort what runs, end the thread, and let the model go. Raises nothing where it is closed already."""
-        with self._door:
+        """Abort what runs, end the thread and release the model. May be called twice."""
+        with self._close_lock:
             if not self._closed:
                 self._closed = True
-                self._notes.put(None)
+                self._commands.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def _news(self, prompt: Prompt, params: SamplingParams | None) -> AsyncGenerator[tuple[News, Request], None]:
+    async def _events(
+        self, prompt: Prompt, params: SamplingParams | None
+    ) -> AsyncGenerator[tuple[TokenEvent, Request], None]:
         params = SamplingParams() if params is None else params
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
-        # Encoding a long text, or starting a template's process, takes a while: others' news must not wait for it.
+        # Encoding a long text, or starting a template's process, takes a while: other tasks must not wait for it.
         request = await asyncio.to_thread(self.llm.request, prompt, params)
-        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[News | BaseException]()
+        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[TokenEvent | BaseException]()
 
-        def send(news: News | BaseException) -> None:
-            with suppress(RuntimeError):  # a loop that is closed meanwhile has no reader
-                loop.call_soon_threadsafe(inbox.put_nowait, news)
+        def send(event: TokenEvent | BaseException) -> None:
+            with suppress(RuntimeError):  # the event loop has been closed: nobody reads
+                loop.call_soon_threadsafe(inbox.put_nowait, event)
 
-        post, left = _Post(send), len(request.sequences)
-        with self._door:
+        unfinished = len(request.sequences)
+        with self._close_lock:
             if self._closed:
                 raise UserError("This engine is closed.", hint="Make a new AsyncEngine.")
-            self._notes.put(lambda: self._add(request, post))
+            self._commands.put(lambda: self._add(request, send))
         try:
-            while left:
-                news = await inbox.get()
-                if isinstance(news, BaseException):
-                    raise news
-                if news.error:
-                    raise news.error
-                left -= news.last
-                yield news, request
+            while unfinished:
+                event = await inbox.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if event.error:
+                    raise event.error
+                unfinished -= event.last
+                yield event, request
         finally:
-            self._notes.put(lambda: self._abort(request))  # of what has ended only the note is taken back
+            self._commands.put(lambda: self._abort(request))  # does nothing for what has finished
 
     # -- in the engine's thread -----------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        """Until the last note: read all notes that are there, then compute a step. An error fails the requests only."""
+    def _loop(self) -> None:
+        """Until closed: run all queued commands, then one step. An error fails requests, never the thread."""
         while True:
             try:
-                if not self._read_notes():
+                if not self._run_commands():
                     break
                 if self.llm.engine.has_work:
                     self.llm.engine.step()
@@ -129,29 +120,31 @@ class AsyncEngine:
         self._fail_all(UserError("The engine was closed while this request was running."))
         self.llm.close()
 
-    def _read_notes(self) -> bool:
-        """Do what the notes say; with nothing to compute, wait for one. False: that was the last."""
+    def _run_commands(self) -> bool:
+        """Run the queued commands; with nothing to compute, wait for one. False: it was the one to close."""
         with suppress(queue.Empty):
             while True:
-                note = self._notes.get(block=not self.llm.engine.has_work)
-                if note is None:
+                command = self._commands.get(block=not self.llm.engine.has_work)
+                if command is None:
                     return False
-                note()
+                command()
         return True
 
-    def _add(self, request: Request, post: _Post) -> None:
-        self._posts[id(request)] = post
+    def _add(self, request: Request, send: Send) -> None:
+        self._running[id(request)] = send
         for sequence in request.sequences:
-            self.llm.engine.add(sequence, post)
+            self.llm.engine.add(sequence, on_event=send)
 
     def _abort(self, request: Request) -> None:
-        self._posts.pop(id(request), None)
+        self._running.pop(id(request), None)
         for sequence in request.sequences:
             self.llm.engine.abort(sequence)
 
     def _fail_all(self, error: Exception) -> None:
-        told = error if isinstance(error, NanoLlamaError) else NanoLlamaError(f"A step of the engine failed: {error!r}")
+        reported = (
+            error if isinstance(error, NanoLlamaError) else NanoLlamaError(f"A step of the engine failed: {error!r}")
+        )
         self.llm.engine.abort_all()
-        for post in self._posts.values():
-            post.send(told)
-        self._posts.clear()
+        for send in self._running.values():
+            send(reported)
+        self._running.clear()

@@ -1,14 +1,16 @@
-"""Blocks: the cache of keys and values in pieces of BLOCK_SIZE tokens, who holds them, and which can be found again.
+"""The block pool: the KV cache in blocks of BLOCK_SIZE tokens, who uses them, and which prefixes they hold.
 
-A text's tokens lie in blocks that need not be neighbours (Kwon et al. 2023, PagedAttention, arXiv 2309.06180); its
-block table names them in order. A full block is remembered under what it holds, so that a text that begins alike shares
-it instead of computing it anew. A block is always one of
+A sequence's tokens lie in blocks that need not be adjacent; its block table lists them in order (Kwon et al. 2023,
+PagedAttention, arXiv 2309.06180). A full block is registered under its contents, so that a sequence with the same
+prefix shares it instead of computing it again. Every block is in one of three states:
 
-    held     by one text or several (reference count); only a full block is ever shared, and a full one never written
-    kept     by nobody, but remembered: found again, or forgotten when memory is short, the longest unused first
-    empty    by nobody, without a memory (or not used yet)
+    in use     by one sequence or several (ref_counts); only full blocks are shared, and a full one is never written
+    evictable  by none, but registered: a new sequence may acquire it; evicted when memory is short, least recently
+               used first
+    free       by none and not registered
 
-Not here: the memory itself (runner/), which text gets a block when (scheduler.py). Tests: tests/vol3/test_blocks.py.
+Not here: the memory itself (runner/), which sequence gets a block when (scheduler.py).
+Tests: tests/vol3/test_blocks.py.
 """
 
 from collections import OrderedDict
@@ -16,87 +18,89 @@ from collections.abc import Iterable
 
 BLOCK_SIZE = 16  # tokens
 
-ROOT = 0  # the chapter before the first: what a text's first block continues
+EMPTY_PREFIX = 0  # the prefix that a sequence's first block follows
+
+Key = tuple[int, tuple[int, ...]]  # prefix_id, and the tokens that follow that prefix
 
 
 class BlockPool:
-    """Numbers 0 ... num_blocks-1, handed out, shared and taken back.
+    """Allocates, shares and frees the blocks 0 ... num_blocks-1.
 
-    What a block holds depends on all tokens before it, so it is remembered under (chapter before, its own tokens), and
-    becomes a chapter itself, numbered once and never again. These keys are compared as a whole, not only by their
-    hash, and a chapter's number stands for everything before it: two different beginnings can never be taken for one.
+    A block's keys and values depend on all tokens before it, so it is registered under the prefix before it and its
+    own tokens. Both together are a longer prefix, which gets an id of its own, never used again. Keys are compared as
+    a whole, not by their hash alone, so two different prefixes are never taken for the same one.
     """
 
     def __init__(self, num_blocks: int):
         self.num_blocks = num_blocks
-        self.references: dict[int, int] = {}  # held block -> number of texts that hold it
-        self.chapters: dict[int, int] = {}  # remembered block -> its chapter
-        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # remembered block -> what it is remembered under
-        self._found: dict[tuple[int, tuple[int, ...]], int] = {}  # and back
-        self._kept: OrderedDict[int, None] = OrderedDict()  # the longest unused first
-        self._emptied: list[int] = []
-        self._used = 0  # blocks from here on were never handed out
-        self._last_chapter = ROOT
+        self.ref_counts: dict[int, int] = {}  # block in use -> number of sequences that use it
+        self.prefix_ids: dict[int, int] = {}  # registered block -> the prefix that ends with it
+        self._key_of: dict[int, Key] = {}  # registered block -> its key
+        self._block_of: dict[Key, int] = {}  # and back
+        self._evictable: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        self._free_list: list[int] = []
+        self._num_touched = 0  # blocks from here on were never allocated
+        self._last_prefix_id = EMPTY_PREFIX
 
     @property
     def num_free(self) -> int:
-        """Blocks that can be handed out, the kept ones included."""
-        return self.num_blocks - len(self.references)
+        """Blocks that can be allocated, the evictable ones included."""
+        return self.num_blocks - len(self.ref_counts)
 
     @property
-    def num_kept(self) -> int:
-        return len(self._kept)
+    def num_evictable(self) -> int:
+        return len(self._evictable)
 
-    def take(self) -> int:
-        """A block to write into. Whatever it was remembered for is forgotten."""
-        assert self.num_free, "the scheduler asks only for what is free"
-        if self._emptied:
-            block = self._emptied.pop()
-        elif self._used < self.num_blocks:
-            block = self._used
-            self._used += 1
+    def allocate(self) -> int:
+        """A block to write into; evicts one where none is free."""
+        assert self.num_free, "the scheduler allocates no more than num_free blocks"
+        if self._free_list:
+            block = self._free_list.pop()
+        elif self._num_touched < self.num_blocks:
+            block = self._num_touched
+            self._num_touched += 1
         else:
-            block, _ = self._kept.popitem(last=False)
-            del self._found[self._keys.pop(block)], self.chapters[block]
-        self.references[block] = 1
+            block, _ = self._evictable.popitem(last=False)
+            del self._block_of[self._key_of.pop(block)], self.prefix_ids[block]
+        self.ref_counts[block] = 1
         return block
 
-    def find(self, chapter: int, tokens: tuple[int, ...]) -> int | None:
-        """The block that holds these tokens after that chapter."""
-        return self._found.get((chapter, tokens))
+    def lookup(self, prefix_id: int, tokens: tuple[int, ...]) -> int | None:
+        """The block that holds these tokens after that prefix."""
+        return self._block_of.get((prefix_id, tokens))
 
-    def share(self, block: int) -> None:
-        """One more text holds it: a block that was found."""
-        self._kept.pop(block, None)
-        self.references[block] = self.references.get(block, 0) + 1
+    def acquire(self, block: int) -> None:
+        """One more sequence uses a block that `lookup` returned."""
+        self._evictable.pop(block, None)
+        self.ref_counts[block] = self.ref_counts.get(block, 0) + 1
 
-    def remember(self, block: int, chapter: int, tokens: tuple[int, ...]) -> int:
-        """The block now holds these tokens after that chapter -> the chapter it becomes.
+    def register(self, block: int, prefix_id: int, tokens: tuple[int, ...]) -> int:
+        """The block now holds these tokens after that prefix -> the id of the longer prefix.
 
-        Where another block is remembered for the same already, that one stays the one to be found.
+        If another block is registered under the same key, `lookup` goes on returning that one.
         """
-        assert self.references.get(block) == 1 and block not in self._keys, f"block {block} is shared already"
-        known = self._found.get((chapter, tokens))
+        assert self.ref_counts.get(block) == 1 and block not in self._key_of, f"block {block} is already shared"
+        known = self._block_of.get((prefix_id, tokens))
         if known is not None:
-            return self.chapters[known]
-        self._last_chapter += 1
-        self._keys[block] = (chapter, tokens)
-        self._found[chapter, tokens] = block
-        self.chapters[block] = self._last_chapter
-        return self._last_chapter
+            return self.prefix_ids[known]
+        self._last_prefix_id += 1
+        self._key_of[block] = (prefix_id, tokens)
+        self._block_of[prefix_id, tokens] = block
+        self.prefix_ids[block] = self._last_prefix_id
+        return self._last_prefix_id
 
-    def release(self, table: Iterable[int]) -> None:
-        """A text lets go of its blocks; the last first, so that of a text that is forgotten the beginning stays."""
-        for block in reversed(list(table)):
-            self.references[block] -= 1
-            if self.references[block] == 0:
-                del self.references[block]
-                if block in self._keys:
-                    self._kept[block] = None
+    def free(self, block_table: Iterable[int]) -> None:
+        """One sequence uses these blocks no longer. The last goes first, so that a prefix is evicted from its end."""
+        for block in reversed(list(block_table)):
+            self.ref_counts[block] -= 1
+            if self.ref_counts[block] == 0:
+                del self.ref_counts[block]
+                if block in self._key_of:
+                    self._evictable[block] = None
                 else:
-                    self._emptied.append(block)
+                    self._free_list.append(block)
 
 
 def blocks_for(num_tokens: int) -> int:
-    """How many blocks so many tokens fill."""
+    """Blocks that num_tokens tokens occupy."""
     return -(-num_tokens // BLOCK_SIZE)

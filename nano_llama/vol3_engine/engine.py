@@ -1,15 +1,15 @@
-"""The engine: steps. Each plans which rows to compute, runs them, chooses tokens, and lets finished texts go.
+"""The engine: a loop of steps. Each schedules rows, runs them, samples tokens, and retires finished sequences.
 
-Texts come with `add`, go with `abort`, and their news (a token, its text, an error) lie in the mailbox they came with
-until somebody reads it. Who reads drives: `run` steps while its own mailbox is empty, so several may be open at once,
-also in several threads: a lock lets one of them in at a time.
-Not here: what a step computes (scheduler.py), tensors (runner/), loading and the public face (llm.py), threads
-(async_engine.py). Tests: tests/vol3/test_engine.py, test_engine_random.py, with a runner that is a small table.
+Sequences come with `add` and go with `abort`; what happens to them is reported to their callback, one TokenEvent per
+token. `run` turns that into an iterator: whichever thread waits for its events runs the steps, for all sequences, so
+several iterators may be open at once, in several threads; a lock admits one at a time.
+Not here: what a step computes (scheduler.py), tensors (runner/), asyncio (async_engine.py).
+Tests: tests/vol3/test_engine.py, tests/vol3/test_engine_random.py.
 """
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +19,14 @@ from nano_llama.core.sampling import token_logprobs
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
 from nano_llama.vol3_engine.runner import Runner
 from nano_llama.vol3_engine.sampler import Sampler
-from nano_llama.vol3_engine.scheduler import Scheduler, Step
+from nano_llama.vol3_engine.scheduler import ScheduledStep, Scheduler
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.settings import EngineSettings
 from nano_llama.vol3_engine.trace import NoTrace, Trace
 
 
-class News(NamedTuple):
-    """One token of one text: the text that is new and certain; whether it is the last; the error that ended it."""
+class TokenEvent(NamedTuple):
+    """One token of one sequence: the text that is now certain; whether it is the last; the error that ended it."""
 
     sequence: Sequence
     token: int
@@ -35,13 +35,13 @@ class News(NamedTuple):
     error: NanoLlamaError | None = None
 
 
-Mailbox = deque[News]
+OnEvent = Callable[[TokenEvent], None]
 
 
 class Engine:
-    """Runs texts over one runner, whose memory for keys and values is planned here, once.
+    """Runs sequences on one runner, whose KV cache it allocates once.
 
-    Raises UserError where kv_cache_memory holds not even one block, EnvironmentFault where the machine has not so much.
+    Raises UserError if kv_cache_memory does not hold even one block, EnvironmentFault if the machine has less memory.
     """
 
     def __init__(self, runner: Runner, settings: EngineSettings, trace: Trace | None = None):
@@ -55,119 +55,119 @@ class Engine:
         self.sampler = Sampler(runner.config.vocab_size)
         self.trace = trace or NoTrace()
         self.trace.began(self.scheduler)
-        self._mailboxes: dict[Sequence, Mailbox] = {}  # of every text that has not ended, in the order of arrival
-        self._arrived = 0
+        self._callbacks: dict[Sequence, OnEvent] = {}  # of every unfinished sequence, in order of arrival
+        self._num_added = 0
         self._lock = threading.RLock()
 
     @property
     def has_work(self) -> bool:
         return self.scheduler.has_work
 
-    def add(self, sequence: Sequence, mailbox: Mailbox) -> None:
-        """Queue a text."""
+    def add(self, sequence: Sequence, on_event: OnEvent) -> None:
+        """Queue a sequence. on_event is called during `step`, with the lock held: it should only pass the event on."""
         with self._lock:
-            sequence.number = self._arrived
-            self._arrived += 1
-            self._mailboxes[sequence] = mailbox
+            sequence.number = self._num_added
+            self._num_added += 1
+            self._callbacks[sequence] = on_event
             self.scheduler.add(sequence)
             self.trace.arrived(sequence)
 
     def abort(self, sequence: Sequence) -> None:
-        """Nobody wants the rest: its memory is free at once. A text that has ended is left as it is."""
+        """Drop a sequence and free its memory at once. Does nothing for one that has finished."""
         with self._lock:
-            if self._mailboxes.pop(sequence, None) is not None:
+            if self._callbacks.pop(sequence, None) is not None:
                 sequence.abort()
                 self.scheduler.remove(sequence)
                 self.trace.ended(sequence)
 
     def step(self) -> None:
-        """Compute one step and deliver its news. Whatever fails half-way, every text can go on with the next step."""
+        """Run one step and report its events. If it fails midway, every sequence can go on with the next step."""
         with self._lock:
             try:
-                step = self.scheduler.plan()
+                step = self.scheduler.schedule()
                 logits = self.runner.execute(step.batch)
-                self._take_tokens(step, logits)
-            except BaseException:  # plan, blocks and tokens may be half done: begin anew what has not ended
-                self.scheduler.restart(sequence for sequence in self._mailboxes if not sequence.finished)
+                self._append_tokens(step, logits)
+            except BaseException:  # schedule, blocks and tokens may be half done: start over with what is unfinished
+                self.scheduler.restart(sequence for sequence in self._callbacks if not sequence.finished)
                 raise
             self.trace.stepped(step, self.scheduler)
 
-    def run(self, sequences: Iterable[Sequence]) -> Iterator[News]:
-        """News after every token of every sequence. Whoever stops asking stops the work. Raises a text's error."""
-        mine, mailbox = list(sequences), Mailbox()
-        for sequence in mine:
-            self.add(sequence, mailbox)
-        left = len(mine)
+    def run(self, sequences: Iterable[Sequence]) -> Iterator[TokenEvent]:
+        """The events of these sequences, as they come. Closing the iterator aborts them. Raises a sequence's error."""
+        own, events = list(sequences), deque[TokenEvent]()
+        for sequence in own:
+            self.add(sequence, events.append)
+        unfinished = len(own)
         try:
-            while left:
-                with self._lock:  # another thread's step may bring this one's news
-                    while not mailbox:
-                        if not any(sequence in self._mailboxes for sequence in mine):
-                            return  # somebody closed the engine
+            while unfinished:
+                with self._lock:  # another thread's step may bring events for this one
+                    while not events:
+                        if not any(sequence in self._callbacks for sequence in own):
+                            return  # the engine was closed
                         self.step()
-                news = mailbox.popleft()
-                if news.error:
-                    raise news.error
-                left -= news.last
-                yield news
+                event = events.popleft()
+                if event.error:
+                    raise event.error
+                unfinished -= event.last
+                yield event
         finally:
-            for sequence in mine:
+            for sequence in own:
                 self.abort(sequence)
 
     def abort_all(self) -> None:
-        """Nobody wants anything any more."""
-        for sequence in list(self._mailboxes):
+        for sequence in list(self._callbacks):
             self.abort(sequence)
 
     def close(self) -> None:
-        """Let the runner's threads and memory go."""
+        """Abort what runs and release the runner's threads and memory."""
         self.abort_all()
         self.trace.close()
         self.runner.close()
 
     # -- tokens ---------------------------------------------------------------------------------------------------
 
-    def _take_tokens(self, step: Step, logits: np.ndarray) -> None:
-        """From logits (R,V) to a token for each text that chooses one."""
-        for sequence, row, (token, error) in zip(step.choosing, logits, self._choose(logits, step), strict=True):
+    def _append_tokens(self, step: ScheduledStep, logits: np.ndarray) -> None:
+        """Sample a token from each row of the logits (R,V), and append it to its sequence."""
+        for sequence, row, (token, error) in zip(step.sampling, logits, self._sample(logits, step), strict=True):
             if error is None and sequence.params.logprobs is not None:
                 sequence.logprobs.append(token_logprobs(row, token, sequence.params.logprobs))
-            self._deliver(sequence, token, error)
+            self._append(sequence, token, error)
 
-    def _choose(self, logits: np.ndarray, step: Step) -> list[tuple[int, NanoLlamaError | None]]:
-        """(token, None) for each row, or (-1, error) for a row whose logits are broken; the others do not suffer."""
+    def _sample(self, logits: np.ndarray, step: ScheduledStep) -> list[tuple[int, NanoLlamaError | None]]:
+        """(token, None) for each row, or (-1, error) for one with broken logits, which the other rows survive."""
         try:
-            return [(token, None) for token in self.sampler.choose(logits, step.choosing)]
+            return [(token, None) for token in self.sampler.sample(logits, step.sampling)]
         except NanoLlamaError:
-            return [self._choose_alone(row, sequence) for row, sequence in zip(logits, step.choosing, strict=True)]
+            return [self._sample_row(row, sequence) for row, sequence in zip(logits, step.sampling, strict=True)]
 
-    def _choose_alone(self, row: np.ndarray, sequence: Sequence) -> tuple[int, NanoLlamaError | None]:
+    def _sample_row(self, row: np.ndarray, sequence: Sequence) -> tuple[int, NanoLlamaError | None]:
         try:
-            return self.sampler.choose(row[None], [sequence])[0], None
+            return self.sampler.sample(row[None], [sequence])[0], None
         except NanoLlamaError as error:
             return -1, error
 
-    def _deliver(self, sequence: Sequence, token: int, error: NanoLlamaError | None) -> None:
-        mailbox = self._mailboxes[sequence]
+    def _append(self, sequence: Sequence, token: int, error: NanoLlamaError | None) -> None:
+        on_event = self._callbacks[sequence]
         if error:
             self.abort(sequence)
-            mailbox.append(News(sequence, token, "", True, error))
+            on_event(TokenEvent(sequence, token, "", True, error))
             return
         text = sequence.append(token)
         if sequence.finished:
             self.scheduler.remove(sequence)
-            del self._mailboxes[sequence]
+            del self._callbacks[sequence]
             self.trace.ended(sequence)
-        mailbox.append(News(sequence, token, text, sequence.finished))
+        on_event(TokenEvent(sequence, token, text, sequence.finished))
 
 
 def plan_blocks(runner: Runner, settings: EngineSettings) -> int:
-    """Blocks that kv_cache_memory holds, but not more than max_num_seqs texts of the whole context could fill."""
-    affordable = settings.kv_cache_bytes // (runner.kv_bytes_per_token * BLOCK_SIZE)
+    """The blocks that fit into kv_cache_memory, but no more than max_num_seqs sequences of full context can fill."""
+    block_bytes = runner.kv_bytes_per_token * BLOCK_SIZE
+    affordable = settings.kv_cache_bytes // block_bytes
     if affordable < 1:
-        needed = runner.kv_bytes_per_token * BLOCK_SIZE
         raise UserError(
-            f"kv_cache_memory={settings.kv_cache_memory!r} is too little: {BLOCK_SIZE} tokens take {needed:,} bytes.",
-            hint="Raise it, say to 1GiB.",
+            f"kv_cache_memory={settings.kv_cache_memory!r} is too little: "
+            f"{BLOCK_SIZE} tokens take {block_bytes:,} bytes.",
+            hint="Raise it, for example to 1GiB.",
         )
     return min(affordable, settings.max_num_seqs * blocks_for(runner.config.max_position_embeddings))

@@ -183,14 +183,14 @@ class LLM:
         return self._stream(self.request(prompt, params))
 
     def _stream(self, request: Request) -> Iterator[TextPiece]:
-        for news in self.engine.run(request.sequences):
-            yield TextPiece(news.text, news.token, self._requests.output(request) if news.last else None)
+        for event in self.engine.run(request.sequences):
+            yield TextPiece(event.text, event.token, self._requests.output(request) if event.last else None)
 
     def _run(self, requests: list[Request], progress: bool) -> list[RequestOutput]:
         sequences = [sequence for request in requests for sequence in request.sequences]
         with _ProgressBar(len(sequences)) if progress else nullcontext(_silent) as advance:
-            for news in self.engine.run(sequences):
-                advance(news.last)
+            for event in self.engine.run(sequences):
+                advance(event.last)
         return [self._requests.output(request) for request in requests]
 
 

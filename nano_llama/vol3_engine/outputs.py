@@ -1,6 +1,6 @@
 """What the engine returns, in the shape of vLLM's classes of the same names.
 
-Not here: how they come about (engine.py). Tests: tests/vol3/test_llm.py.
+Tests: tests/vol3/test_llm.py.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Logprob:
-    """One token's natural log-probability under the model itself, its rank (1: the likeliest), and its text."""
+    """One token's natural log-probability under the model itself, its rank (1: most likely), and its text."""
 
     logprob: float
     rank: int
@@ -19,11 +19,11 @@ class Logprob:
 class CompletionOutput:
     """One sample.
 
-    token_ids: all new ids, the one that ended the text included; text: without it, and cut before a stop string.
+    token_ids: all new ids, including the one that ended the text; text: without it, and cut before a stop string.
     finish_reason: "stop" (end of text, stop token, stop string) or "length" (max_tokens, or the context is full).
     stop_reason: the stop string or stop token id; None for the model's own end of text and for "length".
-    logprobs: for each new token {id: Logprob}, the chosen one first; None unless asked for. cumulative_logprob: the
-    chosen ones' sum. seed: gives the same sample again as SamplingParams(seed=...), n=1.
+    logprobs: for each new token {id: Logprob}, the sampled one first; None unless requested. cumulative_logprob: the
+    sum over the sampled tokens. seed: SamplingParams(seed=..., n=1) gives the same sample again.
     """
 
     index: int
@@ -38,7 +38,7 @@ class CompletionOutput:
 
 @dataclass
 class RequestOutput:
-    """One prompt and its n samples. prompt is None where the prompt was given as ids."""
+    """One prompt and its n samples. prompt is None if the prompt was given as ids."""
 
     request_id: str
     prompt: str | None
@@ -59,7 +59,7 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """One step of a stream: the text that became certain (often "", never half a character) and the new token.
+    """One step of a stream: the text that is now certain (often "", never half a character) and the new token.
 
     `output` is the whole result, on the last piece only. str(piece) is its text.
     """

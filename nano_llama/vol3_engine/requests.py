@@ -1,10 +1,10 @@
-"""From what a caller asks to sequences, and from finished sequences to what he gets; everything checked at the door.
+"""From prompts and parameters to sequences, all checked here, and from finished sequences to outputs.
 
 Not here: running them (engine.py). Tests: tests/vol3/test_llm.py.
 """
 
 import secrets
-from collections.abc import Sequence as Ids
+from collections import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,9 @@ class Request:
 
 
 class Requests:
-    """Makes requests for one model, and their outputs. Without a tokenizer there are only ids, in and out.
+    """Makes requests for one model, and their outputs. Without a tokenizer both are token ids only.
 
-    cache_tokens: how many tokens of one text the memory for keys and values holds.
+    cache_tokens: how many tokens the KV cache holds.
     """
 
     def __init__(self, tokenizer: "Tokenizer | None", config: LlamaConfig, cache_tokens: int):
@@ -42,39 +42,39 @@ class Requests:
         self.cache_tokens = cache_tokens
         self.end_ids = frozenset(config.eos_token_ids) | (tokenizer.stop_ids if tokenizer else frozenset())
 
-    def from_prompt(self, number: int, prompt: str | Ids[int], params: SamplingParams) -> Request:
-        """A string, or token ids. Raises UserError where it is neither, empty, out of the vocabulary or too long."""
+    def from_prompt(self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams) -> Request:
+        """A string, or token ids. Raises UserError if it is neither, empty, outside the vocabulary, or too long."""
         if isinstance(prompt, str):
-            return self._make(number, prompt, self._needed("A prompt of text").encode(prompt), params)
+            return self._make(number, prompt, self._required_tokenizer("A text prompt").encode(prompt), params)
         ids = plain(prompt)
         if isinstance(ids, (dict, bytes)) or not hasattr(ids, "__iter__"):
             raise UserError(
-                f"Prompt {number} is {prompt!r:.80}; a string or a list of token ids was expected.",
-                hint="Messages of a conversation go to chat.",
+                f"Prompt {number} is {prompt!r:.80}; expected a string or a list of token ids.",
+                hint="Use chat for the messages of a conversation.",
             )
         return self._make(number, None, list(ids), params)
 
-    def from_messages(self, number: int, messages: Ids[Any], params: SamplingParams) -> Request:
-        """A conversation, laid out by the model's chat template."""
-        tokenizer = self._needed("A conversation")
+    def from_messages(self, number: int, messages: abc.Sequence[Any], params: SamplingParams) -> Request:
+        """A conversation, formatted by the model's chat template."""
+        tokenizer = self._required_tokenizer("A conversation")
         ids = tokenizer.encode_chat(messages, add_generation_prompt=True)
-        text = tokenizer.decode(ids, skip_special=False)  # what the model really reads
+        text = tokenizer.decode(ids, skip_special=False)  # what the model actually reads
         return self._make(number, text, ids, params, continues=False)
 
     def _make(
         self, number: int, prompt: str | None, ids: list[int], params: SamplingParams, *, continues: bool = True
     ) -> Request:
-        """continues: the output's text goes on from the prompt's, so a space at its start belongs to it."""
+        """continues: the output continues the prompt's text, so a space at its start is kept."""
         if not ids:
             raise UserError(
                 f"Prompt {number} is empty: there is nothing to continue.",
-                hint="Begin with some text, or with the token id that begins a document.",
+                hint="Give some text, or the token id that begins a document.",
             )
-        ids = [self._known(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
+        ids = [self._checked_id(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
         for token in (*(params.stop_token_ids or ()), *(params.logit_bias or ())):
-            self._known(token, "SamplingParams")
+            self._checked_id(token, "SamplingParams")
         if params.stop_strings:
-            self._needed("A stop string")
+            self._required_tokenizer("A stop string")
         limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
         seed = params.seed
         if seed is None:
@@ -97,15 +97,15 @@ class Requests:
     def _decoder(self, continues: bool) -> Decoder:
         return self.tokenizer.decoder(continues=continues) if self.tokenizer else NoText()
 
-    def _needed(self, what: str) -> "Tokenizer":
+    def _required_tokenizer(self, what: str) -> "Tokenizer":
         if self.tokenizer is None:
             raise UserError(
                 f"{what} needs a tokenizer, and this model came without one.",
-                hint="Put its tokenizer.json beside its weights, or give prompts as lists of token ids.",
+                hint="Put its tokenizer.json beside the weights, or give prompts as lists of token ids.",
             )
         return self.tokenizer
 
-    def _known(self, token: Any, where: str) -> int:
+    def _checked_id(self, token: Any, where: str) -> int:
         if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < self.config.vocab_size:
             raise UserError(
                 f"{where}: {token!r} is not a token id of this model; ids go from 0 to {self.config.vocab_size - 1}."
@@ -113,24 +113,24 @@ class Requests:
         return int(token)
 
     def output(self, request: Request) -> RequestOutput:
-        """What the caller gets."""
+        """The result, once its sequences have finished."""
         samples = [self._completion(sequence) for sequence in request.sequences]
         return RequestOutput(str(request.number), request.prompt, request.prompt_ids, samples)
 
     def _completion(self, sequence: Sequence) -> CompletionOutput:
-        asked = sequence.params.logprobs is not None
+        with_logprobs = sequence.params.logprobs is not None
         return CompletionOutput(
             index=sequence.index,
             text=sequence.text.text,
             token_ids=sequence.output_ids,
             finish_reason=sequence.finish_reason,
             stop_reason=sequence.stop_reason,
-            logprobs=[self._named(entries) for entries in sequence.logprobs] if asked else None,
-            cumulative_logprob=sum(entries[0].logprob for entries in sequence.logprobs) if asked else None,
+            logprobs=[self._with_text(entries) for entries in sequence.logprobs] if with_logprobs else None,
+            cumulative_logprob=sum(entries[0].logprob for entries in sequence.logprobs) if with_logprobs else None,
             seed=sequence.seed,
         )
 
-    def _named(self, entries: list[TokenLogprob]) -> dict[int, Logprob]:
+    def _with_text(self, entries: list[TokenLogprob]) -> dict[int, Logprob]:
         def text(token: int) -> str:
             return self.tokenizer.decode([token], skip_special=False, continues=True) if self.tokenizer else ""
 
@@ -138,7 +138,7 @@ class Requests:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's and torch's arrays and numbers as Python's; everything else as it is."""
+    """NumPy and torch arrays and scalars as Python lists and numbers; everything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

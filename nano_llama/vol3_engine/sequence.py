@@ -1,14 +1,14 @@
-"""One text in the making: its ids, its settings, and the one place that decides when it ends.
+"""A sequence: one sample in flight, its token ids and parameters, and the one place that decides when it ends.
 
-Not here: tensors, batches, choosing tokens. Tests: tests/vol3/test_sequence.py.
+Tests: tests/vol3/test_sequence.py.
 """
 
-from collections.abc import Sequence as Ids
+from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum
 
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
-from nano_llama.vol3_engine.blocks import ROOT
+from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
 from nano_llama.vol3_engine.text import TextStream
 
 
@@ -22,13 +22,13 @@ class Status(Enum):
 class Sequence:
     """Sample number `index` of request number `request`.
 
-    end_ids: the model's own ids that end a text (params.stop_token_ids come on top).
-    max_length: prompt and output together may have so many tokens; the context, the memory and max_tokens set it.
+    end_ids: the model's own end-of-text ids (params.stop_token_ids come on top).
+    max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
     """
 
     request: int
     index: int
-    prompt_ids: Ids[int]
+    prompt_ids: abc.Sequence[int]
     params: SamplingParams
     seed: int
     text: TextStream
@@ -36,17 +36,17 @@ class Sequence:
     end_ids: frozenset[int] = frozenset()
 
     output_ids: list[int] = field(default_factory=list)
-    logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # per token, where the request asked for them
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # per token, if the request asked for them
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort"
     stop_reason: int | str | None = None  # the stop token id or stop string; None for the model's own end
 
-    # The scheduler's notes: where its keys and values are.
+    # Kept by the scheduler: where the keys and values are.
     number: int = -1  # in the order of arrival
     block_table: list[int] = field(default_factory=list)
     num_computed: int = 0  # tokens whose keys and values are in the blocks, or will be by the end of the step
-    chapter: int = ROOT  # what its full blocks hold, as the pool knows it
-    num_chapters: int = 0  # full blocks that the chapter comprises
+    prefix_id: int = EMPTY_PREFIX  # the block pool's id for the contents of the first num_hashed_blocks blocks
+    num_hashed_blocks: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
@@ -67,9 +67,9 @@ class Sequence:
         return self.max_length - len(self.prompt_ids)
 
     def append(self, token: int) -> str:
-        """Take the next token, settle whether the text ends with it, and return the text that is new and certain.
+        """Add the next token, decide whether the sequence ends with it, and return the text that is now certain.
 
-        A token that ends the text is kept among output_ids and leaves no text; a stop string is cut off the text.
+        A stop token is kept in output_ids and adds no text; a stop string is cut off the text.
         """
         assert not self.finished, "a finished sequence takes no more tokens"
         self.output_ids.append(token)
@@ -77,15 +77,15 @@ class Sequence:
             return self._finish("stop", token)
         if token in self.end_ids and not self.params.ignore_eos:
             return self._finish("stop", None)
-        piece = self.text.push(token)
+        new_text = self.text.push(token)
         if self.text.stopped_by is not None:
-            return piece + self._finish("stop", self.text.stopped_by)
+            return new_text + self._finish("stop", self.text.stopped_by)
         if len(self) >= self.max_length:
-            piece += self._finish("length", None)
-        return piece
+            new_text += self._finish("length", None)
+        return new_text
 
     def abort(self) -> None:
-        """End here: nobody wants the rest."""
+        """End here: the rest is not needed."""
         if not self.finished:
             self._finish("abort", None)
 
@@ -94,6 +94,6 @@ class Sequence:
         self.finish_reason, self.stop_reason = reason, stop_reason
         rest = self.text.finish()
         if self.text.stopped_by is not None and reason == "length":
-            # The last bytes, set free only now, completed a stop string.
+            # Bytes that the decoder held back until now completed a stop string.
             self.finish_reason, self.stop_reason = "stop", self.text.stopped_by
         return rest

@@ -1,6 +1,6 @@
-"""Token ids to text, piece by piece: never half a character, never a part of a stop string.
+"""Token ids to text, incrementally: never half a character, never part of a stop string.
 
-Not here: which bytes a token stands for (tokenizer), and when ids end a text (sequence.py).
+Not here: which bytes a token stands for (tokenizer), which token ids end a sequence (sequence.py).
 Tests: tests/vol3/test_text.py.
 """
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Decoder(Protocol):
-    """What core.tokenizer's incremental decoder offers."""
+    """The incremental decoder of nano_llama.tokenizer."""
 
     def push(self, token: int) -> str: ...
 
@@ -19,19 +19,19 @@ class Decoder(Protocol):
 class TextStream:
     """The text of one sequence as it grows.
 
-    Text that may be the beginning of a stop string is held back until it is known not to be one; what was handed out
-    is final. `text` is all that was handed out.
+    Text that may be the beginning of a stop string is held back until it is known not to be one; text that was
+    returned is final. `text` is all that was returned.
     """
 
     def __init__(self, decoder: Decoder, stop: Sequence[str] = ()):
         self.decoder = decoder
         self.stop = tuple(stop)
         self.text = ""
-        self.stopped_by: str | None = None  # the stop string that ended the text
+        self.stopped_by: str | None = None  # the stop string that was found
         self._held = ""
 
     def push(self, token: int) -> str:
-        """Add a token; return the text that is now certain. Look at `stopped_by` afterwards."""
+        """Add a token; return the text that is now certain. Check `stopped_by` afterwards."""
         return self._advance(self.decoder.push(token))
 
     def finish(self) -> str:
@@ -46,15 +46,15 @@ class TextStream:
     def _advance(self, piece: str) -> str:
         self._held += piece
         found = [(place, stop) for stop in self.stop if (place := self._held.find(stop)) >= 0]
-        if found:  # the first in the text; at one place the first in the list
+        if found:  # the earliest in the text; at the same place the first in the list
             place, self.stopped_by = min(found, key=lambda entry: entry[0])
             released = self._release(self._held[:place])
             self._held = ""
             return released
-        return self._release(self._held[: len(self._held) - self._length_in_doubt()])
+        return self._release(self._held[: len(self._held) - self._num_held_back()])
 
-    def _length_in_doubt(self) -> int:
-        """How much of the end could still become a stop string: its longest suffix that begins one."""
+    def _num_held_back(self) -> int:
+        """How many characters may still become a stop string: the longest suffix that begins one."""
         longest = min(len(self._held), max((len(stop) - 1 for stop in self.stop), default=0))
         for length in range(longest, 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self.stop):

@@ -1,4 +1,4 @@
-"""A trace of the engine, one JSON object a line, from which a page can replay what the scheduler did.
+"""The engine's trace: what the scheduler decided, one JSON object per line, so that a run can be replayed on a page.
 
     {"event": "began", "version": 1, "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"}
     {"event": "arrived", "t", "sequence", "request", "prompt_tokens", "max_length"}
@@ -7,9 +7,11 @@
                       "blocks": {"held", "kept", "empty"}, "running", "waiting"}
     {"event": "ended", "t", "sequence", "tokens", "reason"}         reason: stop, length or abort
 
-t: seconds since the beginning. sequence: the text's number in the order of arrival. rows: in the order of the batch;
-position is the first row's, blocks its whole block table.
-Not here: what is decided (scheduler.py). Tests: tests/vol3/test_trace.py.
+t: seconds since the start. sequence: its number in order of arrival. rows: one entry per sequence of the step, in the
+order of the batch: the position of its first row, how many rows, its whole block table, and whether it samples a token
+("chooses"). blocks: how many are in use ("held"), evictable ("kept") and free ("empty").
+Not here: the trace of a model's activations (vol1_numpy/traces.py, vol2_torch/traces.py).
+Tests: tests/vol3/test_trace.py.
 """
 
 import json
@@ -21,18 +23,18 @@ from typing import Any
 
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
-from nano_llama.vol3_engine.scheduler import Scheduler, Step
+from nano_llama.vol3_engine.scheduler import ScheduledStep, Scheduler
 from nano_llama.vol3_engine.sequence import Sequence
 
 
 class NoTrace:
-    """Nobody looks."""
+    """The no-op tracer."""
 
     def began(self, scheduler: Scheduler) -> None: ...
 
     def arrived(self, sequence: Sequence) -> None: ...
 
-    def stepped(self, step: Step, scheduler: Scheduler) -> None: ...
+    def stepped(self, step: ScheduledStep, scheduler: Scheduler) -> None: ...
 
     def ended(self, sequence: Sequence) -> None: ...
 
@@ -40,9 +42,9 @@ class NoTrace:
 
 
 class Trace(NoTrace):
-    """Writes the lines above to `path`. Raises EnvironmentFault where it cannot be opened.
+    """Writes the lines above to `path`. Raises EnvironmentFault if it cannot be opened.
 
-    A disk that is full later ends the trace with a warning, and not the engine.
+    A write that fails later, say on a full disk, ends the trace with a warning; the engine goes on.
     """
 
     def __init__(self, path: str | Path):
@@ -50,7 +52,8 @@ class Trace(NoTrace):
             self.file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
         except OSError as error:
             raise EnvironmentFault(
-                f"The trace {path} cannot be written: {error.strerror}.", hint="Give a path in a folder of yours."
+                f"The trace {path} cannot be written: {error.strerror}.",
+                hint="Give a path in a folder that you may write to.",
             ) from error
         self.start, self.steps = time.perf_counter(), 0
 
@@ -66,7 +69,7 @@ class Trace(NoTrace):
             prompt_tokens=len(sequence.prompt_ids), max_length=sequence.max_length,
         )  # fmt: skip
 
-    def stepped(self, step: Step, scheduler: Scheduler) -> None:
+    def stepped(self, step: ScheduledStep, scheduler: Scheduler) -> None:
         batch, pool = step.batch, scheduler.pool
         rows = [
             {
@@ -75,10 +78,10 @@ class Trace(NoTrace):
             }
             for s, sequence in enumerate(step.sequences)
         ]  # fmt: skip
-        held = len(pool.references)
+        in_use, evictable = len(pool.ref_counts), pool.num_evictable
         self._write(
             "step", t=self._now(), step=self.steps, rows=rows, prefix_hits=step.prefix_hits, preempted=step.preempted,
-            blocks={"held": held, "kept": pool.num_kept, "empty": pool.num_blocks - held - pool.num_kept},
+            blocks={"held": in_use, "kept": evictable, "empty": pool.num_blocks - in_use - evictable},
             running=len(scheduler.running), waiting=len(scheduler.waiting),
         )  # fmt: skip
         self.steps += 1
@@ -90,7 +93,7 @@ class Trace(NoTrace):
         )  # fmt: skip
 
     def close(self) -> None:
-        with suppress(OSError):  # what could not be written cannot be written now
+        with suppress(OSError):  # what could not be written before cannot be flushed now
             self.file.close()
 
     def _now(self) -> float:

@@ -58,10 +58,10 @@ def small_config(**changes) -> LlamaConfig:
 
 
 class ScriptedRunner:
-    """Continues each prompt by its script, byte by byte and then END; prompts without one get noise made of the text.
+    """Continues each prompt by its script, byte by byte and then END; without a script, with noise seeded by the text.
 
-    The text is read back from the blocks, where `execute` has put it, so a wrong block table gives a wrong answer.
-    Every step is written down: (rows, texts that choose).
+    The text is read back from the blocks where `execute` has put it, so a wrong block table gives a wrong output.
+    Every step is recorded: (rows, sequences that sample).
     """
 
     separate_prefill = False
@@ -75,7 +75,7 @@ class ScriptedRunner:
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         self.cells = np.full((num_blocks, block_size), -1)
-        self.of_prompts = np.zeros((num_blocks, block_size), bool)  # who brought the token that lies there
+        self.of_prompts = np.zeros((num_blocks, block_size), bool)  # whether a prefill row wrote the token
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
         size = self.cells.shape[1]
@@ -89,10 +89,10 @@ class ScriptedRunner:
                 self.of_prompts[place] = row - batch.starts[s] < batch.prefill_rows[s]
         for s in range(batch.num_sequences):
             text = self.cells[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
-            assert (text >= 0).all(), "a place is read that was never written"
+            assert (text >= 0).all(), "a slot is read that was never written"
             if self.separate_prefill:
                 of_prompt = self.of_prompts[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
-                assert (np.diff(of_prompt.astype(int)) <= 0).all(), "a prompt goes on behind what was generated"
+                assert (np.diff(of_prompt.astype(int)) <= 0).all(), "a prefill row behind a decode row"
             texts[batch.starts[s + 1] - 1] = text
         return np.array([self.logits(tuple(texts[row].tolist())) for row in batch.logit_rows], np.float32)
 

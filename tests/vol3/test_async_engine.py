@@ -1,4 +1,4 @@
-"""AsyncEngine: tasks share batches and get what they would get alone; who goes away takes nobody with him."""
+"""AsyncEngine: tasks share batches and get what they would get alone; one that leaves disturbs no other."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def run(coroutine):
     return asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_many_tasks_share_batches_and_get_their_own_texts(make):
+def test_tasks_share_batches_and_get_their_own_outputs(make):
     prompts = ["alpha", "be", "gamma " * 6, "delta"]
     params = [SamplingParams(max_tokens=20 + i, seed=i, n=1 + i % 2) for i in range(4)]
     alone = [make().generate([prompt], p)[0] for prompt, p in zip(prompts, params, strict=True)]
@@ -36,7 +36,7 @@ def test_many_tasks_share_batches_and_get_their_own_texts(make):
 
     found = run(together())
     assert [out.outputs for out in found] == [out.outputs for out in alone]
-    assert max(choosing for _, choosing in llm.engine.runner.steps) > 1, "they did not run together"
+    assert max(sampling for _, sampling in llm.engine.runner.steps) > 1, "they did not run together"
     names = [thread.name for thread in threading.enumerate()]
     assert llm.engine.runner.closed and "nano-llama-engine" not in names, "its thread was left behind"
 
@@ -52,7 +52,7 @@ def test_pieces_of_a_stream_join_to_the_text(make):
     assert pieces[-1].output.text == "naïve 🦙"
 
 
-def test_who_stops_asking_and_who_is_cancelled_free_their_memory(make):
+def test_a_closed_stream_and_a_cancelled_task_free_their_memory(make):
     llm = make()
     endless = SamplingParams(max_tokens=100, ignore_eos=True)
 
@@ -68,7 +68,7 @@ def test_who_stops_asking_and_who_is_cancelled_free_their_memory(make):
             text = (await engine.generate("third", SamplingParams(max_tokens=5, seed=1))).text
             while llm.engine.has_work:
                 await asyncio.sleep(0.001)
-            assert llm.engine.scheduler.pool.references == {}
+            assert llm.engine.scheduler.pool.ref_counts == {}
             return text
 
     assert run(come_and_go()) == make().generate("third", SamplingParams(max_tokens=5, seed=1))[0].text
@@ -90,25 +90,25 @@ def test_bad_requests_are_refused_and_the_engine_stays_up(make):
     assert run(ask()) == "fine"
 
 
-def test_a_step_that_fails_fails_its_requests_and_no_later_ones(make):
+def test_a_failed_step_fails_its_requests_and_no_later_ones(make):
     llm = make({"a": "fine"})
     execute = llm.engine.runner.execute
 
     def fail(batch):
         llm.engine.runner.execute = execute
-        raise RuntimeError("the machine stumbled")
+        raise RuntimeError("out of memory")
 
     async def ask():
         async with AsyncEngine(llm) as engine:
             llm.engine.runner.execute = fail
-            with pytest.raises(NanoLlamaError, match="the machine stumbled"):
+            with pytest.raises(NanoLlamaError, match="out of memory"):
                 await engine.generate("a")
             return (await engine.generate("a")).text
 
     assert run(ask()) == "fine"
 
 
-def test_a_text_that_is_long_to_encode_keeps_nobody_waiting(make):
+def test_encoding_does_not_block_the_event_loop(make):
     """The second text is encoded only when the first has been answered in full: a loop that waited would never end."""
     llm, answered = make({"a": "fine"}), threading.Event()
     encode = llm.tokenizer.encode
@@ -131,11 +131,11 @@ def test_a_text_that_is_long_to_encode_keeps_nobody_waiting(make):
     assert run(ask()) == "fine"
 
 
-def test_a_note_that_cannot_be_done_fails_its_request_and_the_thread_lives(make):
+def test_a_failed_command_fails_its_request_and_the_thread_lives(make):
     llm = make({"a": "fine"})
     add = llm.engine.add
 
-    def fail(sequence, mailbox):
+    def fail(sequence, on_event):
         llm.engine.add = add
         raise RuntimeError("no room in the queue")
 
@@ -149,7 +149,7 @@ def test_a_note_that_cannot_be_done_fails_its_request_and_the_thread_lives(make)
     assert run(ask()) == "fine"
 
 
-def test_closing_ends_what_runs_and_refuses_what_comes(make):
+def test_closing_ends_running_requests_and_refuses_new_ones(make):
     async def close():
         engine = AsyncEngine(make())
         task = asyncio.create_task(engine.generate("a", SamplingParams(max_tokens=100, ignore_eos=True)))

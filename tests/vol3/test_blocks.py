@@ -1,62 +1,62 @@
-"""The block pool: who holds what, what is found again, what is forgotten first."""
+"""The block pool: who uses what, which prefixes are found again, what is evicted first."""
 
-from nano_llama.vol3_engine.blocks import ROOT, BlockPool, blocks_for
+from nano_llama.vol3_engine.blocks import EMPTY_PREFIX, BlockPool, blocks_for
 
 
-def test_blocks_are_handed_out_once_and_come_back():
+def test_every_block_is_allocated_once_and_can_be_freed():
     pool = BlockPool(3)
-    table = [pool.take(), pool.take(), pool.take()]
+    table = [pool.allocate(), pool.allocate(), pool.allocate()]
     assert sorted(table) == [0, 1, 2] and pool.num_free == 0
-    pool.release(table[:2])
+    pool.free(table[:2])
     assert pool.num_free == 2
-    assert {pool.take(), pool.take()} == set(table[:2])
+    assert {pool.allocate(), pool.allocate()} == set(table[:2])
 
 
-def test_a_remembered_block_is_found_after_the_same_beginning_only():
+def test_a_registered_block_is_found_after_the_same_prefix_only():
     pool = BlockPool(4)
-    one, two = pool.take(), pool.take()
-    chapter = pool.remember(one, ROOT, (1, 2))
-    pool.remember(two, chapter, (3, 4))
-    assert pool.find(ROOT, (1, 2)) == one
-    assert pool.find(chapter, (3, 4)) == two
-    assert pool.find(ROOT, (3, 4)) is None, "the same tokens after another beginning are another text"
-    pool.release([one, two])
-    assert pool.find(chapter, (3, 4)) == two, "it is kept while memory is not short"
-    pool.share(two)
-    pool.share(two)
-    assert pool.references == {two: 2}
-    pool.release([two])
-    assert pool.references == {two: 1}
+    one, two = pool.allocate(), pool.allocate()
+    prefix = pool.register(one, EMPTY_PREFIX, (1, 2))
+    pool.register(two, prefix, (3, 4))
+    assert pool.lookup(EMPTY_PREFIX, (1, 2)) == one
+    assert pool.lookup(prefix, (3, 4)) == two
+    assert pool.lookup(EMPTY_PREFIX, (3, 4)) is None, "the same tokens after another prefix have other keys and values"
+    pool.free([one, two])
+    assert pool.lookup(prefix, (3, 4)) == two, "it stays until memory is short"
+    pool.acquire(two)
+    pool.acquire(two)
+    assert pool.ref_counts == {two: 2}
+    pool.free([two])
+    assert pool.ref_counts == {two: 1}
 
 
-def test_the_longest_unused_is_forgotten_first_and_ends_before_beginnings():
+def test_eviction_is_lru_and_takes_a_prefix_from_its_end():
     pool = BlockPool(3)
-    table = [pool.take() for _ in range(3)]
-    first = pool.remember(table[0], ROOT, (0,))
-    second = pool.remember(table[1], first, (1,))
-    pool.remember(table[2], second, (2,))
-    pool.release(table)
-    assert pool.take() == table[2]
-    assert pool.find(second, (2,)) is None and pool.find(first, (1,)) == table[1]
-    assert pool.take() == table[1]
+    table = [pool.allocate() for _ in range(3)]
+    first = pool.register(table[0], EMPTY_PREFIX, (0,))
+    second = pool.register(table[1], first, (1,))
+    pool.register(table[2], second, (2,))
+    pool.free(table)
+    assert pool.allocate() == table[2]
+    assert pool.lookup(second, (2,)) is None and pool.lookup(first, (1,)) == table[1]
+    assert pool.allocate() == table[1]
 
 
-def test_what_two_wrote_alike_is_found_once_and_both_may_go():
+def test_of_two_equal_blocks_one_is_registered_and_both_can_be_freed():
     pool = BlockPool(2)
-    one, other = pool.take(), pool.take()
-    assert pool.remember(one, ROOT, (5,)) == pool.remember(other, ROOT, (5,))
-    pool.release([one, other])
-    assert pool.find(ROOT, (5,)) == one
-    assert pool.num_free == 2 and pool.num_kept == 1
+    one, other = pool.allocate(), pool.allocate()
+    assert pool.register(one, EMPTY_PREFIX, (5,)) == pool.register(other, EMPTY_PREFIX, (5,))
+    pool.free([one, other])
+    assert pool.lookup(EMPTY_PREFIX, (5,)) == one
+    assert pool.num_free == 2 and pool.num_evictable == 1
 
 
-def test_a_chapter_of_a_forgotten_beginning_is_never_given_again():
+def test_the_prefix_id_of_an_evicted_block_is_never_used_again():
     pool = BlockPool(1)
-    block = pool.take()
-    old = pool.remember(block, ROOT, (1,))
-    pool.release([block])
-    block = pool.take()
-    assert pool.remember(block, ROOT, (2,)) != old
+    block = pool.allocate()
+    old = pool.register(block, EMPTY_PREFIX, (1,))
+    pool.free([block])
+    block = pool.allocate()
+    assert pool.register(block, EMPTY_PREFIX, (2,)) != old
 
 
 def test_blocks_for():

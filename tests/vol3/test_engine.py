@@ -9,7 +9,7 @@ import pytest
 from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.vol3_engine.engine import Engine, Mailbox
+from nano_llama.vol3_engine.engine import Engine
 from nano_llama.vol3_engine.requests import Requests
 from nano_llama.vol3_engine.settings import EngineSettings
 
@@ -28,11 +28,11 @@ def run(engine, requests, prompts, params):
     made = [requests.from_prompt(i, prompt, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))]
     for _ in engine.run([s for request in made for s in request.sequences]):
         pass
-    assert engine.scheduler.pool.references == {}, "a block was not given back"
+    assert engine.scheduler.pool.ref_counts == {}, "a block was not freed"
     return [requests.output(request) for request in made]
 
 
-def test_texts_of_different_lengths_end_when_they_end(setup):
+def test_sequences_of_different_lengths_leave_the_batch_as_they_end(setup):
     script = {"a": "short", "bb": "a good deal longer", "ccc": ""}
     engine, requests, runner = setup(script)
     outputs = run(engine, requests, list(script), [SamplingParams(max_tokens=30)] * 3)
@@ -42,15 +42,15 @@ def test_texts_of_different_lengths_end_when_they_end(setup):
     assert runner.steps[1:6] == [(2, 2)] * 5 and runner.steps[6:] == [(1, 1)] * 13
 
 
-def test_a_long_prompt_is_read_in_pieces_beside_a_text_that_decodes(setup):
+def test_chunked_prefill_beside_a_decoding_sequence(setup):
     engine, requests, runner = setup({"a": "x" * 20, "b" * 90: "y"}, max_num_seqs=2, max_num_batched_tokens=33)
     run(engine, requests, ["a", "b" * 90], [SamplingParams(max_tokens=30)] * 2)
     assert runner.steps[:3] == [(33, 1), (33, 1), (27, 2)]
 
 
-def test_memory_is_planned_once_and_no_larger_than_can_be_used(setup):
+def test_the_kv_cache_is_no_larger_than_can_be_used(setup):
     _, _, runner = setup(cache_tokens=10**6, max_num_seqs=2)
-    assert len(runner.cells) == 2 * 128 // 16  # two texts of the whole context
+    assert len(runner.cells) == 2 * 128 // 16  # two sequences of the whole context
     _, _, runner = setup(cache_tokens=50)
     assert len(runner.cells) == 3
     with pytest.raises(UserError, match="16 tokens take 48 bytes"):
@@ -80,7 +80,7 @@ PARAMS = [
     ],
     ids=str,
 )
-def test_a_request_is_the_same_alone_and_among_others(setup, settings):
+def test_batch_invariance(setup, settings):
     engine, requests, _ = setup(**settings)
     together = run(engine, requests, PROMPTS, PARAMS)
     for out, prompt, p in zip(together, PROMPTS, PARAMS, strict=True):
@@ -95,56 +95,56 @@ def test_samples_of_one_prompt_share_its_blocks(setup):
     assert runner.steps[0] == (100 + 3 * 4, 4)  # 96 of the others' 100 tokens were found
 
 
-def test_news_come_after_every_token_and_join_to_the_text(setup):
+def test_an_event_per_token_and_their_texts_join(setup):
     engine, requests, _ = setup({"a": "naïve 🦙", "b": "xy"})
     made = [requests.from_prompt(i, prompt, SamplingParams(max_tokens=30)) for i, prompt in enumerate("ab")]
     texts, tokens = ["", ""], [[], []]
-    for news in engine.run([s for request in made for s in request.sequences]):
-        texts[news.sequence.request] += news.text
-        tokens[news.sequence.request].append(news.token)
-        assert news.last == (news.token == 256)
+    for event in engine.run([s for request in made for s in request.sequences]):
+        texts[event.sequence.request] += event.text
+        tokens[event.sequence.request].append(event.token)
+        assert event.last == (event.token == 256)
     assert texts == ["naïve 🦙", "xy"]
     assert tokens == [made[0].sequences[0].output_ids, made[1].sequences[0].output_ids]
 
 
-def test_two_runs_may_be_open_at_once(setup):
+def test_two_iterators_may_be_open_at_once(setup):
     engine, requests, _ = setup({"a": "first text", "b": "second text"})
     texts = ["", ""]
     runs = [engine.run(requests.from_prompt(i, p, SamplingParams(max_tokens=30)).sequences) for i, p in enumerate("ab")]
     for pair in zip(*runs, strict=False):
-        for i, news in enumerate(pair):
-            texts[i] += news.text
+        for i, event in enumerate(pair):
+            texts[i] += event.text
     assert texts == ["first text", "second text"]
 
 
-def test_who_stops_asking_gives_his_memory_back(setup):
+def test_closing_the_iterator_frees_its_memory(setup):
     engine, requests, _ = setup()
     sequences = requests.from_prompt(0, "long", SamplingParams(max_tokens=100, ignore_eos=True, n=2)).sequences
-    news = engine.run(sequences)
-    next(news)
-    assert engine.scheduler.pool.references
-    news.close()
-    assert not engine.scheduler.pool.references and not engine.has_work
+    events = engine.run(sequences)
+    next(events)
+    assert engine.scheduler.pool.ref_counts
+    events.close()
+    assert not engine.scheduler.pool.ref_counts and not engine.has_work
     assert {s.finish_reason for s in sequences} == {"abort"}
 
 
-def test_broken_logits_end_their_own_text_only(setup):
+def test_broken_logits_end_their_own_sequence_only(setup):
     engine, requests, runner = setup({"good": "fine"})
     honest = runner.logits
     runner.logits = lambda text: np.full(260, np.nan, np.float32) if text[0] == ord("b") else honest(text)
     made = [requests.from_prompt(i, p, SamplingParams(max_tokens=9)) for i, p in enumerate(["good", "bad"])]
-    boxes = [Mailbox(), Mailbox()]
-    for request, box in zip(made, boxes, strict=True):
-        engine.add(request.sequences[0], box)
+    received = [[], []]
+    for request, events in zip(made, received, strict=True):
+        engine.add(request.sequences[0], events.append)
     while engine.has_work:
         engine.step()
-    assert "".join(news.text for news in boxes[0]) == "fine"
-    assert [type(news.error) for news in boxes[1]] == [NanoLlamaError]
+    assert "".join(event.text for event in received[0]) == "fine"
+    assert [type(event.error) for event in received[1]] == [NanoLlamaError]
     with pytest.raises(NanoLlamaError, match="largest logit"):
         run(engine, requests, ["bad"], [SamplingParams()])
 
 
-def test_a_step_that_fails_costs_nothing_but_itself(setup):
+def test_sequences_survive_a_failed_step(setup):
     engine, requests, runner = setup({"a": "the whole text", "b": "another"})
     execute, calls = runner.execute, []
 
@@ -157,9 +157,8 @@ def test_a_step_that_fails_costs_nothing_but_itself(setup):
 
     runner.execute = sometimes
     made = [requests.from_prompt(i, p, SamplingParams(max_tokens=30)) for i, p in enumerate("ab")]
-    box = Mailbox()
     for request in made:
-        engine.add(request.sequences[0], box)
+        engine.add(request.sequences[0], on_event=lambda event: None)
     while engine.has_work:
         try:
             engine.step()
@@ -168,8 +167,8 @@ def test_a_step_that_fails_costs_nothing_but_itself(setup):
     assert [requests.output(request).text for request in made] == ["the whole text", "another"]
 
 
-def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
-    """The step was computed and some texts have their tokens: the others must neither lose nor skip one."""
+def test_an_interrupt_while_sampling_loses_and_repeats_no_token(setup):
+    """The step was computed and some sequences have their tokens: the others must neither lose nor skip one."""
     engine, requests, _ = setup()
     texts = ["first text", "second", "the third of them"]
     params = SamplingParams(max_tokens=25, seed=3, ignore_eos=True)
@@ -177,10 +176,10 @@ def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
     engine, requests, _ = setup()
     made = [requests.from_prompt(i, text, params) for i, text in enumerate(texts)]
     sequences = [request.sequences[0] for request in made]
-    boxes = [Mailbox() for _ in texts]
-    for sequence, box in zip(sequences, boxes, strict=True):
-        engine.add(sequence, box)
-    choose, append, calls = engine.sampler.choose, sequences[1].append, []
+    received = [[] for _ in texts]
+    for sequence, events in zip(sequences, received, strict=True):
+        engine.add(sequence, events.append)
+    sample, append, calls = engine.sampler.sample, sequences[1].append, []
 
     def interrupted(function, at):
         def call(*args):
@@ -191,7 +190,7 @@ def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
 
         return call
 
-    engine.sampler.choose = interrupted(choose, 4)
+    engine.sampler.sample = interrupted(sample, 4)
     sequences[1].append = interrupted(append, 9)
     interruptions = 0
     while engine.has_work:
@@ -201,8 +200,8 @@ def test_who_is_interrupted_while_choosing_disturbs_nobody(setup):
             interruptions += 1
     assert interruptions == 2
     assert [sequence.output_ids for sequence in sequences] == expected
-    assert [[news.token for news in box] for box in boxes] == expected
-    assert engine.scheduler.pool.references == {}
+    assert [[event.token for event in events] for events in received] == expected
+    assert engine.scheduler.pool.ref_counts == {}
 
 
 def test_threads_may_share_an_engine(setup):
@@ -228,4 +227,4 @@ def test_threads_may_share_an_engine(setup):
     finally:
         sys.setswitchinterval(often)
     assert found == expected
-    assert engine.scheduler.pool.references == {} and not engine.has_work
+    assert engine.scheduler.pool.ref_counts == {} and not engine.has_work

@@ -1,4 +1,4 @@
-"""10,000 random steps of arrivals, aborts, shared prefixes, tiny memories: invariants hold, texts are right."""
+"""10,000 random steps of arrivals, aborts, shared prefixes and tiny memories: invariants hold, outputs are right."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from helpers.stub_engine import ByteTokenizer, ScriptedRunner
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
-from nano_llama.vol3_engine.engine import Engine, Mailbox
+from nano_llama.vol3_engine.engine import Engine
 from nano_llama.vol3_engine.requests import Requests
 from nano_llama.vol3_engine.settings import EngineSettings
 
@@ -17,16 +17,16 @@ def check(engine, alive):
     pool, scheduler = engine.scheduler.pool, engine.scheduler
     held = {}
     for sequence in alive:
-        assert len(set(sequence.block_table)) == len(sequence.block_table), "a text holds a block twice"
+        assert len(set(sequence.block_table)) == len(sequence.block_table), "a sequence uses a block twice"
         assert len(sequence.block_table) >= blocks_for(sequence.num_computed)
         for block in sequence.block_table:
             held.setdefault(block, []).append(sequence)
-    assert {block: len(holders) for block, holders in held.items()} == pool.references, "a block is leaked or lost"
-    kept, empty = set(pool._kept), set(pool._emptied)
-    assert not kept & held.keys() and not empty & held.keys() and not kept & empty
-    assert len(kept) + len(held) + len(empty) + pool.num_blocks - pool._used == pool.num_blocks
+    assert {block: len(holders) for block, holders in held.items()} == pool.ref_counts, "a block is leaked or lost"
+    evictable, free = set(pool._evictable), set(pool._free_list)
+    assert not evictable & held.keys() and not free & held.keys() and not evictable & free
+    assert len(evictable) + len(held) + len(free) + pool.num_blocks - pool._num_touched == pool.num_blocks
     for block, holders in held.items():
-        if len(holders) > 1:  # shared: full, and all of one mind
+        if len(holders) > 1:  # shared: full, and the same tokens for all
             places = {s.block_table.index(block) for s in holders}
             assert len(places) == 1
             (place,) = places
@@ -34,7 +34,7 @@ def check(engine, alive):
             assert len(texts) == 1 and len(texts.pop()) == (place + 1) * BLOCK_SIZE
     assert len(scheduler.running) <= scheduler.max_num_seqs
     order = [s.number for s in (*scheduler.running, *scheduler.waiting)]
-    assert order == sorted(order), "somebody overtook"
+    assert order == sorted(order), "arrival order was not kept"
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,19 @@ def check(engine, alive):
         (3, 1500, {"cache": 10 * 16, "max_num_seqs": 4, "max_num_batched_tokens": 17, "prefix_caching": False}),
     ],
 )
-def test_at_random(seed, steps, settings):
+def test_random_schedules_give_the_outputs_of_running_alone(seed, steps, settings):
     rng = random.Random(seed)
     runner = ScriptedRunner(max_position_embeddings=128)
     runner.separate_prefill = seed in (0, 2)
     engine = Engine(runner, EngineSettings(kv_cache_memory=settings.pop("cache"), **settings))
     requests = Requests(ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
     stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]
-    alive, done, box = [], [], Mailbox()
+    alive, done, events = [], [], []
     computed = preempted = 0
 
     def arrive():
         stem = rng.choice(stems)[: rng.choice([8, 16, 33, 64])]
-        if done and rng.random() < 0.3:  # a prompt that goes on where another text ended
+        if done and rng.random() < 0.3:  # a prompt that continues another sequence's output
             earlier = rng.choice(done)
             stem = bytes(token % 256 for token in (*earlier.prompt_ids, *earlier.output_ids))[:80]
         prompt = list(stem) + [rng.randrange(97, 123) for _ in range(rng.choice([0, 1, 5, 16]))]
@@ -68,20 +68,20 @@ def test_at_random(seed, steps, settings):
             ignore_eos=True,
         )  # fmt: skip
         (sequence,) = requests.from_prompt(0, prompt, params).sequences
-        engine.add(sequence, box)
+        engine.add(sequence, events.append)
         alive.append(sequence)
 
-    plan = engine.scheduler.plan
+    schedule = engine.scheduler.schedule
 
     def spied():
         nonlocal preempted
-        step = plan()
+        step = schedule()
         preempted += len(step.preempted)
         assert sum(step.counts) <= engine.scheduler.max_num_batched_tokens
-        assert step.sequences, "there was work, and none was planned"
+        assert step.sequences, "there was work, and none was scheduled"
         return step
 
-    engine.scheduler.plan = spied
+    engine.scheduler.schedule = spied
     for _ in range(steps):
         while rng.random() < 0.35 and len(alive) < 12:
             arrive()
@@ -96,15 +96,15 @@ def test_at_random(seed, steps, settings):
         engine.step()
         computed += 1
         if not oldest.finished:
-            assert oldest.num_computed + len(oldest.output_ids) > before, "the first of all must advance in every step"
-        done += [news.sequence for news in box if news.last]
-        box.clear()
+            assert oldest.num_computed + len(oldest.output_ids) > before, "the oldest sequence advances in every step"
+        done += [event.sequence for event in events if event.last]
+        events.clear()
         alive = [s for s in alive if not s.finished]
         check(engine, alive)
     while engine.has_work:
         engine.step()
-    done += [news.sequence for news in box if news.last]
-    assert engine.scheduler.pool.references == {}
+    done += [event.sequence for event in events if event.last]
+    assert engine.scheduler.pool.ref_counts == {}
     assert computed > steps / 2 and len(done) > 50
     if "prefix_caching" in settings or seed < 2:
         assert preempted > 20, "memory was never short: the test tests nothing"

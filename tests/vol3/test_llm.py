@@ -202,7 +202,7 @@ def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, para
     [
         (lambda llm: llm.chat("hi"), "must be a list of messages.*\n.*plain text goes to generate"),
         (lambda llm: llm.chat(None), "must be a list of messages"),
-        (lambda llm: llm.generate([{"role": "user", "content": "hi"}]), "Messages of a conversation go to chat"),
+        (lambda llm: llm.generate([{"role": "user", "content": "hi"}]), "Use chat for the messages of a conversation"),
         (lambda llm: llm.stream(7), "Prompt 0 is 7"),
         (lambda llm: llm.stream("hi", {"n": 1}), "one SamplingParams"),
     ],

@@ -1,4 +1,4 @@
-"""The engine's sampler chooses what core/sampling chooses, whatever is asked for and whoever else is in the batch."""
+"""The engine's sampler draws what core/sampling draws, for every parameter and whatever else is in the batch."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from nano_llama.vol3_engine.sampler import Sampler
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import TextStream
 
-ASKED = [
+GIVEN = [
     {"temperature": 0.0},
     {"temperature": 0.0, "repetition_penalty": 1.3},
     {"temperature": 1.0},
@@ -34,8 +34,8 @@ class NoText:
         return ""
 
 
-def choose(logits, sequences):
-    return Sampler(logits.shape[1]).choose(logits, sequences)
+def draw_tokens(logits, sequences):
+    return Sampler(logits.shape[1]).sample(logits, sequences)
 
 
 def sequence(params, seed, output=()):
@@ -46,25 +46,25 @@ def sequence(params, seed, output=()):
     return made
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=str)
-def test_every_token_is_the_plain_twins(asked):
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+def test_every_token_is_the_references(given):
     rng = np.random.default_rng(0)
-    params = SamplingParams(**asked)
+    params = SamplingParams(**given)
     for seed in range(60):
         logits = (rng.normal(size=500) * rng.choice([0.1, 1, 5])).astype(np.float32)
         if seed % 3 == 0:
             logits = np.round(logits)  # many equals
         output = rng.integers(0, 500, seed % 7).tolist()
         wanted = sample(logits, params, [1, 2, 3], output, seed=seed)
-        assert choose(logits[None], [sequence(params, seed, output)]) == [wanted]
+        assert draw_tokens(logits[None], [sequence(params, seed, output)]) == [wanted]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=str)
+@pytest.mark.parametrize("given", GIVEN, ids=str)
 @pytest.mark.parametrize("shape", ["peaked", "flat", "equal", "nearly equal"])
-def test_a_large_vocabulary_of_any_shape(asked, shape):
+def test_a_large_vocabulary_of_any_shape(given, shape):
     """5003 tokens: groups and parts that do not divide it, sums in several parts, nuclei from one token to all."""
     rng = np.random.default_rng(2)
-    sampler, params = Sampler(5003), SamplingParams(**asked)
+    sampler, params = Sampler(5003), SamplingParams(**given)
     for seed in range(25):
         noise = rng.normal(size=5003)
         logits = {"peaked": 4 * noise, "flat": 0.01 * noise, "equal": 0 * noise, "nearly equal": 1 + 1e-7 * noise}[
@@ -72,11 +72,11 @@ def test_a_large_vocabulary_of_any_shape(asked, shape):
         ]
         logits = logits.astype(np.float32)
         wanted = sample(logits, params, [1, 2, 3], [5, 5], seed=seed)
-        assert sampler.choose(logits[None], [sequence(params, seed, [5, 5])]) == [wanted]
+        assert sampler.sample(logits[None], [sequence(params, seed, [5, 5])]) == [wanted]
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.5])
-def test_where_rounding_might_decide_the_twin_is_asked(monkeypatch, top_p):
+def test_where_rounding_might_decide_the_reference_is_asked(monkeypatch, top_p):
     """A random number on the very boundary between two tokens, and just beside it."""
     logits = np.zeros(1024, np.float32)  # all equally likely: boundaries at multiples of 1/1024
     logits[512:] = -30.0 if top_p < 1 else 0.0
@@ -87,23 +87,23 @@ def test_where_rounding_might_decide_the_twin_is_asked(monkeypatch, top_p):
             monkeypatch.setattr("nano_llama.vol3_engine.sampler.uniform", lambda *_, u=u: u)
             monkeypatch.setattr("nano_llama.core.sampling.sampler.uniform", lambda *_, u=u: u)
             wanted = sample(logits, params, [1, 2, 3], [], seed=0)
-            assert choose(logits[None], [sequence(params, 0)]) == [wanted], f"u = {u}"
+            assert draw_tokens(logits[None], [sequence(params, 0)]) == [wanted], f"u = {u}"
 
 
-def test_a_rows_token_does_not_depend_on_the_other_rows():
+def test_batch_invariance():
     rng = np.random.default_rng(1)
-    logits = rng.normal(size=(len(ASKED), 300)).astype(np.float32)
-    sequences = [sequence(SamplingParams(**asked), seed) for seed, asked in enumerate(ASKED)]
-    together = choose(logits, sequences)
-    assert together == [choose(logits[i : i + 1], [one])[0] for i, one in enumerate(sequences)]
-    assert together[::-1] == choose(logits[::-1], sequences[::-1])
+    logits = rng.normal(size=(len(GIVEN), 300)).astype(np.float32)
+    sequences = [sequence(SamplingParams(**given), seed) for seed, given in enumerate(GIVEN)]
+    together = draw_tokens(logits, sequences)
+    assert together == [draw_tokens(logits[i : i + 1], [one])[0] for i, one in enumerate(sequences)]
+    assert together[::-1] == draw_tokens(logits[::-1], sequences[::-1])
 
 
 @pytest.mark.parametrize(
-    "asked", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}], ids=str
+    "given", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}], ids=str
 )
-def test_not_a_number_is_an_error_and_no_token(asked):
+def test_nan_is_an_error_and_no_token(given):
     logits = np.zeros((2, 50), np.float32)
     logits[1, 7] = np.nan
     with pytest.raises(NanoLlamaError, match="largest logit"):
-        choose(logits, [sequence(SamplingParams(**asked), 0)] * 2)
+        draw_tokens(logits, [sequence(SamplingParams(**given), 0)] * 2)

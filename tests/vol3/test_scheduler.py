@@ -1,4 +1,4 @@
-"""The scheduler's plans, step by step, without a model; random ones are in test_engine_random.py."""
+"""The scheduler's decisions, step by step, without a model; random ones are in test_engine_random.py."""
 
 import pytest
 
@@ -26,54 +26,54 @@ def make():
     return make
 
 
-def plan(scheduler):
-    """Plan, and choose a token for whoever is ready -> [(number, rows)]."""
-    step = scheduler.plan()
-    for sequence in step.choosing:
+def advance(scheduler):
+    """Schedule a step, and append a token to every sequence that samples one -> [(number, rows)]."""
+    step = scheduler.schedule()
+    for sequence in step.sampling:
         sequence.append(65)
         if sequence.finished:
             scheduler.remove(sequence)
     return [(s.number, count) for s, count in zip(step.sequences, step.counts, strict=True)]
 
 
-def test_a_text_joins_while_another_decodes(make):
+def test_a_sequence_joins_while_another_decodes(make):
     scheduler = Scheduler(4, 100, 20)
     scheduler.add(make(range(10)))
-    assert plan(scheduler) == [(0, 10)]
+    assert advance(scheduler) == [(0, 10)]
     scheduler.add(make(range(50, 57)))
-    assert plan(scheduler) == [(0, 1), (1, 7)]
-    assert plan(scheduler) == [(0, 1), (1, 1)]
+    assert advance(scheduler) == [(0, 1), (1, 7)]
+    assert advance(scheduler) == [(0, 1), (1, 1)]
 
 
-def test_pieces_of_a_prompt_end_with_a_block_and_decoding_goes_on(make):
+def test_prompt_chunks_end_on_block_boundaries_beside_decoding(make):
     scheduler = Scheduler(2, 40, 20)
     scheduler.add(make(range(5), new=20))
-    plan(scheduler)
+    advance(scheduler)
     scheduler.add(make(range(100, 190)))
-    assert plan(scheduler) == [(0, 1), (1, 32)]
-    assert plan(scheduler) == [(0, 1), (1, 32)]
-    assert plan(scheduler) == [(0, 1), (1, 26)]
+    assert advance(scheduler) == [(0, 1), (1, 32)]
+    assert advance(scheduler) == [(0, 1), (1, 32)]
+    assert advance(scheduler) == [(0, 1), (1, 26)]
 
 
-def test_the_last_that_came_gives_way_and_comes_back_first(make):
+def test_the_last_arrival_is_preempted_and_resumes_first(make):
     scheduler = Scheduler(3, 100, 4, prefix_caching=False)
     first, second, third = make(range(20), new=30), make(range(40, 60), new=30), make(range(5))
     for sequence in (first, second, third):
         scheduler.add(sequence)
-    assert plan(scheduler) == [(0, 20), (1, 20)], "two texts of two blocks; no memory for the third"
+    assert advance(scheduler) == [(0, 20), (1, 20)], "two sequences of two blocks; no memory for the third"
     while not first.block_table or len(first) < 33:
-        plan(scheduler)
-    assert plan(scheduler) == [(0, 1)], "the first needs a third block, so the second lets go of its own"
+        advance(scheduler)
+    assert advance(scheduler) == [(0, 1)], "the first needs a third block, so the second is preempted"
     assert second.num_computed == 0 and second.block_table == []
-    assert list(scheduler.waiting) == [second, third], "nobody overtakes"
+    assert list(scheduler.waiting) == [second, third], "arrival order is kept"
 
 
-def test_what_was_computed_is_found_also_by_the_one_that_was_preempted(make):
+def test_a_prefix_of_a_running_sequence_is_shared(make):
     scheduler = Scheduler(2, 100, 10)
     scheduler.add(make(range(40)))
-    plan(scheduler)
+    advance(scheduler)
     scheduler.add(make([*range(32), 99, 98]))
-    step = scheduler.plan()
+    step = scheduler.schedule()
     assert step.prefix_hits == {1: 32}
     assert step.counts == [1, 2] and step.batch.positions == [40, 32]
     assert step.batch.block_tables[1][:2] == step.batch.block_tables[0][:2]
@@ -82,55 +82,55 @@ def test_what_was_computed_is_found_also_by_the_one_that_was_preempted(make):
 def test_the_last_token_is_always_computed(make):
     scheduler = Scheduler(2, 100, 10)
     scheduler.add(make(range(32)))
-    plan(scheduler)
+    advance(scheduler)
     scheduler.add(make(range(32)))
-    step = scheduler.plan()
+    step = scheduler.schedule()
     assert step.prefix_hits == {1: 16} and step.counts == [1, 16]
 
 
 @pytest.mark.parametrize("separate_prefill", [False, True])
-def test_generated_blocks_are_found_by_prompts_only_where_it_makes_no_difference(make, separate_prefill):
+def test_a_prompt_shares_blocks_of_decode_rows_unless_prefill_is_separate(make, separate_prefill):
     scheduler = Scheduler(2, 100, 10, separate_prefill=separate_prefill)
     writer = make(range(20), new=20)
     scheduler.add(writer)
-    scheduler.plan()
+    scheduler.schedule()
     for token in range(20, 33):  # fills the second block
         writer.append(token)
-        scheduler.plan()
+        scheduler.schedule()
     scheduler.remove(writer)
     scheduler.add(make(range(40)))
-    assert scheduler.plan().prefix_hits == {1: 16 if separate_prefill else 32}
+    assert scheduler.schedule().prefix_hits == {1: 16 if separate_prefill else 32}
 
 
-def test_a_text_that_gave_its_blocks_up_finds_its_own_again(make):
+def test_a_resumed_sequence_finds_its_own_blocks_again(make):
     scheduler = Scheduler(1, 100, 10, separate_prefill=True)
     text = make(range(20), new=20)
     scheduler.add(text)
-    scheduler.plan()
+    scheduler.schedule()
     for token in range(20, 34):
         text.append(token)
-        scheduler.plan()
+        scheduler.schedule()
     scheduler.remove(text)
     scheduler.add(text)
-    step = scheduler.plan()
+    step = scheduler.schedule()
     assert list(step.prefix_hits.values()) == [32]
     assert step.batch.prefill_rows == [0] and step.counts == [2]
 
 
-def test_restart_trusts_no_block(make):
+def test_restart_discards_all_blocks(make):
     scheduler = Scheduler(2, 100, 10)
     sequence = make(range(40))
     scheduler.add(sequence)
-    scheduler.plan()
+    scheduler.schedule()
     scheduler.restart([sequence])
-    assert plan(scheduler) == [(0, 40)]
+    assert advance(scheduler) == [(0, 40)]
 
 
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "limit"),
     [
         (10, 5, 15),
-        (10, 1000, 64),  # the context ends it
+        (10, 1000, 64),  # limited by the context
         (10, None, 64),
         (63, None, 64),
     ],
@@ -139,17 +139,17 @@ def test_length_limit(prompt, max_tokens, limit):
     assert length_limit(prompt, max_tokens, context=64, cache_tokens=1000) == limit
 
 
-def test_without_max_tokens_the_memory_may_end_it():
+def test_length_limit_by_memory_without_max_tokens():
     assert length_limit(10, None, context=64, cache_tokens=30) == 31
     assert length_limit(30, None, context=64, cache_tokens=30) == 31
 
 
-def test_a_prompt_that_fills_the_context_is_refused_by_name():
+def test_a_prompt_that_fills_the_context_is_refused():
     with pytest.raises(UserError, match=r"64 tokens.*max_position_embeddings, is 64"):
         length_limit(64, 1, context=64, cache_tokens=1000)
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(10, 22), (31, None), (31, 1), (10, 10_000)])
-def test_a_request_that_can_never_fit_is_refused_by_name(prompt, max_tokens):
+def test_a_request_that_can_never_fit_is_refused(prompt, max_tokens):
     with pytest.raises(UserError, match="kv_cache_memory holds 30"):
         length_limit(prompt, max_tokens, context=64, cache_tokens=30)

@@ -1,4 +1,4 @@
-"""The trace: a page could replay from it who was computed when, where its blocks were, and how it ended."""
+"""The trace: from it a page can replay which sequence was computed when, in which blocks, and how it ended."""
 
 import json
 from itertools import pairwise
@@ -12,7 +12,7 @@ from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.llm import LLM
 
 
-def test_every_token_and_every_block_can_be_replayed(tmp_path):
+def test_every_token_and_block_can_be_replayed(tmp_path):
     runner = ScriptedRunner(kv_bytes_per_token=1)
     llm = LLM.from_runner(
         runner, ByteTokenizer(), kv_cache_memory=6 * 16, max_num_seqs=3, max_num_batched_tokens=24,
@@ -26,22 +26,22 @@ def test_every_token_and_every_block_can_be_replayed(tmp_path):
     by_event = {name: [line for line in lines if line["event"] == name] for name in ("arrived", "step", "ended")}
     assert [line["prompt_tokens"] for line in by_event["arrived"]] == [20, 21, 40]
     assert [line["step"] for line in by_event["step"]] == list(range(len(runner.steps)))
-    chosen = [0, 0, 0]
-    for line, (rows, choosing) in zip(by_event["step"], runner.steps, strict=True):
+    sampled = [0, 0, 0]
+    for line, (rows, sampling) in zip(by_event["step"], runner.steps, strict=True):
         assert sum(row["count"] for row in line["rows"]) == rows
-        assert sum(row["chooses"] for row in line["rows"]) == choosing
+        assert sum(row["chooses"] for row in line["rows"]) == sampling
         assert sum(line["blocks"].values()) == 6
         for row in line["rows"]:
-            chosen[row["sequence"]] += row["chooses"]
+            sampled[row["sequence"]] += row["chooses"]
             assert len(row["blocks"]) * 16 >= row["position"] + row["count"]
-    assert chosen == [len(out.token_ids) for out in outputs] == [30, 30, 30]
+    assert sampled == [len(out.token_ids) for out in outputs] == [30, 30, 30]
     assert sum(line["prefix_hits"].get("1", 0) for line in by_event["step"]) >= 16
     assert any(line["preempted"] for line in by_event["step"]), "memory was short"
     assert {line["reason"] for line in by_event["ended"]} == {"length"}
     assert all(a["t"] <= b["t"] for a, b in pairwise(lines[1:]))
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(EnvironmentFault, match="no-such-folder"):
         LLM.from_runner(ScriptedRunner(), None, trace=tmp_path / "no-such-folder" / "trace.jsonl")
 
