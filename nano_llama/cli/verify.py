@@ -1,9 +1,11 @@
-"""`nano-llama verify`: a checkpoint against transformers, or Volume 1's gradients against autograd; exit 0 or 1.
+"""`nano-llama verify`: a checkpoint against transformers, Volume 1's gradients against autograd, or all programs that
+can run a model against each other; exit code 0 or 1. The comparisons are in verify/, this file prints them.
 
-Not here: the comparisons (verify/). Tests: tests/cli/test_verify.py.
+Tests: tests/cli/test_verify.py.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +21,14 @@ if TYPE_CHECKING:
     from nano_llama.verify.checkpoint import Row, VerifyReport
     from nano_llama.verify.volumes import VolumesReport
 
-FAILED = 1
+FAILED = 1  # the exit code where something differs
+
+
+# An option, those it cannot be combined with, and the reason.
+EXCLUSIVE = (
+    ("--gradients", ("--reference",), "Gradients are compared with autograd's."),
+    ("--volumes", ("--gradients", "--reference", "--tolerance", "--all"), "Each program has its own tolerance."),
+)
 
 
 def run(
@@ -29,7 +38,7 @@ def run(
     volumes: bool | None = None,
     reference: Path | None = None,
     tolerance: Annotated[Positive | None, Parameter(show_default=False)] = None,
-    all: bool = False,
+    all_rows: Annotated[bool, Parameter(name="--all")] = False,
     output: Output | None = None,
 ) -> int:
     """Is this checkpoint read as Hugging Face reads it? Compares tensors, every layer's output and the logits.
@@ -41,54 +50,78 @@ def run(
     ----------
     gradients
         Compare the gradients of a random batch instead: Volume 1, derived by hand, against PyTorch's autograd, in
-        float64. Memory: about 50 bytes a parameter.
+        float64. Memory: about 50 bytes per parameter.
     volumes
         Compare the logits of the three volumes, transformers and llama.cpp instead. Default for a model that ships.
     reference
-        What transformers reads, if not the same path: say, the folder a .gguf was made from.
+        What transformers reads, if not the same path: for example the folder that a .gguf was made from.
     tolerance
         The largest error that passes. Default 1e-4; for gradients 1e-10.
-    all
+    all_rows
         Show every tensor, not only the worst of each layer.
     """
     screen = Screen(output)
-    if gradients and reference is not None:
-        raise UserError("--reference has no meaning with --gradients.", hint="Gradients are compared with autograd's.")
+    given = {
+        "--gradients": gradients,
+        "--volumes": bool(volumes),
+        "--reference": reference is not None,
+        "--tolerance": tolerance is not None,
+        "--all": all_rows,
+    }
+    check_exclusive([name for name, value in given.items() if value])
     path = locate_model(model, screen)
-    asked_for_other = gradients or reference is not None or tolerance is not None or all
-    if volumes and asked_for_other:
-        raise UserError("--volumes stands alone.", hint="It has a tolerance for each program; leave the others out.")
-    if volumes or (volumes is None and not asked_for_other and path == shipped_model(model)):
+    if volumes is None:
+        volumes = not any(given.values()) and path == shipped_model(model)
+    if volumes:
         return run_volumes(path, screen)
     if gradients:
-        from nano_llama.verify.gradients import verify_gradients
-
-        screen.say("Computing the gradients twice: by hand in NumPy, and by autograd ...", style="dim")
-        report = verify_gradients(path, tolerance=tolerance)
+        report = run_gradients(path, tolerance, screen)
+        other = report.reference
     else:
-        from nano_llama.verify.checkpoint import verify_checkpoint
-
-        screen.say("Loading the model twice: by us, and by transformers ...", style="dim")
-        report = verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
-    grid = every_row(report.rows) if all else worst_of_places(report.rows)
+        report = run_checkpoint(path, reference, tolerance, screen)
+        other = f"transformers' reading of {report.reference}"
+    grid = every_row(report.rows) if all_rows else worst_of_places(report.rows)
     remarks = [*(f"cause: {cause}" for cause in report.causes), *(f"note: {note}" for note in report.notes)]
-    other = report.reference if gradients else f"transformers' reading of {report.reference}"
     screen.result(report.to_dict(), grid, "", *remarks, verdict(report, other))
     return 0 if report.ok else FAILED
 
 
+def check_exclusive(given: Sequence[str]) -> None:
+    """Raise UserError where two of the given options exclude each other."""
+    for option, excluded, reason in EXCLUSIVE:
+        for other in excluded:
+            if option in given and other in given:
+                raise UserError(f"{option} cannot be combined with {other}.", hint=f"{reason} Leave one of them out.")
+
+
+def run_checkpoint(path: Path, reference: Path | None, tolerance: float | None, screen: Screen) -> "VerifyReport":
+    """Our reading of a checkpoint beside transformers'."""
+    from nano_llama.verify.checkpoint import verify_checkpoint
+
+    screen.say("Loading the model twice, by nano-llama and by transformers ...", style="dim")
+    return verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
+
+
+def run_gradients(path: Path, tolerance: float | None, screen: Screen) -> "VerifyReport":
+    """Volume 1's gradients beside autograd's."""
+    from nano_llama.verify.gradients import verify_gradients
+
+    screen.say("Computing the gradients twice: by hand in NumPy, and by autograd ...", style="dim")
+    return verify_gradients(path, tolerance=tolerance)
+
+
 def run_volumes(path: Path, screen: Screen) -> int:
-    """The table of every program that can run this model."""
+    """Every program that can run this model, in a table."""
     from nano_llama.verify.volumes import verify_volumes
 
-    screen.say("Reading the model with every program that can ...", style="dim")
+    screen.say("Running the model in every program that can ...", style="dim")
     report = verify_volumes(path)
     screen.result(report.to_dict(), volumes_table(report), "", volumes_verdict(report))
     return 0 if report.ok else FAILED
 
 
 def volumes_table(report: "VolumesReport") -> Table:
-    """A line for each program."""
+    """A row per program."""
     lines = []
     for row in report.rows:
         if row.skipped is not None:
@@ -112,7 +145,7 @@ def volumes_verdict(report: "VolumesReport") -> str:
 
 
 def verdict(report: "VerifyReport", other: str) -> str:
-    """One sentence. `other`: whom we were compared with."""
+    """One sentence. `other`: what the checkpoint was compared with."""
     failed = [row for row in report.rows if not row.ok]
     if report.ok:
         worst = max(report.rows, key=lambda row: row.relative_error)
@@ -121,14 +154,12 @@ def verdict(report: "VerifyReport", other: str) -> str:
             f"(worst {worst.relative_error:.1e}, {worst.name})."
         )
     if failed:
-        return (
-            f"DIFFERENT from {other}: {len(failed)} of {len(report.rows)} comparisons are beyond {report.tolerance:g}."
-        )
+        return f"DIFFERENT from {other}: {len(failed)} of {len(report.rows)} comparisons exceed {report.tolerance:g}."
     return f"DIFFERENT from {other}: the numbers agree to {report.tolerance:g}, but see the cause above."
 
 
 def every_row(rows: "list[Row]") -> Table:
-    """A line for each comparison, with the index of the largest difference."""
+    """A row per comparison, with the index of the largest difference."""
     return table(
         ("what", "name", "shape", "error", "at", ""),
         [
@@ -142,7 +173,7 @@ COLUMNS = {"tensor": "weights", "activation": "output", "logits": "output", "gra
 
 
 def worst_of_places(rows: "list[Row]") -> Table:
-    """A line for each place (embedding, layer i, norm, head): its worst errors, and the names of what differs."""
+    """A row per place (embedding, layer i, norm, head): its worst errors, and the names of what differs."""
     columns = list(dict.fromkeys(COLUMNS.get(row.kind, row.kind) for row in rows))
     places: dict[str, list[Row]] = {}
     for row in rows:
@@ -165,12 +196,12 @@ def place(name: str) -> str:
 
 
 def short(row: "Row") -> str:
-    """What differs, within its place."""
+    """A row's name within its place."""
     if row.kind in ("activation", "logits"):
         return "output"
     return re.sub(r"^model\.(layers\.\d+\.)?", "", row.name).removesuffix(".weight")
 
 
 def mark(ok: bool) -> str:
-    """The verdict on a line."""
+    """The last cell of a row."""
     return "ok" if ok else "DIFFERS"

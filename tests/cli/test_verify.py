@@ -88,6 +88,13 @@ def test_a_model_that_ships_is_verified_in_every_program(cli):
     assert [row["program"].split(",")[0] for row in done.json["rows"]][:3] == ["Volume 1", "Volume 2", "Volume 3"]
 
 
-def test_volumes_stand_alone(cli, tiny_model):
-    done = cli("verify", tiny_model, "--volumes", "--tolerance", 1)
-    assert done.code == 2 and "--volumes stands alone" in done.err
+def test_volumes_cannot_be_combined(cli, tiny_model):
+    for other in (["--tolerance", 1], ["--all"], ["--gradients"], ["--reference", "x"]):
+        done = cli("verify", tiny_model, "--volumes", *other)
+        assert done.code == 2 and f"--volumes cannot be combined with {other[0]}" in done.err
+
+
+def test_no_volumes_compares_a_shipped_model_with_transformers(cli):
+    done = cli("verify", "nano_gpt", "--no-volumes", "--json", "--quiet")
+    assert done.code == 0
+    assert {row["kind"] for row in done.json["rows"]} >= {"tensor", "activation", "logits"}
