@@ -1,8 +1,7 @@
-"""What every verb shares: the options --json, --quiet and --debug, and the screen it writes to.
+"""What every command shares: the options --json, --quiet and --debug, and the screen it writes to.
 
-The result goes to stdout, progress and remarks to stderr, so that a pipe gets the result alone. Rich turns itself
-plain where the output is no terminal or NO_COLOR is set.
-Not here: how errors end (exits.py). Tests: tests/cli/test_common.py.
+The result goes to stdout, progress and remarks to stderr, so that a pipe gets the result alone. Rich prints plain
+text where the output is not a terminal or NO_COLOR is set. Tests: tests/cli/test_common.py.
 """
 
 import json
@@ -34,7 +33,7 @@ def whole_number(type_: Any, tokens: Sequence[Any]) -> int:
 
 
 def path_with_a_name(type_: Any, tokens: Sequence[Any]) -> Path:
-    """A path; Path("") would be the current folder, which an unset shell variable does not mean."""
+    """A path that is not empty: Path("") is the current folder, which an unset shell variable does not mean."""
     if not tokens[0].value:
         raise ValueError("the path is empty.")
     return Path(tokens[0].value)
@@ -49,18 +48,18 @@ Positive = Annotated[float, Parameter(validator=Number(gt=0, lt=math.inf))]
 @Parameter(name="*", group=OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """The options of every verb."""
+    """The options of every command."""
 
     json: bool = False
     "Print the result as one JSON object on stdout (errors too)."
     quiet: bool = False
-    "No progress and no remarks, only the result."
+    "Print the result only, no progress and no remarks."
     debug: bool = False
     "Show Python's traceback when something fails."
 
 
 class Screen:
-    """Where a verb writes: `say` for remarks, `result` for what was asked."""
+    """Where a command writes: `say` for remarks, `result` for what was asked."""
 
     def __init__(self, output: Output | None = None):
         output = output or Output()
@@ -68,12 +67,12 @@ class Screen:
         self.out, self.err = _console(sys.stdout), _console(sys.stderr)
 
     def say(self, text: str = "", style: str | None = None, whole_lines: bool = False) -> None:
-        """A remark, on stderr; silent with --quiet. whole_lines: not folded, so that a command can be copied."""
+        """A remark, on stderr; silent with --quiet. whole_lines: not wrapped, so that a command can be copied."""
         if not self.quiet:
             self.err.print(visible(text), style=style, soft_wrap=whole_lines)
 
     def say_piece(self, text: str, style: str | None = None) -> None:
-        """A piece of a remark that is still growing: at once, without a new line and not folded."""
+        """A piece of a line that is still growing, printed at once, without a newline and not wrapped."""
         if not self.quiet:
             self.err.print(text, style=style, end="", soft_wrap=True)
             self.err.file.flush()
@@ -90,14 +89,14 @@ class Screen:
         if self.out.is_terminal:
             self.out.print(item)
             return
-        with self.out.capture() as captured:  # a table pads its lines with blanks, which a pipe does not want
+        with self.out.capture() as captured:  # a table pads its lines with spaces; a pipe gets none
             self.out.print(item)
         for line in captured.get().splitlines():
             print(line.rstrip())
 
 
 def _console(stream: Any) -> Console:
-    """Markup is off: a path or a model's text may hold brackets. A pipe gets lines that are not folded at 80."""
+    """Markup is off: a path or a model's text may hold brackets. Lines in a pipe are not wrapped at 80 columns."""
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console = Console(file=stream, markup=False, emoji=False, highlight=False, width=max(console.width, 160))
@@ -105,12 +104,12 @@ def _console(stream: Any) -> Console:
 
 
 def _title(title: str | None) -> Text | None:
-    """A title on one line: as a plain string it would be folded to the width of the table below it."""
+    """A title on one line: a plain string would be wrapped to the width of the table below it."""
     return None if title is None else Text(title, style="bold", no_wrap=True, overflow="ignore")
 
 
 def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
-    """A two-column table of names and values; None is left out."""
+    """A two-column table of names and values, without those that are None."""
     grid = Table(title=_title(title), title_justify="left", show_header=False, box=None, pad_edge=False)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -121,7 +120,7 @@ def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
-    """A table whose numbers stand right and whose words stand left."""
+    """A table with numbers aligned right and words aligned left."""
     rows = [list(row) for row in rows]
     grid = Table(title=_title(title), title_justify="left", box=None, pad_edge=False, header_style="cyan")
     for index, name in enumerate(header):
@@ -133,7 +132,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | Non
 
 
 def printable(value: Any) -> str:
-    """A value as people read it; a text that cannot command the terminal."""
+    """A value as people read it, with control characters escaped."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -144,7 +143,7 @@ def printable(value: Any) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """A value that JSON can hold: paths as text, NumPy's numbers as Python's, what is not finite as null."""
+    """A value that JSON can represent: paths as strings, NumPy's numbers as Python's, NaN and infinity as null."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

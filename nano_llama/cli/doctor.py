@@ -1,6 +1,6 @@
 """`nano-llama doctor`: what this machine can do, what is installed, and what to install next.
 
-Not here: the probes of the hardware (machine.py). It changes nothing and opens no connection.
+It changes nothing and opens no connection.
 Tests: tests/cli/test_doctor.py.
 """
 
@@ -25,7 +25,7 @@ def run(*, output: Output | None = None) -> int:
     Nothing is changed and nothing is downloaded. Send the output of  nano-llama doctor --json  with a bug report.
     """
     screen = Screen(output)
-    screen.say("Looking around (a few seconds: torch is imported and two small products are timed) ...", style="dim")
+    screen.say("Looking (a few seconds: torch is imported and two small matrix products are timed) ...", style="dim")
     hardware, software, torch, extras = probe_hardware(), probe_software(), probe_torch(), probe_extras()
     advice = advise(hardware, torch, extras)
     report = {"hardware": hardware, "software": software, "torch": torch, "extras": extras, "advice": advice}
@@ -101,10 +101,10 @@ def probe_torch() -> dict[str, Any]:
 
 
 def _gemm_gflops(torch: Any, dtype: Any, size: int = 512) -> float:
-    """Billions of operations a second of a (512,512) x (512,512) product: 2 size^3 operations, best of a few."""
+    """GFLOP/s of a (512,512) x (512,512) product, 2 size^3 operations: the best of a few."""
     a = torch.ones(size, size, dtype=dtype)
     best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < 0.3:  # at least one, and no longer than a blink
+    while time.perf_counter() - began < 0.3:
         start = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - start)
@@ -112,7 +112,7 @@ def _gemm_gflops(torch: Any, dtype: Any, size: int = 512) -> float:
 
 
 def probe_extras() -> dict[str, dict[str, Any]]:
-    """extra -> the packages it names: those that are here with their version, and those that are missing."""
+    """extra -> its packages: those that are installed, with their version, and those that are missing."""
     extras: dict[str, dict[str, Any]] = {}
     try:
         distribution = metadata.distribution(DISTRIBUTION)
@@ -133,7 +133,7 @@ def probe_extras() -> dict[str, dict[str, Any]]:
 
 
 def advise(hardware: dict[str, Any], torch: dict[str, Any], extras: dict[str, dict[str, Any]]) -> list[str]:
-    """The next steps that follow from what was found, most useful first."""
+    """The next steps, most useful first."""
     lines = []
     if not torch["installed"]:
         lines.append(f"Training in PyTorch and most models need torch:  {install_line('train')}")
@@ -146,13 +146,13 @@ def advise(hardware: dict[str, Any], torch: dict[str, Any], extras: dict[str, di
     if torch["installed"] and torch["devices"] == ["cpu"] and not torch["cpu_bf16_fast"]:
         lines.append("bfloat16 is no faster than float32 on this CPU: train in float32 (the default here).")
     if (free := hardware["free_memory_bytes"]) is not None and free < 2 * 2**30:
-        lines.append(f"Only {size_text(free)} of memory are free: choose small presets and batch sizes.")
+        lines.append(f"Only {size_text(free)} of memory is free: choose small presets and batch sizes.")
     for name in ("hub", "verify"):
         if missing := extras.get(name, {}).get("missing"):
             what = {"hub": "--model org/name", "verify": "nano-llama verify"}[name]
             lines.append(f"{what} needs {', '.join(missing)}:  {install_line(name)}")
     cores = hardware["usable_cores"]
-    lines.append(f"Ready. On {cores} core{'s' if cores != 1 else ''}, begin with  nano-llama quickstart")
+    lines.append(f"Ready. On {cores} core{'s' if cores != 1 else ''}, start with  nano-llama quickstart")
     return lines
 
 
@@ -168,7 +168,7 @@ def _extra_row(name: str, entry: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _readable(probed: dict[str, Any]) -> dict[str, Any]:
-    """For the eye: sizes in GiB, lists as words."""
+    """For people: sizes in GiB, lists as words."""
     rows: dict[str, Any] = {}
     for key, value in probed.items():
         if key.endswith("_bytes"):

@@ -1,6 +1,6 @@
-"""`nano-llama eval`: how well a model predicts a text it has not seen, beside other models and compressors; and tasks.
+"""`nano-llama eval`: how well a model predicts text it has not seen, beside other models and compressors; and tasks.
 
-Not here: what a validation loss is (training/evaluation.py), compressors and tasks (evaluation/).
+What a validation loss is: training/evaluation.py. Compressors and tasks: evaluation/.
 Tests: tests/cli/test_eval.py.
 """
 
@@ -38,11 +38,11 @@ def run(
     Parameters
     ----------
     data
-        A file, a folder, stdlib, shakespeare or classic-books. For the folder of a run, by default what it learned.
+        A file, a folder, stdlib, shakespeare or classic-books. By default what the run in --model was trained on.
     context
-        Tokens a window. By default the run's own, or the model's context up to 2,048.
+        Tokens per window. By default the run's own, or the model's context up to 2,048.
     batch_size
-        Windows at a time. It changes memory and speed, not the result.
+        Windows at once. It changes memory and speed, not the result.
     device
         auto, cpu, cuda, cuda:1 or mps.
     split
@@ -55,7 +55,7 @@ def run(
     task_folder
         Tasks of your own: a folder of the harness's .yaml files.
     limit
-        Only so many examples a task, to try it out.
+        At most this many examples per task, to try it out.
     """
     screen = Screen(output)
     import_extra("torch", "train", "nano-llama eval")
@@ -77,12 +77,12 @@ def run(
     finally:
         progress.ended()
     shown = {
-        "loss": f"{found.loss:.4f} nats a token",
+        "loss": f"{found.loss:.4f} nats per token",
         "perplexity": f"{found.perplexity:,.2f}",
         "bits per byte": f"{found.bits_per_byte:.4f}",
         "tokens": found.tokens,
         "bytes of text": found.bytes,
-        "took": f"{time_text(found.seconds)} ({found.tokens / found.seconds:,.0f} tokens a second)",
+        "took": f"{time_text(found.seconds)} ({found.tokens / found.seconds:,.0f} tokens/s)",
     }
     others = compare(screen, path, data, split, beside, batch_size, device) if beside else {}
     grid = table(
@@ -110,10 +110,10 @@ def compare(
 
     run = find_run_settings(model)
     source = data if data is not None or run is None else run.data
-    assert source is not None, "the model was evaluated on it"
+    assert source is not None, "evaluate_model has refused a model without data"
     others: dict[str, float] = {}
     for name in beside:
-        screen.say(f"Beside it: {name} ...", style="dim")
+        screen.say(f"Comparing with {name} ...", style="dim")
         if name in COMPRESSORS:
             others[name] = compressed_bits_per_byte(name, split_text(source, split))
         else:

@@ -1,6 +1,6 @@
-"""`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor and not the model.
+"""`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor, not the model.
 
-Not here: the formats (formats). Tests: tests/cli/test_export.py.
+Tests: tests/cli/test_export.py.
 """
 
 import time
@@ -36,14 +36,14 @@ def run(
         hf: a folder with safetensors, config.json and the tokenizer. pth: one file, {"model": tensors, "config": ...}.
         gguf: one file with the tokenizer inside.
     out
-        The folder or file to make. It must not exist.
+        The folder or file to write. It must not exist.
     dtype
-        How numbers are stored. float32, float16 or bfloat16; in gguf also q8_0, q4_0, q4_1 (blocks of 32 numbers with
+        How weights are stored: float32, float16 or bfloat16; in gguf also q8_0, q4_0, q4_1 (blocks of 32 weights with
         a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16.
     """
     screen = Screen(output)
     if out.exists() or out.is_symlink():
-        raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
+        raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
     from nano_llama.formats import open_model
 
     path = locate_model(model, screen)
@@ -88,7 +88,7 @@ def run(
 
 
 def gguf_type(dtype: str) -> str:
-    """GGUF's name of a number format: "float16" -> "F16"; those it alone has pass as they are."""
+    """GGUF's name of a number format: "float16" -> "F16"; its own names are kept."""
     names = {"auto": "F16", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
     return names.get(dtype.lower(), dtype)
 

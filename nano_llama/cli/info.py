@@ -1,7 +1,6 @@
 """`nano-llama info`: what a file or folder is, in a short table: model, tokenizer, dataset, token shard or run.
 
-What it is, is decided by content. Not here: reading each kind (formats, tokenizer, data, training).
-Tests: tests/cli/test_info.py.
+The kind is recognized by content, not by name. Tests: tests/cli/test_info.py.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from nano_llama.cli.common import Output, Screen, count_text, facts, size_text, 
 from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 
-Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for the eye
+Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for people
 
 
 def run(
@@ -44,7 +43,7 @@ def run(
 
 
 def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
-    """What lies there, and the function that looks into it. A file of no known kind is left to the model reader."""
+    """The kind of a file or folder, and the function that shows it. An unknown file is left to the model reader."""
     if path.is_dir():
         for file, kind, look in (("train.json", "run", show_run), ("dataset.json", "dataset", show_dataset)):
             if (path / file).is_file():
@@ -64,7 +63,7 @@ def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
 
 
 def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
-    """A JSON file says by its keys what it is. Raises FormatError where it is none that is known."""
+    """The kind of a JSON file, by its keys. Raises FormatError for an unknown one."""
     from nano_llama.core.files import read_json
 
     value = read_json(path)
@@ -78,7 +77,7 @@ def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
     if {"made_from", "splits"} <= keys:
         return "dataset", lambda file: show_dataset(file.parent)
     raise FormatError(
-        f"{path} is JSON of no kind that is known here.",
+        f"{path} is JSON of an unknown kind.",
         hint="Known: tokenizer.json, a LLaMA's config.json, train.json, dataset.json.",
     )
 
@@ -96,7 +95,7 @@ def show_model(path: Path) -> Shown:
         "format": data["format"],
         "parameters": f"{parameters:,} ({count_text(parameters)})",
         "tensors": f"{data['tensors']:,}: {stored}",
-        "size": f"{size_text(data['bytes'])}, {8 * data['bytes'] / max(parameters, 1):.2f} bits a parameter",
+        "size": f"{size_text(data['bytes'])}, {8 * data['bytes'] / max(parameters, 1):.2f} bits per parameter",
     }
     shown: list[RenderableType] = [facts(rows, "Model")]
     if data["config"] is not None:
@@ -112,12 +111,12 @@ def show_model(path: Path) -> Shown:
         shown += ["", f"No tokenizer: {error.message}"]
     words = {key: value for key, value in data["metadata"].items() if key.startswith("general.") or "." not in key}
     if words:
-        shown += ["", facts({key: str(value)[:200] for key, value in words.items()}, "The file about itself")]
+        shown += ["", facts({key: str(value)[:200] for key, value in words.items()}, "Metadata")]
     return data, shown
 
 
 def shape_rows(config: Any) -> dict[str, Any]:
-    """A LlamaConfig for people, with the letters of the shape legend."""
+    """A LlamaConfig as rows, with the letters of the shape legend."""
     rope = config.rope_scaling
     return {
         "layers (L)": config.num_hidden_layers,
@@ -130,7 +129,7 @@ def shape_rows(config: Any) -> dict[str, Any]:
         "context": f"{config.max_position_embeddings:,} tokens",
         "RoPE": f"theta {config.rope_theta:g}" + (f", {rope.rope_type}, factor {rope.factor:g}" if rope else ""),
         "head": "tied to the embedding" if config.tie_word_embeddings else "its own",
-        "KV cache": f"{size_text(kv_bytes(config))} a token in float32",
+        "KV cache": f"{size_text(kv_bytes(config))} per token in float32",
     }
 
 
@@ -191,7 +190,7 @@ def show_dataset(path: Path) -> Shown:
     from nano_llama.data.report import make_report
 
     report = make_report(open_dataset(path))
-    header = ("split", "documents", "bytes", "tokens", "bytes a token", "repeated", "longest")
+    header = ("split", "documents", "bytes", "tokens", "bytes per token", "repeated", "longest")
     lines = [
         (name, s.documents, s.bytes, s.tokens, round(s.bytes_per_token, 2), s.repeated, s.longest.name)
         for name, s in (("train", report.train), ("val", report.val))
@@ -223,40 +222,40 @@ def show_shard(path: Path) -> Shown:
 
 
 def show_metrics(path: Path) -> Shown:
-    """How far a run came, and its losses."""
+    """How far a run has got, and its losses."""
     from nano_llama.training.metrics import read_metrics
 
     rows = read_metrics(path)
     if not rows:
         raise UserError(f"{path} has no lines yet.", hint="The first comes after a few steps.")
     last = rows[-1]
-    judged = [row for row in rows if "val_loss" in row]
-    best = min(judged, key=lambda row: row["val_loss"], default={})
+    evaluated = [row for row in rows if "val_loss" in row]
+    best = min(evaluated, key=lambda row: row["val_loss"], default={})
     data = {"path": str(path), "lines": len(rows), "last": last, "best": best}
     shown = {
         "step": last["step"],
         "tokens seen": last.get("tokens"),
         "training loss": last.get("train_loss"),
-        "validation loss": judged[-1]["val_loss"] if judged else None,
+        "validation loss": evaluated[-1]["val_loss"] if evaluated else None,
         "best": f"{best['val_loss']:.4f} at step {best['step']:,}" if best else None,
-        "bits per byte": judged[-1].get("val_bits_per_byte") if judged else None,
-        "tokens a second": last.get("tokens_per_second"),
+        "bits per byte": evaluated[-1].get("val_bits_per_byte") if evaluated else None,
+        "tokens/s": last.get("tokens_per_second"),
     }
     return data, [facts(shown, "Progress")]
 
 
 def show_settings(path: Path) -> Shown:
-    """A train.json: what was set otherwise than by default."""
+    """A train.json: the settings that differ from the defaults."""
     from nano_llama.training.settings import TrainSettings
 
     settings = TrainSettings.load(path).to_json()
     usual = TrainSettings().to_json()
     own = {key: value for key, value in settings.items() if value != usual[key]}
-    return {"path": str(path), "settings": settings}, [facts(own, "Settings that are not the default")]
+    return {"path": str(path), "settings": settings}, [facts(own, "Settings that differ from the defaults")]
 
 
 def show_run(path: Path) -> Shown:
-    """A run: its settings, how far it came, its checkpoints, and its model."""
+    """A run: its settings, its progress, its checkpoints and its model."""
     from nano_llama.training.checkpoint import list_checkpoints
 
     data, shown = show_settings(path / "train.json")
@@ -270,7 +269,7 @@ def show_run(path: Path) -> Shown:
     checkpoints = list_checkpoints(path / "checkpoints")
     data["checkpoints"] = [str(checkpoint) for checkpoint in checkpoints]
     ended = any(path.glob("*.safetensors"))
-    shown += ["", facts({"checkpoints": ", ".join(c.name for c in checkpoints) or "none", "has ended": ended})]
+    shown += ["", facts({"checkpoints": ", ".join(c.name for c in checkpoints) or "none", "finished": ended})]
     source = path if ended else checkpoints[-1] if checkpoints else None
     if source is not None:
         data["model"], lines = show_model(source)

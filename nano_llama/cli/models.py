@@ -1,6 +1,6 @@
-"""Which files `--model` means: a path, a hub name, or the folder of a training run that may still be going on.
+"""Which files `--model` means: a path, a hub name, or the folder of a training run that may still be running.
 
-Not here: reading them (formats). Tests: tests/cli/test_models.py.
+Tests: tests/cli/test_models.py.
 """
 
 from pathlib import Path
@@ -41,23 +41,23 @@ def locate_model(name: str, screen: Screen) -> Path:
     checkpoints = list_checkpoints(path / "checkpoints")
     if not checkpoints:
         raise UserError(
-            f"{path} is a run that has saved no weights yet.",
-            hint=f"Wait for its first checkpoint, or go on with it:  nano-llama train --out {path} --resume",
+            f"The run in {path} has saved no weights yet.",
+            hint=f"Wait for its first checkpoint, or resume it:  nano-llama train --out {path} --resume",
         )
     screen.say(
-        f"The run in {path} has not ended: taking its newest checkpoint, {checkpoints[-1].name}.", style="yellow"
+        f"The run in {path} has not finished: using its newest checkpoint, {checkpoints[-1].name}.", style="yellow"
     )
     return checkpoints[-1]
 
 
 def check_readable(path: Path) -> None:
-    """Raise UserError for what is neither a file nor a folder: a pipe or a device would be waited for for ever."""
+    """Raise UserError for what is neither a file nor a folder: reading a pipe or a device would block forever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is neither a file nor a folder.", hint="Give the path of a file or a folder.")
 
 
 def find_tokenizer(path: Path, screen: Screen) -> "Tokenizer | None":
-    """The tokenizer beside or inside a model, or None with a remark where there is none; a damaged one is an error."""
+    """The tokenizer beside or inside a model; where there is none, a remark and None. A damaged one is an error."""
     from nano_llama.tokenizer import Tokenizer
 
     try:

@@ -1,7 +1,7 @@
-"""`nano-llama quantize`: a model's matrices in 4 or 8 bits, saved as a folder that every verb reads.
+"""`nano-llama quantize`: a model's weight matrices in 4 or 8 bits, saved as a folder that every command reads.
 
-Not here: schemes (vol3_engine/quantization.py) and the folder (formats/quantized.py). What a scheme costs in
-quality and gives in speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
+Schemes: vol3_engine/quantization.py. The folder: formats/quantized.py. What a scheme costs in quality and gains in
+speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
 """
 
 import time
@@ -22,15 +22,15 @@ def run(
     out: Annotated[Path, Parameter(converter=path_with_a_name)],
     output: Output | None = None,
 ) -> int:
-    """Save a model with its matrices in 4 or 8 bits.
+    """Save a model with its weight matrices in 4 or 8 bits.
 
     Parameters
     ----------
     to
-        int8, int4 (asymmetric) or int4-sym, in groups of 32, rounded to nearest; embedding and head stay at int8. Then
-        exceptions, as in  int4,head=int4,first=int8,*.down_proj.weight=int8
+        int8, int4 (asymmetric) or int4-sym, in groups of 32, rounded to nearest; embedding and head stay at int8. May
+        be followed by exceptions:  int4,head=int4,first=int8,*.down_proj.weight=int8
     out
-        The folder to make. It must not exist.
+        The folder to write. It must not exist.
     """
     from nano_llama.formats import open_model
     from nano_llama.formats.quantized import save_quantized
@@ -38,7 +38,7 @@ def run(
 
     screen = Screen(output)
     if out.exists() or out.is_symlink():
-        raise UserError(f"--out {out} exists already.", hint="Choose another path, or remove it first.")
+        raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
     scheme = Scheme.parse(to)
     path = locate_model(model, screen)
     began = time.perf_counter()
@@ -65,9 +65,9 @@ def run(
     }
     shown = {
         "written": out,
-        "size": f"{size_text(after)}, before {size_text(before)}",
+        "size": f"{size_text(after)} (was {size_text(before)})",
         "matrices": ", ".join(f"{count} x {kind}" for kind, count in counts.items()),
-        "bits a weight": f"{bits:.2f}, scales included",
+        "bits per weight": f"{bits:.2f}, scales included",
         "took": time_text(seconds),
         "try it": f"nano-llama generate --model {out} --prompt ...",
     }

@@ -1,7 +1,7 @@
 """`nano-llama quickstart`: the main job in about 90 seconds on two cores, offline: text -> tokens -> a LLaMA -> text.
 
-Before it the model that ships says hello; after it the volumes show that they are one model.
-Not here: training itself; this is `nano-llama train --preset stdlib-quick` with words around it.
+First the model that ships writes a greeting; last, the volumes are shown to be the same model. The training is
+`nano-llama train --preset stdlib-quick`.
 Tests: tests/cli/test_quickstart.py.
 """
 
@@ -25,11 +25,12 @@ from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.presets import make_settings
 
 PRESET = "stdlib-quick"
-MINUTES = 1.3  # from the command's start to the end of training; the samples and the proof take a few seconds more
+MINUTES = 1.3  # from the command's start to the end of training; samples and comparison take a few seconds more
 PROMPT = "def read_file(path):\n"
 SAMPLE = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=80, seed=1)
 GREETING = "Once upon a time"
-SENTENCE = "It was the last evening of the year, and the captain had not yet come home."  # what the volumes are shown
+# What the volumes are compared on.
+SENTENCE = "It was the last evening of the year, and the captain had not yet come home."
 
 
 def run(
@@ -40,9 +41,9 @@ def run(
     max_steps: Annotated[Count | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
-    """Hear the model that ships; train a small LLaMA on your Python's standard library; read what it writes.
+    """Meet the model that ships, train a small LLaMA on your Python's standard library, and read what it writes.
 
-    Nothing is downloaded. The text is read where it lies on your disk.
+    Nothing is downloaded. The text is read in place from your disk.
 
     Parameters
     ----------
@@ -53,11 +54,11 @@ def run(
     max_minutes
         Wall time from the start to the end of training. By default MINUTES.
     max_steps
-        Train so many steps instead.
+        Train this many steps instead.
     """
     screen = Screen(output)
     if max_minutes is not None and max_steps is not None:
-        raise UserError("--max-minutes and --max-steps are both given.", hint="A run ends by the clock or by steps.")
+        raise UserError("--max-minutes and --max-steps are both given.", hint="Leave one of them out.")
     began = process_start()
     greeting = greet(screen)
     if engine is None:
@@ -69,8 +70,8 @@ def run(
     settings = make_settings(preset=PRESET, flags=flags)
     say_heading(screen, "1. Text into tokens")
     screen.say(
-        "The Python standard library's source is cut into frequent pieces of text, tokens, by byte-pair encoding:\n"
-        f"{settings.tokenizer} learns {settings.tokenizer.partition(':')[2]} of them. Kept for the next time."
+        "The Python standard library's source is cut into frequent pieces, tokens, by byte-pair encoding:\n"
+        f"{settings.tokenizer} learns {settings.tokenizer.partition(':')[2]} of them. Cached for the next run."
         if settings.tokenizer
         else ""
     )
@@ -82,7 +83,7 @@ def run(
     config = trainer.config
     screen.say(
         f"A LLaMA of {count_text(config.num_parameters)} parameters ({config.num_hidden_layers} layers, width "
-        f"{config.hidden_size}) in {volume}. It knows nothing, and writes:"
+        f"{config.hidden_size}) in {volume}. Untrained, it writes:"
     )
     before = sample(trainer)
     show_sample(screen, before)
@@ -90,7 +91,7 @@ def run(
     say_heading(screen, "3. Training")
     guess = math.log(config.vocab_size)
     screen.say(
-        "For every token it guesses the next; the loss is its surprise in nats. Pure guessing costs "
+        "At every token it predicts the next; the loss is its surprise in nats. Pure guessing costs "
         f"ln {config.vocab_size:,} = {guess:.2f}."
     )
     result = trainer.fit()
@@ -98,10 +99,10 @@ def run(
     say_heading(screen, "4. What it learned")
     after = sample(trainer)
     show_sample(screen, after)
-    proof = prove(screen)
+    comparison = compare_volumes(screen)
     took = time.monotonic() - began
     data = {**result.to_json(), "before": before, "after": after, "prompt": PROMPT, "engine": engine}
-    data |= {"greeting": greeting, "volumes": proof}
+    data |= {"greeting": greeting, "volumes": comparison}
     screen.result({**data, "loss_of_guessing": guess, "plot": folder / "loss.png", "seconds": took}, summary(result))
     say_next_steps(screen, folder, engine, took)
     return 0
@@ -124,13 +125,13 @@ def say_heading(screen: Screen, text: str) -> None:
 
 
 def greet(screen: Screen) -> str:
-    """The model that ships continues a sentence, by Volume 1, which loads in a second."""
+    """The model that ships continues a sentence, run by Volume 1, which loads in a second."""
     model = shipped_model(DEFAULT_MODEL)
     assert model is not None, "the package holds its model"
     speaker = NumpySpeaker.load(model)
     count = count_text(speaker.config.num_parameters)
     say_heading(screen, f"Hello from {DEFAULT_MODEL}, a LLaMA of {count} parameters that came with this package")
-    screen.say("It learned from old books, on two CPU cores, by this very code. It continues:")
+    screen.say("It was trained on old books, on two CPU cores, with this package. It writes:")
     screen.say()
     text = GREETING
     screen.say_piece(f"    {GREETING}", style="green")
@@ -141,7 +142,7 @@ def greet(screen: Screen) -> str:
     return text
 
 
-def prove(screen: Screen) -> dict[str, Any]:
+def compare_volumes(screen: Screen) -> dict[str, Any]:
     """The volumes' logits for the model that ships, on one sentence."""
     from nano_llama.cli.verify import volumes_table, volumes_verdict
     from nano_llama.verify.volumes import verify_volumes
@@ -155,19 +156,19 @@ def prove(screen: Screen) -> dict[str, Any]:
 
 
 def say_tokens(screen: Screen, trainer: TrainingLoop) -> None:
-    """How the text was cut, shown on a line of it."""
+    """How the text was tokenized, shown on one line of code."""
     line = "for name in sorted(os.listdir(path)):"
     tokenizer = trainer.tokenizer
     pieces = [tokenizer.decode([token]) for token in tokenizer.encode(line)]
     split = trainer.dataset.train
     screen.say(
-        f"{split.num_bytes / 1e6:,.1f} MB of text became {split.num_tokens / 1e6:,.1f} million tokens. For example:\n"
+        f"{split.num_bytes / 1e6:,.1f} MB of text are {split.num_tokens / 1e6:,.1f} million tokens. For example:\n"
         f"  {line}  ->  {' | '.join(pieces)}"
     )
 
 
 def sample(trainer: TrainingLoop) -> str:
-    """What the trainer's model writes after PROMPT as it stands now, by Volume 1: it takes any weights as arrays."""
+    """What the trainer's model writes after PROMPT at this moment, run by Volume 1, which takes weights as arrays."""
     from nano_llama.vol1_numpy import Llama
 
     speaker: Speaker = NumpySpeaker(Llama(trainer.config, dict(trainer.weights())), trainer.tokenizer)
@@ -178,25 +179,25 @@ def sample(trainer: TrainingLoop) -> str:
 
 
 def show_sample(screen: Screen, text: str) -> None:
-    """The prompt, and what the model made of it."""
+    """The prompt and the model's continuation."""
     screen.say()
     for line in printable(PROMPT + text).splitlines():
         screen.say(f"    {line}", style="green")
 
 
 def say_next_steps(screen: Screen, folder: Path, engine: str, seconds: float) -> None:
-    """What to try after this, by the same engine."""
+    """What to try after this, with the same engine."""
     by = "" if engine == "torch" else f" --engine {engine}"
     here, more = shlex.quote(str(folder)), shlex.quote(f"{folder}-more")
     commands = {
-        "the old books": 'nano-llama generate --prompt "She opened the letter, and"',
-        "more of it": f'nano-llama generate --model {here} --prompt "import "{by}',
-        "learn on": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10{by}",
+        "the shipped model": 'nano-llama generate --prompt "She opened the letter, and"',
+        "your model": f'nano-llama generate --model {here} --prompt "import "{by}',
+        "train longer": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10{by}",
         "your own text": f"nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10{by}",
         "for llama.cpp": f"nano-llama export --model {here} --format gguf --out quick.gguf",
         "why it works": "nano-llama study",
     }
     say_heading(screen, f"Done in {time_text(seconds)}. Next")
-    screen.say(f"  {'the loss curve':<16}{folder / 'loss.png'}", whole_lines=True)
+    screen.say(f"  {'the loss curve':<18}{folder / 'loss.png'}", whole_lines=True)
     for what, command in commands.items():
-        screen.say(f"  {what:<16}{command}", whole_lines=True)
+        screen.say(f"  {what:<18}{command}", whole_lines=True)

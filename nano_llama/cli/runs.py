@@ -1,7 +1,6 @@
-"""`nano-llama runs`: training runs beside each other, in a table and in one picture of their curves.
+"""`nano-llama runs`: training runs beside each other, in a table and in one plot of their curves.
 
-Not here: what is read of a run (training/run_summary.py), how it is drawn (training/plots.py).
-Tests: tests/cli/test_runs.py.
+What is read of a run: training/run_summary.py. How it is drawn: training/plots.py. Tests: tests/cli/test_runs.py.
 """
 
 import os
@@ -22,7 +21,7 @@ Key = Literal[
     "elapsed_s",
 ]  # fmt: skip
 HEADER = (
-    "run", "parameters", "optimizer", "lr", "tokens", "best val loss", "bits/byte", "tokens/s", "time", "state",
+    "run", "parameters", "optimizer", "lr", "tokens", "best val loss", "bits per byte", "tokens/s", "time", "state",
 )  # fmt: skip
 
 
@@ -35,20 +34,20 @@ def run(
     out: Annotated[Path | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
-    """Compare training runs: a table, and a picture of their losses by tokens and by time. Runs may still be going on.
+    """Compare training runs: a table, and a plot of their losses by tokens and by time. Runs may still be going.
 
-    Losses in nats a token compare only where the tokenizer is the same; bits per byte always do, on the same text.
+    Losses in nats per token compare only where the tokenizer is the same; bits per byte always do, on the same text.
 
     Parameters
     ----------
     folders
-        Runs, or folders that hold runs. By default: runs
+        Runs, or folders that hold runs. By default the folder runs.
     sort
-        The column to sort by; runs without that figure come last.
+        The column to sort by; runs without that value come last.
     descending
         The largest first.
     out
-        The picture. By default runs.png in the first folder that holds runs, or beside the first run.
+        The plot. By default runs.png in the first folder that holds runs, or beside the first run.
     """
     screen = Screen(output)
     found, left_out = gather(folders or (Path("runs"),))
@@ -73,13 +72,13 @@ def run(
     )
     screen.say(f"\nTheir curves: {picture}", "dim", whole_lines=True)
     if len({summary.data for summary, _ in found}) > 1:
-        screen.say("They learned from different data, so their losses do not compare.", "dim")
+        screen.say("They were trained on different data, so their losses do not compare.", "dim")
     return 0
 
 
 def gather(folders: Sequence[Path]) -> tuple[list[tuple[RunSummary, list[Row]]], dict[str, str]]:
-    """Every run in these folders, once; and for what is none or is damaged, its path and why."""
-    paths: dict[Path, Path] = {}  # resolved: as it is to be called
+    """Every run in these folders, once; and what was left out, damaged or not a run, as path -> reason."""
+    paths: dict[Path, Path] = {}  # resolved path: the path as given
     left_out: dict[str, str] = {}
     for folder in folders:
         try:
@@ -98,7 +97,7 @@ def gather(folders: Sequence[Path]) -> tuple[list[tuple[RunSummary, list[Row]]],
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Paths without the folder that all share: a/runs/x, a/runs/y/z -> x, y/z. A single one: its last part."""
+    """Paths without the folder they all share: a/runs/x, a/runs/y/z -> x, y/z. A single one: its last part."""
     if len(paths) < 2:
         return [path.resolve().name for path in paths]
     common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
@@ -106,13 +105,13 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def default_picture(runs: Sequence[Path], folders: Sequence[Path]) -> Path:
-    """runs.png in the first given folder that holds runs and is none, else beside the first run."""
+    """runs.png in the first given folder that holds runs but is not one, else beside the first run."""
     holders = [folder for folder in folders or (Path("runs"),) if folder.is_dir() and folder not in runs]
     return (holders[0] if holders else runs[0].parent) / "runs.png"
 
 
 def line(summary: RunSummary) -> list[Any]:
-    """A row of the table; a dash where there is no figure yet."""
+    """A row of the table; a dash where there is no value yet."""
     return [
         summary.name,
         count_text(summary.parameters),
@@ -133,5 +132,5 @@ def _figure(value: float | None) -> str:
 
 def _nothing(folders: Sequence[Path], left_out: dict[str, str]) -> tuple[str, str]:
     if not folders and not Path("runs").is_dir():
-        return "There is no folder 'runs' here.", "Say where they are:  nano-llama runs FOLDER"
+        return "There is no folder 'runs' here.", "Name the folder:  nano-llama runs FOLDER"
     return f"No run to show: {'; '.join(left_out.values())}", "Give the folder of a run, or one that holds runs."

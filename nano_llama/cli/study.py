@@ -1,6 +1,6 @@
-"""`nano-llama study`: run a small experiment; its picture is saved and its finding printed.
+"""`nano-llama study`: run a small experiment of studies/; its picture is saved and its finding printed.
 
-Not here: the experiments (studies/). Tests: tests/cli/test_study.py.
+Tests: tests/cli/test_study.py.
 """
 
 import time
@@ -18,18 +18,18 @@ def run(
     quick: bool = False,
     output: Output | None = None,
 ) -> int:
-    """Run a study, minutes each: it draws its picture and says what it found. Without a name: the list of studies.
+    """Run a study, a few minutes each: it draws a picture and says what it found. Without a name: list the studies.
 
     Parameters
     ----------
     name
-        Which study.
+        The study to run.
     out
         The folder for the picture, NAME.png.
     seed
-        Of everything random in it.
+        Random seed.
     quick
-        Seconds instead of minutes, with cruder figures.
+        Seconds instead of minutes, with rougher figures.
     """
     from nano_llama.studies import STUDIES, run_study
 

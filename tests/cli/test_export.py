@@ -58,7 +58,7 @@ def test_an_existing_out_is_refused_and_left_alone(cli, tiny_model, tmp_path, ki
     out.write_text("precious")
     done = cli("export", "--model", tiny_model, "--format", kind, "--out", out)
     assert done.code == 2
-    assert "exists already" in done.err
+    assert "already exists" in done.err
     assert out.read_text() == "precious"
 
 
