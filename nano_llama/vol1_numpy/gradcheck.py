@@ -4,7 +4,7 @@
     gradcheck_model(model, tokens, targets)                                              every parameter of a model
 
 Both raise GradientMismatch naming the argument and the index that is wrong, and return what they measured otherwise.
-Not here: comparison with another implementation (verify/gradients.py). Tests: tests/vol1/test_gradcheck.py.
+verify/gradients.py compares with another implementation instead. Tests: tests/vol1/test_gradcheck.py.
 
 An op's output is an array, so its derivative is measured through a scalar: L = sum(out * dout) for a random dout,
 whose gradient is exactly what backward(dout, cache) claims to return. In one coordinate, with step h,
@@ -85,7 +85,7 @@ def gradcheck(
     names = list(wrt) if wrt is not None else [name for name, value in named.items() if _is_float_array(value)]
     for name in names:
         if name not in named or not _is_float_array(named[name]):
-            raise UserError(f"gradcheck: {name!r} is no floating array among the inputs {', '.join(named)}.")
+            raise UserError(f"gradcheck: {name!r} is not a floating-point array among the inputs {', '.join(named)}.")
         if named[name].dtype != np.float64:
             raise UserError(
                 f"gradcheck: {name!r} is {named[name].dtype}; differences need float64.",

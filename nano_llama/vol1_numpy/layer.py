@@ -1,7 +1,6 @@
 """One layer of a LLaMA, forward and backward: each backward is its forward's list, read from the bottom.
 
-Not here: the ops' own derivations (ops/), the stack of layers and the loss (model.py).
-Tests: tests/vol1/test_vol1_model_gradients.py.
+The ops' own derivations are in ops/. Tests: tests/vol1/test_vol1_model_gradients.py.
 
 The rules that join the ops' gradients are three. What is used twice receives the sum of both gradients (h feeds q, k
 and v; the stream x feeds a sublayer and the sum after it). A sum passes its gradient on to both terms unchanged. A
@@ -32,13 +31,13 @@ Grads = dict[str, Array]
 
 
 class Past(Protocol):
-    """Keys and values of the tokens before, for generating (a KV cache)."""
+    """Keys and values of the tokens before, for generation: a KV cache."""
 
     @property
     def length(self) -> int: ...
 
     def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Keep k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
+        """Append k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
         ...
 
 
@@ -79,7 +78,7 @@ def layer_backward(dx: Array, cache: Cache, ctx: Context, grads: Grads) -> Array
 
 
 def attention_block_forward(h: Array, p: Params, ctx: Context, index: int = 0) -> tuple[Array, Cache]:
-    """Project, turn, attend, project back.    h: (B,T,D) -> (B,T,D)"""
+    """Project, rotate, attend, project back.    h: (B,T,D) -> (B,T,D)"""
     ops = ctx.ops
     q, q_proj = ops.linear.forward(h, p[Q_PROJ])  # (B,T,H*K)
     k, k_proj = ops.linear.forward(h, p[K_PROJ])  # (B,T,G*K)

@@ -1,8 +1,8 @@
-"""Who may attend to whom: boolean masks that broadcast to (B,1,T,S), True may attend. Combine them with &.
+"""Which positions may attend to which: boolean masks that broadcast to (B,1,T,S), True may attend. Combine them with &.
 
     causal_mask(T) & padding_mask(present) & document_mask(documents)
 
-Not here: what attention does with them (ops/attention.py). Tests: tests/vol1/test_masks.py.
+Tests: tests/vol1/test_masks.py.
 
 RoPE sees only distances between positions, so neither padding on the left nor a document that begins in the middle of
 a row needs positions of its own: what it may attend to lies at the same distances.
@@ -15,7 +15,7 @@ from nano_llama.vol1_numpy.ops.array import Array
 
 
 def causal_mask(num_queries: int, num_past: int = 0) -> Array:
-    """Itself and what came before.    -> (T, num_past + T): the queries are the last T of all positions"""
+    """A position attends to itself and to those before. -> (T, num_past + T): the queries are the last T positions"""
     return np.tri(num_queries, num_past + num_queries, num_past, dtype=bool)
 
 
@@ -28,7 +28,7 @@ def padding_mask(present: Array) -> Array:
 
 
 def document_mask(documents: Array) -> Array:
-    """Texts packed into one row do not see each other.    documents: (B,T), a number for each text -> (B,1,T,T)"""
+    """Documents packed into one row do not see each other.    documents: (B,T), numbers of documents -> (B,1,T,T)"""
     documents = np.asarray(documents)
     if documents.ndim != 2:
         raise UserError(f"document_mask: expected (B,T), got shape {documents.shape}.")

@@ -1,10 +1,10 @@
-"""What goes on inside a forward pass: every named value of core/names.py's `trace_names`, as arrays.
+"""The activations inside a forward pass: every value that core/names.py's `trace_names` names, as arrays.
 
-    trace(model, tokens)["model.layers.0.self_attn.weights"]     (B,H,T,T): who attends to whom
+    trace(model, tokens)["model.layers.0.self_attn.weights"]     (B,H,T,T): which position attends to which
 
-Nothing in the model knows of it: its ops are called through a table, and here each is called through one that also
-writes down the result. Which tensor it is, its weight tells. Attention runs in its plain form, the only one that has
-the weights of all pairs. Not here: pictures (studies). Tests: tests/vol1/test_vol1_traces.py.
+The model knows nothing of it: its ops are called through a table, and here through one that also records the results.
+An op's weight tells which tensor a result is. Attention runs in its plain form, the only one that has the weights of
+all pairs. Tests: tests/vol1/test_vol1_traces.py.
 """
 
 import copy
@@ -31,15 +31,15 @@ def trace(
     known = trace_names(model.config)
     for name in names or ():
         if name not in known:
-            raise UserError(f"There is no value {name!r} to trace.", hint=f"For example: {known[0]}, {known[1]}, ...")
+            raise UserError(f"Unknown trace name {name!r}.", hint=f"For example: {known[0]}, {known[1]}, ...")
     found: dict[str, Array] = {}
-    listener = _Listener(model, known if names is None else names, found)
-    listener.forward(tokens, mask=mask)
+    recorder = _Recorder(model, known if names is None else names, found)
+    recorder.forward(tokens, mask=mask)
     return {name: found[name] for name in known if name in found}
 
 
-class _Listener:
-    """A shallow copy of the model, on the same weights, whose ops and layers write down what they return."""
+class _Recorder:
+    """A shallow copy of the model, on the same weights, whose ops and layers record what they return."""
 
     def __init__(self, model: Llama, wanted: Collection[str], found: dict[str, Array]):
         self.names = {id(array): name.removesuffix(".weight") for name, array in model.params.items()}

@@ -74,7 +74,7 @@ def test_nan_missing_and_misshapen_gradients_are_wrong_too(inputs):
 def test_wrt_chooses_the_arguments(inputs):
     checks = gradcheck(scale_forward, lambda dy, cache: scale_backward(dy, cache)[1], inputs, wrt=["factor"])
     assert [c.name for c in checks] == ["factor"]
-    with pytest.raises(UserError, match="'power' is no floating array"):
+    with pytest.raises(UserError, match="'power' is not a floating-point array"):
         gradcheck(scale_forward, scale_backward, inputs, wrt=["power"])
 
 

@@ -2,7 +2,7 @@
 
 Gradients come in the order of the forward's arguments, for those that have one: weights and activations. Integers
 (tokens, targets), masks, angles, eps and other settings have none. One gradient comes as the array itself, several
-as a tuple. Not here: how the model strings the ops together (layer.py, model.py).
+as a tuple. layer.py and model.py put the ops together.
 Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
 In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer.

@@ -1,7 +1,7 @@
-"""Attention of all heads over a batch, plainly: single_head_attention on two more axes, with shared key/value heads.
+"""Attention of all heads over a batch, the plain form: single_head_attention on two more axes, with shared K/V heads.
 
-Not here: projections and RoPE (layer.py), and the forms without the T x T matrix: tiled_attention.py, which the model
-runs, and flash_attention.py, which never sees a whole row. Tests: tests/vol1/test_ops_attention.py.
+Two forms do without the T x T matrix: tiled_attention.py, which the model runs, and flash_attention.py, which never
+sees a whole row. Tests: tests/vol1/test_ops_attention.py.
 Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; shared heads: Shazeer 2019 (arXiv 1911.02150, MQA) and
 Ainslie et al. 2023 (arXiv 2305.13245, GQA).
 """

@@ -1,6 +1,6 @@
-"""Cross-entropy of next-token targets: the loss, in nats a token.
+"""Cross-entropy of next-token targets: the loss, in nats per token.
 
-Not here: the head that makes the logits. Tests: tests/vol1/test_ops_cross_entropy.py.
+Tests: tests/vol1/test_ops_cross_entropy.py.
 Sources: the loss, Shannon 1948; z_loss, Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), section 5.
 """
 

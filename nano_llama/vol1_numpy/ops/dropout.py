@@ -1,6 +1,6 @@
-"""Dropout: each number survives with probability 1 - p, and survivors are scaled up so that the mean stays.
+"""Dropout: each element is kept with probability 1 - p and scaled up so that the mean stays the same.
 
-Not here: any use by the model, since a LLaMA is trained without it; it serves the reader and small data sets.
+The model does not use it: a LLaMA is trained without dropout. It is here to be read.
 Tests: tests/vol1/test_ops_gradients.py.
 Source: Srivastava et al. 2014, JMLR 15, section 4, in the "inverted" form that leaves inference alone.
 """

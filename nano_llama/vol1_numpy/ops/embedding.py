@@ -1,6 +1,6 @@
 """Looking up a row per token: the first op of the model.
 
-Not here: positions (RoPE turns queries and keys instead). Tests: tests/vol1/test_ops_gradients.py.
+There are no position embeddings: RoPE rotates queries and keys instead. Tests: tests/vol1/test_ops_gradients.py.
 """
 
 import numpy as np

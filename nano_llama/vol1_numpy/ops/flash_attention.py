@@ -1,6 +1,6 @@
 """Attention tile by tile, without the T x T matrix: the same numbers as attention.py in memory that grows with T only.
 
-Not here: the plain form and its derivation (attention.py, single_head_attention.py).
+The plain form and its derivation are in attention.py and single_head_attention.py.
 Tests: tests/vol1/test_ops_attention.py.
 Sources: the online softmax, Milakov and Gimelshein 2018 (arXiv 1805.02867), algorithm 3; the tiles and the backward
 by recomputation, Dao et al. 2022, "FlashAttention" (arXiv 2205.14135), algorithms 1 and 4, in the loop order of
@@ -13,7 +13,7 @@ some tiles of keys we hold, for each query,
 
 A new tile with maximum m' may raise the maximum to n = max(m, m'). Since exp(s - n) = exp(s - m) exp(m - n), the old
 l and o are multiplied by exp(m - n), and the tile's own sums over exp(s - n) are added. At the end out = o / l. The
-backward recomputes each tile's weights from one number a query, lse = m + log l:  P = exp(s - lse).
+backward recomputes each tile's weights from one number per query, lse = m + log l:  P = exp(s - lse).
 
 A tile in which the mask allows nothing is skipped: for a causal mask, half of the work.
 """

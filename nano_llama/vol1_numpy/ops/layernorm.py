@@ -1,6 +1,6 @@
 """LayerNorm: each position's features centred, divided by their standard deviation, scaled and shifted.
 
-Not here: RMSNorm, LLaMA's own (rmsnorm.py); this one serves the studies. Tests: tests/vol1/test_ops_gradients.py.
+A LLaMA uses RMSNorm (rmsnorm.py); this one serves the studies. Tests: tests/vol1/test_ops_gradients.py.
 Source: Ba, Kiros and Hinton 2016, "Layer Normalization" (arXiv 1607.06450), eq. 4, with eps as frameworks add it.
 """
 

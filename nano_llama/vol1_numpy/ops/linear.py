@@ -1,6 +1,6 @@
 """A matrix product without bias: the only place of a LLaMA, besides attention, where features mix.
 
-Not here: biases (a LLaMA has none). Tests: tests/vol1/test_ops_gradients.py.
+Tests: tests/vol1/test_ops_gradients.py.
 """
 
 from nano_llama.vol1_numpy.ops.array import Array, Cache

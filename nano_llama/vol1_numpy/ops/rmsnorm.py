@@ -1,6 +1,6 @@
 """RMSNorm: each position's features divided by their root mean square, then scaled by a learned gain.
 
-Not here: LayerNorm, which also subtracts the mean (layernorm.py). Tests: tests/vol1/test_ops_gradients.py.
+LayerNorm (layernorm.py) also subtracts the mean. Tests: tests/vol1/test_ops_gradients.py.
 Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization" (arXiv 1910.07467), eq. 4.
 """
 

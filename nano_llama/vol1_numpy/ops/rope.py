@@ -1,15 +1,15 @@
-"""RoPE: queries and keys are turned by angles that grow with position, so that their products see only distances.
+"""RoPE: queries and keys are rotated by angles that grow with position, so that their products see only distances.
 
-Not here: the angles of each kind of RoPE (core/rope.py makes the tables). Tests: tests/vol1/test_ops_rope.py.
+The angles of each kind of RoPE are in core/rope.py. Tests: tests/vol1/test_ops_rope.py.
 Source: Su et al. 2021, "RoFormer" (arXiv 2104.09864), eq. 13, 15 and 34.
 
-Two features form a plane and are turned by the angle a of their position:
+Two features form a plane and are rotated by the angle a of their position:
 
     (y1, y2) = (x1 cos a - x2 sin a,  x2 cos a + x1 sin a)
 
 Which two is a convention. "half": feature i with feature i + K/2, as Hugging Face's weights expect. "interleaved":
 2i with 2i + 1, as in the paper and in Meta's weights. One is the other after a permutation of W_q's and W_k's rows.
-Why it works: a turned query at position t against a turned key at s gives q^T R(t)^T R(s) k = q^T R(s - t) k.
+Why it works: a rotated query at position t times a rotated key at s gives q^T R(t)^T R(s) k = q^T R(s - t) k.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from nano_llama.vol1_numpy.ops.array import Array, Cache
 
 
 def rope_forward(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
-    """Turn each pair of features by its angle.    x: (B,H,T,K)   cos, sin: (T,K/2)   -> y (B,H,T,K)
+    """Rotate each pair of features by its angle.    x: (B,H,T,K)   cos, sin: (T,K/2)   -> y (B,H,T,K)
 
     Raises UserError when `layout` is neither "half" nor "interleaved".
     """
@@ -36,7 +36,7 @@ def rope_backward(dy: Array, cache: Cache) -> Array:
 
         dx1 = dy1 cos + dy2 sin,   dx2 = dy2 cos - dy1 sin
 
-    that is, the turn by the opposite angle. Angles follow from positions and have no gradient.  -> dx (B,H,T,K)
+    that is, the rotation by the opposite angle. Angles follow from positions and have no gradient.  -> dx (B,H,T,K)
     """
     cos, sin, layout = cache
     dx, _ = rope_forward(dy, cos, -sin, layout)
@@ -44,7 +44,7 @@ def rope_backward(dy: Array, cache: Cache) -> Array:
 
 
 def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
-    """Where the first and the second feature of every pair lie."""
+    """The places of the first and the second feature of every pair."""
     if layout == "half":
         return slice(0, head_dim // 2), slice(head_dim // 2, head_dim)
     if layout == "interleaved":
@@ -53,7 +53,7 @@ def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
 
 
 def rope_forward_fast(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
-    """The same as  y = x cos + x' sin,  where x' = (-x2, x1) is x turned by a right angle: a long product and a long
+    """The same as  y = x cos + x' sin,  where x' = (-x2, x1) is x rotated by a right angle: a long product and a long
     sum instead of several over halves of heads, whose 16 or 32 numbers are too few for NumPy's inner loops.
     """
     first, second = _pairs(x.shape[-1], layout)
@@ -68,6 +68,6 @@ def rope_forward_fast(x: Array, cos: Array, sin: Array, layout: str = "half") ->
 
 
 def rope_backward_fast(dy: Array, cache: Cache) -> Array:
-    """As rope_backward: the turn by the opposite angle."""
+    """As rope_backward: the rotation by the opposite angle."""
     cos, sin, layout = cache
     return rope_forward_fast(dy, cos, -sin, layout)[0]

@@ -1,6 +1,6 @@
 """SiLU, x times its own sigmoid: the smooth gate inside a LLaMA's MLP (swiglu.py).
 
-Not here: the product with the other branch. Tests: tests/vol1/test_ops_gradients.py.
+Tests: tests/vol1/test_ops_gradients.py.
 Source: Elfwing, Uchibe and Doya 2017 (arXiv 1702.03118), eq. 2 and 3; as "Swish", Ramachandran et al. 2017.
 """
 

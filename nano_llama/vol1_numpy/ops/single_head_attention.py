@@ -1,6 +1,5 @@
-"""Attention of one head over one text: the reader's first step. Every other form computes this, many times over.
+"""Attention of one head over one sequence: the form to read first. Every other form computes this, many times over.
 
-Not here: batches and heads (attention.py), and long texts (flash_attention.py).
 Tests: tests/vol1/test_ops_attention.py.
 Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762), eq. 1.
 """

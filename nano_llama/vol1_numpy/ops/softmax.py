@@ -1,6 +1,6 @@
 """Softmax over the last axis: scores become weights that are positive and sum to one.
 
-Not here: the softmax that never sees a whole row at once (flash_attention.py).
+flash_attention.py has the online form, which never sees a whole row at once.
 Tests: tests/vol1/test_ops_gradients.py.
 """
 

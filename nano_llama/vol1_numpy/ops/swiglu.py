@@ -1,6 +1,6 @@
 """SwiGLU without its matrices: one branch of the MLP, through SiLU, gates the other.
 
-Not here: the three projections around it (layer.py puts them together). Tests: tests/vol1/test_ops_gradients.py.
+Tests: tests/vol1/test_ops_gradients.py.
 Source: Shazeer 2020, "GLU Variants Improve Transformer" (arXiv 2002.05202), eq. 5.
 """
 

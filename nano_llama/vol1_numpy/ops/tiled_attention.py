@@ -1,9 +1,8 @@
-"""Attention by blocks of queries: what the model runs. The plain twin is attention.py, whose derivation holds here.
+"""Attention by blocks of queries: what the model runs. Its reference is attention.py, whose derivation holds here.
 
 A block of queries against all keys it may see is a few hundred kilobytes: it is scored, normalized and summed while it
 lies in a core's cache, and what a causal mask forbids beyond the block's last query is never computed. Each row is seen
-whole, so its softmax needs no running maximum. Not here: blocks of keys (flash_attention.py).
-Tests: tests/vol1/test_ops_attention.py.
+whole, so its softmax needs no running maximum, unlike flash_attention.py's. Tests: tests/vol1/test_ops_attention.py.
 """
 
 import math

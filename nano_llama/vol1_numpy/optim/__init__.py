@@ -1,6 +1,6 @@
-"""Optimizers by hand, one a file, over {name: array} in place. Read them in the order of the table.
+"""Optimizers by hand, one per file, over {name: array} in place. Read them in the order of the table.
 
-Not here: schedules (they return this step's rate; `step(..., lr=)` takes it). Tests: tests/vol1/, one file a rule.
+A schedule (training/schedule.py) passes its rate to `step(..., lr=)`. Tests: tests/vol1/, one file per update rule.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def make_optimizer(name: str, params: Mapping[str, np.ndarray], lr: float, **options) -> Optimizer:
-    """The optimizer `name` of the table, with its options. Raises UserError on an unknown name."""
+    """The optimizer `name` of the table, with its options. Raises UserError for an unknown name."""
     if name not in OPTIMIZERS:
-        raise UserError(f"There is no optimizer {name!r} in Volume 1.", hint=f"It has {', '.join(OPTIMIZERS)}.")
+        raise UserError(f"Unknown optimizer {name!r} for Volume 1.", hint=f"Choose {', '.join(OPTIMIZERS)}.")
     return OPTIMIZERS[name](params, lr, **options)

@@ -1,6 +1,6 @@
-"""Adafactor: Adam's second moment kept as one number a row and one a column.
+"""Adafactor: Adam's second moment kept as one number per row and one per column.
 
-Not here: the first moment, which its authors leave out to save memory. Tests: tests/vol1/test_optim_adafactor.py.
+It has no first moment: its authors leave that out to save memory. Tests: tests/vol1/test_optim_adafactor.py.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from nano_llama.vol1_numpy.optim.base import Arrays, Optimizer, check_range
 class Adafactor(Optimizer):
     """Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), with b_t = 1 - t^-0.8 (their section 7.2):
 
-        R <- b_t R + (1 - b_t) mean over columns of (g^2 + eps1)      one number a row
-        C <- b_t C + (1 - b_t) mean over rows of (g^2 + eps1)         one number a column
+        R <- b_t R + (1 - b_t) mean over columns of (g^2 + eps1)      one number per row
+        C <- b_t C + (1 - b_t) mean over rows of (g^2 + eps1)         one number per column
         V  = R C^T / mean(R)
         U  = g / sqrt(V),        U <- U / max(1, rms(U) / d)          clipped: an early V may be far too small
         theta <- theta - max(eps2, rms(theta)) min(lr, 1 / sqrt(t)) U

@@ -1,6 +1,6 @@
 """Adam: a step per weight, measured in units of that weight's own gradient noise.
 
-Not here: decoupled weight decay and the fast form (adamw.py). Tests: tests/vol1/test_optim_adam.py.
+adamw.py has decoupled weight decay, and the fast form. Tests: tests/vol1/test_optim_adam.py.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ class Adam(Optimizer):
 
     Why the division: m starts at 0, so m_t = (1 - b1) sum_{i<=t} b1^(t-i) g_i. With E[g_i] = E[g] the weights sum to
     (1 - b1)(1 + b1 + ... + b1^(t-1)) = 1 - b1^t, so E[m_t] = (1 - b1^t) E[g]; dividing removes the bias. v likewise.
-    |m^| <= about sqrt(v^), so no weight moves much more than lr a step, whatever the gradient's scale.
-    Weight decay here is the penalty's gradient, part of g, and so is divided by sqrt(v^) too: AdamW repairs that.
+    |m^| <= about sqrt(v^), so no weight moves much more than lr per step, whatever the gradient's scale.
+    Weight decay here is the penalty's gradient, part of g, and so is divided by sqrt(v^) too: AdamW corrects that.
     """
 
     slots = ("m", "v")
@@ -43,7 +43,7 @@ class Adam(Optimizer):
         param -= lr * self.direction(name, grad + self.weight_decay[name] * param)
 
     def direction(self, name: str, grad: np.ndarray) -> np.ndarray:
-        """Take `grad` into the moments and return m^ / (sqrt(v^) + eps)."""
+        """Update the moments with `grad` and return m^ / (sqrt(v^) + eps)."""
         m, v = self.state["m"][name], self.state["v"][name]
         (b1, b2), t = self.betas, self.steps
         m += (1 - b1) * (grad - m)

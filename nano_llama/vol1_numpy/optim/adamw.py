@@ -1,6 +1,6 @@
-"""AdamW: Adam with the weight decay taken out of the moments; plain, and fast.
+"""AdamW: Adam with weight decay decoupled from the moments; plain, and fast.
 
-Not here: which parameters decay (base.py). Tests: tests/vol1/test_optim_adam.py compares both with torch's AdamW.
+Tests: tests/vol1/test_optim_adam.py compares both with torch's AdamW.
 
 The plain form runs about 14 array operations over the whole of each parameter, and every one of them streams the array
 from memory. The fast one does the same arithmetic on tiles that stay in a core's cache and writes through `out=`.
@@ -12,9 +12,7 @@ import numpy as np
 
 from nano_llama.vol1_numpy.optim.adam import Adam
 
-CHUNK_ELEMENTS = (
-    32768  # updated at once: five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
-)
+CHUNK_ELEMENTS = 32768  # five float32 arrays of this size (theta, g, M, V, scratch) take 640 KiB, about a core's L2
 
 
 class PlainAdamW(Adam):

@@ -1,8 +1,8 @@
-"""What every optimizer here shares: state per parameter, a step over {name: array}, and saving for an exact resume.
+"""What every optimizer here shares: state per parameter, a step over {name: array}, and saving for exact resumes.
 
-Not here: any update rule (one file each beside this one), schedules and clipping. Tests: tests/vol1/test_optim_base.py.
+Tests: tests/vol1/test_optim_base.py.
 
-A rule is one short method, `update`, that changes a parameter array in place: the model that holds the same array
+An update rule is one short method, `update`, that changes a parameter array in place: the model that holds the same array
 sees the new weights at once, and nothing is allocated that outlives the step.
 """
 
@@ -24,9 +24,9 @@ class Optimizer:
     def __init__(
         self, params: Arrays, lr: float, *, weight_decay: float = 0.0, decays: Callable[[str], bool] = is_decayed
     ):
-        """`params` {name: array}; `decays(name)` says which of them weight decay pulls towards zero: the matrices,
-        because shrinking a norm's gain is no regularizer, it only rescales the layer.
-        Raises UserError on a negative rate."""
+        """`params` {name: array}; `decays(name)` says which of them have weight decay: by default the matrices,
+        because shrinking a norm's gain does not regularize, it only rescales the layer.
+        Raises UserError for a negative rate."""
         check_range("learning rate", lr, 0.0)
         check_range("weight decay", weight_decay, 0.0)
         self.lr = lr
@@ -37,7 +37,7 @@ class Optimizer:
     def step(self, params: Arrays, grads: Arrays, lr: float | None = None) -> None:
         """Update every array of `params` in place from the gradient of the same name and shape.
 
-        `lr` is this step's learning rate where a schedule sets one; otherwise the constructor's holds.
+        `lr` is this step's learning rate where a schedule sets one; otherwise the constructor's applies.
         """
         self.steps += 1
         for name, param in params.items():
@@ -52,12 +52,12 @@ class Optimizer:
         return {"steps": np.array(self.steps, np.int64), **arrays}
 
     def load_state_dict(self, saved: Arrays) -> None:
-        """Continue exactly where `saved` left off. Raises FormatError if it is another optimizer's or model's."""
+        """Continue exactly where `saved` left off. Raises FormatError if another optimizer or model wrote it."""
         own = self.state_dict()
         if own.keys() != saved.keys():
             odd = sorted(own.keys() ^ saved.keys())
             raise FormatError(
-                f"The saved state does not fit {type(self).__name__}: {odd[0]!r} is in one and not in the other"
+                f"The saved state does not match {type(self).__name__}: {odd[0]!r} is in one and not in the other"
                 f" ({len(odd)} such names).",
                 hint="Resume with the optimizer and the model that wrote it.",
             )

@@ -1,6 +1,6 @@
-"""Clipping by global norm: a bad batch may turn the step, but not lengthen it.
+"""Clipping by global norm: a bad batch can change the step's direction, but not make it longer.
 
-Not here: clipping per weight, which would turn the gradient. Tests: tests/vol1/test_optim_clip_ema.py.
+Clipping each weight by itself would change the gradient's direction. Tests: tests/vol1/test_optim_clip_ema.py.
 """
 
 import math

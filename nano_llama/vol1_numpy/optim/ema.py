@@ -1,6 +1,6 @@
 """A running average of the weights: often a better model than any single step's.
 
-Not here: when to evaluate or save it (the training loop). Tests: tests/vol1/test_optim_clip_ema.py.
+Tests: tests/vol1/test_optim_clip_ema.py.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class EMA:
     """a <- a + (1 - d_t) (theta - a),    d_t = min(decay, (1 + t) / (10 + t))
 
     Averaging over about 1 / (1 - decay) steps removes the part of the noise that lr leaves in theta (Polyak & Juditsky
-    1992). d_t starts low so that the average forgets the random initial weights within the first steps.
+    1992). d_t starts low so that the average loses the random initial weights within the first steps.
     `params` holds the average: {name: array}, ready for a model of the same config.
     """
 
@@ -25,7 +25,7 @@ class EMA:
         self.params = {name: param.copy() for name, param in params.items()}
 
     def update(self, params: Mapping[str, np.ndarray]) -> None:
-        """Take the weights after one more optimizer step into the average."""
+        """Update the average with the weights after one more optimizer step."""
         self.steps += 1
         new = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, average in self.params.items():

@@ -1,6 +1,6 @@
 """Lion: only the sign of the gradient, and half of Adam's memory.
 
-Not here: anything of Adam's second moment. Tests: tests/vol1/test_optim_lion.py.
+Tests: tests/vol1/test_optim_lion.py.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ class Lion(Optimizer):
 
     Every weight moves by exactly lr: steepest descent where a step's length is its largest entry (for
     |d|_inf <= lr the linear model g.d is least at d = -lr sign(g)). The present gradient weighs more in the step (b1)
-    than in the memory (b2). Steps are longer than Adam's, so its authors advise a 3 to 10 times lower lr and as much
+    than in the momentum (b2). Steps are longer than Adam's, so its authors advise a 3 to 10 times lower lr and as much
     higher lambda.
     """
 

@@ -1,6 +1,6 @@
 """Gradient descent with momentum: a heavy ball that rolls over noise and along valleys.
 
-Not here: looking ahead before the gradient is taken (nesterov.py). Tests: tests/vol1/test_optim_first_order.py.
+nesterov.py adds the look-ahead. Tests: tests/vol1/test_optim_first_order.py.
 """
 
 import numpy as np

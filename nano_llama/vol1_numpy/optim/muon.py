@@ -1,7 +1,7 @@
 """Muon: the momentum of a matrix, made orthogonal before it is applied.
 
-Not here: the embedding, the head and the norms' gains, which are no maps from activations to activations; AdamW takes
-them. Tests: tests/vol1/test_optim_muon.py.
+The embedding, the head and the norms' gains are not maps from activations to activations: AdamW updates them.
+Tests: tests/vol1/test_optim_muon.py.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ class Muon(Optimizer):
         eps: float = 1e-8,
         **options,
     ):
-        """`betas` and `eps` go to the AdamW that takes what is no hidden matrix."""
+        """`betas` and `eps` go to the AdamW that updates everything but the hidden matrices."""
         check_range("momentum", momentum, 0.0, 1.0)
         check_range("number of Newton-Schulz iterations", iterations, 1)
         super().__init__(params, lr, **options)

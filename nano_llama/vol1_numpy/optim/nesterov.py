@@ -1,6 +1,6 @@
 """Nesterov's momentum: the heavy ball, corrected by the gradient of where it is about to be.
 
-Not here: the plain heavy ball (momentum.py). Tests: tests/vol1/test_optim_first_order.py.
+momentum.py has it without the correction. Tests: tests/vol1/test_optim_first_order.py.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Gradient descent: the step straight downhill.
 
-Not here: memory of earlier gradients (momentum.py). Tests: tests/vol1/test_optim_first_order.py.
+Tests: tests/vol1/test_optim_first_order.py.
 """
 
 import numpy as np
