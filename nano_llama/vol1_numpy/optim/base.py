@@ -1,4 +1,4 @@
-"""What every optimizer here shares: state per parameter, a step over {name: array}, and saving for exact resumes.
+"""What every optimizer here shares: state per parameter, a step over {name: array}, and saving for a later resume.
 
 Tests: tests/vol1/test_optim_base.py.
 
