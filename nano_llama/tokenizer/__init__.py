@@ -1,6 +1,6 @@
 """Text <-> token ids: byte-level BPE, SentencePiece BPE, char level, any tokenizer.json, GGUF; and chat templates.
 
-    tokenizer.py       Tokenizer, the one class to use
+    tokenizer.py       Tokenizer, the one class to use: a codec (codec.py) and a chat template (conversation.py)
     train.py           new vocabularies: byte-level BPE, char level
     incremental.py     ids one by one -> whole characters            token_bytes.py   what one id stands for
     chat.py            messages -> text, in template_worker.py's process, within limits

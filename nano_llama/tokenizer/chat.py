@@ -4,7 +4,7 @@ The program is a stranger's. It runs in a process of its own (template_worker.py
 so a template that loops or prints without end costs an error, and nothing else. The process stays for the next
 conversation: starting it takes about 0.2 s, a rendering less than a millisecond.
 
-Not here: finding special tokens in the text (tokenizer.py's encode_chat).
+Not here: finding special tokens in the text (conversation.py).
 Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
 """
 

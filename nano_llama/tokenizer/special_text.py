@@ -5,7 +5,7 @@ the text alone no longer shows who did. So before the template runs, every speci
 first character is exchanged for one that occurs nowhere (from Unicode's private use area). The special tokens found in
 the result are the template's own; then the exchange is undone.
 
-Not here: running templates (chat.py), encoding (tokenizer.py). Tests: tests/tokenizer/test_chat.py.
+Not here: running templates (chat.py), encoding (conversation.py). Tests: tests/tokenizer/test_chat.py.
 """
 
 import re
