@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig, RopeScaling
+from nano_llama.core.errors import UserError
 
 
 def rope_frequencies(
@@ -46,7 +47,7 @@ def rope_frequencies(
 def rope_tables(
     config: LlamaConfig, positions: np.ndarray, dtype: np.typing.DTypeLike = np.float32, seq_len: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of every angle: positions (T,) -> cos, sin (T, K/2) of `dtype`.
+    """cos and sin of every angle: positions of any shape, (T,) or (B,T) -> cos, sin (..., K/2) of `dtype`.
 
     In float32 the frequency, and then its product with the position, are rounded to float32 as transformers does;
     at position 100,000 this moves an angle by up to 0.004, so that doing it "better" would disagree with the models.
@@ -57,9 +58,29 @@ def rope_tables(
         seq_len = int(positions.max()) + 1
     work = np.float64 if np.dtype(dtype) == np.float64 else np.float32
     inv_freq, scaling = rope_frequencies(config, seq_len, work)
-    angles = positions.astype(work)[:, None] * inv_freq  # (T, K/2)
+    angles = positions.astype(work)[..., None] * inv_freq  # (..., K/2)
     angles = angles.astype(np.float64)
     return (np.cos(angles) * scaling).astype(dtype), (np.sin(angles) * scaling).astype(dtype)
+
+
+def half_to_interleaved(weight: np.ndarray, head_dim: int) -> np.ndarray:
+    """The rows of W_q or W_k, (n K, ...), from Hugging Face's half layout, in which RoPE rotates feature i with
+    i + K/2, to the interleaved one of Meta's checkpoints and GGUF, in which it rotates 2i with 2i + 1.
+
+    Attention stays what it was. Raises UserError where the rows are not whole heads.
+    """
+    return _regroup(weight, head_dim, (2, head_dim // 2))
+
+
+def interleaved_to_half(weight: np.ndarray, head_dim: int) -> np.ndarray:
+    """The way back from half_to_interleaved."""
+    return _regroup(weight, head_dim, (head_dim // 2, 2))
+
+
+def _regroup(weight: np.ndarray, head_dim: int, pairs: tuple[int, int]) -> np.ndarray:
+    if head_dim % 2 or len(weight) % head_dim:
+        raise UserError(f"{len(weight)} rows are not whole heads of {head_dim} features, an even number.")
+    return weight.reshape(-1, *pairs, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def _stretched_theta(config: LlamaConfig, factor: float, seq_len: int | None) -> float:

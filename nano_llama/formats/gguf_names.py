@@ -27,6 +27,7 @@ from nano_llama.core.names import (
     V_PROJ,
     layer_name,
 )
+from nano_llama.core.rope import half_to_interleaved, interleaved_to_half
 
 ROPE_FREQS = "rope_freqs.weight"  # (K/2,) divisors of the frequencies: how GGUF keeps RoPE of the kind llama3
 TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
@@ -74,9 +75,9 @@ def is_rotated(name: str) -> bool:
 
 def rows_from_gguf(rows: int, head_dim: int) -> np.ndarray:
     """Indices (rows,) that bring GGUF's rows into transformers' order: ours = theirs[indices]."""
-    return np.arange(rows).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+    return interleaved_to_half(np.arange(rows), head_dim)
 
 
 def rows_to_gguf(rows: int, head_dim: int) -> np.ndarray:
     """Indices (rows,) for the way back: theirs = ours[indices]."""
-    return np.arange(rows).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
+    return half_to_interleaved(np.arange(rows), head_dim)

@@ -14,6 +14,10 @@ whose gradient is exactly what backward(dout, cache) claims to return. In one co
 Expanding each L in its Taylor series, the terms in h^0, h^2, h^3 and h^4 cancel: the error is h^4 L'''''/30, against
 h^2 L'''/6 for two points. (Fornberg 1988, Mathematics of Computation 51, table 1.) Rounding adds about 1e-16 |L| / h:
 in float64 with h = 2e-4 both are far below 1e-7 (h^4 is 2e-15). float32 can say little, and is refused.
+
+At a kink, as ReLU has at 0, the Taylor series does not hold: points on both sides of it say nothing of either slope. So
+where an entry disagrees it is measured again by shorter steps, which may leave the kink outside; where the slopes on
+both sides differ even then, the message says so. A wrong gradient stays wrong at every step.
 """
 
 import inspect
@@ -47,12 +51,14 @@ class ArgumentCheck:
     analytic: float  # backward's claim at `worst`
     measured: float  # central differences at `worst`
     num_checked: int  # coordinates that were moved
+    kink: bool = False  # at `worst` the slopes to the left and to the right differ
 
     def __str__(self) -> str:
         at = ", ".join(map(str, self.worst))
+        kink = "; its slopes to the left and right differ: is there a kink, as ReLU has at 0?" if self.kink else ""
         return (
             f"gradient of {self.name!r}, worst at [{at}]: backward says {self.analytic:.10g}, "
-            f"central differences {self.measured:.10g}, relative error {self.relative_error:.1e}"
+            f"central differences {self.measured:.10g}, relative error {self.relative_error:.1e}{kink}"
         )
 
 
@@ -80,7 +86,14 @@ def gradcheck(
     named = _by_name(forward, inputs)
 
     def run() -> tuple[Any, Any]:
-        return forward(**named) if isinstance(inputs, Mapping) else forward(*named.values())
+        result = forward(**named) if isinstance(inputs, Mapping) else forward(*named.values())
+        if not (isinstance(result, tuple) and len(result) == 2):
+            kind = f"{len(result)} values" if isinstance(result, tuple) else f"one {type(result).__name__}"
+            raise UserError(
+                f"gradcheck: {_name(forward, 'forward')} returned {kind}; expected two, (out, cache).",
+                hint="Where backward needs nothing of the forward: return out, ()",
+            )
+        return result
 
     names = list(wrt) if wrt is not None else [name for name, value in named.items() if _is_float_array(value)]
     for name in names:
@@ -98,7 +111,7 @@ def gradcheck(
     dout = np.random.default_rng((seed, 1)).standard_normal(np.shape(out))
     claimed = backward(dout if np.shape(out) else float(dout), cache)
     claimed = claimed if isinstance(claimed, tuple) else (claimed,)
-    where = getattr(backward, "__name__", "backward")
+    where = _name(backward, "backward")
     if len(claimed) != len(names):
         raise GradientMismatch(f"{where} returned {len(claimed)} gradients for {len(names)} ({', '.join(names)}).")
 
@@ -171,8 +184,9 @@ def _compare(
             )
         rng = np.random.default_rng((seed, 2, number))
         indices = _coordinates(grads[name], samples, rng)
-        measured = np.array([central_difference(loss, array, index, step) for index in indices])
-        checks.append(_judge(name, np.asarray(grads[name]), indices, measured, noise))
+        grad = np.asarray(grads[name])
+        measured, kinks = _measure(loss, array, grad, indices, tolerance, step, noise)
+        checks.append(_judge(name, grad, indices, measured, kinks, noise))
     wrong = [check for check in checks if not check.relative_error <= tolerance]  # "not <=": a NaN is wrong too
     if wrong:
         lines = "\n".join(str(check) for check in wrong)
@@ -180,17 +194,55 @@ def _compare(
     return checks
 
 
-def _judge(name: str, grad: Array, indices: list[Index], measured: Array, noise: float) -> ArgumentCheck:
+def _measure(
+    loss: Callable[[], float],
+    array: Array,
+    grad: Array,
+    indices: list[Index],
+    tolerance: float,
+    step: float,
+    noise: float,
+) -> tuple[Array, Array]:
+    """Central differences at `indices`, by shorter steps where they disagree with `grad` -> and where a kink shows."""
+    measured = np.array([central_difference(loss, array, index, step) for index in indices])
+    kinks = np.zeros(len(indices), bool)
+    tolerated = tolerance * _scale(grad, measured)
+    for at, index in enumerate(indices):
+        for shorter in (8, 64):
+            if not abs(float(grad[index]) - measured[at]) <= tolerated + noise:
+                again = central_difference(loss, array, index, step / shorter)
+                kinks[at] = _slopes_differ(loss, array, index, step / shorter, _scale(grad, measured))
+                if abs(again - measured[at]) > tolerated + shorter * noise:
+                    measured[at] = again
+    return measured, kinks
+
+
+def _slopes_differ(loss: Callable[[], float], array: Array, index: Index, step: float, scale: float) -> bool:
+    """Whether the slopes to the left and to the right are apart by more than curvature explains in so short a step."""
+    kept, middle = array[index], loss()
+    array[index] = kept - step
+    left = middle - loss()
+    array[index] = kept + step
+    right = loss() - middle
+    array[index] = kept
+    return abs(right - left) / step > 1e-2 * scale
+
+
+def _judge(name: str, grad: Array, indices: list[Index], measured: Array, kinks: Array, noise: float) -> ArgumentCheck:
     if not indices:
         return ArgumentCheck(name, 0.0, (), 0.0, 0.0, 0)
     analytic = np.array([float(grad[index]) for index in indices])
-    # Relative to the tensor's largest entry, as everywhere in the project: single entries may well be zero.
-    scale = max(float(np.max(np.abs(grad))), float(np.max(np.abs(measured))), 1e-12)
     errors = np.maximum(np.abs(analytic - measured) - noise, 0)  # a NaN stays one
     at = int(np.argmax(errors))  # the first NaN, if there is one
     return ArgumentCheck(
-        name, float(errors[at]) / scale, indices[at], float(analytic[at]), float(measured[at]), len(indices)
-    )
+        name, float(errors[at]) / _scale(grad, measured), indices[at], float(analytic[at]), float(measured[at]),
+        len(indices), bool(kinks[at]),
+    )  # fmt: skip
+
+
+def _scale(grad: Array, measured: Array) -> float:
+    """The tensor's largest entry, to which errors are relative, as everywhere in the project: one may well be zero."""
+    return max(float(np.max(np.abs(grad), initial=0)), float(np.max(np.abs(measured), initial=0)), 1e-12)
 
 
 def _coordinates(grad: Array, samples: int | None, rng: np.random.Generator) -> list[Index]:
@@ -203,10 +255,26 @@ def _coordinates(grad: Array, samples: int | None, rng: np.random.Generator) -> 
     return [tuple(int(i) for i in np.unravel_index(position, grad.shape)) for position in flat]
 
 
+def _name(function: Callable[..., Any], otherwise: str) -> str:
+    return getattr(function, "__name__", otherwise)
+
+
 def _by_name(forward: Callable[..., Any], inputs: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    signature = inspect.signature(forward)
+    names = list(signature.parameters)
+    try:
+        if isinstance(inputs, Mapping):
+            signature.bind_partial(**inputs)  # first: what it does not know is what was misspelled
+            signature.bind(**inputs)
+        else:
+            signature.bind(*inputs)
+    except TypeError as error:
+        raise UserError(
+            f"gradcheck: these inputs do not fit {_name(forward, 'forward')}: {error}.",
+            hint=f"It takes {', '.join(names)}.",
+        ) from None
     if isinstance(inputs, Mapping):
         return dict(inputs)
-    names = list(inspect.signature(forward).parameters)
     names += [f"argument {i}" for i in range(len(names), len(inputs))]
     return dict(zip(names, inputs, strict=False))
 

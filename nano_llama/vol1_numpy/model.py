@@ -37,7 +37,13 @@ class Llama:
     """
 
     def __init__(self, config: LlamaConfig, params: dict[str, Array], *, ops: Ops = FAST, threads: int | None = None):
-        """threads: how many shards a batch is cut into; by default one per CPU that this process may use."""
+        """params: all of them, in float32 or float64. threads: how many shards a batch is cut into; by default one per
+        CPU that this process may use. Raises UserError where a parameter is missing or has another shape or dtype.
+        """
+        check_params(config, params, "params")
+        for name, param in params.items():
+            if param.dtype not in (np.float32, np.float64):
+                raise UserError(f"params: {name} is {param.dtype}.", hint="Volume 1 computes in float32 or float64.")
         self.config, self.params, self.ops = config, params, ops
         self.threads = threads or available_threads()
 

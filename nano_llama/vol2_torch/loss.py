@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nano_llama.core.errors import UserError
 from nano_llama.data.batches import IGNORED
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.packing import within_documents
@@ -22,15 +23,34 @@ HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 LEAN_BYTES = 128 * 2**20  # float32 logits beyond this are made in parts
 
 
+def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED, z_loss: float = 0.0) -> Tensor:
+    """Volume 1's cross_entropy_forward, differentiable: the mean over counted targets, and 0 where none is counted.
+
+    logits (..., V), targets (...) of integers -> (), in nats. What a step uses is head_loss, which never divides.
+    """
+    V = logits.shape[-1]
+    if targets.shape != logits.shape[:-1] or targets.dtype.is_floating_point:
+        raise UserError(
+            f"cross_entropy: targets {tuple(targets.shape)} of {targets.dtype} for logits {tuple(logits.shape)}.",
+            hint="Expected integers of the logits' shape without its last axis.",
+        )
+    targets = targets.flatten()
+    losses = _loss_sum(logits.reshape(-1, V), targets, ignore_index, z_loss)
+    return losses / (targets != ignore_index).sum().clamp(min=1)
+
+
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
     """Sum over counted targets of  lse - logits[target] + z_loss lse^2,  lse = log sum exp(logits), in float32 nats.
 
     hidden (N,D), the head's weight (V,D), targets (N,) -> ().  z-loss: Chowdhery et al. 2022 (arXiv 2204.02311), 5.
     """
-    logits = F.linear(hidden, weight).float()  # (N,V)
-    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    return _loss_sum(F.linear(hidden, weight).float(), targets, IGNORED, z_loss)
+
+
+def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float) -> Tensor:  # (N,V), (N,) -> ()
+    loss = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
     if z_loss:
-        loss = loss + z_loss * (torch.logsumexp(logits, -1) ** 2)[targets != IGNORED].sum()
+        loss = loss + z_loss * (torch.logsumexp(logits, -1) ** 2)[targets != ignore_index].sum()
     return loss
 
 

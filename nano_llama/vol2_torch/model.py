@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
@@ -179,7 +180,9 @@ class Llama(nn.Module):
     ) -> Tensor:
         """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
         past = cache.length if cache is not None else 0
-        T = tokens.shape[1]
+        B, T = tokens.shape
+        if mask is not None:
+            check_mask(mask, (B, 1, T, past + T))
         cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
             mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
@@ -250,6 +253,23 @@ class Llama(nn.Module):
         return {name: own[name] for name in parameter_shapes(self.config)}
 
 
+def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless the mask is boolean and broadcasts to `shape`, (B,1,T,S): nothing else is guessed."""
+    if mask.dtype != torch.bool:
+        raise UserError(
+            f"The mask is {mask.dtype}; expected torch.bool, True where a token may attend.", hint="mask.bool()"
+        )
+    try:
+        fits = torch.broadcast_shapes(mask.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise UserError(
+            f"The mask has shape {tuple(mask.shape)}, which does not broadcast to (B,1,T,S) = {shape}.",
+            hint="A mask for each text, (B,T,S), goes in as mask[:, None].",
+        )
+
+
 class RopeTables:
     """cos and sin per device and dtype, grown when a longer text comes."""
 
@@ -261,6 +281,8 @@ class RopeTables:
         self, positions: Tensor | None, past: int, T: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """cos, sin: (T,K/2) for positions past..past+T, or (B,1,T,K/2) for positions (B,T)."""
+        if positions is not None and (positions.shape[-1] != T or positions.dim() > 2 or positions.min() < 0):
+            raise UserError(f"positions: expected (T,) or (B,T), from 0, with T = {T}; got {tuple(positions.shape)}.")
         last = past + T if positions is None else int(positions.max()) + 1
         if self.config.rope_kind == "dynamic":  # frequencies depend on the length: nothing to keep
             cos, sin = self._make(last, device, dtype)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nano_llama.core.rope import rope_frequencies, rope_tables
+from nano_llama.core.errors import UserError
+from nano_llama.core.rope import half_to_interleaved, interleaved_to_half, rope_frequencies, rope_tables
 
 KINDS = ["default", "linear", "dynamic", "yarn", "llama3"]
 
@@ -66,3 +67,32 @@ def test_only_dynamic_looks_at_the_length(tiny_config):
 def test_dtype_is_what_was_asked_for(tiny_config):
     for dtype in (np.float32, np.float64):
         assert all(table.dtype == dtype for table in rope_tables(tiny_config(), np.arange(3), dtype))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_of_any_shape(tiny_config, kind):
+    config = tiny_config(rope=kind, head_dim=16)
+    positions = np.random.default_rng(0).integers(0, 60, (3, 8))  # T = K/2, which broadcasting would take for it
+    for table, rows in zip(rope_tables(config, positions), rope_tables(config, positions.ravel()), strict=True):
+        np.testing.assert_array_equal(table, rows.reshape(3, 8, 8))
+    assert rope_tables(config, np.array(5))[0].shape == (8,)
+
+
+def test_layouts_of_q_and_k_give_the_same_attention(tiny_config):
+    """Rotated in its own layout, each order of the rows gives the same products of queries and keys."""
+    from nano_llama.vol1_numpy.ops import rope_forward
+
+    rng, K, T, D = np.random.default_rng(1), 8, 5, 12
+    w_q, w_k, x = rng.standard_normal((2 * K, D)), rng.standard_normal((2 * K, D)), rng.standard_normal((1, T, D))
+    cos, sin = rope_tables(tiny_config(head_dim=K), np.arange(T), np.float64)
+
+    def scores(w_q, w_k, layout):
+        q, k = ((x @ w.T).reshape(1, T, 2, K).swapaxes(1, 2) for w in (w_q, w_k))
+        q, k = (rope_forward(each, cos, sin, layout)[0] for each in (q, k))
+        return q @ k.swapaxes(-1, -2)
+
+    turned = [half_to_interleaved(w, K) for w in (w_q, w_k)]
+    np.testing.assert_allclose(scores(*turned, "interleaved"), scores(w_q, w_k, "half"), rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(interleaved_to_half(turned[0], K), w_q)
+    with pytest.raises(UserError, match="12 rows"):
+        half_to_interleaved(w_q[:12], K)

@@ -111,3 +111,40 @@ def test_a_model_is_checked_and_its_parameters_are_put_back(tiny_config):
         np.testing.assert_array_equal(param, kept[name])
     with pytest.raises(UserError, match="float32"):
         gradcheck_model(Llama.init(tiny_config("gqa")), tokens, targets)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), (x,)
+
+
+def relu_backward(dy, cache):
+    (x,) = cache
+    return dy * (x > 0)
+
+
+def test_a_kink_beside_a_point_is_stepped_around():
+    """1e-4 from the kink, the points 2e-4 away lie on both sides of it."""
+    x = np.array([-1e-4, 1e-4, 3e-4, 0.5, -0.5])
+    assert all(check.relative_error < 1e-7 for check in gradcheck(relu_forward, relu_backward, (x,)))
+    with pytest.raises(GradientMismatch, match=r"worst at \[1\]") as caught:  # and a wrong slope is still caught there
+        gradcheck(relu_forward, lambda dy, cache: dy * (cache[0] > 2e-4), (x,))
+    assert caught.value.checks[0].analytic == 0 and not caught.value.checks[0].kink
+
+
+def test_a_kink_at_a_point_is_named():
+    with pytest.raises(GradientMismatch, match="is there a kink, as ReLU has at 0"):
+        gradcheck(relu_forward, relu_backward, (np.array([0.0, 1.0]),))
+    with pytest.raises(GradientMismatch) as caught:  # where the op is smooth nothing is said of kinks
+        gradcheck(lambda x: (x**2, (x,)), lambda dy, cache: dy * cache[0], (np.array([0.3, 1.0]),))
+    assert "kink" not in str(caught.value)
+
+
+def test_a_forward_without_cache_and_a_wrong_name_are_told_in_our_words():
+    x = np.ones(3)
+    with pytest.raises(UserError, match=r"one ndarray; expected two, \(out, cache\)"):
+        gradcheck(lambda x: x**2, lambda dy, cache: dy, (x,))
+    with pytest.raises(UserError, match="3 values"):
+        gradcheck(lambda x: (x, x, x), lambda dy, cache: dy, (x,))
+    with pytest.raises(UserError, match=r"relu_forward: .*'y'") as caught:
+        gradcheck(relu_forward, relu_backward, {"y": x})
+    assert caught.value.hint == "It takes x."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.op_references import attention_reference, relative_error
+from nano_llama.core.errors import UserError
 from nano_llama.vol1_numpy import gradcheck, ops
 from nano_llama.vol1_numpy.masks import causal_mask
 
@@ -127,3 +128,63 @@ def test_masked_tiles_are_skipped(monkeypatch):
     monkeypatch.setattr(QueryKeyTiles, "scores", lambda self, *a: counted.append(a[2:]) or honest(self, *a))
     ops.flash_attention_forward(q, k, v, causal_mask(64), 16)
     assert len(counted) == 10
+
+
+@pytest.mark.parametrize("width", [1, 5, 13])
+@pytest.mark.parametrize("form", FORMS)
+def test_values_may_have_another_width_than_keys(form, width):
+    forward, backward = FORMS[form]
+    rng = np.random.default_rng(7)
+    q, k, _ = qkv(rng, T=11)
+    v = rng.standard_normal((2, 2, 11, width))
+    out, _ = forward(q, k, v, causal_mask(11))
+    assert out.shape == (2, 6, 11, width)
+    for column in range(width):  # a column of v gives its column of out
+        one, _ = ops.attention_forward(q, k, v[..., column : column + 1], causal_mask(11))
+        np.testing.assert_allclose(out[..., column : column + 1], one, rtol=1e-12)
+    gradcheck(lambda q, k, v: forward(q, k, v, causal_mask(11)), backward, (q, k, v), samples=12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masks_of_another_kind_are_refused(form):
+    forward, _ = FORMS[form]
+    q, k, v = qkv(np.random.default_rng(8), B=2, H=2, G=2, T=4)
+    causal = causal_mask(4)
+    for mask, message in (
+        (causal.astype(np.int64), "int64"),
+        (np.where(causal, 0.0, -np.inf), "float64"),
+        (np.broadcast_to(causal, (2, 4, 4)), r"\(2, 4, 4\)"),  # one for each text, which the heads' axis would take
+        (np.broadcast_to(causal, (2, 2, 4, 4)), r"\(2, 2, 4, 4\)"),
+        (np.ones((4, 5), bool), r"\(4, 5\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            forward(q, k, v, mask)
+    expected = forward(q, k, v, causal)[0]
+    for mask in (causal[None, None], np.broadcast_to(causal, (2, 1, 4, 4)), causal[None]):
+        np.testing.assert_array_equal(forward(q, k, v, mask)[0], expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shapes_that_do_not_fit_are_refused(form):
+    forward, _ = FORMS[form]
+    q, k, v = qkv(np.random.default_rng(9), T=4)
+    for changed in ((q[:, :5], k, v), (q[..., :7], k, v), (q, k[:, :, :3], v), (q[:1], k, v), (q[0], k, v)):
+        with pytest.raises(UserError, match="attention"):
+            forward(*changed)
+
+
+def test_attentions_over_two_parts_of_the_keys_merge_by_their_log_sum_exp():
+    q, k, v = qkv(np.random.default_rng(10), T=24)
+    mask = causal_mask(24) & (np.random.default_rng(11).random((24, 24)) < 0.7)
+    mask[3] = False
+    parts = []
+    for keys in (slice(0, 9), slice(9, 24)):
+        out, cache = ops.flash_attention_forward(q, k[:, :, keys], v[:, :, keys], mask[:, keys], 5)
+        parts.append((out, ops.log_sum_exp(cache)))
+    whole, cache = ops.flash_attention_forward(q, k, v, mask, 5)
+    lse = np.logaddexp(parts[0][1], parts[1][1])
+    np.testing.assert_allclose(lse, ops.log_sum_exp(cache), rtol=1e-12)
+    assert np.isneginf(lse[:, :, 3]).all()
+    weights = [np.exp(part - np.where(np.isneginf(lse), 0, lse))[..., None] for _, part in parts]
+    merged = sum(weight * out for weight, (out, _) in zip(weights, parts, strict=True))
+    assert relative_error(merged, whole) < 1e-13

@@ -214,3 +214,16 @@ def test_wrong_input_is_refused_by_name(tmp_path, model):
 def test_fresh_weights_are_the_cores(tiny_config):
     for name, param in init_params(tiny_config(), seed=5).items():
         np.testing.assert_array_equal(Llama.init(tiny_config(), seed=5).params[name], param)
+
+
+def test_parameters_that_do_not_belong_are_refused_at_the_door(tiny_config):
+    config = tiny_config()
+    params = Llama.init(config).params
+    for changed, message in (
+        ({**params, "model.norm.weight": np.ones(1, np.float32)}, r"model.norm.weight has shape \(1,\)"),
+        ({name: p for name, p in params.items() if name != "model.norm.weight"}, "lacks model.norm.weight"),
+        ({**params, "model.norm.weight": params["model.norm.weight"].astype(np.float16)}, "float16"),
+        ({**params, "more": np.ones(1, np.float32)}, "extra more"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Llama(config, changed)

@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from nano_llama.core.errors import UserError  # noqa: E402
 from nano_llama.vol2_torch import Llama, loss  # noqa: E402
 from nano_llama.vol2_torch.loss import loss_sum  # noqa: E402
 from nano_llama.vol2_torch.precision import Precision  # noqa: E402
@@ -74,3 +75,22 @@ def test_z_loss_is_volume_1s(model, batch):
 
 def test_only_large_logits_are_made_in_parts():
     assert not loss.wants_lean(2048, 4096) and loss.wants_lean(16384, 49152)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_cross_entropy_is_volume_1s(z_loss):
+    from nano_llama.vol1_numpy import ops
+
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((2, 5, 7)), rng.integers(0, 7, (2, 5))
+    targets[0, 2] = -100
+    ours = torch.tensor(logits, requires_grad=True)
+    value = loss.cross_entropy(ours, torch.tensor(targets), z_loss=z_loss)
+    value.backward()
+    expected, cache = ops.cross_entropy_forward(logits, targets, z_loss=z_loss)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(ours.grad.numpy(), ops.cross_entropy_backward(1.0, cache), rtol=1e-10, atol=1e-15)
+    nothing = loss.cross_entropy(ours, torch.full((2, 5), -100), z_loss=z_loss)
+    assert nothing.item() == 0 and not torch.autograd.grad(nothing, ours)[0].any()
+    with pytest.raises(UserError, match=r"\(2, 4\)"):
+        loss.cross_entropy(ours, torch.zeros(2, 4, dtype=torch.long))

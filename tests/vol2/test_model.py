@@ -114,3 +114,18 @@ def test_bfloat16_arrays_become_tensors():
     array = np.array([1.0, -2.5, 3e38], ml_dtypes.bfloat16)
     assert to_tensor(array).dtype == torch.bfloat16
     assert to_tensor(array).float().tolist() == array.astype(np.float32).tolist()
+
+
+def test_masks_and_positions_of_another_kind_are_refused(tiny_config):
+    model, tokens = (
+        Llama.init(tiny_config("mha", num_attention_heads=2, num_key_value_heads=2)),
+        torch.zeros(2, 6).long(),
+    )
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    for mask in (causal.long(), causal.float(), causal.expand(2, 6, 6), causal.expand(2, 2, 6, 6), causal[:, :5]):
+        with pytest.raises(UserError, match="mask"):
+            model(tokens, mask=mask)
+    torch.testing.assert_close(model(tokens, mask=causal[None, None]), model(tokens))
+    for positions in (torch.arange(5), torch.arange(-1, 5), torch.zeros(2, 1, 6).long()):
+        with pytest.raises(UserError, match="positions"):
+            model(tokens, positions=positions)

@@ -12,7 +12,7 @@ from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_fo
 from nano_llama.vol1_numpy.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from nano_llama.vol1_numpy.ops.dropout import dropout_backward, dropout_forward
 from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_forward
-from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward
+from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward, log_sum_exp
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
 from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
 from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
@@ -42,6 +42,7 @@ __all__ = [
     "layernorm_forward",
     "linear_backward",
     "linear_forward",
+    "log_sum_exp",
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rope_backward",

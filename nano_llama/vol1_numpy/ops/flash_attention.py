@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.attention import per_group
+from nano_llama.vol1_numpy.ops.attention import check_shapes, per_group
 
 
 def flash_attention_forward(
@@ -31,19 +31,20 @@ def flash_attention_forward(
 ) -> tuple[Array, Cache]:
     """out = softmax(q k^T / sqrt(K)) v, by tiles of `block` queries by `block` keys.
 
-    q: (B,H,T,K)   k, v: (B,G,S,K), R = H / G   mask: boolean, broadcastable to (B,1,T,S), True may attend; None: all
-    -> out (B,H,T,K). A query that may attend to nothing gets zeros.
+    As attention_forward:  q (B,H,T,K)   k (B,G,S,K)   v (B,G,S,K')   mask: boolean, to (B,1,T,S)   -> out (B,H,T,K').
+    log_sum_exp(cache) is each query's log of the sum of its scores' exponentials.
     """
+    check_shapes(q, k, v, mask)
     (B, H, T, K), (_, G, S, _) = q.shape, k.shape
     q = q.reshape(B, G, H // G, T, K) * (1 / math.sqrt(K))  # (B,G,R,T,K), scaled once for all tiles
-    k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K)
-    out = np.empty(q.shape, q.dtype)  # (B,G,R,T,K)
+    k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K), (B,G,1,S,K')
+    out = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)  # (B,G,R,T,K')
     lse = np.empty((*q.shape[:-1], 1), q.dtype)  # (B,G,R,T,1)
     tiles = QueryKeyTiles(mask, T, S, block)
     for rows in tiles.query_blocks():
         m = np.full((B, G, H // G, rows.stop - rows.start, 1), -np.inf, q.dtype)  # (B,G,R,block,1)
         l = np.zeros_like(m)
-        o = np.zeros((*m.shape[:-1], K), q.dtype)  # (B,G,R,block,K)
+        o = np.zeros((*m.shape[:-1], v.shape[-1]), q.dtype)  # (B,G,R,block,K')
         for columns in tiles.key_blocks(rows):
             s = tiles.scores(q, k, rows, columns)  # (B,G,R,block,block)
             n = np.maximum(m, s.max(axis=-1, keepdims=True))
@@ -56,7 +57,7 @@ def flash_attention_forward(
         empty = l == 0
         out[..., rows, :] = o / np.where(empty, 1, l)
         lse[..., rows, :] = np.where(empty, np.inf, m + np.log(np.where(empty, 1, l)))  # inf: P = exp(s - inf) = 0
-    return out.reshape(B, H, T, K), (q, k, v, out, lse, tiles)
+    return out.reshape(B, H, T, v.shape[-1]), (q, k, v, out, lse, tiles)
 
 
 def flash_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
@@ -70,11 +71,11 @@ def flash_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
     The rest is a sum over tiles: a tile adds dS k to its queries' dq, and dS^T q and P^T dout to its keys' dk and dv.
     q comes scaled by 1/sqrt(K) from the forward, so dk needs no factor, and dq gets it at the end.
 
-    -> dq (B,H,T,K), dk (B,G,S,K), dv (B,G,S,K)
+    -> dq (B,H,T,K), dk (B,G,S,K), dv (B,G,S,K')
     """
     q, k, v, out, lse, tiles = cache
-    shape = dout.shape
-    dout = dout.reshape(q.shape)  # (B,G,R,T,K)
+    B, H, T, _ = dout.shape
+    dout = dout.reshape(*q.shape[:-1], dout.shape[-1])  # (B,G,R,T,K')
     dq, dk, dv = np.zeros_like(q), np.zeros_like(k[:, :, 0]), np.zeros_like(v[:, :, 0])
     for rows in tiles.query_blocks():
         row_sums = np.sum(dout[..., rows, :] * out[..., rows, :], axis=-1, keepdims=True)  # (B,G,R,block,1)
@@ -88,8 +89,18 @@ def flash_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
             dv[..., columns, :] += np.sum(p.swapaxes(-1, -2) @ dout[..., rows, :], axis=2)
             dk[..., columns, :] += np.sum(ds.swapaxes(-1, -2) @ q[..., rows, :], axis=2)
             dq[..., rows, :] += ds @ k[..., columns, :]
-    dq *= 1 / math.sqrt(shape[-1])
-    return dq.reshape(shape), dk, dv
+    dq *= 1 / math.sqrt(q.shape[-1])
+    return dq.reshape(B, H, T, q.shape[-1]), dk, dv
+
+
+def log_sum_exp(cache: Cache) -> Array:
+    """log sum_s exp(q_t k_s / sqrt(K)) of each query, from flash_attention_forward's cache; -inf where it sees no key.
+
+    With it, attentions over different keys merge into one: weigh their outputs by exp(lse_i - lse).   -> (B,H,T)
+    """
+    lse = cache[4]
+    B, G, R, T, _ = lse.shape
+    return np.where(np.isposinf(lse), -np.inf, lse).reshape(B, G * R, T)
 
 
 class QueryKeyTiles:

@@ -15,7 +15,8 @@ from nano_llama.vol1_numpy.ops.softmax import softmax_backward, softmax_forward
 def single_head_attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
     """out = P v,  P = softmax(q k^T / sqrt(K)).
 
-    q: (T,K)   k, v: (S,K)   mask: (T,S), True where query t may attend to key s; None: everywhere   -> out (T,K)
+    q: (T,K)   k: (S,K)   v: (S,K')   mask: (T,S), True where query t may attend to key s; None: everywhere
+    -> out (T,K')
 
     1/sqrt(K): the product of two vectors of K independent entries with variance 1 has variance K; dividing by its
     standard deviation keeps the softmax away from its flat ends, where gradients vanish (the paper's footnote 4).
@@ -37,11 +38,11 @@ def single_head_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Ar
         Z = q k^T / c      a product:   dq = dZ k / c,   dk = dZ^T q / c                    with c = sqrt(K)
 
     Where the mask forbids, P = 0 and so dZ = 0: the replaced score gets nothing, as it must.
-    -> dq (T,K), dk (S,K), dv (S,K)
+    -> dq (T,K), dk (S,K), dv (S,K')
     """
     q, k, v, weights, softmax_cache, scale = cache
     dweights = dout @ v.T  # (T,S)
-    dv = weights.T @ dout  # (S,K)
+    dv = weights.T @ dout  # (S,K')
     dscores = softmax_backward(dweights, softmax_cache)  # (T,S)
     dq = scale * (dscores @ k)  # (T,K)
     dk = scale * (dscores.T @ q)  # (S,K)

@@ -1,4 +1,4 @@
-"""Softmax over the last axis: scores become weights that are positive and sum to one.
+"""Softmax over one axis, the last unless told: scores become weights that are positive and sum to one.
 
 flash_attention.py has the online form, which never sees a whole row at once.
 Tests: tests/vol1/test_ops_gradients.py.
@@ -9,17 +9,17 @@ import numpy as np
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 
 
-def softmax_forward(x: Array) -> tuple[Array, Cache]:
-    """y_i = exp(x_i - m) / sum_j exp(x_j - m),  m = max(x).    x: (..., S)   -> y (..., S)
+def softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Cache]:
+    """y_i = exp(x_i - m) / sum_j exp(x_j - m),  m = max(x), i and j along `axis`.    x: any shape   -> y, the same
 
     Any m cancels; the largest x keeps every exponent at or below 0, so that nothing overflows.
     A row of -inf only, where nothing may be chosen, gives zeros instead of 0/0.
     """
-    m = np.max(x, axis=-1, keepdims=True)  # (..., 1)
-    e = np.exp(x - np.where(np.isneginf(m), 0, m))  # (..., S)
-    total = np.sum(e, axis=-1, keepdims=True)  # (..., 1); at least 1, except in a row of zeros
+    m = np.max(x, axis=axis, keepdims=True)  # 1 along the axis
+    e = np.exp(x - np.where(np.isneginf(m), 0, m))
+    total = np.sum(e, axis=axis, keepdims=True)  # at least 1, except in a row of zeros
     y = e / np.where(total == 0, 1, total)
-    return y, (y,)
+    return y, (y, axis)
 
 
 def softmax_backward(dy: Array, cache: Cache) -> Array:
@@ -27,7 +27,7 @@ def softmax_backward(dy: Array, cache: Cache) -> Array:
 
         dx_j = sum_i dy_i y_i (1[i=j] - y_j) = y_j (dy_j - sum_i dy_i y_i)
 
-    m needs no term of its own: y does not depend on it. In a row of zeros all of this is 0.  -> dx (..., S)
+    m needs no term of its own: y does not depend on it. In a row of zeros all of this is 0.  -> dx
     """
-    (y,) = cache
-    return y * (dy - np.sum(dy * y, axis=-1, keepdims=True))
+    y, axis = cache
+    return y * (dy - np.sum(dy * y, axis=axis, keepdims=True))

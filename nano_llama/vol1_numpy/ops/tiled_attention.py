@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.attention import per_group
+from nano_llama.vol1_numpy.ops.attention import check_shapes, per_group
 
 SCORES_PER_TILE = 1 << 17  # 512 KiB in float32, about a core's L2 cache
 MAX_KEPT_KEYS = 512  # up to here the weights are kept for the backward; beyond, memory must not grow with T^2
@@ -20,12 +20,14 @@ MAX_KEPT_KEYS = 512  # up to here the weights are kept for the backward; beyond,
 def tiled_attention_forward(
     q: Array, k: Array, v: Array, mask: Array | None = None, block: int = 64
 ) -> tuple[Array, Cache]:
-    """As attention_forward.    q: (B,H,T,K)   k, v: (B,G,S,K)   mask: boolean, to (B,1,T,S)   -> out (B,H,T,K)"""
+    """As attention_forward:  q (B,H,T,K)   k (B,G,S,K)   v (B,G,S,K')   mask: to (B,1,T,S)   -> out (B,H,T,K')"""
+    check_shapes(q, k, v, mask)
     (B, H, T, K), (_, G, S, _) = q.shape, k.shape
     q = q.reshape(B, G, H // G, T, K) * (1 / math.sqrt(K))  # (B,G,R,T,K)
-    k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K)
+    k, v = k[:, :, None], v[:, :, None]  # (B,G,1,S,K), (B,G,1,S,K')
     tiles = QueryTiles(mask, q, k, block)
-    out = np.empty_like(q)  # (B,G,R,T,K), in memory as q: when the heads of q are views of rows, these are too
+    # (B,G,R,T,K'), in memory as q: when the heads of q are views of rows, these are too
+    out = np.empty_like(q) if v.shape[-1] == K else np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
     inverse = np.empty((*q.shape[:-1], 1), q.dtype)  # (B,G,R,T,1)
     kept = []
     for b, rows, seen in tiles:
@@ -33,7 +35,7 @@ def tiled_attention_forward(
         inverse[b, ..., rows, :] = 1 / l
         out[b, ..., rows, :] = e @ v[b, ..., seen, :] * inverse[b, ..., rows, :]  # (block,K) factors, not (block,S)
         kept.append(e if S <= MAX_KEPT_KEYS else None)
-    return out.reshape(B, H, T, K), (q, k, v, inverse, tiles, kept)
+    return out.reshape(B, H, T, v.shape[-1]), (q, k, v, inverse, tiles, kept)
 
 
 def tiled_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
@@ -44,11 +46,11 @@ def tiled_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
         dS = P (dP - sum_s P dP) = e (u - r / l),   u = d v^T = dP / l,   r = sum_s e u = sum_s P dP
 
     The scale 1/sqrt(K) is in the kept q, so dk needs none, and dq gets it at the end.
-    -> dq (B,H,T,K), dk (B,G,S,K), dv (B,G,S,K)
+    -> dq (B,H,T,K), dk (B,G,S,K), dv (B,G,S,K')
     """
     q, k, v, inverse, tiles, kept = cache
-    shape = dout.shape
-    scaled = dout.reshape(q.shape) * inverse  # (B,G,R,T,K)
+    B, H, T, _ = dout.shape
+    scaled = dout.reshape(*q.shape[:-1], dout.shape[-1]) * inverse  # (B,G,R,T,K')
     dq, dk, dv = np.empty_like(q), np.zeros_like(k[:, :, 0]), np.zeros_like(v[:, :, 0])
     for (b, rows, seen), e in zip(tiles, kept, strict=True):
         if e is None:
@@ -60,8 +62,8 @@ def tiled_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, A
         ds *= e
         dk[b, :, seen] += over_group(ds.swapaxes(-1, -2) @ q[b, ..., rows, :])
         dq[b, ..., rows, :] = ds @ k[b, ..., seen, :]
-    dq *= 1 / math.sqrt(shape[-1])
-    return dq.reshape(shape), dk, dv
+    dq *= 1 / math.sqrt(q.shape[-1])
+    return dq.reshape(B, H, T, q.shape[-1]), dk, dv
 
 
 def exponentials(s: Array) -> tuple[Array, Array]:
