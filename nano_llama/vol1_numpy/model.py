@@ -17,7 +17,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.init import init_params
+from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards

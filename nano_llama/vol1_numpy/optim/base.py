@@ -2,8 +2,8 @@
 
 Tests: tests/vol1/test_optim_base.py.
 
-An update rule is one short method, `update`, that changes a parameter array in place: the model that holds the same array
-sees the new weights at once, and nothing is allocated that outlives the step.
+An update rule is one short method, `update`, that changes a parameter array in place: the model that holds the same
+array sees the new weights at once, and nothing is allocated that outlives the step.
 """
 
 from collections.abc import Callable, Mapping
