@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -50,7 +50,12 @@ def run_shards(work: Callable[[slice], Result], parts: list[slice]) -> list[Resu
 
 def single_threaded_blas() -> AbstractContextManager:
     """A context in which every matrix product of the process runs on one thread."""
-    return _blas().limit(limits=1, user_api="blas")
+    return blas_threads(1)
+
+
+def blas_threads(count: int | None) -> AbstractContextManager:
+    """A context in which every matrix product of the process runs on so many threads; None: as many as before."""
+    return _blas().limit(limits=count, user_api="blas") if count else nullcontext()
 
 
 @functools.cache

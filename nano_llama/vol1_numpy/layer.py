@@ -30,15 +30,19 @@ Params = Mapping[str, Array]  # a layer's parameters by part: "self_attn.q_proj.
 Grads = dict[str, Array]
 
 
-class Past(Protocol):
-    """Keys and values of the tokens before, for generation: a KV cache."""
-
-    @property
-    def length(self) -> int: ...
+class LayerPast(Protocol):
+    """What a layer asks of a KV cache."""
 
     def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Append k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
         ...
+
+
+class Past(LayerPast, Protocol):
+    """Keys and values of the tokens before, for generation: a KV cache."""
+
+    @property
+    def length(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class Context:
     cos: Array  # (T,K/2)
     sin: Array  # (T,K/2)
     mask: Array | None  # boolean, broadcastable to (B,1,T,S), True may attend
-    past: Past | None = None
+    past: LayerPast | None = None
 
 
 def layer_forward(x: Array, p: Params, ctx: Context, index: int = 0) -> tuple[Array, Cache]:
