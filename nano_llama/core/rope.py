@@ -83,6 +83,15 @@ def _regroup(weight: np.ndarray, head_dim: int, pairs: tuple[int, int]) -> np.nd
     return weight.reshape(-1, *pairs, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def require_constant_angles(config: LlamaConfig, what: str) -> None:
+    """Raise UserError for the dynamic kind: with the text its angles change, and cached keys would be wrong."""
+    if config.rope_kind == "dynamic":
+        raise UserError(
+            f"{what} does not support RoPE kind 'dynamic': its angles depend on the length of the text.",
+            hint='Use --engine numpy, in Python LLM(path, runner="numpy"); or a model with YaRN.',
+        )
+
+
 def _stretched_theta(config: LlamaConfig, factor: float, seq_len: int | None) -> float:
     """theta grown so that the slowest pair turns over `seq_len` as far as it did over the original context."""
     length = max(seq_len or 0, config.max_position_embeddings)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
+from nano_llama.core.rope import require_constant_angles
 
 
 class LayerCache:
@@ -42,11 +43,7 @@ class KVCache:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        if config.rope_kind == "dynamic":
-            raise UserError(
-                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
-                hint="Generate without a cache (vol1_numpy.generate.generate_naive), or use a model with YaRN.",
-            )
+        require_constant_angles(config, "A KV cache of Volume 2")
         shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
         self.layers = [
             LayerCache(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))

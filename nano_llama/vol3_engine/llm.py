@@ -1,17 +1,16 @@
-"""LLM: load a model, generate text. The public face of the engine.
+"""LLM: load a model, generate text. The engine's public API.
 
     llm = LLM("model.gguf")
     for out in llm.generate(["Once upon a time"], SamplingParams(temperature=0.8, max_tokens=64, seed=1)):
         print(out.text)
 
-Not here: the loop (engine.py), tensors (runner/), how a token is chosen (core/sampling).
+Not here: the loop of steps (engine.py), how a token is sampled (core/sampling).
 Tests: tests/vol3/test_llm.py, tests/parity/test_llm_transformers.py.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,8 @@ from nano_llama.vol3_engine.settings import EngineSettings
 from nano_llama.vol3_engine.trace import Trace
 
 if TYPE_CHECKING:
+    from nano_llama import vol1_numpy, vol2_torch
     from nano_llama.tokenizer import Tokenizer
-    from nano_llama.vol2_torch import Llama
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, str]
@@ -37,18 +36,20 @@ class LLM:
     """A model in memory, ready to generate.
 
     path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. The other arguments are
-    EngineSettings' fields (settings.py), and trace: a file that gets the scheduler's decisions (trace.py).
-    Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault where the machine
+    EngineSettings' fields (settings.py), and trace: a file to which the scheduler's decisions are written (trace.py).
+    Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault if the machine
     lacks a device, a package or memory.
 
-    A request's tokens, greedy or for a seed, do not depend on what else is in the batch: on the CPU to the last bit,
-    on a GPU up to the rounding of matrix products, whose order of summation PyTorch chooses by their shape.
+    A request's tokens, greedy or for a seed, do not depend on what else is in the batch: with the CPU kernels to the
+    last bit; with PyTorch and NumPy up to the rounding of matrix products, whose order of summation depends on their
+    shape.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
+        runner: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
@@ -61,6 +62,7 @@ class LLM:
         trace: str | Path | None = None,
     ):
         settings = EngineSettings(
+            runner=runner,
             device=device,
             dtype=dtype,
             quantization=quantization,
@@ -78,33 +80,31 @@ class LLM:
         self._assemble(load_runner(model, settings), tokenizer, settings, trace)
 
     @classmethod
-    def from_model(cls, model: "Llama", tokenizer: "Tokenizer | None", **settings: Any) -> "LLM":
-        """Around a Volume 2 model that is in memory already, say one in training; its weights are used as they are.
+    def from_model(
+        cls, model: "vol1_numpy.Llama | vol2_torch.Llama", tokenizer: "Tokenizer | None", **settings: Any
+    ) -> "LLM":
+        """Serve a Volume 1 or Volume 2 model that is in memory, say one in training; its weights are not copied.
 
         settings: those of `from_runner`.
         """
-        from nano_llama.vol3_engine.runner.torch import TorchRunner
+        from nano_llama.vol1_numpy import Llama
 
-        return cls.from_runner(TorchRunner(model, settings.get("num_threads")), tokenizer, **settings)
+        runner: Runner
+        if isinstance(model, Llama):
+            from nano_llama.vol3_engine.runner.numpy import NumpyRunner
 
-    @classmethod
-    def from_torch(cls, path: str | Path, device: str = "auto", dtype: str = "auto", **settings: Any) -> "LLM":
-        """Over Volume 2's model, on a CPU too, where our kernels would be faster: to compare, and to read.
+            runner = NumpyRunner(model, settings.get("num_threads"))
+        else:
+            from nano_llama.vol3_engine.runner.torch import TorchRunner
 
-        settings: those of `from_runner`.
-        """
-        from nano_llama.formats import resolve_model
-        from nano_llama.vol3_engine.runner.torch import TorchRunner
-
-        model = resolve_model(path)
-        runner = TorchRunner.load(model, device, dtype, settings.get("num_threads"))
-        return cls.from_runner(runner, _tokenizer_of(model), **settings)
+            runner = TorchRunner(model, settings.get("num_threads"))
+        return cls.from_runner(runner, tokenizer, **settings)
 
     @classmethod
     def from_runner(
         cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
     ) -> "LLM":
-        """Around any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching,
+        """Serve any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching,
         num_threads."""
         llm = cls.__new__(cls)
         llm._assemble(runner, tokenizer, EngineSettings(**settings), trace)
@@ -120,7 +120,7 @@ class LLM:
         self._requests = Requests(tokenizer, self.config, self.engine.scheduler.cache_tokens)
 
     def close(self) -> None:
-        """Let threads and memory go. The model is not used afterwards."""
+        """Release threads and memory. The LLM cannot be used afterwards."""
         self.engine.close()
 
     def request(self, prompt: Any, params: SamplingParams, number: int = 0) -> Request:
@@ -129,7 +129,7 @@ class LLM:
         return make(number, prompt, params)
 
     def output_of(self, request: Request) -> RequestOutput:
-        """What the caller of a request gets."""
+        """The result of a request whose sequences have finished."""
         return self._requests.output(request)
 
     # -- generating -------------------------------------------------------------------------------------------------
@@ -141,10 +141,10 @@ class LLM:
         *,
         progress: bool = False,
     ) -> list[RequestOutput]:
-        """Continue each prompt. One result a prompt, in their order (a list also for a single prompt).
+        """Continue each prompt. One result per prompt, in their order (a list also for a single prompt).
 
-        prompts: a string, a list of token ids, or a list of such. A string's special tokens are read as plain text.
-        sampling_params: one for all, or one for each prompt. progress: a bar on stderr.
+        prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
+        sampling_params: one for all prompts, or one for each. progress: show a progress bar on stderr.
         """
         listed = _listed(prompts)
         requests = [self._requests.from_prompt(*entry) for entry in _numbered(listed, sampling_params)]
@@ -159,12 +159,12 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer a conversation, [{"role": "user", "content": "..."}, ...], or each of several, as `generate` does.
 
-        The conversation is laid out by the model's own chat template. Raises UserError where it has none.
+        The model's own chat template formats the conversation. Raises UserError if it has none.
         """
         if isinstance(messages, str) or not hasattr(messages, "__iter__"):
             raise UserError(
                 f"messages={messages!r:.80} must be a list of messages.",
-                hint='Such as [{"role": "user", "content": "..."}]; plain text goes to generate.',
+                hint='For example [{"role": "user", "content": "..."}]. Use generate for plain text.',
             )
         listed = [messages] if _is_conversation(messages) else list(messages)
         requests = [self._requests.from_messages(*entry) for entry in _numbered(listed, sampling_params)]
@@ -173,9 +173,9 @@ class LLM:
     def stream(
         self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
     ) -> Iterator[TextPiece]:
-        """One prompt or conversation, token by token. The pieces' texts join to the text that `generate` returns.
+        """One prompt or conversation, token by token. The texts of the pieces join to the text that `generate` returns.
 
-        The last piece carries the whole result as `.output`. Stop asking, and the work stops.
+        The last piece carries the whole result as `.output`. Closing the iterator stops the work.
         """
         params = sampling_params or SamplingParams()
         if not isinstance(params, SamplingParams) or params.n != 1:
@@ -195,35 +195,58 @@ class LLM:
 
 
 def load_runner(model: Path, settings: EngineSettings) -> Runner:
-    """What computes the model: our kernels on a CPU, PyTorch on everything else."""
-    if settings.device == "cpu" or (settings.device == "auto" and not _may_have_gpu()):
+    """Load the model into the runner that the settings name. Raises UserError for settings that it cannot honour."""
+    name = settings.runner
+    if name == "auto":
+        name = "torch" if _on_gpu(settings.device) else "cpu"
+    if name == "cpu":
         from nano_llama.vol3_engine.cpu.runner import CpuRunner
 
+        _refuse(settings, name, device=("auto", "cpu"))
         return CpuRunner.load(
             model, settings.dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
         )
-    import_extra("torch", "train", "Generating text on a GPU")
-    from nano_llama.vol3_engine.runner.torch import TorchRunner, device_type
+    _refuse(settings, name, quantization=(None,), kv_cache_dtype=("auto",))
+    if name == "numpy":
+        from nano_llama.vol3_engine.runner.numpy import NumpyRunner
 
-    if device_type(settings.device) == "cpu":
-        return load_runner(model, replace(settings, device="cpu"))
-    for name in ("quantization", "kv_cache_dtype"):
-        if getattr(settings, name) not in (None, "auto"):
-            raise UserError(
-                f"{name}={getattr(settings, name)!r} is for the CPU; the device is {settings.device!r}.",
-                hint='Leave it out, or use device="cpu".',
-            )
+        _refuse(settings, name, device=("auto", "cpu"), dtype=("auto", "float32"))
+        return NumpyRunner.load(model, settings.num_threads)
+    import_extra("torch", "train", "The Torch runner")
+    from nano_llama.vol3_engine.runner.torch import TorchRunner
+
     return TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads)
 
 
+def _refuse(settings: EngineSettings, runner: str, **honoured: tuple) -> None:
+    """Raise UserError for a setting whose value the runner cannot honour."""
+    for name, values in honoured.items():
+        value = getattr(settings, name)
+        if value not in values:
+            raise UserError(
+                f"{name}={value!r} is not supported by the {runner} runner.",
+                hint=f"Leave {name} out, or choose another runner.",
+            )
+
+
+def _on_gpu(device: str) -> bool:
+    """Whether that device is a GPU. Raises UserError, EnvironmentFault."""
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return False
+    import_extra("torch", "train", "Generating text on a GPU")
+    from nano_llama.vol3_engine.runner.torch import device_type
+
+    return device_type(device) != "cpu"
+
+
 def _may_have_gpu() -> bool:
-    """Whether it pays to ask PyTorch, whose import takes seconds: a GPU's driver is here, and PyTorch too."""
+    """Whether to ask PyTorch, whose import takes seconds: only if both a GPU driver and PyTorch are installed."""
     driver = sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
     return driver and find_spec("torch") is not None
 
 
 def _tokenizer_of(model: Path) -> "Tokenizer | None":
-    """The tokenizer inside a .gguf, in a folder, or beside a file of weights; None where there is no trace of one."""
+    """The tokenizer inside a .gguf, in a folder, or beside a file of weights; None if there is none."""
     from nano_llama.formats import detect
     from nano_llama.tokenizer import Tokenizer
 
@@ -236,13 +259,13 @@ def _listed(prompts: Any) -> list[Any]:
     if isinstance(prompts, str):
         return [prompts]
     if not hasattr(prompts, "__iter__") or isinstance(prompts, bytes | bytearray | Mapping):
-        raise UserError(f"prompts={prompts!r:.80} must be a string, a list of token ids, or a list of such.")
+        raise UserError(f"prompts={prompts!r:.80} must be a string, a list of token ids, or a list of these.")
     listed = [plain(entry) for entry in plain(prompts)]
     return [listed] if listed and all(isinstance(entry, int) for entry in listed) else listed
 
 
 def _is_conversation(value: Any) -> bool:
-    """Whether it is a list of messages, rather than a prompt or a list of conversations."""
+    """Whether it is a list of messages, not a prompt or a list of conversations."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
 
 
@@ -262,11 +285,11 @@ def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingP
 
 
 def _silent(finished: bool) -> None:
-    """The progress of those who did not ask for any."""
+    """No progress bar."""
 
 
 class _ProgressBar:
-    """A progress bar on stderr: texts finished, tokens a second."""
+    """A progress bar on stderr: sequences finished, tokens/s."""
 
     def __init__(self, total: int):
         from rich.console import Console
@@ -287,5 +310,5 @@ class _ProgressBar:
     def _advance(self, finished: bool) -> None:
         self.tokens += 1
         elapsed = self.progress.tasks[0].elapsed or 0.0
-        speed = f"{self.tokens / elapsed:.0f} tok/s" if elapsed else ""
+        speed = f"{self.tokens / elapsed:.0f} tokens/s" if elapsed else ""
         self.progress.update(self.task, advance=int(finished), speed=speed)

@@ -1,6 +1,6 @@
-"""EngineSettings: how an engine is set up, checked once. What it cannot honour it refuses by name.
+"""EngineSettings: the configuration of an engine, checked when it is made; impossible values are refused.
 
-Not here: what a single request asks for (core/sampling). Tests: tests/vol3/test_settings.py.
+Not here: the parameters of a single request (core/sampling). Tests: tests/vol3/test_settings.py.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 from nano_llama.core.errors import UserError
 from nano_llama.vol3_engine.quantization import Scheme
 
+RUNNERS = ("auto", "cpu", "torch", "numpy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -19,19 +20,22 @@ UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mi
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """
+    runner                  what computes the model. "cpu": our compiled kernels; "torch": Volume 2's model, on a GPU
+                            or a CPU; "numpy": Volume 1's, in float32. "auto": "torch" on a GPU, otherwise "cpu"
     device                  "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps"
-    dtype                   "auto": on a CPU as the file stores its numbers (quantized blocks with int8 activations),
-                            on a GPU bfloat16 or float16. "float32", "bfloat16", "float16": all matrices in this type
-    quantization            None: as stored; else a scheme such as "int8" or "int4,head=int8" (quantization.py); CPU
-    kv_cache_dtype          "auto": float32 where all weights are, else bfloat16; or "float32", "bfloat16", "int8"; on
-                            a GPU always the model's dtype
-    kv_cache_memory         bytes for keys and values, as a number or as "2GiB", "500MB"; planned once, never exceeded
-    max_num_seqs            texts that run together, at most
-    max_num_batched_tokens  rows of a step, at most: longer prompts are read in pieces, beside texts that decode
-    prefix_caching          texts that begin alike share what was computed for the beginning
-    num_threads             CPU threads; None: one for each core that this process may use
+    dtype                   "auto": on a CPU as stored in the file (quantized blocks with int8 activations), on a GPU
+                            bfloat16 or float16. "float32", "bfloat16", "float16": all matrices in this type
+    quantization            None: as stored; or a scheme such as "int8" or "int4,head=int8" (quantization.py). cpu only
+    kv_cache_dtype          "auto": float32 if all weights are, else bfloat16; or "float32", "bfloat16", "int8". cpu
+                            only: the other runners keep keys and values in the model's dtype
+    kv_cache_memory         bytes for keys and values, as a number or as "2GiB", "500MB"; allocated once
+    max_num_seqs            the most sequences that run at once
+    max_num_batched_tokens  the most tokens per step: longer prompts are computed in chunks, beside decoding sequences
+    prefix_caching          sequences with the same prefix share its keys and values
+    num_threads             CPU threads; None: one per core that this process may use
     """
 
+    runner: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
@@ -43,15 +47,15 @@ class EngineSettings:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("dtype", DTYPES), ("kv_cache_dtype", KV_DTYPES)):
+        for name, known in (("runner", RUNNERS), ("dtype", DTYPES), ("kv_cache_dtype", KV_DTYPES)):
             if getattr(self, name) not in known:
                 raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
         if self.quantization is not None:
             Scheme.parse(self.quantization)
             if self.dtype != "auto":
                 raise UserError(
-                    f"quantization={self.quantization!r} and dtype={self.dtype!r} both say how numbers are kept.",
-                    hint='Give one; or name single matrices, as in quantization="int4,first=float32".',
+                    f"quantization={self.quantization!r} and dtype={self.dtype!r} both say how weights are stored.",
+                    hint='Give one of them, or a dtype for single matrices: quantization="int4,first=float32".',
                 )
         _check_positive("max_num_seqs", self.max_num_seqs)
         _check_positive("max_num_batched_tokens", self.max_num_batched_tokens)
@@ -60,10 +64,10 @@ class EngineSettings:
         if self.num_threads is not None:
             _check_positive("num_threads", self.num_threads)
             processors = os.cpu_count() or 1
-            if self.num_threads > 4 * processors:  # some too many are slow; thousands wait for each other for ever
+            if self.num_threads > 4 * processors:  # a few too many are slow; thousands never get through a barrier
                 raise UserError(
                     f"num_threads={self.num_threads} is far beyond this machine's {processors} processors.",
-                    hint="Leave it out: one for each core is the fastest.",
+                    hint="Leave it out: one per core is fastest.",
                 )
         parse_bytes("kv_cache_memory", self.kv_cache_memory)
 

@@ -200,7 +200,7 @@ def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, para
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda llm: llm.chat("hi"), "must be a list of messages.*\n.*plain text goes to generate"),
+        (lambda llm: llm.chat("hi"), "must be a list of messages.*\n.*Use generate for plain text"),
         (lambda llm: llm.chat(None), "must be a list of messages"),
         (lambda llm: llm.generate([{"role": "user", "content": "hi"}]), "Use chat for the messages of a conversation"),
         (lambda llm: llm.stream(7), "Prompt 0 is 7"),

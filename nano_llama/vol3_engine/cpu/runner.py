@@ -16,6 +16,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.cores import usable_cores
 from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.batch import PackedBatch
@@ -51,11 +52,7 @@ class CpuRunner:
         *,
         quantization: str | None = None,
     ):
-        if config.rope_kind == "dynamic":
-            raise UserError(
-                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
-                hint="Use a model with YaRN, or vol1_numpy.generate.generate_naive, which keeps no cache.",
-            )
+        require_constant_angles(config, "The CPU runner")
         if kv_cache_dtype not in KV_DTYPES:
             raise UserError(f"kv_cache_dtype={kv_cache_dtype!r} must be one of {', '.join(KV_DTYPES)}.")
         self.config = config

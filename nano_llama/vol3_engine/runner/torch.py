@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.rope import require_constant_angles
 from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Attention, rotate
@@ -29,11 +30,7 @@ class TorchRunner:
     """A Volume 2 model that runs steps. Its weights are used as they are, also those of a model in training."""
 
     def __init__(self, model: Llama, num_threads: int | None = None):
-        if model.config.rope_kind == "dynamic":
-            raise UserError(
-                "RoPE kind 'dynamic' changes all angles with the length, so cached keys would be wrong.",
-                hint="Use a model with YaRN, or vol1_numpy.generate.generate_naive, which keeps no cache.",
-            )
+        require_constant_angles(model.config, "The Torch runner")
         self.model = model
         self.config: LlamaConfig = model.config
         self.num_threads = num_threads
