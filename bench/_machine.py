@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nano_llama.cli import machine
-from nano_llama.core.cores import usable_cores
+from nano_llama.core import machine
 
 PACKAGES = ("numpy", "torch", "tokenizers", "numba")
 
@@ -17,7 +16,7 @@ def fingerprint() -> dict[str, Any]:
     """Processor, cores, the instructions that matter, versions, the load of others just now, and the date."""
     return {
         "cpu": machine.cpu_name(),
-        "cores": usable_cores(),
+        "cores": machine.usable_cores(),
         "instructions": machine.instructions(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.version.split()[0],

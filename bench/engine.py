@@ -40,7 +40,7 @@ from _machine import fingerprint
 from engine_fidelity import fidelity
 from engine_race import Field, prompt_of, say, show, spread
 
-from nano_llama.cli import machine
+from nano_llama.core import machine
 from nano_llama.core.files import read_json, write_json
 from nano_llama.formats import open_weights, read_config, save_gguf, save_hf
 from nano_llama.tokenizer import Tokenizer

@@ -24,7 +24,7 @@ from engine_race import Field, Worker, prompt_of, say
 from nano_llama.core.files import write_json
 from nano_llama.formats import open_weights, read_config, save_hf
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.verify.divergence import bits_per_byte, kl_divergence
+from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence
 from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
         rows[scheme] = {
             "bits": bits_per_weight(Scheme.parse(scheme).kinds(config), config),
             "MB": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
-            "bits a byte": bits_per_byte(found, targets, size),
+            "bits a byte": continuation_bits_per_byte(found, targets, size),
             "KL": float(kl_divergence(reference, found).mean()),
             "peak MB": next(iter(memory.values())) / 1e6,
         }

@@ -31,6 +31,7 @@ from typing import Any
 from _machine import fingerprint
 
 from nano_llama.core.files import write_json
+from nano_llama.core.machine import usable_cores
 from nano_llama.data.prepare import prepare
 from nano_llama.data.sources import SPLITS, open_source
 from nano_llama.tokenizer import Tokenizer
@@ -115,7 +116,7 @@ def main() -> int:
     parser.add_argument("--library-megabytes", type=float, default=1e9, help="stop the library after so much text")
     parser.add_argument("--kills", type=int, default=10, help="how often to kill a run (default 10; 0: leave it out)")
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     machine = fingerprint()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)

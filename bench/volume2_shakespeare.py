@@ -26,9 +26,9 @@ from typing import Any
 
 from _machine import fingerprint
 
-from nano_llama.core.cores import usable_cores
 from nano_llama.core.errors import UserError
 from nano_llama.core.files import read_json, write_json
+from nano_llama.core.machine import usable_cores
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.training.metrics import read_metrics
 from nano_llama.vol2_torch.evaluate import evaluate_model

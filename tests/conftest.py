@@ -81,7 +81,7 @@ def tiny_config():
 
 def pytest_xdist_auto_num_workers(config) -> int:
     """`-n auto`: a process per core for rooms and the whole suite; none for single files, which start faster so."""
-    from nano_llama.core.cores import usable_cores
+    from nano_llama.core.machine import usable_cores
 
     return usable_cores() if all(Path(argument).is_dir() for argument in config.args) else 0
 

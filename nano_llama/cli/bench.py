@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Screen, facts, size_text, table
+from nano_llama.cli.common import Count, Output, Screen, facts, table
 from nano_llama.cli.models import ModelPath, locate_model
-from nano_llama.core.memory import peak_resident_bytes
+from nano_llama.core.machine import peak_resident_bytes
+from nano_llama.core.units import size_text
 from nano_llama.vol3_engine.benchmark import Load, Speed, check_load, measure
 from nano_llama.vol3_engine.roofline import read_bandwidth
 from nano_llama.vol3_engine.settings import EngineSettings

@@ -157,29 +157,3 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a NumPy or torch scalar
         return jsonable(value.item())
     return str(value)
-
-
-def size_text(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"
-
-
-def count_text(count: float) -> str:
-    """134_515_008 -> "134.5M"."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
-            return f"{count / limit:.1f}{unit}"
-    return f"{count:.0f}"
-
-
-def time_text(seconds: float) -> str:
-    """75.2 -> "1 min 15 s"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

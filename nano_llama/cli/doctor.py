@@ -11,10 +11,9 @@ from importlib import metadata
 from typing import Any
 
 from nano_llama import __version__
-from nano_llama.cli import machine
-from nano_llama.cli.common import Output, Screen, facts, size_text, table
-from nano_llama.core import env
-from nano_llama.core.cores import usable_cores
+from nano_llama.cli.common import Output, Screen, facts, table
+from nano_llama.core import env, machine
+from nano_llama.core.units import size_text
 
 DISTRIBUTION = "nano-llama-engine"
 
@@ -46,15 +45,14 @@ def run(*, output: Output | None = None) -> int:
 
 
 def probe_hardware() -> dict[str, Any]:
-    total, free = machine.memory_bytes()
     return {
         "cpu": machine.cpu_name(),
         "architecture": platform.machine(),
-        "usable_cores": usable_cores(),
+        "usable_cores": machine.usable_cores(),
         "physical_cores": machine.physical_cores(),
         "instructions": machine.instructions(),
-        "memory_bytes": total,
-        "free_memory_bytes": free,
+        "memory_bytes": machine.memory_bytes(),
+        "free_memory_bytes": machine.available_bytes(),
         "gpus": machine.gpus(),
     }
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Screen, facts, table, time_text
+from nano_llama.cli.common import Count, Output, Screen, facts, table
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import UserError, import_extra
+from nano_llama.core.units import time_text
 from nano_llama.data.sources import Split
 
 

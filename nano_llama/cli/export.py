@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, size_text, time_text
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
+from nano_llama.core.units import size_text, time_text
 
 TRY_IT = {
     "hf": "transformers: AutoModelForCausalLM.from_pretrained({out!r})",

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from nano_llama.cli.common import Output, Screen, count_text, facts, size_text, table
+from nano_llama.cli.common import Output, Screen, facts, table
 from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
+from nano_llama.core.units import count_text, size_text
 
 Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for people
 

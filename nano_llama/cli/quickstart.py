@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Positive, Screen, count_text, printable, time_text
+from nano_llama.cli.common import Count, Output, Positive, Screen, printable
 from nano_llama.cli.engines import Speaker, has_torch
 from nano_llama.cli.numpy_speaker import NumpySpeaker
 from nano_llama.cli.train import make_trainer, summary, watcher
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.units import count_text, time_text
 from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.training.budget import process_start
 from nano_llama.training.loop import TrainingLoop

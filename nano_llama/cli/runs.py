@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Output, Screen, count_text, table, time_text
+from nano_llama.cli.common import Output, Screen, table
 from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.units import count_text, time_text
 from nano_llama.training.metrics import Row
 from nano_llama.training.plots import plot_runs
 from nano_llama.training.run_summary import RunSummary, find_runs, summarize

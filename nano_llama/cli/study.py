@@ -6,7 +6,8 @@ Tests: tests/cli/test_study.py.
 import time
 from pathlib import Path
 
-from nano_llama.cli.common import NotNegative, Output, Screen, facts, table, time_text
+from nano_llama.cli.common import NotNegative, Output, Screen, facts, table
+from nano_llama.core.units import time_text
 
 
 def run(

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table, time_text
+from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.units import time_text
 from nano_llama.training.budget import process_start
 from nano_llama.training.loop import TrainingLoop, TrainingResult
 from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS, explicit, make_settings, training_preset

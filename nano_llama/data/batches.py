@@ -18,10 +18,10 @@ from typing import Protocol
 import numpy as np
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.loss import IGNORE_INDEX
 
 Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) where they are to be kept apart
 
-IGNORED = -100  # a target that no loss counts
 BLOCK = 4096  # windows whose places are computed at a time
 ROUNDS = 16  # of the Feistel network: with 6, orders of a handful of windows are not equally likely
 
@@ -64,7 +64,7 @@ class Batches:
     any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
 
     apart: attention is to stay within documents. A third array says which document each token belongs to, (B,T) int64,
-    and a document's last token, whose next one it cannot know, has the target -100.
+    and a document's last token, whose next one it cannot know, has the target IGNORE_INDEX.
     """
 
     def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0, apart: bool = False):
@@ -117,7 +117,7 @@ class Batches:
             if self.apart:
                 ids = self.split.document_ids(start, self.context + 1)  # (T+1,)
                 documents[row] = ids[:-1]
-                targets[row, ids[1:] != ids[:-1]] = IGNORED
+                targets[row, ids[1:] != ids[:-1]] = IGNORE_INDEX
         return (tokens, targets, documents) if self.apart else (tokens, targets)
 
     def starts(self, position: int) -> np.ndarray:
@@ -187,7 +187,7 @@ def windows(split: Tokens, context: int) -> Iterator[tuple[int, int]]:
 
 
 def validation_batches(split: Tokens, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All windows of the split in order, (tokens, targets) of one shape (B,T) int64; what is missing has target -100.
+    """All windows of the split in order, (tokens, targets) of one shape (B,T) int64; what is missing is ignored.
 
     B is `batch_size`, or the number of windows where they are fewer. The counted targets are num_tokens - 1 in all.
     """
@@ -199,7 +199,7 @@ def validation_batches(split: Tokens, context: int, batch_size: int) -> Iterator
     rows = min(batch_size, len(spans))
     for first in range(0, len(spans), rows):
         tokens = np.zeros((rows, context), np.int64)  # (B,T)
-        targets = np.full((rows, context), IGNORED, np.int64)  # (B,T)
+        targets = np.full((rows, context), IGNORE_INDEX, np.int64)  # (B,T)
         for row, (start, length) in enumerate(spans[first : first + rows]):
             window = split.read(start, length + 1)
             tokens[row, :length], targets[row, :length] = window[:-1], window[1:]

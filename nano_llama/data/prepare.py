@@ -13,7 +13,6 @@ Work happens in `OUT.partial`, which becomes OUT by one rename when everything i
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from typing import Any
 from nano_llama.core.env import cache_dir
 from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError, UserError
 from nano_llama.core.files import atomic_folder, read_json, write_json
+from nano_llama.core.machine import usable_cores
 from nano_llama.data.dataset import DATASET_FILE, Dataset, describe_shard, open_dataset, seal
 from nano_llama.data.download import Progress
 from nano_llama.data.encode import load_encoder
@@ -174,7 +174,7 @@ def _write_shards(
     done = 0
     if workers is None:
         units = total / shard_bytes
-        workers = 1 if units <= UNITS_WORTH_WORKERS else min(_cores(), int(units))
+        workers = 1 if units <= UNITS_WORTH_WORKERS else min(usable_cores(), int(units))
 
     def missing() -> Iterator[Unit]:
         nonlocal done
@@ -241,13 +241,6 @@ def _finish(partial: Path, folder: Path, plan: dict[str, Any]) -> None:
         partial.rename(folder)
     except OSError as error:
         raise EnvironmentFault(f"Cannot write {folder}: {error.strerror or error}.") from error
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def _digest(value: Any) -> str:

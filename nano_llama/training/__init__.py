@@ -14,7 +14,6 @@ with the same flags, on the same batches, into the same files.
     checkpoint.py  all that is needed to go on
     checkpoint_writer.py  written while the training goes on
     metrics.py     metrics.jsonl
-    memory.py      what the process took, and may take
     preflight.py   what a run will need, or why it cannot be
     flops.py       the arithmetic of a token
     plots.py       loss.png, and the picture of several runs

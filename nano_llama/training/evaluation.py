@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nano_llama.core.loss import IGNORE_INDEX, bits_per_byte
 from nano_llama.data.batches import validation_batches
 from nano_llama.training.budget import Clock
 
-# (tokens (B,T), targets (B,T), -100 ignored) -> nats, summed over the counted targets
+# (tokens (B,T), targets (B,T), IGNORE_INDEX not counted) -> nats, summed over the counted targets
 SumNats = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -50,11 +51,6 @@ class Evaluation:
         }
 
 
-def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
-    """`loss` nats a token on text of which `tokens` stand for `num_bytes`, in bits a byte."""
-    return loss * tokens / (math.log(2.0) * max(num_bytes, 1))
-
-
 def evaluate_split(
     sum_nats: SumNats,
     split: Any,
@@ -77,7 +73,7 @@ def evaluate_split(
         if give_up(before - last):
             return None
         nats += sum_nats(tokens, targets)
-        here = int(np.count_nonzero(targets != -100))
+        here = int(np.count_nonzero(targets != IGNORE_INDEX))
         counted += here
         on_batch(here)
     return Evaluation(loss=nats / max(counted, 1), tokens=counted, bytes=split.num_bytes, seconds=clock() - begin)

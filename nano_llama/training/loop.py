@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.memory import available_bytes, peak_resident_bytes
+from nano_llama.core.loss import bits_per_byte
+from nano_llama.core.machine import available_bytes, peak_resident_bytes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch, Batches
 from nano_llama.data.dataset import Dataset
@@ -26,7 +27,7 @@ from nano_llama.data.prefetch import Prefetcher
 from nano_llama.training.budget import Budget, Clock, slowdown
 from nano_llama.training.checkpoint import Checkpoint, prune_checkpoints, remove_later
 from nano_llama.training.checkpoint_writer import CheckpointWriter
-from nano_llama.training.evaluation import Evaluation, bits_per_byte, evaluate_split
+from nano_llama.training.evaluation import Evaluation, evaluate_split
 from nano_llama.training.interrupt import CtrlC
 from nano_llama.training.metrics import Row
 from nano_llama.training.outcome import (

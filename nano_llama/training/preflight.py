@@ -3,7 +3,7 @@
 The memory of activations is counted as autograd keeps them (vol2_torch/model.py, line by line below), at the moment
 when the last layer's backward begins: everything saved is there, and the logits. What an allocator loses and the
 process itself (Python, libraries) come on top; the former is allowed for by MARGIN.
-Not here: what was used in fact (memory.py).
+Not here: what was used in fact (core/machine.py).
 Tests: tests/training/test_preflight.py, tests/vol2/test_memory_use.py.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import is_hidden_matrix, parameter_shapes
+from nano_llama.core.units import rough_time_text, size_text
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
 
@@ -56,7 +57,7 @@ class Preflight:
         if self.peak_flops:
             work += f" at up to {self.peak_flops / 1e9:,.0f} GFLOP/s"
         if self.seconds is not None:
-            work += f": about {time_text(self.seconds)}"
+            work += f": about {rough_time_text(self.seconds)}"
         return [f"memory: about {size_text(self.total_memory)} ({parts})", f"work: {work}"]
 
 
@@ -182,21 +183,3 @@ def _advice(expected: Preflight, settings: TrainSettings, available: int) -> str
     if settings.recompute != "full":
         return "Compute activations twice:  --recompute full --batch-size 1"
     return f"Take a shorter context:  --context {max(int(settings.context * share * settings.batch_size), 1)}"
-
-
-def size_text(size: float) -> str:
-    """1234567 -> "1.2 MiB"."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:,.1f} GiB"
-
-
-def time_text(seconds: float) -> str:
-    """About how long, in the unit that fits."""
-    for limit, unit in ((90.0, "seconds"), (90.0, "minutes"), (48.0, "hours")):
-        if seconds < limit:
-            return f"{seconds:.0f} {unit}"
-        seconds /= 60.0 if unit != "hours" else 24.0
-    return f"{seconds:,.0f} days"

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from nano_llama.core.units import clock_text
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.progress import Progress, RunFacts, StepFacts
 from nano_llama.training.samples import MARK, Sample
@@ -123,10 +124,3 @@ def figures_text(facts: StepFacts) -> str:
     if facts.peak_memory:
         parts.append(f"{facts.peak_memory / 2**30:.1f} GiB")
     return " · ".join(parts)
-
-
-def clock_text(seconds: float) -> str:
-    """75.2 -> "1:15", 4000 -> "1:06:40"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

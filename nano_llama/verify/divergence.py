@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nano_llama.core.loss import bits_per_byte
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import blocks_for
 
@@ -47,13 +48,13 @@ def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
     return result
 
 
-def bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_bytes: int) -> float:
+def continuation_bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_bytes: int) -> float:
     """What the texts cost: logits (P,T,V) and tokens (P,T) that stand for num_bytes bytes of UTF-8."""
     nats = -sum(
         float(np.take_along_axis(log_softmax(rows), ids[:, None], -1).sum())
         for rows, ids in zip(logits, targets, strict=True)
     )
-    return nats / np.log(2) / num_bytes
+    return bits_per_byte(nats / targets.size, targets.size, num_bytes)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

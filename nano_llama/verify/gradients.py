@@ -11,6 +11,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError, import_extra
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.verify.checkpoint import Row, VerifyReport
 
 # The two sides add in different orders. Rounding grows with depth and length; these leave a factor of about 100.
@@ -45,7 +46,7 @@ def verify_gradients(
         rng = np.random.default_rng(seed)
         tokens = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
         targets = rng.integers(0, config.vocab_size, (batch_size, context))  # (B,T)
-        targets[rng.random(targets.shape) < 1 / 8] = -100
+        targets[rng.random(targets.shape) < 1 / 8] = IGNORE_INDEX
         report = compare_gradients(config, weights, tokens, targets, dtype=dtype, tolerance=tolerance)
     report.path = str(path)
     return report
@@ -74,9 +75,9 @@ def compare_gradients(
     logits = reference(torch.from_numpy(tokens))  # (B,T,V)
     # the sum over counted targets by their number, so that a batch without any has loss 0 and not 0/0
     total = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-100, reduction="sum"
+        logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    loss = total / max(int((targets != -100).sum()), 1)
+    loss = total / max(int((targets != IGNORE_INDEX).sum()), 1)
     loss.backward()
 
     ours = HandWritten(config, {name: np.array(params[name], dtype) for name in reference.named_params()})

@@ -7,7 +7,6 @@ Tests: tests/vol1/test_data_parallel.py.
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +17,6 @@ from threadpoolctl import ThreadpoolController
 from nano_llama.vol1_numpy.ops.array import Array
 
 Result = TypeVar("Result")
-
-
-def available_threads() -> int:
-    """The CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shards(num_rows: int, num_shards: int) -> list[slice]:

@@ -18,15 +18,15 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
+from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.core.machine import allowed_cpus
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
-from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards
+from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_of, run_shards, shards
 from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.registry import FAST, Ops
-
-IGNORE = -100  # a target that does not count
 
 
 class Llama:
@@ -45,7 +45,7 @@ class Llama:
             if param.dtype not in (np.float32, np.float64):
                 raise UserError(f"params: {name} is {param.dtype}.", hint="Volume 1 computes in float32 or float64.")
         self.config, self.params, self.ops = config, params, ops
-        self.threads = threads or available_threads()
+        self.threads = threads or len(allowed_cpus())
 
     # -- forward --------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Llama:
 
         def one(rows: slice) -> float:
             h, *_ = self._hidden(tokens[rows], self._context(T, rows_of(mask, rows)), keep="nothing")
-            loss, _ = self.ops.cross_entropy.forward(self.logits(h), targets[rows], IGNORE, z_loss)
+            loss, _ = self.ops.cross_entropy.forward(self.logits(h), targets[rows], IGNORE_INDEX, z_loss)
             return loss * weight(targets[rows])
 
         tokens, targets, weight = self._check_batch(tokens, targets)
@@ -139,7 +139,7 @@ class Llama:
 
         h, embed, caches, norm = self._hidden(tokens, ctx, keep="inputs" if recompute else "caches")
         logits, head = ops.linear.forward(h, self.head)  # (B,T,V)
-        loss, entropy = ops.cross_entropy.forward(logits, targets, IGNORE, z_loss)
+        loss, entropy = ops.cross_entropy.forward(logits, targets, IGNORE_INDEX, z_loss)
 
         dlogits = ops.cross_entropy.backward(weight, entropy)  # (B,T,V)
         dh, grads[LM_HEAD] = ops.linear.backward(dlogits, head)  # (B,T,D)
@@ -256,8 +256,8 @@ class Llama:
             raise UserError(
                 f"targets: expected integers of the tokens' shape {tokens.shape}, got {targets.dtype} {targets.shape}."
             )
-        count = max(1, int(np.count_nonzero(targets != IGNORE)))
-        return tokens, targets, lambda part: int(np.count_nonzero(part != IGNORE)) / count
+        count = max(1, int(np.count_nonzero(targets != IGNORE_INDEX)))
+        return tokens, targets, lambda part: int(np.count_nonzero(part != IGNORE_INDEX)) / count
 
 
 def check_dtype(dtype: np.typing.DTypeLike) -> np.dtype:

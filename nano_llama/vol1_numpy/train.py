@@ -14,12 +14,13 @@ from threadpoolctl import threadpool_limits
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import init_params
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.training.loop import Batch, TrainingLoop
 from nano_llama.training.watchdog import StepResult
 from nano_llama.vol1_numpy.generate import generate
-from nano_llama.vol1_numpy.model import IGNORE, Llama
+from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, clip_by_global_norm, global_norm, make_optimizer
 
@@ -103,7 +104,7 @@ class Trainer(TrainingLoop):
         self.grads = {}
 
     def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        return self.judged.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE))
+        return self.judged.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE_INDEX))
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return generate(self.judged, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nano_llama.core.errors import UserError
-from nano_llama.data.batches import IGNORED
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.packing import within_documents
 
@@ -23,7 +23,7 @@ HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 LEAN_BYTES = 128 * 2**20  # float32 logits beyond this are made in parts
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED, z_loss: float = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE_INDEX, z_loss: float = 0.0) -> Tensor:
     """Volume 1's cross_entropy_forward, differentiable: the mean over counted targets, and 0 where none is counted.
 
     logits (..., V), targets (...) of integers -> (), in nats. What a step uses is head_loss, which never divides.
@@ -44,7 +44,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0
 
     hidden (N,D), the head's weight (V,D), targets (N,) -> ().  z-loss: Chowdhery et al. 2022 (arXiv 2204.02311), 5.
     """
-    return _loss_sum(F.linear(hidden, weight).float(), targets, IGNORED, z_loss)
+    return _loss_sum(F.linear(hidden, weight).float(), targets, IGNORE_INDEX, z_loss)
 
 
 def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float) -> Tensor:  # (N,V), (N,) -> ()
@@ -73,7 +73,7 @@ class _Lean(torch.autograd.Function):
         narrow = weight.to(dtype)  # (V,D)
         dhidden, dweight = torch.empty_like(hidden), torch.zeros_like(weight)
         for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
-            counted = t != IGNORED  # (rows,)
+            counted = t != IGNORE_INDEX  # (rows,)
             wanted = torch.where(counted, t, 0)[:, None]  # (rows,1)
             logits = (h @ narrow.T).float()  # (rows,V)
             lse = torch.logsumexp(logits, -1)  # (rows,)

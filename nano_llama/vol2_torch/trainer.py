@@ -15,8 +15,8 @@ import torch
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.data.batches import IGNORED
 from nano_llama.training.loop import Batch, TrainingLoop
 from nano_llama.training.preflight import Preflight, preflight
 from nano_llama.training.watchdog import StepResult
@@ -115,7 +115,7 @@ class Trainer(TrainingLoop):
 
     def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
         """The gradient, computed from `scale` times the loss and divided by it again."""
-        counted = max(sum(int(np.count_nonzero(targets != IGNORED)) for _, targets, *_ in batches), 1)
+        counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
         loss = 0.0
         for batch in batches:
             part = self.nats(*batch, z_loss=self.settings.z_loss) / counted  # all parts together are the mean

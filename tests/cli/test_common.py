@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_llama.cli.common import Output, Screen, count_text, facts, jsonable, printable, size_text, table, time_text
+from nano_llama.cli.common import Output, Screen, facts, jsonable, printable, table
 
 
 def test_results_and_remarks_go_apart(capsys):
@@ -67,13 +67,3 @@ def test_a_title_longer_than_its_table_stays_on_one_line(capsys):
 def test_a_pipe_is_not_folded_at_80_columns(capsys):
     Screen().result({}, "x" * 150)
     assert capsys.readouterr().out == "x" * 150 + "\n"
-
-
-def test_units():
-    assert [size_text(n) for n in (0, 1023, 1536, 2**30, 3 * 2**40)] == [
-        "0 bytes", "1,023 bytes", "1.5 KiB", "1.0 GiB", "3.0 TiB",
-    ]  # fmt: skip
-    assert [count_text(n) for n in (5, 6500, 134_515_008, 8e9)] == ["5", "6.5k", "134.5M", "8.0B"]
-    assert [time_text(s) for s in (0.25, 59, 75.2, 3599.9, 7260)] == [
-        "0.2 s", "59.0 s", "1 min 15 s", "1 h 0 min", "2 h 1 min",
-    ]  # fmt: skip

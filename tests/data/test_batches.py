@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nano_llama.core.errors import UserError
-from nano_llama.data.batches import IGNORED, ArrayTokens, Batches, shuffled, validation_batches, windows
+from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.data.batches import ArrayTokens, Batches, shuffled, validation_batches, windows
 
 
 def counting(n: int) -> ArrayTokens:
@@ -146,7 +147,7 @@ def test_validation_counts_every_target_once_in_order(num_tokens, context, batch
     for tokens, targets in validation_batches(counting(num_tokens), context, batch_size):
         shapes.add(tokens.shape)
         assert targets.shape == tokens.shape
-        kept = targets != IGNORED
+        kept = targets != IGNORE_INDEX
         assert np.array_equal(tokens[kept] + 1, targets[kept])
         counted += targets[kept].tolist()
     assert counted == list(range(1, num_tokens))

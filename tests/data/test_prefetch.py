@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.data.batches import IGNORED, ArrayTokens, Batches
+from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.data.batches import ArrayTokens, Batches
 from nano_llama.data.prefetch import Prefetcher
 
 
@@ -55,5 +56,5 @@ def test_documents_apart_have_no_target_across_their_border():
         for start, row, ids in zip(starts.tolist(), targets, documents, strict=True):
             places = np.arange(start, start + 8)
             last = np.isin(places, (12, 199))  # of the first and the second document
-            assert np.array_equal(row == IGNORED, last) and np.array_equal(row[~last], ((places + 1) % 97)[~last])
+            assert np.array_equal(row == IGNORE_INDEX, last) and np.array_equal(row[~last], ((places + 1) % 97)[~last])
             assert np.array_equal(ids, (places >= 13).astype(int) + (places >= 200))

@@ -4,10 +4,9 @@ import pytest
 
 from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
-from nano_llama.core.memory import available_bytes
 from nano_llama.core.presets import model_preset
 from nano_llama.training.flops import flops_per_token
-from nano_llama.training.preflight import COPY, check_memory, memory_by_part, preflight, size_text, time_text
+from nano_llama.training.preflight import COPY, check_memory, memory_by_part, preflight
 from nano_llama.training.settings import TrainSettings
 
 GIB = 2**30
@@ -82,8 +81,6 @@ def test_expected_time_and_words():
     memory, work = expected.lines()
     assert "optimizer 58.5 MiB" in memory and "4,096,000 tokens" in work and "about 9 minutes" in work
     assert preflight(config, TrainSettings(data="x", max_minutes=1.0)).seconds is None
-    assert [size_text(n) for n in (12, 1536, 3 * 2**20, 5.5 * GIB)] == ["12 B", "1.5 KiB", "3 MiB", "5.5 GiB"]
-    assert [time_text(s) for s in (30, 600, 7200, 400_000)] == ["30 seconds", "10 minutes", "2 hours", "5 days"]
 
 
 def test_a_run_too_large_is_refused_before_anything_is_written(settings, tmp_path):
@@ -91,34 +88,3 @@ def test_a_run_too_large_is_refused_before_anything_is_written(settings, tmp_pat
     with pytest.raises(UserError, match="memory"):
         poor(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_containers_limit_counts(tmp_path):
-    def put(name, text):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-
-    assert available_bytes(tmp_path) is None
-    put("proc/meminfo", "MemTotal: 8000 kB\nMemAvailable:   4000 kB\n")
-    assert available_bytes(tmp_path) == 4000 * 1024
-    put("sys/fs/cgroup/memory.max", "3000000\n")
-    put("sys/fs/cgroup/memory.current", "2500000\n")
-    put("sys/fs/cgroup/memory.stat", "anon 1\ninactive_file 200000\n")
-    assert available_bytes(tmp_path) == 700_000
-    put("sys/fs/cgroup/memory.max", "max\n")
-    assert available_bytes(tmp_path) == 4000 * 1024
-
-
-def test_an_address_space_limit_counts():
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (2**46, before[1]))
-        unlimited = available_bytes()
-        status = dict(line.split(":", 1) for line in open("/proc/self/status"))  # noqa: PTH123, SIM115
-        used = 1024 * int(status["VmSize"].split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, before[1]))
-        assert available_bytes() <= 50_000_000 < unlimited
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)

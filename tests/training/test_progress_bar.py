@@ -3,13 +3,12 @@
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.preflight import preflight
 from nano_llama.training.progress import RunFacts, StepFacts
-from nano_llama.training.progress_bar import ProgressBar, clock_text
+from nano_llama.training.progress_bar import ProgressBar
 from nano_llama.training.samples import Sample
 from nano_llama.training.settings import TrainSettings
 
@@ -55,8 +54,3 @@ def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(tiny_config):
     text = show(tiny_config(), terminal=True)
     assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor comes back"
     assert "━" in text and "gradient 0.75" in text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (4000, "1:06:40")])
-def test_times(seconds, text):
-    assert clock_text(seconds) == text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nano_llama.verify.divergence import bits_per_byte, kl_divergence, log_softmax, next_token_logits
+from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence, log_softmax, next_token_logits
 
 
 def test_measures_by_hand():
@@ -12,7 +12,7 @@ def test_measures_by_hand():
     np.testing.assert_allclose(
         kl_divergence(reference, found), [[0.5 * np.log(2) + 0.5 * np.log(2 / 3), 0]], atol=1e-12
     )
-    assert bits_per_byte(found, np.array([[0, 1]]), 3) == pytest.approx((2 + np.log2(10)) / 3)
+    assert continuation_bits_per_byte(found, np.array([[0, 1]]), 3) == pytest.approx((2 + np.log2(10)) / 3)
 
 
 def test_log_softmax_of_large_logits():

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from nano_llama.vol1_numpy.data_parallel import add_grads, available_threads, micro_batches, rows_of, run_shards, shards
+from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_of, run_shards, shards
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 13])
@@ -55,4 +55,3 @@ def test_rows_of_a_mask_follow_the_batch_only_where_it_has_rows():
 def test_grads_add_up_by_name():
     total = add_grads({}, {"a": np.ones(2)})
     assert add_grads(total, {"a": np.full(2, 3.0)})["a"].tolist() == [4, 4]
-    assert available_threads() >= 1

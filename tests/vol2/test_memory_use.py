@@ -53,7 +53,7 @@ def test_activations_are_as_predicted(precision, narrow, recompute, G):
 MEASURE = """
 import sys, tempfile
 from pathlib import Path
-from nano_llama.core.memory import peak_resident_bytes
+from nano_llama.core.machine import peak_resident_bytes
 from nano_llama.training.preflight import COPY
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.trainer import Trainer

@@ -7,11 +7,12 @@ Sources: the loss, Shannon 1948; z_loss, Chowdhery et al. 2022, "PaLM" (arXiv 22
 import numpy as np
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.vol1_numpy.ops.array import Array, Cache, row_tiles
 
 
 def cross_entropy_forward(
-    logits: Array, targets: Array, ignore_index: int = -100, z_loss: float = 0.0
+    logits: Array, targets: Array, ignore_index: int = IGNORE_INDEX, z_loss: float = 0.0
 ) -> tuple[float, Cache]:
     """loss = mean over counted rows of  lse - logits[target] + z_loss * lse^2,   lse = log sum_v exp(logits[v]).
 
@@ -61,7 +62,7 @@ def counted_rows(logits: Array, targets: Array, ignore_index: int) -> tuple[Arra
 
 
 def cross_entropy_forward_fast(
-    logits: Array, targets: Array, ignore_index: int = -100, z_loss: float = 0.0
+    logits: Array, targets: Array, ignore_index: int = IGNORE_INDEX, z_loss: float = 0.0
 ) -> tuple[float, Cache]:
     """The same, tile by tile. exp(x - m) is kept as it is: dividing by its sum joins the backward's other factors."""
     logits_2d, targets, counted = counted_rows(logits, targets, ignore_index)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.cores import usable_cores
 from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
