@@ -44,9 +44,9 @@ from nano_llama.core import machine
 from nano_llama.core.files import read_json, write_json
 from nano_llama.formats import open_weights, read_config, save_gguf, save_hf
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.vol3_engine.cpu.isa import chosen_tier
+from nano_llama.vol3_engine.cpu.isa import selected_isa
 
-RESULTS = Path(__file__).parent / "results" / f"engine_{chosen_tier()}.json"  # a file for each kind of processor
+RESULTS = Path(__file__).parent / "results" / f"engine_{selected_isa()}.json"  # a file for each kind of processor
 NEW = 96  # tokens whose speed is taken
 # PyTorch's dtype for its peers: bfloat16 where the processor multiplies it, elsewhere it is emulated, 100 times slower
 PEER_DTYPE = "bfloat16" if {"AMX BF16", "AVX-512 BF16", "NEON bf16"} & set(machine.instructions()) else "float32"

@@ -68,7 +68,7 @@ def run(
     runner = CpuRunner.load(
         path, dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
     )
-    runner.time_parts()
+    runner.time_phases()
     screen.say("Measuring; other work on this machine disturbs the figures.", style="dim")
     speed = measure(runner, load, watch=lambda text: screen.say(text, style="dim"))
     peak = peak_resident_bytes()  # before the next line takes memory of its own

@@ -86,8 +86,8 @@ class GGUFWeights(TensorMapping):
     def row_order(self, name: str) -> np.ndarray | None:
         return rows_from_gguf(self.shape(name)[0], self.config.head_dim) if is_rotated(name) else None
 
-    def give_back(self) -> None:
-        self.file.give_back()
+    def release_pages(self) -> None:
+        self.file.release_pages()
 
     def close(self) -> None:
         self.file.close()

@@ -25,7 +25,7 @@ import numpy as np
 
 from nano_llama.core.errors import FormatError
 from nano_llama.formats.gguf_quants import KINDS, OTHER_KINDS, row_bytes
-from nano_llama.formats.mapping import give_back_pages, map_file
+from nano_llama.formats.mapping import map_file, release_mapped_pages
 
 MAX_ENTRIES = 65_536  # metadata entries, and tensors
 MAX_STRINGS = 2**21  # in all arrays together; vocabularies have up to 300k tokens and as many merges
@@ -80,9 +80,9 @@ class GGUFFile:
         rows = math.prod(info.shape[:-1])
         return np.frombuffer(self._mapped, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
 
-    def give_back(self) -> None:
+    def release_pages(self) -> None:
         """The pages read so far leave this process's memory."""
-        give_back_pages(self._mapped)
+        release_mapped_pages(self._mapped)
 
     def close(self) -> None:
         self._mapped = None  # the map itself goes when the last array over it does

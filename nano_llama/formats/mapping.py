@@ -71,7 +71,7 @@ class TensorMapping(Mapping[str, np.ndarray]):
         """Row indices that bring `raw(name)` into this mapping's order: raw.blocks[order]. None: it is in order."""
         return None
 
-    def give_back(self) -> None:
+    def release_pages(self) -> None:
         """Let the system have back the memory of what was read so far; arrays stay valid, and are read anew if used."""
 
     def close(self) -> None:
@@ -144,9 +144,9 @@ class Selection(TensorMapping):
     def row_order(self, name: str) -> np.ndarray | None:
         return self._source_of[name].row_order(name)
 
-    def give_back(self) -> None:
+    def release_pages(self) -> None:
         for source in {id(source): source for source in self._source_of.values()}.values():
-            source.give_back()
+            source.release_pages()
 
     def close(self) -> None:
         for source in {id(source): source for source in self._source_of.values()}.values():
@@ -204,7 +204,7 @@ def map_file(path: Path) -> mmap.mmap:
         ) from error
 
 
-def give_back_pages(mapped: mmap.mmap | None) -> None:
+def release_mapped_pages(mapped: mmap.mmap | None) -> None:
     """The pages of a mapped file that were read leave this process's memory, where the system knows how."""
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

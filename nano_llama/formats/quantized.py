@@ -77,8 +77,8 @@ class QuantizedFolder(TensorMapping):
         blocks = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
         return QuantizedTensor(self._stored.dtype_name(name), self._stored.shape(name), blocks)
 
-    def give_back(self) -> None:
-        self._stored.give_back()
+    def release_pages(self) -> None:
+        self._stored.release_pages()
 
     def close(self) -> None:
         self._stored.close()

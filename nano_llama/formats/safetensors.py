@@ -20,7 +20,7 @@ import numpy as np
 from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_path, read_json
 from nano_llama.formats.dtypes import DTYPES, cast
-from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, give_back_pages, map_file, view
+from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, map_file, release_mapped_pages, view
 
 MAX_HEADER_BYTES = 2 * 2**20  # about 20,000 tensors; parsed JSON may take 40 times its text
 _MAX_DIMENSIONS = 8
@@ -59,8 +59,8 @@ class SafetensorsFile(TensorMapping):
         _, _, begin, end = self._entries[name]
         return end - begin
 
-    def give_back(self) -> None:
-        give_back_pages(self._mapped)
+    def release_pages(self) -> None:
+        release_mapped_pages(self._mapped)
 
     def close(self) -> None:
         self._mapped = None  # the map itself goes when the last array over it does

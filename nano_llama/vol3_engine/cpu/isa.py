@@ -20,7 +20,7 @@ from llvmlite import binding
 from nano_llama.core import env
 from nano_llama.core.errors import UserError
 
-TIERS = ("generic", "avx2", "avxvnni", "avx512", "amx")
+ISAS = ("generic", "avx2", "avxvnni", "avx512", "amx")
 
 _NEEDS = {
     "generic": (),
@@ -33,17 +33,17 @@ _NEEDS = {
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # linux/arch/x86: sys_arch_prctl, ARCH_REQ_XCOMP_PERM
 
 
-def tiers_here() -> list[str]:
+def available_isas() -> list[str]:
     """The tiers that this processor can run, weakest first."""
     features = binding.get_host_cpu_features() if platform.machine().lower() in ("x86_64", "amd64") else {}
-    found = [tier for tier in TIERS if all(features.get(name) for name in _NEEDS[tier])]
+    found = [tier for tier in ISAS if all(features.get(name) for name in _NEEDS[tier])]
     return [tier for tier in found if tier != "amx" or _may_use_tiles()]
 
 
 @cache
-def chosen_tier() -> str:
+def selected_isa() -> str:
     """The strongest tier there is, or the one that NANO_LLAMA_CPU names. Raises UserError where it cannot be had."""
-    here, wanted = tiers_here(), env.cpu_tier()
+    here, wanted = available_isas(), env.cpu_tier()
     if wanted is None:
         return here[-1]
     if wanted not in here:
@@ -53,9 +53,14 @@ def chosen_tier() -> str:
     return wanted
 
 
-def has_room() -> bool:
+def has_32_vector_registers() -> bool:
     """Whether registers hold 16 running sums of 16 lanes: 32 of 512 bits do; 16 of 256, or 32 of 128 bits, hold 4."""
-    return chosen_tier() in ("avx512", "amx")
+    return selected_isa() in ("avx512", "amx")
+
+
+def has_amx() -> bool:
+    """Whether kernels may use tiles."""
+    return selected_isa() == "amx"
 
 
 @cache

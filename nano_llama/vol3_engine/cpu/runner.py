@@ -20,13 +20,14 @@ from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.batch import PackedBatch
-from nano_llama.vol3_engine.cpu.batch import Angles, Shape, arrange, empty_batch, shape_of
+from nano_llama.vol3_engine.cpu.batch import Capacity, RopeTable, capacity_for, empty_batch, fill
 from nano_llama.vol3_engine.cpu.jit import compile_cache
-from nano_llama.vol3_engine.cpu.jit.thread_pool import Team, publish
+from nano_llama.vol3_engine.cpu.jit.thread_pool import ThreadPool, publish
 from nano_llama.vol3_engine.cpu.kernels import kv_cache, step
 from nano_llama.vol3_engine.cpu.kernels.activations import activations
-from nano_llama.vol3_engine.cpu.kernels.attention import tile_for
-from nano_llama.vol3_engine.cpu.kernels.linear import scratch_for
+from nano_llama.vol3_engine.cpu.kernels.attention import query_tile
+from nano_llama.vol3_engine.cpu.kernels.linear import linear_scratch
+from nano_llama.vol3_engine.cpu.kernels.model import HEAD, KIND
 from nano_llama.vol3_engine.cpu.kernels.pack import F32, UNIT, aligned
 from nano_llama.vol3_engine.cpu.kernels.repack import repack
 from nano_llama.vol3_engine.cpu.weights import load_model
@@ -39,7 +40,7 @@ class CpuRunner:
     """A model in memory, ready to run steps with `num_threads` threads (None: one for each core it may use).
 
     dtype, quantization: see weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 where
-    all weights are, else bfloat16. After `time_parts()`, `seconds` has the time of each part of the steps so far.
+    all weights are, else bfloat16. After `time_phases()`, `seconds` has the time of each part of the steps so far.
     """
 
     def __init__(
@@ -59,15 +60,15 @@ class CpuRunner:
         self.threads = num_threads or usable_cores()
         self.kv_cache_dtype = kv_cache_dtype
         self.seconds: dict[str, float] = {}
-        self._folder = compile_cache.keep_on_disk(step.serve, publish, repack)
+        self._folder = compile_cache.keep_on_disk(step.worker_loop, publish, repack)
         with compile_cache.compiling(self._folder, "repack"):
             self.model = load_model(config, weights, dtype, quantization)
         if kv_cache_dtype == "auto":
-            exact = np.all(self.model.layers[:, :, 0] == F32)
+            exact = np.all(self.model.layers[:, :, KIND] == F32)
             self.kv_cache_dtype = "float32" if exact else "bfloat16"
-        self._angles = Angles(config)
-        self._team = Team(self.threads)
-        self._shape = Shape(0, 0, 0, 0, 0)
+        self._rope = RopeTable(config)
+        self._pool = ThreadPool(self.threads)
+        self._capacity = Capacity(0, 0, 0, 0, 0)
         self._cache: kv_cache.KVCache | None = None
 
     @classmethod
@@ -86,7 +87,7 @@ class CpuRunner:
 
     @property
     def separate_prefill(self) -> bool:
-        return self.model.prompt_form != self.model.generated_form
+        return self.model.prefill_form != self.model.decode_form
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -95,7 +96,7 @@ class CpuRunner:
 
     @property
     def weight_bytes(self) -> int:
-        entries = [*self.model.layers.reshape(-1, 5), self.model.ends[step.HEAD]]
+        entries = [*self.model.layers.reshape(-1, 5), self.model.ends[HEAD]]
         return sum(int(end - start) for _, _, _, start, end in entries) + self.model.norms.nbytes
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
@@ -114,48 +115,48 @@ class CpuRunner:
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
         assert self._cache is not None, "allocate comes first"
-        needed = shape_of(batch, self.config, self.threads)
-        if not needed.fits(self._shape):
-            self._furnish(self._shape.grown(needed))
-        wanted = arrange(batch, self._batch, self._angles, self.config, self.threads, self.separate_prefill)
+        needed = capacity_for(batch, self.config, self.threads)
+        if not self._capacity.holds(needed):
+            self._allocate_workspace(self._capacity.grown(needed))
+        sampled = fill(batch, self._batch, self._rope, self.config, self.threads, self.separate_prefill)
         if self.seconds:
             self._run_timed()
         else:
-            self._team.run()
-        return self._room.logits[:wanted, : self.config.vocab_size]
+            self._pool.run()
+        return self._workspace.logits[:sampled, : self.config.vocab_size]
 
-    def time_parts(self) -> None:
+    def time_phases(self) -> None:
         """From now on keep the time of each part of a step in `seconds`. Until then it costs nothing."""
-        self.seconds = dict.fromkeys(step.PARTS, 0.0)
-        self._shape = Shape(0, 0, 0, 0, 0)  # threads must learn of the clock
+        self.seconds = dict.fromkeys(step.PHASES, 0.0)
+        self._capacity = Capacity(0, 0, 0, 0, 0)  # threads must learn of the clock
 
     def close(self) -> None:
-        self._team.close()
+        self._pool.close()
         self._cache = None
 
     def _run_timed(self) -> None:
         """Ticks become seconds by the share of the whole that they are; all threads' mean."""
-        self._room.times[:] = 0
+        self._workspace.times[:] = 0
         before = time.perf_counter()
-        self._team.run()
+        self._pool.run()
         elapsed = time.perf_counter() - before
-        ticks = self._room.times.mean(axis=0)
-        for part, share in zip(step.PARTS, ticks / max(ticks.sum(), 1), strict=True):
+        ticks = self._workspace.times.mean(axis=0)
+        for part, share in zip(step.PHASES, ticks / max(ticks.sum(), 1), strict=True):
             self.seconds[part] += elapsed * float(share)
 
-    def _furnish(self, shape: Shape) -> None:
+    def _allocate_workspace(self, capacity: Capacity) -> None:
         """Room for steps of that shape, and threads that know it."""
         assert self._cache is not None
         c, width = self.config, kv_cache.padded(self.config.head_dim)
         H, G, D, F = c.num_attention_heads, c.num_key_value_heads, c.hidden_size, c.intermediate_size
-        rows = -(-shape.rows // 16) * 16 + 16  # tiles may write beyond the last
-        wanted = -(-shape.wanted // 16) * 16 + 16
+        rows = -(-capacity.rows // 16) * 16 + 16  # tiles may write beyond the last
+        sampled = -(-capacity.sampled // 16) * 16 + 16
 
         def floats(*sizes: int) -> np.ndarray:
             return aligned(int(np.prod(sizes)), np.float32).reshape(sizes)
 
-        self._shape, self._batch = shape, empty_batch(shape, c)
-        self._room = step.Room(
+        self._capacity, self._batch = capacity, empty_batch(capacity, c)
+        self._workspace = step.Workspace(
             x=floats(rows, -(-D // UNIT) * UNIT),
             normed=activations(rows, D),
             q=floats(rows, H * width),
@@ -163,23 +164,23 @@ class CpuRunner:
             v=floats(rows, G * width),
             attended=activations(rows, H * c.head_dim),
             gated=activations(rows, F),
-            parts=floats(max(shape.slots, 1) * H, width),
-            part_stats=floats(max(shape.slots, 1) * H, 2),
-            wanted=floats(wanted, -(-D // UNIT) * UNIT),
-            logits=floats(wanted, -(-c.vocab_size // 16) * 16),
-            times=np.zeros((self.threads if self.seconds else 0, len(step.PARTS)), np.int64),
+            kv_partials=floats(max(capacity.slots, 1) * H, width),
+            kv_partial_stats=floats(max(capacity.slots, 1) * H, 2),
+            sampled=floats(sampled, -(-D // UNIT) * UNIT),
+            logits=floats(sampled, -(-c.vocab_size // 16) * 16),
+            times=np.zeros((self.threads if self.seconds else 0, len(step.PHASES)), np.int64),
         )
         model, memory = self.model, self._cache
 
         def arguments(thread: int) -> tuple:
-            own = step.Own(
+            own = step.ThreadWorkspace(
                 normed=activations(32, D),
                 attended=activations(32, H * c.head_dim),
-                gate_up=floats(step.PANEL + 16, 64 * step.TOGETHER),
-                tile=tile_for(c.group_size, c.head_dim, self.kv_cache_dtype),
-                scratch=scratch_for(max(D, F, H * c.head_dim)),
+                gate_up=floats(step.PANEL_ROWS + 16, 64 * step.PANEL_GROUPS),
+                tile=query_tile(c.group_size, c.head_dim, self.kv_cache_dtype),
+                scratch=linear_scratch(max(D, F, H * c.head_dim)),
             )
-            return self.threads, model, memory, self._batch, self._room, own
+            return self.threads, model, memory, self._batch, self._workspace, own
 
         with compile_cache.compiling(self._folder, f"step-{self.kv_cache_dtype}"):
-            self._team.assign(step.serve, arguments)
+            self._pool.assign(step.worker_loop, arguments)

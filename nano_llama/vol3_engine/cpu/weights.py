@@ -35,10 +35,12 @@ from nano_llama.core.names import (
 )
 from nano_llama.formats.gguf_quants import quantize as to_gguf_blocks
 from nano_llama.formats.mapping import TensorMapping
-from nano_llama.vol3_engine.cpu.kernels import pack, step
+from nano_llama.vol3_engine.cpu.kernels import pack
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import padded
 from nano_llama.vol3_engine.cpu.kernels.linear import form_read
+from nano_llama.vol3_engine.cpu.kernels.model import Model
 from nano_llama.vol3_engine.cpu.kernels.repack import KIND_OF, repack, whole_blocks
+from nano_llama.vol3_engine.cpu.kernels.swiglu import interleaved_rows
 from nano_llama.vol3_engine.quantization import Scheme
 
 KIND_OF_DTYPE = {"float32": pack.F32, "bfloat16": pack.BF16, "float16": pack.F16}
@@ -66,7 +68,7 @@ class PlannedMatrix:
         return self.kind, len(self.order), self.columns, self.start, self.start + self.nbytes
 
 
-def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: str | None = None) -> step.Model:
+def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: str | None = None) -> Model:
     """Pack all weights; the file's pages are given back after every matrix. scheme: as in quantization.py."""
     kinds = Scheme.parse(scheme).kinds(config) if scheme else {}
     kind_of = partial(_kind_of, weights, dtype, kinds)
@@ -83,9 +85,9 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
     data = pack.aligned(size + 4096)  # prefetches may look beyond the end
     for plan in plans:
         _pack(plan, weights, data[plan.start : plan.start + plan.nbytes])
-        weights.give_back()
+        weights.release_pages()
     used = {plan.kind for plan in plans}
-    return step.Model(
+    return Model(
         data=data,
         layers=np.array([[plan.entry for plan in layer] for layer in layers], np.int64),
         ends=np.array([embedding.entry, head.entry], np.int64),
@@ -95,13 +97,13 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         eps=np.float32(config.rms_norm_eps),
-        generated_form=_forms(used, False),
-        prompt_form=_forms(used, True),
+        decode_form=_forms(used, False),
+        prefill_form=_forms(used, True),
     )
 
 
-def _forms(kinds: set[int], prompt: bool) -> int:
-    return reduce(or_, (form_read(kind, prompt) for kind in kinds))
+def _forms(kinds: set[int], prefill: bool) -> int:
+    return reduce(or_, (form_read(kind, prefill) for kind in kinds))
 
 
 def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, index: int) -> list[PlannedMatrix]:
@@ -113,7 +115,7 @@ def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, in
         plan((name(K_PROJ),), _padded_heads(G, config.head_dim)),
         plan((name(V_PROJ),), _padded_heads(G, config.head_dim)),
         plan((name(O_PROJ),), np.arange(config.hidden_size)),
-        plan((name(GATE_PROJ), name(UP_PROJ)), _in_turns(F)),
+        plan((name(GATE_PROJ), name(UP_PROJ)), interleaved_rows(F)),
         plan((name(DOWN_PROJ),), np.arange(config.hidden_size)),
     ]
 
@@ -122,13 +124,6 @@ def _padded_heads(heads: int, head_dim: int) -> np.ndarray:
     order = np.full((heads, padded(head_dim)), -1)
     order[:, :head_dim] = np.arange(heads * head_dim).reshape(heads, head_dim)
     return order.reshape(-1)
-
-
-def _in_turns(size: int) -> np.ndarray:
-    """16 rows of gate, 16 of up, and so on, each padded to a multiple of 32."""
-    order = np.full((2, -(-size // 32) * 32), -1)
-    order[0, :size], order[1, :size] = np.arange(size), size + np.arange(size)
-    return order.reshape(2, -1, 16).swapaxes(0, 1).reshape(-1)
 
 
 def _plan(weights: TensorMapping, kind_of: KindOf, names: tuple[str, ...], order: np.ndarray) -> PlannedMatrix:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nano_llama.vol3_engine.cpu.isa import TIERS, chosen_tier, tiers_here
+from nano_llama.vol3_engine.cpu.isa import ISAS, available_isas, selected_isa
 
 HERE = Path(__file__).parent
 KERNEL_TESTS = (
@@ -19,11 +19,11 @@ KERNEL_TESTS = (
 
 
 def test_a_processor_can_always_do_plain_arithmetic_and_takes_its_best():
-    here = tiers_here()
+    here = available_isas()
     assert here[0] == "generic"
-    assert set(here) <= set(TIERS)
+    assert set(here) <= set(ISAS)
     if "NANO_LLAMA_CPU" not in os.environ:
-        assert chosen_tier() == here[-1]
+        assert selected_isa() == here[-1]
 
 
 def run(tier, *command):
@@ -32,7 +32,7 @@ def run(tier, *command):
     )
 
 
-@pytest.mark.parametrize("tier", [tier for tier in tiers_here() if tier != chosen_tier()])
+@pytest.mark.parametrize("tier", [tier for tier in available_isas() if tier != selected_isa()])
 def test_a_weaker_tier_passes_the_tests_of_the_kernels(tier):
     tests = [str(HERE / name) for name in KERNEL_TESTS]
     done = run(tier, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests)

@@ -16,7 +16,7 @@ from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
 from nano_llama.formats.mapping import Arrays
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol3_engine.cpu.kernels import pack
-from nano_llama.vol3_engine.cpu.kernels.step import PARTS
+from nano_llama.vol3_engine.cpu.kernels.step import PHASES
 from nano_llama.vol3_engine.cpu.runner import CpuRunner
 from nano_llama.vol3_engine.quantization import Scheme
 
@@ -239,9 +239,9 @@ def test_time_is_told_part_by_part(tiny_config, packed):
     texts = packed(runner)
     texts.step({0: LONG[:20]})
     assert runner.seconds == {}, "nobody asked"
-    runner.time_parts()
+    runner.time_phases()
     texts.step({0: LONG[20:50]})
-    assert set(runner.seconds) == set(PARTS)
+    assert set(runner.seconds) == set(PHASES)
     assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
 
 

@@ -20,7 +20,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.runtime import rtsys
 
 from nano_llama.core import env
-from nano_llama.vol3_engine.cpu.isa import chosen_tier
+from nano_llama.vol3_engine.cpu.isa import selected_isa
 
 SOURCES = Path(__file__).parents[1]  # cpu/: kernels are inlined into one another across its folders
 KEPT = 6  # folders of other states that may stay: other tiers, other checkouts
@@ -29,11 +29,11 @@ KEPT = 6  # folders of other states that may stay: other tiers, other checkouts
 def kernel_folder() -> Path:
     """Where this state of the kernels is kept."""
     digest = hashlib.sha256()
-    for part in (numba.__version__, llvmlite.__version__, chosen_tier()):
+    for part in (numba.__version__, llvmlite.__version__, selected_isa()):
         digest.update(part.encode() + b"\0")
     for source in sorted(SOURCES.rglob("*.py")):
         digest.update(source.relative_to(SOURCES).as_posix().encode() + b"\0" + source.read_bytes())
-    return env.cache_dir() / "kernels" / f"{chosen_tier()}-{digest.hexdigest()[:16]}"
+    return env.cache_dir() / "kernels" / f"{selected_isa()}-{digest.hexdigest()[:16]}"
 
 
 def keep_on_disk(*functions: Any) -> Path:

@@ -3,8 +3,8 @@
     @kernel                     like Numba's njit. A kernel makes no arrays, so no references are counted, which would
     def f(...):                 cost an atomic addition for each array handed on; it divides as NumPy does; and it is
                                 compiled once for all integers it is called with, not again for each constant.
-        keep_apart()            LLVM does not copy f into its callers: what is called from eight places is compiled once
-        keep_together()         LLVM copies f into its callers, however long it is: its vectors stay in registers
+        noinline()            LLVM does not copy f into its callers: what is called from eight places is compiled once
+        always_inline()         LLVM copies f into its callers, however long it is: its vectors stay in registers
 
 Numba optimizes a function with all that it calls, and makes machine code of it, before it goes on to the function's
 caller, where all of it is done again: a leaf six calls deep six times. What compiled code calls is therefore only
@@ -65,13 +65,13 @@ class _PartCompiler(Compiler):
 
 
 @intrinsic
-def keep_apart(typing_context):
+def noinline(typing_context):
     """The function in which this stands is never inlined; a call costs a nanosecond."""
     return _with_attribute("noinline")
 
 
 @intrinsic
-def keep_together(typing_context):
+def always_inline(typing_context):
     """The function in which this stands is always inlined: a call would pass its vectors through memory."""
     return _with_attribute("alwaysinline")
 

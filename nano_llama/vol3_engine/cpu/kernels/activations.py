@@ -2,7 +2,7 @@
 
     s = max|x| / 127,  q = round(x / s)       so  x = s q  to within s / 2, for each group of 32 columns of a row
 
-Not here: norms and activations that are fused with it (norm.py, swiglu.py call `put_group`).
+Not here: norms and activations that are fused with it (norm.py, swiglu.py call `write_group`).
 Tests: tests/vol3/cpu/kernels/test_activations.py.
 """
 
@@ -14,15 +14,15 @@ from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.pack import GROUP, UNIT, aligned
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     absolute,
-    largest,
     load,
     maximum,
-    nearest,
+    reduce_add_i32,
+    reduce_max,
+    round_to_int32,
     splat,
     store,
     store_bfloat,
     store_int8,
-    total_i32,
 )
 
 SMALLEST = np.float32(1e-30)  # a group of zeros has this scale, not 0 / 0
@@ -67,19 +67,19 @@ def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @kernel
 def quantize_group(low, high, x, n, group):
     """Group `group` of row n, given as two vectors of 16 floats, goes into x's bytes, scale and sum."""
-    peak = max(largest(maximum(absolute(low), absolute(high))), SMALLEST)
+    peak = max(reduce_max(maximum(absolute(low), absolute(high))), SMALLEST)
     inverse = splat(np.float32(127.0) / peak)
-    low_bytes, high_bytes = nearest(low * inverse), nearest(high * inverse)
+    low_bytes, high_bytes = round_to_int32(low * inverse), round_to_int32(high * inverse)
     store_int8(x.quantized, n, GROUP * group, low_bytes)
     store_int8(x.quantized, n, GROUP * group + 16, high_bytes)
-    scale, summed = peak * np.float32(1 / 127), total_i32(low_bytes + high_bytes)
+    scale, summed = peak * np.float32(1 / 127), reduce_add_i32(low_bytes + high_bytes)
     tile, row = n // 16, n % 16
     x.scales[tile, group, row], x.sums[tile, group, row] = scale, summed
     x.minima[tile, group, row] = scale * np.float32(summed)
 
 
 @kernel
-def rows_from(x, first):
+def skip_rows(x, first):
     """The same without the rows before `first`, a multiple of 16."""
     tile = first // 16
     return Activations(
@@ -88,7 +88,7 @@ def rows_from(x, first):
 
 
 @kernel
-def put_group(low, high, n, group, out, form):
+def write_group(low, high, n, group, out, form):
     """Two vectors of 16 become group `group` of row n, in every form that is part of `form`."""
     if form & FLOATS:
         store(out.values, n, GROUP * group, low)
@@ -101,7 +101,7 @@ def put_group(low, high, n, group, out, form):
 
 
 @kernel
-def reform(x, n, form):
+def convert_row(x, n, form):
     """Row n of x.values in the forms that are part of `form`."""
     for group in range(x.scales.shape[1]):
-        put_group(load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16), n, group, x, form)
+        write_group(load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16), n, group, x, form)

@@ -1,20 +1,19 @@
-"""Paged attention: queries against the cached positions of their text, block by block, with an online softmax.
+"""Paged attention: each thread takes one task after another, a tile of queries against all that they may see.
 
-Positions are cut into parts of 256. For each part, with scores s_j = q . k_j over the positions that a query may see,
+A task is a few neighbouring tokens of one sequence with the query heads that share a key/value head (GQA). Its context
+is cut into splits of 256 positions, whose results are merged in ascending order (online_softmax.py). Where a decode
+step has too few tasks for all threads, a context's splits are tasks of their own, and are merged afterwards: the same
+arithmetic in the same order.
 
-    m = max s_j,   l = sum e^(s_j - m),   o = sum e^(s_j - m) v_j
+    attention             the tasks of a step              merge_kv_splits    what several threads found, per row
+    attend                one task, all of its splits
+    attend_split          one split, by one of
+        attention_decode.py      one token, straight from the cache
+        attention_tiled.py       more queries, keys and values widened once for all of them
+        attention_amx.py         prefill rows, by AMX tiles of bfloat16
 
-and parts are folded together in ascending order (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022):
-
-    M = max(m, m'),   l = l e^(m - M) + l' e^(m' - M),   o = o e^(m - M) + o' e^(m' - M);      the result is o / l
-
-Where a part begins depends on the position alone, and every sum runs in ascending order of what it sums over; so a
-row's bits depend neither on its neighbours, nor on how a prompt was cut, nor on which thread took which part.
-
-Queries that share a key/value head (GQA) and neighbouring tokens are taken 4 at a time against 64 positions, as
-16 running sums of 16 lanes, or against 16 where registers hold no more; the keys and values of these 64 positions are
-widened to floats once for all of them.
-Not here: which thread does what (step.py), the cache's layout (kv_cache.py).
+Where a split begins depends on the position alone, and every sum runs in ascending order of what it sums over; so a
+row's bits depend neither on the other rows, nor on the prompt's chunks, nor on which thread took which split.
 Tests: tests/vol3/cpu/kernels/test_attention.py.
 """
 
@@ -22,89 +21,84 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nano_llama.vol3_engine.cpu.isa import chosen_tier, has_room
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
-from nano_llama.vol3_engine.cpu.kernels.attention_amx import LOWEST, Lines, attend_by_tiles, lines_for
-from nano_llama.vol3_engine.cpu.kernels.attention_decode import few_scores, few_sums
+from nano_llama.vol3_engine.cpu.isa import has_amx
+from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
+from nano_llama.vol3_engine.cpu.jit.thread_pool import NEXT_TASK, fetch_add
+from nano_llama.vol3_engine.cpu.kernels.activations import FLOATS, convert_row
+from nano_llama.vol3_engine.cpu.kernels.attention_amx import AmxOperands, amx_operands, attend_amx
+from nano_llama.vol3_engine.cpu.kernels.attention_decode import MAX_DECODE_HEADS, attend_decode
+from nano_llama.vol3_engine.cpu.kernels.attention_tiled import CHUNK, attend_tiled, visible_in_split
+from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
+    ALL_SPLITS,
+    COUNT,
+    FIRST,
+    NUM_DECODE,
+    NUM_TASKS,
+    POSITION,
+    ROW,
+    SLOT,
+    SPLIT,
+    TABLE,
+    TOKENS,
+)
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
     DTYPES,
     POSITIONS,
     KVCache,
-    fetch_keys,
-    fetch_values,
     is_exact,
-    is_scaled,
     keys_plain,
     padded,
-    run_of,
+    prefetch_keys,
     values_plain,
-    widen_keys,
-    widen_values,
 )
+from nano_llama.vol3_engine.cpu.kernels.model import row_form
+from nano_llama.vol3_engine.cpu.kernels.online_softmax import SPLIT_SIZE, init_partial, merge_partial, store_head
 from nano_llama.vol3_engine.cpu.kernels.pack import aligned
-from nano_llama.vol3_engine.cpu.simd.accumulators import add_to_rows, load_rows, no_sums, rows_of, store_rows
-from nano_llama.vol3_engine.cpu.simd.intrinsics import (
-    exp,
-    first_lanes,
-    fma,
-    lane,
-    largest,
-    load,
-    maximum,
-    splat,
-    store,
-    store_bfloat,
-    total,
-)
+from nano_llama.vol3_engine.cpu.simd.intrinsics import load, splat, store, store_bfloat
 
-PART = 256  # positions
-PIECE = 64  # positions whose keys, or values, are widened at once: they stay in the nearest cache
-FEW = 8  # query heads of one token up to which their products take keys and values straight from the cache
-TILES = chosen_tier() == "amx"
-ROOM = has_room()  # for 4 queries with 64 positions, or dimensions, elsewhere with 16
-QUERIES = 48  # that a tile aims at: tokens x query heads of one key/value head,
-QUERIES_OF_PROMPTS = 96 if TILES else QUERIES  # and where the tokens are of a prompt
+HAS_AMX = has_amx()
+DECODE_QUERIES = 48  # queries (tokens x query heads of a key/value head) that a tile aims at,
+PREFILL_QUERIES = 96 if HAS_AMX else DECODE_QUERIES  # and for prefill rows
 
 
-class Tile(NamedTuple):
-    """A thread's room for one tile of Q queries."""
+class QueryTile(NamedTuple):
+    """A thread's scratch memory for one tile of Q queries."""
 
-    queries: np.ndarray  # (Q,K') float32
-    scores: np.ndarray  # (Q,PART): then their exponentials
-    part: np.ndarray  # (Q,K'): o of a part
-    part_stats: np.ndarray  # (Q,2): its m and l
-    sums: np.ndarray  # (Q,K'): o of the parts so far
+    queries: np.ndarray  # (Q,K') float32, times 1 / sqrt(K)
+    scores: np.ndarray  # (Q,SPLIT_SIZE): then their exponentials
+    partial: np.ndarray  # (Q,K'): o of one split
+    partial_stats: np.ndarray  # (Q,2): its m and l
+    acc: np.ndarray  # (Q,K'): o of the splits so far
     stats: np.ndarray  # (Q,2): their m and l
-    keys: np.ndarray  # (PIECE/16,K',16) widened
-    values: np.ndarray  # (PIECE,K') widened
-    lines: Lines
+    keys: np.ndarray  # (CHUNK/16,K',16) widened
+    values: np.ndarray  # (CHUNK,K') widened
+    amx: AmxOperands
     narrow: np.ndarray  # (K',) of the cache's type
 
 
-def tile_for(group_size: int, head_dim: int, dtype: str) -> Tile:
+def query_tile(group_size: int, head_dim: int, dtype: str) -> QueryTile:
     """group_size: query heads of one key/value head."""
-    queries, width = -(-max(QUERIES_OF_PROMPTS, group_size) // 32) * 32, padded(head_dim)
+    queries, width = -(-max(PREFILL_QUERIES, group_size) // 32) * 32, padded(head_dim)
 
     def floats(*shape: int) -> np.ndarray:
         return aligned(int(np.prod(shape)), np.float32).reshape(shape)
 
-    return Tile(
-        floats(queries, width),
-        floats(queries, PART),
-        floats(queries, width),
-        floats(queries, 2),
-        floats(queries, width),
-        floats(queries, 2),
-        floats(PIECE // POSITIONS, width, POSITIONS),
-        floats(PIECE, width),
-        lines_for(queries, width, PART),
-        aligned(width, DTYPES[dtype]),
+    return QueryTile(
+        queries=floats(queries, width),
+        scores=floats(queries, SPLIT_SIZE),
+        partial=floats(queries, width),
+        partial_stats=floats(queries, 2),
+        acc=floats(queries, width),
+        stats=floats(queries, 2),
+        keys=floats(CHUNK // POSITIONS, width, POSITIONS),
+        values=floats(CHUNK, width),
+        amx=amx_operands(queries, width, SPLIT_SIZE),
+        narrow=aligned(width, DTYPES[dtype]),
     )
 
 
-def tokens_of_tile(group_size: int, of_prompt: bool) -> int:
-    """Neighbouring tokens that go into one tile."""
-    return max(1, (QUERIES_OF_PROMPTS if of_prompt else QUERIES) // group_size)
+def tokens_per_tile(group_size: int, prefill: bool) -> int:
+    return max(1, (PREFILL_QUERIES if prefill else DECODE_QUERIES) // group_size)
 
 
 def attention_plain(
@@ -114,19 +108,103 @@ def attention_plain(
     T, _, K = q.shape
     keys, values = (f(cache, layer, head, table)[: position + T, :K] for f in (keys_plain, values_plain))
     scores = np.einsum("tmk,sk->tms", q.astype(np.float64), keys) / np.sqrt(K)
-    unseen = np.arange(position + T) > position + np.arange(T)[:, None]  # (T,S)
-    scores = np.where(unseen[:, None], -np.inf, scores)
+    masked = np.arange(position + T) > position + np.arange(T)[:, None]  # (T,S)
+    scores = np.where(masked[:, None], -np.inf, scores)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return np.einsum("tms,sk->tmk", weights / weights.sum(-1, keepdims=True), values)
 
 
-# -- one part ---------------------------------------------------------------------------------------------------------
+# -- the tasks of a step ----------------------------------------------------------------------------------------------
+
+
+@kernel
+def attention(threads, control, model, layer, cache, batch, workspace, tile):
+    """Tasks x key/value heads; each thread takes the next one that is left."""
+    noinline()
+    G = model.kv_heads
+    group_size = model.heads // G
+    count = batch.sizes[NUM_TASKS] * G
+    ticket = fetch_add(control, NEXT_TASK, 1)
+    while ticket < count:
+        head, task = ticket % G, batch.tasks[ticket // G]
+        next_head, next_block = first_keys(min(ticket + threads, count - 1), G, batch)
+        prefill = task[ROW] >= batch.sizes[NUM_DECODE]
+        gather_queries(
+            workspace.q, task[ROW], task[TOKENS], first_head=head * group_size, group_size=group_size,
+            head_dim=model.head_dim, tile=tile,
+        )  # fmt: skip
+        if task[SPLIT] == ALL_SPLITS:
+            attend(
+                cache, layer, head, tables=batch.tables, first_block=task[TABLE], row=task[ROW], tokens=task[TOKENS],
+                position=task[POSITION], group_size=group_size, head_dim=model.head_dim, prefill=prefill, tile=tile,
+                out=workspace.attended.values, next_head=next_head, next_block=next_block,
+            )  # fmt: skip
+        else:
+            attend_split(
+                cache, layer, head, tables=batch.tables, first_block=task[TABLE], split=task[SPLIT],
+                tokens=task[TOKENS], position=task[POSITION], group_size=group_size, prefill=prefill, tile=tile,
+                next_head=next_head, next_block=next_block,
+            )  # fmt: skip
+            for m in range(group_size):
+                store_partial(tile, m, workspace, task[SLOT] * model.heads + head * group_size + m)
+        ticket = fetch_add(control, NEXT_TASK, 1)
+
+
+@kernel
+def first_keys(ticket, kv_heads, batch):
+    """Where the keys that a task reads first lie: their head, and the index of their block in batch.tables."""
+    task = batch.tasks[ticket // kv_heads]
+    return ticket % kv_heads, task[TABLE] + max(task[SPLIT], 0) * (SPLIT_SIZE // POSITIONS)
+
+
+@kernel
+def prefetch_first_keys(thread, kv_heads, layer, cache, batch):
+    """Prefetch the keys of this thread's first task, to be there after the next barrier."""
+    if thread < batch.sizes[NUM_TASKS] * kv_heads:
+        head, first = first_keys(thread, kv_heads, batch)
+        for b in range(first, min(first + SPLIT_SIZE // POSITIONS, len(batch.tables))):
+            prefetch_keys(cache, layer, head, batch.tables[b])
+
+
+@kernel
+def store_partial(tile, i, workspace, record):
+    """Query i's partial result, for all threads to see."""
+    for k in range(0, tile.partial.shape[1], 16):
+        store(workspace.kv_partials, record, k, load(tile.partial, i, k))
+    workspace.kv_partial_stats[record, 0] = tile.partial_stats[i, 0]
+    workspace.kv_partial_stats[record, 1] = tile.partial_stats[i, 1]
+
+
+@kernel
+def merge_kv_splits(first, last, model, batch, workspace, tile, copy, out):
+    """Rows first ... last-1 of attention's output into `out`, in the forms that the next matrix reads.
+
+    copy: whether rows whose context was not split must be copied from the workspace, because `out` is another array.
+    """
+    noinline()
+    size = model.head_dim
+    for n in range(first, last):
+        slot, num_splits = batch.kv_splits[n, FIRST], batch.kv_splits[n, COUNT]
+        if num_splits > 0:
+            for h in range(model.heads):
+                init_partial(tile.acc, tile.stats, 0)
+                for split in range(num_splits):
+                    record = (slot + split) * model.heads + h
+                    merge_partial(tile.acc, tile.stats, 0, workspace.kv_partials, workspace.kv_partial_stats, record)
+                store_head(tile.acc, tile.stats, 0, out.values, n, h * size, size)
+        elif copy:
+            for k in range(0, out.values.shape[1], 16):
+                store(out.values, n, k, load(workspace.attended.values, n, k))
+        convert_row(out, n, row_form(model, n, batch.sizes[NUM_DECODE]) & ~FLOATS)
+
+
+# -- one task ---------------------------------------------------------------------------------------------------------
 
 
 @kernel
 def gather_queries(q, row, tokens, first_head, group_size, head_dim, tile):
-    """Query t * group_size + m of the tile: head first_head + m of row + t, times 1 / sqrt(K)."""
-    keep_apart()
+    """Query t * group_size + m of the tile: head first_head + m of row + t, times 1 / sqrt(K). q (N,H*K'), rotated."""
+    noinline()
     width = tile.queries.shape[1]
     factor = splat(np.float32(1) / np.sqrt(np.float32(head_dim)))
     for t in range(tokens):
@@ -134,248 +212,67 @@ def gather_queries(q, row, tokens, first_head, group_size, head_dim, tile):
             for k in range(0, width, 16):
                 vector = load(q, row + t, (first_head + m) * width + k)
                 store(tile.queries, t * group_size + m, k, vector * factor)
-                if TILES:
-                    store_bfloat(tile.lines.queries, t * group_size + m, k, vector * factor)
-
-
-@kernel
-def four_queries_with_keys(queries, i, keys, scores, column):
-    """scores[i ... i+3, column ... column+63] = queries . keys, one fused multiply-add a dimension, ascending."""
-    keep_apart()
-    a = b = c = d = no_sums(4)
-    for k in range(queries.shape[1]):
-        a = add_to_rows(a, load(keys, 0, k, 0), queries, i, k)
-        b = add_to_rows(b, load(keys, 1, k, 0), queries, i, k)
-        c = add_to_rows(c, load(keys, 2, k, 0), queries, i, k)
-        d = add_to_rows(d, load(keys, 3, k, 0), queries, i, k)
-    store_rows(scores, i, column, a)
-    store_rows(scores, i, column + 16, b)
-    store_rows(scores, i, column + 32, c)
-    store_rows(scores, i, column + 48, d)
-
-
-@kernel
-def four_queries_with_one_block(queries, i, keys, b, scores, column):
-    """The same for 16 positions."""
-    keep_apart()
-    a = no_sums(4)
-    for k in range(queries.shape[1]):
-        a = add_to_rows(a, load(keys, b, k, 0), queries, i, k)
-    store_rows(scores, i, column, a)
-
-
-@kernel
-def four_queries_with_values(scores, i, column, values, positions, out):
-    """out[i ... i+3] += weights . values over so many positions, ascending, from score column `column` on."""
-    keep_apart()
-    k, width, four = 0, values.shape[1], no_sums(4)
-    while ROOM and k + 64 <= width:
-        a, b = load_rows(four, out, i, k), load_rows(four, out, i, k + 16)
-        c, d = load_rows(four, out, i, k + 32), load_rows(four, out, i, k + 48)
-        for j in range(positions):
-            a = add_to_rows(a, load(values, j, k), scores, i, column + j)
-            b = add_to_rows(b, load(values, j, k + 16), scores, i, column + j)
-            c = add_to_rows(c, load(values, j, k + 32), scores, i, column + j)
-            d = add_to_rows(d, load(values, j, k + 48), scores, i, column + j)
-        store_rows(out, i, k, a)
-        store_rows(out, i, k + 16, b)
-        store_rows(out, i, k + 32, c)
-        store_rows(out, i, k + 48, d)
-        k += 64
-    while k < width:
-        a = load_rows(four, out, i, k)
-        for j in range(positions):
-            a = add_to_rows(a, load(values, j, k), scores, i, column + j)
-        store_rows(out, i, k, a)
-        k += 16
-
-
-@kernel
-def softmax_row(scores, i, seen, filled, stats):
-    """e^(s - m) of the first `seen` scores of a row, zeros up to `filled`; m and l go to stats[i]."""
-    keep_apart()
-    peak = splat(LOWEST)
-    for j in range(0, seen, 16):
-        peak = maximum(peak, first_lanes(load(scores, i, j), seen - j, LOWEST))
-    m = largest(peak)
-    sums, nothing = splat(np.float32(0)), splat(np.float32(0))
-    for j in range(0, seen, 16):
-        weights = first_lanes(exp(load(scores, i, j) - splat(m)), seen - j, np.float32(0))
-        sums = sums + weights
-        store(scores, i, j, weights)
-    for j in range((seen + 15) // 16 * 16, filled, 16):
-        store(scores, i, j, nothing)
-    stats[i, 0], stats[i, 1] = m, total(sums)
-
-
-@kernel
-def seen_in(start, visible):
-    """How many of the part's positions, which begins at `start`, are among the first `visible`."""
-    return min(max(visible - start, 0), PART)
-
-
-@kernel
-def scale_scores(cache, which, layer, head, table, first, end, scores, rows):
-    """Scores, or weights, of positions 0 ... end-1 times the scales of the keys (which = 0) or values (1)."""
-    if is_scaled(cache.keys):
-        for j in range(0, end, POSITIONS):
-            scales = load(cache.scales, run_of(cache, layer, head, table[first + j // POSITIONS]), which, 0)
-            for i in rows:
-                store(scores, i, j, load(scores, i, j) * scales)
-
-
-@kernel
-def attend_few(none, i, cache, layer, head, table, first, end, tile, next_head, next_first):
-    """`attend_part` for queries i ... of one token: the same bits, without widening. none: `no_sums`, one a query."""
-    keep_apart()
-    few_scores(none, i, cache, layer, head, table, first, end, tile)
-    rows = range(i, i + rows_of(none))
-    scale_scores(cache, 0, layer, head, table, first, end, tile.scores, rows)
-    for row in rows:
-        softmax_row(tile.scores, row, end, end, tile.part_stats)
-    scale_scores(cache, 1, layer, head, table, first, end, tile.scores, rows)
-    few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, next_first)
-
-
-@kernel
-def attend_part(
-    cache, layer, head, table, first_block, part, position, tokens, group_size, of_prompt, tile, next_head, next_first
-):
-    """The tile's queries, of `tokens` tokens from `position` on, against one part -> tile.part, tile.part_stats.
-
-    table[first_block ...]: the text's blocks. of_prompt: whether the tokens are. It may be that next come the keys of
-    next_head, from table[next_first] on.
-    """
-    keep_apart()
-    start = part * PART
-    first, count = first_block + start // POSITIONS, tokens * group_size
-    end = seen_in(start, position + tokens)  # of the part's positions, as far as the last token sees
-    if TILES and of_prompt and not is_exact(cache.keys):
-        attend_by_tiles(cache, layer, head, table, first, start, position, tokens, group_size, tile)
-        return
-    if tokens == 1 and group_size <= FEW:
-        for i in range(0, group_size, 4):
-            rows = group_size - i
-            if rows == 1:
-                attend_few(no_sums(1), i, cache, layer, head, table, first, end, tile, next_head, next_first)
-            elif rows == 2:
-                attend_few(no_sums(2), i, cache, layer, head, table, first, end, tile, next_head, next_first)
-            elif rows == 3:
-                attend_few(no_sums(3), i, cache, layer, head, table, first, end, tile, next_head, next_first)
-            else:
-                attend_few(no_sums(4), i, cache, layer, head, table, first, end, tile, next_head, next_first)
-        return
-    for piece in range(0, end, PIECE):
-        blocks = min(PIECE // POSITIONS, (end - piece + POSITIONS - 1) // POSITIONS)
-        fetch_piece(cache, layer, head, table, first_block, start + piece, end - piece)
-        for b in range(blocks):
-            widen_keys(cache, layer, head, table[first + piece // POSITIONS + b], tile.keys, b)
-        for i in range(0, count, 4):
-            last = min(i + 3, count - 1) // group_size  # the latest token among the four
-            if seen_in(start, position + last + 1) <= piece:
-                continue
-            if ROOM and blocks == PIECE // POSITIONS:
-                four_queries_with_keys(tile.queries, i, tile.keys, tile.scores, piece)
-            else:
-                for b in range(blocks):
-                    four_queries_with_one_block(tile.queries, i, tile.keys, b, tile.scores, piece + POSITIONS * b)
-    nothing = splat(np.float32(0))
-    scale_scores(cache, 0, layer, head, table, first, end, tile.scores, range(count))
-    for i in range(count):
-        softmax_row(tile.scores, i, seen_in(start, position + i // group_size + 1), end, tile.part_stats)
-    scale_scores(cache, 1, layer, head, table, first, end, tile.scores, range(count))
-    for i in range((count + 3) // 4 * 4):
-        for k in range(0, tile.part.shape[1], 16):
-            store(tile.part, i, k, nothing)
-    for piece in range(0, end, PIECE):
-        positions = min(PIECE, end - piece)
-        for b in range((positions + POSITIONS - 1) // POSITIONS):
-            widen_values(cache, layer, head, table[first + piece // POSITIONS + b], tile.values, b)
-        for i in range(0, count, 4):
-            last = min(i + 3, count - 1) // group_size
-            needed = min(seen_in(start, position + last + 1) - piece, positions)
-            if needed > 0:
-                four_queries_with_values(tile.scores, i, piece, tile.values, needed, tile.part)
-
-
-@kernel
-def fetch_piece(cache, layer, head, table, first_block, position, left):
-    """Ask for this piece's values and the next piece's keys, while this piece's keys are at work.
-
-    left: positions of the part from here on.
-    """
-    blocks = PIECE // POSITIONS
-    for b in range(2 * blocks):
-        if b * POSITIONS < left:
-            block = table[first_block + position // POSITIONS + b]
-            if b < blocks:
-                fetch_values(cache, layer, head, block)
-            else:
-                fetch_keys(cache, layer, head, block)
-
-
-# -- parts together ---------------------------------------------------------------------------------------------------
-
-
-@kernel
-def forget(sums, stats, i):
-    """No part yet."""
-    for k in range(0, sums.shape[1], 16):
-        store(sums, i, k, splat(np.float32(0)))
-    stats[i, 0], stats[i, 1] = LOWEST, np.float32(0)
-
-
-@kernel
-def fold(sums, stats, i, part, part_stats, j):
-    """One more part, row j of `part`, into row i of `sums`."""
-    m = max(stats[i, 0], part_stats[j, 0])
-    old, new = exp(splat(stats[i, 0] - m)), exp(splat(part_stats[j, 0] - m))
-    stats[i, 0], stats[i, 1] = m, lane(fma(splat(part_stats[j, 1]), new, splat(stats[i, 1]) * old), 0)
-    for k in range(0, sums.shape[1], 16):
-        store(sums, i, k, fma(load(part, j, k), new, load(sums, i, k) * old))
-
-
-@kernel
-def fold_tile(start, count, group_size, tile):
-    """One more part for all queries that see it: it begins `start` positions behind the first token."""
-    keep_apart()
-    for i in range(max(start, 0) * group_size, count):
-        fold(tile.sums, tile.stats, i, tile.part, tile.part_stats, i)
-
-
-@kernel
-def put_head(sums, stats, i, out, n, start, head_dim):
-    """out[n, start : start + K] = o / l. The last vector is written number by number where a neighbour follows."""
-    whole = head_dim - head_dim % 16
-    for k in range(0, whole, 16):
-        store(out, n, start + k, load(sums, i, k) / splat(stats[i, 1]))
-    for k in range(whole, head_dim):
-        out[n, start + k] = sums[i, k] / stats[i, 1]
+                if HAS_AMX:
+                    store_bfloat(tile.amx.queries, t * group_size + m, k, vector * factor)
 
 
 @kernel
 def attend(
-    cache, layer, head, table, first_block, row, position, tokens, q, group_size, head_dim, of_prompt, tile, out,
-    next_head, next_first,
+    cache, layer, head, tables, first_block, row, tokens, position, group_size, head_dim, prefill, tile, out,
+    next_head, next_block,
 ):  # fmt: skip
-    """Rows row ... row+tokens-1, the tokens from `position` on, with all that they see, for one key/value head.
+    """The tile's queries against all that they see -> the heads of `out` (N,H*K) that share `head`.
 
-    q (N,H*K'), rotated; out (N,H*K): the heads that share `head` are written.
+    They are those of `tokens` tokens, from row `row` and position `position` on; tables[first_block ...] are the
+    sequence's blocks. Then, probably, come the keys of next_head from tables[next_block] on.
     """
-    keep_apart()
-    gather_queries(q, row, tokens, head * group_size, group_size, head_dim, tile)
+    noinline()
     for i in range(tokens * group_size):
-        forget(tile.sums, tile.stats, i)
-    parts = (position + tokens + PART - 1) // PART
-    for part in range(parts):
-        then_head, then = head, first_block + (part + 1) * (PART // POSITIONS)
-        if part + 1 == parts:
-            then_head, then = next_head, next_first
-        attend_part(
-            cache, layer, head, table, first_block, part, position, tokens, group_size, of_prompt, tile, then_head, then
-        )
-        fold_tile(part * PART - position, tokens * group_size, group_size, tile)
+        init_partial(tile.acc, tile.stats, i)
+    num_splits = (position + tokens + SPLIT_SIZE - 1) // SPLIT_SIZE
+    for split in range(num_splits):
+        then_head, then_block = head, first_block + (split + 1) * (SPLIT_SIZE // POSITIONS)
+        if split + 1 == num_splits:
+            then_head, then_block = next_head, next_block
+        attend_split(
+            cache, layer, head, tables=tables, first_block=first_block, split=split, tokens=tokens, position=position,
+            group_size=group_size, prefill=prefill, tile=tile, next_head=then_head, next_block=then_block,
+        )  # fmt: skip
+        merge_tile(split * SPLIT_SIZE - position, tokens * group_size, group_size, tile)
     for t in range(tokens):
         for m in range(group_size):
             column = (head * group_size + m) * head_dim
-            put_head(tile.sums, tile.stats, t * group_size + m, out, row + t, column, head_dim)
+            store_head(tile.acc, tile.stats, t * group_size + m, out, row + t, column, head_dim)
+
+
+@kernel
+def attend_split(
+    cache, layer, head, tables, first_block, split, tokens, position, group_size, prefill, tile, next_head, next_block
+):
+    """The tile's queries against one split -> tile.partial, tile.partial_stats. Arguments as in `attend`."""
+    noinline()
+    start = split * SPLIT_SIZE
+    first = first_block + start // POSITIONS
+    if HAS_AMX and prefill and not is_exact(cache.keys):
+        attend_amx(
+            cache, layer, head, tables=tables, first=first, start=start, tokens=tokens, position=position,
+            group_size=group_size, tile=tile,
+        )  # fmt: skip
+    elif tokens == 1 and group_size <= MAX_DECODE_HEADS:
+        attend_decode(
+            cache, layer, head, tables=tables, first=first, end=visible_in_split(start, position + 1),
+            group_size=group_size, tile=tile, next_head=next_head, next_block=next_block,
+        )  # fmt: skip
+    else:
+        attend_tiled(
+            cache, layer, head, tables=tables, first=first, start=start, tokens=tokens, position=position,
+            group_size=group_size, tile=tile,
+        )  # fmt: skip
+
+
+@kernel
+def merge_tile(start, count, group_size, tile):
+    """Merge the split for all queries that see it: it begins `start` positions after the first token."""
+    noinline()
+    for i in range(max(start, 0) * group_size, count):
+        merge_partial(tile.acc, tile.stats, i, tile.partial, tile.partial_stats, i)

@@ -1,94 +1,128 @@
-"""Attention's two products for the few query heads of one token, straight from the cache: each number is read once.
+"""Attention of one token's few query heads over one split, straight from the cache: each number is read once.
 
-    scores   (rows, positions)   16 positions are lanes; rows x 4 blocks of running sums
-    sums     (rows, K')          16 dimensions are lanes; rows x 64 dimensions of running sums
+    scores    (rows, positions)   16 positions are lanes; rows x 4 blocks of accumulators
+    values    (rows, K')          16 dimensions are lanes; rows x 64 dimensions of accumulators
 
-Decoding is this, and it waits for memory: so while keys are at work the same blocks' values are asked for, and while
-values are at work the keys that come next. Each sum runs in the order of attention.py, so the bits are its bits.
-Not here: softmax, parts (attention.py). Tests: tests/vol3/cpu/kernels/test_attention.py.
+Decoding is bound by memory: while keys are used the values of the same blocks are prefetched, and while values are used
+the keys that come next. Each sum runs in the order of attention_tiled.py, so the bits are the same.
+Tests: tests/vol3/cpu/kernels/test_attention.py.
 """
 
-from nano_llama.vol3_engine.cpu.isa import has_room
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
-from nano_llama.vol3_engine.cpu.kernels.kv_cache import POSITIONS, key_of, run_of, value_of
-from nano_llama.vol3_engine.cpu.simd.accumulators import add_to_rows, store_rows
+from nano_llama.vol3_engine.cpu.isa import has_32_vector_registers
+from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
+from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    KEY,
+    POSITIONS,
+    VALUE,
+    apply_scales,
+    load_key,
+    load_value,
+    run_index,
+)
+from nano_llama.vol3_engine.cpu.kernels.online_softmax import softmax_row
+from nano_llama.vol3_engine.cpu.simd.accumulators import fma_rows, num_rows, store_rows, zeros
 from nano_llama.vol3_engine.cpu.simd.intrinsics import prefetch
 
-ROOM = has_room()  # for rows x 4 vectors of running sums, elsewhere rows x 1
+MAX_DECODE_HEADS = 8  # query heads of a key/value head up to which this is faster than widening
+HAS_32_REGISTERS = has_32_vector_registers()  # enough for rows x 4 accumulators, elsewhere rows x 1
 
 
 @kernel
-def few_scores(none, i, cache, layer, head, table, first, end, tile):
-    """tile.scores of queries i ... with positions 0 ... end-1 of a part whose blocks begin at table[first].
+def attend_decode(cache, layer, head, tables, first, end, group_size, tile, next_head, next_block):
+    """See `attend_split` in attention.py: positions 0 ... end-1 of the split whose blocks begin at tables[first]."""
+    for i in range(0, group_size, 4):
+        rows = group_size - i
+        if rows == 1:
+            attend_rows(zeros(1), i, cache, layer, head, tables, first, end, tile, next_head, next_block)
+        elif rows == 2:
+            attend_rows(zeros(2), i, cache, layer, head, tables, first, end, tile, next_head, next_block)
+        elif rows == 3:
+            attend_rows(zeros(3), i, cache, layer, head, tables, first, end, tile, next_head, next_block)
+        else:
+            attend_rows(zeros(4), i, cache, layer, head, tables, first, end, tile, next_head, next_block)
 
-    none: `no_sums`, of as many rows as there are queries.
-    """
-    keep_apart()
+
+@kernel
+def attend_rows(zero, i, cache, layer, head, tables, first, end, tile, next_head, next_block):
+    """As many queries, from query i on, as `zero` has rows."""
+    noinline()
+    decode_scores(zero, i, cache, layer, head, tables, first, end, tile)
+    rows = range(i, i + num_rows(zero))
+    apply_scales(cache, KEY, layer, head, tables, first, end, tile.scores, rows)
+    for row in rows:
+        softmax_row(tile.scores, row, end, end, tile.partial_stats)
+    apply_scales(cache, VALUE, layer, head, tables, first, end, tile.scores, rows)
+    decode_values(zero, i, cache, layer, head, tables, first, end, tile, next_head, next_block)
+
+
+@kernel
+def decode_scores(zero, i, cache, layer, head, tables, first, end, tile):
+    """tile.scores[i + r] = queries . keys, for as many rows r as `zero` has."""
+    noinline()
     blocks = (end + POSITIONS - 1) // POSITIONS
     b = 0
-    while ROOM and b + 4 <= blocks:
-        one, two = run_of(cache, layer, head, table[first + b]), run_of(cache, layer, head, table[first + b + 1])
-        three, four = run_of(cache, layer, head, table[first + b + 2]), run_of(cache, layer, head, table[first + b + 3])
-        a = c = d = e = none
+    while HAS_32_REGISTERS and b + 4 <= blocks:
+        run0 = run_index(cache, layer, head, tables[first + b])
+        run1 = run_index(cache, layer, head, tables[first + b + 1])
+        run2 = run_index(cache, layer, head, tables[first + b + 2])
+        run3 = run_index(cache, layer, head, tables[first + b + 3])
+        acc0 = acc1 = acc2 = acc3 = zero
         for k in range(tile.queries.shape[1]):
             at = POSITIONS * k  # a block's values are as long as its keys
-            prefetch(cache.values, one, 0, at)
-            prefetch(cache.values, two, 0, at)
-            prefetch(cache.values, three, 0, at)
-            prefetch(cache.values, four, 0, at)
-            a = add_to_rows(a, key_of(cache, one, k), tile.queries, i, k)
-            c = add_to_rows(c, key_of(cache, two, k), tile.queries, i, k)
-            d = add_to_rows(d, key_of(cache, three, k), tile.queries, i, k)
-            e = add_to_rows(e, key_of(cache, four, k), tile.queries, i, k)
-        store_rows(tile.scores, i, POSITIONS * b, a)
-        store_rows(tile.scores, i, POSITIONS * b + 16, c)
-        store_rows(tile.scores, i, POSITIONS * b + 32, d)
-        store_rows(tile.scores, i, POSITIONS * b + 48, e)
+            prefetch(cache.values, run0, 0, at)
+            prefetch(cache.values, run1, 0, at)
+            prefetch(cache.values, run2, 0, at)
+            prefetch(cache.values, run3, 0, at)
+            acc0 = fma_rows(acc0, load_key(cache, run0, k), tile.queries, i, k)
+            acc1 = fma_rows(acc1, load_key(cache, run1, k), tile.queries, i, k)
+            acc2 = fma_rows(acc2, load_key(cache, run2, k), tile.queries, i, k)
+            acc3 = fma_rows(acc3, load_key(cache, run3, k), tile.queries, i, k)
+        store_rows(tile.scores, i, POSITIONS * b, acc0)
+        store_rows(tile.scores, i, POSITIONS * b + 16, acc1)
+        store_rows(tile.scores, i, POSITIONS * b + 32, acc2)
+        store_rows(tile.scores, i, POSITIONS * b + 48, acc3)
         b += 4
     while b < blocks:
-        one, a = run_of(cache, layer, head, table[first + b]), none
+        run, acc = run_index(cache, layer, head, tables[first + b]), zero
         for k in range(tile.queries.shape[1]):
-            prefetch(cache.values, one, 0, POSITIONS * k)
-            a = add_to_rows(a, key_of(cache, one, k), tile.queries, i, k)
-        store_rows(tile.scores, i, POSITIONS * b, a)
+            prefetch(cache.values, run, 0, POSITIONS * k)
+            acc = fma_rows(acc, load_key(cache, run, k), tile.queries, i, k)
+        store_rows(tile.scores, i, POSITIONS * b, acc)
         b += 1
 
 
 @kernel
-def few_sums(none, i, cache, layer, head, table, first, end, tile, next_head, next_first):
-    """tile.part of queries i ...: weights . values over positions 0 ... end-1 of the part.
-
-    The keys of next_head in the blocks from table[next_first] on are asked for meanwhile.
-    """
-    keep_apart()
-    k, width = 0, tile.part.shape[1]
-    while ROOM and k + 64 <= width:
-        a = c = d = e = none
+def decode_values(zero, i, cache, layer, head, tables, first, end, tile, next_head, next_block):
+    """tile.partial[i + r] = weights . values, while the keys of next_head from tables[next_block] on are prefetched."""
+    noinline()
+    k, width = 0, tile.partial.shape[1]
+    while HAS_32_REGISTERS and k + 64 <= width:
+        acc0 = acc1 = acc2 = acc3 = zero
         for start in range(0, end, POSITIONS):
             b = start // POSITIONS
-            run = run_of(cache, layer, head, table[first + b])
-            coming = run_of(cache, layer, next_head, table[min(next_first + b, len(table) - 1)])
+            run = run_index(cache, layer, head, tables[first + b])
+            next_run = run_index(cache, layer, next_head, tables[min(next_block + b, len(tables) - 1)])
             for slot in range(min(POSITIONS, end - start)):
                 j = start + slot
-                prefetch(cache.keys, coming, 0, slot * width)
-                prefetch(cache.keys, coming, 0, slot * width + width // 2)
-                a = add_to_rows(a, value_of(cache, run, slot, k), tile.scores, i, j)
-                c = add_to_rows(c, value_of(cache, run, slot, k + 16), tile.scores, i, j)
-                d = add_to_rows(d, value_of(cache, run, slot, k + 32), tile.scores, i, j)
-                e = add_to_rows(e, value_of(cache, run, slot, k + 48), tile.scores, i, j)
-        store_rows(tile.part, i, k, a)
-        store_rows(tile.part, i, k + 16, c)
-        store_rows(tile.part, i, k + 32, d)
-        store_rows(tile.part, i, k + 48, e)
+                prefetch(cache.keys, next_run, 0, slot * width)
+                prefetch(cache.keys, next_run, 0, slot * width + width // 2)
+                acc0 = fma_rows(acc0, load_value(cache, run, slot, k), tile.scores, i, j)
+                acc1 = fma_rows(acc1, load_value(cache, run, slot, k + 16), tile.scores, i, j)
+                acc2 = fma_rows(acc2, load_value(cache, run, slot, k + 32), tile.scores, i, j)
+                acc3 = fma_rows(acc3, load_value(cache, run, slot, k + 48), tile.scores, i, j)
+        store_rows(tile.partial, i, k, acc0)
+        store_rows(tile.partial, i, k + 16, acc1)
+        store_rows(tile.partial, i, k + 32, acc2)
+        store_rows(tile.partial, i, k + 48, acc3)
         k += 64
     while k < width:
-        a = none
+        acc = zero
         for start in range(0, end, POSITIONS):
             b = start // POSITIONS
-            run = run_of(cache, layer, head, table[first + b])
-            coming = run_of(cache, layer, next_head, table[min(next_first + b, len(table) - 1)])
+            run = run_index(cache, layer, head, tables[first + b])
+            next_run = run_index(cache, layer, next_head, tables[min(next_block + b, len(tables) - 1)])
             for slot in range(min(POSITIONS, end - start)):
-                prefetch(cache.keys, coming, 0, slot * width + k)
-                a = add_to_rows(a, value_of(cache, run, slot, k), tile.scores, i, start + slot)
-        store_rows(tile.part, i, k, a)
+                prefetch(cache.keys, next_run, 0, slot * width + k)
+                acc = fma_rows(acc, load_value(cache, run, slot, k), tile.scores, i, start + slot)
+        store_rows(tile.partial, i, k, acc)
         k += 16

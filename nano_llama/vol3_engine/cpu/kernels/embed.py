@@ -5,17 +5,17 @@ Not here: the layouts (pack.py). Tests: tests/vol3/cpu/kernels/test_small.py, ag
 
 import numpy as np
 
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
-from nano_llama.vol3_engine.cpu.kernels.gemm_float import column_of
-from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, F32, Q8, ROWS, UNIT
-from nano_llama.vol3_engine.cpu.kernels.unpack import has_minima, is_small, zero_point
-from nano_llama.vol3_engine.cpu.simd.intrinsics import half_at, lane
+from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
+from nano_llama.vol3_engine.cpu.kernels.gemm_float import float_strides, load_column
+from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, BYTES_OF_UNIT, Q8, UNIT
+from nano_llama.vol3_engine.cpu.kernels.unpack import has_minima, is_4bit, zero_point
+from nano_llama.vol3_engine.cpu.simd.intrinsics import extract_lane, load_one_half
 
 
 @kernel
 def embed_row(w, row, x, n):
     """x[n, : columns] = row `row` of w: Matrix. x (N,C) float32."""
-    keep_apart()
+    noinline()
     if w.kind < Q8:
         embed_floats(w, row, x, n)
     else:
@@ -24,23 +24,22 @@ def embed_row(w, row, x, n):
 
 @kernel
 def embed_floats(w, row, x, n):
-    width = 64 if w.kind == F32 else 32
-    stride = w.columns * width if w.kind == F32 else (w.columns + 1) // 2 * 64
+    width, stride = float_strides(w)
     for k in range(w.columns):
-        x[n, k] = lane(column_of(w, row // ROWS * stride + k * width), row % ROWS)
+        x[n, k] = extract_lane(load_column(w, row // BLOCK_ROWS * stride + k * width), row % BLOCK_ROWS)
 
 
 @kernel
 def embed_groups(w, row, x, n):
     units, size = (w.columns + UNIT - 1) // UNIT, BYTES_OF_UNIT[w.kind]
-    small, zero, minima = is_small(w.kind), zero_point(w.kind), has_minima(w.kind)
-    data, r = 512 if small else 1024, row % ROWS
+    small, zero, minima = is_4bit(w.kind), zero_point(w.kind), has_minima(w.kind)
+    data, r = 512 if small else 1024, row % BLOCK_ROWS
     for unit in range(units):
-        at = (row // ROWS * units + unit) * size
+        at = (row // BLOCK_ROWS * units + unit) * size
         for side in range(2):
-            d, m = half_at(w.data, at + data + 32 * side + 2 * r), np.float32(0)
+            d, m = load_one_half(w.data, at + data + 32 * side + 2 * r), np.float32(0)
             if minima:
-                m = half_at(w.data, at + data + 64 + 32 * side + 2 * r)
+                m = load_one_half(w.data, at + data + 64 + 32 * side + 2 * r)
             for i in range(min(32, w.columns - UNIT * unit - 32 * side)):
                 if small:  # a byte holds column i of an even quad low, of the odd quad after it high
                     byte = w.data[at + 256 * side + 64 * (i // 8) + 4 * r + i % 4]

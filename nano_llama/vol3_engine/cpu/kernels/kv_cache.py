@@ -20,18 +20,18 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
+from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.activations import SMALLEST
-from nano_llama.vol3_engine.cpu.kernels.pack import LINE
+from nano_llama.vol3_engine.cpu.kernels.pack import CACHE_LINE
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     absolute,
-    largest,
     load,
     load_bfloat,
     load_int8,
     maximum,
-    nearest,
     prefetch,
+    reduce_max,
+    round_to_int32,
     splat,
     store,
     store_bfloat,
@@ -40,6 +40,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import (
 
 POSITIONS = 16  # of a block
 NEAR = 32  # blocks whose runs of one head lie together
+KEY, VALUE = range(2)  # which scales of a run
 DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba knows no bfloat16: its bits
 
 
@@ -73,7 +74,7 @@ def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: 
 
 
 @kernel
-def run_of(cache, layer, head, block):
+def run_index(cache, layer, head, block):
     """Which run holds a block's keys, or values, of a head."""
     first = block - block % NEAR
     near = min(NEAR, cache.blocks - first)  # the last blocks may be fewer
@@ -110,14 +111,14 @@ def _is_exact(array):
     return lambda array: exact
 
 
-def load_number(array, *index):
+def load_floats(array, *index):
     """16 numbers from array[index] on, as floats."""
     kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
     flat, at = array.view(kind).reshape(-1), np.ravel_multi_index(index, array.shape)
     return flat[at : at + 16].astype(np.float32)
 
 
-@overload(load_number)
+@overload(load_floats)
 def _load_number(array, *index):
     if array.dtype == types.float32:
         return lambda array, *index: load(array, *index)
@@ -126,20 +127,20 @@ def _load_number(array, *index):
     return lambda array, *index: load_int8(array, *index)
 
 
-def store_number(array, i, vector):
+def store_rounded(array, i, vector):
     """array[i : i + 16] = vector, rounded to the array's type."""
     kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
     rounded = np.rint(vector) if array.dtype == np.int8 else vector
     array.view(kind)[i : i + 16] = rounded.astype(kind)
 
 
-@overload(store_number)
+@overload(store_rounded)
 def _store_number(array, i, vector):
     if array.dtype == types.float32:
         return lambda array, i, vector: store(array, i, vector)
     if array.dtype == types.uint16:
         return lambda array, i, vector: store_bfloat(array, i, vector)
-    return lambda array, i, vector: store_int8(array, i, nearest(vector))
+    return lambda array, i, vector: store_int8(array, i, round_to_int32(vector))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -153,99 +154,109 @@ def narrow_head(x, n, start, narrow):
         peak = splat(SMALLEST)
         for i in range(0, narrow.shape[0], 16):
             peak = maximum(peak, absolute(load(x, n, start + i)))
-        scale = largest(peak) * np.float32(1 / 127)
+        scale = reduce_max(peak) * np.float32(1 / 127)
     inverse = splat(np.float32(1) / scale)
     for i in range(0, narrow.shape[0], 16):
-        store_number(narrow, i, load(x, n, start + i) * inverse)
+        store_rounded(narrow, i, load(x, n, start + i) * inverse)
     return scale
 
 
 @kernel
 def write_key(cache, layer, head, block, slot, x, n, start, narrow):
     """The head at column `start` of row n of x becomes the key at position `slot` of a block."""
-    keep_apart()
-    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
+    noinline()
+    run, scale = run_index(cache, layer, head, block), narrow_head(x, n, start, narrow)
     for i in range(narrow.shape[0]):
         cache.keys[run, i, slot] = narrow[i]
     if is_scaled(narrow):
-        cache.scales[run, 0, slot] = scale
+        cache.scales[run, KEY, slot] = scale
 
 
 @kernel
 def write_value(cache, layer, head, block, slot, x, n, start, narrow):
-    keep_apart()
-    run, scale = run_of(cache, layer, head, block), narrow_head(x, n, start, narrow)
+    noinline()
+    run, scale = run_index(cache, layer, head, block), narrow_head(x, n, start, narrow)
     for i in range(narrow.shape[0]):
         cache.values[run, slot, i] = narrow[i]
     if is_scaled(narrow):
-        cache.scales[run, 1, slot] = scale
+        cache.scales[run, VALUE, slot] = scale
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def fetch_keys(cache, layer, head, block):
+def prefetch_keys(cache, layer, head, block):
     """Ask for a block's keys to be brought nearer."""
-    run = run_of(cache, layer, head, block)
-    for i in range(0, cache.keys.shape[1], LINE // POSITIONS // cache.keys.itemsize):
+    run = run_index(cache, layer, head, block)
+    for i in range(0, cache.keys.shape[1], CACHE_LINE // POSITIONS // cache.keys.itemsize):
         prefetch(cache.keys, run, i, 0)
 
 
 @kernel
-def fetch_values(cache, layer, head, block):
-    run, width, step = run_of(cache, layer, head, block), cache.values.shape[2], LINE // cache.values.itemsize
+def prefetch_values(cache, layer, head, block):
+    run, width, step = run_index(cache, layer, head, block), cache.values.shape[2], CACHE_LINE // cache.values.itemsize
     for slot in range(POSITIONS):
         for i in range(0, width, step):
             prefetch(cache.values, run, slot, i)
 
 
 @kernel
-def key_of(cache, run, k):
+def load_key(cache, run, k):
     """Dimension k of a run's 16 keys, as floats, still without their scales."""
-    return load_number(cache.keys, run, k, 0)
+    return load_floats(cache.keys, run, k, 0)
 
 
 @kernel
-def value_of(cache, run, slot, k):
+def load_value(cache, run, slot, k):
     """Dimensions k ... k+15 of a position's value, as floats, still without its scale."""
-    return load_number(cache.values, run, slot, k)
+    return load_floats(cache.values, run, slot, k)
 
 
 @kernel
 def widen_keys(cache, layer, head, block, out, b):
     """A block's keys as floats, without scales: out[b] (K',16)."""
-    keep_apart()
-    run = run_of(cache, layer, head, block)
+    noinline()
+    run = run_index(cache, layer, head, block)
     for k in range(out.shape[1]):
-        store(out, b, k, 0, key_of(cache, run, k))
+        store(out, b, k, 0, load_key(cache, run, k))
 
 
 @kernel
 def widen_values(cache, layer, head, block, out, b):
     """A block's values as floats, without scales: out[16 b ... 16 b + 15] (16,K')."""
-    keep_apart()
-    run = run_of(cache, layer, head, block)
+    noinline()
+    run = run_index(cache, layer, head, block)
     for slot in range(POSITIONS):
         for k in range(0, out.shape[1], 16):
-            store(out, POSITIONS * b + slot, k, value_of(cache, run, slot, k))
+            store(out, POSITIONS * b + slot, k, load_value(cache, run, slot, k))
+
+
+@kernel
+def apply_scales(cache, which, layer, head, tables, first, end, scores, rows):
+    """Multiply scores, or weights, of positions 0 ... end-1 from block tables[first] on by the KEY or VALUE scales."""
+    if is_scaled(cache.keys):
+        for j in range(0, end, POSITIONS):
+            scales = load(cache.scales, run_index(cache, layer, head, tables[first + j // POSITIONS]), which, 0)
+            for i in rows:
+                store(scores, i, j, load(scores, i, j) * scales)
 
 
 def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The plain twin: keys of all positions of a block table, (16 * blocks, K') float32."""
-    runs = [run_of.py_func(cache, layer, head, block) for block in table]
+    runs = [run_index.py_func(cache, layer, head, block) for block in table]
     keys = _floats(cache.keys[runs])  # (blocks, K', 16)
     if is_scaled(cache.keys):
-        keys = keys * cache.scales[runs, 0][:, None, :]
+        keys = keys * cache.scales[runs, KEY][:, None, :]
     return keys.transpose(0, 2, 1).reshape(-1, keys.shape[1])
 
 
 def values_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
     """The same for values, (16 * blocks, K') float32."""
-    runs = [run_of.py_func(cache, layer, head, block) for block in table]
+    runs = [run_index.py_func(cache, layer, head, block) for block in table]
     values = _floats(cache.values[runs])  # (blocks, 16, K')
     if is_scaled(cache.values):
-        values = values * cache.scales[runs, 1][:, :, None]
+        values = values * cache.scales[runs, VALUE][:, :, None]
     return values.reshape(-1, values.shape[2])
 
 

@@ -8,9 +8,9 @@ Not here: the residual addition (linear.py adds). Tests: tests/vol3/cpu/kernels/
 import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.activations import put_group
+from nano_llama.vol3_engine.cpu.kernels.activations import write_group
 from nano_llama.vol3_engine.cpu.kernels.pack import GROUP
-from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, splat, total
+from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, reduce_add, splat
 
 
 def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
@@ -30,8 +30,8 @@ def rmsnorm(x, weight, size, eps, n, out, form):
     for group in range(groups):
         low, high = load(x, n, GROUP * group), load(x, n, GROUP * group + 16)
         squares = fma(low, low, fma(high, high, squares))
-    r = splat(np.float32(1) / np.sqrt(total(squares) / np.float32(size) + np.float32(eps)))
+    r = splat(np.float32(1) / np.sqrt(reduce_add(squares) / np.float32(size) + np.float32(eps)))
     for group in range(groups):
         k = GROUP * group
         low, high = load(x, n, k) * r * load(weight, k), load(x, n, k + 16) * r * load(weight, k + 16)
-        put_group(low, high, n, group, out, form)
+        write_group(low, high, n, group, out, form)

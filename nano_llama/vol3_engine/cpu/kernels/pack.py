@@ -19,10 +19,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-ROWS = 16  # of a block
+BLOCK_ROWS = 16  # of a block
 GROUP = 32  # columns that share a scale
 UNIT = 64  # columns of a unit of the quantized kinds: two groups
-LINE = 64  # bytes of a cache line
+CACHE_LINE = 64  # bytes of a cache line
 
 F32, BF16, F16, Q8, Q4, Q4M = range(6)
 NAMES = ("F32", "BF16", "F16", "Q8", "Q4", "Q4M")
@@ -43,7 +43,7 @@ class Matrix(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        return -(-self.rows // ROWS)
+        return -(-self.rows // BLOCK_ROWS)
 
 
 def units_of(kind: int, columns: int) -> int:
@@ -53,13 +53,13 @@ def units_of(kind: int, columns: int) -> int:
 
 def packed_bytes(kind: int, rows: int, columns: int) -> int:
     """Size of the whole."""
-    return -(-rows // ROWS) * units_of(kind, columns) * BYTES_OF_UNIT[kind]
+    return -(-rows // BLOCK_ROWS) * units_of(kind, columns) * BYTES_OF_UNIT[kind]
 
 
 def aligned(size: int, dtype: type = np.uint8) -> np.ndarray:
     """`size` zeros of a dtype that begin at a multiple of 64 bytes; the operating system lends them when touched."""
-    bytes_ = np.zeros(size * np.dtype(dtype).itemsize + LINE, np.uint8)
-    start = -bytes_.ctypes.data % LINE
+    bytes_ = np.zeros(size * np.dtype(dtype).itemsize + CACHE_LINE, np.uint8)
+    start = -bytes_.ctypes.data % CACHE_LINE
     return bytes_[start : start + size * np.dtype(dtype).itemsize].view(dtype)
 
 
@@ -71,9 +71,9 @@ def pack_floats(weight: np.ndarray, kind: int) -> Matrix:
     rows, columns = weight.shape
     dtype = _DTYPES[kind]
     data = aligned(packed_bytes(kind, rows, columns))
-    blocks = data.view(dtype).reshape(-(-rows // ROWS), -1, ROWS)  # (blocks, columns + padding, 16)
-    padded = _padded(weight.astype(dtype, copy=False), len(blocks) * ROWS, columns)
-    blocks[:, :columns] = padded.reshape(-1, ROWS, columns).transpose(0, 2, 1)
+    blocks = data.view(dtype).reshape(-(-rows // BLOCK_ROWS), -1, BLOCK_ROWS)  # (blocks, columns + padding, 16)
+    padded = _padded(weight.astype(dtype, copy=False), len(blocks) * BLOCK_ROWS, columns)
+    blocks[:, :columns] = padded.reshape(-1, BLOCK_ROWS, columns).transpose(0, 2, 1)
     return Matrix(kind, rows, columns, data)
 
 
@@ -84,20 +84,23 @@ def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = 
     """
     rows, columns = u.shape
     assert columns % GROUP == 0 and (m is None) == (kind != Q4M), "whole groups, minima where the kind has them"
-    blocks, units = -(-rows // ROWS), units_of(kind, columns)
+    blocks, units = -(-rows // BLOCK_ROWS), units_of(kind, columns)
     data = aligned(packed_bytes(kind, rows, columns))
     out = data.reshape(blocks, units, -1)
-    u = _padded(u, blocks * ROWS, units * UNIT)
+    u = _padded(u, blocks * BLOCK_ROWS, units * UNIT)
     if kind == Q8:
-        quads = u.reshape(blocks, ROWS, units, 2, 8, 4)
+        quads = u.reshape(blocks, BLOCK_ROWS, units, 2, 8, 4)
         out[..., :1024] = quads.transpose(0, 2, 3, 4, 1, 5).reshape(blocks, units, 1024)
     else:
-        quads = u.reshape(blocks, ROWS, units, 2, 4, 2, 4).transpose(0, 2, 3, 4, 5, 1, 6)  # ..., pair, low/high, row, 4
+        quads = u.reshape(blocks, BLOCK_ROWS, units, 2, 4, 2, 4)
+        quads = quads.transpose(0, 2, 3, 4, 5, 1, 6)  # (..., pair, low/high, row, 4)
         out[..., :512] = (quads[..., 0, :, :] | quads[..., 1, :, :] << 4).reshape(blocks, units, 512)
     begin = BYTES_OF_DATA[kind]
     for halves in (d, m):
         if halves is not None:
-            halves = _padded(np.asarray(halves, np.float16), blocks * ROWS, units * 2).reshape(blocks, ROWS, units, 2)
+            halves = _padded(np.asarray(halves, np.float16), blocks * BLOCK_ROWS, units * 2).reshape(
+                blocks, BLOCK_ROWS, units, 2
+            )
             out[..., begin : begin + 64] = (
                 np.ascontiguousarray(halves.transpose(0, 2, 3, 1)).view(np.uint8).reshape(blocks, units, 64)
             )
@@ -117,7 +120,7 @@ def unpack(matrix: Matrix) -> np.ndarray:
     """What a packed matrix means: (rows, columns) float32. The plain twin of every kernel starts from this."""
     kind, rows, columns, data = matrix
     if kind in _DTYPES:
-        blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, ROWS)[:, :columns]
+        blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, BLOCK_ROWS)[:, :columns]
         return blocks.transpose(0, 2, 1).reshape(-1, columns)[:rows].astype(np.float32)
     u, d, m = unpack_groups(matrix)
     weight = (u.astype(np.float32) - ZERO_POINT[kind]) * d[..., None]
@@ -131,14 +134,16 @@ def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     out = data.reshape(blocks, units, BYTES_OF_UNIT[kind])
     begin = BYTES_OF_DATA[kind]
     if kind == Q8:
-        u = out[..., :begin].reshape(blocks, units, 2, 8, ROWS, 4)
+        u = out[..., :begin].reshape(blocks, units, 2, 8, BLOCK_ROWS, 4)
     else:
-        pairs = out[..., :begin].reshape(blocks, units, 2, 4, 1, ROWS, 4)
-        u = np.concatenate((pairs & 15, pairs >> 4), axis=4).reshape(blocks, units, 2, 8, ROWS, 4)
-    u = u.transpose(0, 4, 1, 2, 3, 5).reshape(blocks * ROWS, units * 2, GROUP)[:rows]
+        pairs = out[..., :begin].reshape(blocks, units, 2, 4, 1, BLOCK_ROWS, 4)
+        u = np.concatenate((pairs & 15, pairs >> 4), axis=4).reshape(blocks, units, 2, 8, BLOCK_ROWS, 4)
+    u = u.transpose(0, 4, 1, 2, 3, 5).reshape(blocks * BLOCK_ROWS, units * 2, GROUP)[:rows]
 
     def halves(begin: int) -> np.ndarray:
-        stored = np.ascontiguousarray(out[..., begin : begin + 64]).view(np.float16).reshape(blocks, units, 2, ROWS)
-        return stored.transpose(0, 3, 1, 2).reshape(blocks * ROWS, units * 2)[:rows].astype(np.float32)
+        stored = (
+            np.ascontiguousarray(out[..., begin : begin + 64]).view(np.float16).reshape(blocks, units, 2, BLOCK_ROWS)
+        )
+        return stored.transpose(0, 3, 1, 2).reshape(blocks * BLOCK_ROWS, units * 2)[:rows].astype(np.float32)
 
     return u, halves(begin), halves(begin + 64) if kind == Q4M else None

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8, ROWS
+from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, BYTES_OF_UNIT, Q4, Q4M, Q8
 
 KIND_OF = {"Q4_0": Q4, "Q4_1": Q4M, "Q8_0": Q8}
 
@@ -31,11 +31,11 @@ def repack(kind, blocks, order, first, last, out):
         if source < 0:
             continue
         for group in range(groups):
-            unit = (row // ROWS * units + group // 2) * unit_bytes
+            unit = (row // BLOCK_ROWS * units + group // 2) * unit_bytes
             if kind == Q8:
-                repack_bytes(blocks[source], size * group, out, unit, group % 2, row % ROWS)
+                repack_bytes(blocks[source], size * group, out, unit, group % 2, row % BLOCK_ROWS)
             else:
-                repack_nibbles(blocks[source], size * group, size == 20, out, unit, group % 2, row % ROWS)
+                repack_nibbles(blocks[source], size * group, size == 20, out, unit, group % 2, row % BLOCK_ROWS)
 
 
 @kernel
@@ -63,4 +63,4 @@ def repack_nibbles(blocks, at, minima, out, unit, side, r):
 
 def whole_blocks(order: np.ndarray) -> np.ndarray:
     """A row order, padded with -1 to a multiple of 16 rows."""
-    return np.concatenate([order, np.full(-len(order) % ROWS, -1)]).astype(np.int64)
+    return np.concatenate([order, np.full(-len(order) % BLOCK_ROWS, -1)]).astype(np.int64)

@@ -7,7 +7,7 @@ Not here: the angles (core/rope.py). Tests: tests/vol3/cpu/kernels/test_small.py
 
 import numpy as np
 
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, kernel
+from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.simd.intrinsics import load, store
 
 
@@ -20,7 +20,7 @@ def rotate_plain(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 @kernel
 def rotate_head(x, n, start, head_dim, cos, sin):
     """The head that begins at column `start` of row n of x (N,C), in place. cos, sin (N,K/2)."""
-    keep_apart()
+    noinline()
     half = head_dim // 2
     whole = half - half % 16
     for i in range(0, whole, 16):

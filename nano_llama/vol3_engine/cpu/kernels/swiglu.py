@@ -1,15 +1,15 @@
-"""SwiGLU of a row, in the forms that the next product wants of it.
+"""SwiGLU of a row, in the forms that the next matrix reads.
 
     y = silu(gate) * up,  silu(g) = g / (1 + e^-g)        Shazeer 2020, arXiv 2002.05202, eq. 6
 
-The rows of gate and up are packed in turns, 16 of one and 16 of the other, so that whoever computed them has both.
-Not here: the products (linear.py). Tests: tests/vol3/cpu/kernels/test_small.py.
+Rows of gate and up alternate by 16 in their packed matrix, so that the thread that computed one has the other.
+Tests: tests/vol3/cpu/kernels/test_small.py.
 """
 
 import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.activations import put_group
+from nano_llama.vol3_engine.cpu.kernels.activations import write_group
 from nano_llama.vol3_engine.cpu.simd.intrinsics import exp, load, splat
 
 
@@ -18,12 +18,11 @@ def swiglu_plain(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return gate * up / (1 + np.exp(-gate))
 
 
-def in_turns(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The rows of two matrices (F,D) in turns of 16, padded with zeros to whole turns of 32 -> (2F + padding, D)."""
-    size = -(-len(gate) // 32) * 32
-    both = np.zeros((2, size, gate.shape[1]), gate.dtype)
-    both[0, : len(gate)], both[1, : len(up)] = gate, up
-    return both.reshape(2, size // 16, 16, -1).swapaxes(0, 1).reshape(2 * size, -1)
+def interleaved_rows(size: int) -> np.ndarray:
+    """The order of the stacked rows of gate and up (F,D): 16 of gate, 16 of up, ..., -1 where both are padded to 32."""
+    order = np.full((2, -(-size // 32) * 32), -1)
+    order[0, :size], order[1, :size] = np.arange(size), size + np.arange(size)
+    return order.reshape(2, -1, 16).swapaxes(0, 1).reshape(-1)
 
 
 @kernel
@@ -33,7 +32,7 @@ def swiglu(gate_up, n, first, last, out, form):
         k = 64 * (group - first)
         low = silu_times(load(gate_up, n, k), load(gate_up, n, k + 16))
         high = silu_times(load(gate_up, n, k + 32), load(gate_up, n, k + 48))
-        put_group(low, high, n, group, out, form)
+        write_group(low, high, n, group, out, form)
 
 
 @kernel

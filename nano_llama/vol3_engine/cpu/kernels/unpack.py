@@ -12,12 +12,12 @@ from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, Q4, Q4M, Q8
 from nano_llama.vol3_engine.cpu.simd.int8_dot import high_nibbles, low_nibbles, subtract_byte
 from nano_llama.vol3_engine.cpu.simd.intrinsics import load_bytes, prefetch, store
 
-UNPACKED = 1152  # bytes of a unit
+UNPACKED_UNIT = 1152  # bytes of a unit
 SCALES, MINIMA = 1024, 1088  # where they begin
 
 
 @kernel
-def is_small(kind):
+def is_4bit(kind):
     """Whether two weights share a byte."""
     return kind in (Q4, Q4M)
 
@@ -43,7 +43,7 @@ def unpack_block(w, block, units, signed, scratch, to):
     """
     size = BYTES_OF_UNIT[w.kind]
     less = zero_point(w.kind) if signed else 0
-    small = is_small(w.kind)
+    small = is_4bit(w.kind)
     data = 512 if small else 1024
     for unit in range(units):
         at = (block * units + unit) * size
@@ -59,4 +59,4 @@ def unpack_block(w, block, units, signed, scratch, to):
         store(scratch, to + SCALES, load_bytes(w.data, at + data))
         if has_minima(w.kind):
             store(scratch, to + MINIMA, load_bytes(w.data, at + data + 64))
-        to += UNPACKED
+        to += UNPACKED_UNIT

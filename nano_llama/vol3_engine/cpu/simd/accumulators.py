@@ -1,7 +1,7 @@
 """Running sums of a few rows, 16 lanes each, as one value: how many is part of its type, so that all stay in registers.
 
-    sums = no_sums(3)                              3 rows x 16 lanes, all zero
-    sums = add_to_rows(sums, v, a, i, k)           sums[r] = fma(v, a[i + r, k], sums[r])
+    sums = zeros(3)                              3 rows x 16 lanes, all zero
+    sums = fma_rows(sums, v, a, i, k)           sums[r] = fma(v, a[i + r, k], sums[r])
     store_rows(out, i, k, sums)                    out[i + r, k : k + 16] = sums[r]
 
 What takes such sums is compiled once for each number of rows it is called with.
@@ -16,13 +16,13 @@ from numba import types
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
-from nano_llama.vol3_engine.cpu.simd.intrinsics import F32x16, Vector, call, pointer, spread
+from nano_llama.vol3_engine.cpu.simd.intrinsics import F32x16, Vector, broadcast, call, pointer
 
 _FLOAT, _F32 = ir.FloatType(), ir.VectorType(ir.FloatType(), 16)
 
 
 @cache
-def sums_of(rows: int) -> Vector:
+def accumulators_type(rows: int) -> Vector:
     """The type of so many rows of sums."""
     return Vector(f"F32x16 x {rows}", ir.ArrayType(_F32, rows))
 
@@ -46,45 +46,38 @@ def _place(context, builder, sig, args, array, index, r, shape):
 
 
 @intrinsic(prefer_literal=True)
-def no_sums(typing_context, rows):
+def zeros(typing_context, rows):
     """So many rows of zeros; their number must be known when compiling."""
     if not isinstance(rows, types.IntegerLiteral):
         raise RequireLiteralValue("the number of rows is a constant")
-    return sums_of(rows.literal_value)(rows), lambda context, builder, sig, args: ir.Constant(
+    return accumulators_type(rows.literal_value)(rows), lambda context, builder, sig, args: ir.Constant(
         sig.return_type.shape, None
     )
 
 
 @intrinsic
-def rows_of(typing_context, sums):
+def num_rows(typing_context, sums):
     """How many rows they are."""
     return types.intp(sums), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), _rows(sig.args[0]))
 
 
 @intrinsic
-def add_to_rows(typing_context, sums, vector, array, i, k):
+def fma_rows(typing_context, sums, vector, array, i, k):
     """sums[r] = fma(vector, array[i + r, k], sums[r])."""
 
     def generate(context, builder, sig, args):
         def row(r):
             number = builder.load(_place(context, builder, sig, args, 2, 3, r, _FLOAT))
             return call(
-                builder, "llvm.fma.v16f32", _F32, [args[1], spread(builder, number), builder.extract_value(args[0], r)]
+                builder,
+                "llvm.fma.v16f32",
+                _F32,
+                [args[1], broadcast(builder, number), builder.extract_value(args[0], r)],
             )
 
         return _made(builder, sig.return_type, row)
 
     return sums(sums, F32x16, array, types.intp, types.intp), generate
-
-
-@intrinsic
-def scale_rows(typing_context, sums, vector):
-    """sums[r] * vector."""
-
-    def generate(context, builder, sig, args):
-        return _made(builder, sig.return_type, lambda r: builder.fmul(builder.extract_value(args[0], r), args[1]))
-
-    return sums(sums, F32x16), generate
 
 
 @intrinsic

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nano_llama.vol3_engine.cpu.simd.intrinsics import F32x16, Vector, call, pointer, spread
+from nano_llama.vol3_engine.cpu.simd.intrinsics import F32x16, Vector, broadcast, call, pointer
 
 _I8, _I64, _VOID = ir.IntType(8), ir.IntType(64), ir.VoidType()
 C, A, B = 0, 1, 2  # tile registers
@@ -31,7 +31,7 @@ def _configuration() -> np.ndarray:
     return bytes_
 
 
-CONFIGURATION = _configuration()
+INT8_TILES = _configuration()
 
 
 def _tile(number):
@@ -40,7 +40,7 @@ def _tile(number):
 
 @intrinsic
 def configure_tiles(typing_context, configuration):
-    """Set the shapes of this thread's tiles: configure_tiles(CONFIGURATION)."""
+    """Set the shapes of this thread's tiles: configure_tiles(INT8_TILES)."""
 
     def generate(context, builder, sig, args):
         place = pointer(context, builder, sig.args[0], args[0], [ir.Constant(_I64, 0)], _I8)
@@ -103,7 +103,7 @@ def _for_each_token(context, builder, sig, args, update):
 
 
 @intrinsic
-def no_totals(typing_context):
+def zero_tile_sums(typing_context):
     """All zero."""
 
     def generate(context, builder, sig, args):
@@ -113,7 +113,7 @@ def no_totals(typing_context):
 
 
 @intrinsic
-def add_product(typing_context, totals, product, side, d, scales, tile, group):
+def add_scaled_product(typing_context, totals, product, side, d, scales, tile, group):
     """totals[t] = fma(float(product[side, 16 t : 16 t + 16]), d * scales[tile, group, t], totals[t]), t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
@@ -122,7 +122,7 @@ def add_product(typing_context, totals, product, side, d, scales, tile, group):
             sums = _floats_at(context, builder, sig.args[1], args[1], place, ir.VectorType(ir.IntType(32), 16))
             place = [args[5], args[6], ir.Constant(_I64, t)]
             scale = _floats_at(context, builder, sig.args[4], args[4], place, ir.FloatType())
-            scale = builder.fmul(args[3], spread(builder, scale))
+            scale = builder.fmul(args[3], broadcast(builder, scale))
             floats = builder.sitofp(sums, scale.type)
             return call(builder, "llvm.fma.v16f32", scale.type, [floats, scale, total])
 
@@ -139,7 +139,7 @@ def add_minima(typing_context, totals, m, minima, tile, group):
         def update(t, total):
             place = [args[3], args[4], ir.Constant(_I64, t)]
             factor = _floats_at(context, builder, sig.args[2], args[2], place, ir.FloatType())
-            return call(builder, "llvm.fma.v16f32", total.type, [args[1], spread(builder, factor), total])
+            return call(builder, "llvm.fma.v16f32", total.type, [args[1], broadcast(builder, factor), total])
 
         return _for_each_token(context, builder, sig, args, update)
 
@@ -147,7 +147,7 @@ def add_minima(typing_context, totals, m, minima, tile, group):
 
 
 @intrinsic
-def store_totals(typing_context, out, side, totals):
+def store_tile_sums(typing_context, out, side, totals):
     """out[side, 16 t : 16 t + 16] = totals[t], as floats, t = 0 ... 15."""
 
     def generate(context, builder, sig, args):

@@ -2,7 +2,7 @@
 
     dot            u * x for 4 bytes of each of 16 lanes, added to 32 bits, exactly
     dot_nibbles    the same where u <= 15; on AVX2 eight of them fit into 16 bits, at a third of the price
-    dot_whole      the same, on AVX2 of bytes less their zero point, at half the price
+    dot_signed      the same, on AVX2 of bytes less their zero point, at half the price
 
 What they are made of is the tier's (isa.py); what they give is not. Their plain twins are lines of NumPy in
 tests/vol3/cpu/simd/test_intrinsics.py. Not here: words for floats and integers, and loading (intrinsics.py).
@@ -12,30 +12,30 @@ from llvmlite import ir
 from llvmlite.binding import llvm_version_info
 from numba import types
 
-from nano_llama.vol3_engine.cpu.isa import chosen_tier
-from nano_llama.vol3_engine.cpu.simd.intrinsics import B8x64, I32x16, Vector, call, integers, word
+from nano_llama.vol3_engine.cpu.isa import selected_isa
+from nano_llama.vol3_engine.cpu.simd.intrinsics import B8x64, I32x16, Vector, call, i32_constant, vector_op
 
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 _I32X16, _B8 = I32x16.shape, B8x64.shape
-_TIER = chosen_tier()
-ZERO_TAKEN_OFF = _TIER == "avx2"  # whether dot_whole wants bytes less their zero point
-NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _TIER == "avx2" else I32x16  # what dot_nibbles adds up
+_ISA = selected_isa()
+SIGNED_WEIGHTS = _ISA == "avx2"  # whether dot_signed wants bytes less their zero point
+NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _ISA == "avx2" else I32x16  # what dot_nibbles adds up
 
 
-@word(B8x64, B8x64)
+@vector_op(B8x64, B8x64)
 def low_nibbles(b, x):
     """x & 15, byte by byte."""
     return b.and_(x, ir.Constant(_B8, [15] * 64))
 
 
-@word(B8x64, B8x64)
+@vector_op(B8x64, B8x64)
 def high_nibbles(b, x):
     """x >> 4, byte by byte."""
-    wide = b.lshr(b.bitcast(x, _I32X16), integers(4))
+    wide = b.lshr(b.bitcast(x, _I32X16), i32_constant(4))
     return b.and_(b.bitcast(wide, _B8), ir.Constant(_B8, [15] * 64))
 
 
-@word(B8x64, B8x64, types.int64)
+@vector_op(B8x64, B8x64, types.int64)
 def subtract_byte(b, x, amount):
     """x - amount, byte by byte, wrapping round."""
     first = b.insert_element(ir.Constant(_B8, ir.Undefined), b.trunc(amount, _I8), ir.Constant(_I32, 0))
@@ -44,59 +44,60 @@ def subtract_byte(b, x, amount):
     )
 
 
-@word(I32x16, I32x16, B8x64, B8x64)
+@vector_op(I32x16, I32x16, B8x64, B8x64)
 def dot(b, acc, u, x):
     """acc + (u * x).reshape(16, 4).sum(1), for unsigned bytes u and signed bytes x, exactly."""
-    return _DOT[_TIER](b, acc, u, x)
+    return _DOT[_ISA](b, acc, u, x)
 
 
-@word(NibbleSums)
-def no_nibbles(b):
+@vector_op(NibbleSums)
+def zero_nibble_sums(b):
     """Where dot_nibbles begins: 0."""
     return ir.Constant(NibbleSums.shape, [0] * NibbleSums.shape.count)
 
 
-@word(NibbleSums, NibbleSums, B8x64, B8x64)
+@vector_op(NibbleSums, NibbleSums, B8x64, B8x64)
 def dot_nibbles(b, acc, u, x):
-    """`dot` for bytes u <= 15 and |x| <= 127, up to 8 times upon no_nibbles: 16 products are at most 30,480 in 16 bits.
+    """`dot` for bytes u <= 15 and |x| <= 127, up to 8 times from zero_nibble_sums on.
 
-    AVX2 has an instruction for pairs of such products, and takes a third of the time that `dot` takes there.
+    16 products are then at most 30,480, which 16 bits hold. AVX2 has an instruction for pairs of such products, which
+    takes a third of the time of `dot`.
     """
     if NibbleSums is I32x16:
-        return _DOT[_TIER](b, acc, u, x)
+        return _DOT[_ISA](b, acc, u, x)
 
     def half(acc, u, x):
         return b.add(acc, call(b, "llvm.x86.avx2.pmadd.ub.sw", acc.type, [u, x]))
 
-    return _by_halves(b, half, acc, u, x)
+    return _per_half(b, half, acc, u, x)
 
 
-@word(I32x16, NibbleSums, NibbleSums)
-def nibbles_added(b, one, other):
+@vector_op(I32x16, NibbleSums, NibbleSums)
+def add_nibble_sums(b, one, other):
     """What two chains of dot_nibbles, of 8 together, have summed up."""
     both = b.add(one, other)
-    return both if NibbleSums is I32x16 else _by_halves(b, lambda pairs: _pairs_added(b, pairs), both)
+    return both if NibbleSums is I32x16 else _per_half(b, lambda pairs: _add_pairs(b, pairs), both)
 
 
-@word(I32x16, I32x16, B8x64, B8x64)
-def dot_whole(b, acc, w, x):
-    """`dot`; where ZERO_TAKEN_OFF, of signed bytes w = u - 128: acc + (w * x).reshape(16, 4).sum(1), |x| <= 127.
+@vector_op(I32x16, I32x16, B8x64, B8x64)
+def dot_signed(b, acc, w, x):
+    """`dot`; where SIGNED_WEIGHTS, of signed bytes w = u - 128: acc + (w * x).reshape(16, 4).sum(1), |x| <= 127.
 
     By |w| * (x with the sign of w): a pair's two products are at most 2 * 128 * 127 = 32,512, which 16 bits hold.
     """
-    if not ZERO_TAKEN_OFF:
-        return _DOT[_TIER](b, acc, w, x)
+    if not SIGNED_WEIGHTS:
+        return _DOT[_ISA](b, acc, w, x)
 
     def half(acc, w, x):
         magnitude = call(b, "llvm.abs.v32i8", w.type, [w, ir.Constant(ir.IntType(1), 0)])
         signed = call(b, "llvm.x86.avx2.psign.b", w.type, [x, w])
         pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(_I16, 16), [magnitude, signed])
-        return b.add(acc, _pairs_added(b, pairs))
+        return b.add(acc, _add_pairs(b, pairs))
 
-    return _by_halves(b, half, acc, w, x)
+    return _per_half(b, half, acc, w, x)
 
 
-def _pairs_added(b, pairs):
+def _add_pairs(b, pairs):
     """Neighbours among 16 integers of 16 bits, added to 8 of 32."""
     ones = ir.Constant(pairs.type, [1] * 16)
     return call(b, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [pairs, ones])
@@ -107,7 +108,7 @@ def _dot_vnni(b, acc, u, x):
 
 
 def _dot_avxvnni(b, acc, u, x):
-    return _by_halves(b, lambda *parts: _vpdpbusd(b, 256, *parts), acc, u, x)
+    return _per_half(b, lambda *parts: _vpdpbusd(b, 256, *parts), acc, u, x)
 
 
 def _vpdpbusd(b, bits, acc, u, x):
@@ -130,19 +131,19 @@ def _dot_avx2(b, acc, u, x):
             acc = b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", whole, [one, other]))
         return acc
 
-    return _by_halves(b, half, acc, u, x)
+    return _per_half(b, half, acc, u, x)
 
 
 def _dot_generic(b, acc, u, x):
     u, x = b.bitcast(u, _I32X16), b.bitcast(x, _I32X16)
     for byte in range(4):
-        one = b.and_(b.lshr(u, integers(8 * byte)), integers(255))
-        other = b.ashr(b.shl(x, integers(24 - 8 * byte)), integers(24))
+        one = b.and_(b.lshr(u, i32_constant(8 * byte)), i32_constant(255))
+        other = b.ashr(b.shl(x, i32_constant(24 - 8 * byte)), i32_constant(24))
         acc = b.add(acc, b.mul(one, other))
     return acc
 
 
-def _by_halves(b, operation, *vectors):
+def _per_half(b, operation, *vectors):
     """The operation on the lower and on the upper half of the vectors; the two results joined again."""
 
     def part(vector, start, count):

@@ -62,25 +62,25 @@ def pointer(context, builder, kind, array, index, shape):
     return builder.bitcast(builder.gep(struct.data, [place]), shape.as_pointer())
 
 
-def _kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
+def _argument_types(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The types of a word's variable arguments, which Numba hands over as they are or as one tuple."""
     return tuple(given[0]) if len(given) == 1 and isinstance(given[0], types.BaseTuple) else given
 
 
-def _unpacked(builder, value, kind):
+def _unpack(builder, value, kind):
     return cgutils.unpack_tuple(builder, value, len(kind))
 
 
-def _reader(name, shape, result, convert):
+def _loader(name, shape, result, convert):
     """A word `name(array, *index)` that reads `shape` at that element and converts it."""
 
     def typed(typing_context, array, *index):
-        index = _kinds(index)
+        index = _argument_types(index)
 
         def generate(context, builder, sig, args):
             indices = [
                 context.cast(builder, value, kind, types.intp)
-                for value, kind in zip(_unpacked(builder, args[1], sig.args[1]), sig.args[1], strict=True)
+                for value, kind in zip(_unpack(builder, args[1], sig.args[1]), sig.args[1], strict=True)
             ]
             place = pointer(context, builder, sig.args[0], args[0], indices, shape)
             return convert(context, builder, builder.load(place, align=1))
@@ -97,7 +97,7 @@ def call(builder, name, result, args):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def spread(builder, scalar):
+def broadcast(builder, scalar):
     """The scalar in all 16 lanes."""
     shape = ir.VectorType(scalar.type, LANES)
     first = builder.insert_element(ir.Constant(shape, ir.Undefined), scalar, ir.Constant(_I32, 0))
@@ -118,33 +118,33 @@ def _bfloats_to_floats(context, builder, value):  # a bfloat16 is the upper half
 
 
 def _four_bytes_everywhere(context, builder, value):
-    return builder.bitcast(spread(builder, value), _B8)
+    return builder.bitcast(broadcast(builder, value), _B8)
 
 
 # -- memory -------------------------------------------------------------------------------------------------------
 
-load = _reader("load", _F32, F32x16, _same)  # 16 floats:  a[i : i+16]
-load_i32 = _reader("load_i32", _I32X16, I32x16, _same)  # 16 integers:  a[i : i+16]
-load_bytes = _reader("load_bytes", _B8, B8x64, _same)  # 64 bytes:  a[i : i+64]
-load_half = _reader("load_half", ir.VectorType(_HALF, 16), F32x16, _halves_to_floats)  # 16 float16, as floats
-load_bfloat = _reader("load_bfloat", ir.VectorType(_I16, 16), F32x16, _bfloats_to_floats)  # 16 bfloat16, as floats
-load_int8 = _reader(  # 16 signed bytes, as floats
+load = _loader("load", _F32, F32x16, _same)  # 16 floats:  a[i : i+16]
+load_i32 = _loader("load_i32", _I32X16, I32x16, _same)  # 16 integers:  a[i : i+16]
+load_bytes = _loader("load_bytes", _B8, B8x64, _same)  # 64 bytes:  a[i : i+64]
+load_half = _loader("load_half", ir.VectorType(_HALF, 16), F32x16, _halves_to_floats)  # 16 float16, as floats
+load_bfloat = _loader("load_bfloat", ir.VectorType(_I16, 16), F32x16, _bfloats_to_floats)  # 16 bfloat16, as floats
+load_int8 = _loader(  # 16 signed bytes, as floats
     "load_int8", ir.VectorType(_I8, 16), F32x16, lambda context, builder, value: builder.sitofp(value, _F32)
 )
-quad = _reader("quad", _I32, B8x64, _four_bytes_everywhere)  # four bytes in every lane:  tile(a[i : i+4], 16)
-half_at = _reader(  # one float16 (two bytes), as a float
-    "half_at", _HALF, types.float32, lambda context, builder, value: builder.fpext(value, _FLOAT)
+broadcast_quad = _loader("quad", _I32, B8x64, _four_bytes_everywhere)  # four bytes in every lane:  tile(a[i : i+4], 16)
+load_one_half = _loader(  # one float16 (two bytes), as a float
+    "load_one_half", _HALF, types.float32, lambda context, builder, value: builder.fpext(value, _FLOAT)
 )
 
 
-def _writer(name, narrow):
+def _storer(name, narrow):
     """A word `name(array, *index, vector)` that stores what `narrow` makes of the vector."""
 
     def typed(typing_context, array, *rest):
-        rest = _kinds(rest)
+        rest = _argument_types(rest)
 
         def generate(context, builder, sig, args):
-            *index, value = _unpacked(builder, args[1], sig.args[1])
+            *index, value = _unpack(builder, args[1], sig.args[1])
             indices = [
                 context.cast(builder, i, kind, types.intp)
                 for i, kind in zip(index, list(sig.args[1])[:-1], strict=True)
@@ -166,9 +166,9 @@ def _to_bfloat(context, builder, value):  # round to nearest, ties to even
     return builder.trunc(builder.lshr(rounded, ir.Constant(_I32X16, [16] * 16)), ir.VectorType(_I16, 16))
 
 
-store = _writer("store", _same)  # a[i : i+lanes] = v, of any of the three types
-store_bfloat = _writer("store_bfloat", _to_bfloat)  # 16 floats, as bfloat16
-store_int8 = _writer(  # 16 integers, as their low bytes
+store = _storer("store", _same)  # a[i : i+lanes] = v, of any of the three types
+store_bfloat = _storer("store_bfloat", _to_bfloat)  # 16 floats, as bfloat16
+store_int8 = _storer(  # 16 integers, as their low bytes
     "store_int8", lambda context, builder, value: builder.trunc(value, ir.VectorType(_I8, 16))
 )
 
@@ -176,12 +176,12 @@ store_int8 = _writer(  # 16 integers, as their low bytes
 @intrinsic
 def prefetch(typing_context, array, *index):
     """Ask for the 64 bytes at array[index] to be brought nearer; a hint."""
-    index = _kinds(index)
+    index = _argument_types(index)
 
     def generate(context, builder, sig, args):
         indices = [
             context.cast(builder, value, kind, types.intp)
-            for value, kind in zip(_unpacked(builder, args[1], sig.args[1]), sig.args[1], strict=True)
+            for value, kind in zip(_unpack(builder, args[1], sig.args[1]), sig.args[1], strict=True)
         ]
         place = pointer(context, builder, sig.args[0], args[0], indices, _I8)
         kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
@@ -201,7 +201,7 @@ def splat(typing_context, scalar):
     number, result = (types.float32, F32x16) if isinstance(scalar, types.Float) else (types.int32, I32x16)
 
     def generate(context, builder, sig, args):
-        return spread(builder, context.cast(builder, args[0], sig.args[0], number))
+        return broadcast(builder, context.cast(builder, args[0], sig.args[0], number))
 
     return result(scalar), generate
 
@@ -227,17 +227,17 @@ _operators(operator.mul, "fmul", "mul")
 _operators(operator.truediv, "fdiv", None)
 
 
-def word(result, *arguments):
+def vector_op(result, *arguments):
     """Decorates `generate(builder, *values)`: a word from values of the types `arguments` to `result`."""
 
     def decorate(generate_body):
         def typed(typing_context, *given):
-            given = _kinds(given)
+            given = _argument_types(given)
             if len(given) != len(arguments):
                 return None
 
             def generate(context, builder, sig, values):
-                values = _unpacked(builder, values[0], sig.args[0])
+                values = _unpack(builder, values[0], sig.args[0])
                 values = [
                     value if isinstance(kind, Vector) else context.cast(builder, value, kind, wanted)
                     for value, kind, wanted in zip(values, given, arguments, strict=True)
@@ -253,11 +253,11 @@ def word(result, *arguments):
     return decorate
 
 
-def _floats(value):
+def _f32_constant(value):
     return ir.Constant(_F32, [value] * LANES)
 
 
-def integers(value):
+def i32_constant(value):
     """The same integer in all 16 lanes, as a constant."""
     return ir.Constant(_I32X16, [value] * LANES)
 
@@ -266,104 +266,92 @@ def _fma(b, x, y, z):
     return call(b, "llvm.fma.v16f32", _F32, [x, y, z])
 
 
-@word(I32x16, I32x16, types.int64, types.int64)
-def bits_of(b, x, start, mask):
+@vector_op(I32x16, I32x16, types.int64, types.int64)
+def extract_bits(b, x, start, mask):
     """x >> start & mask, of each lane without its sign."""
-    return b.and_(b.lshr(x, spread(b, b.trunc(start, _I32))), spread(b, b.trunc(mask, _I32)))
+    return b.and_(b.lshr(x, broadcast(b, b.trunc(start, _I32))), broadcast(b, b.trunc(mask, _I32)))
 
 
-@word(I32x16, F32x16, F32x16)
-def bfloat_pairs(b, low, high):
+@vector_op(I32x16, F32x16, F32x16)
+def pack_bfloat_pairs(b, low, high):
     """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
-    low, high = (b.add(b.bitcast(x, _I32X16), integers(0x8000)) for x in (low, high))
-    return b.or_(b.lshr(low, integers(16)), b.and_(high, integers(-65536)))
+    low, high = (b.add(b.bitcast(x, _I32X16), i32_constant(0x8000)) for x in (low, high))
+    return b.or_(b.lshr(low, i32_constant(16)), b.and_(high, i32_constant(-65536)))
 
 
-@word(F32x16, F32x16, F32x16, F32x16)
+@vector_op(F32x16, F32x16, F32x16, F32x16)
 def fma(b, x, y, z):
     """x * y + z, rounded once."""
     return _fma(b, x, y, z)
 
 
-@word(F32x16, F32x16, F32x16)
+@vector_op(F32x16, F32x16, F32x16)
 def maximum(b, x, y):
     """np.maximum(x, y), of numbers."""
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
-@word(F32x16, F32x16)
+@vector_op(F32x16, F32x16)
 def absolute(b, x):
     """np.abs(x)."""
     return call(b, "llvm.fabs.v16f32", _F32, [x])
 
 
-@word(I32x16, F32x16)
-def nearest(b, x):
+@vector_op(I32x16, F32x16)
+def round_to_int32(b, x):
     """np.rint(x).astype(int32): to the nearest integer, ties to even."""
     return b.fptosi(call(b, "llvm.rint.v16f32", _F32, [x]), _I32X16)
 
 
-@word(F32x16, I32x16)
+@vector_op(F32x16, I32x16)
 def to_float(b, x):
     """x.astype(float32)."""
     return b.sitofp(x, _F32)
 
 
-@word(F32x16, F32x16)
+@vector_op(F32x16, F32x16)
 def exp(b, x):
     """e^x to about 1 unit in the last place, for x clipped to [-87, 88].
 
     x = n ln 2 + r with |r| <= ln 2 / 2, so e^x = 2^n e^r; e^r by its Taylor polynomial of degree 6 (Cody and Waite 1980
     split ln 2 in two, so that r is exact).
     """
-    x = b.select(b.fcmp_ordered("<", x, _floats(-87.0)), _floats(-87.0), x)
-    x = b.select(b.fcmp_ordered(">", x, _floats(88.0)), _floats(88.0), x)
-    n = call(b, "llvm.rint.v16f32", _F32, [b.fmul(x, _floats(1.4426950408889634))])
-    r = _fma(b, n, _floats(2.12194440e-4), _fma(b, n, _floats(-0.693359375), x))
-    y = _floats(1 / 720)
+    x = b.select(b.fcmp_ordered("<", x, _f32_constant(-87.0)), _f32_constant(-87.0), x)
+    x = b.select(b.fcmp_ordered(">", x, _f32_constant(88.0)), _f32_constant(88.0), x)
+    n = call(b, "llvm.rint.v16f32", _F32, [b.fmul(x, _f32_constant(1.4426950408889634))])
+    r = _fma(b, n, _f32_constant(2.12194440e-4), _fma(b, n, _f32_constant(-0.693359375), x))
+    y = _f32_constant(1 / 720)
     for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        y = _fma(b, y, r, _floats(factor))
-    power = b.shl(b.add(b.fptosi(n, _I32X16), integers(127)), integers(23))  # 2^n: only an exponent
+        y = _fma(b, y, r, _f32_constant(factor))
+    power = b.shl(b.add(b.fptosi(n, _I32X16), i32_constant(127)), i32_constant(23))  # 2^n: only an exponent
     return b.fmul(y, b.bitcast(power, _F32))
 
 
-@word(F32x16, F32x16)
-def exp_roughly(b, x):
+@vector_op(F32x16, F32x16)
+def exp_approx(b, x):
     """e^x to within 2^-13 of itself, for x <= 0, clipped to -87: half as long as `exp`.
 
     x log2 e = n + r with |r| <= 1/2; adding 1.5 * 2^23 leaves n in the lowest bits. 2^r by the polynomial of degree 3
     whose relative error is smallest, 7.5e-5.
     """
-    x = b.select(b.fcmp_ordered(">", x, _floats(-87.0)), x, _floats(-87.0))
-    shifted = _fma(b, x, _floats(1.4426950408889634), _floats(12582912.0))
-    r = _fma(b, x, _floats(1.4426950408889634), b.fneg(b.fsub(shifted, _floats(12582912.0))))
-    y = _floats(0.0551716611)
+    x = b.select(b.fcmp_ordered(">", x, _f32_constant(-87.0)), x, _f32_constant(-87.0))
+    shifted = _fma(b, x, _f32_constant(1.4426950408889634), _f32_constant(12582912.0))
+    r = _fma(b, x, _f32_constant(1.4426950408889634), b.fneg(b.fsub(shifted, _f32_constant(12582912.0))))
+    y = _f32_constant(0.0551716611)
     for factor in (0.242611125, 0.693260968, 0.999928057):
-        y = _fma(b, y, r, _floats(factor))
-    power = b.shl(b.bitcast(shifted, _I32X16), integers(23))
+        y = _fma(b, y, r, _f32_constant(factor))
+    power = b.shl(b.bitcast(shifted, _I32X16), i32_constant(23))
     return b.bitcast(b.add(b.bitcast(y, _I32X16), power), _F32)
 
 
-@word(F32x16, F32x16, types.int64, types.float32)
-def first_lanes(b, x, count, other):
-    """x in the first `count` lanes, `other` in the rest."""
+@vector_op(F32x16, F32x16, types.int64, types.float32)
+def select_first(b, x, count, high):
+    """x in the first `count` lanes, `high` in the rest."""
     lanes = ir.Constant(_I32X16, list(range(LANES)))
-    return b.select(b.icmp_signed("<", lanes, spread(b, b.trunc(count, _I32))), x, spread(b, other))
+    return b.select(b.icmp_signed("<", lanes, broadcast(b, b.trunc(count, _I32))), x, broadcast(b, high))
 
 
-@word(F32x16, I32x16)
-def even_floats(b, x):
-    """Of pairs of bfloat16 the lower ones, as floats."""
-    return b.bitcast(b.shl(x, integers(16)), _F32)
-
-
-@word(F32x16, I32x16)
-def odd_floats(b, x):
-    """Of pairs of bfloat16 the upper ones, as floats."""
-    return b.bitcast(b.and_(x, integers(-65536)), _F32)
-
-
-def _folded(b, x, combine):
+def _reduce_tree(b, x, combine):
     """Lanes 0..7 with 8..15, the result's 0..3 with 4..7, and so on: one fixed tree on every processor."""
     width = LANES
     while width > 1:
@@ -377,25 +365,25 @@ def _folded(b, x, combine):
     return b.extract_element(x, ir.Constant(_I32, 0))
 
 
-@word(types.float32, F32x16)
-def total(b, x):
+@vector_op(types.float32, F32x16)
+def reduce_add(b, x):
     """The sum of the lanes, added in a fixed tree."""
-    return _folded(b, x, b.fadd)
+    return _reduce_tree(b, x, b.fadd)
 
 
-@word(types.float32, F32x16)
-def largest(b, x):
+@vector_op(types.float32, F32x16)
+def reduce_max(b, x):
     """max(x)."""
-    return _folded(b, x, lambda one, other: b.select(b.fcmp_ordered(">", one, other), one, other))
+    return _reduce_tree(b, x, lambda low, high: b.select(b.fcmp_ordered(">", low, high), low, high))
 
 
-@word(types.int32, I32x16)
-def total_i32(b, x):
+@vector_op(types.int32, I32x16)
+def reduce_add_i32(b, x):
     """The sum of the lanes."""
-    return _folded(b, x, b.add)
+    return _reduce_tree(b, x, b.add)
 
 
-@word(types.float32, F32x16, types.int64)
-def lane(b, x, index):
+@vector_op(types.float32, F32x16, types.int64)
+def extract_lane(b, x, index):
     """x[index]."""
     return b.extract_element(x, index)

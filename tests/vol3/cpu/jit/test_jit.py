@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from nano_llama.vol3_engine.cpu.jit.jit import keep_apart, keep_together, kernel
+from nano_llama.vol3_engine.cpu.jit.jit import always_inline, kernel, noinline
 
 
 @kernel
@@ -19,13 +19,13 @@ def thrice(x):
 
 @kernel
 def outside(x):
-    keep_apart()
+    noinline()
     return twice(x) + 1
 
 
 @kernel
 def inside(x):
-    keep_together()
+    always_inline()
     return thrice(x) + 1
 
 
@@ -36,7 +36,7 @@ def deep(x):
 
 @kernel
 def power(base, exponent):
-    keep_apart()
+    noinline()
     result = 1
     for _ in range(exponent):
         result *= base

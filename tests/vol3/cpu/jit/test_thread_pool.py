@@ -7,50 +7,58 @@ import numpy as np
 import pytest
 from numba import njit
 
-from nano_llama.vol3_engine.cpu.jit.thread_pool import ABANDONED, ASLEEP, CALL, Team, meet, next_call, share
+from nano_llama.vol3_engine.cpu.jit.thread_pool import (
+    ASLEEP,
+    CALL,
+    CANCELLED,
+    ThreadPool,
+    barrier,
+    partition,
+    wait_for_call,
+)
 
 
 @njit(nogil=True)
 def count_in_rounds(thread, control, seen, patience, threads, rounds, counts, wrong):
     """Each round, every thread adds 1 to its count; after the barrier all counts must be equal."""
-    while next_call(thread, control, seen, patience):
+    while wait_for_call(thread, control, seen, patience):
         seen += 1
         for _ in range(rounds):
             counts[thread, 0] += 1
-            meet(control, threads)
+            barrier(control, threads)
             for other in range(threads):
                 if counts[other, 0] != counts[thread, 0]:
                     wrong[thread, 0] += 1
-            meet(control, threads)
+            barrier(control, threads)
     return seen
 
 
 @pytest.fixture
-def team():
-    teams = []
+def pool():
+    pools = []
 
     def make(threads, rounds=5):
-        team, counts, wrong = Team(threads), *(np.zeros((threads, 8), np.int64) for _ in range(2))
-        team.assign(count_in_rounds, lambda thread: (threads, rounds, counts, wrong))
-        teams.append(team)
-        return team, counts[:, 0], wrong[:, 0]
+        pool, counts, wrong = ThreadPool(threads), *(np.zeros((threads, 8), np.int64) for _ in range(2))
+        pool.assign(count_in_rounds, lambda thread: (threads, rounds, counts, wrong))
+        pools.append(pool)
+        return pool, counts[:, 0], wrong[:, 0]
 
     yield make
-    for team in teams:
-        team.close()
+    for pool in pools:
+        pool.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_all_threads_run_every_call_and_meet(team, threads):
-    together, counts, wrong = team(threads)
+def test_all_threads_run_every_call_and_meet(pool, threads):
+    together, counts, wrong = pool(threads)
     for _ in range(50):
         together.run()
     assert counts.tolist() == [250] * threads and not wrong.any()
 
 
-def test_no_call_is_slept_through(team):
+def test_no_call_is_slept_through(pool):
     """Calls that come just when a worker goes to sleep, and long after."""
-    together, counts, wrong = team(2)
+    together, counts, wrong = pool(2)
     for call in range(60):
         together.run()
         time.sleep(0.0005 * (call % 8))
@@ -62,16 +70,16 @@ def test_no_call_is_slept_through(team):
     assert counts.tolist() == [305, 305] and not wrong.any()
 
 
-def test_two_teams_do_not_disturb_each_other(team):
-    (one, counts, _), (other, others, _) = team(2), team(2)
+def test_two_teams_do_not_disturb_each_other(pool):
+    (one, counts, _), (other, others, _) = pool(2), pool(2)
     for _ in range(20):
         one.run()
         other.run()
     assert counts.tolist() == others.tolist() == [100, 100]
 
 
-def test_ctrl_c_before_the_leaders_part_leaves_a_team_that_works(team):
-    together, counts, _ = team(2)
+def test_ctrl_c_before_the_leaders_part_leaves_a_team_that_works(pool):
+    together, counts, _ = pool(2)
     together.run()
     serve, old = together._serve, together.control
 
@@ -83,7 +91,7 @@ def test_ctrl_c_before_the_leaders_part_leaves_a_team_that_works(team):
     together._serve = interrupted
     with pytest.raises(KeyboardInterrupt):
         together.run()
-    assert old[ABANDONED] == 1
+    assert old[CANCELLED] == 1
     together._serve = serve
     counts[:] = 0
     together.run()
@@ -92,8 +100,8 @@ def test_ctrl_c_before_the_leaders_part_leaves_a_team_that_works(team):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_hires_its_own_workers(team):
-    together, counts, _ = team(2)
+def test_a_fork_hires_its_own_workers(pool):
+    together, counts, _ = pool(2)
     together.run()
     child = os.fork()
     if child == 0:
@@ -105,5 +113,5 @@ def test_a_fork_hires_its_own_workers(team):
 
 def test_shares_cover_all_once():
     for count in (0, 1, 7, 36):
-        parts = [share(thread, 3, count) for thread in range(3)]
+        parts = [partition(thread, 3, count) for thread in range(3)]
         assert [i for first, last in parts for i in range(first, last)] == list(range(count))

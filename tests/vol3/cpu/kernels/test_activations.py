@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from nano_llama.vol3_engine.cpu.kernels.activations import BYTES, activations, quantize_plain, reform
+from nano_llama.vol3_engine.cpu.kernels.activations import BYTES, activations, convert_row, quantize_plain
 
 
 def quantize(x, first, last):
     for n in range(first, last):
-        reform(x, n, BYTES)
+        convert_row(x, n, BYTES)
 
 
 def test_the_bytes_and_scales_are_the_plain_twins():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from helpers.matrices import make_matrix
-from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, activations, reform
-from nano_llama.vol3_engine.cpu.kernels.linear import form_read, linear, linear_plain, scratch_for
+from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, activations, convert_row
+from nano_llama.vol3_engine.cpu.kernels.linear import form_read, linear, linear_plain, linear_scratch
 from nano_llama.vol3_engine.cpu.kernels.pack import NAMES, Q4M, Q8, unpack
 
 TOKENS = (1, 2, 3, 4, 5, 16, 17, 33)
@@ -21,14 +21,16 @@ def make_problem(kind, rows, columns):
     x = activations(max(TOKENS) + 16, columns)  # tiles may look beyond the last
     x.values[:, :columns] = np.random.default_rng(1).normal(size=(len(x.values), columns))
     for n in range(len(x.values)):
-        reform(x, n, BYTES + BFLOATS)
+        convert_row(x, n, BYTES + BFLOATS)
     return matrix, x
 
 
-def run(matrix, x, tokens, first=0, last=None, add=False, out=None, generated=None):
+def run(matrix, x, tokens, first=0, last=None, add=False, out=None, decode_rows=None):
     out = np.zeros((len(x.values), 16 * matrix.blocks), np.float32) if out is None else out
-    generated, last = (whole if part is None else part for part, whole in ((generated, tokens), (last, matrix.blocks)))
-    linear(matrix, x, generated, tokens, first, last, add, scratch_for(matrix.columns), out)
+    decode_rows, last = (
+        whole if part is None else part for part, whole in ((decode_rows, tokens), (last, matrix.blocks))
+    )
+    linear(matrix, x, decode_rows, tokens, first, last, add, linear_scratch(matrix.columns), out)
     return out
 
 
@@ -74,17 +76,20 @@ def test_tokens_of_prompts_are_within_their_bound_and_of_the_same_bits_in_any_co
     most = max(TOKENS)
     weight, values = unpack(matrix).astype(np.float64), x.values[:most, : shape[1]].astype(np.float64)
     exact, size = values @ weight.T, np.abs(values) @ np.abs(weight).T
-    bound = 2.0**-8 + 2.0**-16 if form_read(kind, prompt=True) == BFLOATS else 0.0
+    bound = 2.0**-8 + 2.0**-16 if form_read(kind, prefill=True) == BFLOATS else 0.0
     plain = linear_plain(matrix, x, most)
     bound = bound * size + 2.0**-22 * size if bound else np.abs(plain - exact) + 2.0**-22 * size
-    whole = run(matrix, x, most, generated=0)
+    whole = run(matrix, x, most, decode_rows=0)
     assert np.all(np.abs(whole[:most, : shape[0]] - exact) <= bound)
-    for generated, tokens in ((0, 1), (0, 16), (3, 17), (16, 33), (5, 6)):
-        out, alone = run(matrix, x, tokens, generated=generated), run(matrix, x, generated) if generated else None
-        np.testing.assert_array_equal(out[generated:tokens], whole[generated:tokens])
-        if generated:
-            np.testing.assert_array_equal(out[:generated], alone[:generated])
+    for decode_rows, tokens in ((0, 1), (0, 16), (3, 17), (16, 33), (5, 6)):
+        out, alone = (
+            run(matrix, x, tokens, decode_rows=decode_rows),
+            run(matrix, x, decode_rows) if decode_rows else None,
+        )
+        np.testing.assert_array_equal(out[decode_rows:tokens], whole[decode_rows:tokens])
+        if decode_rows:
+            np.testing.assert_array_equal(out[:decode_rows], alone[:decode_rows])
     out = np.ones_like(whole)
-    run(matrix, x, 20, 0, 1, add=True, out=out, generated=4)
+    run(matrix, x, 20, 0, 1, add=True, out=out, decode_rows=4)
     np.testing.assert_allclose(out[4:20, :16], 1 + whole[4:20, :16], rtol=1e-5, atol=1e-5)
     assert (out[:20, 16:] == 1).all()

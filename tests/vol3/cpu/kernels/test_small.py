@@ -11,14 +11,14 @@ from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
     DTYPES,
     keys_plain,
     kv_cache,
-    run_of,
+    run_index,
     values_plain,
     write_key,
     write_value,
 )
 from nano_llama.vol3_engine.cpu.kernels.norm import rmsnorm, rmsnorm_plain
 from nano_llama.vol3_engine.cpu.kernels.rope import rotate_head, rotate_plain
-from nano_llama.vol3_engine.cpu.kernels.swiglu import in_turns, swiglu, swiglu_plain
+from nano_llama.vol3_engine.cpu.kernels.swiglu import interleaved_rows, swiglu, swiglu_plain
 
 rng = np.random.default_rng(0)
 
@@ -48,9 +48,11 @@ def test_rmsnorm_gives_one_row_in_every_form(size):
     assert np.all(np.abs(from_bfloats(out) - out.values) <= 2**-8 * np.abs(out.values))
 
 
-def test_swiglu_reads_gate_and_up_in_turns():
+def test_swiglu_of_interleaved_gate_and_up():
     gate, up, out = normal(3, 40), normal(3, 40), activations(3, 64)
-    both = np.ascontiguousarray(in_turns(gate.T, up.T).T)  # what the packed product would give: (N, 2F + padding)
+    order = interleaved_rows(40)
+    both = np.where(order < 0, 0, np.concatenate([gate, up], axis=1)[:, order])  # what the packed matrix gives
+    both = np.ascontiguousarray(both)
     assert both.shape == (3, 128)
     swiglu(both, 1, 0, 2, out, FLOATS + BYTES + BFLOATS)
     meant = swiglu_plain(gate[1], up[1])
@@ -87,7 +89,7 @@ def test_keys_and_values_are_written_where_the_table_says(dtype, step):
             meant = x[1, 48 * head : 48 * head + 48]
             assert np.abs(found[5] - meant).max() <= step * np.abs(meant).max()
             assert not np.delete(found, 5, axis=0).any(), "another position was written"
-    runs = [run_of.py_func(cache, 1, head, 2) for head in range(3)]
+    runs = [run_index.py_func(cache, 1, head, 2) for head in range(3)]
     cache.keys[runs], cache.values[runs] = 0, 0
     assert not cache.keys.any() and not cache.values.any(), "another block or layer was written"
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from numba import njit
 
-from nano_llama.vol3_engine.cpu.isa import chosen_tier
+from nano_llama.vol3_engine.cpu.isa import selected_isa
 from nano_llama.vol3_engine.cpu.simd import amx, intrinsics
 
-pytestmark = pytest.mark.skipif(chosen_tier() != "amx", reason="no AMX here, or another tier was asked for")
+pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX here, or another tier was asked for")
 
 
 @njit
 def multiply(x, n, k, w, at, ring, d, scales, minima, out):
-    amx.configure_tiles(amx.CONFIGURATION)
+    amx.configure_tiles(amx.INT8_TILES)
     amx.tile_product(x, n, k, w, at, ring, 1)
     amx.release_tiles()
     column = intrinsics.load(d, 0)
-    totals = amx.add_product(amx.no_totals(), ring, 1, column, scales, 0, 0)
-    amx.store_totals(out, 0, amx.add_minima(totals, column, minima, 0, 0))
+    totals = amx.add_scaled_product(amx.zero_tile_sums(), ring, 1, column, scales, 0, 0)
+    amx.store_tile_sums(out, 0, amx.add_minima(totals, column, minima, 0, 0))
 
 
 def test_a_product_its_scales_and_its_minima():

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from nano_llama.vol3_engine.cpu.isa import chosen_tier
+from nano_llama.vol3_engine.cpu.isa import selected_isa
 from nano_llama.vol3_engine.cpu.simd import amx, amx_bf16
 
-pytestmark = pytest.mark.skipif(chosen_tier() != "amx", reason="no AMX here, or another tier was asked for")
+pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX here, or another tier was asked for")
 
 
 @njit

@@ -31,12 +31,12 @@ def compiled(expression):
         ("x / y", lambda x, y: x / y),
         ("maximum(x, y)", np.maximum),
         ("absolute(x)", lambda x, y: np.abs(x)),
-        ("to_float(nearest(x))", lambda x, y: np.rint(x)),
+        ("to_float(round_to_int32(x))", lambda x, y: np.rint(x)),
         ("to_float(splat(7) - splat(9))", lambda x, y: np.full(16, -2.0)),
-        ("splat(largest(x))", lambda x, y: np.full(16, x.max())),
-        ("splat(lane(x, 3))", lambda x, y: np.full(16, x[3])),
-        ("splat(np.float32(total_i32(nearest(x))))", lambda x, y: np.full(16, np.rint(x).sum())),
-        ("first_lanes(x, 5, np.float32(-1e30))", lambda x, y: np.where(np.arange(16) < 5, x, np.float32(-1e30))),
+        ("splat(reduce_max(x))", lambda x, y: np.full(16, x.max())),
+        ("splat(extract_lane(x, 3))", lambda x, y: np.full(16, x[3])),
+        ("splat(np.float32(reduce_add_i32(round_to_int32(x))))", lambda x, y: np.full(16, np.rint(x).sum())),
+        ("select_first(x, 5, np.float32(-1e30))", lambda x, y: np.where(np.arange(16) < 5, x, np.float32(-1e30))),
     ],
 )
 def test_a_word_is_its_line_of_numpy_to_the_last_bit(expression, twin):
@@ -66,7 +66,7 @@ def test_exp_is_within_two_units_in_the_last_place_and_clips():
 
 def test_rough_exp_is_within_its_bound_and_clips():
     out = np.zeros(16, np.float32)
-    kernel = compiled("exp_roughly(x)")
+    kernel = compiled("exp_approx(x)")
     for start in np.linspace(-86, -1, 200):
         x = (start + np.linspace(0, 1, 16)).astype(np.float32)
         kernel(x, x, out)
@@ -77,7 +77,7 @@ def test_rough_exp_is_within_its_bound_and_clips():
 
 def test_total_adds_in_a_fixed_tree():
     x, out = floats(16), np.zeros(16, np.float32)
-    compiled("splat(total(x))")(x, x, out)
+    compiled("splat(reduce_add(x))")(x, x, out)
     tree = x
     while len(tree) > 1:
         tree = tree[: len(tree) // 2] + tree[len(tree) // 2 :]
@@ -112,7 +112,7 @@ def take_dot_whole(acc, w, x, out):
     simd.store(
         out,
         0,
-        int8_dot.dot_whole(simd.load_i32(acc, 0), simd.load_bytes(w, 0), simd.load_bytes(x, 0)),
+        int8_dot.dot_signed(simd.load_i32(acc, 0), simd.load_bytes(w, 0), simd.load_bytes(x, 0)),
     )
 
 
@@ -124,18 +124,18 @@ def test_dot_whole_is_exact_for_bytes_as_it_wants_them():
         (np.full(64, 255), np.full(64, -127)),
     ):
         acc, out = rng.integers(-1000, 1000, 16).astype(np.int32), np.zeros(16, np.int32)
-        w = u - 128 if int8_dot.ZERO_TAKEN_OFF else u
+        w = u - 128 if int8_dot.SIGNED_WEIGHTS else u
         take_dot_whole(acc, w.astype(np.int8).view(np.uint8), x.astype(np.int8), out)
         np.testing.assert_array_equal(out, acc + (w * x).reshape(16, 4).sum(1))
 
 
 @njit
 def take_nibble_dots(u, x, out):
-    one = other = int8_dot.no_nibbles()
+    one = other = int8_dot.zero_nibble_sums()
     for quad in range(0, 8, 2):
         one = int8_dot.dot_nibbles(one, simd.load_bytes(u, 64 * quad), simd.load_bytes(x, 64 * quad))
         other = int8_dot.dot_nibbles(other, simd.load_bytes(u, 64 * quad + 64), simd.load_bytes(x, 64 * quad + 64))
-    simd.store(out, 0, int8_dot.nibbles_added(one, other))
+    simd.store(out, 0, int8_dot.add_nibble_sums(one, other))
 
 
 def test_eight_dots_of_nibbles_are_exact():
@@ -151,8 +151,8 @@ def test_eight_dots_of_nibbles_are_exact():
 
 @njit
 def take_pair(x, start, low, high, bits, pairs):
-    simd.store(bits, 0, simd.bits_of(simd.load_i32(x, 0), start, 15))
-    simd.store(pairs, 0, simd.bfloat_pairs(simd.load(low, 0), simd.load(high, 0)))
+    simd.store(bits, 0, simd.extract_bits(simd.load_i32(x, 0), start, 15))
+    simd.store(pairs, 0, simd.pack_bfloat_pairs(simd.load(low, 0), simd.load(high, 0)))
 
 
 def test_bits_and_pairs_of_bfloat16():
@@ -198,22 +198,7 @@ def test_narrow_numbers_are_read_as_floats():
 @njit
 def narrow(x, bfloats, bytes_):
     simd.store_bfloat(bfloats, 0, simd.load(x, 0))
-    simd.store_int8(bytes_, 0, simd.nearest(simd.load(x, 0)))
-
-
-@njit
-def split_pairs(pairs, even, odd):
-    simd.store(even, 0, simd.even_floats(simd.load_i32(pairs, 0)))
-    simd.store(odd, 0, simd.odd_floats(simd.load_i32(pairs, 0)))
-
-
-def test_pairs_of_bfloats_come_apart():
-    import ml_dtypes
-
-    values, (even, odd) = floats(32).astype(ml_dtypes.bfloat16), np.zeros((2, 16), np.float32)
-    split_pairs(values.view(np.uint16), even, odd)
-    np.testing.assert_array_equal(even, values[::2].astype(np.float32))
-    np.testing.assert_array_equal(odd, values[1::2].astype(np.float32))
+    simd.store_int8(bytes_, 0, simd.round_to_int32(simd.load(x, 0)))
 
 
 def test_floats_are_stored_narrow():
@@ -228,8 +213,8 @@ def test_floats_are_stored_narrow():
 
 @njit
 def read_single(halves, quads, out):
-    out[0] = simd.half_at(halves, 2)
-    simd.store(quads, 0, simd.quad(quads, 100))
+    out[0] = simd.load_one_half(halves, 2)
+    simd.store(quads, 0, simd.broadcast_quad(quads, 100))
 
 
 def test_one_half_and_a_quad_for_all_lanes():
