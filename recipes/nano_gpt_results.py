@@ -21,7 +21,7 @@ from nano_llama.training.evaluation import evaluate_split
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.schedule import DECAY
 from nano_llama.training.settings import TrainSettings
-from nano_llama.vol2_torch.evaluate import sum_nats
+from nano_llama.vol2_torch.evaluate import eval_loss_sum
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
@@ -99,7 +99,7 @@ def quantized(folder: Path, dataset: Dataset, settings: TrainSettings) -> dict[s
 
     def bits(model: Path) -> float:
         llama = Llama.from_pretrained(model)
-        found = evaluate_split(lambda x, y: sum_nats(llama, x, y), part, settings.context, settings.batch_size)
+        found = evaluate_split(lambda x, y: eval_loss_sum(llama, x, y), part, settings.context, settings.batch_size)
         assert found is not None, "nobody gave up"
         return found.bits_per_byte
 

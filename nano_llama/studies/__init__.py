@@ -1,6 +1,5 @@
-"""Studies: small seeded experiments, minutes each; every one draws its picture and says what it found.
+"""Studies: small seeded experiments, a few minutes each; every one draws a picture and says what it found.
 
-Not here: benchmarks of this project against others (bench/) and checks of a checkpoint (verify/).
 Tests: tests/studies/test_registry.py.
 
     from nano_llama.studies import STUDIES, run_study
@@ -39,7 +38,7 @@ STUDIES = {
         "nano_llama.studies.ingredients",
     ),
     "online-softmax": Study(
-        "Naive against online softmax: error and memory over the length of the text.",
+        "Naive against online softmax: error and memory by sequence length.",
         "nano_llama.studies.online_softmax",
     ),
     "autodiff": Study(
@@ -50,9 +49,9 @@ STUDIES = {
 
 
 def run_study(name: str, out: str | Path = ".", seed: int = 0, quick: bool = False) -> Finding:
-    """Run the study `name` and draw its picture to out/NAME.png. `quick`: seconds instead of minutes, cruder figures.
+    """Run the study `name` and draw its picture to out/NAME.png. `quick`: seconds instead of minutes, rougher figures.
 
-    Raises UserError on an unknown name, EnvironmentFault where the picture cannot be written or a package is missing.
+    Raises UserError for an unknown name, EnvironmentFault where the picture cannot be written or a package is missing.
     """
     if name not in STUDIES:
         raise UserError(f"Unknown study {name!r}.", hint=f"Choose from {', '.join(STUDIES)}.")

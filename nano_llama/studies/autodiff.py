@@ -1,10 +1,10 @@
-"""Study: derivatives by hand beside automatic ones. For every op: time forward and backward, memory kept in between.
+"""Study: derivatives by hand beside automatic ones. For every op: time of forward and backward, memory in between.
 
-Not here: the speed of a whole training step (bench/volume1.py). Needs torch. Tests: tests/studies/test_autodiff.py.
+Needs torch. The speed of a whole training step: bench/volume1.py. Tests: tests/studies/test_autodiff.py.
 
-Three columns: the op as it is derived (PLAIN), its fast twin where there is one (FAST), and torch's autograd; each on
+Three columns: the op as it is derived (PLAIN), its fast form where there is one (FAST), and torch's autograd; each on
 one thread, in float32, at the shapes of one layer of a small model. "Kept" are the bytes of all arrays that forward
-holds for backward, without the op's own inputs: for NumPy what hangs on the cache, for torch what autograd packs away
+saves for backward, without the op's own inputs: for NumPy those in the cache, for torch those that autograd saves
 (torch.autograd.graph.saved_tensors_hooks).
 """
 
@@ -63,7 +63,7 @@ def make_ops(torch: Any, B: int, T: int, D: int, H: int, F: int, V: int, seed: i
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def by_table(table: Ops) -> dict[str, OpPair]:
-        """A table's ops as functions of their inputs alone; what has no gradient is filled in."""
+        """A table's ops as functions of the inputs that have gradients; the others are bound."""
         return {
             "embedding": OpPair(lambda w: table.embedding.forward(tokens, w), table.embedding.backward),
             "linear": table.linear,
@@ -155,7 +155,7 @@ def automatically(torch: Any, function: Callable[..., Any], arrays: tuple[np.nda
 
 
 def best_time(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """The least of some runs, after one that is not counted: what else the machine does can only add."""
+    """The fastest of several runs after a warmup: other work on the machine can only add time."""
     result = function()
     best = float("inf")
     for _ in range(repeats):
@@ -216,10 +216,10 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     of_llama = [row for name, row in milliseconds.items() if name not in ("layernorm", "softmax")]
     total = {form: sum(row.get(form, row["plain"]) for row in of_llama) for form in ("plain", "fast", "torch")}
     text = (
-        f"The hand-written gradients are autograd's: they differ by {error:.0e} at most, relatively. On one thread a "
+        f"The hand-written gradients are autograd's: they differ by at most {error:.0e}, relatively. On one thread a "
         f"LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, {total['fast']:.0f} ms in their "
-        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs all the same; the worst plain op is "
-        f"{slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the inputs: attention "
+        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs the same in all three; the worst plain "
+        f"op is {slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the inputs: attention "
         f"{kept['attention']['plain']:.1f} MiB plain, {kept['attention']['fast']:.1f} fast, "
         f"{kept['attention']['torch']:.1f} torch; cross entropy {kept['cross entropy']['plain']:.1f}, "
         f"{kept['cross entropy']['fast']:.1f} and {kept['cross entropy']['torch']:.1f}."
@@ -239,7 +239,7 @@ def draw_bars(
 ) -> None:
     shape = ", ".join(f"{letter}={value}" for letter, value in sizes.items())
     figure, axes = panels([f"forward + backward, ms ({shape})", "kept for backward, MiB"], width=5.8, height=5.0)
-    labels = {"plain": "by hand, as derived", "fast": "by hand, fast twin", "torch": "torch's autograd"}
+    labels = {"plain": "by hand, as derived", "fast": "by hand, fast form", "torch": "torch's autograd"}
     for ax, table in zip(axes, (milliseconds, kept), strict=True):
         for offset, (form, color) in zip(
             (-0.27, 0, 0.27), zip(labels, (BLUE, GREEN, ORANGE), strict=True), strict=True

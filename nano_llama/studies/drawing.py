@@ -1,8 +1,7 @@
-"""The look that all studies' pictures share, and saving one.
+"""The common style of the studies' pictures, and saving one.
 
-Not here: what is drawn. Tests: tests/studies/test_registry.py.
-
-Figures are made without pyplot, so no state is kept in the process and no window is ever opened.
+Figures are made without pyplot: it would keep state in the process and could open a window.
+Tests: tests/studies/test_registry.py.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2166ac", "#e08214", "#1b7837", "#b218
 def panels(
     titles: Sequence[str], columns: int | None = None, width: float = 4.6, height: float = 3.7
 ) -> tuple[Any, list]:
-    """A figure with one titled panel for each title, `columns` in a row (default: all). -> figure, list of axes"""
+    """A figure with one panel per title, `columns` of them in a row (default: all). -> figure, list of axes"""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

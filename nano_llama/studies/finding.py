@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """What a study found: a sentence or a few, the figures they rest on (plain numbers and lists), and the picture."""
+    """A few sentences, the figures behind them (plain numbers and lists), and the picture."""
 
     name: str
     text: str

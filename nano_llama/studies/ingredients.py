@@ -1,6 +1,6 @@
 """Study: what 1/sqrt(K), the residuals, the norms and the scale of the fresh weights each do. Take one out and see.
 
-Not here: where the norm stands (norm_placement.py). Tests: tests/studies/test_ingredients.py.
+Where the norm belongs is a study of its own, norm_placement.py. Tests: tests/studies/test_ingredients.py.
 
 The base is a LLaMA whose matrices start at standard deviation 1/sqrt(D), so that a matrix product keeps the size of a
 normed input and every score q.k is a sum of K terms of size one.
@@ -117,7 +117,7 @@ def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]]
             "fresh model: size of the residual stream",
             "fresh model: gradient norm of each layer",
             "fresh model: entropy of attention (1 = uniform)",
-            "training loss, nats a character",
+            "training loss, nats per character",
         ],
         columns=2,
     )

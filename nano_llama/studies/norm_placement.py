@@ -1,9 +1,9 @@
 """Study: the norm before each sublayer (Pre-LN, LLaMA's) or after each sum (Post-LN, the first transformer's).
 
-Not here: what happens without any norm (ingredients.py). Tests: tests/studies/test_norm_placement.py.
+What happens without any norm: ingredients.py. Tests: tests/studies/test_norm_placement.py.
 
-    Pre-LN     x <- x + f(norm(x))       the stream itself is never normed: a path of plain sums runs from end to start
-    Post-LN    x <- norm(x + f(x))       every layer norms the stream, and divides the gradient on its way back
+    Pre-LN     x <- x + f(norm(x))       the stream itself is never normalized: plain sums from end to start
+    Post-LN    x <- norm(x + f(x))       every layer normalizes the stream, and scales the gradient on its way back
 
 Xiong et al. 2020 (arXiv 2002.04745) find for fresh weights that the gradient of the last layer's MLP shrinks like
 1/sqrt(L) in Pre-LN and does not shrink in Post-LN (their theorem 1), so that Post-LN needs warmup. Fresh matrices have
@@ -47,7 +47,7 @@ def make(placement: str, config: LlamaConfig, seed: int) -> Llama:
 
 
 def layer_gradients(model: Llama, tokens: Array, targets: Array) -> list[float]:
-    """Norm of the gradient of each layer's MLP, one number a layer."""
+    """Norm of the gradient of each layer's MLP, one number per layer."""
     _, grads = model.loss_and_grads(tokens, targets)
     return [
         math.sqrt(sum(float(np.sum(grads[layer_name(i, part)] ** 2)) for part in MLP))
@@ -86,14 +86,14 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
 
     def loss(name: str, warmup: int) -> str:
         value = ended[name, warmup]
-        return f"{value:.2f}" if math.isfinite(value) else "no longer a number"
+        return f"{value:.2f}" if math.isfinite(value) else "NaN"
 
     text = (
         f"In a fresh model the gradient of the last layer's MLP goes with depth like L^{slope['Pre-LN']:.2f} in Pre-LN "
         f"(theory: -0.5) and like L^{slope['Post-LN']:.2f} in Post-LN (theory: 0). At {L} layers the last layer's is "
         f"{at_depth['Post-LN'][L][-1] / at_depth['Pre-LN'][L][-1]:.1f} times larger in Post-LN, the first layer's "
         f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.1f} times. After {steps} steps of AdamW at {RATE:g}, "
-        f"nats a character: Pre-LN {loss('Pre-LN', 0)} without warmup and {loss('Pre-LN', w)} with {w} steps of it, "
+        f"nats per character: Pre-LN {loss('Pre-LN', 0)} without warmup and {loss('Pre-LN', w)} with {w} steps of it, "
         f"Post-LN {loss('Post-LN', 0)} and {loss('Post-LN', w)}."
     )
     figures = {
@@ -118,7 +118,7 @@ def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: 
         [
             f"fresh model of {L} layers: MLP gradient of each",
             "fresh model: MLP gradient of the last layer",
-            "training loss, nats a character",
+            "training loss, nats per character",
         ]
     )
     for name, color in COLORS.items():

@@ -1,6 +1,6 @@
 """Study: softmax three ways. Naive overflows, two passes do not, and one pass (online) needs no T x T matrix.
 
-Not here: the ops themselves (vol1_numpy/ops). Tests: tests/studies/test_online_softmax.py.
+The ops themselves are in vol1_numpy/ops. Tests: tests/studies/test_online_softmax.py.
 """
 
 import time
@@ -70,8 +70,8 @@ def softmax_error(way: str, T: int, scale: float, seed: int, draws: int = 8) -> 
 def attention_cost(kind: str, T: int, seed: int) -> tuple[float, float, float]:
     """Forward and backward of causal attention, 2 heads of 32, float32: -> peak MiB beyond inputs, seconds, error.
 
-    kind: "attention" keeps the T x T weights, "flash" never makes them. The error is the relative error of the output
-    and all gradients against `attention` in float64 (NaN above 1024 tokens, where that twin takes too much memory).
+    kind: "attention" keeps the T x T weights, "flash" never forms them. The error is the relative error of the output
+    and all gradients against `attention` in float64 (NaN above 1024 tokens, where that takes too much memory).
     """
     rng = np.random.default_rng((seed, T))
     q, k, v, dy = (rng.standard_normal((1, 2, T, 32), np.float32) for _ in range(4))  # (B,H,T,K)
@@ -85,7 +85,7 @@ def attention_cost(kind: str, T: int, seed: int) -> tuple[float, float, float]:
         return y, *ops.flash_attention_backward(dy, cache)
 
     seconds = float("inf")
-    for _ in range(2):  # the better of two: the first also touches fresh memory
+    for _ in range(2):  # the faster of two: the first also touches fresh memory
         began = time.perf_counter()
         found = both(q, k, v, dy)
         seconds = min(seconds, time.perf_counter() - began)
@@ -107,9 +107,9 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     scales = [1.0, 4.0, 16.0, 32.0, 64.0]
     over_length = {way: [softmax_error(way, T, 1.0, seed) for T in lengths] for way in WAYS}
     over_scale = {way: [softmax_error(way, 1024, scale, seed) for scale in scales] for way in WAYS}
-    texts = [2**n for n in range(6, 10 if quick else 13)]
+    contexts = [2**n for n in range(6, 10 if quick else 13)]
     with threadpool_limits(1):  # so that a busy machine disturbs the times less
-        costs = {kind: [attention_cost(kind, T, seed) for T in texts] for kind in ("attention", "flash")}
+        costs = {kind: [attention_cost(kind, T, seed) for T in contexts] for kind in ("attention", "flash")}
 
     figure, (a, b, c, d) = panels(
         [
@@ -130,8 +130,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         b.text(0.97, 0.92, "naive: inf / inf", transform=b.transAxes, ha="right", color=ORANGE, fontsize=8)
     for kind, color in (("attention", BLUE), ("flash", GREEN)):
         label = "T x T weights" if kind == "attention" else f"online, blocks of {BLOCK}"
-        c.loglog(texts, [cost[0] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
-        d.loglog(texts, [cost[1] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
+        c.loglog(contexts, [cost[0] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
+        d.loglog(contexts, [cost[1] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
     for ax, x, y in ((a, "T", "relative error"), (b, "s", "relative error"), (c, "T", "MiB"), (d, "T", "seconds")):
         ax.set_xlabel(x, fontsize=8)
         ax.set_ylabel(y, fontsize=8)
@@ -146,10 +146,10 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     last = {way: over_length[way][-1] for way in WAYS}
     text = (
         f"On small scores all three are exact to float32's last digits. Once they are {lost or scales[-1]:g} times "
-        f"larger, the naive form is inf/inf; the other two do not notice. At T = {lengths[-1]:,} the online form's "
-        f"error is {last['online']:.0e} against {last['two passes']:.0e}: its sum grows block after block, NumPy's in "
+        f"larger, the naive form is inf/inf; the other two are unaffected. At T = {lengths[-1]:,} the online form's "
+        f"error is {last['online']:.0e} against {last['two passes']:.0e}: its sum grows block by block, NumPy's in "
         f"pairs. Attention's memory grows like T^{growth['attention']:.1f} where the weights are kept and like "
-        f"T^{growth['flash']:.1f} online, {ratio:.0f} times less at T = {texts[-1]:,}. Output and gradients differ "
+        f"T^{growth['flash']:.1f} online, {ratio:.0f} times less at T = {contexts[-1]:,}. Output and gradients differ "
         f"from float64 by {errors['flash']:.0e} (with the weights: {errors['attention']:.0e})."
     )
     figures = {
@@ -157,7 +157,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         "error_over_length": over_length,
         "scales": scales,
         "error_over_scale": {way: [e if np.isfinite(e) else None for e in row] for way, row in over_scale.items()},
-        "texts": texts,
+        "texts": contexts,
         "memory_mib": {kind: [cost[0] for cost in costs[kind]] for kind in costs},
         "seconds": {kind: [cost[1] for cost in costs[kind]] for kind in costs},
         "attention_error": errors,

@@ -1,6 +1,6 @@
-"""What the training studies share: a text that is on every disk, a probe of a fresh model, and a short training.
+"""What the training studies share: a text that is on every disk, a probe of a fresh model, and a short training run.
 
-Not here: real training with files and metrics (training). Tests: tests/studies/test_small_runs.py.
+Tests: tests/studies/test_small_runs.py.
 """
 
 import math
@@ -22,20 +22,20 @@ from nano_llama.vol1_numpy.optim import AdamW, clip_by_global_norm
 
 def characters(limit: int = 400_000) -> tuple[np.ndarray, int]:
     """The first `limit` characters of the Python standard library's source, as ids. -> (N,) int64, V"""
-    text, length = [], 0
+    texts, length = [], 0
     for document in islice(open_source("stdlib").documents("train"), 1000):
-        text.append(document.text)
+        texts.append(document.text)
         length += len(document.text)
         if length >= limit:
             break
-    codes = np.frombuffer("".join(text)[:limit].encode("utf-32-le"), np.uint32)
+    codes = np.frombuffer("".join(texts)[:limit].encode("utf-32-le"), np.uint32)
     alphabet, ids = np.unique(codes, return_inverse=True)
     return ids.astype(np.int64), len(alphabet)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A model seen in one forward and backward."""
+    """Measurements from one forward and backward pass."""
 
     stream: list[float]  # root mean square of the residual stream: after the embedding, after each layer
     gradients: list[float]  # norm of each layer's whole gradient
@@ -44,11 +44,11 @@ class Probe:
 
 
 def probe(build: Callable[[Ops], Llama], tokens: Array, targets: Array) -> Probe:
-    """Look inside the model that `build` makes of a table of ops, on one batch (B,T)."""
+    """Measure the model that `build` makes with a table of ops, on one batch (B,T)."""
     stream: list[float] = []
     entropy: list[float] = []
 
-    def watched_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
+    def probed_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Cache]:
         out, cache = PLAIN.attention.forward(q, k, v, mask)
         weights = attention_weights(cache)  # (B,H,T,T)
         nats = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=-1)  # (B,H,T)
@@ -56,18 +56,18 @@ def probe(build: Callable[[Ops], Llama], tokens: Array, targets: Array) -> Probe
         entropy.append(float(np.mean(nats[..., 1:] / most)))
         return out, cache
 
-    model = build(replace(PLAIN, attention=OpPair(watched_attention, PLAIN.attention.backward)))
-    model.threads = 1  # in one share, so that layers are met in order
+    model = build(replace(PLAIN, attention=OpPair(probed_attention, PLAIN.attention.backward)))
+    model.threads = 1  # one shard, so that layers run in order
     layer_forward = model.layer_forward
 
-    def watched_layer(x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
+    def probed_layer(x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
         if not stream:
             stream.append(rms(x))
         y, cache = layer_forward(x, index, ctx)
         stream.append(rms(y))
         return y, cache
 
-    vars(model)["layer_forward"] = watched_layer
+    vars(model)["layer_forward"] = probed_layer
     loss, grads = model.loss_and_grads(tokens, targets)
     gradients = [
         math.sqrt(sum(float(np.sum(g * g)) for name, g in grads.items() if name.startswith(f"model.layers.{i}.")))
@@ -90,7 +90,7 @@ def train(
 ) -> list[float]:
     """`steps` updates by AdamW at a constant rate after `warmup` steps; clip 0: none. -> the training losses
 
-    It ends early, with a last infinite loss, where the loss or the gradient is no longer a number.
+    It ends early, with infinity as the last loss, where the loss or the gradient is not finite.
     """
     batches = Batches(ArrayTokens(ids), batch, context, seed)
     optimizer = AdamW(model.params, lr, betas=(0.9, 0.99), weight_decay=0.0)

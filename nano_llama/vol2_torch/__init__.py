@@ -1,6 +1,6 @@
 """Volume 2: the same LLaMA in PyTorch, for training. `from nano_llama.vol2_torch import Llama`.
 
-Not here: serving (vol3_engine), the derivations (vol1_numpy). Tests: tests/vol2/.
+The derivations are in vol1_numpy. Tests: tests/vol2/.
 """
 
 from nano_llama.core.errors import import_extra

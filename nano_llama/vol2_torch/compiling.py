@@ -1,7 +1,7 @@
-"""torch.compile where it pays: the model's layers turned into code that keeps its intermediate results in cache.
+"""torch.compile where it pays: fused layers keep their intermediate results in cache.
 
-Not the whole model is compiled but one layer, whose code all layers share: 4 s instead of 45 s for eight layers, and
-the same speed (dev/LOG.md). Not here: what is computed (model.py). Tests: tests/vol2/test_compiling.py.
+Not the whole model is compiled but one layer, whose code all layers share: 4 s instead of 45 s for eight layers, at
+the same speed (dev/LOG.md). Tests: tests/vol2/test_compiling.py.
 """
 
 import importlib.util
@@ -16,12 +16,13 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 
-PAYS_MINUTES = 2.0  # a run by the clock so long wins back the 10 to 20 seconds that compiling takes, cache cold
-PAYS_FLOPS = {"cpu": 1e13, "cuda": 5e15}  # a run by steps so large: about a minute's work
+# From here on a run makes up for the 10 to 20 s that compiling takes with a cold cache.
+PAYS_MINUTES = 2.0  # of a run by the clock
+PAYS_FLOPS = {"cpu": 1e13, "cuda": 5e15}  # of a run by steps: about a minute's work
 
 
 def compile_layers(model: Llama) -> None:
-    """From now on the model's layers run compiled; each new shape of batch is compiled when it first comes."""
+    """Let the model's layers run compiled; each new batch shape is compiled when it first occurs."""
     for layer in model.model.layers:
         layer.compile(dynamic=False)
 
@@ -33,12 +34,12 @@ def leave_uncompiled(model: Llama) -> None:
 
 
 def compile_loss(head_loss: HeadLoss) -> HeadLoss:
-    """The head's loss, compiled: the logits, a model's largest tensor, are gone through fewer times."""
+    """The head's loss, compiled: it makes fewer passes over the logits, a model's largest tensor."""
     return torch.compile(head_loss, dynamic=False)
 
 
 def wants_compile(settings: TrainSettings, num_parameters: int, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile, and a remark for the user where it is wished for and cannot be.
+    """Whether to compile, and a remark for the user where it is wanted but not possible.
 
     A function of the settings and the machine alone, so that the same run takes the same path each time. Raises
     EnvironmentFault for compile = on where no compiler is found.
@@ -48,11 +49,11 @@ def wants_compile(settings: TrainSettings, num_parameters: int, device: torch.de
     problem = compiler_problem(device)
     if problem and settings.compile == "on":
         raise EnvironmentFault(f"compile = on: {problem}.", hint="Install it, or train with --compile off.")
-    return not problem, f"The model is not compiled, for {problem}: training is slower." if problem else ""
+    return not problem, f"The model is not compiled because {problem}; training is slower." if problem else ""
 
 
 def pays(settings: TrainSettings, num_parameters: int, device: torch.device) -> bool:
-    """Whether a run is long enough to win back the time of compiling."""
+    """Whether a run is long enough to make up for the time that compiling takes."""
     if settings.max_minutes is not None:
         return device.type in PAYS_FLOPS and settings.max_minutes >= PAYS_MINUTES
     assert settings.max_steps is not None

@@ -1,16 +1,16 @@
-"""Which device a name means. Not here: number formats and settings of training. Tests: tests/vol2/test_device.py."""
+"""The torch device that a name means. Tests: tests/vol2/test_device.py."""
 
 import torch
 
 from nano_llama.core.errors import EnvironmentFault, UserError
 
-KNOWN = "Known: auto, cpu, cuda, cuda:1 (the second GPU), mps."
+CHOICES = "Choose auto, cpu, cuda, cuda:1 (the second GPU) or mps."
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto": the first GPU, Apple's, or the CPU; else the device of that name.
+    """ "auto": the first CUDA GPU, else Apple's, else the CPU; any other name: that device.
 
-    Raises UserError for a name we do not compute on, EnvironmentFault for a device this machine does not have.
+    Raises UserError for a name that is unknown or not supported, EnvironmentFault for a device that is not here.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -18,13 +18,13 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"There is no device {name!r}.", hint=KNOWN) from None
+        raise UserError(f"Unknown device {name!r}.", hint=CHOICES) from None
     present = {"cpu": True, "cuda": cuda, "mps": mps}
     if device.type not in present:
-        raise UserError(f"The device {name!r} is not one we compute on.", hint=KNOWN)
+        raise UserError(f"The device {name!r} is not supported.", hint=CHOICES)
     if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise EnvironmentFault(
-            f"This PyTorch ({torch.__version__}) finds no device {name!r} here.",
+            f"This PyTorch ({torch.__version__}) finds no device {name!r} on this machine.",
             hint="Use --device cpu, or install a PyTorch built for your GPU (https://pytorch.org/get-started).",
         )
     return device

@@ -1,7 +1,7 @@
-"""The loss of a model on text it has not learned from: nats a token, perplexity, bits per byte.
+"""The loss of a model on text it was not trained on: nats per token, perplexity, bits per byte.
 
-`evaluate_model` judges any checkpoint on any source; a run's own loop calls `sum_nats` directly.
-Not here: what the figures mean (training/evaluation.py). Tests: tests/vol2/test_evaluate.py.
+`evaluate_model` evaluates any checkpoint on any source. What the figures mean: training/evaluation.py.
+Tests: tests/vol2/test_evaluate.py.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.model import Llama
 
-MAX_CONTEXT = 2048  # windows of a model that can look back further: its attention would take too much memory here
+MAX_CONTEXT = 2048  # by default; the attention of a longer one would take too much memory here
 
 
-@torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
-def sum_nats(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> float:
+@torch.no_grad()  # not inference_mode: RoPE tables made under it cannot be used in training
+def eval_loss_sum(model: Llama, tokens: np.ndarray, targets: np.ndarray) -> float:
     """The loss summed over the counted targets, in nats, without a gradient.  tokens, targets: (B,T)"""
     return loss_sum(model, torch.from_numpy(tokens).to(model.device), torch.from_numpy(targets).to(model.device)).item()
 
@@ -43,14 +43,14 @@ def evaluate_model(
     """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
 
     model: a run's folder, one of its checkpoints, or any other model. data: a source (data/sources.py), tokenized
-    by the model's own tokenizer; None: what the run learned from. split: "val" or "train". context: None: the run's
-    own, or what the model can look back on. Raises UserError where these cannot be had.
+    by the model's own tokenizer; None: what the run was trained on. split: "val" or "train". context: None: the run's
+    own, or up to MAX_CONTEXT. Raises UserError where data or context do not fit the model.
     """
     path, watcher = resolve_model(model), watcher or Progress()
     run = find_run_settings(path)
     if data is None:
         if run is None:
-            raise UserError(f"{model} is no training run, so it names no data.", hint="Give --data.")
+            raise UserError(f"{model} is not a training run, so it names no data.", hint="Give --data.")
         data = run.data
     loaded = Llama.from_pretrained(path, device=resolve_device(device))
     longest = loaded.config.max_position_embeddings
@@ -60,7 +60,7 @@ def evaluate_model(
     dataset = prepare(data, Tokenizer.from_pretrained(path), progress=watcher.preparing)
     tokens = {"train": dataset.train, "val": dataset.val}.get(split)
     if tokens is None:
-        raise UserError(f"There is no split {split!r}.", hint="Known: val, train.")
+        raise UserError(f"Unknown split {split!r}.", hint="Choose val or train.")
     if tokens.num_tokens < 2:
         raise UserError(f"{data}: the {split} split has {tokens.num_tokens} tokens, too few to predict one.")
     counted = 0
@@ -70,16 +70,16 @@ def evaluate_model(
         counted += here
         watcher.evaluating(counted, tokens.num_tokens - 1)
 
-    nats: Callable[[np.ndarray, np.ndarray], float] = lambda x, y: sum_nats(loaded, x, y)  # noqa: E731
+    nats: Callable[[np.ndarray, np.ndarray], float] = lambda x, y: eval_loss_sum(loaded, x, y)  # noqa: E731
     evaluation = evaluate_split(nats, tokens, context, batch_size, on_batch=count)
-    assert evaluation is not None, "nobody gave up"
+    assert evaluation is not None, "nothing stops this evaluation early"
     if not np.isfinite(evaluation.loss):
-        raise FormatError(f"{model}: its loss is {evaluation.loss}: the weights are damaged or did not learn well.")
+        raise FormatError(f"{model}: its loss is {evaluation.loss}: the weights are damaged, or training diverged.")
     return evaluation
 
 
 def find_run_settings(path: Path) -> TrainSettings | None:
-    """The settings of the run that `path` is, or is a checkpoint of; None where it is neither."""
+    """The settings of the run that `path` is or belongs to as a checkpoint; None where it does neither."""
     for folder in (path, path.parent.parent):
         if (folder / "train.json").is_file() and (folder == path or path.parent.name == "checkpoints"):
             return TrainSettings.load(folder / "train.json")

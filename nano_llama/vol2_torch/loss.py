@@ -1,9 +1,8 @@
-"""The loss that Volume 2 trains on: cross-entropy summed over the counted targets, with z-loss where it is wished for.
+"""The training loss of Volume 2: cross-entropy summed over the counted targets, with z-loss where it is set.
 
-The logits are a model's largest tensor. `head_loss` makes them all; `lean_head_loss` some rows at a time, and turns
-each part into its gradient at once, so that no two parts are ever in memory together.
-Not here: whole splits (evaluate.py), a step (trainer.py), the derivation (vol1_numpy/ops/cross_entropy.py).
-Tests: tests/vol2/test_loss.py.
+The logits are a model's largest tensor. `head_loss` makes all of them; `chunked_head_loss` makes some rows at a time
+and turns each chunk into its gradient at once, so that memory holds a single chunk. The derivation is in
+vol1_numpy/ops/cross_entropy.py. Tests: tests/vol2/test_loss.py.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from nano_llama.vol2_torch.packing import within_documents
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
-LEAN_BYTES = 128 * 2**20  # float32 logits beyond this are made in parts
+CHUNK_BYTES = 128 * 2**20  # float32 logits beyond this are made in chunks
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE_INDEX, z_loss: float = 0.0) -> Tensor:
@@ -54,37 +53,37 @@ def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float)
     return loss
 
 
-def lean_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """The same in parts of LEAN_BYTES of logits; as many products as before, for the gradient is made on the way."""
-    rows = max(LEAN_BYTES // (4 * weight.shape[0]), 1)
+def chunked_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """The same in chunks of CHUNK_BYTES of logits, with no more matrix products: the gradient is computed alongside."""
+    rows = max(CHUNK_BYTES // (4 * weight.shape[0]), 1)
     if not torch.is_grad_enabled():
-        parts = zip(hidden.split(rows), targets.split(rows), strict=True)
-        return torch.stack([head_loss(h, weight, t, z_loss) for h, t in parts]).sum()
+        chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
+        return torch.stack([head_loss(h, weight, t, z_loss) for h, t in chunks]).sum()
     dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-    return _Lean.apply(hidden, weight, targets, z_loss, rows, dtype or hidden.dtype)
+    return _ChunkedLoss.apply(hidden, weight, targets, z_loss, rows, dtype or hidden.dtype)
 
 
-class _Lean(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, rows: int, dtype: torch.dtype
     ) -> Tensor:
         loss = hidden.new_zeros((), dtype=torch.float32)
-        narrow = weight.to(dtype)  # (V,D)
+        low = weight.to(dtype)  # (V,D)
         dhidden, dweight = torch.empty_like(hidden), torch.zeros_like(weight)
         for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
             counted = t != IGNORE_INDEX  # (rows,)
-            wanted = torch.where(counted, t, 0)[:, None]  # (rows,1)
-            logits = (h @ narrow.T).float()  # (rows,V)
+            target = torch.where(counted, t, 0)[:, None]  # (rows,1)
+            logits = (h @ low.T).float()  # (rows,V)
             lse = torch.logsumexp(logits, -1)  # (rows,)
-            losses = lse - logits.gather(-1, wanted)[:, 0] + z_loss * lse**2
+            losses = lse - logits.gather(-1, target)[:, 0] + z_loss * lse**2
             loss += (losses * counted).sum()
             # d loss / d logits = p (1 + 2 z_loss lse) - 1[target]
             dlogits = logits.sub_(lse[:, None]).exp_().mul_((counted * (1.0 + 2.0 * z_loss * lse))[:, None])
-            dlogits.scatter_add_(-1, wanted, -counted.float()[:, None])
-            small = dlogits.to(dtype)
-            dh.copy_(small @ narrow)
-            dweight += small.T @ h
+            dlogits.scatter_add_(-1, target, -counted.float()[:, None])
+            dlow = dlogits.to(dtype)
+            dh.copy_(dlow @ low)
+            dweight += dlow.T @ h
         ctx.save_for_backward(dhidden, dweight)
         return loss
 
@@ -94,9 +93,9 @@ class _Lean(torch.autograd.Function):
         return dhidden * dloss, dweight * dloss, None, None, None, None
 
 
-def wants_lean(rows: int, vocab_size: int) -> bool:
-    """Whether the logits of so many positions are too large to be made at once."""
-    return 4 * rows * vocab_size > LEAN_BYTES
+def wants_chunks(rows: int, vocab_size: int) -> bool:
+    """Whether the logits of this many positions are too large to be made at once."""
+    return 4 * rows * vocab_size > CHUNK_BYTES
 
 
 def loss_sum(
@@ -106,7 +105,7 @@ def loss_sum(
     """Nats summed over the counted targets, differentiable.  tokens, targets: (B,T) -> ()
 
     A sum and not a mean, so that batches with different counts add up to the loss over all of them. head_loss: the
-    function above, or a faster or leaner form of it. documents: (B,T), attention stays within each; None: it goes on.
+    function above, or a faster or chunked form of it. documents: (B,T), attention stays within each; None: no limit.
     """
     positions, mask = (None, None) if documents is None else within_documents(documents)
     hidden = model.hidden_states(tokens, positions=positions, mask=mask)  # (B,T,D)

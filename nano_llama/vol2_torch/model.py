@@ -1,7 +1,7 @@
 """The LLaMA in PyTorch, top to bottom: norm, rotation, attention, MLP, block, model.
 
-Not here: training (trainer.py), choosing tokens (core/sampling.py), derivations of gradients (vol1_numpy: here autograd
-finds them). Tests: tests/vol2/test_model.py, tests/parity/test_transformers.py.
+The gradients are autograd's; their derivations are in vol1_numpy.
+Tests: tests/vol2/test_model.py, tests/parity/test_transformers.py.
 
 Module and parameter names are those of transformers' `LlamaForCausalLM`, so a state dict fits both.
 Shapes: B batch, T time, D width, H query heads, G key/value heads, K head dim, F MLP width, V vocabulary,
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in the half layout: dimension i turns with i + K/2.  x (B,H,T,K), cos and sin (T,K/2) or (B,1,T,K/2)."""
+    """RoPE in the half layout: dimension i rotates with i + K/2.  x (B,H,T,K), cos and sin (T,K/2) or (B,1,T,K/2)."""
     first, second = x.chunk(2, dim=-1)  # (B,H,T,K/2) each
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -119,7 +119,7 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(self.post_attention_layernorm(x)))
 
     def drop(self, x: Tensor) -> Tensor:
-        """Dropout (Srivastava et al. 2014), as vol1_numpy/ops/dropout.py: survivors are scaled by 1 / (1 - p)."""
+        """Dropout (Srivastava et al. 2014), as vol1_numpy/ops/dropout.py: what is kept is scaled by 1 / (1 - p)."""
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
@@ -160,14 +160,14 @@ class Llama(nn.Module):
     ) -> Tensor:
         """tokens (B,T) of integers -> logits (B,T,V).
 
-        cache: the keys and values of what came before; it grows by T. positions: (T,) or (B,T), by default counted on
+        cache: the keys and values of what came before; it grows by T. positions: (T,) or (B,T), by default counted
         from the cache's length. mask: boolean, True may attend, broadcastable to (B,1,T,S) with S = cached + T; by
-        default causal. Use a mask of your own for padding or packed documents.
+        default causal. Pass a mask for padding or packed documents.
         """
         return self.logits(self.hidden_states(tokens, cache=cache, positions=positions, mask=mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The head, a matrix of its own or the embedding's again (tied): (..., D) -> (..., V)."""
+        """The head, its own matrix or the embedding (tied): (..., D) -> (..., V)."""
         return F.linear(hidden, self.head_weight)
 
     def hidden_states(
@@ -178,7 +178,7 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """As `forward`, without the head: (B,T) -> (B,T,D), for whoever needs the logits of a few positions only."""
+        """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits."""
         past = cache.length if cache is not None else 0
         B, T = tokens.shape
         if mask is not None:
@@ -271,7 +271,7 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
 
 
 class RopeTables:
-    """cos and sin per device and dtype, grown when a longer text comes."""
+    """cos and sin per device and dtype, extended when a longer sequence comes."""
 
     def __init__(self, config: LlamaConfig):
         self.config = config
@@ -284,7 +284,7 @@ class RopeTables:
         if positions is not None and (positions.shape[-1] != T or positions.dim() > 2 or positions.min() < 0):
             raise UserError(f"positions: expected (T,) or (B,T), from 0, with T = {T}; got {tuple(positions.shape)}.")
         last = past + T if positions is None else int(positions.max()) + 1
-        if self.config.rope_kind == "dynamic":  # frequencies depend on the length: nothing to keep
+        if self.config.rope_kind == "dynamic":  # frequencies depend on the length: nothing to cache
             cos, sin = self._make(last, device, dtype)
         else:
             cos, sin = self.tables.get((device, dtype), (torch.empty(0), torch.empty(0)))

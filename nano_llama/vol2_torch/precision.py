@@ -3,7 +3,7 @@
 Weights, gradients, optimizer, norms, softmax and loss stay in float32 whatever is chosen ("mixed precision",
 Micikevicius et al. 2018, arXiv 1710.03740): only the factors of matrix products are rounded to 8 (bf16) or 11 (fp16)
 significant bits. fp16's range ends at 65,504 and 6e-8, so its loss is scaled (scaling.py); bf16 has float32's range.
-Not here: which device (device.py). Tests: tests/vol2/test_precision.py.
+Tests: tests/vol2/test_precision.py.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-BF16_WIDTH = 128  # of the smallest model that bf16 makes faster on a CPU: below, converting costs more than it saves
+BF16_MIN_WIDTH = 128  # D of the smallest model that bf16 makes faster on a CPU; below, converting costs more
 FLOAT32_WINDOW = 128  # tokens: torch's attention in half precision takes 2 to 4 times as long on a CPU up to here
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,7 +25,7 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the factors of matrix products."""
+        """The type of the factors of matrix products."""
         return DTYPES[self.name]
 
     @property
@@ -34,7 +34,7 @@ class Precision:
         return torch.finfo(self.dtype).eps
 
     def attention_bytes(self, T: int) -> int:
-        """Of a number that attention over a window of T reads or makes."""
+        """The size of a number that attention over a window of T reads or writes."""
         return 4 if self.device == "cpu" and T <= FLOAT32_WINDOW else self.dtype.itemsize
 
     def autocast(self) -> AbstractContextManager:
@@ -54,7 +54,7 @@ def resolve_precision(name: str, device: torch.device, width: int) -> Precision:
 def _best(device: torch.device, width: int) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and width >= BF16_WIDTH:
+    if device.type == "cpu" and width >= BF16_MIN_WIDTH:
         features = cpu_features()
         return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
     return "fp32"
@@ -66,5 +66,5 @@ def attends_in_float32(device: str, T: int) -> bool:
 
 
 def cpu_features() -> dict[str, object]:
-    """What the CPU can do, by torch's names; empty where this torch cannot tell."""
+    """The CPU's capabilities, by torch's names; empty where this torch has none."""
     return dict(getattr(torch.cpu, "get_capabilities", dict)())

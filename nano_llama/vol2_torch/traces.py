@@ -1,13 +1,13 @@
 """Look inside a forward pass: any activation, attention weight or residual stream, by name.
 
-Not here: pictures of them (studies/), comparison with transformers (verify/). Tests: tests/vol2/test_traces.py.
+Tests: tests/vol2/test_traces.py.
 
     with Trace(model, ["model.layers.0", "model.layers.3.self_attn.weights"]) as trace:
         model(tokens)
     trace["model.layers.3.self_attn.weights"]      # (B,H,T,T)
 
-The names are those of core/names.py's `trace_names`, in every volume. The model runs as always, fused attention
-included; the attention weights, which that kernel never forms, are computed beside it from the same queries and keys.
+The names are those of core/names.py's `trace_names`, in every volume. The model runs as usual, fused attention
+included; the attention weights, which that kernel never forms, are computed in addition from the same queries and keys.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Trace(Mapping[str, Tensor]):
         for name in self.names:
             if name not in known:
                 raise UserError(
-                    f"There is no activation named {name!r}.",
+                    f"Unknown trace name {name!r}.",
                     hint=f"Names look like {known[1]!r} or {known[-1]!r}: core/names.py's trace_names lists all.",
                 )
         self._model = model
@@ -84,7 +84,7 @@ def attention_weights(
 ) -> Tensor:
     """softmax(q k^T / sqrt(K)) of one layer for its input x (B,T,D) -> (B,H,T,T).  Vaswani et al. 2017, eq. 1."""
     if cache is not None and cache.filled:
-        raise UserError("Attention weights are traced over a whole text.", hint="Run the model without a cache.")
+        raise UserError("Attention weights are traced over a whole sequence.", hint="Run the model without a cache.")
     T, K = x.shape[1], attention.head_dim
     q = rotate(attention.heads(attention.q_proj(x)), cos, sin)  # (B,H,T,K)
     k = rotate(attention.heads(attention.k_proj(x)), cos, sin)  # (B,G,T,K)

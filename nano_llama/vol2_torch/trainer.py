@@ -23,7 +23,7 @@ from nano_llama.training.watchdog import StepResult
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.generate import generate
-from nano_llama.vol2_torch.loss import LEAN_BYTES, HeadLoss, head_loss, lean_head_loss, loss_sum, wants_lean
+from nano_llama.vol2_torch.loss import CHUNK_BYTES, HeadLoss, chunked_head_loss, head_loss, loss_sum, wants_chunks
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import make_average, make_optimizers
 from nano_llama.vol2_torch.peak import measured_peak
@@ -49,7 +49,7 @@ class Trainer(TrainingLoop):
         self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
         return preflight(
             config, self.settings, narrow=self.precision.dtype.itemsize,
-            attended=self.precision.attention_bytes(self.settings.context), logits_limit=LEAN_BYTES,
+            attended=self.precision.attention_bytes(self.settings.context), logits_limit=CHUNK_BYTES,
             beside=self.torch_device.type != "cuda",
         )  # fmt: skip
 
@@ -68,8 +68,8 @@ class Trainer(TrainingLoop):
             self.model = Llama(config).to(self.torch_device).load_params(weights)
         self.parameters = self.model.named_params()
         self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
-        lean = wants_lean(self.settings.batch_size * self.settings.context, config.vocab_size)
-        self.plain_loss: HeadLoss = lean_head_loss if lean else head_loss
+        lean = wants_chunks(self.settings.batch_size * self.settings.context, config.vocab_size)
+        self.plain_loss: HeadLoss = chunked_head_loss if lean else head_loss
         self.head_loss: HeadLoss = self.plain_loss
         self.model.train_with(self.settings.dropout, self.settings.recompute)
         if self.compiled:

@@ -54,28 +54,28 @@ def test_a_run_knows_its_data_and_context(run):
     assert find_run_settings(out.parent) is None
 
 
-def test_what_cannot_be_judged_is_refused(run, tmp_path):
+def test_what_cannot_be_evaluated_is_refused(run, tmp_path):
     out, _ = run
     with pytest.raises(UserError, match="longer than the model's 16"):
         evaluate_model(out, context=17)
-    with pytest.raises(UserError, match="no split 'test'"):
+    with pytest.raises(UserError, match="Unknown split 'test'"):
         evaluate_model(out, split="test")
     for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / file).write_bytes((out / file).read_bytes())
-    with pytest.raises(UserError, match="no training run"):
+    with pytest.raises(UserError, match="not a training run"):
         evaluate_model(tmp_path)
 
 
-def test_a_model_can_be_trained_after_its_first_text_was_an_evaluation(tiny_config):
+def test_a_model_can_be_trained_after_it_was_evaluated(tiny_config):
     import numpy as np
 
     from nano_llama.vol2_torch import Llama
-    from nano_llama.vol2_torch.evaluate import sum_nats
+    from nano_llama.vol2_torch.evaluate import eval_loss_sum
     from nano_llama.vol2_torch.loss import loss_sum
 
     model = Llama.init(tiny_config())
     tokens = np.arange(12).reshape(2, 6)
-    nats = sum_nats(model, tokens, tokens)
+    nats = eval_loss_sum(model, tokens, tokens)
     loss = loss_sum(model, torch.from_numpy(tokens), torch.from_numpy(tokens))
     loss.backward()
     assert loss.item() == nats and model.model.norm.weight.grad is not None

@@ -43,9 +43,9 @@ def test_made_in_parts_it_is_the_same_loss_and_gradient(monkeypatch, z_loss, pre
     hidden, weight = torch.randn(50, 16, generator=generator), torch.randn(30, 16, generator=generator)
     targets = torch.randint(0, 30, (50,), generator=generator)
     targets[::7] = -100
-    monkeypatch.setattr(loss, "LEAN_BYTES", 4 * 30 * 12)  # parts of 12 rows, the last of 2
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * 30 * 12)  # parts of 12 rows, the last of 2
     found = []
-    for function in (loss.head_loss, loss.lean_head_loss):
+    for function in (loss.head_loss, loss.chunked_head_loss):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         with Precision(precision, "cpu").autocast():
             value = function(h, w, targets, z_loss)
@@ -74,7 +74,7 @@ def test_z_loss_is_volume_1s(model, batch):
 
 
 def test_only_large_logits_are_made_in_parts():
-    assert not loss.wants_lean(2048, 4096) and loss.wants_lean(16384, 49152)
+    assert not loss.wants_chunks(2048, 4096) and loss.wants_chunks(16384, 49152)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])

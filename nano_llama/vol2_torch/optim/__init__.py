@@ -1,7 +1,6 @@
-"""The update rules of Volume 2: torch's own or a library's where they serve, ours where they do not (muon.py says why).
+"""The optimizers of Volume 2: torch's own or a library's where they serve, ours where they do not (muon.py says why).
 
-Not here: schedules and clipping (the trainer's), the rules derived by hand (vol1_numpy/optim).
-Tests: tests/vol2/test_optim.py.
+The update rules are derived in vol1_numpy/optim. Tests: tests/vol2/test_optim.py.
 """
 
 from collections.abc import Mapping
@@ -25,9 +24,9 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """The optimizers that `settings.optimizer` names; together they own every parameter once.
 
-    muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms; the others: one for all. Norms'
-    weights are never decayed. products: what the run's matrix products round to; of the rules only Muon makes any,
-    and takes bfloat16 for them where that is the run's, not float16, whose range is too small.
+    muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms. Any other: one for all
+    parameters. Norms have no weight decay. products: the type of the run's matrix products; only Muon has any of its
+    own, and computes them in bfloat16 where the run does, but not in float16, whose range is too small.
     Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
@@ -36,7 +35,7 @@ def make_optimizers(
         {"params": [parameters[name] for name in others if is_decayed(name)], "weight_decay": settings.weight_decay},
         {"params": [parameters[name] for name in others if not is_decayed(name)], "weight_decay": 0.0},
     ]
-    optimizers = [_one_for_all(groups, settings)]
+    optimizers = [_single_optimizer(groups, settings)]
     if hidden:
         matrices = [parameters[name] for name in hidden]
         rounded = torch.bfloat16 if products == torch.bfloat16 else torch.float32
@@ -44,7 +43,7 @@ def make_optimizers(
     return optimizers
 
 
-def _one_for_all(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
+def _single_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
     lr, betas = settings.lr, (settings.beta1, settings.beta2)
     if settings.optimizer == "lion":
         return Lion(groups, lr=lr, betas=betas)
@@ -56,7 +55,7 @@ def _one_for_all(groups: list[dict[str, Any]], settings: TrainSettings) -> torch
         optimizer = import_extra("schedulefree", "train", "Schedule-free AdamW").AdamWScheduleFree(
             groups, lr=lr, betas=betas, foreach=True
         )
-        optimizer.train()  # once and for all: average.py computes the average beside the weights
+        optimizer.train()  # it stays in this mode: average.py computes the average beside the weights
         return optimizer
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)  # Loshchilov and Hutter 2019 (arXiv 1711.05101)
 
@@ -64,7 +63,7 @@ def _one_for_all(groups: list[dict[str, Any]], settings: TrainSettings) -> torch
 def make_average(
     parameters: Mapping[str, nn.Parameter], optimizers: list[torch.optim.Optimizer], settings: TrainSettings
 ) -> Average | None:
-    """The average that is judged and saved in place of the trained weights; None: these themselves are."""
+    """The average that is evaluated and saved in place of the trained weights; None: the trained weights are."""
     if settings.optimizer == "schedulefree":
         return ScheduleFreeAverage(parameters, optimizers[0])
     return EMA(parameters, settings.ema) if settings.ema else None

@@ -1,8 +1,7 @@
 """Averages of the weights along a run: often a better model than the weights of any one step.
 
 Both kinds answer the same calls: `update` after each step, `weights` for the average, `state` and `load` for what a
-checkpoint must hold besides the average and the trained weights. Not here: when the average is judged and saved
-(trainer.py). Tests: tests/vol2/test_average.py.
+checkpoint must hold besides the average and the trained weights. Tests: tests/vol2/test_average.py.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ SCHEDULE_FREE = "schedulefree"
 class EMA:
     """a <- a + (1 - d_t)(theta - a),  d_t = min(decay, (1 + t) / (10 + t)), from the weights it is made with.
 
-    Derived in vol1_numpy/optim/ema.py: the memory starts short, so that random initial weights are soon forgotten.
+    Derived in vol1_numpy/optim/ema.py: d_t starts low, so that the average soon loses the random initial weights.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float):
@@ -27,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after one more step into the average."""
+        """Update the average with the weights after one more step."""
         self.steps += 1
         new = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         weights: list[Tensor] = list(self.parameters.values())
@@ -48,7 +47,7 @@ class ScheduleFreeAverage:
 
     The parameters hold y, where gradients are taken; z are the fast weights, x their average, which is the model:
     y = (1 - beta1) z + beta1 x,  so  x = y + (1 - 1 / beta1)(z - y).
-    The library's own eval() and train() turn y into x and back in place, with a rounding at each turn, so a run would
+    The library's own eval() and train() turn y into x and back in place, rounding each time, so a run would
     depend on when it was evaluated. Here x is computed beside y.
     """
 
@@ -58,7 +57,7 @@ class ScheduleFreeAverage:
         self.parameters, self.optimizer = parameters, optimizer
 
     def update(self) -> None:
-        """The optimizer's step did it."""
+        """Nothing to do: the optimizer's step has updated it."""
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Lion: only the sign of the gradient, and half of Adam's memory (derived in vol1_numpy/optim/lion.py).
 
-PyTorch has none. Not here: anything of a second moment. Tests: tests/vol2/test_optim.py.
+PyTorch has none of its own. Tests: tests/vol2/test_optim.py.
 """
 
 from typing import Any
@@ -23,21 +23,21 @@ class Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None, "one gradient a step"
+        assert closure is None, "a closure is not supported"
         for group in self.param_groups:
             weights: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not weights:
                 continue
             gradients: list[Tensor] = [weight.grad for weight in weights]  # type: ignore[misc]
-            memories = [self._memory(weight) for weight in weights]
+            momenta = [self._momentum(weight) for weight in weights]
             (b1, b2), lr = group["betas"], group["lr"]
-            directions = torch._foreach_lerp(memories, gradients, 1.0 - b1)
+            directions = torch._foreach_lerp(momenta, gradients, 1.0 - b1)
             torch._foreach_sign_(directions)
             torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
             torch._foreach_add_(weights, directions, alpha=-lr)
-            torch._foreach_lerp_(memories, gradients, 1.0 - b2)
+            torch._foreach_lerp_(momenta, gradients, 1.0 - b2)
 
-    def _memory(self, weight: Tensor) -> Tensor:
+    def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if "m" not in state:
             state["m"] = torch.zeros_like(weight)

@@ -2,8 +2,8 @@
 
 Why not torch.optim.Muon: it always orthogonalizes in bfloat16, which most CPUs emulate (a training step of
 Shakespeare's model took four times as long), and one matrix at a time, where matrices of one shape can share every
-product. Here bfloat16 is taken where the run's own products are: 3 to 5 times faster with AMX (dev/LOG.md).
-Not here: embedding, head and norms, which AdamW takes. Tests: tests/vol2/test_optim.py.
+product. Here bfloat16 is used where the run's own products are in it: 3 to 5 times faster with AMX (dev/LOG.md).
+Embedding, head and norms are AdamW's. Tests: tests/vol2/test_optim.py.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None, "one gradient a step"
+        assert closure is None, "a closure is not supported"
         for group in self.param_groups:
             by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
             for parameter in group["params"]:
@@ -50,13 +50,13 @@ class Muon(torch.optim.Optimizer):
                 self._step(parameters, 0.2 * longer**0.5, group)
 
     def _step(self, parameters: list[nn.Parameter], scale: float, group: dict[str, Any]) -> None:
-        """Matrices of one shape, up to transposition, so that they go through the products together."""
+        """Update matrices of one shape, up to transposition, with batched products."""
         lr, momentum = group["lr"], group["momentum"]
         weights: list[Tensor] = list(parameters)
         gradients: list[Tensor] = [parameter.grad for parameter in parameters]  # type: ignore[misc]
-        memories = [self._memory(parameter) for parameter in parameters]
-        torch._foreach_lerp_(memories, gradients, 1.0 - momentum)
-        ahead = torch._foreach_lerp(gradients, memories, momentum)
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1.0 - momentum)
+        ahead = torch._foreach_lerp(gradients, momenta, momentum)
         wide = torch.stack([matrix if is_wide(matrix) else matrix.T for matrix in ahead])  # (matrices, short, long)
         steps = [
             step if is_wide(weight) else step.T
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
         torch._foreach_add_(weights, steps, alpha=-lr * scale)
 
-    def _memory(self, parameter: nn.Parameter) -> Tensor:
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
