@@ -218,9 +218,9 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     text = (
         f"The hand-written gradients are autograd's: they differ by at most {error:.0e}, relatively. On one thread a "
         f"LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, {total['fast']:.0f} ms in their "
-        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs the same in all three; the worst plain "
-        f"op is {slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the inputs: attention "
-        f"{kept['attention']['plain']:.1f} MiB plain, {kept['attention']['fast']:.1f} fast, "
+        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs the same in all three; the worst "
+        f"plain op is {slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the "
+        f"inputs: attention {kept['attention']['plain']:.1f} MiB plain, {kept['attention']['fast']:.1f} fast, "
         f"{kept['attention']['torch']:.1f} torch; cross entropy {kept['cross entropy']['plain']:.1f}, "
         f"{kept['cross entropy']['fast']:.1f} and {kept['cross entropy']['torch']:.1f}."
     )
