@@ -42,11 +42,11 @@ KV_HEADS = {"mha": 6, "gqa": 2, "mqa": 1}
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Layout cases are counted apart: there is one for each source file and rule, and none says what the code does."""
+    """Tests of the house rules are counted apart: none says what the code does."""
     passed = [report.nodeid for report in terminalreporter.getreports("passed")]
     layout = sum(nodeid.startswith("tests/layout/") for nodeid in passed)
     if 0 < layout < len(passed):
-        terminalreporter.write_line(f"{len(passed) - layout} tests of behaviour and {layout} layout cases passed")
+        terminalreporter.write_line(f"{len(passed) - layout} tests of behaviour and {layout} of house rules passed")
 
 
 @pytest.fixture(scope="session")

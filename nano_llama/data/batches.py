@@ -1,6 +1,6 @@
 """A row of tokens -> training batches in a shuffled order that can be entered anywhere, and validation windows.
 
-Not here: prefetching and devices (vol2_torch/loader.py). Tests: tests/data/test_batches.py.
+Not here: prefetching (prefetch.py). Tests: tests/data/test_batches.py.
 
 Training windows do not overlap within an epoch: a random offset, then window after window, in random order. So an epoch
 shows each token once (but for the ragged ends, fewer than 2 contexts), and the next epoch cuts elsewhere. To draw start

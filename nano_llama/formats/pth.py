@@ -8,7 +8,7 @@ A pickle is a program, and an archive can unpack to terabytes; so before torch s
 stored uncompressed within the file's size, and every function that its pickle calls is checked against a short list.
 Only then torch.load(weights_only=True, mmap=True) reads it.
 
-Not here: training state such as optimizer moments (vol2_torch/checkpoint.py). torch is imported inside the functions.
+Not here: training state such as optimizer moments (training/checkpoint.py). torch is imported inside the functions.
 Tests: tests/formats/test_pth.py.
 """
 

@@ -1,6 +1,6 @@
 """A LLaMA with parts replaced or removed, so that a study can show what they do. With StudyConfig() it is a LLaMA.
 
-It builds on Volume 1's layer.py and model.py. It cannot be saved: no config.json could describe it.
+It builds on vol1_numpy/layer.py and vol1_numpy/model.py. It cannot be saved: no config.json could describe it.
 Tests: tests/studies/test_study_model.py.
 Pre-LN and Post-LN: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture" (arXiv 2002.04745).
 """

@@ -9,8 +9,8 @@
     sampler.py      logits -> tokens
     engine.py       the loop: plan a step, run it, choose tokens, let finished texts go
     trace.py        what the scheduler decided, as JSON lines
-    runner/         where the tensors are: cpu.py, torch.py, and the padded twin
-    kernels/        what the CPU runner is compiled from
+    runner/         where the tensors are: a protocol; in NumPy, in PyTorch, and the padded twin
+    cpu/            the runner over our own compiled kernels
     quantization.py which matrix is kept in how many bits
     settings.py     how the engine is set up;  outputs.py  what it returns;  llm.py, async_engine.py  the public face
 

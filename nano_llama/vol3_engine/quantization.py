@@ -12,7 +12,7 @@ head, which suffer most, stay at int8 unless they are named. Then exceptions, of
     first, last         the first or the last layer
     a pattern           of parameters' names, as "*.down_proj.weight" or "model.layers.1?.*"
 
-Not here: rounding (formats/gguf_quants.py) and products (kernels/). Tests: tests/vol3/test_quantization.py.
+Not here: rounding (formats/gguf_quants.py) and products (cpu/kernels/). Tests: tests/vol3/test_quantization.py.
 """
 
 from dataclasses import dataclass

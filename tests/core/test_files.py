@@ -1,4 +1,4 @@
-"""Atomic writes (old or new, never a part) and bounded JSON; also errors.py and settings.py, each a few lines."""
+"""Atomic writes (old or new, never a part) and bounded JSON; also errors.py and env.py, each a few lines."""
 
 import os
 import subprocess

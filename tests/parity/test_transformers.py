@@ -1,6 +1,6 @@
 """Volume 2 against transformers' LlamaForCausalLM: tiny random models of every kind, in memory.
 
-The same through files written by either side: tests/parity/test_files_both_ways.py.
+The same through files written by either side: tests/formats/test_hf_folder.py.
 """
 
 import numpy as np

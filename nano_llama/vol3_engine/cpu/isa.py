@@ -7,7 +7,7 @@
     generic   whatever LLVM makes of plain vector arithmetic: ARM and all else
 
 A stronger tier computes the same bits as a weaker one. `NANO_LLAMA_CPU` names a weaker one, for tests and comparisons.
-Not here: the instructions (int8_dot.py, amx.py). Tests: tests/vol3/cpu/test_isa.py.
+Not here: the instructions (simd/int8_dot.py, simd/amx.py). Tests: tests/vol3/cpu/test_isa.py.
 """
 
 import ctypes

@@ -5,7 +5,7 @@
     "float32"    F32                          F32                 F32       F32      F32      (and bfloat16, float16)
 
 A quantization scheme (quantization.py) names each matrix's kind instead. With quantized weights products are of bytes
-(activations in groups of 8 bits too), otherwise of floats; for prompts, where there is AMX, of bfloat16 (linear.py).
+(activations in groups of 8 bits too), otherwise of floats; for prompts, where there is AMX, of bfloat16.
 Not here: layouts (kernels/pack.py), the file formats (formats/). Tests: tests/vol3/cpu/test_runner.py.
 """
 
@@ -107,7 +107,7 @@ def _forms(kinds: set[int], prefill: bool) -> int:
 
 
 def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, index: int) -> list[PlannedMatrix]:
-    """The six matrices, in the order of step.py. Heads are padded to whole blocks; gate and up come in turns of 16."""
+    """The six matrices, in the step's order. Heads are padded to whole blocks; gate and up come in turns of 16."""
     H, G, F = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
     plan, name = partial(_plan, weights, kind_of), partial(layer_name, index)
     return [

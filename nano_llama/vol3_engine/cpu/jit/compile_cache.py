@@ -3,7 +3,7 @@
 Numba's own cache looks at one file and its path, and does not see an edit in a module that it calls. So each state of
 the kernels has a folder of its own, named by the hash of all sources in cpu/, the tier of instructions and Numba's
 version: a second clone, or a wheel, of the same sources finds what the first has compiled.
-Not here: what is compiled (step.py). Tests: tests/vol3/cpu/jit/test_compile_cache.py.
+Not here: what is compiled (kernels/step.py). Tests: tests/vol3/cpu/jit/test_compile_cache.py.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """A clock inside compiled code: the processor's own counter, which costs a few nanoseconds to read.
 
-Not here: what is measured (step.py), ticks as seconds (cpu/runner.py). Tests: tests/vol3/cpu/test_runner.py.
+Not here: what is measured (kernels/step.py), ticks as seconds (cpu/runner.py). Tests: tests/vol3/cpu/test_runner.py.
 """
 
 import platform

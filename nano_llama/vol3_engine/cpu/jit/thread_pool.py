@@ -8,7 +8,8 @@ A worker stays in compiled code: it spins until the next call is published, runs
 no Python at all. Where none comes for a while (`patience`) it goes to sleep. It says so before it looks for a call a
 last time, and the leader publishes a call before it looks who sleeps: one of the two sees the other, so no call is
 slept through (Dekker's argument; both sides use sequentially consistent atomics).
-Not here: what is computed (step.py), how many threads (core/machine.py). Tests: tests/vol3/cpu/jit/test_thread_pool.py.
+Not here: what is computed (kernels/step.py), how many threads (core/machine.py).
+Tests: tests/vol3/cpu/jit/test_thread_pool.py.
 """
 
 import os

@@ -11,7 +11,7 @@ A group is 32 columns of a row with a scale d, and in Q4M a minimum m, as float1
 d (u - 128)  in Q8; a pair's byte holds two quads' nibbles, low and high, and a nibble u stands for  d (u - 8)  in Q4,
 d u + m  in Q4M. These are GGUF's Q8_0, Q4_0 and Q4_1 without loss.
 Rows and columns are padded with zeros to whole blocks and units; every unit begins at a multiple of 64 bytes.
-Not here: products (linear.py), and how weights become groups (quant/). Tests: tests/vol3/cpu/kernels/test_pack.py.
+Not here: products (linear.py), and how weights become groups (weights.py). Tests: tests/vol3/cpu/kernels/test_pack.py.
 """
 
 from typing import NamedTuple

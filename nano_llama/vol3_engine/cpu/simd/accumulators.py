@@ -5,7 +5,7 @@
     store_rows(out, i, k, sums)                    out[i + r, k : k + 16] = sums[r]
 
 What takes such sums is compiled once for each number of rows it is called with.
-Not here: single vectors (intrinsics.py), what is summed (attention.py).
+Not here: single vectors (intrinsics.py), what is summed (kernels/attention.py).
 Tests: tests/vol3/cpu/simd/test_accumulators.py.
 """
 

@@ -4,10 +4,10 @@ A tile holds up to 16 rows of 64 bytes. For one group of 32 columns,
 
     A: 16 tokens x 32 bytes     B: 8 quads x (16 rows of the matrix x 4 bytes)     C: 16 tokens x 16 sums (int32)
 
-and B is exactly how pack.py lays out a group of a block. A thread configures its tiles before it uses them and releases
-them afterwards. The words exist on every processor; only the tier "amx" may call them.
+and B is exactly how kernels/pack.py lays out a group of a block. A thread configures its tiles before it uses them and
+releases them afterwards. The words exist on every processor; only the tier "amx" may call them.
 Intel Architecture Instruction Set Extensions Programming Reference, chapter 3 (319433).
-Not here: scales (linear.py). Tests: tests/vol3/cpu/simd/test_amx.py.
+Not here: scales (kernels/linear.py). Tests: tests/vol3/cpu/simd/test_amx.py.
 """
 
 import numpy as np
@@ -65,7 +65,7 @@ def release_tiles(typing_context):
 def tile_product(typing_context, x, n, k, w, at, out, side):
     """out[side, 16 t + r] = sum over 32 columns of x[n + t, k + ...] * w[at + ...], 16 tokens t, 16 rows r.
 
-    x (N,C) int8; w: signed bytes, a group of a block as pack.py lays it out; out (2, 256) int32.
+    x (N,C) int8; w: signed bytes, a group of a block as kernels/pack.py lays it out; out (2, 256) int32.
     """
 
     def generate(context, builder, sig, args):
