@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from nano_llama.core.files import write_json
 from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.training import TrainingLoop, TrainSettings
 from nano_llama.training.metrics import read_metrics
-from nano_llama.vol1_numpy.train import Trainer as HandWritten
+from nano_llama.vol1_numpy.trainer import Trainer as HandWritten
 from nano_llama.vol2_torch.trainer import Trainer as Autograd
 
 RESULTS = Path(__file__).parent / "results"
-TRAINERS: dict[str, type[TrainingLoop]] = {"numpy": HandWritten, "torch": Autograd}
+TRAINERS: dict[str, Callable[..., TrainingLoop]] = {"numpy": HandWritten, "torch": Autograd}
 EARLY, EARLY_BAR, FINAL_BAR = 100, 1e-3, 0.01
 
 

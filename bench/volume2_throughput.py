@@ -23,9 +23,9 @@ import transformers
 from _machine import fingerprint
 
 from nano_llama.core.files import write_json
-from nano_llama.training import TrainSettings
+from nano_llama.training import TrainingLoop, TrainSettings
 from nano_llama.training.flops import flops_per_token
-from nano_llama.vol2_torch.peak import measured_peak
+from nano_llama.vol2_torch.peak_flops import measured_peak
 from nano_llama.vol2_torch.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "volume2_throughput.json"
@@ -37,20 +37,20 @@ CPU_SHAPE = {
 GPU_SHAPE = {"tokenizer": "bpe:49152", "model": "350m", "context": 2048, "batch_size": 16}
 
 
-def our_step(trainer: Trainer) -> Callable[[Any], None]:
-    trainer.warm_up(next(trainer.batches))
+def our_step(trainer: TrainingLoop) -> Callable[[Any], None]:
+    trainer.backend.warm_up(next(trainer.batches))
     return lambda batch: (trainer.train_step([batch], 1e-4), None)[1]
 
 
-def their_step(trainer: Trainer) -> Callable[[Any], None]:
+def their_step(trainer: TrainingLoop) -> Callable[[Any], None]:
     """transformers' model of the same shape, eager, under bf16 autocast."""
     shape = {k: v for k, v in trainer.config.to_hf_dict().items() if k not in ("architectures", "model_type")}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape)).to(trainer.torch_device).train()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape)).to(trainer.backend.device.place).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(batch: Any) -> None:
-        tokens, targets = (torch.from_numpy(array).to(trainer.torch_device) for array in batch)
-        with torch.autocast(trainer.torch_device.type, torch.bfloat16):
+        tokens, targets = (torch.from_numpy(array).to(trainer.backend.device.place) for array in batch)
+        with torch.autocast(trainer.backend.device.place.type, torch.bfloat16):
             logits = model(input_ids=tokens).logits  # (B,T,V)
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         loss.backward()
@@ -78,7 +78,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         peak = 0.0
         for turn in range(args.steps + 2):
-            peak = max(peak, measured_peak(trainer.torch_device, torch.bfloat16))
+            peak = max(peak, measured_peak(trainer.backend.device.place, torch.bfloat16))
             batch = next(trainer.batches)
             for name, step in steps.items():
                 begin = time.perf_counter()
@@ -95,7 +95,7 @@ def main() -> None:
         }  # fmt: skip
     result["ratio"] = result["ours_tokens_per_second"] / result["transformers_tokens_per_second"]
     result["passed"] = result["ours_mfu"] >= GPU_BAR if args.gpu else result["ratio"] >= CPU_BAR
-    write_json(RESULT, {**result, "steps": args.steps, "device": trainer.device, "machine": fingerprint()})
+    write_json(RESULT, {**result, "steps": args.steps, "device": trainer.backend.device.name, "machine": fingerprint()})
     for key, value in result.items():
         print(f"{key:32} {value:,.4g}" if isinstance(value, float) else f"{key:32} {value}")
     print(json.dumps(result))

@@ -24,6 +24,7 @@ MOVED = {
     "nano_llama.vol1_numpy.ops.tables": "nano_llama.vol1_numpy.ops.registry",
     "nano_llama.vol1_numpy.study_config": "nano_llama.studies.study_config",
     "nano_llama.vol1_numpy.study_model": "nano_llama.studies.study_model",
+    "nano_llama.vol1_numpy.train": "nano_llama.vol1_numpy.trainer",
     "nano_llama.vol1_numpy.parallel": "nano_llama.vol1_numpy.data_parallel",
     "nano_llama.verify.suspects": "nano_llama.verify.permutation_check",
     "nano_llama.verify.fidelity": "nano_llama.verify.divergence",

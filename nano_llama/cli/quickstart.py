@@ -21,7 +21,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.units import count_text, time_text
 from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
-from nano_llama.training.budget import process_start
+from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.presets import make_settings
 
@@ -172,7 +172,7 @@ def sample(trainer: TrainingLoop) -> str:
     """What the trainer's model writes after PROMPT at this moment, run by Volume 1, which takes weights as arrays."""
     from nano_llama.vol1_numpy import Llama
 
-    speaker: Speaker = NumpySpeaker(Llama(trainer.config, dict(trainer.weights())), trainer.tokenizer)
+    speaker: Speaker = NumpySpeaker(Llama(trainer.config, dict(trainer.backend.weights())), trainer.tokenizer)
     text = ""
     for piece in speaker.stream(PROMPT, SAMPLE):
         text += piece.text

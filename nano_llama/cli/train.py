@@ -16,10 +16,11 @@ from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.units import time_text
-from nano_llama.training.budget import process_start
-from nano_llama.training.loop import TrainingLoop, TrainingResult
+from nano_llama.training.callback import Callback
+from nano_llama.training.clock import process_start
+from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.outcome import TrainingResult
 from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS, explicit, make_settings, training_preset
-from nano_llama.training.progress import Progress
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings, merge, read_settings
 
@@ -104,7 +105,7 @@ FLAG_ACTIONS = {"--presets": list_presets}  # of dispatch.py
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:
     """The Trainer of the engine that the settings name. Raises EnvironmentFault where torch is meant and missing."""
     if settings.engine == "numpy":
-        from nano_llama.vol1_numpy.train import Trainer as NumpyTrainer
+        from nano_llama.vol1_numpy.trainer import Trainer as NumpyTrainer
 
         return NumpyTrainer(settings, out, **more)
     if not has_torch():
@@ -117,10 +118,10 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
     return Trainer(settings, out, **more)
 
 
-def watcher(screen: Screen) -> Progress:
+def watcher(screen: Screen) -> Callback:
     """The live display, or silence with --quiet."""
     if screen.quiet:
-        return Progress()
+        return Callback()
     from nano_llama.training.progress_bar import ProgressBar
 
     return ProgressBar(screen.err)

@@ -1,48 +1,38 @@
-"""What every engine's training shares: settings, schedule, budget, metrics, checkpoints, the run's folder and the loop.
+"""What every engine's training shares: settings, the loop and its parts, and the files of a run.
 
-A volume brings only a model and its update (`TrainingLoop` in loop.py says which methods), so that two engines train
-with the same flags, on the same batches, into the same files.
+A volume brings only its arithmetic, a `Backend` (backend.py), so two engines train with the same settings, on the same
+batches, into the same files. A run, from top to bottom:
 
     settings.py    every setting of a run, its range and its reason
-    presets.py     named recipes; how flags, files and presets come together
-    schedule.py    the learning rate over the run
-    budget.py      how far the run is, by steps or by the clock
-    pace.py        how fast it goes, and when the validation loss is due
-    evaluation.py  what a validation loss means
-    start.py       the data, and a model that is fresh or goes on
-    run_folder.py  where the files of a run lie
-    checkpoint.py  all that is needed to go on
-    checkpoint_writer.py  written while the training goes on
-    metrics.py     metrics.jsonl
-    preflight.py   what a run will need, or why it cannot be
-    flops.py       the arithmetic of a token
-    plots.py       loss.png, and the picture of several runs
-    samples.py     samples.md: what the model writes along the way
-    tensorboard.py the same figures for TensorBoard
-    reports.py     these files together
-    run_summary.py a run at a glance
-    progress.py    who watches
-    progress_bar.py    the live display
-    interrupt.py   Ctrl-C
-    timekeeper.py  the minutes that belong to the run's end
-    watchdog.py    losses that go wrong, and the batches they came from
-    outcome.py     how a run can end
-    loop.py        the loop itself
+    presets.py     named recipes; how flags, files and presets are merged
+    setup.py       a run put together: start.py finds its data and weights, preflight.py what it needs
+    loop.py        the loop, over these parts:
+      backend.py       what an engine brings: gradient, update, evaluation, state
+      clock.py         how far, what is due, is there time: budget.py, pace.py, end_reserve.py
+      schedule.py      the learning rate
+      watchdog.py      losses that go wrong; bad_batches.py: what is then done
+      validator.py     the validation loss (evaluation.py) and samples
+      checkpoints.py   when a checkpoint is taken; checkpoint.py: what it holds; checkpoint_writer.py writes it
+      recorder.py      metrics.jsonl, samples.md, loss.png, TensorBoard's files: metrics.py, samples.py, plots.py ...
+      callback.py      who is told; progress_bar.py: the live display
+      state.py, record.py  where the run stands; the figures of one step
+      interrupt.py, outcome.py  Ctrl-C; how a run can end
+    run_folder.py  where the files of a run lie; run_summary.py: a run at a glance
 
-Not here: tensors of any engine; this package imports neither torch nor numba. Tests: tests/training/.
+This package imports neither torch nor numba. Tests: tests/training/.
 """
 
+from nano_llama.training.callback import Callback
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.outcome import TrainingResult
 from nano_llama.training.presets import TRAINING_PRESETS, make_settings
-from nano_llama.training.progress import Progress
 from nano_llama.training.settings import TrainSettings
 
 __all__ = [
     "TRAINING_PRESETS",
+    "Callback",
     "Evaluation",
-    "Progress",
     "TrainSettings",
     "TrainingLoop",
     "TrainingResult",

@@ -1,49 +1,18 @@
 """How far a run is, between 0 and 1: by steps, or by the clock of the whole process.
 
-By the clock, the deadline is counted from the process's start, and what the end of the run still needs (the last
-evaluation, saving, leaving) is kept back, so that training stops early enough. The learning rate follows `progress`,
-so the schedule fits itself to the time that is left, also on a slow or busy machine.
-Not here: the learning rate itself (schedule.py). Tests: tests/training/test_budget.py.
+By the clock, the deadline counts from the process's start, and the time that the run's end needs (the last evaluation,
+saving, exiting) is reserved, so that training stops early enough. The learning rate follows `progress`, so the schedule
+fits itself to the time that is left, also on a slow or busy machine.
+Tests: tests/training/test_budget.py.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-Clock = Callable[[], float]
+Clock = Callable[[], float]  # tells the time in seconds, like time.monotonic
 
-MAX_SLOWDOWN = 10.0
 STEP_MARGIN, FIRST_MARGIN = 1.2, 0.3  # how much longer than the slowest recent step the next may take
-
-
-def process_start() -> float:
-    """When this process began, on the scale of time.monotonic() (seconds).
-
-    Linux tells it exactly; elsewhere the CPU time used so far is the best lower bound of the age.
-    """
-    now = time.monotonic()
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # see proc(5): field 22, starttime
-        ticks = int(fields[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / _ticks_per_second()
-    except (OSError, ValueError, IndexError, AttributeError):
-        age = time.process_time()
-    return now - max(age, 0.0)
-
-
-def slowdown(wall_seconds: float) -> float:
-    """How much longer things take than on an idle machine: wall time over this process's CPU time, at least 1.
-
-    A process that waits for its turn on a busy machine has used less CPU time than has passed.
-    """
-    used = os.times()
-    return min(max(wall_seconds / max(used.user + used.system + used.children_user, 1e-3), 1.0), MAX_SLOWDOWN)
-
-
-def _ticks_per_second() -> int:
-    return os.sysconf("SC_CLK_TCK")
 
 
 class Budget:
@@ -68,13 +37,13 @@ class Budget:
         self.seconds = None if max_minutes is None else 60.0 * max_minutes
         self.deadline = None if self.seconds is None else start + self.seconds
         self.past = past
-        self.reserve = 0.0  # seconds kept back for the end
+        self.reserve = 0.0  # seconds reserved for the end
         self.begin = clock()
         self.step_seconds = 0.0  # of the slowest recent step, at first a guess: the last one must fit too
         self.steps_seen = 0
 
     def start_training(self) -> None:
-        """The first step begins now: what came before (reading data, building the model) is no part of the schedule."""
+        """The first step begins now: the schedule leaves out what came before (reading data, building the model)."""
         self.begin = self.clock()
 
     @property
@@ -83,7 +52,7 @@ class Budget:
         return math.inf if self.deadline is None else self.deadline - self.begin
 
     def keep(self, seconds: float) -> None:
-        """Keep back so many seconds for the end."""
+        """Reserve so many seconds for the end."""
         self.reserve = seconds
 
     def count_step(self, seconds: float) -> None:
@@ -119,7 +88,7 @@ class Budget:
         return max(self.deadline - self.clock(), 0.0)
 
     def _longest_step(self) -> float:
-        """What the next step may take. The fewer were seen, the less is known."""
+        """An upper estimate of the next step's time: the fewer steps were seen, the larger the margin."""
         if not self.steps_seen:
             return self.step_seconds
         return (STEP_MARGIN + FIRST_MARGIN / self.steps_seen) * self.step_seconds

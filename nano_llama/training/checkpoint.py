@@ -1,13 +1,13 @@
-"""A checkpoint: all that a run needs to go on as if nothing had happened, in one folder that appears whole.
+"""A checkpoint: all that a run needs to resume as if nothing had happened, in one folder that appears whole.
 
     config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any verb's --model takes it
-    training.safetensors    the optimizer's tensors and the states of random generators
+    training.safetensors    the optimizer's tensors and the states of random generators (checkpoint_keys.py)
     state.json              step, tokens seen, position in the data, elapsed seconds ... written last, with the SHA-256
                             of every other file and of itself
 
 The folder is written under a temporary name and renamed, so a kill leaves the checkpoint before. No pickle, so a
-checkpoint from elsewhere can run no code. Not here: when one is taken (loop.py), writing it while the training goes on
-(checkpoint_writer.py), and what an engine's tensors mean.
+checkpoint from elsewhere cannot run code. checkpoints.py says when one is taken, checkpoint_writer.py writes it while
+training goes on.
 Tests: tests/training/test_checkpoint.py.
 """
 
@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats import open_weights, save_safetensors
 from nano_llama.formats.safetensors import SafetensorsFile
+from nano_llama.training import checkpoint_keys
 from nano_llama.training.run_folder import put_model
 
-VERSION = 2
+VERSION = 3  # 2: Volume 1 named its training tensors the other way round (checkpoint_keys.py); it is still read
 STATE, TENSORS = "state.json", "training.safetensors"
 
 
@@ -97,16 +98,36 @@ def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
     state = files.read_json(path / STATE, what="checkpoint's state")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
-    if state.get("version") != VERSION:
+    if state.get("version") not in (2, VERSION):
         raise UserError(
-            f"{path}: a checkpoint of version {state.get('version')!r}; this program reads version {VERSION}.",
-            hint="Go on with the version of nano-llama that wrote it, or begin a new run with --init-from.",
+            f"{path}: a checkpoint of version {state.get('version')!r}; this program reads versions 2 and {VERSION}.",
+            hint="Resume with the version of nano-llama that wrote it, or start a new run with --init-from.",
         )
     _verify(path, state)
     missing = [name for name in needs if name not in state]
     if missing:
         raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
-    return Checkpoint(path=path, weights=open_weights(path), tensors=SafetensorsFile(path / TENSORS), state=state)
+    weights = open_weights(path)
+    tensors: Mapping[str, np.ndarray] = SafetensorsFile(path / TENSORS)
+    if state["version"] == 2:
+        tensors = RenamedTensors(tensors, checkpoint_keys.from_prefixed(tensors, weights))
+    return Checkpoint(path=path, weights=weights, tensors=tensors, state=state)
+
+
+class RenamedTensors(Mapping[str, np.ndarray]):
+    """The tensors of a file by the names of today. names: in the file -> today."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]):
+        self.tensors, self.in_file = tensors, {new: old for old, new in names.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[self.in_file[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.in_file)
+
+    def __len__(self) -> int:
+        return len(self.in_file)
 
 
 def _verify(path: Path, state: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), appendix B: a token costs 6 N + 12 L H K T. Recomputed activations and
 the causal half of attention are counted as if nothing were saved or repeated: useful work, whatever the way it is done.
-Not here: what a device can do (vol2_torch/peak.py). Tests: tests/training/test_preflight.py.
+Not here: what a device can do (vol2_torch/peak_flops.py). Tests: tests/training/test_preflight.py.
 """
 
 from nano_llama.core.config import LlamaConfig

@@ -1,43 +1,62 @@
-"""How a run can end: with a result, by Ctrl-C, or by a loss that goes wrong; and the words for it.
+"""How a run can end: with a result, by Ctrl-C, by a loss that diverges, or before it begins; and the messages for it.
 
-Not here: what leads there (loop.py). Tests: tests/training/test_loop.py.
+Tests: tests/training/test_loop.py.
 """
 
 import math
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.training.backend import StepResult
 from nano_llama.training.checkpoint import list_checkpoints
 from nano_llama.training.evaluation import Evaluation
+from nano_llama.training.record import StepRecord
 from nano_llama.training.settings import TrainSettings
-from nano_llama.training.watchdog import StepResult
 
 
 class TrainingInterrupted(NanoLlamaError):
-    """Ctrl-C or SIGTERM: what was learned so far is kept. The exit code is 128 + the signal's number."""
+    """Ctrl-C or SIGTERM: progress is saved. The exit code is 128 + the signal's number."""
 
     exit_code = 130
 
 
 class TrainingDiverged(NanoLlamaError):
-    """The loss or a gradient is no longer a number, or far too large."""
+    """The loss or gradient is NaN or infinite, or the loss far too large."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a run ended. `evaluation` is None where there was no time or wish for one."""
+    """How a run ended."""
 
     out: Path
-    steps: int
-    tokens: int
-    train_loss: float  # nats a token, mean over the last line of metrics.jsonl
-    evaluation: Evaluation | None
-    tokens_per_second: float  # training alone
-    elapsed_s: float  # of all sessions together
+    last: StepRecord  # of the last step
+    elapsed_s: float  # of all sessions together, saving included
+
+    @property
+    def steps(self) -> int:
+        return self.last.step
+
+    @property
+    def tokens(self) -> int:
+        return self.last.tokens
+
+    @property
+    def train_loss(self) -> float:
+        """Nats per token, mean over the last line of metrics.jsonl."""
+        return self.last.train_loss
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """None if evaluations were turned off, or there was no time for the last one."""
+        return self.last.evaluation
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of training alone."""
+        return self.last.session.tokens_per_second
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,16 +71,15 @@ class TrainingResult:
         }
 
 
-def reached_goal(settings: TrainSettings, state: Mapping[str, Any]) -> bool:
-    """Whether the validation loss that a checkpoint's state tells is as low as `stop_loss` wishes."""
-    loss = state.get("val_loss")
+def reached_goal(settings: TrainSettings, loss: float | None) -> bool:
+    """Whether a validation loss (None: not evaluated) is `stop_loss` or less."""
     return settings.stop_loss is not None and loss is not None and loss <= settings.stop_loss
 
 
 def goal_was_reached(settings: TrainSettings, run: Path, loss: float) -> UserError:
     return UserError(
         f"The run in {run} has ended: its validation loss is {loss:.4f}, and stop_loss is {settings.stop_loss:g}.",
-        hint="Give it a lower --stop-loss.",
+        hint="Set a lower --stop-loss.",
     )
 
 
@@ -70,7 +88,7 @@ def nothing_left(
 ) -> UserError:
     """No step can be made: the run had ended before (`progress` 1), or a step does not fit into its minutes.
 
-    left_s: seconds that are left of them. step_s: what a step takes, about.
+    left_s: seconds left of them. step_s: about what a step takes.
     """
     if progress >= 1.0:
         more = "a larger --max-steps"
@@ -78,7 +96,7 @@ def nothing_left(
             more = f"more time, for example  --max-minutes {2 * settings.max_minutes:g}"
         return UserError(
             f"The run in {run} has ended: {step:,} steps are done.",
-            hint=f"Give it {more}, or begin a new run with  --init-from {run}",
+            hint=f"Give it {more}, or start a new run with  --init-from {run}",
         )
     assert settings.max_minutes is not None and left_s is not None
     minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"
@@ -94,35 +112,34 @@ def nothing_left(
 
 
 def interrupted(run: Path, step: int, number: int) -> TrainingInterrupted:
-    """By a signal, after the step that it came in."""
+    """By a signal, after the step during which it came."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     error = TrainingInterrupted(
-        f"Stopped by {what} after {step:,} steps; all is kept in {run}.",
-        hint=f"Go on with:  nano-llama train --out {run} --resume",
+        f"Stopped by {what} after {step:,} steps; progress saved in {run}.",
+        hint=f"Resume with:  nano-llama train --out {run} --resume",
     )
     error.exit_code = 128 + number
     return error
 
 
 def interrupted_at_once(run: Path) -> TrainingInterrupted:
-    """By a second Ctrl-C: only checkpoints are kept."""
+    """By a second Ctrl-C: nothing is saved after it."""
     checkpoints = list_checkpoints(run / "checkpoints")
-    kept = f"what is kept is {checkpoints[-1]}" if checkpoints else "no checkpoint had been kept yet"
+    saved = f"the last checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint was saved yet"
     return TrainingInterrupted(
-        f"Stopped at once by a second Ctrl-C; {kept}.", hint=f"Go on with:  nano-llama train --out {run} --resume"
+        f"Stopped at once by a second Ctrl-C; {saved}.", hint=f"Resume with:  nano-llama train --out {run} --resume"
     )
 
 
 def diverged(
-    settings: TrainSettings, run: Path, step: int, wrong: str, result: StepResult, lr: float, kept: str
+    settings: TrainSettings, run: Path, step: int, fault: str, result: StepResult, lr: float, where: str
 ) -> TrainingDiverged:
-    """wrong: "nan" or "spike", as the watchdog names it. kept: where the batch is."""
-    not_a_number, jumped = "The loss or its gradient is no longer a number", f"The loss jumped to {result.loss:.4g}"
-    what = not_a_number if wrong == "nan" else jumped
+    """fault: "nan" or "spike", as the watchdog names it. where: the batch is saved, or ""."""
+    what = "The loss or its gradient is NaN or infinite" if fault == "nan" else f"The loss jumped to {result.loss:.4g}"
     checkpoints = list_checkpoints(run / "checkpoints")
-    where = f" The last good weights are in {checkpoints[-1]}." if checkpoints else ""
+    last = f" The last good weights are in {checkpoints[-1]}." if checkpoints else ""
     return TrainingDiverged(
-        f"{what} at step {step:,} (learning rate {lr:.3g}).{kept}{where}",
-        hint=f"Try a smaller learning rate, for example  --lr {settings.lr / 3:.1g}    or leave such batches out:"
-        f"  --on-{wrong} skip",
+        f"{what} at step {step:,} (learning rate {lr:.3g}).{where}{last}",
+        hint=f"Try a lower learning rate, for example  --lr {settings.lr / 3:.1g}    or skip such batches:"
+        f"  --on-{fault} skip",
     )

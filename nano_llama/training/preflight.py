@@ -48,6 +48,10 @@ class Preflight:
         """About how long a step of so many tokens takes; 0 where the speed is not known."""
         return tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops) if self.peak_flops else 0.0
 
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPs utilization at this speed: useful FLOP/s over the measured peak, 0 to 1; None: not measured."""
+        return tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+
     def lines(self) -> list[str]:
         """For the eye."""
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in self.memory.items())
@@ -62,17 +66,18 @@ class Preflight:
 
 
 def preflight(
-    config: LlamaConfig, settings: TrainSettings, *, narrow: int = WIDE, peak_flops: float | None = None,
-    attended: int | None = None, logits_limit: int | None = None, beside: bool = True,
+    config: LlamaConfig, settings: TrainSettings, *, compute_bytes: int = WIDE, peak_flops: float | None = None,
+    attention_bytes: int | None = None, logits_limit: int | None = None, host_copy: bool = False,
 ) -> Preflight:  # fmt: skip
-    """What is expected of this run. narrow: bytes of a factor of the matrix products (2 in half precision).
+    """What is expected of this run.
 
-    attended: bytes of a number that attention reads or makes; None: narrow. logits_limit: bytes of float32 logits that
-    are made at once, where the engine makes them in parts. beside: the copy that a checkpoint is written from lies in
-    the same memory as the model; a GPU's lies in the host's.
+    compute_bytes: bytes per number in the factors of matrix products (2 in half precision). attention_bytes: in what
+    attention reads and makes; None: compute_bytes. logits_limit: the most bytes of float32 logits that exist at once,
+    if the engine makes them in parts. host_copy: the copy that a checkpoint is written from lies in host memory, away
+    from the model (on a GPU), and is not counted.
     """
-    memory = memory_by_part(config, settings, narrow, logits_limit, attended)
-    if not beside:
+    memory = memory_by_part(config, settings, compute_bytes, logits_limit, attention_bytes)
+    if host_copy:
         del memory[COPY]
     return Preflight(
         parameters=config.num_parameters,
@@ -84,8 +89,8 @@ def preflight(
 
 
 def memory_by_part(
-    config: LlamaConfig, settings: TrainSettings, narrow: int = WIDE, logits_limit: int | None = None,
-    attended: int | None = None,
+    config: LlamaConfig, settings: TrainSettings, compute_bytes: int = WIDE, logits_limit: int | None = None,
+    attention_bytes: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part, as the module's header says."""
     N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
@@ -94,14 +99,17 @@ def memory_by_part(
     if logits_limit is not None:
         logits = min(logits, logits_limit // WIDE)
     return {
-        "weights": weights + (narrow * config.num_parameters if narrow < WIDE else 0),  # and their rounded copies
+        "weights": weights
+        + (compute_bytes * config.num_parameters if compute_bytes < WIDE else 0),  # and their rounded copies
         "gradients": weights,
         "optimizer": optimizer_bytes(config, settings),
         **({"average": weights} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
-        "activations": N * (activation_bytes_per_token(config, settings.recompute, narrow, attended) + 2 * WIDE * D),
-        "working": N * layer_bytes_per_token(config, narrow, attended),  # the gradients of one layer's activations
-        "logits": logits * (2 * WIDE + (narrow if narrow < WIDE else 0)),  # and their gradient
+        "activations": N
+        * (activation_bytes_per_token(config, settings.recompute, compute_bytes, attention_bytes) + 2 * WIDE * D),
+        "working": N
+        * layer_bytes_per_token(config, compute_bytes, attention_bytes),  # the gradients of one layer's activations
+        "logits": logits * (2 * WIDE + (compute_bytes if compute_bytes < WIDE else 0)),  # and their gradient
     }
 
 
@@ -131,21 +139,21 @@ def keeps_average(settings: TrainSettings) -> bool:
 
 
 def activation_bytes_per_token(
-    config: LlamaConfig, recompute: str, narrow: int = WIDE, attended: int | None = None
+    config: LlamaConfig, recompute: str, compute_bytes: int = WIDE, attention_bytes: int | None = None
 ) -> int:
     """What all layers keep for the backward pass, a token."""
     D, F = config.hidden_size, config.intermediate_size
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
-    everything = layer_bytes_per_token(config, narrow, attended)
+    everything = layer_bytes_per_token(config, compute_bytes, attention_bytes)
     # q, k, v, attention; gate, up, o, down
-    products = (attended or narrow) * (2 * q + 2 * kv) + narrow * (2 * F + 2 * D)
+    products = (attention_bytes or compute_bytes) * (2 * q + 2 * kv) + compute_bytes * (2 * F + 2 * D)
     kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
     again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
     return config.num_hidden_layers * kept + again
 
 
-def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE, attended: int | None = None) -> int:
+def layer_bytes_per_token(config: LlamaConfig, compute_bytes: int = WIDE, attention_bytes: int | None = None) -> int:
     """All that one layer computes and its backward reads.
 
     In float32: the stream before each norm and its normed form. Factors of matrix products: copies of the normed
@@ -154,8 +162,10 @@ def layer_bytes_per_token(config: LlamaConfig, narrow: int = WIDE, attended: int
     D, F = config.hidden_size, config.intermediate_size
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
-    copies = 2 if narrow == WIDE else 5  # of the normed stream: q, k, v, gate and up each round their own
-    return WIDE * 4 * D + (attended or narrow) * (2 * q + 2 * kv) + narrow * (copies * D + q + 4 * F)
+    copies = 2 if compute_bytes == WIDE else 5  # of the normed stream: q, k, v, gate and up each round their own
+    return (
+        WIDE * 4 * D + (attention_bytes or compute_bytes) * (2 * q + 2 * kv) + compute_bytes * (copies * D + q + 4 * F)
+    )
 
 
 def check_memory(expected: Preflight, settings: TrainSettings, available: int | None) -> None:

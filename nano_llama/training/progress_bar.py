@@ -12,8 +12,9 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from nano_llama.core.units import clock_text
+from nano_llama.training.callback import Callback, RunFacts
 from nano_llama.training.evaluation import Evaluation
-from nano_llama.training.progress import Progress, RunFacts, StepFacts
+from nano_llama.training.record import StepRecord
 from nano_llama.training.samples import MARK, Sample
 
 LINE_EVERY_SECONDS = 10.0  # where there is no terminal to draw on
@@ -32,7 +33,7 @@ class Bars(RichProgress):
             yield Text(self.figures, style="dim")
 
 
-class ProgressBar(Progress):
+class ProgressBar(Callback):
     """Draws on `console`."""
 
     def __init__(self, console: Console):
@@ -62,12 +63,12 @@ class ProgressBar(Progress):
         for line in facts.preflight.lines():
             self.console.print(line)
 
-    def stepped(self, facts: StepFacts) -> None:
-        figures, left = figures_text(facts), f"{clock_text(facts.seconds_left)} left"
+    def stepped(self, record: StepRecord) -> None:
+        figures, left = figures_text(record), f"{clock_text(record.seconds_left)} left"
         self.bars.figures = f"  {figures}"
-        self._draw("training", round(1000 * facts.progress), 1000, f"step {facts.step:,} · {left}")
+        self._draw("training", round(1000 * record.progress), 1000, f"step {record.step:,} · {left}")
         if not self.console.is_terminal and time.monotonic() - self.line_at >= LINE_EVERY_SECONDS:
-            self.console.print(f"step {facts.step:,}: {figures} · {left}")
+            self.console.print(f"step {record.step:,}: {figures} · {left}")
             self.line_at = time.monotonic()
 
     def evaluating(self, tokens: int, total: int) -> None:
@@ -76,7 +77,7 @@ class ProgressBar(Progress):
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         self._remove("validating")
         self.console.print(
-            f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits a byte"
+            f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits per byte"
         )
 
     def sampled(self, step: int, samples: Sequence[Sample]) -> None:
@@ -85,7 +86,7 @@ class ProgressBar(Progress):
             text = "".join(c if c.isprintable() else " " for c in text)
             self.console.print(Text(f"  {text}", style="dim", no_wrap=True, overflow="ellipsis"))
 
-    def remark(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         self.console.print(text)
 
     def ended(self) -> None:
@@ -108,19 +109,19 @@ class ProgressBar(Progress):
         self.bars.stop()
 
 
-def figures_text(facts: StepFacts) -> str:
-    """ "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"."""
+def figures_text(record: StepRecord) -> str:
+    """ "loss 2.5000 · 1.250 bits per byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"."""
     parts = [
-        f"loss {facts.train_loss:.4f}",
-        f"{facts.bits_per_byte:.3f} bits/byte",
-        f"lr {facts.lr:.3g}",
-        f"gradient {facts.grad_norm:.3g}",
-        f"{facts.tokens_per_second:,.0f} tokens/s",
+        f"loss {record.train_loss:.4f}",
+        f"{record.train_bits_per_byte:.3f} bits per byte",
+        f"lr {record.lr:.3g}",
+        f"gradient {record.grad_norm:.3g}",
+        f"{record.session.tokens_per_second:,.0f} tokens/s",
     ]
-    if facts.mfu is not None:
-        parts.append(f"MFU {100 * facts.mfu:.0f}%")
-    if facts.data_stall >= NOTABLE_STALL:
-        parts.append(f"{100 * facts.data_stall:.0f}% waiting for data")
-    if facts.peak_memory:
-        parts.append(f"{facts.peak_memory / 2**30:.1f} GiB")
+    if record.session.mfu is not None:
+        parts.append(f"MFU {100 * record.session.mfu:.0f}%")
+    if record.session.data_stall >= NOTABLE_STALL:
+        parts.append(f"{100 * record.session.data_stall:.0f}% waiting for data")
+    if record.peak_memory:
+        parts.append(f"{record.peak_memory / 2**30:.1f} GiB")
     return " · ".join(parts)

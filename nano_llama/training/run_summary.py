@@ -94,5 +94,5 @@ def state_of(folder: RunFolder, settings: TrainSettings) -> str:
             return "stopped"
         if state.get("progress", 0.0) >= 1.0:
             return "finished"
-        return "reached its loss" if reached_goal(settings, state) else "stopped"
+        return "reached its loss" if reached_goal(settings, state.get("val_loss")) else "stopped"
     return "stopped"

@@ -32,7 +32,7 @@ class Sample:
     text: str
 
 
-class Sampler:
+class SampleLogger:
     """Draws the samples of one run, always after the same openings."""
 
     def __init__(self, settings: TrainSettings, tokenizer: Any, split: Any):

@@ -15,12 +15,12 @@ from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
 from nano_llama.formats import open_weights, read_config
 from nano_llama.tokenizer import Tokenizer
+from nano_llama.training.callback import Callback
 from nano_llama.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from nano_llama.training.progress import Progress
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
 
-def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress) -> Dataset:
+def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> Dataset:
     """`settings.data` as tokens. `run` is the folder of the run that goes on, whose own tokenizer then holds."""
     if not settings.data:
         raise UserError("No data to learn from.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
@@ -28,24 +28,24 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, watcher: Progress
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
     try:
-        return prepare(settings.data, tokenizer, progress=watcher.preparing)
+        return prepare(settings.data, tokenizer, progress=callback.preparing)
     except BaseException:
-        watcher.ended()
+        callback.ended()
         raise
 
 
-def newest_checkpoint(folder: Path, needs: Collection[str], remark: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint in `folder` to go on from; of a damaged one the one before is taken, said aloud by `remark`."""
+def newest_checkpoint(folder: Path, needs: Collection[str], notice: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint in `folder`, to resume from; if it is damaged, the one before it, with a notice."""
     damage: FormatError | None = None
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path, needs)
         except FormatError as error:
-            remark(f"{path.name} is damaged ({error.message}); the checkpoint before it is taken.")
+            notice(f"{path.name} is damaged ({error.message}); the checkpoint before it is used.")
             damage = error
     if damage:
         raise damage
-    remark("No checkpoint was kept yet: the run begins again from its first step.")
+    notice("No checkpoint was saved yet: the run begins again from its first step.")
     return None
 
 

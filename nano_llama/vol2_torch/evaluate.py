@@ -14,8 +14,8 @@ from nano_llama.core.errors import FormatError, UserError
 from nano_llama.data.prepare import prepare
 from nano_llama.formats import resolve_model
 from nano_llama.tokenizer import Tokenizer
+from nano_llama.training.callback import Callback
 from nano_llama.training.evaluation import Evaluation, evaluate_split
-from nano_llama.training.progress import Progress
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import loss_sum
@@ -38,7 +38,7 @@ def evaluate_model(
     context: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
-    watcher: Progress | None = None,
+    watcher: Callback | None = None,
 ) -> Evaluation:
     """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
 
@@ -46,7 +46,7 @@ def evaluate_model(
     by the model's own tokenizer; None: what the run was trained on. split: "val" or "train". context: None: the run's
     own, or up to MAX_CONTEXT. Raises UserError where data or context do not fit the model.
     """
-    path, watcher = resolve_model(model), watcher or Progress()
+    path, watcher = resolve_model(model), watcher or Callback()
     run = find_run_settings(path)
     if data is None:
         if run is None:

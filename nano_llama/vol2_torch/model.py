@@ -22,9 +22,9 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
+from nano_llama.vol2_torch.activation_checkpointing import recomputed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
 from nano_llama.vol2_torch.precision import attends_in_float32
-from nano_llama.vol2_torch.recompute import recomputed
 
 
 class RMSNorm(nn.Module):
@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
         self.dropout = 0.0  # while training, of what each sublayer adds to the stream
-        self.recompute = "none"  # while training: recompute.py
+        self.recompute = "none"  # while training: activation_checkpointing.py
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         if self.training and self.recompute != "none" and torch.is_grad_enabled():
@@ -204,7 +204,7 @@ class Llama(nn.Module):
         return self.head_weight.device
 
     def train_with(self, dropout: float, recompute: str) -> None:
-        """How the layers behave while training: dropout's p, and what is computed twice (recompute.py)."""
+        """How the layers behave while training: dropout's p, and what is recomputed (activation_checkpointing.py)."""
         for layer in self.model.layers:
             assert isinstance(layer, Block)
             layer.dropout, layer.recompute = dropout, recompute

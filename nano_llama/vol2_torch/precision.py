@@ -2,8 +2,8 @@
 
 Weights, gradients, optimizer, norms, softmax and loss stay in float32 whatever is chosen ("mixed precision",
 Micikevicius et al. 2018, arXiv 1710.03740): only the factors of matrix products are rounded to 8 (bf16) or 11 (fp16)
-significant bits. fp16's range ends at 65,504 and 6e-8, so its loss is scaled (scaling.py); bf16 has float32's range.
-Tests: tests/vol2/test_precision.py.
+significant bits. fp16's range ends at 65,504 and 6e-8, so its loss is scaled (loss_scaling.py); bf16 has float32's
+range. Tests: tests/vol2/test_precision.py.
 """
 
 from contextlib import AbstractContextManager, nullcontext

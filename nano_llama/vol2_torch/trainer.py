@@ -1,106 +1,135 @@
-"""Trainer: core's training loop with PyTorch's arithmetic: `Trainer(settings, out).fit()`.
+"""Training with PyTorch: a run of Volume 2 is `Trainer(settings, out).fit()`.
 
-Here is what PyTorch does: the model, its gradient, clipping, the update, and their state in a checkpoint. Not here:
-budget, schedule, evaluation, files (training/loop.py), and update rules (optim/).
-Tests: tests/vol2/test_trainer.py, test_trainer_resume.py,
-test_trainer_killed.py.
+`TorchBackend` is the step: gradient, clipping, update, evaluation. The loop around it is training/loop.py, the update
+rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resume.py, test_trainer_killed.py.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
+from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.training.loop import Batch, TrainingLoop
-from nano_llama.training.preflight import Preflight, preflight
-from nano_llama.training.watchdog import StepResult
+from nano_llama.data.batches import Batch
+from nano_llama.training.backend import Notice, StepResult
+from nano_llama.training.checkpoint_keys import TRAINED, join
+from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.preflight import Preflight, check_memory, preflight
+from nano_llama.training.settings import TrainSettings
+from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import CHUNK_BYTES, HeadLoss, chunked_head_loss, head_loss, loss_sum, wants_chunks
-from nano_llama.vol2_torch.model import Llama, to_tensor
-from nano_llama.vol2_torch.optim import make_average, make_optimizers
-from nano_llama.vol2_torch.peak import measured_peak
-from nano_llama.vol2_torch.precision import resolve_precision
-from nano_llama.vol2_torch.scaling import LossScale
+from nano_llama.vol2_torch.loss_scaling import LossScale
+from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
+from nano_llama.vol2_torch.precision import Precision, resolve_precision
+from nano_llama.vol2_torch.training_device import TorchDevice
+from nano_llama.vol2_torch.training_state import (
+    CUDA_RNG,
+    RNG,
+    optimizer_arrays,
+    owned_tensor,
+    random_states,
+    restore_parameters,
+    set_random_states,
+    to_array,
+)
 
-RNG = "rng.cpu"  # names of the random generators' states among the training tensors
-CUDA_RNG = "rng.cuda"
-LOSS_SCALE = "loss_scale"
-TRAINED = "trained"  # key of the weights themselves, where the model that is saved is their average
+LOSS_SCALE = "loss_scale"  # key among the training tensors
 
 
-class Trainer(TrainingLoop):
-    """Volume 2's training run. The arguments are those of `TrainingLoop`."""
+def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> TrainingLoop:
+    """`Trainer(settings, out).fit()`: a run of Volume 2. options: those of `set_up_run`."""
+    return set_up_run(TorchBackend, settings, out, **options)
 
-    def check_settings(self) -> None:
-        if self.settings.engine != "torch":
-            raise UserError(f"engine = {self.settings.engine!r}: this is the trainer of the engine 'torch'.")
-        self.torch_device = resolve_device(self.settings.device)
-        self.device = str(self.torch_device)
 
-    def expect(self, config: LlamaConfig) -> Preflight:
-        self.precision = resolve_precision(self.settings.precision, self.torch_device, config.hidden_size)
-        return preflight(
-            config, self.settings, narrow=self.precision.dtype.itemsize,
-            attended=self.precision.attention_bytes(self.settings.context), logits_limit=CHUNK_BYTES,
-            beside=self.torch_device.type != "cuda",
-        )  # fmt: skip
+def no_reduction(gradients: Sequence[Tensor]) -> None:
+    """One process has nothing to reduce."""
 
-    def available_memory(self) -> int | None:
-        if self.torch_device.type == "cuda":
-            return torch.cuda.mem_get_info(self.torch_device)[0]
-        return super().available_memory()
 
-    def peak_flops(self) -> float:
-        return measured_peak(self.torch_device, self.precision.dtype)
+class TorchBackend:
+    """The arithmetic of a run in PyTorch, composed of parts; training/backend.py says what each method does.
 
-    def build(self, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None) -> None:
-        if weights is None:
-            self.model = Llama.init(config, seed=self.settings.seed, device=self.torch_device)
-        else:
-            self.model = Llama(config).to(self.torch_device).load_params(weights)
-        self.parameters = self.model.named_params()
-        self.compiled, remark = wants_compile(self.settings, config.num_parameters, self.torch_device)
-        lean = wants_chunks(self.settings.batch_size * self.settings.context, config.vocab_size)
-        self.plain_loss: HeadLoss = chunked_head_loss if lean else head_loss
+    parameters: those that are trained and saved, by name. optimizers: which together own each of them once. average:
+    of the parameters; it is evaluated and saved in their place. reduce: called with the gradients before they are
+    clipped, which parallel training averages over its ranks, in place.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
+        precision: Precision, expected: Preflight, notice: Notice,
+        reduce: Callable[[Sequence[Tensor]], None] = no_reduction,
+    ):  # fmt: skip
+        self.settings, self.model, self.config = settings, model, model.config
+        self.parameters, self.optimizers, self.average = parameters, optimizers, average
+        self.device, self.precision, self.expected = device, precision, expected
+        self.notice, self.reduce = notice, reduce
+        self.scale = LossScale() if precision.name == "fp16" else None
+        self.grad_norm: Tensor | None = None  # of the gradient that is held
+        self.compiled, notice_text = wants_compile(settings, model.config.num_parameters, device.place)
+        chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
+        self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
         self.head_loss: HeadLoss = self.plain_loss
-        self.model.train_with(self.settings.dropout, self.settings.recompute)
+        model.train_with(settings.dropout, settings.recompute)
         if self.compiled:
-            compile_layers(self.model)
-            self.head_loss = self.plain_loss if lean else compile_loss(head_loss)
-        elif remark:
-            self.watcher.remark(remark)
-        self.scale = LossScale() if self.precision.name == "fp16" else None
-        self.optimizers = make_optimizers(self.parameters, self.settings, self.precision.dtype)
-        self.average = make_average(self.parameters, self.optimizers, self.settings)
-        torch.manual_seed(self.settings.seed)
+            compile_layers(model)
+            self.head_loss = self.plain_loss if chunked else compile_loss(head_loss)
+        elif notice_text:
+            notice(notice_text)
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        before = torch.get_num_threads()
-        if self.settings.num_threads:
-            torch.set_num_threads(self.settings.num_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    @staticmethod
+    def check_settings(settings: TrainSettings) -> None:
+        if settings.engine != "torch":
+            raise UserError(f"engine = {settings.engine!r}: this is the trainer of the engine 'torch'.")
+        resolve_device(settings.device)
+
+    @classmethod
+    def create(
+        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice
+    ) -> "TorchBackend":
+        place = resolve_device(settings.device)
+        precision = resolve_precision(settings.precision, place, config.hidden_size)
+        device = TorchDevice(place, precision.dtype, settings.num_threads)
+        expected = preflight(
+            config, settings, compute_bytes=precision.dtype.itemsize,
+            attention_bytes=precision.attention_bytes(settings.context), logits_limit=CHUNK_BYTES,
+            host_copy=device.is_cuda,
+        )  # fmt: skip
+        check_memory(expected, settings, device.available_memory())
+        if weights is None:
+            model = Llama.init(config, seed=settings.seed, device=place)
+        else:
+            model = Llama(config).to(place).load_params(weights)
+        parameters = model.named_params()
+        optimizers = make_optimizers(parameters, settings, precision.dtype)
+        backend = cls(
+            settings, model, parameters=parameters, optimizers=optimizers,
+            average=make_average(parameters, optimizers, settings), device=device, precision=precision,
+            expected=expected, notice=notice,
+        )  # fmt: skip
+        torch.manual_seed(settings.seed)  # of dropout
+        return backend
 
     # -- one update -----------------------------------------------------------------------------------------------
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
-        generators = self.random_states()
+        states = random_states(self.device.place)
         try:
             return self._scaled_gradient(batches)
-        except BaseException:  # no memory: what dropout drew is drawn again
-            self.forget()
-            self.set_random_states(generators)
+        except BaseException:  # out of memory: the same batches must draw the same dropout again
+            self.zero_grad()
+            set_random_states(states, self.device.place)
             raise
 
     def _scaled_gradient(self, batches: Sequence[Batch]) -> StepResult:
@@ -108,7 +137,7 @@ class Trainer(TrainingLoop):
             return self._gradient(batches, 1.0)
         result = self._gradient(batches, self.scale.factor)
         while not math.isfinite(result.grad_norm) and math.isfinite(result.loss) and self.scale.lower():
-            self.forget()
+            self.zero_grad()
             result = self._gradient(batches, self.scale.factor)
         self.scale.count()
         return result
@@ -118,83 +147,83 @@ class Trainer(TrainingLoop):
         counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
         loss = 0.0
         for batch in batches:
-            part = self.nats(*batch, z_loss=self.settings.z_loss) / counted  # all parts together are the mean
+            part = self.loss_sum(*batch, z_loss=self.settings.z_loss) / counted  # the parts add up to the mean
             (scale * part).backward()
             loss += part.item()
         grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         if scale != 1.0:
             torch._foreach_mul_(grads, 1.0 / scale)
-        self.norm = torch.nn.utils.get_total_norm(grads)
-        return StepResult(loss, self.norm.item())
+        self.reduce(grads)
+        self.grad_norm = torch.nn.utils.get_total_norm(grads)
+        return StepResult(loss, self.grad_norm.item())
+
+    def loss_sum(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
+    ) -> Tensor:
+        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
+        put = self.device.tensor
+        of = None if documents is None else put(documents)
+        with self.precision.autocast():
+            return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
 
     def update(self, lr: float) -> None:
+        assert self.grad_norm is not None, "an update follows a gradient"
         if self.settings.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, self.norm)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, self.grad_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
         if self.average:
             self.average.update()
-        self.forget()
+        self.zero_grad()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         self.model.zero_grad()
-
-    def nats(
-        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
-    ) -> torch.Tensor:
-        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
-        apart = None if documents is None else self.to_device(documents)
-        with self.precision.autocast():
-            return loss_sum(self.model, self.to_device(tokens), self.to_device(targets), self.head_loss, z_loss, apart)
-
-    def to_device(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self.torch_device.type == "cuda":  # from pinned memory the copy runs beside the computing
-            return tensor.pin_memory().to(self.torch_device, non_blocking=True)
-        return tensor.to(self.torch_device)
+        self.grad_norm = None
 
     def warm_up(self, batch: Batch) -> None:
-        """Compile: a forward and backward pass, and a forward pass alone as evaluations take it."""
+        """Compile: a forward and backward pass, and a forward pass alone as evaluations need it."""
         if not self.compiled:
             return
-        self.watcher.remark("The model is being compiled.")
+        self.notice("The model is being compiled.")
         try:
             with torch.random.fork_rng():
-                self.nats(*batch, z_loss=self.settings.z_loss).backward()
+                self.loss_sum(*batch, z_loss=self.settings.z_loss).backward()
                 if self.settings.evaluations:
-                    self.sum_nats(*batch[:2])
-        except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that is there and does not work
+                    self.eval_loss_sum(*batch[:2])
+        except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that exists but does not work
             problem = str(error).strip().splitlines()[0][:200]
             if self.settings.compile == "on":
                 raise EnvironmentFault(f"compile = on: it failed ({problem}).", hint="--compile off") from error
-            self.watcher.remark(f"Compiling failed ({problem}): the model is trained as it is, which is slower.")
+            self.notice(f"Compiling failed ({problem}): the model is trained uncompiled, which is slower.")
             leave_uncompiled(self.model)
             self.compiled, self.head_loss = False, self.plain_loss
             self.model.train()
-        self.forget()
+        self.zero_grad()
+
+    # -- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
-    def sum_nats(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         self.model.eval()
-        nats = self.nats(tokens, targets).item()
+        nats = self.loss_sum(tokens, targets).item()
         self.model.train()
         return nats
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def use_averaged_weights(self) -> Iterator[None]:
         if self.average is None:
             yield
             return
         averages, trained = self.average.weights(), {name: p.data for name, p in self.parameters.items()}
         try:
-            self._hold(averages)
+            self._swap_in(averages)
             yield
         finally:
-            self._hold(trained)
+            self._swap_in(trained)
 
-    def _hold(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def _swap_in(self, weights: Mapping[str, Tensor]) -> None:
         """Let the model compute with these tensors; nothing is copied."""
         for name, parameter in self.parameters.items():
             parameter.data = weights[name]
@@ -202,75 +231,26 @@ class Trainer(TrainingLoop):
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return generate(self.model, prompt_ids, params)
 
-    def peak_memory(self) -> int:
-        if self.torch_device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.torch_device)
-        return super().peak_memory()
-
-    # -- in and out of a checkpoint -------------------------------------------------------------------------------
+    # -- into a checkpoint, and back ------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, np.ndarray]:
         weights = self.average.weights() if self.average else self.parameters
         return {name: to_array(tensor) for name, tensor in weights.items()}
 
     def training_tensors(self) -> dict[str, np.ndarray]:
-        tensors = {
-            f"{name}/{key}": to_array(value)
-            for name, parameter in self.parameters.items()
-            for optimizer in self.optimizers
-            for key, value in optimizer.state.get(parameter, {}).items()
-        }
+        tensors = optimizer_arrays(self.parameters, self.optimizers)
         if self.average is not None:
-            tensors |= {f"{name}/{TRAINED}": to_array(parameter) for name, parameter in self.parameters.items()}
+            tensors |= {join(name, TRAINED): to_array(parameter) for name, parameter in self.parameters.items()}
             tensors |= self.average.state()
         if self.scale is not None:
             tensors[LOSS_SCALE] = self.scale.to_array()
-        return tensors | {name: to_array(state) for name, state in self.random_states().items()}
-
-    def random_states(self) -> dict[str, torch.Tensor]:
-        """Of the generators that dropout draws from."""
-        states = {RNG: torch.get_rng_state()}
-        if self.torch_device.type == "cuda":
-            states[CUDA_RNG] = torch.cuda.get_rng_state(self.torch_device)
-        return states
-
-    def set_random_states(self, states: Mapping[str, torch.Tensor]) -> None:
-        torch.set_rng_state(states[RNG])
-        if self.torch_device.type == "cuda" and CUDA_RNG in states:
-            torch.cuda.set_rng_state(states[CUDA_RNG], self.torch_device)
+        return tensors | {name: to_array(state) for name, state in random_states(self.device.place).items()}
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
-        owner = {
-            parameter: optimizer
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
-        for full_name in tensors:
-            name, slash, key = full_name.rpartition("/")
-            if not slash:
-                continue  # of no parameter
-            if name not in self.parameters:
-                raise FormatError(
-                    f"The checkpoint's optimizer knows a parameter {name!r} that the model does not have."
-                )
-            parameter = self.parameters[name]
-            if key == TRAINED:
-                parameter.data.copy_(owned_tensor(tensors[full_name]))
-                continue
-            owner[parameter].state[parameter][key] = owned_tensor(tensors[full_name]).to(parameter.device)
+        restore_parameters(tensors, self.parameters, self.optimizers)
         if self.average is not None:
             self.average.load(tensors)
         if self.scale is not None and LOSS_SCALE in tensors:
             self.scale.load(tensors[LOSS_SCALE])
-        self.set_random_states({name: owned_tensor(tensors[name]) for name in (RNG, CUDA_RNG) if name in tensors})
-
-
-def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as NumPy sees it, on the CPU; shares memory where it lies there already."""
-    return tensor.detach().cpu().numpy()
-
-
-def owned_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor with memory of its own: a checkpoint's arrays are views of a file that may go."""
-    return to_tensor(np.array(array))
+        states = {name: owned_tensor(tensors[name]) for name in (RNG, CUDA_RNG) if name in tensors}
+        set_random_states(states, self.device.place)

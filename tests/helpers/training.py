@@ -1,10 +1,13 @@
-"""A clock that is set by hand, and an engine for the training loop whose few lines can be seen through."""
+"""A clock that is set by hand, and a backend for the training loop whose few lines can be seen through."""
+
+from contextlib import nullcontext
 
 import numpy as np
 
 from nano_llama.core.init import init_params
-from nano_llama.training.loop import TrainingLoop
-from nano_llama.training.watchdog import StepResult
+from nano_llama.training.backend import HostDevice, StepResult
+from nano_llama.training.preflight import check_memory, preflight
+from nano_llama.training.setup import set_up_run
 
 
 class HandClock:
@@ -17,55 +20,77 @@ class HandClock:
         return self.now
 
 
-class FakeTrainer(TrainingLoop):
-    """An engine whose update depends on weights, batch, learning rate and momentum, and on nothing else.
+class FakeBackend:
+    """Its update depends on weights, batch, learning rate and momentum, and on nothing else. Its loss falls.
 
-    Its loss falls with every step. `seconds` pass on a HandClock at every step, `evaluating` at every batch judged.
+    If it has a HandClock, `seconds` pass at every gradient, `evaluating` at every evaluated batch.
     """
 
+    clock = None
     seconds = 0.1
     evaluating = 0.01
+    device = HostDevice()
 
-    def check_settings(self):
+    @classmethod
+    def check_settings(cls, settings):
         pass
 
-    def build(self, config, weights):
-        source = init_params(config, self.settings.seed) if weights is None else weights
-        self.params = {name: np.array(array) for name, array in source.items()}
+    @classmethod
+    def create(cls, settings, config, weights, notice):
+        expected = preflight(config, settings)
+        check_memory(expected, settings, cls.device.available_memory())
+        return cls(config, init_params(config, settings.seed) if weights is None else weights, expected)
+
+    def __init__(self, config, weights, expected):
+        self.config, self.expected = config, expected
+        self.params = {name: np.array(array) for name, array in weights.items()}
         self.momentum = {name: np.zeros_like(array) for name, array in self.params.items()}
+        self.updates = 0
 
     def restore(self, tensors):
         self.momentum = {name: np.array(tensors[name]) for name in self.params}
+        self.updates = int(tensors["updates"])
 
     def gradient(self, batches):
         self.seen = np.float32(sum(float((tokens * targets).mean()) for tokens, targets, *_ in batches))
         self._pass(self.seconds)
-        return StepResult(4.0 / (1 + self.step) + float(self.seen) * 1e-6, abs(float(self.seen)))
+        return StepResult(4.0 / (1 + self.updates) + float(self.seen) * 1e-6, abs(float(self.seen)))
 
     def update(self, lr):
         for name, array in self.params.items():
             self.momentum[name] = np.float32(0.9) * self.momentum[name] + np.float32(1e-3) * self.seen * array
             array -= np.float32(lr) * self.momentum[name]
+        self.updates += 1
 
-    def forget(self):
+    def zero_grad(self):
         pass
 
-    def sum_nats(self, tokens, targets):
+    def eval_loss_sum(self, tokens, targets):
         self._pass(self.evaluating)
         return float(np.count_nonzero(targets != -100)) * np.log(self.config.vocab_size)
 
+    def use_averaged_weights(self):
+        return nullcontext()
+
     def generate(self, prompt_ids, params):
         return iter([prompt_ids[-1]] * params.max_tokens)
+
+    def warm_up(self, batch):
+        pass
 
     def weights(self):
         return self.params
 
     def training_tensors(self):
-        return self.momentum
-
-    def slowdown(self):
-        return 1.0  # the real machine's does not belong to a clock set by hand
+        return {**self.momentum, "updates": np.array(self.updates)}
 
     def _pass(self, seconds):
-        if isinstance(self.clock, HandClock):
+        if self.clock is not None:
             self.clock.now += seconds
+
+
+def FakeTrainer(settings, out, *, engine=FakeBackend, changes=None, **options):
+    """A run of FakeBackend, with `changes` {attribute: value}; time passes on `clock` if that is a HandClock."""
+    clock = options.get("clock")
+    attributes = {"clock": clock if isinstance(clock, HandClock) else None, **(changes or {})}
+    return set_up_run(type("Engine", (engine,), attributes), settings, out, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from nano_llama.training import TrainSettings
 from nano_llama.training.metrics import read_metrics
-from nano_llama.vol1_numpy.train import Trainer as HandWritten
+from nano_llama.vol1_numpy.trainer import Trainer as HandWritten
 
 pytest.importorskip("torch")
 

@@ -1,4 +1,4 @@
-"""What the tests of the training room share: a short text, settings, and a clock that is set by hand."""
+"""What the tests of training share: a short text, settings, and a clock that is set by hand."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.training import HandClock
+from nano_llama.training import clock
 from nano_llama.training.settings import TrainSettings
 
 
@@ -26,6 +27,12 @@ def settings(text_file) -> TrainSettings:
         data=str(text_file), tokenizer="char", model="tiny", context=16, batch_size=4, max_steps=20,
         log_every=5, evaluations=2, num_threads=1,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_slowdown(monkeypatch):
+    """The real machine's does not belong to a clock that is set by hand."""
+    monkeypatch.setattr(clock, "slowdown", lambda seconds: 1.0)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from nano_llama.core.init import init_params
 from nano_llama.formats import open_weights, read_config
 from nano_llama.training import checkpoint as module
 from nano_llama.training.checkpoint import (
+    VERSION,
     best_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -43,7 +44,7 @@ def test_everything_comes_back_bit_for_bit(save, tmp_path):
     config = save(7, tokens=12345678901, progress=0.1 + 0.2, loss_sum=1 / 3)
     loaded = load_checkpoint(tmp_path / "step-00000007")
     state = {name: value for name, value in loaded.state.items() if name not in ("files", "checksum")}
-    assert state == {"version": 2, "step": 7, "tokens": 12345678901, "progress": 0.1 + 0.2, "loss_sum": 1 / 3}
+    assert state == {"version": VERSION, "step": 7, "tokens": 12345678901, "progress": 0.1 + 0.2, "loss_sum": 1 / 3}
     for name, array in init_params(config, 0).items():
         assert np.array_equal(loaded.weights[name], array), name
     assert loaded.tensors["a/step"].shape == () and loaded.tensors["a/step"] == 7

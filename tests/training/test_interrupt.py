@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from nano_llama.training.interrupt import CtrlC
+from nano_llama.training.interrupt import GracefulInterrupt
 
 
 def test_first_asks_second_stops():
     before = signal.getsignal(signal.SIGINT)
-    with CtrlC() as ctrl_c:
+    with GracefulInterrupt() as ctrl_c:
         assert not ctrl_c.pressed
         os.kill(os.getpid(), signal.SIGINT)
         assert ctrl_c.pressed
@@ -22,7 +22,7 @@ def test_first_asks_second_stops():
 
 def test_sigterm_asks_too():
     before = signal.getsignal(signal.SIGTERM)
-    with CtrlC() as ctrl_c:
+    with GracefulInterrupt() as ctrl_c:
         os.kill(os.getpid(), signal.SIGTERM)
         assert ctrl_c.pressed and ctrl_c.signal == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) is before
@@ -30,7 +30,7 @@ def test_sigterm_asks_too():
 
 def test_the_handler_is_given_back_when_nothing_is_pressed():
     before = signal.getsignal(signal.SIGINT)
-    with CtrlC() as ctrl_c:
+    with GracefulInterrupt() as ctrl_c:
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before and not ctrl_c.pressed
 
@@ -39,7 +39,7 @@ def test_another_thread_installs_nothing():
     seen = []
 
     def work():
-        with CtrlC() as ctrl_c:
+        with GracefulInterrupt() as ctrl_c:
             seen.append(ctrl_c.pressed)
 
     thread = threading.Thread(target=work)

@@ -1,4 +1,4 @@
-"""The loop, driven by an engine of two lines: what is written, when, and that a resumed run ends alike."""
+"""The loop, driven by a backend of a few lines: what is written, when, and that a resumed run ends alike."""
 
 import json
 import os
@@ -10,27 +10,27 @@ import pytest
 from helpers.training import FakeTrainer
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats import open_weights, read_config
+from nano_llama.training.backend import StepResult
+from nano_llama.training.callback import Callback
 from nano_llama.training.metrics import MEASURED, read_metrics
 from nano_llama.training.outcome import TrainingDiverged, TrainingInterrupted
-from nano_llama.training.progress import Progress
-from nano_llama.training.reports import Reports
+from nano_llama.training.recorder import Recorder as RunRecorder
 from nano_llama.training.settings import TrainSettings
-from nano_llama.training.watchdog import StepResult
 
 RUN_KEYS = {"step", "tokens", "train_loss", "train_bits_per_byte", "lr", "grad_norm"}
 KEYS = RUN_KEYS | MEASURED - {"mfu"}
 VALIDATION_KEYS = {"val_loss", "val_bits_per_byte"}
 
 
-class Recorder(Progress):
+class Recorder(Callback):
     def __init__(self):
-        self.remarks, self.steps, self.is_over = [], [], False
+        self.notices, self.steps, self.is_over = [], [], False
 
     def stepped(self, facts):
         self.steps.append(facts)
 
-    def remark(self, text):
-        self.remarks.append(text)
+    def notice(self, text):
+        self.notices.append(text)
 
     def ended(self):
         self.is_over = True
@@ -46,7 +46,7 @@ def run(settings, out, clock, *, kill_before=None, resume=False, **arguments):
         step = trainer.train_step
 
         def train_step(batches, lr):
-            if trainer.step + 1 == kill_before:
+            if trainer.state.step + 1 == kill_before:
                 raise Killed
             return step(batches, lr)
 
@@ -82,7 +82,7 @@ def test_what_a_run_leaves_behind(settings, tmp_path, hand_clock):
     assert result.steps == 20 and result.evaluation.loss == rows[-1]["val_loss"]
     assert TrainSettings.load(out / "train.json") == settings
     assert read_config(out) == trainer.config
-    assert all(np.array_equal(everything(out)[name], array) for name, array in trainer.params.items())
+    assert all(np.array_equal(everything(out)[name], array) for name, array in trainer.backend.params.items())
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-00000010", "step-00000020"]
     assert (out / "loss.png").exists() and watcher.is_over and len(watcher.steps) == 20
     assert (out / "samples.md").read_text().count("\n## step") == 2 and not (out / "run.lock").exists()
@@ -108,35 +108,35 @@ def test_killed_and_resumed_ends_with_the_same_bits(settings, tmp_path, hand_clo
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("place", ["gradient", "sum_nats"])
+@pytest.mark.parametrize("place", ["gradient", "eval_loss_sum"])
 def test_what_was_learned_is_kept_whatever_fails(settings, tmp_path, hand_clock, place):
     run(settings, tmp_path / "whole", hand_clock)
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
-    method = getattr(trainer, place)
+    method = getattr(trainer.backend, place)
 
     def fails(*arguments):
-        if trainer.step >= 8:
+        if trainer.state.step >= 8:
             raise OSError(5, "Input/output error")
         return method(*arguments)
 
-    setattr(trainer, place, fails)
+    setattr(trainer.backend, place, fails)
     with pytest.raises(OSError, match="Input/output"):
         trainer.fit()
     resumed, _ = run(settings, tmp_path / "run", hand_clock, resume=True)
-    assert resumed.resumed_at == {"gradient": 8, "sum_nats": 10}[place]
+    assert resumed.resumed_at == {"gradient": 8, "eval_loss_sum": 10}[place]
     whole, kept = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], kept[name]) for name in whole)
 
 
-@pytest.mark.parametrize("moment", ["save_model", "draw", "_save_checkpoint"])
+@pytest.mark.parametrize("moment", ["save_model", "draw", "save"])
 def test_killed_at_the_very_end_it_is_finished_when_resumed(settings, tmp_path, hand_clock, monkeypatch, moment):
     run(settings, tmp_path / "whole", hand_clock)
     trainer = FakeTrainer(settings, tmp_path / "killed", clock=hand_clock)
-    owner = {"save_model": trainer.folder, "draw": Reports}.get(moment, trainer)
+    owner = {"save_model": trainer.folder, "draw": RunRecorder, "save": trainer.checkpoints}[moment]
     method = getattr(owner, moment)
 
     def killed_at_the_end(*arguments):
-        if trainer.step == 20:
+        if trainer.state.step == 20:
             raise Killed
         method(*arguments)
 
@@ -154,7 +154,7 @@ def test_a_finished_run_goes_on_only_when_it_may_be_longer(settings, tmp_path, h
     with pytest.raises(UserError, match="has ended: 20 steps"):
         run(settings, tmp_path / "run", hand_clock, resume=True)
     trainer, _ = run(settings.replace(max_steps=30), tmp_path / "run", hand_clock, resume=True)
-    assert trainer.resumed_at == 20 and trainer.step == 30
+    assert trainer.resumed_at == 20 and trainer.state.step == 30
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 5, 10, 15, 20, 25, 30]
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_said_aloud_and_the_one_before_taken(settings, t
     watcher = Recorder()
     longer = settings.replace(evaluations=2)
     trainer, _ = run(longer, tmp_path / "run", hand_clock, resume=True, progress=watcher)
-    assert trainer.resumed_at == 6 and "step-00000008 is damaged" in watcher.remarks[0]
+    assert trainer.resumed_at == 6 and "step-00000008 is damaged" in watcher.notices[0]
     whole, mended = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], mended[name]) for name in whole)
     for path in (tmp_path / "run/checkpoints").iterdir():
@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_said_aloud_and_the_one_before_taken(settings, t
 
 
 def test_ctrl_c_keeps_everything(settings, tmp_path, hand_clock):
-    class Presser(Progress):
+    class Presser(Callback):
         def stepped(self, facts):
             if facts.step == 7:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -219,9 +219,9 @@ def test_ctrl_c_keeps_everything(settings, tmp_path, hand_clock):
 
 def test_a_loss_that_is_no_number_stops_the_run(settings, tmp_path, hand_clock):
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
-    good, bad = trainer.gradient, StepResult(1.0, float("inf"))
-    trainer.gradient = lambda batches: good(batches) if trainer.step < 12 else bad
-    with pytest.raises(TrainingDiverged, match="no longer a number at step 13") as error:
+    good, bad = trainer.backend.gradient, StepResult(1.0, float("inf"))
+    trainer.backend.gradient = lambda batches: good(batches) if trainer.state.step < 12 else bad
+    with pytest.raises(TrainingDiverged, match="NaN or infinite at step 13") as error:
         trainer.fit()
     assert "step-00000010" in error.value.message and "--lr" in error.value.hint
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 10

@@ -5,33 +5,34 @@ import random
 
 import pytest
 
-from helpers.training import FakeTrainer
+from helpers.training import FakeBackend, FakeTrainer
 from nano_llama.core.errors import UserError
-from nano_llama.training import loop, reports
+from nano_llama.training import recorder, setup
+from nano_llama.training.backend import HostDevice
+from nano_llama.training.callback import Callback
 from nano_llama.training.checkpoint_writer import CheckpointWriter
+from nano_llama.training.end_reserve import EXIT_SECONDS
 from nano_llama.training.metrics import read_metrics
-from nano_llama.training.progress import Progress
-from nano_llama.training.timekeeper import LEAVING_SECONDS
 
 
-class Recorder(Progress):
+class Recorder(Callback):
     def __init__(self):
-        self.remarks, self.rates = [], []
+        self.notices, self.rates = [], []
 
-    def stepped(self, facts):
-        self.rates.append(facts.lr)
+    def stepped(self, record):
+        self.rates.append(record.lr)
 
-    def remark(self, text):
-        self.remarks.append(text)
+    def notice(self, text):
+        self.notices.append(text)
 
 
-def run(settings, out, clock, minutes, *, engine=FakeTrainer, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
-    trainer_class = type("Paced", (engine,), {"seconds": seconds, "evaluating": evaluating})
+def run(settings, out, clock, minutes, *, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
     start = clock()
     clock.now += lost
     watcher = Recorder()
     settings = settings.replace(max_minutes=minutes)
-    trainer = trainer_class(settings, out, clock=clock, start=start, progress=watcher, **arguments)
+    changes = {"seconds": seconds, "evaluating": evaluating}
+    trainer = FakeTrainer(settings, out, clock=clock, start=start, progress=watcher, changes=changes, **arguments)
     return trainer.fit(), clock() - start, watcher
 
 
@@ -42,7 +43,7 @@ def test_it_ends_in_time_with_a_loss(settings, tmp_path, hand_clock, minutes, se
     result, took, _ = run(
         settings, tmp_path / "run", hand_clock, minutes, seconds=seconds, evaluating=evaluating, lost=lost
     )
-    assert took <= 60 * minutes - LEAVING_SECONDS
+    assert took <= 60 * minutes - EXIT_SECONDS
     assert took >= 60 * minutes - lost - max(10.0, 2 * seconds + 30 * evaluating), "and does not end much too early"
     assert result.evaluation is not None and read_metrics(tmp_path / "run/metrics.jsonl")[-1]["val_loss"]
     assert result.elapsed_s == pytest.approx(took)
@@ -68,7 +69,7 @@ def test_a_resumed_run_takes_up_the_schedule_where_it_was(settings, tmp_path, ha
     step = trainer.train_step
 
     def train_step(batches, lr):
-        if trainer.budget.progress(trainer.step) > 0.52:
+        if trainer.clock.progress(trainer.state.step) > 0.52:
             raise Stop
         return step(batches, lr)
 
@@ -109,7 +110,7 @@ def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(settings, tm
 def test_a_loss_that_takes_too_long_is_given_up(settings, tmp_path, hand_clock):
     result, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
     assert result.evaluation is None and took < 12.0 + 3.0, "at most one batch too late"
-    assert [r for r in watcher.remarks if "given up" in r]
+    assert [r for r in watcher.notices if "Gave up" in r]
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(1.0, 0.5), (1.0, 13.0), (2.0, 13.0)])
@@ -119,7 +120,7 @@ def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minu
     """The next step, the evaluation's next batch, and saving are foreseen: nothing is begun that does not fit."""
     trainer = slow_trainer(settings.replace(max_minutes=minutes), tmp_path / "run", seconds, evaluating, saving)
     result = trainer.fit()
-    assert result.elapsed_s <= 60 * minutes - LEAVING_SECONDS
+    assert result.elapsed_s <= 60 * minutes - EXIT_SECONDS
     assert result.steps >= 3 and (tmp_path / "run/model.safetensors").exists()
     if evaluating < 1.0:
         assert result.evaluation is not None, "one that fits is made"
@@ -128,19 +129,20 @@ def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minu
 @pytest.fixture
 def slow_trainer(hand_clock, monkeypatch):
     """A trainer whose steps differ by a quarter, and whose disk takes its time: all of it by the clock set by hand."""
-    monkeypatch.setattr(reports, "plot_run", lambda *arguments: None)
-    monkeypatch.setattr(loop, "CheckpointWriter", SlowWriter)
+    monkeypatch.setattr(recorder, "plot_run", lambda *arguments: None)
+    monkeypatch.setattr(setup, "CheckpointWriter", SlowWriter)
 
     def make(settings, out, seconds, evaluating, saving):
         rng = random.Random(5)
 
-        class Slow(FakeTrainer):
+        class Slow(FakeBackend):
             def gradient(self, batches):
                 self.seconds = seconds * rng.uniform(0.87, 1.13)
                 return super().gradient(batches)
 
-        trainer = type("Paced", (Slow,), {"evaluating": evaluating})(settings, out, clock=hand_clock)
-        trainer.writer.clock, trainer.writer.takes = hand_clock, saving
+        trainer = FakeTrainer(settings, out, engine=Slow, changes={"evaluating": evaluating}, clock=hand_clock)
+        writer = trainer.checkpoints.writer
+        writer.clock, writer.takes = hand_clock, saving
         save_model = trainer.folder.save_model
 
         def slow_save_model(*arguments):
@@ -182,12 +184,14 @@ class SlowWriter(CheckpointWriter):
 
 
 def test_a_first_step_that_will_not_fit_is_refused(settings, tmp_path, hand_clock):
-    class Known(FakeTrainer):
+    class Known(HostDevice):
         def peak_flops(self):
-            return self.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
+            return trainer.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
 
+    by_the_clock = settings.replace(max_minutes=1.0)
+    trainer = FakeTrainer(by_the_clock, tmp_path / "run", clock=hand_clock, changes={"device": Known()})
     with pytest.raises(UserError, match="1 minutes 60 s are left, and a step takes about 100 s") as caught:
-        run(settings, tmp_path / "run", hand_clock, 1.0, engine=Known)
+        trainer.fit()
     assert "--batch-size" in caught.value.hint
     assert not (tmp_path / "run").exists(), "nothing was written"
 

@@ -5,6 +5,7 @@ import pytest
 from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
+from nano_llama.training.backend import HostDevice
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.preflight import COPY, check_memory, memory_by_part, preflight
 from nano_llama.training.settings import TrainSettings
@@ -25,7 +26,7 @@ def test_memory_of_what_is_known_exactly():
     P = config.num_parameters
     assert parts["weights"] == parts["gradients"] == 4 * P and parts["optimizer"] == 8 * P
     assert parts["logits"] == 2 * 8 * config.vocab_size * 8
-    half = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8, optimizer="muon"), narrow=2)
+    half = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8, optimizer="muon"), compute_bytes=2)
     assert half["weights"] == 6 * P and 4 * P < half["optimizer"] < 8 * P
     assert half["activations"] < parts["activations"]
 
@@ -60,7 +61,7 @@ def test_recomputing_keeps_less():
 )
 def test_what_does_not_fit_is_refused_with_the_flag_to_change(shape, changes, available, advice):
     config, settings = model_preset(shape), TrainSettings(data="x", **changes)
-    expected = preflight(config, settings, narrow=2, logits_limit=128 * 2**20)
+    expected = preflight(config, settings, compute_bytes=2, logits_limit=128 * 2**20)
     with pytest.raises(UserError, match="memory") as error:
         check_memory(expected, settings, available)
     assert advice in error.value.hint
@@ -69,7 +70,7 @@ def test_what_does_not_fit_is_refused_with_the_flag_to_change(shape, changes, av
         words = error.value.hint.split()
         batch, more = int(words[words.index("--batch-size") + 1]), int(words[words.index("--accumulate") + 1])
         smaller = settings.replace(batch_size=batch, accumulate=more)
-        check_memory(preflight(config, smaller, narrow=2, logits_limit=128 * 2**20), smaller, available)
+        check_memory(preflight(config, smaller, compute_bytes=2, logits_limit=128 * 2**20), smaller, available)
         assert batch * more >= 16
 
 
@@ -84,7 +85,7 @@ def test_expected_time_and_words():
 
 
 def test_a_run_too_large_is_refused_before_anything_is_written(settings, tmp_path):
-    poor = type("Poor", (FakeTrainer,), {"available_memory": lambda self: 100_000})
+    poor = type("Poor", (HostDevice,), {"available_memory": lambda self: 100_000})()
     with pytest.raises(UserError, match="memory"):
-        poor(settings, tmp_path / "run")
+        FakeTrainer(settings, tmp_path / "run", changes={"device": poor})
     assert not (tmp_path / "run").exists()

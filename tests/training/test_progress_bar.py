@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nano_llama.training.callback import RunFacts
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.preflight import preflight
-from nano_llama.training.progress import RunFacts, StepFacts
 from nano_llama.training.progress_bar import ProgressBar
+from nano_llama.training.record import Speed, StepRecord
 from nano_llama.training.samples import Sample
 from nano_llama.training.settings import TrainSettings
 
@@ -24,17 +25,19 @@ def show(config, terminal: bool) -> str:
             preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=1e9),
         )
     )  # fmt: skip
+    speed = Speed(tokens_per_second=999.0, mfu=0.41, data_stall=0.002)
     for step in (41, 42, 43):
         bar.stepped(
-            StepFacts(
-                step=step, progress=step / 50, tokens=1, train_loss=2.5, bits_per_byte=1.25, lr=1e-3, grad_norm=0.75,
-                tokens_per_second=999.0, mfu=0.41, data_stall=0.002, peak_memory=3 * 2**30, seconds_left=75.0,
+            StepRecord(
+                step=step, progress=step / 50, tokens=1, train_loss=2.5, train_bits_per_byte=1.25, lr=1e-3,
+                grad_norm=0.75, session=speed, recent=speed, checkpoint_pause_s=0.0, peak_memory=3 * 2**30,
+                elapsed_s=1.0, seconds_left=75.0,
             )
         )  # fmt: skip
     bar.evaluating(300, 678)
     bar.evaluated(43, Evaluation(loss=1.75, tokens=678, bytes=678, seconds=1.0))
     bar.sampled(43, [Sample("to be\nor", " not"), Sample("the second", "")])
-    bar.remark("by the way")
+    bar.notice("by the way")
     bar.ended()
     return text.getvalue()
 
@@ -43,10 +46,10 @@ def test_a_pipe_gets_lines(tiny_config):
     text = show(tiny_config(), terminal=False)
     assert "going on from step 40" in text and "12,345 tokens" in text
     assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
-    figures = "loss 2.5000 · 1.250 bits/byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB · 1:15 left"
-    assert text.count(figures) == 1, "not a line a step"
+    figures = "loss 2.5000 · 1.250 bits per byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"
+    assert text.count(f"{figures} · 1:15 left") == 1, "not a line a step"
     assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
-    assert "validation loss 1.7500, 2.5247 bits a byte" in text and "by the way" in text
+    assert "validation loss 1.7500, 2.5247 bits per byte" in text and "by the way" in text
     assert "\x1b" not in text
 
 

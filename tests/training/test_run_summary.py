@@ -24,15 +24,15 @@ def test_a_run_s_figures_are_those_of_its_files(settings, tmp_path, hand_clock):
 def test_states(settings, tmp_path, hand_clock):
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     seen = []
-    gradient = trainer.gradient
+    gradient = trainer.backend.gradient
 
     def looked_at_and_stopped(batches):
         seen.append(summarize(tmp_path / "run")[0].state)
-        if trainer.step == 12:
+        if trainer.state.step == 12:
             raise RuntimeError
         return gradient(batches)
 
-    trainer.gradient = looked_at_and_stopped
+    trainer.backend.gradient = looked_at_and_stopped
     with pytest.raises(RuntimeError):
         trainer.fit()
     assert set(seen) == {"running"}

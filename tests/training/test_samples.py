@@ -6,7 +6,7 @@ import pytest
 from nano_llama.core.sampling import sample
 from nano_llama.data.batches import ArrayTokens
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.training.samples import MARK, Sample, SampleFile, Sampler, openings
+from nano_llama.training.samples import MARK, Sample, SampleFile, SampleLogger, openings
 
 TEXT = "".join(f"line {number} of the tale\nand what follows after it, slowly\n" for number in range(40))
 
@@ -45,16 +45,16 @@ def test_openings_are_words_of_the_text(split, tokenizer):
 
 
 def test_samples_are_the_same_for_the_same_model_and_differ_between_openings(settings, split, tokenizer):
-    sampler = Sampler(settings.replace(samples=2, sample_tokens=5), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=5), tokenizer, split)
     first, again = (sampler.draw(drawn_from(tokenizer)) for _ in range(2))
     assert first == again and len(first) == 2
     assert all(len(tokenizer.encode(one.opening + one.text)) > len(tokenizer.encode(one.opening)) for one in first)
-    other = Sampler(settings.replace(samples=2, sample_tokens=5, seed=9), tokenizer, split)
+    other = SampleLogger(settings.replace(samples=2, sample_tokens=5, seed=9), tokenizer, split)
     assert other.draw(drawn_from(tokenizer)) != first
 
 
 def test_the_user_s_own_prompt_is_continued_with_several_seeds(settings, split, tokenizer):
-    sampler = Sampler(settings.replace(samples=3, sample_tokens=12, sample_prompt="the tale"), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=3, sample_tokens=12, sample_prompt="the tale"), tokenizer, split)
     samples = sampler.draw(drawn_from(tokenizer))
     assert [one.opening for one in samples] == ["the tale"] * 3
     assert len({one.text for one in samples}) == 3
@@ -62,7 +62,7 @@ def test_the_user_s_own_prompt_is_continued_with_several_seeds(settings, split, 
 
 def test_it_is_given_up_between_two_tokens(settings, split, tokenizer):
     asked = []
-    sampler = Sampler(settings.replace(samples=2, sample_tokens=50), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=50), tokenizer, split)
     assert sampler.draw(drawn_from(tokenizer), give_up=lambda: asked.append(1) or len(asked) > 3) is None
     assert len(asked) == 4
 

@@ -28,7 +28,7 @@ def test_init_from_goes_on_with_weights_shape_and_tokenizer(settings, tmp_path, 
     )
     second = FakeTrainer(settings, tmp_path / "second")
     with open_weights(tmp_path / "first") as weights:
-        assert all(np.array_equal(second.params[name], weights[name]) for name in weights)
+        assert all(np.array_equal(second.backend.params[name], weights[name]) for name in weights)
     assert second.tokenizer.fingerprint == FakeTrainer(settings, tmp_path / "third").tokenizer.fingerprint
     assert second.config.max_position_embeddings == 16, "the model's own, not this run's shorter context"
     second.fit()

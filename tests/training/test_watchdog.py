@@ -7,25 +7,19 @@ import numpy as np
 import pytest
 
 from helpers.training import FakeTrainer
+from nano_llama.training.backend import StepResult
+from nano_llama.training.bad_batches import MOST_SAVED, first_loss_notice, save_batches
+from nano_llama.training.callback import Callback
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.outcome import TrainingDiverged
-from nano_llama.training.progress import Progress
-from nano_llama.training.watchdog import (
-    MOST_IN_A_ROW,
-    MOST_KEPT,
-    PATIENCE,
-    StepResult,
-    Watchdog,
-    first_loss_remark,
-    keep_batch,
-)
+from nano_llama.training.watchdog import MOST_IN_A_ROW, PATIENCE, Watchdog
 
 
-class Ears(Progress):
+class Ears(Callback):
     def __init__(self):
         self.heard = []
 
-    def remark(self, text):
+    def notice(self, text):
         self.heard.append(text)
 
 
@@ -67,13 +61,13 @@ def spoiled(settings, out, at, loss, clock):
     """A run whose loss at some draws of data is `loss`."""
     ears = Ears()
     trainer = FakeTrainer(settings, out, clock=clock, progress=ears)
-    good = trainer.gradient
+    good = trainer.backend.gradient
 
     def gradient(batches):
         found = good(batches)
         return StepResult(loss=loss, grad_norm=1.0) if trainer.batches.position in at else found
 
-    trainer.gradient = gradient
+    trainer.backend.gradient = gradient
     return trainer, ears
 
 
@@ -81,7 +75,7 @@ def test_nan_is_skipped_as_asked_and_the_steps_are_all_made(settings, tmp_path, 
     settings = settings.replace(on_nan="skip")
     trainer, ears = spoiled(settings, tmp_path / "run", (3, 7), math.nan, hand_clock)
     assert trainer.fit().steps == 20
-    assert trainer.watchdog.skipped == 2 and trainer.batches.position == 22
+    assert trainer.state.watchdog.skipped == 2 and trainer.batches.position == 22
     kept = tmp_path / "run/bad_batches/step-00000003.npz"
     with np.load(kept) as saved:
         assert saved["tokens"].shape == saved["targets"].shape == (1, 4, 16)
@@ -97,7 +91,7 @@ def test_it_is_not_the_batch_when_all_are_bad(settings, tmp_path, hand_clock):
     trainer, _ = spoiled(settings, tmp_path / "run", range(5, 99), math.nan, hand_clock)
     with pytest.raises(TrainingDiverged, match="step 5"):
         trainer.fit()
-    assert trainer.watchdog.in_a_row == MOST_IN_A_ROW
+    assert trainer.state.watchdog.in_a_row == MOST_IN_A_ROW
 
 
 @pytest.mark.parametrize("wish", ["report", "skip", "stop"])
@@ -122,45 +116,48 @@ def test_what_was_skipped_is_remembered_by_a_run_that_goes_on(settings, tmp_path
     whole, _ = spoiled(settings, tmp_path / "whole", (3, 12), math.nan, hand_clock)
     whole.fit()
     halves, _ = spoiled(settings, tmp_path / "run", (3, 12), math.nan, hand_clock)
-    update = halves.update
+    update = halves.backend.update
 
     def kill(lr):
-        if halves.step == 9:
+        if halves.state.step == 9:
             raise Killed
         update(lr)
 
-    halves.update = kill
+    halves.backend.update = kill
     with pytest.raises(Killed):
         halves.fit()
     ears = Ears()
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock, resume=True, progress=ears)
-    assert trainer.watchdog.count == 9 and trainer.watchdog.skipped == 1 and trainer.batches.position == 10
-    good = trainer.gradient
-    trainer.gradient = lambda batches: (
+    assert trainer.state.watchdog.count == 9 and trainer.state.watchdog.skipped == 1 and trainer.batches.position == 10
+    good = trainer.backend.gradient
+    trainer.backend.gradient = lambda batches: (
         StepResult(loss=math.nan, grad_norm=1.0) if (g := good(batches)) and trainer.batches.position == 12 else g
     )
     trainer.fit()
-    assert trainer.watchdog == whole.watchdog
-    assert all(np.array_equal(whole.params[name], trainer.params[name]) for name in whole.params)
+    assert trainer.state.watchdog == whole.state.watchdog
+    ours, theirs = trainer.backend.params, whole.backend.params
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_only_so_many_batches_are_kept(tmp_path):
     batch = [(np.zeros((1, 2), np.int64), np.zeros((1, 2), np.int64))]
     result = StepResult(loss=math.nan, grad_norm=1.0)
-    kept = [keep_batch(tmp_path / "bad", step, "nan", result, batch, ["ab"]) for step in range(MOST_KEPT + 2)]
-    assert all(kept[:MOST_KEPT]) and kept[MOST_KEPT:] == [None, None]
+    kept = [save_batches(tmp_path / "bad", step, "nan", result, batch, ["ab"]) for step in range(MOST_SAVED + 2)]
+    assert all(kept[:MOST_SAVED]) and kept[MOST_SAVED:] == [None, None]
 
 
 def test_the_first_loss_of_a_fresh_model_is_that_of_a_guess():
-    assert first_loss_remark(math.log(65) + 0.3, 65) == ""
-    assert "ln 65 = 4.17" in first_loss_remark(11.0, 65)
-    assert first_loss_remark(1.2, 65)
+    assert first_loss_notice(math.log(65) + 0.3, 65) == ""
+    assert "ln 65 = 4.17" in first_loss_notice(11.0, 65)
+    assert first_loss_notice(1.2, 65)
 
 
 def test_a_run_ends_at_the_loss_that_is_wished_for(settings, tmp_path, hand_clock):
     settings = settings.replace(evaluations=10, stop_loss=2.0)
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
-    trainer.sum_nats = lambda tokens, targets: float(np.count_nonzero(targets != -100)) * 20.0 / trainer.step
+    trainer.backend.eval_loss_sum = lambda tokens, targets: (
+        20.0 * np.count_nonzero(targets != -100) / trainer.state.step
+    )
     result = trainer.fit()
     assert result.steps == 10 and result.evaluation.loss == pytest.approx(2.0)
     assert (tmp_path / "run/model.safetensors").exists() and (tmp_path / "run/loss.png").exists()

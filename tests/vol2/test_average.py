@@ -69,13 +69,13 @@ def saved(folder):
     return {name: value.detach().clone() for name, value in Llama.from_pretrained(folder).named_params().items()}
 
 
-def test_the_average_is_what_is_judged_and_saved(averaging, tmp_path):
+def test_the_average_is_evaluated_and_saved(averaging, tmp_path):
     trainer = Trainer(averaging, tmp_path / "run")
     result = trainer.fit()
     for name, value in saved(tmp_path / "run").items():
-        torch.testing.assert_close(value, trainer.average.weights()[name], rtol=0, atol=0)
+        torch.testing.assert_close(value, trainer.backend.average.weights()[name], rtol=0, atol=0)
         if value.ndim == 2:
-            assert not torch.equal(value, trainer.parameters[name]), name
+            assert not torch.equal(value, trainer.backend.parameters[name]), name
     assert evaluate_model(tmp_path / "run").loss == pytest.approx(result.evaluation.loss, abs=1e-6)
 
 
@@ -87,18 +87,18 @@ def test_to_evaluate_changes_nothing(averaging, tmp_path):
         assert torch.equal(value, often[name]), name
 
 
-def test_within_averaged_the_model_computes_with_the_average(averaging, tmp_path):
+def test_use_averaged_weights_swaps_the_average_in_and_out(averaging, tmp_path):
     trainer = Trainer(averaging, tmp_path / "run")
     trainer.fit()
     val = trainer.dataset.val
     batch = next(Batches(val, 8, 16, seed=0))
-    trained = trainer.sum_nats(*batch)
-    with trainer.averaged():
-        judged = trainer.sum_nats(*batch)
+    trained = trainer.backend.eval_loss_sum(*batch)
+    with trainer.backend.use_averaged_weights():
+        judged = trainer.backend.eval_loss_sum(*batch)
     alone = Trainer(averaging.replace(ema=0.0, optimizer="adamw"), tmp_path / "other")
-    alone.model.load_params({name: value.numpy() for name, value in trainer.average.weights().items()})
-    assert judged == alone.sum_nats(*batch) != trained
-    assert trainer.sum_nats(*batch) == trained
+    alone.backend.model.load_params({name: value.numpy() for name, value in trainer.backend.average.weights().items()})
+    assert judged == alone.backend.eval_loss_sum(*batch) != trained
+    assert trainer.backend.eval_loss_sum(*batch) == trained
 
 
 @pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"ema": 0.9}, {"beta1": 0.0}])

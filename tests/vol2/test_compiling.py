@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.errors import EnvironmentFault  # noqa: E402
+from nano_llama.training.callback import Callback  # noqa: E402
 from nano_llama.training.metrics import read_metrics  # noqa: E402
-from nano_llama.training.progress import Progress  # noqa: E402
 from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol2_torch import compiling  # noqa: E402
 from nano_llama.vol2_torch.compiling import compiler_problem, pays, wants_compile  # noqa: E402
@@ -17,11 +17,11 @@ CPU = torch.device("cpu")
 MILLION = 1_000_000
 
 
-class Ears(Progress):
+class Ears(Callback):
     def __init__(self):
         self.heard = []
 
-    def remark(self, text):
+    def notice(self, text):
         self.heard.append(text)
 
 
@@ -50,7 +50,7 @@ def test_a_compiler_that_fails_is_no_end_but_for_those_who_insist(recipe, tmp_pa
     ears = Ears()
     trainer = Trainer(recipe.replace(compile="auto"), tmp_path / "auto", progress=ears)
     trainer.fit()
-    assert not trainer.compiled and any("Python.h" in text for text in ears.heard)
+    assert not trainer.backend.compiled and any("Python.h" in text for text in ears.heard)
     with pytest.raises(EnvironmentFault, match="no such file"):
         Trainer(recipe.replace(compile="on"), tmp_path / "on").fit()
 

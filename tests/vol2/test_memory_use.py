@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 
 from nano_llama.core.config import LlamaConfig  # noqa: E402
 from nano_llama.training.preflight import activation_bytes_per_token  # noqa: E402
-from nano_llama.vol2_torch import Llama, peak  # noqa: E402
-from nano_llama.vol2_torch.peak import measured_peak  # noqa: E402
+from nano_llama.vol2_torch import Llama, peak_flops  # noqa: E402
+from nano_llama.vol2_torch.peak_flops import measured_peak  # noqa: E402
 from nano_llama.vol2_torch.precision import Precision  # noqa: E402
 
 B, T = 4, 32
@@ -104,6 +104,6 @@ def test_a_slow_dtype_is_measured_with_small_products(monkeypatch, speed, larges
         sizes.append(len(a))
         return 2.0 * len(a) ** 3 / speed
 
-    monkeypatch.setattr(peak, "_seconds", seconds)
+    monkeypatch.setattr(peak_flops, "_seconds", seconds)
     assert measured_peak(torch.device("cpu"), torch.bfloat16) == pytest.approx(speed)
     assert max(sizes) == largest

@@ -58,7 +58,7 @@ def test_a_run_in_bf16_learns_as_one_in_fp32(recipe, tmp_path):
 
 def test_volume_1_refuses_what_it_cannot_do(recipe, tmp_path):
     from nano_llama.core.errors import UserError
-    from nano_llama.vol1_numpy.train import Trainer
+    from nano_llama.vol1_numpy.trainer import Trainer
 
     plain = TrainSettings(**{**recipe.to_json(), "engine": "numpy"})
     for change in ({"precision": "bf16"}, {"compile": "on"}):

@@ -95,8 +95,8 @@ def test_a_mean_over_counted_targets_whatever_the_batches(recipe, tmp_path):
     parts = [(tokens[:1], targets[:1]), (tokens[1:], targets[1:])]
     twin = Trainer(recipe, tmp_path / "twin")
     assert trainer.train_step(parts, 1e-3) == pytest.approx(twin.train_step([(tokens, targets)], 1e-3), rel=1e-5)
-    for name, parameter in trainer.parameters.items():
-        torch.testing.assert_close(parameter, twin.parameters[name], rtol=1e-4, atol=1e-6, msg=name)
+    for name, parameter in trainer.backend.parameters.items():
+        torch.testing.assert_close(parameter, twin.backend.parameters[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("spoiled", ["loss", "gradient"])
@@ -104,13 +104,13 @@ def test_what_is_no_number_changes_no_weight(recipe, tmp_path, spoiled):
     trainer = Trainer(recipe, tmp_path / "run")
     if spoiled == "loss":
         with torch.no_grad():
-            trainer.model.model.norm.weight[0] = math.inf
+            trainer.backend.model.model.norm.weight[0] = math.inf
     else:
-        trainer.model.model.norm.weight.register_hook(lambda gradient: gradient * math.nan)
-    before = {name: array.copy() for name, array in trainer.weights().items()}
+        trainer.backend.model.model.norm.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = {name: array.copy() for name, array in trainer.backend.weights().items()}
     with pytest.raises(TrainingDiverged, match="step 1"):
         trainer.fit()
-    assert all(np.array_equal(trainer.weights()[name], before[name], equal_nan=True) for name in before)
+    assert all(np.array_equal(trainer.backend.weights()[name], before[name], equal_nan=True) for name in before)
 
 
 def test_settings_that_it_cannot_honour_are_refused(recipe, tmp_path):

@@ -40,7 +40,7 @@ def test_stopped_between_any_two_steps(recipe, tmp_path, kind):
         step = trainer.train_step
 
         def train_step(batches, lr, trainer=trainer, step=step, stop=stop):
-            if trainer.step == stop:
+            if trainer.state.step == stop:
                 raise Stop
             return step(batches, lr)
 
@@ -58,7 +58,7 @@ def test_a_step_that_fails_half_way_is_made_anew(recipe, tmp_path):
     settings = recipe.replace(dropout=0.2, accumulate=2, ema=0.9)
     Trainer(settings, tmp_path / "whole").fit()
     trainer = Trainer(settings, tmp_path / "run")
-    nats, batches = trainer.nats, []
+    nats, batches = trainer.backend.loss_sum, []
 
     def short_of_memory(*arrays, **options):
         batches.append(1)
@@ -67,7 +67,7 @@ def test_a_step_that_fails_half_way_is_made_anew(recipe, tmp_path):
             raise MemoryError
         return loss
 
-    trainer.nats = short_of_memory
+    trainer.backend.loss_sum = short_of_memory
     with pytest.raises(MemoryError):
         trainer.fit()
     resumed = Trainer(settings, tmp_path / "run", resume=True)

@@ -1,13 +1,15 @@
 """What is written along the way: cut back together on resume, and pictures that never take much of the time."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from nano_llama.data.batches import ArrayTokens
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.training import reports
+from nano_llama.training import recorder
 from nano_llama.training.metrics import read_metrics
-from nano_llama.training.reports import Reports
+from nano_llama.training.recorder import Recorder
 from nano_llama.training.run_folder import RunFolder
 
 
@@ -18,7 +20,7 @@ def make(tmp_path, settings, hand_clock):
 
     def make(keep_to=None, **changes):
         wanted = settings.replace(sample_tokens=3, **changes)
-        return Reports(RunFolder(tmp_path), wanted, tokenizer, split, title="t", keep_to=keep_to, clock=hand_clock)
+        return Recorder(RunFolder(tmp_path), wanted, tokenizer, split, title="t", keep_to=keep_to, clock=hand_clock)
 
     return make
 
@@ -30,7 +32,7 @@ def always_a(prompt, params):
 def test_lines_and_samples_are_cut_back_together(make, tmp_path):
     first = make()
     for step in (10, 20):
-        first.line({"step": step})
+        first.write(SimpleNamespace(row=lambda step=step: {"step": step}))
         assert len(first.sample(step, 1.5, always_a, lambda: False)) == 2
     first.close()
     make(keep_to=10).close()
@@ -56,7 +58,7 @@ def test_slow_pictures_come_less_often(make, monkeypatch, hand_clock):
     def draws_for_10_seconds(*arguments):
         hand_clock.now += 10.0
 
-    monkeypatch.setattr(reports, "plot_run", draws_for_10_seconds)
+    monkeypatch.setattr(recorder, "plot_run", draws_for_10_seconds)
     report = make()
     hand_clock.now += 59.0
     assert not report.picture_is_due()

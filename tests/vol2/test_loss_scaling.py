@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.training.metrics import read_metrics  # noqa: E402
-from nano_llama.vol2_torch import scaling  # noqa: E402
-from nano_llama.vol2_torch.scaling import LossScale  # noqa: E402
+from nano_llama.vol2_torch import loss_scaling  # noqa: E402
+from nano_llama.vol2_torch.loss_scaling import LossScale  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 
@@ -18,7 +18,7 @@ def losses(folder):
 
 
 def test_it_falls_at_once_and_rises_slowly(monkeypatch):
-    monkeypatch.setattr(scaling, "PATIENCE", 3)
+    monkeypatch.setattr(loss_scaling, "PATIENCE", 3)
     scale = LossScale(4.0)
     assert scale.lower() and scale.factor == 2.0
     for _ in range(3):
@@ -33,19 +33,19 @@ def test_it_falls_at_once_and_rises_slowly(monkeypatch):
 def test_fp16_learns_as_fp32_and_no_batch_is_lost_to_an_overflow(recipe, tmp_path):
     Trainer(recipe, tmp_path / "fp32").fit()
     trainer = Trainer(recipe.replace(precision="fp16"), tmp_path / "fp16")
-    trainer.scale.factor = 2.0**24  # much too large
+    trainer.backend.scale.factor = 2.0**24  # much too large
     trainer.fit()
-    assert trainer.scale.factor < 2.0**24 and trainer.watchdog.skipped == 0
+    assert trainer.backend.scale.factor < 2.0**24 and trainer.state.watchdog.skipped == 0
     assert np.abs(np.array(losses(tmp_path / "fp32")) - losses(tmp_path / "fp16")).max() < 0.01
 
 
 def test_a_run_that_goes_on_keeps_its_scale(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling, "PATIENCE", 5)
+    monkeypatch.setattr(loss_scaling, "PATIENCE", 5)
     settings = recipe.replace(precision="fp16", checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")
     whole.fit()
     Trainer(settings.replace(max_steps=7), tmp_path / "short").fit()
     trainer = Trainer(settings, tmp_path / "short", resume=True)
-    assert trainer.scale.factor != LossScale().factor and trainer.scale.good == 2
+    assert trainer.backend.scale.factor != LossScale().factor and trainer.backend.scale.good == 2
     trainer.fit()
-    assert trainer.scale == whole.scale and not math.isnan(losses(tmp_path / "short")[-1])
+    assert trainer.backend.scale == whole.backend.scale and not math.isnan(losses(tmp_path / "short")[-1])

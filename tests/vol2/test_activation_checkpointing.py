@@ -26,8 +26,8 @@ def gradients(recipe, out, parts=1, **changes):
     tokens, targets = (array.copy() for array in next(trainer.batches))
     targets[0, 3:], targets[5] = -100, -100
     cuts = np.array_split(np.arange(8), parts)
-    trainer.gradient([(tokens[rows], targets[rows]) for rows in cuts])
-    return {name: parameter.grad.clone() for name, parameter in trainer.parameters.items()}
+    trainer.backend.gradient([(tokens[rows], targets[rows]) for rows in cuts])
+    return {name: parameter.grad.clone() for name, parameter in trainer.backend.parameters.items()}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_computed_twice(recipe, tmp_path):
     for kind in ("none", "selective", "full"):
         trainer = Trainer(recipe.replace(num_hidden_layers=3, recompute=kind), tmp_path / kind)
         with Counting() as counting:
-            trainer.nats(*next(trainer.batches)).backward()
+            trainer.backend.loss_sum(*next(trainer.batches)).backward()
         counts[kind] = counting.counts
     assert counts["full"]["mm"] > counts["selective"]["mm"] == counts["none"]["mm"]
     assert counts["full"]["silu"] == counts["selective"]["silu"] == 2 * counts["none"]["silu"] == 6
@@ -91,7 +91,7 @@ def test_a_layer_that_is_recomputed_keeps_only_its_input(recipe, tmp_path):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            nats = trainer.nats(*next(trainer.batches))
+            nats = trainer.backend.loss_sum(*next(trainer.batches))
         kept[kind] = sum(storages.values())
         assert nats.requires_grad
     assert kept["full"] < kept["none"] / 4
@@ -103,8 +103,8 @@ def test_dropout_is_for_training_only_and_is_resumed_exactly(recipe, tmp_path):
     settings = recipe.replace(dropout=0.3, checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")
     batch = next(whole.batches)
-    assert whole.nats(*batch).item() != whole.nats(*batch).item(), "another mask each time"
-    assert whole.sum_nats(*batch) == whole.sum_nats(*batch)
+    assert whole.backend.loss_sum(*batch).item() != whole.backend.loss_sum(*batch).item(), "another mask each time"
+    assert whole.backend.eval_loss_sum(*batch) == whole.backend.eval_loss_sum(*batch)
     torch.manual_seed(0)
     Trainer(settings, tmp_path / "whole2").fit()
 
@@ -112,14 +112,14 @@ def test_dropout_is_for_training_only_and_is_resumed_exactly(recipe, tmp_path):
         pass
 
     halves = Trainer(settings, tmp_path / "halves")
-    update = halves.update
+    update = halves.backend.update
 
     def stop(lr):
-        if halves.step == 5:
+        if halves.state.step == 5:
             raise Stop
         update(lr)
 
-    halves.update = stop
+    halves.backend.update = stop
     with pytest.raises(Stop):
         halves.fit()
     torch.manual_seed(99)

@@ -12,7 +12,7 @@ from nano_llama.training import TrainSettings
 from nano_llama.training.evaluation import evaluate_split
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.optim import SGD
-from nano_llama.vol1_numpy.train import Trainer, gradient
+from nano_llama.vol1_numpy.trainer import Trainer, gradient
 
 TINY = LlamaConfig(
     vocab_size=29,
@@ -73,21 +73,21 @@ def test_accumulated_batches_are_one_large_batch():
 
 def test_clipping_bounds_the_whole_step(text, tmp_path):
     trainer = Trainer(settings(text, clip=0.01), tmp_path / "run")
-    trainer.optimizer = SGD(trainer.model.params, 1.0)
-    before = {name: param.copy() for name, param in trainer.model.params.items()}
+    trainer.backend.optimizer = SGD(trainer.backend.model.params, 1.0)
+    before = {name: param.copy() for name, param in trainer.backend.model.params.items()}
     assert trainer.train_step([next(trainer.batches)], 1.0).grad_norm > 0.01
-    moved = sum(float(np.sum((trainer.model.params[name] - before[name]) ** 2)) for name in before)
+    moved = sum(float(np.sum((trainer.backend.model.params[name] - before[name]) ** 2)) for name in before)
     assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-4)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(text, tmp_path):
     trainer = Trainer(settings(text, on_nan="skip"), tmp_path / "run")
-    params = trainer.model.params
+    params = trainer.backend.model.params
     params["model.layers.0.mlp.up_proj.weight"][0, 0] = np.nan
     before = {name: param.copy() for name, param in params.items()}
     with np.errstate(invalid="ignore"):
         assert trainer.train_step([next(trainer.batches)], 0.1) is None
-    assert trainer.optimizer.steps == 0 and not trainer.grads
+    assert trainer.backend.optimizer.steps == 0 and not trainer.backend.grads
     for name in before:
         np.testing.assert_array_equal(params[name], before[name])
 
@@ -105,16 +105,19 @@ def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path, changes):
     class Stop(Exception):
         pass
 
-    class Stopping(Trainer):
-        def train_step(self, batches, lr):
-            if self.step == 8:
-                raise Stop
-            return super().train_step(batches, lr)
-
     wanted = settings(text, evaluations=3, checkpoint_minutes=0.0, **changes)
     Trainer(wanted, tmp_path / "whole").fit()
+    stopping = Trainer(wanted, tmp_path / "halves")
+    train_step = stopping.train_step
+
+    def stop_at_8(batches, lr):
+        if stopping.state.step == 8:
+            raise Stop
+        return train_step(batches, lr)
+
+    stopping.train_step = stop_at_8
     with pytest.raises(Stop):
-        Stopping(wanted, tmp_path / "halves").fit()
+        stopping.fit()
     Trainer(wanted, tmp_path / "halves", resume=True).fit()
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
     for name, value in weights(tmp_path / "whole").items():
@@ -131,16 +134,19 @@ def test_it_learns_the_language_and_leaves_a_model_that_loads(text, tmp_path):
     assert (tmp_path / "run" / "loss.png").exists()
 
 
-def test_the_average_is_what_is_judged_and_saved(text, tmp_path):
+def test_the_average_is_evaluated_and_saved(text, tmp_path):
     trainer = Trainer(settings(text, ema=0.9), tmp_path / "run")
     loss = trainer.fit().evaluation.loss
     for name, value in weights(tmp_path / "run").items():
-        np.testing.assert_array_equal(value, trainer.average.params[name], err_msg=name)
-        assert not np.array_equal(value, trainer.model.params[name]), name
-    trainer.judged = trainer.model
-    assert evaluate_split(trainer.sum_nats, trainer.dataset.val, 32, 4).loss != loss
-    trainer.judged = Llama.from_pretrained(tmp_path / "run")
-    assert evaluate_split(trainer.sum_nats, trainer.dataset.val, 32, 4).loss == pytest.approx(loss, rel=1e-6)
+        np.testing.assert_array_equal(value, trainer.backend.average.params[name], err_msg=name)
+        assert not np.array_equal(value, trainer.backend.model.params[name]), name
+    backend, val = trainer.backend, trainer.dataset.val
+    backend.eval_model = backend.model
+    assert evaluate_split(backend.eval_loss_sum, val, 32, 4).loss != loss
+    backend.eval_model = Llama.from_pretrained(tmp_path / "run")
+    assert evaluate_split(trainer.backend.eval_loss_sum, trainer.dataset.val, 32, 4).loss == pytest.approx(
+        loss, rel=1e-6
+    )
 
 
 def test_an_optimizer_that_volume_1_has_not_is_refused(text, tmp_path):

@@ -6,7 +6,7 @@
 
 Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2205.05198), section 5.
 Not here: the layer (model.py), how much memory each saves (training/preflight.py).
-Tests: tests/vol2/test_recompute.py.
+Tests: tests/vol2/test_activation_checkpointing.py.
 """
 
 from collections.abc import Callable

@@ -1,27 +1,28 @@
-"""What a run writes for its reader while it goes on: metrics.jsonl, TensorBoard's files, samples.md and loss.png.
+"""The recorder: what a run writes for its reader, into metrics.jsonl, TensorBoard's files, samples.md and loss.png.
 
-Not here: when there is something to report (loop.py), and each of these files (metrics.py, tensorboard.py, samples.py,
-plots.py). Tests: tests/training/test_reports.py.
+Each of these files has a module of its own: metrics.py, tensorboard.py, samples.py, plots.py.
+Tests: tests/training/test_recorder.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.training.budget import Clock
 from nano_llama.training.metrics import MetricsWriter, read_metrics
 from nano_llama.training.plots import plot_run
+from nano_llama.training.record import StepRecord
 from nano_llama.training.run_folder import RunFolder
-from nano_llama.training.samples import Generate, Sample, SampleFile, Sampler
+from nano_llama.training.samples import Generate, Sample, SampleFile, SampleLogger
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.tensorboard import TensorBoardWriter
 
 DRAW_EVERY_SECONDS = 60.0
-DRAWING_SHARE = 0.02  # of the time, at most, goes into pictures: a long run's take longer, and come less often
+DRAWING_SHARE = 0.02  # at most, of the time goes into pictures: a long run's take longer, so they are drawn less often
 
 
-class Reports:
-    """The files of one session of a run. `keep_to`: it goes on after that step; what was written later is cut off."""
+class Recorder:
+    """The files of one session of a run. `keep_to`: the run resumes after that step; later entries are cut off."""
 
     def __init__(
         self,
@@ -38,18 +39,19 @@ class Reports:
         self.metrics = MetricsWriter(folder.metrics, keep_to)
         self.board = TensorBoardWriter(folder.tensorboard, keep_to) if settings.tensorboard else None
         wanted = settings.evaluations and settings.samples and val_split.num_tokens >= 2
-        self.sampler = Sampler(settings, tokenizer, val_split) if wanted else None
+        self.sampler = SampleLogger(settings, tokenizer, val_split) if wanted else None
         self.sample_file = SampleFile(folder.samples, keep_to) if wanted else None
         self.drawn_at, self.drawing_seconds = clock(), 0.0
 
-    def line(self, row: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl."""
+    def write(self, record: StepRecord) -> None:
+        """A line of metrics.jsonl, and the same for TensorBoard."""
+        row = record.row()
         self.metrics.write(row)
         if self.board:
             self.board.write(row)
 
     def sample(self, step: int, val_loss: float, generate: Generate, give_up: Callable[[], bool]) -> list[Sample]:
-        """Samples of the model as it is now; none where they are not wished for, or `give_up` said True meanwhile."""
+        """Samples of the model as it is now; none if they are turned off, or once `give_up` returns True."""
         if self.sampler is None or self.sample_file is None:
             return []
         samples = self.sampler.draw(generate, give_up)
@@ -62,13 +64,13 @@ class Reports:
         wait = max(DRAW_EVERY_SECONDS, self.drawing_seconds / DRAWING_SHARE)
         return self.clock() - self.drawn_at >= wait
 
-    def draw(self, remark: Callable[[str], None]) -> None:
-        """Draw loss.png anew. Where it cannot be written, `remark` says so: no run is lost for a picture."""
+    def draw(self, notice: Callable[[str], None]) -> None:
+        """Draw loss.png again. A picture that cannot be written is worth a notice, not the run."""
         begin = self.clock()
         try:
             plot_run(read_metrics(self.folder.metrics), self.folder.plot, self.title)
         except EnvironmentFault as error:
-            remark(error.message)
+            notice(error.message)
         self.drawn_at = self.clock()
         self.drawing_seconds = self.drawn_at - begin
 

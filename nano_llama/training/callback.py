@@ -1,0 +1,58 @@
+"""Callbacks: the loop reports what happens to one of them, and never prints anything itself.
+
+`Callback` does nothing, and is the base of others: progress_bar.py draws, tests record.
+Tests: tests/training/test_progress_bar.py, test_loop.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.training.evaluation import Evaluation
+from nano_llama.training.preflight import Preflight
+from nano_llama.training.record import StepRecord
+from nano_llama.training.samples import Sample
+from nano_llama.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known before the first step."""
+
+    settings: TrainSettings
+    config: LlamaConfig
+    out: Path
+    device: str
+    train_tokens: int
+    val_tokens: int
+    resumed_at: int | None  # the step of the checkpoint, or None for a new run
+    preflight: Preflight  # what is expected of the run
+
+
+class Callback:
+    """Is told of everything and does nothing."""
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """Text is being read and tokenized: `done` of `total` bytes (None: unknown)."""
+
+    def started(self, facts: RunFacts) -> None:
+        """The first step comes next."""
+
+    def stepped(self, record: StepRecord) -> None:
+        """One update is done."""
+
+    def evaluating(self, tokens: int, total: int) -> None:
+        """So many tokens of the validation split are evaluated."""
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """The validation loss at a step."""
+
+    def sampled(self, step: int, samples: Sequence[Sample]) -> None:
+        """What the model generated at a step."""
+
+    def notice(self, text: str) -> None:
+        """Something the user should know, in one sentence."""
+
+    def ended(self) -> None:
+        """The run is over, whether or not it succeeded: restore the screen."""

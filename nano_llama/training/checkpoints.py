@@ -1,0 +1,66 @@
+"""The checkpoints of one run: taken when they are due, and when something fails.
+
+checkpoint.py says what a checkpoint holds, checkpoint_writer.py writes it while training goes on.
+Tests: tests/training/test_loop.py.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from nano_llama.training.backend import Backend
+from nano_llama.training.checkpoint_writer import CheckpointWriter
+from nano_llama.training.clock import RunClock
+from nano_llama.training.state import RunState
+
+# What the state of a checkpoint must have for a run to go on from it.
+NEEDED = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "watchdog", "dataset")
+
+
+class Checkpoints:
+    """Saves `state` and `backend` as they are now. fingerprint: of the dataset, which a resumed run must have too."""
+
+    def __init__(
+        self, writer: CheckpointWriter, backend: Backend, state: RunState, clock: RunClock, tokenizer: Any,
+        fingerprint: str,
+    ):  # fmt: skip
+        self.writer, self.backend, self.state, self.clock = writer, backend, state, clock
+        self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self.first_step = state.step
+
+    def save(self) -> None:
+        """Take a checkpoint now; it is written while training goes on. Raises what went wrong with the last one."""
+        state = {
+            **self.state.to_json(),
+            "progress": self.clock.progress(self.state.step),
+            "elapsed_s": self.clock.elapsed(),
+            "dataset": self.fingerprint,
+        }
+        backend = self.backend
+        self.writer.save(
+            self.state.step, backend.config, backend.weights(), self.tokenizer, backend.training_tensors(), state
+        )
+        self.clock.count_checkpoint()
+
+    @contextmanager
+    def checkpoint_on_error(self) -> Iterator[None]:
+        """Around what may fail while the run's state is whole: save it, then let the error through.
+
+        Not at the run's end: of that, a checkpoint would say that nothing is left to do.
+        """
+        try:
+            yield
+        except Exception:
+            if self.state.step > self.first_step and self.clock.progress(self.state.step) < 1.0:
+                with suppress(Exception):  # the user hears the first error
+                    self.save()
+            raise
+
+    def wait(self) -> None:
+        """Return when everything is on disk. Raises what went wrong."""
+        self.writer.wait()
+
+    @property
+    def pause(self) -> float:
+        """Seconds that training has paused for checkpoints."""
+        return self.writer.paused

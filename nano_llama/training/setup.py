@@ -1,0 +1,81 @@
+"""Setting up a run: settings checked, data prepared, a backend created, and the parts of the loop put together.
+
+Each volume's `Trainer` is this with its own engine. Tests: tests/training/test_start.py, test_loop.py.
+"""
+
+import time
+from pathlib import Path
+
+from nano_llama.data.batches import Batches
+from nano_llama.data.dataset import Dataset
+from nano_llama.training.backend import Engine
+from nano_llama.training.budget import Clock
+from nano_llama.training.callback import Callback
+from nano_llama.training.checkpoint_writer import CheckpointWriter
+from nano_llama.training.checkpoints import NEEDED, Checkpoints
+from nano_llama.training.clock import RunClock
+from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.preflight import checkpoint_bytes
+from nano_llama.training.run_folder import RunFolder
+from nano_llama.training.samples import check_sample_prompt
+from nano_llama.training.settings import TrainSettings
+from nano_llama.training.start import newest_checkpoint, past_progress, prepare_dataset, starting_point
+from nano_llama.training.state import RunState
+from nano_llama.training.tensorboard import check_tensorboard
+
+
+def set_up_run(
+    engine: Engine,
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    dataset: Dataset | None = None,
+    progress: Callback | None = None,
+    start: float | None = None,
+    clock: Clock = time.monotonic,
+) -> TrainingLoop:
+    """A run that is ready to `fit`.
+
+    out: the run's folder; it must be new, or with `resume` hold a run that these settings may continue. dataset: what
+    to learn from; by default `settings.data` is prepared. progress: is told what happens. start: when the process
+    began, on `clock`'s scale; `max_minutes` and `elapsed_s` count from there (default: now).
+    Raises UserError, before anything is written, if the settings cannot be honoured.
+    """
+    start, callback = clock() if start is None else start, progress or Callback()
+    folder, before = RunFolder(out), settings
+    folder.check_free()
+    if resume:
+        before = folder.load_settings()
+        settings = folder.resumed_settings(settings.to_json())
+    else:
+        folder.check_new()
+    engine.check_settings(settings)
+    if settings.tensorboard:
+        check_tensorboard()
+    dataset = dataset or prepare_dataset(settings, folder.path if resume else None, callback)
+    check_sample_prompt(settings, dataset.tokenizer)
+    checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, callback.notice) if resume else None
+    config, weights = starting_point(settings, dataset, checkpoint)
+    batches = Batches(
+        dataset.train, settings.batch_size, settings.context, settings.seed, apart=not settings.attend_across
+    )
+    backend = engine.create(settings, config, weights, callback.notice)
+
+    state, past, past_seconds = RunState(), 0.0, 0.0
+    if checkpoint:
+        state = RunState.from_json(checkpoint.state)
+        past, past_seconds = past_progress(settings, before, checkpoint.state), checkpoint.state["elapsed_s"]
+        batches.seek(state.data_position)
+        backend.restore(checkpoint.tensors)
+    writer = CheckpointWriter(folder.checkpoints, settings.keep_checkpoints)
+    run_clock = RunClock(
+        settings, writer, checkpoint_bytes=checkpoint_bytes(config, settings),
+        val_tokens=dataset.val.num_tokens if settings.evaluations else 0, start=start, past_progress=past,
+        past_seconds=past_seconds, clock=clock,
+    )  # fmt: skip
+    checkpoints = Checkpoints(writer, backend, state, run_clock, dataset.tokenizer, dataset.fingerprint)
+    return TrainingLoop(
+        settings, dataset, batches, backend, folder, callback=callback, clock=run_clock, checkpoints=checkpoints,
+        state=state, resumed_at=state.step if resume else None,
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""Training by hand: forward, backward, clipping, update. The same settings, files and batches as Volume 2's trainer.
+
+The loop around the step (schedule, evaluations, checkpoints) is training/loop.py, shared by both volumes; the model is
+model.py, the update rules are in optim/. Tests: tests/vol1/test_vol1_trainer.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.init import init_params
+from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.core.names import parameter_shapes
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.data.batches import Batch
+from nano_llama.training.backend import HostDevice, Notice, StepResult
+from nano_llama.training.checkpoint_keys import EMA_STEPS, TRAINED, from_prefixed, join, split
+from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.preflight import check_memory, preflight
+from nano_llama.training.settings import TrainSettings
+from nano_llama.training.setup import set_up_run
+from nano_llama.vol1_numpy.generate import generate
+from nano_llama.vol1_numpy.model import Llama
+from nano_llama.vol1_numpy.ops.array import Array
+from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, Optimizer, clip_by_global_norm, global_norm, make_optimizer
+
+# Setting -> what Volume 1 takes, why nothing else, and what to do instead.
+HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
+    "engine": (("numpy",), "this is the trainer of the engine 'numpy'", "Use Volume 2's trainer."),
+    "device": (("auto", "cpu"), "Volume 1 computes in NumPy, on the CPU", "Use --engine torch for a GPU."),
+    "precision": (("auto", "fp32"), "NumPy is fast in fp32 only", "Leave it out, or use --engine torch."),
+    "dropout": ((0.0,), "Volume 1's LLaMA has no dropout", "Use --engine torch."),
+    "attend_across": ((True,), "Volume 1's attention has no such mask", "Use --engine torch."),
+    "recompute": (("none", "full"), "Volume 1 recomputes whole layers", "Use --recompute full."),
+    "optimizer": (tuple(OPTIMIZERS), "Volume 1 does not have it", "Use --engine torch."),
+    "compile": (("auto", "off"), "Volume 1 has nothing to compile", "Use --engine torch."),
+}
+
+
+def gradient(model: Llama, batches: Sequence[Batch], **options: Any) -> tuple[float, dict[str, Array]]:
+    """The mean loss over all counted targets of `batches`, nats per token, and its gradient {name: array}.
+
+    batches: (tokens, targets), each (B,T); several are processed one after the other, and their gradients summed.
+    options: z_loss and recompute of `Llama.loss_and_grads`.
+    """
+    tokens, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))  # (accumulate * B, T)
+    rows_at_once = -(-len(batches[0][0]) // model.threads) if len(batches) > 1 else None
+    return model.loss_and_grads(tokens, targets, micro_batch=rows_at_once, **options)
+
+
+def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> TrainingLoop:
+    """`Trainer(settings, out).fit()`: a run of Volume 1. options: those of `set_up_run`."""
+    return set_up_run(NumpyBackend, settings, out, **options)
+
+
+class NumpyBackend:
+    """The arithmetic of a run in NumPy: training/backend.py says what each method does."""
+
+    def __init__(self, settings: TrainSettings, model: Llama, optimizer: Optimizer, average: EMA | None = None):
+        self.settings, self.model, self.optimizer, self.average = settings, model, optimizer, average
+        self.config = model.config
+        self.expected = preflight(model.config, settings)
+        # Matrix products outside the model's own threads (Muon's, a batch of one row) use as many threads.
+        self.device = HostDevice(computing=partial(threadpool_limits, settings.num_threads or None, user_api="blas"))
+        self.grads: dict[str, Array] = {}  # between gradient and update
+        self.eval_model = model  # what is evaluated, saved and sampled from
+        if average:
+            self.eval_model = Llama(model.config, average.params, threads=settings.num_threads or None)
+
+    @staticmethod
+    def check_settings(settings: TrainSettings) -> None:
+        for name, (values, reason, hint) in HONOURED.items():
+            value = getattr(settings, name)
+            if value not in values:
+                raise UserError(f"{name} = {value!r}: {reason}.", hint=hint)
+
+    @classmethod
+    def create(
+        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice
+    ) -> "NumpyBackend":
+        check_memory(preflight(config, settings), settings, HostDevice().available_memory())
+        if weights is None:
+            params = init_params(config, settings.seed)
+        else:
+            params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
+        betas = {} if settings.optimizer == "adafactor" else {"betas": (settings.beta1, settings.beta2)}
+        optimizer = make_optimizer(settings.optimizer, params, settings.lr, weight_decay=settings.weight_decay, **betas)
+        average = EMA(params, settings.ema) if settings.ema else None
+        return cls(settings, Llama(config, params, threads=settings.num_threads or None), optimizer, average)
+
+    def gradient(self, batches: Sequence[Batch]) -> StepResult:
+        loss, self.grads = gradient(
+            self.model, batches, z_loss=self.settings.z_loss, recompute=self.settings.recompute == "full"
+        )
+        return StepResult(loss, global_norm(self.grads))
+
+    def update(self, lr: float) -> None:
+        if self.settings.clip:
+            clip_by_global_norm(self.grads, self.settings.clip)
+        self.optimizer.step(self.model.params, self.grads, lr)
+        if self.average:
+            self.average.update(self.model.params)
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        self.grads = {}
+
+    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        return self.eval_model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE_INDEX))
+
+    def use_averaged_weights(self) -> AbstractContextManager:
+        return nullcontext()  # `eval_model` is a model of its own
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        return generate(self.eval_model, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
+
+    def warm_up(self, batch: Batch) -> None:
+        pass  # the first step is as fast as the others
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        return self.eval_model.params
+
+    def training_tensors(self) -> Mapping[str, np.ndarray]:
+        state = self.optimizer.state_dict()
+        tensors = {new: state[old] for old, new in from_prefixed(state, self.model.params).items()}
+        if self.average:
+            tensors |= {join(name, TRAINED): param for name, param in self.model.params.items()}
+            tensors[EMA_STEPS] = np.array(self.average.steps, np.int64)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        if self.average:
+            self.average.steps = int(tensors[EMA_STEPS])
+            for name, param in self.model.params.items():
+                np.copyto(param, tensors[join(name, TRAINED)])
+        own = from_prefixed(self.optimizer.state_dict(), self.model.params)
+        others = [name for name in tensors if name != EMA_STEPS and split(name)[1] != TRAINED]
+        in_optimizer = {new: old for old, new in own.items()}
+        self.optimizer.load_state_dict({in_optimizer.get(name, name): tensors[name] for name in others})

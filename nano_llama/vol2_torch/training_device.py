@@ -1,0 +1,58 @@
+"""The device that a run of Volume 2 computes on: memory, threads, and the peak that its MFU is measured against.
+
+device.py says which device a name means. Tests: tests/vol2/test_trainer.py.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nano_llama.core.machine import available_bytes, peak_resident_bytes
+from nano_llama.vol2_torch.peak_flops import measured_peak
+
+
+@dataclass(frozen=True)
+class TorchDevice:
+    """A Device of training/backend.py. dtype: of the run's matrix products; num_threads: on the CPU, 0: as they are."""
+
+    place: torch.device
+    dtype: torch.dtype
+    num_threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return str(self.place)
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.place.type == "cuda"
+
+    def available_memory(self) -> int | None:
+        return torch.cuda.mem_get_info(self.place)[0] if self.is_cuda else available_bytes()
+
+    def peak_memory(self) -> int:
+        return torch.cuda.max_memory_allocated(self.place) if self.is_cuda else peak_resident_bytes()
+
+    def peak_flops(self) -> float:
+        return measured_peak(self.place, self.dtype)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        if self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """The array, on this device."""
+        tensor = torch.from_numpy(array)
+        if self.is_cuda:  # from pinned memory the copy overlaps with the computation
+            return tensor.pin_memory().to(self.place, non_blocking=True)
+        return tensor.to(self.place)
