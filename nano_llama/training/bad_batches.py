@@ -1,6 +1,6 @@
 """Bad batches: what happens when the watchdog finds a fault, by the settings on_nan and on_spike.
 
-The batches are saved in bad_batches/ for inspection. Then the update is made all the same, or is skipped, or the run
+The batches are saved in the run for inspection. Then the update is made all the same, or is skipped, or the run
 stops.
 Tests: tests/training/test_watchdog.py.
 """
