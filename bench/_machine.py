@@ -1,4 +1,4 @@
-"""What a number was measured on: written beside every result, and compared before two results are."""
+"""The machine that a result was measured on, written beside every result: compare it before comparing results."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ PACKAGES = ("numpy", "torch", "tokenizers", "numba")
 
 
 def fingerprint() -> dict[str, Any]:
-    """Processor, cores, the instructions that matter, versions, the load of others just now, and the date."""
+    """Processor, cores, the instructions that matter, versions, the current load, and the date."""
     return {
         "cpu": machine.cpu_name(),
         "cores": machine.usable_cores(),

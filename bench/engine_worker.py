@@ -1,13 +1,13 @@
-"""One engine in a process of its own, asked over a pipe. bench/engine.py starts these and lets them race.
+"""One engine in its own process, asked over a pipe. bench/engine.py starts several and compares them.
 
     python bench/engine_worker.py ENGINE MODEL '{"threads": 2}'
 
-Each line on stdin is a question as JSON, each line on stdout an answer. Until an engine is made only the standard
-library is imported: this file runs in the peers' environments too. Every engine chooses its tokens greedily.
+Each line on stdin is a question as JSON, each line on stdout an answer. Until an engine is created only the
+standard library is imported: this file runs in the peers' environments too. All engines decode greedily.
 
     {"do": "run", "prompt": [ids], "new": n}         one stream: seconds to the first token, seconds of the n-1 others
     {"do": "batch", "prompts": [[ids]], "new": n}    all requests at once: seconds until the last is done
-    {"do": "logits", ...}                            ours only: logits of given continuations, for fidelity
+    {"do": "logits", ...}                            ours only: logits of given continuations
     {"do": "memory"}                                 peak resident bytes of this process
 """
 
@@ -24,7 +24,7 @@ Ids = Sequence[int]
 
 
 class Nano:
-    """Our engine, as a user calls it. options are LLM's."""
+    """Our engine, as a user calls it. options: LLM's."""
 
     def __init__(self, path: str, threads: int, **options: Any):
         from nano_llama import LLM, SamplingParams
@@ -49,7 +49,7 @@ class Nano:
         return {"seconds": perf_counter() - began, "ids": [list(output.token_ids) for output in outputs]}
 
     def logits(self, prompts: Sequence[Ids], continuations: Sequence[Ids], out: str) -> dict[str, Any]:
-        """Teacher-forced: read the prompts, then the continuations token by token -> out.npy, (P,T,V) float32."""
+        """Teacher-forced: prefill the prompts, decode the continuations token by token -> out.npy, (P,T,V) float32."""
         import numpy as np
 
         from nano_llama.verify.divergence import next_token_logits
@@ -59,7 +59,7 @@ class Nano:
 
 
 class LlamaCpp:
-    """llama.cpp by its own C functions. flash: its fused attention, better for prompts, worse for long contexts."""
+    """llama.cpp through its C API. flash: its fused attention, faster for prompts, slower for long contexts."""
 
     def __init__(self, path: str, threads: int, flash: bool = False, slots: int = 1, context: int = 1024):
         import llama_cpp
@@ -77,17 +77,18 @@ class LlamaCpp:
         self.context = llama_cpp.llama_init_from_model(self.model, settings)
         assert self.model and self.context, f"llama.cpp cannot open {path}"
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.room = llama_cpp.llama_batch_init(2048, 0, 1)
+        self.llama_batch = llama_cpp.llama_batch_init(2048, 0, 1)
 
     def _decode(self, rows: Sequence[tuple[int, int, int, bool]]) -> list[int]:
-        """Rows of (token, position, slot, wanted) -> the likeliest next token of each wanted row."""
+        """Rows of (token, position, slot, sampled) -> the likeliest next token of each sampled row."""
         for at in range(0, len(rows), 2048):
             part = rows[at : at + 2048]
-            self.room.n_tokens = len(part)
-            for i, (token, position, slot, wanted) in enumerate(part):
-                self.room.token[i], self.room.pos[i], self.room.logits[i] = token, position, wanted
-                self.room.n_seq_id[i], self.room.seq_id[i][0] = 1, slot
-            assert self.lib.llama_decode(self.context, self.room) == 0, "llama.cpp cannot decode"
+            batch = self.llama_batch
+            batch.n_tokens = len(part)
+            for i, (token, position, slot, sampled) in enumerate(part):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, position, sampled
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, slot
+            assert self.lib.llama_decode(self.context, batch) == 0, "llama.cpp cannot decode"
         where = [i for i, row in enumerate(part) if row[3]]
         pointers = [self.lib.llama_get_logits_ith(self.context, i) for i in where]
         return [int(self.np.ctypeslib.as_array(p, (self.vocabulary,)).argmax()) for p in pointers]
@@ -106,7 +107,7 @@ class LlamaCpp:
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), True)
         began = perf_counter()
         length = len(prompts[0])
-        together = max(1, 2048 // length)  # prompts of one call
+        together = max(1, 2048 // length)  # prompts per call
         tokens: list[int] = []
         for at in range(0, len(prompts), together):
             group = list(enumerate(prompts))[at : at + together]
@@ -117,7 +118,7 @@ class LlamaCpp:
 
 
 class OpenVino:
-    """OpenVINO GenAI, which reads the .gguf itself; paged attention, as it chooses on this CPU."""
+    """OpenVINO GenAI, which reads the .gguf itself; with its default, paged attention."""
 
     def __init__(self, path: str, threads: int, **options: Any):
         import numpy as np
@@ -175,7 +176,7 @@ class Transformers:
 
 
 class Vllm:
-    """vLLM's CPU build, in this process; its compiled graph is kept between starts by vLLM itself."""
+    """vLLM's CPU build, in this process; vLLM itself caches the compiled graph between starts."""
 
     def __init__(self, path: str, threads: int, dtype: str, **options: Any):
         os.environ.update(
@@ -206,7 +207,7 @@ class Vllm:
 
 
 class Memory:
-    """No engine: how fast this machine's memory is read just now."""
+    """No engine: the current read speed of this machine's memory."""
 
     def __init__(self, path: str, threads: int):
         from nano_llama.vol3_engine.roofline import read_bandwidth
@@ -224,7 +225,7 @@ ENGINES: dict[str, Any] = {
 
 
 def peak_bytes() -> int | None:
-    """The largest resident size of this process so far; None where the system does not say."""
+    """The largest resident size of this process so far; None where the system does not tell."""
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) * 1024 if found else None
@@ -233,7 +234,7 @@ def peak_bytes() -> int | None:
 def main() -> None:
     name, model, options = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not reach the answers
     engine = ENGINES[name](model, **json.loads(options))
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:

@@ -1,10 +1,10 @@
-"""What bits cost and what they give: one table over the schemes of `quantization=`.
+"""What each quantization scheme costs and gains: one table over the schemes of `quantization=`.
 
     python bench/quantization.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--schemes int8,int4 ...] [--repeats 5]
 
-The file's weights as float32 are the truth. For each scheme, loaded from them: bits a weight, the size of the folder
-that `nano-llama quantize` makes, mean KL to float32 and bits a byte over 20 texts x 64 tokens (engine_fidelity.py),
-tokens a second of one stream (in turns with float32), peak memory, and where it is slower than another. Needs torch.
+The file's weights as float32 are the reference. For each scheme: bits per weight, the size of the folder that
+`nano-llama quantize` writes, mean KL to float32 and bits per byte over 20 texts x 64 tokens (engine_fidelity.py),
+tokens/s of a single stream (in turns with float32), peak memory, and where it is slower than another. Needs torch.
 Writes bench/results/quantization.json; its last printed line is the summary.
 """
 
@@ -30,23 +30,28 @@ from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
 SCHEMES = ("float32", "bfloat16", "int8", "int4", "int4-sym", "int4,head=int4", "int4,first=int8,last=int8")
 NEW = 64
-COLUMNS = ("bits", "MB", "bits a byte", "KL", "decode tok/s", "prefill tok/s", "peak MB")
+# A key of the result file -> the heading of its column.
+COLUMNS = {
+    "bits": "bits/weight", "MB": "MB", "bits a byte": "bits per byte", "KL": "KL", "decode tok/s": "decode tokens/s",
+    "prefill tok/s": "prefill tokens/s", "peak MB": "peak MB",
+}  # fmt: skip
 
 
-def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
-    prompts, continuations, size = texts(truth)
-    reference, targets = reference_logits(truth, prompts, continuations, args.threads), np.array(continuations)
-    config = read_config(truth)
+def measure(args: argparse.Namespace, reference_model: Path) -> dict[str, Any]:
+    prompts, continuations, size = texts(reference_model)
+    reference = reference_logits(reference_model, prompts, continuations, args.threads)  # (P,T,V)
+    targets = np.array(continuations)  # (P,T)
+    config = read_config(reference_model)
     rows: dict[str, Any] = {}
     field = Field()
     for scheme in args.schemes:
         say(f"{scheme} ...")
-        folder = truth.parent / f"q{len(rows)}"
+        folder = reference_model.parent / f"q{len(rows)}"
         command = [sys.executable, "-c", "import sys; from nano_llama.cli import main; sys.exit(main())", "quantize"]
-        subprocess.run([*command, "--model", truth, "--to", scheme, "--out", folder, "--quiet"], check=True)
+        subprocess.run([*command, "--model", reference_model, "--to", scheme, "--out", folder, "--quiet"], check=True)
         options = {"threads": args.threads, "kv_cache_memory": "256MiB", "device": "cpu"}
         worker = Worker(sys.executable, "nano", folder, **options)
-        out = truth.parent / "logits.npy"
+        out = reference_model.parent / "logits.npy"
         worker.ask("logits", prompts=prompts, continuations=continuations, out=str(out))
         found, memory = np.load(out), worker.ask("memory")
         worker.close()
@@ -76,10 +81,10 @@ def measure(args: argparse.Namespace, truth: Path) -> dict[str, Any]:
 
 
 def show(rows: dict[str, Any]) -> None:
-    print(f"{'':28}" + "".join(f"{column:>14}" for column in COLUMNS) + "  slower than with more bits at")
+    print(f"{'':28}" + "".join(f"{heading:>17}" for heading in COLUMNS.values()) + "  slower than with more bits at")
     for scheme, row in rows.items():
         cells = (
-            f"{row[column]:>14.4f}" if column in ("KL", "bits a byte") else f"{row[column]:>14,.1f}"
+            f"{row[column]:>17.4f}" if column in ("KL", "bits a byte") else f"{row[column]:>17,.1f}"
             for column in COLUMNS
         )
         print(f"{scheme:28}" + "".join(cells) + f"  {', '.join(row['slower at']) or '-'}")
@@ -93,10 +98,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        truth = Path(temporary) / "float32"
+        reference_model = Path(temporary) / "float32"
         with open_weights(args.model) as weights:
-            save_hf(truth, read_config(args.model), weights, Tokenizer.from_pretrained(args.model), dtype="F32")
-        rows = measure(args, truth)
+            save_hf(
+                reference_model, read_config(args.model), weights, Tokenizer.from_pretrained(args.model), dtype="F32"
+            )
+        rows = measure(args, reference_model)
     show(rows)
     result = {"machine": fingerprint(), "model": args.model.name, "threads": args.threads, "schemes": rows}
     write_json(RESULTS, result)

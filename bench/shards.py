@@ -1,14 +1,14 @@
-"""Text to token shards: MB/s beside the tokenizers library's own batch encoding, and what kills do to the result.
+"""Text to token shards: MB/s beside the tokenizers library's own batch encoding, and the result after kills.
 
     python bench/shards.py --data FOLDER [--files 1] [--vocab 4096] [--kills 10]
 
 FOLDER holds .parquet files of books; without --files, any source that `nano-llama train --data` takes will do.
 Measured in one run, on the same text with the same tokenizer, trained on a sample of it; in seconds of wall time and
-of processor time, which others' work on the machine changes less:
+of CPU time, which other work on the machine changes less:
 
     library      tokenizers' encode_batch over documents in memory, its own threads on all cores
-    ours         `prepare`: reading, checksums, encoding, shards on disk, with 1 worker and with one a core
-    kills        `prepare` again, killed (-9) at random moments and started anew: the same bytes?
+    ours         `prepare`: reading, checksums, encoding, shards on disk, with 1 worker and with one per core
+    kills        `prepare` again, killed (-9) at random moments and started again: the same bytes?
 
 Bars: ours at least 80% of the library's speed; all datasets identical. Prints a table; writes
 bench/results/shards.json; the last line printed is the summary as JSON.
@@ -38,7 +38,7 @@ from nano_llama.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 BAR = 0.8
-GROUP_BYTES = 32 * 2**20  # the library is handed as much at a time: all at once would need 20 GB
+GROUP_BYTES = 32 * 2**20  # per call of the library: all at once would need 20 GB
 PREPARE = "import sys; from nano_llama.data.prepare import prepare; prepare(*sys.argv[1:4], workers=int(sys.argv[4]))"
 
 
@@ -51,7 +51,7 @@ def hash_of(folder: Path) -> str:
 
 
 class Clock:
-    """Wall and processor seconds (ours and of children that have ended) since it was made."""
+    """Wall and CPU seconds (of this process and of children that have ended) since it was created."""
 
     def __init__(self) -> None:
         self.began = self._now()
@@ -65,7 +65,7 @@ class Clock:
 
 
 def library_speed(source: Any, tokenizer: Tokenizer, most: float) -> tuple[float, float, int, int]:
-    """-> wall and processor seconds of the library's encode_batch for at least `most` bytes of text, bytes, tokens."""
+    """-> wall and CPU seconds of the library's encode_batch for at least `most` bytes of text, bytes, tokens."""
     import tokenizers
 
     library = tokenizers.Tokenizer.from_str(tokenizer.backend.source)
@@ -86,14 +86,14 @@ def library_speed(source: Any, tokenizer: Tokenizer, most: float) -> tuple[float
 
 
 def take(texts: Iterator[str], size: int) -> Iterator[str]:
-    """The next texts, until they have `size` bytes."""
+    """The next texts, `size` bytes in all or a little more."""
     while size > 0 and (text := next(texts, None)) is not None:
         size -= len(text.encode())
         yield text
 
 
 def kill_and_resume(spec: str, tokenizer: Path, out: Path, kills: int, expected_seconds: float) -> int:
-    """Prepare with kills spread over the work; -> how many there were."""
+    """Prepare, with kills spread over the work. -> how many there were"""
     rng = random.Random(0)
     done = 0
     while True:
@@ -111,10 +111,10 @@ def kill_and_resume(spec: str, tokenizer: Path, out: Path, kills: int, expected_
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a source: a folder, a file, stdlib, classic-books, ...")
-    parser.add_argument("--files", type=int, help="only the first so many .parquet files of the folder")
-    parser.add_argument("--vocab", type=int, default=4096, help="ids of the byte-level BPE (default 4096)")
-    parser.add_argument("--library-megabytes", type=float, default=1e9, help="stop the library after so much text")
-    parser.add_argument("--kills", type=int, default=10, help="how often to kill a run (default 10; 0: leave it out)")
+    parser.add_argument("--files", type=int, help="only this many of the folder's .parquet files")
+    parser.add_argument("--vocab", type=int, default=4096, help="vocabulary of the byte-level BPE (default 4096)")
+    parser.add_argument("--library-megabytes", type=float, default=1e9, help="stop the library after this much text")
+    parser.add_argument("--kills", type=int, default=10, help="how often to kill a run (default 10; 0: never)")
     args = parser.parse_args()
     cores = usable_cores()
     machine = fingerprint()
@@ -128,7 +128,7 @@ def main() -> int:
             spec = str(work / "corpus")
         source = open_source(spec)
 
-        rows: list[tuple[str, float, float, float]] = []  # name, wall seconds, processor seconds, MB
+        rows: list[tuple[str, float, float, float]] = []  # name, wall seconds, CPU seconds, MB
 
         clock = Clock()
         step = max(1, source.size_hint() // (1000 * args.vocab))

@@ -3,9 +3,9 @@
     python bench/volume1.py [--steps 12] [--threads 2]
 
 Both do the same work from the same weights on the same batches (their losses are compared): forward, backward, clipping
-by global norm, AdamW, in float32; PyTorch with scaled_dot_product_attention and its fused AdamW. Each runs in a process
-of its own and they take turns, step by step, so that whatever else the machine does disturbs both alike. Bars: at most
-1.1 x the time (aim: 0.9 x) and 1.5 x the memory. Memory is the peak resident size less what the process held before its
+by global norm, AdamW, in float32; PyTorch with scaled_dot_product_attention and its fused AdamW. Each runs in its own
+process and they take turns, step by step, so that other work on the machine disturbs both alike. Bars: at most 1.1 x
+the time (aim: 0.9 x) and 1.5 x the memory. Memory is the peak resident size less what the process held before its
 model was built. Writes bench/results/volume1.json; the last line printed is that file's content.
 """
 
@@ -84,12 +84,12 @@ def torch_step(threads: int) -> tuple[Step, Any]:
 
 
 def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A batch that can be learnt: each token's successor is a function of it."""
+    """A batch that can be learned: each token's successor is a function of it."""
     tokens = np.random.default_rng(number).integers(0, CONFIG.vocab_size, (B, T))
     return tokens, (tokens * 31 + 7) % CONFIG.vocab_size
 
 
-# -- a worker: a process that makes a step whenever it is told to ---------------------------------------------------
+# -- a worker: a process that runs a step when asked --------------------------------------------------------------
 
 
 def work(engine: str, threads: int) -> None:
@@ -113,14 +113,14 @@ def work(engine: str, threads: int) -> None:
 
 
 def resident(field: str) -> float:
-    """Megabytes of this process in memory: now (VmRSS) or at most so far (VmHWM). Linux only; elsewhere 0."""
+    """Resident megabytes of this process: now (VmRSS) or at their peak (VmHWM). Linux only; elsewhere 0."""
     status = Path("/proc/self/status")
     found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) / 1000 if found else 0.0
 
 
 def op_times(model: Any, threads: int, repeats: int = 4) -> dict[str, float]:
-    """Milliseconds of each op in forward and backward, the mean over threads; the best of some passes."""
+    """Milliseconds of each op in forward and backward, the mean over threads, in the fastest of several passes."""
     from nano_llama.vol1_numpy.ops.registry import OpPair
 
     plain_ops, best = model.ops, {}
@@ -155,7 +155,7 @@ def op_times(model: Any, threads: int, repeats: int = 4) -> dict[str, float]:
     return {name: round(1000 * seconds, 1) for name, seconds in best.items()}
 
 
-# -- the race -------------------------------------------------------------------------------------------------------
+# -- by turns ------------------------------------------------------------------------------------------------------
 
 
 class Worker:

@@ -30,7 +30,7 @@ EARLY, EARLY_BAR, FINAL_BAR = 100, 1e-3, 0.01
 
 
 def train(engine: str, data: str, steps: int, threads: int, out: Path) -> tuple[list[dict], float]:
-    """-> the rows of metrics.jsonl, one a step, and seconds."""
+    """-> the rows of metrics.jsonl, one per step, and seconds."""
     settings = TrainSettings(
         data=data, tokenizer="char", model="char", batch_size=12, context=64, lr=1e-3, final_lr=0.1, max_steps=steps,
         log_every=1, evaluations=10, num_threads=threads, device="cpu", engine=engine, checkpoint_minutes=60.0,
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def draw(ours: list[dict], theirs: list[dict], apart: np.ndarray) -> None:
-    figure, (left, right) = panels(["loss, nats a character", "|Volume 1 - Volume 2|, training loss"], width=5.4)
+    figure, (left, right) = panels(["loss, nats per character", "|Volume 1 - Volume 2|, training loss"], width=5.4)
     for rows, color, name in ((ours, BLUE, "Volume 1, NumPy by hand"), (theirs, ORANGE, "Volume 2, torch autograd")):
         dashed = "-" if color == BLUE else "--"
         left.plot([r["step"] for r in rows], [r["train_loss"] for r in rows], dashed, color=color, lw=0.5, alpha=0.6)

@@ -3,15 +3,16 @@
     python bench/volume2_optimizers.py --data tinyshakespeare.txt         (or: shakespeare, downloaded)
 
 Equal for all: the model (characters of Shakespeare, 2 layers, D96, 230,000 parameters), fresh weights and order of the
-data by the seed, 8 x 64 tokens a step, 400 steps, no weight decay, clipping at 1, warmup 5%, float32, one thread.
-Four learning rates each, a factor of 2 apart where each is at home (Adafactor's is relative to a matrix's own scale),
+data by the seed, 8 x 64 tokens per step, 400 steps, no weight decay, clipping at 1, warmup 5%, float32, one thread.
+Four learning rates each, a factor of 2 apart in its usual range (Adafactor's is relative to a matrix's own scale),
 on seed 0; then seeds 1 and 2 at its best.
-Not equal: time and memory a step (the table has the seconds; Muon's orthogonalizing shows), and the schedule, a cosine
-to 10% for all but schedule-free AdamW, whose average replaces it. Betas are 0.9 and 0.99 where a rule has two. What a
-longer run or a larger model would say is open. Muon has AdamW for embedding and norms, at the same learning rate.
+Not equal: time and memory per step (the table has the seconds; Muon's orthogonalization shows), and the schedule, a
+cosine to 10% for all but schedule-free AdamW, whose average replaces it. Betas are 0.9 and 0.99 where an optimizer has
+two. Muon has AdamW for embedding and norms, at the same learning rate. A longer run or a larger model may rank them
+differently.
 
-Validation: the whole last tenth, windows of 64, nats a character. Runs that were made are kept in the result file and
-not made again, so the bench may be interrupted; --fresh starts over.
+Validation: the whole last tenth, windows of 64, nats per character. Finished runs are kept in the result file and not
+repeated, so the bench may be interrupted; --fresh starts over.
 Writes bench/results/volume2_optimizers.json and .png.
 """
 
@@ -52,7 +53,7 @@ COLORS = dict(zip(RATES, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=True))
 
 
 class Bench:
-    """The runs that were made: "optimizer lr seed" -> {val_loss (None: diverged), cpu_seconds}."""
+    """The finished runs: "optimizer lr seed" -> {val_loss (None: diverged), cpu_seconds}."""
 
     def __init__(self, data: str, fresh: bool):
         self.data = data
@@ -63,7 +64,7 @@ class Bench:
                 self.runs = kept["runs"]
 
     def run(self, optimizer: str, lr: float, seed: int) -> float | None:
-        """The validation loss of one run; made only once."""
+        """The validation loss of one run, from the result file where it is there."""
         name = f"{optimizer} {lr:g} {seed}"
         if name not in self.runs:
             schedule = "constant" if optimizer == "schedulefree" else "cosine"
@@ -85,7 +86,7 @@ class Bench:
         write_json(RESULT, {**more, "settings": COMMON, "runs": self.runs, "machine": fingerprint()})
 
     def row(self, optimizer: str) -> dict[str, Any]:
-        """All runs of one rule, summed up."""
+        """All runs of one optimizer, summed up."""
         losses = {lr: loss for lr in RATES[optimizer] if (loss := self.run(optimizer, lr, 0)) is not None}
         best = min(losses, key=lambda lr: losses[lr])
         seeds = [losses[best], *(loss for seed in MORE_SEEDS if (loss := self.run(optimizer, best, seed)) is not None)]
@@ -113,7 +114,7 @@ def draw(rows: dict[str, dict[str, Any]]) -> None:
         found = [(float(lr), loss) for lr, loss in row["val_loss_by_lr"].items() if loss is not None]
         left.semilogx(*zip(*found, strict=True), "o-", color=COLORS[name], label=name, markersize=4)
     left.set_xlabel("learning rate", fontsize=8)
-    left.set_ylabel("validation loss, nats a character", fontsize=8)
+    left.set_ylabel("validation loss, nats per character", fontsize=8)
     left.legend(fontsize=8)
     order = sorted(rows, key=lambda name: rows[name]["val_loss_mean"])
     for place, name in enumerate(order):
@@ -128,14 +129,14 @@ def draw(rows: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="shakespeare")
-    parser.add_argument("--fresh", action="store_true", help="forget the runs that were made")
+    parser.add_argument("--fresh", action="store_true", help="repeat the finished runs")
     args = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(args.data, args.fresh)
     rows = {name: bench.row(name) for name in RATES}
     bench.keep(optimizers=rows, steps=STEPS)
     draw(rows)
-    print(f"{'optimizer':14} {'best lr':>8}  {'validation, mean +- sd':24} CPU s a run")
+    print(f"{'optimizer':14} {'best lr':>8}  {'validation, mean +- sd':24} CPU s per run")
     for name, row in sorted(rows.items(), key=lambda item: item[1]["val_loss_mean"]):
         spread = f"{row['val_loss_mean']:.4f} +- {row['val_loss_sd']:.4f}"
         edge = "" if row["best_lr_is_inside"] else " (edge)"

@@ -1,15 +1,15 @@
-"""Shakespeare by characters on a CPU, beside nanoGPT in the same wall time; all counted from the command's start.
+"""Shakespeare by characters on a CPU, beside nanoGPT in the same wall time, counted from the command's start.
 
     python bench/volume2_shakespeare.py --data tinyshakespeare.txt --nanogpt DIR     both, one after the other
     python bench/volume2_shakespeare.py --data tinyshakespeare.txt [--minutes 2]     ours alone  (or: shakespeare)
 
 DIR is a checkout of github.com/karpathy/nanoGPT whose data/shakespeare_char/prepare.py has been run on the same text.
-It is trained by the command of its README for a CPU; ours,  nano-llama train --preset shakespeare-cpu  as a user runs
-it, gets the seconds that took, its start, compiling (the cache is empty), evaluations and saving included.
+It is trained by its README's command for a CPU; ours,  nano-llama train --preset shakespeare-cpu  as a user runs it,
+gets the same number of seconds, start, compiling (the cache is empty), evaluations and saving included.
 
 Both losses are of the whole validation split (the last tenth of the text) in consecutive windows of 64 characters, in
-float32 nats a character, computed once more after the clock stopped: nanoGPT's own estimate,
-which its curve shows, samples 240 windows.
+float32 nats per character, computed again after the clock stopped: nanoGPT's own estimate, which its curve shows,
+samples 240 windows.
 Bar: 1.65. Writes bench/results/volume2_shakespeare.json, with nanoGPT also .png; the last line is the JSON.
 """
 
@@ -42,7 +42,7 @@ NANOGPT = [
     "--block_size=64", "--batch_size=12", "--n_layer=4", "--n_head=4", "--n_embd=128", "--max_iters=2000",
     "--lr_decay_iters=2000", "--dropout=0.0",
 ]  # fmt: skip
-JUDGE_NANOGPT = """
+EVALUATE_NANOGPT = """
 import sys, numpy as np, torch
 from model import GPT, GPTConfig
 saved = torch.load(sys.argv[1], weights_only=False)
@@ -69,7 +69,7 @@ def train_nanogpt(folder: Path, out: Path, environment: dict[str, str]) -> dict[
     curves: dict[str, Curve] = {"train": [], "val": []}
     command = [sys.executable, "-u", "train.py", *NANOGPT, f"--out_dir={out}"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None, "a pipe was asked for"
+        assert process.stdout is not None, "stdout is a pipe"
         for line in process.stdout:
             if found := re.match(r"step \d+: .* val loss ([\d.]+)", line):
                 curves["val"].append((time.perf_counter() - began, float(found[1])))
@@ -78,8 +78,8 @@ def train_nanogpt(folder: Path, out: Path, environment: dict[str, str]) -> dict[
     if process.returncode:
         raise UserError(f"nanoGPT's command ended with exit code {process.returncode}.", hint="Its errors are above.")
     seconds = time.perf_counter() - began
-    judged = subprocess.run(
-        [sys.executable, "-c", JUDGE_NANOGPT, str(out / "ckpt.pt")],
+    evaluation = subprocess.run(
+        [sys.executable, "-c", EVALUATE_NANOGPT, str(out / "ckpt.pt")],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -87,14 +87,14 @@ def train_nanogpt(folder: Path, out: Path, environment: dict[str, str]) -> dict[
     )
     return {
         "seconds": round(seconds, 1),
-        "val_loss": round(float(judged.stdout.split()[-1]), 4),
+        "val_loss": round(float(evaluation.stdout.split()[-1]), 4),
         "its_own_estimate": curves["val"][-1][1],
         "curves": curves,
     }
 
 
 def train_ours(data: str, minutes: float, folder: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """The preset, as a user runs it, with nothing compiled before. -> seconds, losses, and its curves."""
+    """The preset, as a user runs it, with an empty compile cache. -> seconds, losses, and its curves."""
     run = folder / "run"
     command = [sys.executable, "-c", "import sys; from nano_llama.cli import main; sys.exit(main())", "train"]
     command += ["--preset", "shakespeare-cpu", "--data", data, "--out", str(run), "--max-minutes", f"{minutes:.4f}"]
@@ -104,10 +104,10 @@ def train_ours(data: str, minutes: float, folder: Path, environment: dict[str, s
     seconds = time.perf_counter() - began
     rows, settings = read_metrics(run / "metrics.jsonl"), read_json(run / "train.json")
     evaluated = [row for row in rows if "val_loss" in row]
-    judged = evaluate_model(run, data, context=WINDOW, device="cpu")
+    evaluation = evaluate_model(run, data, context=WINDOW, device="cpu")
     return {
         "seconds": round(seconds, 1),
-        "val_loss": round(judged.loss, 4),
+        "val_loss": round(evaluation.loss, 4),
         "val_loss_within_the_run": round(evaluated[-1]["val_loss"], 4),
         "val_bits_per_byte": round(evaluated[-1]["val_bits_per_byte"], 4),
         "steps": rows[-1]["step"],
@@ -129,7 +129,7 @@ def draw(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     ax.axhline(BAR, color=GREY, linestyle="--", lw=1, label=f"bar: {BAR}")
     ax.set_ylim(1.4, 2.8)
     ax.set_xlabel("seconds", fontsize=8)
-    ax.set_ylabel("loss, nats a character (faint: training)", fontsize=8)
+    ax.set_ylabel("loss, nats per character (faint: training)", fontsize=8)
     ax.legend(fontsize=8, title="whole validation split", title_fontsize=8)
     save(figure, RESULT.with_suffix(".png"))
 
@@ -137,9 +137,9 @@ def draw(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="shakespeare")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of ours, where nanoGPT does not set them")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of ours, where nanoGPT does not set the time")
     parser.add_argument("--nanogpt", type=Path, metavar="DIR")
-    parser.add_argument("--threads", type=int, help="of either; 1 where others use the machine (default: all cores)")
+    parser.add_argument("--threads", type=int, help="of both; 1 where others use the machine (default: all cores)")
     args = parser.parse_args()
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(args.threads)} if args.threads else {})}
     theirs, minutes = None, args.minutes
@@ -162,7 +162,7 @@ def main() -> None:
     }
     write_json(RESULT, result)
     beside = f"; nanoGPT {theirs['val_loss']} in {theirs['seconds']} s" if theirs else ""
-    print(f"validation {result['val_loss']} nats a character in {result['seconds']} s (bar {BAR}){beside}")
+    print(f"validation {result['val_loss']} nats per character in {result['seconds']} s (bar {BAR}){beside}")
     print(json.dumps(result))
 
 

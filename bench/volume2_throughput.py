@@ -1,11 +1,11 @@
-"""How fast does Volume 2's trainer make a step, beside transformers' model trained the usual way?
+"""How fast is a training step of Volume 2, beside transformers' model trained the usual way?
 
     python bench/volume2_throughput.py            on a CPU: d512 L8 H8 F1376 T256 B8 V4096 (27M parameters)
     python bench/volume2_throughput.py --gpu      on a GPU: the preset 350m at T = 2048, MFU against its measured peak
 
 Both take the same batches, clip the gradient and use fused AdamW, in bf16: transformers' LlamaForCausalLM under
-autocast, eager; ours as `nano-llama train` runs it. They take turns, so that both meet the same machine, and the peak
-is measured between them; figures are of the fastest step, which others on the machine disturbed least.
+autocast, eager; ours as `nano-llama train` runs it. They take turns, so that both see the same machine, and the peak is
+measured between them; figures are of the fastest step, the one least disturbed by other work.
 Bar on a CPU: 1.2 x; on a GPU: an MFU of 0.5. Writes bench/results/volume2_throughput.json.
 """
 
