@@ -1,7 +1,7 @@
 """`nano-llama chat`: a conversation in the terminal.
 
-Ctrl-C while the model answers stops the answer and keeps what was said; at the prompt, twice in a row, it leaves.
-Not here: the rules of the history (conversation.py), reading lines (lines.py), engines (engines.py).
+Ctrl-C while the model answers stops the answer and keeps what there is of it; twice in a row at the prompt, it leaves.
+Not here: the rules of the history (conversation.py), reading lines (lines.py).
 Tests: tests/cli/test_chat.py, and in a real terminal tests/cli/test_chat_terminal.py.
 """
 
@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
-from nano_llama.cli.engines import Compute, Sampling, Speaker, conversation_length, open_speaker
+from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
 from nano_llama.cli.models import ModelPath, locate_model
@@ -21,15 +21,18 @@ from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.files import write_json
 from nano_llama.core.sampling import SamplingParams
 
+if TYPE_CHECKING:
+    from nano_llama.vol3_engine.llm import LLM
+
 HELP = """\
-/edit [TEXT]      change your last message (without TEXT it comes back to be edited) and get a new answer
-/regenerate       another answer to your last message (also /retry)
-/system [TEXT]    set the system message (without TEXT: show it); - removes it
-/new              forget the conversation
+/edit [TEXT]      change your last message (without TEXT: edit it) and get a new answer
+/regenerate       get another answer to your last message (also /retry)
+/system [TEXT]    set the system prompt (without TEXT: show it); - removes it
+/new              start a new conversation
 /save FILE        save the conversation as JSON
-/help             this list
+/help             show this list
 /quit             leave (also Ctrl-D, or Ctrl-C twice)
-A line that ends with \\ goes on in the next; \"\"\" begins a block of lines and \"\"\" ends it.
+A line that ends with \\ continues on the next; \"\"\" begins a block of lines and \"\"\" ends it.
 Ctrl-C stops an answer. To send a line that begins with / put a space before it."""
 
 
@@ -44,14 +47,14 @@ def run(
 ) -> int:
     """Talk with an instruct model in the terminal. Type /help there.
 
-    Without a terminal, every line of stdin is one message. With --json the conversation is printed at the end.
+    Without a terminal, each line of stdin is a message. With --json the conversation is printed at the end.
 
     Parameters
     ----------
     system
-        A system message: who the model shall be.
+        System prompt.
     max_tokens
-        The longest answer, in tokens.
+        Maximum length of an answer, in tokens.
     """
     screen = Screen(output)
     params = (sampling or Sampling()).params(max_tokens)
@@ -59,35 +62,35 @@ def run(
         check_text(system, "--system")
     path = locate_model(model, screen)
     screen.say(f"Loading {path} ...", style="dim")
-    speaker = open_speaker(path, compute or Compute())
-    if speaker.tokenizer is None or speaker.tokenizer.chat_template is None:
+    llm = load_llm(path, compute or Compute())
+    if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         raise UserError(
-            f"{model} has no chat template: it continues texts, it was not taught to answer.",
+            f"{model} has no chat template: it continues text, it was not trained to answer.",
             hint=f'Use  nano-llama generate --model {model} --prompt "..."',
         )
-    screen.say("Type a message; /help lists commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
-    chat = Chat(screen, speaker, params, Conversation(system), LineReader(shown=not screen.json))
+    screen.say("Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
+    chat = Chat(screen, llm, params, Conversation(system), LineReader(shown=not screen.json))
     chat.loop()
     screen.result({"model": model, "messages": chat.conversation.messages(), "answers": chat.figures})
     return 0
 
 
 class Chat:
-    """The loop: read a message or a command, answer it, until the person leaves."""
+    """The loop: read a message or a command and answer it, until the user leaves."""
 
     def __init__(
-        self, screen: Screen, speaker: Speaker, params: SamplingParams, conversation: Conversation, reader: LineReader
+        self, screen: Screen, llm: "LLM", params: SamplingParams, conversation: Conversation, reader: LineReader
     ):
-        self.screen, self.speaker, self.params = screen, speaker, params
+        self.screen, self.llm, self.params = screen, llm, params
         self.conversation, self.reader = conversation, reader
         self.figures: list[dict[str, Any]] = []  # of every answer
-        self.attempt = 0  # regenerations so far: each gets a seed of its own
+        self.attempt = 0  # number of regenerations: each gets a seed of its own
         self.commands: dict[str, Callable[[str], None]] = {
             "/edit": self.edit,
             "/regenerate": self.regenerate,
             "/retry": self.regenerate,
-            "/system": self.set_system,
-            "/new": self.forget,
+            "/system": self.set_system_prompt,
+            "/new": self.start_over,
             "/save": self.save,
             "/help": lambda _: self.screen.say(HELP),
         }
@@ -112,10 +115,10 @@ class Chat:
                     self.screen.say()
                     return
                 interrupted = True
-                self.screen.say("\n(Ctrl-C again leaves; so do Ctrl-D and /quit)", style="dim")
+                self.screen.say("\n(Press Ctrl-C again to leave; Ctrl-D and /quit work too.)", style="dim")
 
     def handle(self, text: str) -> None:
-        """A command or a message. What cannot be done is said, and the conversation stands as it was before."""
+        """A command or a message. An error is shown and leaves the conversation as it was."""
         before = list(self.conversation.turns)
         try:
             if not text.startswith("/"):
@@ -125,8 +128,8 @@ class Chat:
                 return
             word, _, rest = text.strip().partition(" ")
             if word not in self.commands:
-                hint = "/help lists the commands; to send this as a message put a space before it."
-                raise UserError(f"There is no command {word}.", hint=hint)
+                hint = "/help lists the commands. To send this as a message, put a space before it."
+                raise UserError(f"Unknown command {word}.", hint=hint)
             self.commands[word](rest.strip())
         except (NanoLlamaError, KeyboardInterrupt) as error:
             self.conversation.turns = before
@@ -137,16 +140,16 @@ class Chat:
     # -- answering ------------------------------------------------------------------------------------------------
 
     def answer(self) -> None:
-        """Answer the open question."""
+        """Answer the last message."""
         self.make_room()
         params = self.params
         if params.seed is not None:
             params = params.replace(seed=params.seed + self.attempt)
-        text, figures = self.speak(params)
+        text, figures = self.stream_answer(params)
         self.conversation.answer(text)
         self.figures.append(figures)
         rate = figures["tokens_per_second"]
-        ending = {"interrupted": ", stopped", "length": ", cut at --max-tokens or the context's end"}
+        ending = {"interrupted": ", stopped", "length": ", stopped at --max-tokens or the end of the context"}
         self.screen.say(
             f"[{figures['new_tokens']:,} tokens{f', {rate:,.1f} tokens/s' if rate else ''}"
             f"{ending.get(figures['finish_reason'], '')}]",
@@ -154,29 +157,29 @@ class Chat:
         )
 
     def make_room(self) -> None:
-        """Forget the oldest turns where the conversation and an answer no longer fit into the context."""
-        context = self.speaker.config.max_position_embeddings
+        """Drop the oldest turns if the conversation and an answer no longer fit into the context."""
+        context = self.llm.config.max_position_embeddings
         room = min(self.params.max_tokens or context, context // 4)
-        dropped = self.conversation.fit(lambda m: conversation_length(self.speaker, m), context - room)
+        dropped = self.conversation.fit(lambda m: conversation_length(self.llm, m), context - room)
         if dropped:
-            turns = "turn is" if dropped == 1 else f"{dropped} turns are"
-            self.screen.say(f"(The context of {context:,} tokens is full: the oldest {turns} forgotten.)", "yellow")
+            turns = "turn was" if dropped == 1 else f"{dropped} turns were"
+            self.screen.say(f"(The context of {context:,} tokens is full: the oldest {turns} dropped.)", "yellow")
 
-    def speak(self, params: SamplingParams) -> tuple[str, dict[str, Any]]:
-        """Stream an answer; Ctrl-C ends it there. Returns what was said, and its figures."""
+    def stream_answer(self, params: SamplingParams) -> tuple[str, dict[str, Any]]:
+        """Print an answer as it comes; Ctrl-C ends it. Returns its text and figures."""
         stream = sys.stderr if self.screen.json else sys.stdout
-        said, count, reason = "", 0, "interrupted"
+        text, count, reason = "", 0, "interrupted"
         began = first = time.perf_counter()
         try:
-            for piece in self.speaker.stream(self.conversation.messages(), params):
+            for piece in self.llm.stream(self.conversation.messages(), params):
                 count += 1
                 if count == 1:
                     first = time.perf_counter()
-                said += piece.text
+                text += piece.text
                 stream.write(printable(piece.text) if stream.isatty() else piece.text)
                 stream.flush()
                 if piece.output is not None:
-                    reason = piece.output.outputs[0].finish_reason
+                    reason = piece.output.outputs[0].finish_reason or reason
         except KeyboardInterrupt:
             pass
         ended = time.perf_counter()
@@ -188,7 +191,7 @@ class Chat:
             "seconds": ended - began,
             "tokens_per_second": speed(count, ended - first),
         }
-        return said, figures
+        return text, figures
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class Chat:
                 self.screen.say(f"Your last message was:\n{old}")
             text = self.reader.message("edit> ", "...> ", before=old).strip()
         if not text:
-            raise UserError("An empty message: nothing was changed.")
+            raise UserError("The message is empty. Nothing was changed.")
         check_text(text, "The message")
         self.conversation.reopen(text)
         self.answer()
@@ -208,25 +211,25 @@ class Chat:
         self.conversation.reopen()
         self.attempt += 1
         if self.params.is_greedy:
-            self.screen.say("(The temperature is 0: the same answer will come. Start with --temperature 0.8)", "yellow")
+            self.screen.say("(Temperature 0: the answer will be the same. Restart with --temperature 0.8.)", "yellow")
         self.answer()
 
-    def set_system(self, text: str) -> None:
+    def set_system_prompt(self, text: str) -> None:
         if text:
-            check_text(text, "The system message")
+            check_text(text, "The system prompt")
             self.conversation.system = None if text == "-" else text
         shown = self.conversation.system
-        self.screen.say(f"System message: {shown}" if shown else "There is no system message.")
+        self.screen.say(f"System prompt: {shown}" if shown else "There is no system prompt.")
 
-    def forget(self, _: str) -> None:
+    def start_over(self, _: str) -> None:
         self.conversation.turns.clear()
-        self.screen.say("A new conversation.")
+        self.screen.say("Started a new conversation.")
 
     def save(self, name: str) -> None:
         if not name:
-            raise UserError("/save needs a file name.", hint="For example  /save talk.json")
+            raise UserError("/save needs a file name.", hint="For example:  /save chat.json")
         path = Path(name).expanduser()
         if path.exists():
-            raise UserError(f"{path} exists already.", hint="Choose another name.")
+            raise UserError(f"{path} already exists.", hint="Choose another name.")
         write_json(path, {"messages": self.conversation.messages()})
         self.screen.say(f"Saved as {path}.")

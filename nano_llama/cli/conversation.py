@@ -1,6 +1,6 @@
-"""A conversation as data: turns, a system message, and the rules for editing, repeating and forgetting them.
+"""A conversation as data: turns, a system prompt, and the rules for editing, repeating and dropping turns.
 
-Not here: the terminal (chat.py) and the model. Tests: tests/cli/test_conversation.py.
+Tests: tests/cli/test_conversation.py.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 
 @dataclass
 class Turn:
-    """A question and its answer; None while there is no answer yet."""
+    """A user message and its answer; None while there is no answer yet."""
 
     question: str
     answer: str | None = None
@@ -21,13 +21,13 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """What was said so far. Only the last turn may be without an answer."""
+    """The turns so far. Only the last one may be without an answer."""
 
     system: str | None = None
     turns: list[Turn] = field(default_factory=list)
 
     def messages(self) -> Messages:
-        """As chat templates take them: roles system, user, assistant."""
+        """As chat templates take them, with roles system, user and assistant."""
         listed = [{"role": "system", "content": self.system}] if self.system else []
         for turn in self.turns:
             listed.append({"role": "user", "content": turn.question})
@@ -36,32 +36,32 @@ class Conversation:
         return listed
 
     def ask(self, question: str) -> None:
-        """Add a question, which waits for its answer."""
-        assert not self.turns or self.turns[-1].answer is not None, "the last question has no answer yet"
+        """Add a turn without an answer."""
+        assert not self.turns or self.turns[-1].answer is not None, "the last turn has no answer yet"
         self.turns.append(Turn(question))
 
     def answer(self, text: str) -> None:
-        """Answer the last question."""
+        """Set the answer of the last turn."""
         self.turns[-1].answer = text
 
     def reopen(self, question: str | None = None) -> None:
-        """Forget the last answer, and put another question in place of the last if one is given.
+        """Drop the last answer, and replace its question if another one is given.
 
-        Raises UserError where nothing was asked yet.
+        Raises UserError if there is no turn yet.
         """
         self.turns[-1:] = [Turn(question or self.last_question)]
 
     @property
     def last_question(self) -> str:
-        """Raises UserError where nothing was asked yet."""
+        """Raises UserError if there is no turn yet."""
         if not self.turns:
-            raise UserError("Nothing was asked yet.")
+            raise UserError("There is no message yet.")
         return self.turns[-1].question
 
     def fit(self, length: Callable[[Messages], int], limit: int) -> int:
-        """Drop the oldest turns until `length` of the messages is at most `limit` tokens; return how many went.
+        """Drop the oldest turns until the messages have at most `limit` tokens by `length`; return how many.
 
-        The system message and the last question always stay.
+        The system prompt and the last turn always stay.
         """
         dropped = 0
         while len(self.turns) > 1 and length(self.messages()) > limit:

@@ -1,7 +1,6 @@
 """`nano-llama generate`: continue a prompt, token by token, in the terminal or as JSON.
 
-Not here: conversations with a memory (chat.py), the choice of a token (core/sampling).
-Tests: tests/cli/test_generate.py.
+Not here: conversations (chat.py). Tests: tests/cli/test_generate.py.
 """
 
 import sys
@@ -12,9 +11,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, printable
-from nano_llama.cli.engines import Compute, Sampling, open_speaker
+from nano_llama.cli.engines import Compute, Sampling, load_llm
 from nano_llama.cli.models import ModelPath, locate_model
-from nano_llama.cli.rolling import roll
+from nano_llama.cli.past_context import generate_past_context
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.formats.shipped import DEFAULT_MODEL
@@ -33,16 +32,16 @@ def run(
 ) -> int:
     """Continue a prompt.
 
-    The text appears on stdout as it is made, remarks on stderr, so  > story.txt  keeps the text alone.
+    The text is streamed to stdout, messages go to stderr, so  > story.txt  contains the text alone.
 
     Parameters
     ----------
     prompt
-        The text to continue;  -  reads it from stdin (the newline at its end is dropped).
+        The text to continue;  -  reads it from stdin (without the newline at its end).
     max_tokens
-        Stop after so many new tokens, if the model does not end by itself.
+        Stop after this many new tokens if the model does not end by itself.
     chat
-        Put the prompt as a user's question through the model's chat template (instruct models).
+        Format the prompt as a user message with the model's chat template (instruct models).
     """
     screen = Screen(output)
     params = (sampling or Sampling()).params(max_tokens)
@@ -50,29 +49,29 @@ def run(
     check_text(text, "--prompt")
     path = locate_model(model, screen)
     screen.say(f"Loading {path} ...", style="dim")
-    speaker = open_speaker(path, compute or Compute())
+    llm = load_llm(path, compute or Compute())
     if screen.out.is_terminal and not (chat or screen.json):
         screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
-    windows: list[int] = []  # tokens with which each next window of a long text began
+    windows: list[int] = []  # how many tokens each later window of a long text began with
     if chat:
-        pieces = speaker.stream([{"role": "user", "content": text}], params)
+        pieces = llm.stream([{"role": "user", "content": text}], params)
     else:
-        pieces = roll(speaker, text, params, on_full=windows.append)
-    result = speak(screen, pieces)
+        pieces = generate_past_context(llm, text, params, on_full=windows.append)
+    result = stream_to_screen(screen, pieces)
     screen.result({"model": model, "prompt": text, **result})
     screen.say(speed_line(result, params), style="dim")
     if windows:
-        context = speaker.config.max_position_embeddings
+        context = llm.config.max_position_embeddings
         screen.say(
-            f"(The context of {context:,} tokens was full {len(windows)} time(s): each time the model went on from the "
-            f"last {windows[0]:,}, and forgot what came before.)",
+            f"(The context of {context:,} tokens was full {len(windows)} time(s); each time the model continued "
+            f"from the last {windows[0]:,} tokens only.)",
             style="dim",
         )
     return 0
 
 
-def speak(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
-    """Stream one answer to the screen and return it with its figures."""
+def stream_to_screen(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
+    """Print the pieces as they come; return the text and its figures."""
     began = time.perf_counter()
     first, last = began, None
     try:
@@ -83,7 +82,7 @@ def speak(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
                 write_piece(piece.text)
             last = piece
         ended = time.perf_counter()
-    finally:  # Ctrl-C and errors too: what is said next begins a line
+    finally:  # after Ctrl-C and errors too, so that the next message begins a line
         if last is not None and not screen.json:
             write_piece("\n")
     assert last is not None and last.output is not None, "a stream ends with the whole result"
@@ -102,24 +101,24 @@ def speak(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
 
 
 def speed(tokens: int, seconds_after_first: float) -> float | None:
-    """Tokens a second of decoding: the first token belongs to the prompt's time. None where only one was made."""
+    """Decode tokens/s: the first token counts as prefill. None if there was only one."""
     return (tokens - 1) / seconds_after_first if tokens > 1 and seconds_after_first > 0 else None
 
 
 def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
-    """What it took, in one line."""
+    """Time and speed, in one line."""
     rate = result["tokens_per_second"]
     parts = [
-        f"prompt of {result['prompt_tokens']:,} tokens read in {result['prompt_seconds']:.2f} s",
+        f"{result['prompt_tokens']:,} prompt tokens in {result['prompt_seconds']:.2f} s",
         f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
-        "cut at --max-tokens" if result["finish_reason"] == "length" else "ended by itself",
+        "stopped at --max-tokens" if result["finish_reason"] == "length" else "ended by itself",
         "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
     return "[" + ", ".join(parts) + "]"
 
 
 def write_piece(text: str) -> None:
-    """A piece of a model's text on stdout, at once; on a terminal its control characters are made visible."""
+    """Print a piece of a model's text without delay; on a terminal its control characters are made visible."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
@@ -127,7 +126,7 @@ def write_piece(text: str) -> None:
 def read_prompt(screen: Screen) -> str:
     """The prompt from stdin, without the newline that `echo` adds."""
     if sys.stdin.isatty():
-        screen.say("Type the prompt; Ctrl-D on an empty line ends it.", style="dim")
+        screen.say("Type the prompt; end it with Ctrl-D on an empty line.", style="dim")
     try:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
@@ -135,7 +134,7 @@ def read_prompt(screen: Screen) -> str:
 
 
 def check_text(text: str, option: str) -> None:
-    """Raise UserError for an empty text, and for bytes that are no text (a shell may pass such)."""
+    """Raise UserError for an empty text, and for bytes that are not UTF-8 (a shell may pass such)."""
     if not text:
         raise UserError(f"{option} is empty.", hint="Give some text to begin with.")
     try:

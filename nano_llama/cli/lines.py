@@ -1,7 +1,7 @@
-"""Reading what a person types: one line, a line continued by a backslash, or a block between triple quotes.
+"""Reading what the user types: one line, a line continued by a backslash, or a block between triple quotes.
 
-Uses readline where Python has it (arrow keys, history, a line to edit) and plain input() where not, so it works on a
-dumb terminal and through a pipe. Not here: what the words mean (chat.py). Tests: tests/cli/test_lines.py.
+Uses readline where Python has it (arrow keys, history, editing a given line) and plain input() elsewhere, so it works
+on a dumb terminal and through a pipe. Tests: tests/cli/test_lines.py.
 """
 
 import sys
@@ -11,7 +11,7 @@ QUOTES = '"""'
 
 
 class LineReader:
-    """Asks on the terminal; through a pipe it reads in silence. `shown` False keeps stdout clean (--json)."""
+    """Prompts on the terminal; through a pipe it only reads. `shown` False keeps stdout clean (--json)."""
 
     def __init__(self, shown: bool = True):
         self.interactive = sys.stdin.isatty()
@@ -19,7 +19,7 @@ class LineReader:
         self.readline = _readline() if self.interactive and self.shown else None
 
     def message(self, prompt: str, more: str, before: str = "") -> str:
-        """A whole message, several lines perhaps. `before`: a text to edit. EOFError at the end of input.
+        """A whole message of one or more lines. `before`: text to edit. Raises EOFError at the end of input.
 
         >>> # first line \\        the backslash continues the message on the next line
         >>> # three quotes begin a block, which three quotes end
@@ -35,7 +35,7 @@ class LineReader:
         return text
 
     def line(self, prompt: str, before: str = "") -> str:
-        """One line, without its newline. With readline the line begins with `before`, ready to be edited."""
+        """One line, without its newline. With readline it starts with `before`, ready to be edited."""
         if self.readline is None:
             if self.interactive:
                 print(prompt, end="", file=sys.stdout if self.shown else sys.stderr, flush=True)
@@ -49,7 +49,7 @@ class LineReader:
 
     @property
     def can_edit(self) -> bool:
-        """Whether `before` appears in the line; otherwise the person has to type it again."""
+        """Whether `before` appears in the line; otherwise the user has to type it again."""
         return self.readline is not None
 
 

@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Positive, Screen, printable
-from nano_llama.cli.engines import Speaker, has_torch
-from nano_llama.cli.numpy_speaker import NumpySpeaker
+from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train import make_trainer, summary, watcher
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
@@ -24,6 +23,7 @@ from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.presets import make_settings
+from nano_llama.vol3_engine.llm import LLM
 
 PRESET = "stdlib-quick"
 MINUTES = 1.3  # from the command's start to the end of training; samples and comparison take a few seconds more
@@ -129,14 +129,14 @@ def greet(screen: Screen) -> str:
     """The model that ships continues a sentence, run by Volume 1, which loads in a second."""
     model = shipped_model(DEFAULT_MODEL)
     assert model is not None, "the package holds its model"
-    speaker = NumpySpeaker.load(model)
-    count = count_text(speaker.config.num_parameters)
+    llm = LLM(model, runner="numpy", max_num_seqs=1)
+    count = count_text(llm.config.num_parameters)
     say_heading(screen, f"Hello from {DEFAULT_MODEL}, a LLaMA of {count} parameters that came with this package")
     screen.say("It was trained on old books, on two CPU cores, with this package. It writes:")
     screen.say()
     text = GREETING
     screen.say_piece(f"    {GREETING}", style="green")
-    for piece in speaker.stream(GREETING, SAMPLE):
+    for piece in llm.stream(GREETING, SAMPLE):
         text += piece.text
         screen.say_piece(printable(piece.text).replace("\n", "\n    "), style="green")
     screen.say_piece("\n")
@@ -172,9 +172,10 @@ def sample(trainer: TrainingLoop) -> str:
     """What the trainer's model writes after PROMPT at this moment, run by Volume 1, which takes weights as arrays."""
     from nano_llama.vol1_numpy import Llama
 
-    speaker: Speaker = NumpySpeaker(Llama(trainer.config, dict(trainer.backend.weights())), trainer.tokenizer)
+    model = Llama(trainer.config, dict(trainer.backend.weights()))
+    llm = LLM.from_model(model, trainer.tokenizer, max_num_seqs=1)
     text = ""
-    for piece in speaker.stream(PROMPT, SAMPLE):
+    for piece in llm.stream(PROMPT, SAMPLE):
         text += piece.text
     return text
 

@@ -1,4 +1,4 @@
-"""`chat` through a pipe: what is remembered, changed and forgotten, with a speaker that answers by rule."""
+"""`chat` through a pipe: what is remembered, changed and dropped, with a model that answers by rule."""
 
 import io
 import json
@@ -42,9 +42,9 @@ class Echo:
 
 @pytest.fixture
 def echo(monkeypatch):
-    speaker = Echo()
-    monkeypatch.setattr(chat, "open_speaker", lambda path, compute: speaker)
-    return speaker
+    llm = Echo()
+    monkeypatch.setattr(chat, "load_llm", lambda path, compute: llm)
+    return llm
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_lines_and_blocks(talk, echo):
     assert [messages[-1]["content"] for messages in echo.asked] == ["one\ntwo", "a\n\nb", "/usr is a folder"]
 
 
-def test_regenerate_forgets_the_answer_and_takes_another_seed(talk, echo):
+def test_regenerate_drops_the_answer_and_takes_another_seed(talk, echo):
     done = talk("hello", "/regenerate", "/retry", args=("--seed", 5))
     assert done.out == "1: hello\n" * 3
     assert [contents(asked) for asked in echo.asked] == [["hello"]] * 3
@@ -89,7 +89,7 @@ def test_regenerate_forgets_the_answer_and_takes_another_seed(talk, echo):
 
 
 def test_regenerate_warns_where_it_cannot_differ(talk):
-    assert "temperature is 0" in talk("hello", "/retry", args=("--temperature", 0)).err
+    assert "Temperature 0" in talk("hello", "/retry", args=("--temperature", 0)).err
 
 
 def test_edit_replaces_the_last_message(talk, echo):
@@ -101,7 +101,7 @@ def test_edit_replaces_the_last_message(talk, echo):
 
 def test_system(talk, echo):
     done = talk("/system", "/system be brief", "a", "/system -", "b", args=("--system", "be kind"))
-    assert "System message: be kind" in done.err
+    assert "System prompt: be kind" in done.err
     assert [asked[0]["role"] for asked in echo.asked] == ["system", "user"]
     assert contents(echo.asked[0]) == ["be brief", "a"]
 
@@ -117,20 +117,20 @@ def test_save(talk, tmp_path):
     file = tmp_path / "talk.json"
     done = talk("a", f"/save {file}", f"/save {file}", "/save", "/save " + str(tmp_path / "talk.json" / "x"))
     assert contents(json.loads(file.read_text())["messages"]) == ["a", "1: a"]
-    assert "exists already" in done.err
+    assert "already exists" in done.err
     assert "needs a file name" in done.err
     assert done.code == 0
 
 
 @pytest.mark.parametrize("line", ["/regenerate", "/edit x", "/retry", "/nonsense", "/edit"])
-def test_what_cannot_be_done_is_said_and_the_talk_goes_on(talk, line):
+def test_an_impossible_command_is_reported_and_the_chat_goes_on(talk, line):
     done = talk(line, "hello")
     assert done.code == 0
     assert "error:" in done.err
     assert done.out == "1: hello\n"
 
 
-def test_an_answer_that_is_stopped_stays_as_far_as_it_came(talk, echo):
+def test_an_interrupted_answer_is_kept(talk, echo):
     echo.interrupt_after = 2
     done = talk("tell me more of it", "go on")
     assert done.code == 0
@@ -138,11 +138,11 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came(talk, echo):
     assert contents(echo.asked[1]) == ["tell me more of it", "1: tell ", "go on"]
 
 
-def test_the_oldest_turns_are_forgotten_aloud(talk, echo):
+def test_the_oldest_turns_are_dropped_with_a_message(talk, echo):
     echo.config = echo.config.replace(max_position_embeddings=64)
     lines = [f"the quick brown fox jumps {number}" for number in range(5)]
     done = talk(*lines, args=("--max-tokens", 10))
-    assert "forgotten" in done.err
+    assert "dropped" in done.err
     assert contents(echo.asked[0])[0] == lines[0]
     last = contents(echo.asked[-1])
     assert last[-1] == lines[-1]
@@ -170,7 +170,7 @@ def test_a_real_model_answers(cli, tiny_chat_model, monkeypatch, engine):
     assert len(done["answers"]) == 2
 
 
-def test_a_model_that_was_not_taught_to_answer(cli, tiny_model):
+def test_a_model_without_a_chat_template(cli, tiny_model):
     pytest.importorskip("torch")
     done = cli("chat", "--model", tiny_model)
     assert done.code == 2

@@ -31,7 +31,7 @@ def test_reopen_repeats_or_replaces_the_last_question():
 
 
 def test_nothing_to_reopen():
-    with pytest.raises(UserError, match="Nothing was asked"):
+    with pytest.raises(UserError, match="no message yet"):
         Conversation().reopen()
 
 

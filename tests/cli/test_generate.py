@@ -14,7 +14,7 @@ def greedy(*more):
     return ("--temperature", 0, "--max-tokens", 12, *more)
 
 
-def test_text_on_stdout_remarks_on_stderr(cli, tiny_model):
+def test_text_on_stdout_messages_on_stderr(cli, tiny_model):
     done = cli("generate", "--model", tiny_model, "--prompt", "the quick", *greedy())
     expected = LLM(tiny_model).generate("the quick", SamplingParams(temperature=0.0, max_tokens=12))[0].text
     assert done.code == 0
@@ -25,7 +25,7 @@ def test_text_on_stdout_remarks_on_stderr(cli, tiny_model):
 
 def test_ctrl_c_ends_the_line_of_the_text(capsys):
     from nano_llama.cli.common import Screen
-    from nano_llama.cli.generate import speak
+    from nano_llama.cli.generate import stream_to_screen
     from nano_llama.vol3_engine.outputs import TextPiece
 
     def pieces():
@@ -33,7 +33,7 @@ def test_ctrl_c_ends_the_line_of_the_text(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        speak(Screen(), pieces())
+        stream_to_screen(Screen(), pieces())
     assert capsys.readouterr().out == "half a sen\n"
 
 
@@ -49,7 +49,7 @@ def test_json(cli, tiny_model):
 
 
 @pytest.mark.parametrize("engine", ["engine", "torch", "numpy"])
-def test_every_engine_says_the_same_greedily(cli, tiny_model, engine):
+def test_every_engine_gives_the_same_greedy_text(cli, tiny_model, engine):
     done = cli("generate", "--model", tiny_model, "--prompt", "the lazy", "--engine", engine, "--json", *greedy())
     expected = LLM(tiny_model).generate("the lazy", SamplingParams(temperature=0.0, max_tokens=12))[0]
     assert done.json["token_ids"] == expected.token_ids
@@ -66,7 +66,7 @@ def test_the_seed_decides(cli, tiny_model, engine):
     assert run(5)["seed"] == 5
 
 
-def test_a_drawn_seed_is_told_and_repeats(cli, tiny_model):
+def test_a_random_seed_is_reported_and_repeatable(cli, tiny_model):
     first = cli("generate", "--model", tiny_model, "--prompt", "the", "--max-tokens", 8, "--json").json
     again = ("--seed", first["seed"], "--max-tokens", 8, "--json")
     assert cli("generate", "--model", tiny_model, "--prompt", "the", *again).json["token_ids"] == first["token_ids"]
@@ -116,7 +116,7 @@ def test_chat_goes_through_the_template(cli, tiny_chat_model):
         ([], "--prompt is required"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(cli, tiny_model, args, says):
+def test_invalid_options_are_refused(cli, tiny_model, args, says):
     done = cli("generate", "--model", tiny_model, *args)
     assert done.code == 2
     assert done.out == ""
@@ -132,7 +132,7 @@ def test_a_character_that_the_model_has_never_seen(cli, tiny_char_model):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"junk", b"GGUF" + bytes(50), b"\x08\0\0\0\0\0\0\0{}      ", "folder"])
-def test_a_model_that_is_none(cli, tmp_path, content):
+def test_a_path_that_is_not_a_model(cli, tmp_path, content):
     path = tmp_path / "model"
     if content == "folder":
         path.mkdir()
@@ -144,7 +144,7 @@ def test_a_model_that_is_none(cli, tmp_path, content):
     assert "inside nano-llama" not in done.err
 
 
-def test_without_torch_only_its_own_engine_is_missing(cli, tiny_model, monkeypatch):
+def test_without_torch_only_the_torch_engine_is_missing(cli, tiny_model, monkeypatch):
     from nano_llama.cli import engines
 
     monkeypatch.setattr(engines, "has_torch", lambda: False)
@@ -155,7 +155,7 @@ def test_without_torch_only_its_own_engine_is_missing(cli, tiny_model, monkeypat
     assert cli("generate", "--model", tiny_model, "--prompt", "the", *greedy()).code == 0
 
 
-def test_quantization_and_threads_are_the_engines(cli, make_tiny, tmp_path):
+def test_quantization_is_for_the_engine_only(cli, make_tiny, tmp_path):
     model = make_tiny(tmp_path / "m", hidden_size=64, intermediate_size=96)
     told = ("generate", "--model", model, "--prompt", "the", *greedy())
     assert cli(*told, "--quantization", "int8", "--threads", 1).code == 0
