@@ -16,20 +16,13 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats.gguf import GGUFWeights, save_gguf
 from nano_llama.formats.gguf_reader import GGUFFile
-from nano_llama.formats.hf_folder import (
-    CONFIG,
-    INDEX,
-    OLD_WEIGHTS,
-    WEIGHTS,
-    open_folder,
-    read_folder_config,
-    save_hf,
-)
+from nano_llama.formats.hf_folder import CONFIG, open_folder, read_folder_config, save_hf
 from nano_llama.formats.hub import download, is_hub_name
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config, unknown_shape
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
+from nano_llama.formats.weight_files import WEIGHT_FILES, shard_of
 
 __all__ = [
     "GGUFFile",
@@ -75,7 +68,7 @@ def detect(path: str | Path) -> str:
     """ "hf" (a folder), "safetensors", "gguf" or "pth", by content. Raises FormatError, saying what it is instead."""
     path = Path(path)
     if path.is_dir():
-        if any((path / file).is_file() for file in (CONFIG, WEIGHTS, INDEX, OLD_WEIGHTS)):
+        if any((path / file).is_file() for file in (CONFIG, *WEIGHT_FILES)):
             return "hf"
         inside = sorted(file.name for file in path.iterdir())
         ggufs = [name for name in inside if name.endswith(".gguf")]
@@ -125,7 +118,15 @@ def open_weights(path: str | Path) -> TensorMapping:
         return GGUFWeights(GGUFFile(path))
     weights: SafetensorsFile | PthFile = PthFile(path) if kind == "pth" else SafetensorsFile(path)
     config = weights.known_config or _config_beside(path)
-    return weights if config is None else fit_to_config(weights, config)
+    if config is None:
+        return weights
+    try:
+        return fit_to_config(weights, config)
+    except FormatError as error:
+        if (shard := shard_of(path)) is None:
+            raise
+        hint = f"Open its folder, which joins them: {path.parent}"
+        raise FormatError(f"{path} is part {shard[0]} of {shard[1]} of a model.", hint=hint) from error
 
 
 def read_config(path: str | Path) -> LlamaConfig:
@@ -189,6 +190,8 @@ def _guess(head: bytes) -> str:
         return "it is empty"
     if head.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer, whose file was not downloaded (git lfs pull)"
+    if head.lstrip()[:1] == b"{":
+        return "it looks like JSON; where it is the index of a model's shards, give its folder"
     if head.lstrip()[:1] == b"<":
         return "it looks like a web page, perhaps a download's error message"
     if head.startswith((b"\x80\x02", b"\x80\x04")):

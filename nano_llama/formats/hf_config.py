@@ -21,6 +21,7 @@ _BOOKKEEPING = {
     *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "_attn_implementation"),
     *("attention_dropout", "pretraining_tp", "chunk_size_feed_forward", "is_llama_config", "is_decoder"),
     *("is_encoder_decoder", "id2label", "label2id", "problem_type", "max_length", "temperature", "top_k", "top_p"),
+    "transformers_weights",  # weight_files.py reads it
 }
 
 # Keys that would change the mathematics, with the one value under which they do not.

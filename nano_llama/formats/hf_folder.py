@@ -2,7 +2,7 @@
 
     config.json                      the shape (hf_config.py)
     model.safetensors                or  model-00001-of-00003.safetensors ... with model.safetensors.index.json
-    pytorch_model.bin                older: a .pth without a config, read where no safetensors is there
+    pytorch_model.bin                older: read where no safetensors is there (weight_files.py says which file counts)
     generation_config.json, tokenizer.json, tokenizer_config.json ...      written for transformers
 
 Not here: the bytes of those weight files (safetensors.py, pth.py) and the tokenizer (tokenizer).
@@ -16,21 +16,16 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
 from nano_llama.formats.hf_config import config_from_hf
 from nano_llama.formats.mapping import TensorMapping, as_mapping, fit_to_config
 from nano_llama.formats.quantized import QuantizedFolder, blocks_of
-from nano_llama.formats.safetensors import SafetensorsFile, open_sharded, save_safetensors, saved_dtype
+from nano_llama.formats.safetensors import save_safetensors, saved_dtype
+from nano_llama.formats.weight_files import INDEX, WEIGHTS, open_weight_files
 
-CONFIG, WEIGHTS, INDEX, OLD_WEIGHTS = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-)
+CONFIG = "config.json"
 MAX_SHARD_BYTES = 5 * 10**9
 _MAX_CONFIG_BYTES = 2**20
 
@@ -49,23 +44,8 @@ def open_folder(folder: Path) -> TensorMapping:
     raw = _read_config_json(folder)
     config = config_from_hf(raw, source=str(folder / CONFIG))
     blocks = blocks_of(raw)
-    weights = _open_weight_files(folder)
+    weights = open_weight_files(folder, raw)
     return fit_to_config(weights if blocks is None else QuantizedFolder(folder, weights, blocks), config)
-
-
-def _open_weight_files(folder: Path) -> TensorMapping:
-    if (folder / INDEX).is_file():
-        return open_sharded(folder / INDEX)
-    if (folder / WEIGHTS).is_file():
-        return SafetensorsFile(folder / WEIGHTS)
-    if (folder / OLD_WEIGHTS).is_file():
-        from nano_llama.formats.pth import PthFile
-
-        return PthFile(folder / OLD_WEIGHTS)
-    raise FormatError(
-        f"{folder} holds no weights: neither {WEIGHTS}, nor {INDEX}, nor {OLD_WEIGHTS}.",
-        hint="Name the weight file itself if it has another name.",
-    )
 
 
 def save_hf(

@@ -8,6 +8,7 @@ Not here: any file format; each has a module of its own. Tests: tests/formats/te
 """
 
 import mmap
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,14 +115,18 @@ class Arrays(TensorMapping):
 
 
 class Selection(TensorMapping):
-    """Tensors picked from other mappings: shards joined, a tied head or a buffer left out."""
+    """Tensors picked from other mappings: shards joined, a tied head or a buffer left out, a prefix added.
 
-    def __init__(self, path: Path, source_of: Mapping[str, TensorMapping]):
+    name_of: what the sources call them, where that differs.
+    """
+
+    def __init__(self, path: Path, source_of: Mapping[str, TensorMapping], name_of: Mapping[str, str] | None = None):
         self.path = path
         self._source_of = dict(source_of)
+        self._name_of = dict(name_of or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._source_of[name][name]
+        return self._source_of[name][self._theirs(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._source_of)
@@ -130,19 +135,19 @@ class Selection(TensorMapping):
         return len(self._source_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._source_of[name].shape(name)
+        return self._source_of[name].shape(self._theirs(name))
 
     def dtype_name(self, name: str) -> str:
-        return self._source_of[name].dtype_name(name)
+        return self._source_of[name].dtype_name(self._theirs(name))
 
     def nbytes(self, name: str) -> int:
-        return self._source_of[name].nbytes(name)
+        return self._source_of[name].nbytes(self._theirs(name))
 
     def raw(self, name: str) -> QuantizedTensor:
-        return self._source_of[name].raw(name)
+        return self._source_of[name].raw(self._theirs(name))
 
     def row_order(self, name: str) -> np.ndarray | None:
-        return self._source_of[name].row_order(name)
+        return self._source_of[name].row_order(self._theirs(name))
 
     def release_pages(self) -> None:
         for source in {id(source): source for source in self._source_of.values()}.values():
@@ -151,6 +156,9 @@ class Selection(TensorMapping):
     def close(self) -> None:
         for source in {id(source): source for source in self._source_of.values()}.values():
             source.close()
+
+    def _theirs(self, name: str) -> str:
+        return self._name_of.get(name, name)
 
 
 def unknown_shape(path: Path) -> UserError:
@@ -165,30 +173,73 @@ def as_mapping(weights: Mapping[str, np.ndarray]) -> TensorMapping:
 def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
     """The tensors of `weights` that `config` asks for, once names and shapes are found to agree.
 
-    A tied model's file may store the head again: an equal copy is left out, another one is refused, because then
-    either the config or the file is wrong. Old checkpoints also store RoPE's frequencies, which follow from the config.
-    Raises FormatError.
+    As in transformers, names may lack the leading "model." (a LlamaModel saved by itself) or have a wrapper's prefix,
+    and a tensor that no part of a LLaMA would use is left out, with a warning. A tied model's file may store the head
+    again: an equal copy is left out, another one is refused, because then either the config or the file is wrong.
+    Old checkpoints also store RoPE's frequencies, which follow from the config. Raises FormatError.
     """
-    names = [name for name in weights if not name.endswith("rotary_emb.inv_freq")]
-    if config.tie_word_embeddings and LM_HEAD in names:
-        if not _same_tensor(weights, EMBED, LM_HEAD):
+    theirs = _names_of_ours(weights)  # our name -> theirs
+    if config.tie_word_embeddings and LM_HEAD in theirs:
+        if EMBED not in theirs:
+            theirs[EMBED] = theirs[LM_HEAD]
+        elif not same_tensor(weights, theirs[EMBED], weights, theirs[LM_HEAD]):
             raise FormatError(
                 f"{weights.path}: the config says tie_word_embeddings = true, but {LM_HEAD} is not {EMBED}.",
                 hint='If the head is meant to be its own, set "tie_word_embeddings": false in config.json.',
             )
-        names.remove(LM_HEAD)
-    if len(names) < config.num_hidden_layers:  # before a hostile number of layers makes a list of names
+        del theirs[LM_HEAD]
+    if len(theirs) < config.num_hidden_layers:  # before a hostile number of layers makes a list of names
         raise FormatError(
-            f"{weights.path} holds {len(names)} tensors, too few for num_hidden_layers = {config.num_hidden_layers}.",
+            f"{weights.path} holds {len(theirs)} tensors, too few for num_hidden_layers = {config.num_hidden_layers}.",
             hint="Do config and weights belong together?",
         )
-    for name in names:
-        if weights.dtype_name(name) not in (*FLOATS, *BLOCKS):
-            raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(name)}, not as floats.")
-    chosen = weights if len(names) == len(weights) else Selection(weights.path, dict.fromkeys(names, weights))
+    for name, stored in theirs.items():
+        if weights.dtype_name(stored) not in (*FLOATS, *BLOCKS):
+            raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(stored)}, not as floats.")
+    if LM_HEAD not in theirs and not config.tie_word_embeddings and EMBED in theirs:
+        raise FormatError(
+            f"{weights.path} holds a model without its head: {LM_HEAD} is missing, and the config does not tie it.",
+            hint='If the head is the embedding, set "tie_word_embeddings": true in config.json; else save the whole'
+            " LlamaForCausalLM.",
+        )
+    chosen = weights
+    if list(theirs.items()) != [(name, name) for name in weights]:
+        chosen = Selection(weights.path, dict.fromkeys(theirs, weights), theirs)
     check_params(config, chosen, source=str(weights.path))
     chosen.known_config = config
     return chosen
+
+
+# Left in front of every name by torch.compile, DistributedDataParallel, and a wrapper around the model.
+WRAPPERS = ("_orig_mod.", "module.")
+_PARTS = ("model.", "lm_head.")  # of a LlamaForCausalLM
+_WITHOUT_PREFIX = ("embed_tokens.", "layers.", "norm.")  # of a LlamaModel
+
+
+def _names_of_ours(weights: TensorMapping) -> dict[str, str]:
+    """Our name of each tensor that belongs to the model -> the file's name of it."""
+    theirs: dict[str, str] = {}
+    strangers = []
+    for stored in weights:
+        name = stored
+        while name.startswith(WRAPPERS):
+            name = name.split(".", 1)[1]
+        if name.startswith(_WITHOUT_PREFIX):
+            name = "model." + name
+        if name.endswith("rotary_emb.inv_freq"):
+            continue
+        if not name.startswith(_PARTS):
+            strangers.append(stored)
+        elif name in theirs:
+            raise FormatError(f"{weights.path}: {stored!r:.80} and {theirs[name]!r:.80} are the same parameter.")
+        else:
+            theirs[name] = stored
+    if theirs and strangers:
+        shown = ", ".join(sorted(strangers)[:4]) + (f" and {len(strangers) - 4} more" if len(strangers) > 4 else "")
+        warnings.warn(f"{weights.path}: {shown:.300} not read: a LLaMA has no such part.", stacklevel=4)
+    elif strangers:
+        theirs = {name: name for name in strangers}  # another model's: check_params names what is wrong
+    return theirs
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -219,8 +270,9 @@ def view(mapped: mmap.mmap, offset: int, dtype: np.dtype, shape: tuple[int, ...]
     return array if array.flags.aligned else array.copy()
 
 
-def _same_tensor(weights: TensorMapping, one: str, other: str) -> bool:
-    if one not in weights or weights.shape(one) != weights.shape(other):
+def same_tensor(one: TensorMapping, name: str, other: TensorMapping, other_name: str) -> bool:
+    """Is a tensor of `one` the same, bit for bit, as one of `other`?"""
+    if one.shape(name) != other.shape(other_name):
         return False
-    a, b = weights[one], weights[other]
+    a, b = one[name], other[other_name]
     return a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -1,11 +1,12 @@
-"""safetensors: a JSON header with types, shapes and offsets, then the numbers; one file, or shards with an index.
+"""safetensors: a JSON header with types, shapes and offsets, then the numbers.
 
     8 bytes   length of the header, little-endian
     header    {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
     data      every tensor's bytes, without gaps; offsets count from here
 
-Not here: the config and tokenizer beside such files (hf_folder.py). Our own reader and writer rather than the
-library's: it maps bfloat16, checks every bound before touching the data, and writes tensor by tensor.
+Not here: the index of shards (weight_files.py), the config and tokenizer beside such files (hf_folder.py).
+Our own reader and writer rather than the library's: it maps bfloat16, checks every bound before touching the data, and
+writes tensor by tensor.
 Source of the format: the README of huggingface/safetensors. Tests: tests/formats/test_safetensors.py.
 """
 
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import FormatError
-from nano_llama.core.files import atomic_path, read_json
+from nano_llama.core.files import atomic_path
 from nano_llama.formats.dtypes import DTYPES, cast
-from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, map_file, release_mapped_pages, view
+from nano_llama.formats.mapping import TensorMapping, as_mapping, map_file, release_mapped_pages, view
 
 MAX_HEADER_BYTES = 2 * 2**20  # about 20,000 tensors; parsed JSON may take 40 times its text
 _MAX_DIMENSIONS = 8
@@ -64,23 +65,6 @@ class SafetensorsFile(TensorMapping):
 
     def close(self) -> None:
         self._mapped = None  # the map itself goes when the last array over it does
-
-
-def open_sharded(index_path: Path) -> TensorMapping:
-    """Join the shards that a `model.safetensors.index.json` lists. Raises FormatError."""
-    index = read_json(index_path, what="safetensors index", max_bytes=MAX_HEADER_BYTES)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise FormatError(f"{index_path}: no weight_map, which should say which shard holds which tensor.")
-    shards: dict[str, SafetensorsFile] = {}
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or shard != Path(shard).name or not shard.endswith(".safetensors"):
-            raise FormatError(f"{index_path}: {name!r} is said to be in {shard!r:.80}, not a .safetensors beside it.")
-        if shard not in shards:
-            shards[shard] = SafetensorsFile(index_path.parent / shard)
-        if name not in shards[shard]:
-            raise FormatError(f"{index_path}: {name!r} is not in {shard}.", hint="Download the folder again.")
-    return Selection(index_path.parent, {name: shards[shard] for name, shard in weight_map.items()})
 
 
 def save_safetensors(
