@@ -1,4 +1,4 @@
-"""`bench`: its figures hang together, and what cannot be measured is refused."""
+"""`bench`: its figures are consistent, and what cannot be measured is refused."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_report(cli, tiny_model):
         assert words in done.shown
 
 
-def test_json_figures_hang_together(cli, tiny_model):
+def test_json_figures_are_consistent(cli, tiny_model):
     done = cli("bench", "--model", tiny_model, *SMALL, "--batch-size", 3, "--threads", 1, "--json", "--quiet")
     found = done.json
     assert (done.code, done.err) == (0, "")
@@ -38,7 +38,7 @@ def test_json_figures_hang_together(cli, tiny_model):
     assert 0 < sum(found["parts_seconds"].values()) < 1.01 * found["step_seconds"]
 
 
-def test_a_prompt_fits_into_the_context_by_itself(cli, tiny_model):
+def test_the_default_prompt_fits_into_the_context(cli, tiny_model):
     found = cli("bench", "--model", tiny_model, "--new-tokens", 4, "--repeats", 1, "--json").json
     assert found["prompt_tokens"] == min(512, read_config(tiny_model).max_position_embeddings - 4)
 

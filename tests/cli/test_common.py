@@ -1,4 +1,4 @@
-"""What reaches the screen: results on stdout, remarks on stderr, nothing that commands the terminal."""
+"""What reaches the screen: results on stdout, remarks on stderr, no control characters."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 from nano_llama.cli.common import Output, Screen, facts, jsonable, printable, table
 
 
-def test_results_and_remarks_go_apart(capsys):
+def test_results_go_to_stdout_and_remarks_to_stderr(capsys):
     screen = Screen()
     screen.say("a remark")
     screen.result({"x": 1}, "the answer")
@@ -64,6 +64,6 @@ def test_a_title_longer_than_its_table_stays_on_one_line(capsys):
     assert "What the figures say" in lines
 
 
-def test_a_pipe_is_not_folded_at_80_columns(capsys):
+def test_lines_in_a_pipe_are_not_wrapped(capsys):
     Screen().result({}, "x" * 150)
     assert capsys.readouterr().out == "x" * 150 + "\n"

@@ -167,7 +167,7 @@ def test_a_flag_action_runs_instead_of_the_command(monkeypatch, capsys):
     assert calls == [Output(json=True)]
 
 
-def test_ctrl_c_is_answered_by_us_and_not_by_the_parser(monkeypatch, command):
+def test_ctrl_c_is_handled_by_us_and_not_by_the_parser(monkeypatch, command):
     class Interrupted(list):
         def append(self, item):
             raise KeyboardInterrupt

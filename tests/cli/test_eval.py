@@ -75,7 +75,7 @@ def test_what_cannot_be_honoured_is_refused(cli, tiny_model, tiny_text, args, sa
     assert "inside nano-llama" not in done.err
 
 
-def test_text_that_the_model_cannot_spell(cli, tiny_char_model, tmp_path):
+def test_text_outside_the_vocabulary(cli, tiny_char_model, tmp_path):
     (tmp_path / "x.txt").write_text("Ж" * 100)
     done = cli("eval", "--model", tiny_char_model, "--data", tmp_path / "x.txt")
     assert done.code == 2

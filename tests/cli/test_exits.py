@@ -104,7 +104,7 @@ def run_python(script, **kwargs):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, **kwargs)
 
 
-def test_a_reader_that_leaves_is_no_error_of_ours():
+def test_a_closed_pipe_is_not_an_error():
     script = (
         "import sys; from nano_llama.cli.exits import guarded\n"
         "def body():\n"

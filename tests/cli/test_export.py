@@ -87,7 +87,7 @@ def test_gguf_holds_no_char_level_tokenizer(cli, tiny_char_model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(cli, tiny_model, tmp_path):
+def test_an_unwritable_path_is_an_error(cli, tiny_model, tmp_path):
     (tmp_path / "file").touch()
     done = cli("export", "--model", tiny_model, "--format", "hf", "--out", tmp_path / "file" / "out")
     assert done.code in (1, 2)

@@ -1,4 +1,4 @@
-"""`info`: every kind of file says what it is, by its content; junk is named as junk."""
+"""`info`: every kind of file is recognized by its content; junk is refused."""
 
 import shutil
 
@@ -120,7 +120,7 @@ def test_nothing_there(cli, tmp_path):
     assert cli("info").code == 2
 
 
-def test_a_name_that_would_command_the_terminal(cli, tiny_model, tmp_path):
+def test_control_characters_in_a_name_are_escaped(cli, tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "m\x1b[31m")
     for name in ("m\x1b[31m", "nowhere\x1b[31m"):
         shown = cli("info", tmp_path / name).shown

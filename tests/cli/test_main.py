@@ -71,7 +71,7 @@ def test_an_unknown_command_is_named_and_a_near_one_offered(cli, word, meant):
     assert done.out == ""
 
 
-def test_an_unlike_command_gets_the_list_only(cli):
+def test_an_unknown_command_without_a_near_one_gets_the_list(cli):
     done = cli("xyzzy")
     assert done.code == 2
     assert "Did you mean" not in done.err

@@ -1,4 +1,4 @@
-"""Which files `--model` means, the folders of runs above all."""
+"""Which files `--model` means, above all the folders of runs."""
 
 import os
 import shutil
@@ -30,12 +30,12 @@ def test_a_model_is_itself(tiny_model):
     assert locate_model(str(tiny_model), QUIET) == tiny_model
 
 
-def test_a_run_that_has_not_ended_gives_its_newest_checkpoint(run_folder, capsys):
+def test_an_unfinished_run_gives_its_newest_checkpoint(run_folder, capsys):
     assert locate_model(str(run_folder), Screen()).name == "step-00000020"
     assert "step-00000020" in capsys.readouterr().err
 
 
-def test_a_run_that_has_ended_is_a_model(run_folder, tiny_model):
+def test_a_finished_run_is_a_model(run_folder, tiny_model):
     shutil.copy(tiny_model / "model.safetensors", run_folder)
     assert locate_model(str(run_folder), QUIET) == run_folder
 
@@ -59,7 +59,7 @@ def test_no_model(name):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
-def test_a_pipe_is_not_waited_for(cli, tmp_path):
+def test_a_pipe_as_a_model_does_not_block(cli, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for words in (("info",), ("generate", "--prompt", "x", "--model"), ("verify", "--model")):
         done = cli(*words, tmp_path / "pipe")

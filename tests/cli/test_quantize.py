@@ -1,4 +1,4 @@
-"""`quantize`: the folder it makes is read by every verb, and a scheme that means nothing is refused."""
+"""`quantize`: the folder it writes is read by every command, and an unknown scheme is refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`quickstart`: the whole line from text to text, with the shortest training there is."""
+"""`quickstart`: the whole way from text to text, with the shortest training run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`runs`: every run in a table and in one picture, whatever state it is in; what is no run is named and left out."""
+"""`runs`: every run in a table and in one picture, whatever its state; what is not a run is named and left out."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_sorting(cli, runs, key, order):
     assert down == order[::-1]
 
 
-def test_a_figure_that_is_missing_comes_last_either_way(cli, runs):
+def test_missing_values_sort_last_either_way(cli, runs):
     for more in ((), ("--descending",)):
         assert cli("runs", runs, "--sort", "val_loss", *more, "--json").json["runs"][-1]["name"] == "deep/c"
 
@@ -117,7 +117,7 @@ def test_bad_folders_are_named_and_the_rest_is_shown(cli, runs, tmp_path):
     assert done.code == 2 and "nowhere" in done.json["error"]
 
 
-def test_a_run_that_goes_on_is_seen_from_another_process(cli, runs):
+def test_a_run_in_progress_is_seen_from_another_process(cli, runs):
     script = f"""
 import sys
 from nano_llama.training.run_folder import RunFolder

@@ -130,7 +130,7 @@ def test_what_cannot_be_honoured_is_refused(train, tmp_path, args, says):
 
 
 @pytest.mark.parametrize("data", ["nowhere", "empty.txt", "empty-folder", "junk.bin", ""])
-def test_data_that_is_none(train, tmp_path, data):
+def test_unusable_data_is_refused(train, tmp_path, data):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "empty-folder").mkdir()
     (tmp_path / "junk.bin").write_bytes(bytes(range(256)))

@@ -124,7 +124,7 @@ def test_a_line_of_50_megabytes_is_learned_from(train, tmp_path):
 
 
 @pytest.mark.parametrize("harm", [pytest.param("missing", marks=pytest.mark.slow), "altered"])
-def test_a_shard_that_was_harmed(train, command, tmp_path, expected, harm, monkeypatch):
+def test_a_damaged_shard(train, command, tmp_path, expected, harm, monkeypatch):
     monkeypatch.setattr(command, "cache", tmp_path / "cache")
     child = train.start()
     wait_for_lines(tmp_path, 20)
@@ -141,7 +141,7 @@ def test_a_shard_that_was_harmed(train, command, tmp_path, expected, harm, monke
     goes_on(command, tmp_path, expected)
 
 
-def test_weights_that_are_no_numbers(train, command, make_tiny, tmp_path, tale):
+def test_weights_with_nan(train, command, make_tiny, tmp_path, tale):
     folder = make_tiny(tmp_path / "model", kind="char")
     with open_weights(folder) as saved:
         weights = {name: np.array(saved[name]) for name in saved}

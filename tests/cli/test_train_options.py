@@ -19,7 +19,7 @@ def test_nothing_is_given_by_default():
     assert given(TrainOptions(lr=0.1, seed=0)) == {"lr": 0.1, "seed": 0}
 
 
-def test_the_plain_help_fits_a_reader_s_head_and_what_it_names_exists(cli):
+def test_help_is_short_and_what_it_names_exists(cli):
     lines = cli("train", "--help").out.splitlines()
     assert len(lines) <= 90
     assert set(SETTINGS) >= FIRST

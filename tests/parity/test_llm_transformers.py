@@ -111,7 +111,7 @@ def decisions(trace):
 
 
 @pytest.mark.slow
-def test_alone_each_is_token_identical(llm, greedy):
+def test_greedy_tokens_one_at_a_time(llm, greedy):
     for prompt, expected in zip(*greedy, strict=True):
         (out,) = llm.generate([prompt], GREEDY)
         assert out.token_ids == expected, prompt
@@ -127,7 +127,7 @@ def test_alone_each_is_token_identical(llm, greedy):
         pytest.param({"kv_cache_memory": 24 * BLOCK_BYTES}, id="memory for a fifth of them"),
     ],
 )
-def test_together_each_is_token_identical(smollm2, greedy, tmp_path, settings):
+def test_greedy_tokens_in_one_batch(smollm2, greedy, tmp_path, settings):
     """Twice, so that the second time every prompt's whole blocks are there already, where prefixes are kept."""
     prompts, expected = greedy
     llm = LLM(smollm2, device="cpu", dtype="float32", trace=tmp_path / "trace", **settings)

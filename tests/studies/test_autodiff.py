@@ -23,7 +23,7 @@ def test_all_forms_have_the_same_gradients(table):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_linear_has_no_fast_twin_and_attention_has(table):
+def test_linear_has_no_fast_form_and_attention_has(table):
     assert table["linear"].fast is None and table["attention"].fast is not None
 
 

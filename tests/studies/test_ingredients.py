@@ -1,4 +1,4 @@
-"""The study's variants are gradient-true, differ from LLaMA in the one thing named, and start from the same draws."""
+"""The study's variants have right gradients, differ from LLaMA in one thing, and start from the same draws."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_complete_variant_is_a_llama_and_the_others_are_not():
         assert np.abs(logits[name] - logits["complete"]).max() > 1e-2, name
 
 
-def test_without_residuals_the_stream_forgets_its_token():
+def test_without_residuals_the_stream_loses_its_token():
     """With the layers' outputs zero, a residual stream still holds the embedding; without, nothing."""
     for name, silent in (("without residuals", True), ("complete", False)):
         model = VARIANTS[name].make(CONFIG, seed=0)

@@ -1,4 +1,4 @@
-"""Every study runs quickly with a seed, draws a picture, and says a finding that JSON can hold."""
+"""Every study runs quickly with a seed, draws a picture, and returns a finding that JSON can represent."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from nano_llama.studies import STUDIES, run_study
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_quick_run_draws_and_tells(name, tmp_path):
+def test_a_quick_run_draws_a_picture_and_returns_a_finding(name, tmp_path):
     if name == "autodiff":
         pytest.importorskip("torch")
     finding = run_study(name, tmp_path, seed=1, quick=True)
@@ -22,11 +22,11 @@ def test_a_quick_run_draws_and_tells(name, tmp_path):
     json.dumps(finding.to_dict(), allow_nan=False)
 
 
-def test_an_unknown_name_is_answered_with_those_there_are():
+def test_an_unknown_study_lists_the_known_ones():
     with pytest.raises(UserError, match="norm-place"):
         run_study("norm-place")
 
 
-def test_the_table_costs_no_import_of_a_study():
+def test_listing_studies_imports_none_of_them():
     code = "import sys, nano_llama.studies as s; assert s.STUDIES; print([m for m in sys.modules if 'matplotlib' in m])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -57,7 +57,7 @@ def test_equal_scores_have_the_entropy_of_uniform_attention():
     assert probe(lambda ops: Llama(CONFIG, params, ops=ops), *batch()).entropy == pytest.approx([1.0] * 3, abs=1e-6)
 
 
-def test_scores_that_are_not_divided_decide_more():
+def test_unscaled_scores_lower_the_entropy():
     def entropy(study):
         return probe(lambda ops: StudyLlama(CONFIG, init_params(CONFIG), study=study, ops=ops), *batch()).entropy[0]
 
@@ -65,7 +65,7 @@ def test_scores_that_are_not_divided_decide_more():
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_training_lowers_the_loss_and_says_when_it_ends_in_nothing():
+def test_training_lowers_the_loss_and_stops_at_nan():
     ids = np.tile(np.arange(31), 40)
     options = {"steps": 30, "batch": 2, "context": 12, "warmup": 3, "clip": 1.0, "seed": 0}
     losses = train(Llama.init(CONFIG), ids, lr=1e-2, **options)

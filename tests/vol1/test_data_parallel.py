@@ -1,4 +1,4 @@
-"""Shares and micro-batches cover the batch in order; threads run, and their errors come through."""
+"""Shards and micro-batches cover the batch in order; threads run, and their errors come through."""
 
 import threading
 
@@ -10,7 +10,7 @@ from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_o
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 13])
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 16])
-def test_shares_cover_all_rows_evenly_and_in_order(num_rows, num_shards):
+def test_shards_cover_all_rows_evenly_and_in_order(num_rows, num_shards):
     parts = shards(num_rows, num_shards)
     assert [i for part in parts for i in range(num_rows)[part]] == list(range(num_rows))
     sizes = [part.stop - part.start for part in parts]
@@ -18,17 +18,17 @@ def test_shares_cover_all_rows_evenly_and_in_order(num_rows, num_shards):
 
 
 @pytest.mark.parametrize(("size", "expected"), [(None, [5]), (2, [2, 2, 1]), (9, [5])])
-def test_micro_batches_cover_a_share(size, expected):
+def test_micro_batches_cover_a_shard(size, expected):
     parts = list(micro_batches(slice(3, 8), size))
     assert [part.stop - part.start for part in parts] == expected
     assert parts[0].start == 3 and parts[-1].stop == 8
 
 
-def test_each_share_has_a_thread_and_results_keep_their_order():
-    meet = threading.Barrier(3, timeout=20)  # passes only if all three run at once
+def test_each_shard_has_its_thread_and_results_keep_their_order():
+    barrier = threading.Barrier(3, timeout=20)  # passes only if all three run at once
 
     def work(part):
-        meet.wait()
+        barrier.wait()
         return part.start
 
     assert run_shards(work, shards(9, 3)) == [0, 3, 6]

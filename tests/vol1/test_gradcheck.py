@@ -1,4 +1,4 @@
-"""gradcheck passes what is right, and names argument and index of what is wrong."""
+"""gradcheck accepts right gradients, and names argument and index of a wrong one."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_five_points_are_exact_for_a_polynomial_of_degree_four():
     assert x[0] == 0.7
 
 
-def test_a_right_gradient_passes_and_inputs_stay(inputs):
+def test_a_right_gradient_passes_and_inputs_are_unchanged(inputs):
     kept = {name: np.copy(value) for name, value in inputs.items()}
     checks = gradcheck(scale_forward, scale_backward, inputs)
     assert [(c.name, c.num_checked) for c in checks] == [("x", 12), ("factor", 3)]

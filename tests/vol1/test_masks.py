@@ -12,7 +12,7 @@ def test_causal_sees_itself_and_before():
     np.testing.assert_array_equal(causal_mask(2, num_past=2), [[1, 1, 1, 0], [1, 1, 1, 1]])
 
 
-def test_padding_hides_keys_from_everybody():
+def test_padding_keys_are_hidden():
     mask = padding_mask(np.array([[0, 1, 1]])) & causal_mask(3)
     assert mask.shape == (1, 1, 3, 3)
     np.testing.assert_array_equal(mask[0, 0], [[0, 0, 0], [0, 1, 0], [0, 1, 1]])

@@ -45,7 +45,7 @@ def test_a_fast_cache_is_used_up_by_its_backward():
         FAST.cross_entropy.backward(1.0, cache)
 
 
-def test_another_index_may_be_the_ignored_one(pair):
+def test_ignore_index_can_be_changed(pair):
     logits = np.random.default_rng(2).standard_normal((1, 3, 5))
     all_three, _ = pair.forward(logits[:, :2], np.array([[1, 2]]))
     ignoring, _ = pair.forward(logits, np.array([[1, 2, 0]]), ignore_index=0)

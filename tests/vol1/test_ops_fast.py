@@ -1,4 +1,4 @@
-"""The fast form of every op is the plain one's twin, at sizes where its tiles and blocks come into play."""
+"""The fast form of every op equals the plain one, at sizes where its tiles and blocks matter."""
 
 from dataclasses import fields
 

@@ -43,7 +43,7 @@ def test_float32_stays_float32_and_within_1e_4(op_name):
             assert relative_error(grad, expected_grads[name]) < 1e-4, (seed, name)
 
 
-def test_inputs_and_incoming_gradients_are_left_as_they_were(op_name):
+def test_inputs_and_incoming_gradients_are_not_modified(op_name):
     case = make_case(op_name, 1)
     inputs = case.cast(np.float64)
     kept = {name: np.copy(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
@@ -103,7 +103,7 @@ def caught(case, backward) -> str | None:
     return None
 
 
-def test_every_planted_error_is_caught_and_its_argument_named(op_name):
+def test_every_mutation_is_caught_and_its_argument_named(op_name):
     cases = [make_case(op_name, seed) for seed in SEEDS]
     for mutant, line in mutants(cases[0].backward):
         with np.errstate(all="ignore"):

@@ -48,7 +48,7 @@ def test_products_depend_on_distance_only(layout):
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
-def test_backward_undoes_a_turn_of_length_one(layout):
+def test_backward_is_the_inverse_rotation(layout):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((2, 2, 5, 8))
     y, cache = rope_forward(x, *angles(5, 8, rng), layout)

@@ -50,7 +50,7 @@ def test_tiles_equal_the_plain_form(dtype):
         np.testing.assert_allclose(fast[name], plain[name], atol=10 * np.finfo(dtype).eps, err_msg=name)
 
 
-def test_a_transposed_gradient_is_read_in_its_own_order():
+def test_a_transposed_gradient_gives_the_same_step():
     params = {"w": np.zeros((4, 3))}
     gradient = np.arange(12.0).reshape(3, 4).T
     optimizer, copy = AdamW(params, 0.1), {"w": np.zeros((4, 3))}
@@ -65,7 +65,7 @@ def test_a_parameter_that_is_not_contiguous_is_refused():
         AdamW(params).step(params, params)
 
 
-def test_the_first_step_is_as_long_as_the_rate():
+def test_the_first_step_has_the_length_of_the_learning_rate():
     """With the bias corrections m^ = g and v^ = g^2 at t = 1, so the step is lr sign(g), whatever the scale."""
     params = {"w": np.zeros(3)}
     Adam(params, 0.1).step(params, {"w": np.array([1e-4, -5.0, 3e3])})

@@ -38,7 +38,7 @@ def test_resume_changes_no_bit(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_rule_descends_a_bowl(name):
+def test_every_optimizer_minimizes_a_quadratic(name):
     params = draw(0)
     optimizer = make_optimizer(name, params, 0.01)
     start = sum(float(np.sum(p * p)) for p in params.values())
@@ -56,7 +56,7 @@ def test_weight_decay_leaves_the_norms_alone(name):
     assert np.all(params["model.embed_tokens.weight"] < 1)
 
 
-def test_foreign_state_is_refused_by_name():
+def test_the_state_of_another_optimizer_is_refused_by_name():
     params = draw(0)
     saved = make_optimizer("lion", params, 0.1).state_dict()
     with pytest.raises(FormatError, match="AdamW"):

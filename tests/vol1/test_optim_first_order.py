@@ -1,4 +1,4 @@
-"""SGD, momentum and Nesterov against torch.optim.SGD, and Nesterov's re-parametrization against his own form."""
+"""SGD, momentum and Nesterov against torch.optim.SGD, and Nesterov's re-parametrization against the original form."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ def test_twenty_steps_equal_the_paper():
         assert abs(params["w"][i, j] - wanted) < 1e-13
 
 
-def test_no_gradient_no_step():
+def test_a_zero_gradient_moves_nothing():
     params = {"w": np.array([1.0])}
     Lion(params, 0.1).step(params, {"w": np.array([0.0])})
     assert params["w"][0] == 1.0

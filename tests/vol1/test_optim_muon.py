@@ -40,7 +40,7 @@ def test_twelve_steps_equal_torch(monkeypatch):
         np.testing.assert_allclose(params[name], copy.detach().numpy(), rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-def test_embedding_and_norms_are_adamws():
+def test_embedding_and_norms_are_updated_by_adamw():
     params, alone = draw(0), {name: value for name, value in draw(0).items() if name in (EMBED, NORM)}
     optimizer = Muon(params, 0.02, weight_decay=0.1)
     adamw = AdamW(alone, 0.02, betas=(0.9, 0.95), weight_decay=0.1)
@@ -69,7 +69,7 @@ def test_a_zero_gradient_moves_nothing():
     np.testing.assert_array_equal(params[WIDE], before)
 
 
-def test_five_rounds_carry_the_singular_values_near_one():
+def test_five_iterations_bring_singular_values_near_one():
     """The docstring's claim, on a diagonal matrix whose normalized singular values run from 0.002 to nearly 1."""
     values = np.concatenate([[1.0], np.geomspace(0.0021, 0.05, 60)])
     found = np.diag(orthogonalize(np.diag(values / np.linalg.norm(values))))

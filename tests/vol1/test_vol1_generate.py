@@ -49,7 +49,7 @@ def test_naive_and_cached_give_the_same_tokens(temperature, tied):
     assert len(cached) == 30 and len(set(cached)) > 3
 
 
-def test_each_token_is_the_sampler_on_the_plain_forward():
+def test_each_token_is_sampled_from_the_uncached_logits():
     model = tiny(rope_scaling=RopeScaling(rope_type="linear", factor=2.0))
     text = [5, 6]
     for token in generate(model, text.copy(), SamplingParams(temperature=0.0, max_tokens=10)):
@@ -66,7 +66,7 @@ def test_a_seed_repeats_and_another_differs():
     assert draw(1) == draw(1) != draw(2)
 
 
-def test_a_text_ends_at_its_end_token_or_where_the_context_does():
+def test_generation_ends_at_eos_or_at_the_context_limit():
     model = tiny()
     free = list(generate(model, [1, 2], SamplingParams(temperature=0.0, max_tokens=None)))
     assert len(free) == 46  # 48 positions
@@ -89,7 +89,7 @@ def test_an_empty_or_too_long_prompt_is_refused_with_its_length(prompt):
 
 
 @pytest.mark.parametrize("wish", [{"n": 2}, {"logprobs": 1}, {"stop": "x"}])
-def test_what_one_row_of_tokens_cannot_honour_is_refused(wish):
+def test_unsupported_sampling_params_are_refused(wish):
     with pytest.raises(UserError, match="one row"):
         generate(tiny(), [1], SamplingParams(**wish))
 

@@ -1,4 +1,4 @@
-"""The model's own promises: masks, ignored targets, accumulation, recomputation, threads, files, refusals."""
+"""The model by itself: masks, ignored targets, accumulation, recomputation, threads, files, refusals."""
 
 import tracemalloc
 
@@ -33,7 +33,7 @@ def assert_same(ours, theirs, rtol=1e-10):
         np.testing.assert_allclose(ours[1][name], grad, rtol=rtol, atol=1e-13, err_msg=name)
 
 
-def test_the_public_face(model, batch):
+def test_public_api_of_the_model(model, batch):
     logits = model.forward(batch[0])
     assert logits.shape == (5, 9, 101) and logits.dtype == np.float64
     loss, grads = model.loss_and_grads(*batch)
@@ -59,7 +59,7 @@ def test_all_targets_ignored_is_zero_everywhere(tiny_config, batch, threads):
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
-def test_nothing_in_is_nothing_out(model, shape):
+def test_empty_batches(model, shape):
     nothing = np.zeros(shape, int)
     assert model.forward(nothing).shape == (*shape, 101)
     loss, grads = model.loss_and_grads(nothing, nothing)
@@ -119,7 +119,7 @@ def test_recomputation_takes_less_memory(tiny_config):
     assert peak(recompute=True) < 0.5 * peak()
 
 
-def test_padding_on_either_side_does_not_change_a_text(model):
+def test_padding_on_either_side_does_not_change_the_logits(model):
     rng = np.random.default_rng(3)
     text = rng.integers(0, 101, (1, 6))
     alone = model.forward(text)
@@ -130,7 +130,7 @@ def test_padding_on_either_side_does_not_change_a_text(model):
         np.testing.assert_allclose(model.forward(padded, mask=mask)[:, left : left + 6], alone, atol=1e-12)
 
 
-def test_packed_documents_read_as_if_each_stood_alone(model):
+def test_packed_documents_equal_documents_alone(model):
     rng = np.random.default_rng(4)
     first, second = rng.integers(0, 101, (1, 4)), rng.integers(0, 101, (1, 5))
     targets = rng.integers(0, 101, (1, 9))
@@ -142,7 +142,7 @@ def test_packed_documents_read_as_if_each_stood_alone(model):
     assert_same(model.loss_and_grads(packed, targets, mask=mask), ((4 * alone[0][0] + 5 * alone[1][0]) / 9, grads))
 
 
-def test_the_future_does_not_reach_back(model):
+def test_causality(model):
     rng = np.random.default_rng(5)
     tokens = rng.integers(0, 101, (2, 8))
     changed = tokens.copy()
@@ -159,7 +159,7 @@ def test_an_optimizer_changes_the_model_in_place(model, batch):
 
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_hugging_face_folders_and_pth_files_come_back_bit_for_bit(tmp_path, tiny_config, attention, tied):
+def test_hf_and_pth_round_trips_are_bitwise(tmp_path, tiny_config, attention, tied):
     model = Llama.init(tiny_config(attention, tied=tied), seed=2)
     kinds = ["hf"]
     if pytest.importorskip("importlib.util").find_spec("torch"):
@@ -176,7 +176,7 @@ def test_hugging_face_folders_and_pth_files_come_back_bit_for_bit(tmp_path, tiny
     assert wide.dtype == np.float64
 
 
-def test_a_gguf_comes_back_too(tmp_path, tiny_config):
+def test_gguf_round_trip(tmp_path, tiny_config):
     from nano_llama.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train_bpe(["the quick brown fox jumps over the lazy dog"], 270)
@@ -211,12 +211,12 @@ def test_wrong_input_is_refused_by_name(tmp_path, model):
         model.save(tmp_path / "x", "bin")
 
 
-def test_fresh_weights_are_the_cores(tiny_config):
+def test_init_draws_the_weights_of_core_init(tiny_config):
     for name, param in init_params(tiny_config(), seed=5).items():
         np.testing.assert_array_equal(Llama.init(tiny_config(), seed=5).params[name], param)
 
 
-def test_parameters_that_do_not_belong_are_refused_at_the_door(tiny_config):
+def test_unknown_parameters_are_refused(tiny_config):
     config = tiny_config()
     params = Llama.init(config).params
     for changed, message in (

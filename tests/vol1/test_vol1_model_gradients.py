@@ -75,14 +75,14 @@ def test_float32_within_1e_4(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_differences_agree_in_every_parameter(seed):
+def test_central_differences_agree_in_every_parameter(seed):
     config, tokens, targets, mask = random_case(seed)
     model = Llama.init(config, seed, np.float64, threads=1)
     gradcheck_model(model, tokens, targets, mask=mask, z_loss=0.01, samples=4, seed=seed)
 
 
 @pytest.mark.parametrize("name", [*FAST.__dataclass_fields__])
-def test_an_error_planted_in_any_op_is_noticed(name, tiny_config):
+def test_a_mutated_backward_of_any_op_is_detected(name, tiny_config):
     """A thousandth too much in one op's first gradient: some parameter is named."""
     config = tiny_config("gqa")
     tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, 2, 7))

@@ -1,4 +1,4 @@
-"""Traces: every name, its shape, and that what is shown is what was computed."""
+"""Traces: every name, its shape, and that the traced values are those of the forward pass."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_every_name_is_there_in_order_with_its_shape(model, tokens):
         assert value.shape == expected, name
 
 
-def test_what_is_shown_was_computed(model, tokens):
+def test_traced_values_are_those_of_the_forward_pass(model, tokens):
     found = trace(model, tokens)
     np.testing.assert_allclose(found["lm_head"], model.forward(tokens), atol=1e-12)
     x = found["model.embed_tokens"]
@@ -45,7 +45,7 @@ def test_what_is_shown_was_computed(model, tokens):
     np.testing.assert_allclose(found["model.layers.1.self_attn.v_proj"], h, atol=1e-12)
 
 
-def test_volume_2_shows_the_same(model, tokens):
+def test_traces_equal_volume_2s(model, tokens):
     torch = pytest.importorskip("torch")
     from nano_llama.vol2_torch import Llama as Torch
     from nano_llama.vol2_torch.traces import Trace
@@ -57,7 +57,7 @@ def test_volume_2_shows_the_same(model, tokens):
         np.testing.assert_allclose(value, expected[name].numpy(), atol=1e-9, err_msg=name)
 
 
-def test_names_are_chosen_and_the_model_is_left_alone(model, tokens):
+def test_only_named_values_are_traced_and_the_model_is_unchanged(model, tokens):
     ops = model.ops
     assert list(trace(model, tokens, ["model.norm", "model.layers.0"])) == ["model.layers.0", "model.norm"]
     assert model.ops is ops and "layer_forward" not in vars(model)

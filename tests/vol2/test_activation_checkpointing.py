@@ -47,7 +47,7 @@ def gradients(recipe, out, parts=1, **changes):
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
-def test_every_way_finds_the_plain_gradient(recipe, tmp_path, changes):
+def test_every_mode_gives_the_plain_gradient(recipe, tmp_path, changes):
     plain = gradients(recipe, tmp_path / "plain")
     ours = gradients(recipe, tmp_path / "ours", **changes)
     bound = BOUNDS[changes.get("precision", "fp32")]

@@ -79,7 +79,7 @@ def test_the_average_is_evaluated_and_saved(averaging, tmp_path):
     assert evaluate_model(tmp_path / "run").loss == pytest.approx(result.evaluation.loss, abs=1e-6)
 
 
-def test_to_evaluate_changes_nothing(averaging, tmp_path):
+def test_evaluation_does_not_change_the_run(averaging, tmp_path):
     for evaluations in (1, 6):
         Trainer(averaging.replace(evaluations=evaluations), tmp_path / f"{evaluations}").fit()
     seldom, often = (saved(tmp_path / f"{evaluations}") for evaluations in (1, 6))

@@ -36,7 +36,7 @@ def test_a_compiled_run_is_the_plain_run(recipe, tmp_path):
     np.testing.assert_allclose(curves[1], curves[0], rtol=2e-5)
 
 
-def test_a_compiler_that_fails_is_no_end_but_for_those_who_insist(recipe, tmp_path, monkeypatch):
+def test_a_failing_compiler_stops_only_compile_on(recipe, tmp_path, monkeypatch):
     class Broken(torch._dynamo.exc.TorchDynamoException):
         pass
 
@@ -69,7 +69,7 @@ def test_compiling_pays_in_long_runs(length, parameters, paid):
     assert pays(TrainSettings(data="x", batch_size=16, context=256, **length), parameters, CPU) == paid
 
 
-def test_without_a_compiler_auto_goes_on_and_on_refuses(monkeypatch):
+def test_without_a_compiler_auto_runs_and_on_is_refused(monkeypatch):
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     settings = TrainSettings(data="x", max_minutes=5.0)
     compiled, remark = wants_compile(settings, MILLION, CPU)

@@ -1,4 +1,4 @@
-"""Volume 2's own generation against its naive twin and against Volume 1, on the same weights."""
+"""Volume 2's own generation against generation without a cache and against Volume 1, on the same weights."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ PARAMS = SamplingParams(temperature=0.8, max_tokens=20, seed=3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 1}, {"eos_token_id": 5}])
-def test_equal_to_the_naive_twin_and_to_volume_1(tiny_config, changes):
+def test_equals_uncached_generation_and_volume_1(tiny_config, changes):
     config = tiny_config(**changes)
     params = init_params(config, seed=1)
     model = Llama(config).load_params(params)
@@ -25,7 +25,7 @@ def test_equal_to_the_naive_twin_and_to_volume_1(tiny_config, changes):
     assert tokens == list(numpy_generate(NumpyLlama(config, params), [1, 2, 3], PARAMS))
 
 
-def test_it_ends_where_the_context_does(tiny_config):
+def test_generation_ends_at_the_context_limit(tiny_config):
     model = Llama.init(tiny_config(max_position_embeddings=8))
     assert len(list(generate(model, [1, 2, 3], PARAMS))) == 5
     assert list(generate(model, [1] * 8, PARAMS)) == []

@@ -24,7 +24,7 @@ def batch(model):
     return tokens, targets
 
 
-def test_it_is_the_sum_over_counted_targets(model, batch):
+def test_loss_sums_over_counted_targets(model, batch):
     tokens, targets = batch
     wanted = sum(
         -torch.log_softmax(model(tokens)[b, t], -1)[targets[b, t]].item()
@@ -38,7 +38,7 @@ def test_it_is_the_sum_over_counted_targets(model, batch):
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_made_in_parts_it_is_the_same_loss_and_gradient(monkeypatch, z_loss, precision):
+def test_chunked_loss_and_gradient_equal_the_whole(monkeypatch, z_loss, precision):
     generator = torch.Generator().manual_seed(2)
     hidden, weight = torch.randn(50, 16, generator=generator), torch.randn(30, 16, generator=generator)
     targets = torch.randint(0, 30, (50,), generator=generator)
@@ -73,7 +73,7 @@ def test_z_loss_is_volume_1s(model, batch):
         assert difference < 1e-4 * np.abs(grads[name]).max() + 1e-7, name
 
 
-def test_only_large_logits_are_made_in_parts():
+def test_only_large_logits_are_chunked():
     assert not loss.wants_chunks(2048, 4096) and loss.wants_chunks(16384, 49152)
 
 

@@ -17,7 +17,7 @@ def losses(folder):
     return [row["train_loss"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_it_falls_at_once_and_rises_slowly(monkeypatch):
+def test_the_scale_falls_at_once_and_rises_slowly(monkeypatch):
     monkeypatch.setattr(loss_scaling, "PATIENCE", 3)
     scale = LossScale(4.0)
     assert scale.lower() and scale.factor == 2.0
@@ -39,7 +39,7 @@ def test_fp16_learns_as_fp32_and_no_batch_is_lost_to_an_overflow(recipe, tmp_pat
     assert np.abs(np.array(losses(tmp_path / "fp32")) - losses(tmp_path / "fp16")).max() < 0.01
 
 
-def test_a_run_that_goes_on_keeps_its_scale(recipe, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_scale(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scaling, "PATIENCE", 5)
     settings = recipe.replace(precision="fp16", checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")

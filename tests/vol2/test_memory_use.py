@@ -79,7 +79,7 @@ with tempfile.TemporaryDirectory() as folder:
     ("precision", "recompute", "within"),
     [("fp32", "none", 0.2), ("bf16", "full", 0.2), ("bf16", "none", 0.35), ("fp32", "full", 0.35)],
 )
-def test_the_process_takes_what_was_predicted(tale, precision, recompute, within):
+def test_process_memory_is_as_predicted(tale, precision, recompute, within):
     """Measured: weights, gradients, optimizer and activations of a step of 2,048 tokens, as the system counts them.
 
     Recomputed in float32 it took 1.30 times as much, in bfloat16 without recomputing 1.23 times (dev/LOG.md): what an

@@ -32,7 +32,7 @@ def test_init_is_cores_and_names_are_complete(tiny_config, tied):
         assert np.array_equal(parameter.detach().numpy(), expected[name]), name
 
 
-def test_the_future_does_not_reach_the_past(tiny_config, no_grad):
+def test_causality(tiny_config, no_grad):
     model = Llama.init(tiny_config())
     a = tokens(model.config)
     b = a.clone()
@@ -43,7 +43,7 @@ def test_the_future_does_not_reach_the_past(tiny_config, no_grad):
 
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("cuts", [(1,) * 20, (7, 1, 12), (20,)])
-def test_the_cache_changes_nothing(tiny_config, no_grad, attention, cuts):
+def test_cached_logits_equal_uncached_ones(tiny_config, no_grad, attention, cuts):
     model = Llama.init(tiny_config(attention))
     text = tokens(model.config)
     cache = KVCache(model.config, 2, 20)
@@ -70,7 +70,7 @@ def test_a_dynamic_rope_refuses_a_cache(tiny_config):
         KVCache(tiny_config(rope="dynamic"), 1, 8)
 
 
-def test_left_padding_with_mask_and_positions_equals_the_text_alone(tiny_config, no_grad):
+def test_left_padding_with_mask_and_positions_equals_no_padding(tiny_config, no_grad):
     model = Llama.init(tiny_config())
     text = tokens(model.config, B=1, T=9)
     padded = torch.cat((torch.zeros(1, 4, dtype=text.dtype), text), 1)
@@ -81,7 +81,7 @@ def test_left_padding_with_mask_and_positions_equals_the_text_alone(tiny_config,
     torch.testing.assert_close(logits[:, 4:], model(text), rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_stays_near(tiny_config, no_grad):
+def test_half_precision_stays_close(tiny_config, no_grad):
     config = tiny_config()
     text = tokens(config)
     exact = Llama.init(config, dtype=torch.float64)(text)
@@ -91,7 +91,7 @@ def test_half_precision_stays_near(tiny_config, no_grad):
         assert ((logits - exact).abs().max() / exact.abs().max()).item() < bound, dtype
 
 
-def test_long_texts_grow_the_tables(tiny_config, no_grad):
+def test_rope_tables_grow_with_the_sequence(tiny_config, no_grad):
     model = Llama.init(tiny_config())
     long = tokens(model.config, B=1, T=150)
     first = model(long)
@@ -100,7 +100,7 @@ def test_long_texts_grow_the_tables(tiny_config, no_grad):
     torch.testing.assert_close(model(long), first)
 
 
-def test_foreign_weights_are_refused_by_name(tiny_config):
+def test_weights_of_another_model_are_refused_by_name(tiny_config):
     config = tiny_config()
     params = init_params(config)
     params.pop("model.norm.weight")

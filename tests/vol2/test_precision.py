@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
         ({"amx_bf16": True}, 64, "fp32"),
     ],
 )
-def test_auto_takes_bf16_only_where_the_processor_multiplies_it(monkeypatch, features, width, chosen):
+def test_auto_takes_bf16_only_where_the_processor_supports_it(monkeypatch, features, width, chosen):
     monkeypatch.setattr(precision, "cpu_features", lambda: features)
     assert resolve_precision("auto", CPU, width).name == chosen
     assert resolve_precision("fp16", CPU, width).name == "fp16", "what is asked for is taken"

@@ -56,7 +56,7 @@ def test_hidden_states_and_attentions_are_transformers_own(model, text):
         torch.testing.assert_close(trace[f"model.layers.{layer}.self_attn.weights"], weights, rtol=1e-4, atol=1e-5)
 
 
-def test_hooks_leave_with_the_block_and_unknown_names_are_refused(model, text):
+def test_hooks_are_removed_after_the_block_and_unknown_names_are_refused(model, text):
     with Trace(model, ["model.layers.1"]) as trace:
         model(text)
     before = trace["model.layers.1"]

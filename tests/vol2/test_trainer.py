@@ -38,8 +38,8 @@ def test_it_learns_more_than_the_letters_frequencies(recipe, tmp_path, tale):
     assert result.evaluation.loss < 0.6 * unigram
 
 
-def test_it_does_what_a_naive_loop_does(recipe, tmp_path):
-    """The twin: transformers-free PyTorch in twenty lines, unfused, its own clipping, decay and schedule."""
+def test_training_equals_a_naive_loop(recipe, tmp_path):
+    """The reference: plain PyTorch in twenty lines, unfused, with its own clipping, decay and schedule."""
     Trainer(recipe.replace(clip=0.5), tmp_path / "run").fit()
     dataset = prepare(recipe.data, "char")
     model = Llama.init(recipe.llama_config(dataset.vocab_size), seed=0)
@@ -100,7 +100,7 @@ def test_a_mean_over_counted_targets_whatever_the_batches(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("spoiled", ["loss", "gradient"])
-def test_what_is_no_number_changes_no_weight(recipe, tmp_path, spoiled):
+def test_a_non_finite_loss_changes_no_weight(recipe, tmp_path, spoiled):
     trainer = Trainer(recipe, tmp_path / "run")
     if spoiled == "loss":
         with torch.no_grad():

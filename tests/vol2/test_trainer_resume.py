@@ -53,7 +53,7 @@ def test_stopped_between_any_two_steps(recipe, tmp_path, kind):
         assert losses(tmp_path / f"run{stop}") == curve
 
 
-def test_a_step_that_fails_half_way_is_made_anew(recipe, tmp_path):
+def test_a_step_that_fails_midway_is_repeated(recipe, tmp_path):
     """Memory runs out after dropout has drawn: the step before is kept, generators included."""
     settings = recipe.replace(dropout=0.2, accumulate=2, ema=0.9)
     Trainer(settings, tmp_path / "whole").fit()
