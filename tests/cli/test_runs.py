@@ -47,7 +47,7 @@ def runs(tmp_path):
     return folder
 
 
-def test_a_table_and_a_picture(cli, runs):
+def test_a_table_and_a_picture(cli, runs, drawn):
     done = cli("runs", runs)
     assert done.code == 0, done.shown
     lines = [line.split() for line in done.out.splitlines() if line]

@@ -25,7 +25,7 @@ def train(cli, tmp_path, tiny_text):
 
 
 @pytest.mark.parametrize("engine", ["torch", "numpy"])
-def test_a_run(train, cli, tmp_path, engine):
+def test_a_run(train, cli, tmp_path, engine, drawn):
     done = train(*SHAPE, "--max-steps", 6, "--engine", engine, "--json", "--quiet")
     folder = tmp_path / "run"
     assert (done.code, done.err) == (0, "")

@@ -3,14 +3,20 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
 
 # Imports everything once and forks a child for each run, which calls the command's `main` as the installed script does.
 COMMAND = """
 import ctypes, json, os, resource, sys
-import nano_llama.cli.train, nano_llama.training.plots, nano_llama.training.progress_bar
+sys.path.insert(0, sys.argv[1])
+import nano_llama.cli.train, nano_llama.training.progress_bar
 import nano_llama.vol2_torch.trainer
-import matplotlib.backends.backend_agg
+from helpers.pictures import leave_pictures_out
 from nano_llama.cli import main
+
+leave_pictures_out()
 
 def without_privileges():  # root's, to pass over permissions: capset(2), all sets empty
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
@@ -40,7 +46,7 @@ class Command:
 
     def __init__(self, cache):
         self.cache = cache
-        self.helper = subprocess.Popen([sys.executable, "-c", COMMAND], stdin=-1, stdout=-1, text=True)
+        self.helper = subprocess.Popen([sys.executable, "-c", COMMAND, str(TESTS)], stdin=-1, stdout=-1, text=True)
 
     def start(self, *arguments, limits=None):
         """-> the process's number. limits: RLIMIT's name -> value."""

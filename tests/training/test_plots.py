@@ -7,6 +7,8 @@ import pytest
 
 from nano_llama.training.plots import plot_run, plot_runs, thinned
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def rows(steps, **more):
     return [
