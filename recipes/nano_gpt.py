@@ -1,11 +1,11 @@
 """The model that ships, from the fetched books to the files of a release, in one command:
 
-    python recipes/nano_gpt.py                              # train by the preset nano, then release
+    python recipes/nano_gpt.py                              # train with the preset nano, then release
     python recipes/nano_gpt.py --run runs/nano_gpt          # release a run that has been trained
-    python recipes/nano_gpt.py --card                       # only the card anew, from results.json
+    python recipes/nano_gpt.py --card                       # only the card again, from results.json
     python recipes/nano_gpt.py --smoke TEXT --out FOLDER    # all of it in seconds, on any text
 
-A release is two copies of the same bfloat16 weights and the card that tells about them:
+A release is two copies of the same bfloat16 weights, and the model card:
 
     nano_gpt.pth                    a plain state dict under Hugging Face's names
     nano_llama/models/nano_gpt/     config.json, model.safetensors, the tokenizer, generation_config.json, README.md,
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from nano_gpt_card import make_card  # noqa: E402
 from nano_gpt_results import measure  # noqa: E402
 
-LIMIT = 16 * 2**20  # bytes of weights that a package may bring
+LIMIT = 16 * 2**20  # bytes of weights that the package may contain
 SMOKE = [
     "model=tiny",
     "hidden_size=32",
@@ -46,7 +46,7 @@ SMOKE = [
 
 
 def train(settings: TrainSettings, out: Path) -> None:
-    """Train by Volume 2; a run that was broken off goes on."""
+    """Train with Volume 2; an interrupted run is resumed."""
     from nano_llama.vol2_torch.trainer import Trainer
 
     Trainer(settings, out, resume=(out / "train.json").exists()).fit()
@@ -62,7 +62,7 @@ def release(run: Path, pth: Path, folder: Path, extra: dict[str, Any], new_token
         save_hf(folder, config, weights, tokenizer, dtype="BF16")
         save_pth(pth, weights, dtype="BF16")
     size = (folder / "model.safetensors").stat().st_size
-    assert size <= LIMIT, f"{size:,} bytes of weights: a package should bring at most {LIMIT:,}"
+    assert size <= LIMIT, f"{size:,} bytes of weights: the package may contain at most {LIMIT:,}"
     shutil.copy(run / "loss.png", folder / "loss.png")
     results = {**measure(folder, run, new_tokens), **extra}
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
@@ -72,12 +72,12 @@ def release(run: Path, pth: Path, folder: Path, extra: dict[str, Any], new_token
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="classic-books", help="the books, or a folder that holds them")
-    parser.add_argument("--run", type=Path, help="a run that has been trained; none: train it now")
-    parser.add_argument("--out", type=Path, help="where the release goes; none: this repository")
-    parser.add_argument("--smoke", metavar="TEXT", help="a file to learn instead, for seconds: does it all work?")
+    parser.add_argument("--run", type=Path, help="a finished run; default: train one now")
+    parser.add_argument("--out", type=Path, help="folder of the release; default: this repository")
+    parser.add_argument("--smoke", metavar="TEXT", help="a smoke test: train on this file, for seconds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a training setting to change")
-    parser.add_argument("--note", default="", help="a sentence for the card: on what machine it was trained")
-    parser.add_argument("--card", action="store_true", help="write the card anew, and nothing else")
+    parser.add_argument("--note", default="", help="a sentence for the card, such as the machine it was trained on")
+    parser.add_argument("--card", action="store_true", help="write the card again, and nothing else")
     options = parser.parse_args()
     if options.card:
         folder = ROOT / "nano_llama/models/nano_gpt"

@@ -1,6 +1,6 @@
-"""nano_gpt's model card, made from results.json alone, so that no figure in it can be anybody's memory.
+"""nano_gpt's model card, made from results.json alone, so that every figure in it has been measured.
 
-Not here: the figures (nano_gpt_results.py). Tests: tests/recipes/test_nano_gpt.py.
+nano_gpt_results.py measures the figures. Tests: tests/recipes/test_nano_gpt.py.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ tags: [llama, books, cpu-trained]
 ---
 # nano_gpt
 
-A LLaMA of {parameters:,} parameters that dreams of old novels. It was trained by nano-llama-engine, whose package it
-comes with; `recipes/nano_gpt.py` made these files and this card, whose figures are those of `results.json`.
+A LLaMA of {parameters:,} parameters that dreams of old novels. It was trained with nano-llama-engine and ships with
+its package; `recipes/nano_gpt.py` made these files and this card, whose figures are those of `results.json`.
 
 ```bash
 nano-llama generate --prompt "Once upon a time"
@@ -33,12 +33,12 @@ windows of {context} tokens; lower is better:
 |---|---|
 {table}
 
-SmolLM2-135M is {smollm_times:.0f} times as large and read about 2 trillion tokens; its figure was measured with a
+SmolLM2-135M is {smollm_times:.0f} times as large and was trained on about 2 trillion tokens; it was measured with a
 context of 1,024. The compressors saw the same bytes in one piece.
 
-Its matrices in fewer bits (rounded to nearest; the first {part:,} tokens of the held-out books):
+Quantized, with weights rounded to nearest, on the first {part:,} tokens of the held-out books:
 
-| | bits a weight | file | bits per byte |
+| | bits per weight | file | bits per byte |
 |---|---|---|---|
 {quantized}
 
@@ -46,49 +46,47 @@ Its matrices in fewer bits (rounded to nearest; the first {part:,} tokens of the
 | | |
 |---|---|
 | shape | {layers} layers, width {width}, {heads} heads of 64, MLP {mlp}, tied embedding |
-| tokens | byte-level BPE of {vocab:,}, learned from the same books |
+| tokenizer | byte-level BPE of {vocab:,} tokens, trained on the same books |
 | data | {train_books} books, {train_mb:.0f} MB, {train_tokens:.1f} million tokens |
-| read | {tokens:.1f} million of those tokens, none twice |
+| trained on | {tokens:.1f} million of those tokens, none twice |
 | steps | {steps} of {batch} x {context} tokens, seed {seed} |
 | optimizer | Muon for the layers' matrices, AdamW for the rest; peak learning rate {lr:g} |
 | schedule | {schedule} |
-| arithmetic | matrix products in bfloat16, weights and optimizer in float32 |
+| precision | matrix products in bfloat16, weights and optimizer in float32 |
 | cost | {flops:.2e} FLOPs; {hours:.2f} hours of wall time |
 
 {note}
 
 ![loss curve](loss.png)
 
-Again, from the same books: `python recipes/nano_gpt.py --set max_steps={steps} --set warmup={warmup:.4f} --set
+To repeat it on the same books: `python recipes/nano_gpt.py --set max_steps={steps} --set warmup={warmup:.4f} --set
 decay={decay:.4f}`. The same seed, data and machine give the same losses.
 
-## The books, and what follows from them
-Books that are in the public domain in the United States, from the collection mlschmitt/classic-books-markdown at a
-fixed commit; the list with checksums is the package's `data/classic_books.csv`. The books are not part of the
-package, and the weights are under the repository's MIT license.
+## The books, and the limits they set
+The books are in the public domain in the United States and come from the collection mlschmitt/classic-books-markdown
+at a fixed commit; `data/classic_books.csv` in the package lists them with checksums. The package contains none of
+the books, and the weights are under the repository's MIT license.
 
 They are old books: the model has their language, their prejudices about women, peoples and classes, and nothing of the
-last hundred years. It knows no facts, follows no instructions, and forgets who is who after a few sentences. Where the
-likeliest token is always taken it repeats itself without end, unless what occurred is held against it
-(`--temperature 0 --repetition-penalty {penalty:g}`); better sample. It is for learning how such a model works; do
-not put it before people as anything else.
+last hundred years. It knows no facts, follows no instructions, and loses track of who is who after a few sentences.
+Greedy decoding repeats itself endlessly without a repetition penalty (`--temperature 0 --repetition-penalty
+{penalty:g}`); sampling is better. It is for learning how such a model works, and for nothing else.
 
 ## Samples
-None is chosen: the prompts of `nano_llama/evaluation/samples.py` in their order, the seed is the sample's number,
+Not selected: the prompts of `nano_llama/evaluation/samples.py` in their order, the seed is the sample's number,
 temperature {temperature:g}, top-p {top_p:g}, {new_tokens} new tokens, Volume 1 in float32. The last two are
-greedy: as it is, and with a repetition penalty.
+greedy, without and with a repetition penalty.
 
 {samples}
 
 ### What they repeat
-The longest passage of each sample that stands in the training text, token for token (runs under 8 tokens are not
-looked for):
+The longest passage of each sample that occurs in the training text, token for token (8 tokens or more):
 
 | sample | tokens | passage |
 |---|---|---|
 {matches}
 """
-SMOLLM2 = {"parameters": 134_515_008, "bits_per_byte": 1.163}  # the plan's measurement on the same books
+SMOLLM2 = {"parameters": 134_515_008, "bits_per_byte": 1.163}  # measured on the same books
 
 
 def make_card(results: dict[str, Any]) -> str:
@@ -144,7 +142,7 @@ def name_of(sample: dict[str, Any]) -> str:
 
 
 def sample_text(sample: dict[str, Any]) -> str:
-    """A sample as a quotation, the prompt in bold."""
+    """A sample as a quotation with the prompt in bold."""
     whole = f"**{sample['prompt'].strip()}**{sample['text']}"
     return f"**{name_of(sample)}**\n\n" + "\n".join(f"> {line}".rstrip() for line in whole.splitlines())
 

@@ -1,6 +1,6 @@
-"""Every figure of nano_gpt's card, measured: its loss, its bits, its size quantized, samples and what they repeat.
+"""Every figure of nano_gpt's card, measured: its loss, its size quantized, samples and what they repeat.
 
-Not here: words around them (nano_gpt_card.py). Tests: tests/recipes/test_nano_gpt.py.
+nano_gpt_card.py puts them into words. Tests: tests/recipes/test_nano_gpt.py.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ PART = 32_768  # tokens on which quantized variants are compared
 
 
 def measure(folder: Path, run: Path, new_tokens: int = NEW_TOKENS) -> dict[str, Any]:
-    """Measure the released model in `folder`, which `run` trained, on the validation split of what the run learned.
+    """Measure the released model in `folder`, which `run` trained, on the validation split of the run's data.
 
     The loss on the whole split is the run's own last one, of its float32 weights.
     """
@@ -64,19 +64,19 @@ def measure(folder: Path, run: Path, new_tokens: int = NEW_TOKENS) -> dict[str, 
 
 
 def schedule_in_words(settings: TrainSettings) -> str:
-    """What the learning rate did."""
+    """How the learning rate changed."""
     steps = settings.max_steps
     if settings.schedule != "wsd" or steps is None:
         return settings.schedule
     decay = DECAY if settings.decay is None else settings.decay
     return (
-        f"up over {settings.warmup * steps:.0f} steps, constant, from step {(1 - decay) * steps:,.0f} on in a line to"
+        f"warmup of {settings.warmup * steps:.0f} steps, constant, then linear from step {(1 - decay) * steps:,.0f} to"
         f" {settings.final_lr * settings.lr:g}"
     )
 
 
 def training_flops(config: Any, tokens: int, context: int) -> float:
-    """Six a parameter and token, and attention's causal 6 L D T (Chowdhery et al. 2022, arXiv 2204.02311, B)."""
+    """Six per parameter and token, plus 6 L D T for causal attention (Chowdhery et al. 2022, arXiv 2204.02311, B)."""
     attention = 6 * config.num_hidden_layers * config.hidden_size * context
     return float(tokens) * (6 * config.num_parameters + attention)
 
@@ -94,13 +94,13 @@ class Beginning(ArrayTokens):
 
 
 def quantized(folder: Path, dataset: Dataset, settings: TrainSettings) -> dict[str, dict[str, float]]:
-    """The model as it is and with its matrices in few bits: bits a weight, bytes of the file, bits per byte of text."""
+    """The model as it is and quantized: bits per weight, bytes of the file, bits per byte of text."""
     part, config = Beginning.of(dataset), read_config(folder)
 
     def bits(model: Path) -> float:
         llama = Llama.from_pretrained(model)
         found = evaluate_split(lambda x, y: eval_loss_sum(llama, x, y), part, settings.context, settings.batch_size)
-        assert found is not None, "nobody gave up"
+        assert found is not None, "nothing stops this evaluation early"
         return found.bits_per_byte
 
     size = (folder / "model.safetensors").stat().st_size
@@ -118,7 +118,7 @@ def quantized(folder: Path, dataset: Dataset, settings: TrainSettings) -> dict[s
 
 
 def samples(folder: Path, dataset: Dataset, new_tokens: int) -> list[dict[str, Any]]:
-    """The card's samples, each with its longest passage that stands in the training text."""
+    """The card's samples, each with its longest passage that occurs in the training text."""
     drawn, tokenizer = draw_samples(folder, new_tokens), Tokenizer.from_pretrained(folder)
     matches = longest_matches([sample.token_ids for sample in drawn], dataset.train)
     rows = []
