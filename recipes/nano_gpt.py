@@ -25,8 +25,8 @@ from typing import Any
 from nano_llama.formats import open_weights, read_config, save_hf, save_pth
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.metrics import read_metrics
-from nano_llama.training.presets import make_settings
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.settings_layers import make_settings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))

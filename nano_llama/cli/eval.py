@@ -66,11 +66,11 @@ def run(
         return run_tasks(screen, model, tasks, task_folder, limit, device, batch_size)
     if task_folder is not None or limit is not None:
         raise UserError("--task-folder and --limit belong to --tasks.", hint="Name a task, or leave them out.")
-    from nano_llama.cli.train import watcher
+    from nano_llama.cli.train import live_display
     from nano_llama.vol2_torch.evaluate import evaluate_model
 
     path = locate_model(model, screen)
-    progress = watcher(screen)
+    progress = live_display(screen)
     try:
         found = evaluate_model(
             path, data, split=split, context=context, batch_size=batch_size, device=device, watcher=progress

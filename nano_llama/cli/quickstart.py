@@ -15,14 +15,14 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Positive, Screen, printable
 from nano_llama.cli.engines import has_torch
-from nano_llama.cli.train import make_trainer, summary, watcher
+from nano_llama.cli.train import live_display, make_trainer, summary
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.units import count_text, time_text
 from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
-from nano_llama.training.presets import make_settings
+from nano_llama.training.settings_layers import make_settings
 from nano_llama.vol3_engine.llm import LLM
 
 PRESET = "stdlib-quick"
@@ -76,7 +76,7 @@ def run(
         if settings.tokenizer
         else ""
     )
-    trainer = make_trainer(settings, folder, progress=watcher(screen), start=began)
+    trainer = make_trainer(settings, folder, progress=live_display(screen), start=began)
     say_tokens(screen, trainer)
 
     say_heading(screen, "2. A fresh model")

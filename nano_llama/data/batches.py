@@ -20,7 +20,7 @@ import numpy as np
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 
-Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) where they are to be kept apart
+Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) with a document mask
 
 BLOCK = 4096  # windows whose places are computed at a time
 ROUNDS = 16  # of the Feistel network: with 6, orders of a handful of windows are not equally likely
@@ -63,11 +63,11 @@ class Batches:
     `position` is the number of batches drawn so far; two streams with the same arguments and position go on alike, on
     any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
 
-    apart: attention is to stay within documents. A third array says which document each token belongs to, (B,T) int64,
-    and a document's last token, whose next one it cannot know, has the target IGNORE_INDEX.
+    document_mask: attention is to stay within documents. A third array says which document each token belongs to, (B,T)
+    int64, and a document's last token, whose next one it cannot know, has the target IGNORE_INDEX.
     """
 
-    def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0, apart: bool = False):
+    def __init__(self, split: Tokens, batch_size: int, context: int, seed: int = 0, document_mask: bool = False):
         if batch_size < 1 or context < 1:
             raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
         if split.num_tokens < context + 1:
@@ -75,7 +75,13 @@ class Batches:
                 f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
                 hint="Give more text or a smaller context.",
             )
-        self.split, self.batch_size, self.context, self.seed, self.apart = split, batch_size, context, seed, apart
+        self.split, self.batch_size, self.context, self.seed, self.document_mask = (
+            split,
+            batch_size,
+            context,
+            seed,
+            document_mask,
+        )
         # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
         self.windows_per_epoch = max(1, split.num_tokens // context - 1)
         spare = split.num_tokens - 1 - self.windows_per_epoch * context  # the last target needs one token more
@@ -114,11 +120,11 @@ class Batches:
         for row, start in enumerate(self.starts(position).tolist()):
             window = self.split.read(start, self.context + 1)  # (T+1,)
             tokens[row], targets[row] = window[:-1], window[1:]
-            if self.apart:
+            if self.document_mask:
                 ids = self.split.document_ids(start, self.context + 1)  # (T+1,)
                 documents[row] = ids[:-1]
                 targets[row, ids[1:] != ids[:-1]] = IGNORE_INDEX
-        return (tokens, targets, documents) if self.apart else (tokens, targets)
+        return (tokens, targets, documents) if self.document_mask else (tokens, targets)
 
     def starts(self, position: int) -> np.ndarray:
         """Where the windows of a batch begin in the split, (B,) int64."""

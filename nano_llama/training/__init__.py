@@ -3,8 +3,8 @@
 A volume brings only its arithmetic, a `Backend` (backend.py), so two engines train with the same settings, on the same
 batches, into the same files. A run, from top to bottom:
 
-    settings.py    every setting of a run, its range and its reason
-    presets.py     named recipes; how flags, files and presets are merged
+    settings.py    every setting of a run, its range and its reason (setting_fields.py: how they check themselves)
+    presets.py     named recipes; settings_layers.py: flags, files and presets merged
     setup.py       a run put together: start.py finds its data and weights, preflight.py what it needs
     loop.py        the loop, over these parts:
       backend.py       what an engine brings: gradient, update, evaluation, state
@@ -26,8 +26,9 @@ from nano_llama.training.callback import Callback
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.outcome import TrainingResult
-from nano_llama.training.presets import TRAINING_PRESETS, make_settings
+from nano_llama.training.presets import TRAINING_PRESETS
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.settings_layers import make_settings
 
 __all__ = [
     "TRAINING_PRESETS",

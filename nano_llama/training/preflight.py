@@ -98,18 +98,18 @@ def memory_by_part(
     logits = N * V
     if logits_limit is not None:
         logits = min(logits, logits_limit // WIDE)
+    rounded = compute_bytes if compute_bytes < WIDE else 0  # per number, of a copy that the products read
+    kept = activation_bytes_per_token(config, settings.activation_checkpointing, compute_bytes, attention_bytes)
     return {
-        "weights": weights
-        + (compute_bytes * config.num_parameters if compute_bytes < WIDE else 0),  # and their rounded copies
+        "weights": weights + rounded * config.num_parameters,
         "gradients": weights,
         "optimizer": optimizer_bytes(config, settings),
         **({"average": weights} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
-        "activations": N
-        * (activation_bytes_per_token(config, settings.recompute, compute_bytes, attention_bytes) + 2 * WIDE * D),
-        "working": N
-        * layer_bytes_per_token(config, compute_bytes, attention_bytes),  # the gradients of one layer's activations
-        "logits": logits * (2 * WIDE + (compute_bytes if compute_bytes < WIDE else 0)),  # and their gradient
+        "activations": N * (kept + 2 * WIDE * D),
+        # the gradients of one layer's activations
+        "working": N * layer_bytes_per_token(config, compute_bytes, attention_bytes),
+        "logits": logits * (2 * WIDE + rounded),  # and their gradient
     }
 
 
@@ -139,7 +139,7 @@ def keeps_average(settings: TrainSettings) -> bool:
 
 
 def activation_bytes_per_token(
-    config: LlamaConfig, recompute: str, compute_bytes: int = WIDE, attention_bytes: int | None = None
+    config: LlamaConfig, checkpointing: str, compute_bytes: int = WIDE, attention_bytes: int | None = None
 ) -> int:
     """What all layers keep for the backward pass, a token."""
     D, F = config.hidden_size, config.intermediate_size
@@ -148,8 +148,8 @@ def activation_bytes_per_token(
     everything = layer_bytes_per_token(config, compute_bytes, attention_bytes)
     # q, k, v, attention; gate, up, o, down
     products = (attention_bytes or compute_bytes) * (2 * q + 2 * kv) + compute_bytes * (2 * F + 2 * D)
-    kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[recompute]
-    again = 0 if recompute == "none" else everything - kept  # one layer at a time is whole again
+    kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[checkpointing]
+    again = 0 if checkpointing == "none" else everything - kept  # one layer at a time is whole again
     return config.num_hidden_layers * kept + again
 
 
@@ -184,12 +184,12 @@ def _advice(expected: Preflight, settings: TrainSettings, available: int) -> str
     moving = sum(expected.memory[part] for part in ("activations", "working", "logits"))
     standing = MARGIN * (expected.total_memory - moving)
     if standing > available:
-        return "The model is too large for this machine: take a smaller one, for example  --model mini"
+        return "The model is too large for this machine: use a smaller one, for example  --model mini"
     share = (available - standing) / (MARGIN * moving)
     batch = int(settings.batch_size * share)
     if batch >= 1:
         more = settings.accumulate * -(-settings.batch_size // batch)
-        return f"Take smaller batches, and more of them to a step:  --batch-size {batch} --accumulate {more}"
-    if settings.recompute != "full":
-        return "Compute activations twice:  --recompute full --batch-size 1"
-    return f"Take a shorter context:  --context {max(int(settings.context * share * settings.batch_size), 1)}"
+        return f"Use smaller batches, and more of them per step:  --batch-size {batch} --accumulate {more}"
+    if settings.activation_checkpointing != "full":
+        return "Recompute activations:  --activation-checkpointing full --batch-size 1"
+    return f"Use a shorter context:  --context {max(int(settings.context * share * settings.batch_size), 1)}"

@@ -1,24 +1,19 @@
-"""Named recipes: each a small difference from TrainSettings' defaults. And how a command's settings come together.
+"""Named recipes: each a small difference from TrainSettings' defaults.
 
-Not here: the shapes of models (core/presets.py). Tests: tests/training/test_training_presets.py.
-
-`nano-llama train --presets` lists the recipes with what to expect of them.
+`nano-llama train --presets` lists them with what to expect of them. Not here: the shapes of models (core/presets.py).
+Tests: tests/training/test_training_presets.py.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nano_llama.core.errors import UserError
-from nano_llama.data.builtin import NAMES as SOURCE_NAMES
-from nano_llama.training.settings import TrainSettings, check_names, merge, parse_setting, read_settings
 
 
 class Expected(NamedTuple):
-    """What a recipe takes and gives. Times that are computed take 40% of the device's peak."""
+    """What to expect of a recipe. Computed times assume 40% of the device's peak."""
 
     time: str
-    loss: str  # on validation, nats a token
+    loss: str  # validation loss, nats per token
 
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
@@ -99,7 +94,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "context": 2048,
         "batch_size": 8,
         "accumulate": 32,
-        "recompute": "selective",  # leaves room for eight sequences beside 18 GB of weights and optimizer
+        "activation_checkpointing": "selective",  # fits 8 sequences beside 18 GB of weights and optimizer
         "lr": 4e-4,
         "beta2": 0.95,
         "max_steps": 2_000,
@@ -120,43 +115,5 @@ EXPECTED: dict[str, Expected] = {
 def training_preset(name: str) -> dict[str, Any]:
     """The settings of a recipe. Raises UserError for an unknown name."""
     if name not in TRAINING_PRESETS:
-        raise UserError(f"There is no training preset {name!r}.", hint=f"Known: {', '.join(TRAINING_PRESETS)}.")
+        raise UserError(f"Unknown training preset {name!r}.", hint=f"Known: {', '.join(TRAINING_PRESETS)}.")
     return dict(TRAINING_PRESETS[name])
-
-
-def make_settings(
-    *,
-    preset: str | None = None,
-    config: str | Path | None = None,
-    flags: Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
-) -> TrainSettings:
-    """The settings of a command: defaults, then the preset, the config file, the flags, the --set texts; later wins.
-
-    flags: name -> value, None where the flag was not given. A later layer drives out what cannot stand beside it
-    (--max-minutes replaces a preset's max_steps, --init-from its shape and tokenizer). Raises UserError for an unknown
-    name, an impossible value, or one setting given twice at the command line.
-    """
-    given = explicit(flags or {}, overrides)
-    layers = [training_preset(preset) if preset else {}, read_settings(config) if config else {}, given]
-    return TrainSettings(**merge(layers))
-
-
-def explicit(flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """What the command line itself says: flags that were given, and --set texts, which need no flag of their own."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    check_names(given, "flags")
-    for text in overrides:
-        name, value = parse_setting(text)
-        if name in given:
-            raise UserError(f"{name} is given twice: {given[name]!r} and {value!r}.", hint="Leave one of them out.")
-        given[name] = value
-    return {name: _absolute(name, value) for name, value in given.items()}
-
-
-def _absolute(name: str, value: Any) -> Any:
-    """A path as train.json should hold it, so that the run can go on from any working directory."""
-    words = {"data": SOURCE_NAMES, "tokenizer": ("char",), "init_from": ()}
-    if name not in words or value in words[name] or not Path(value).expanduser().exists():
-        return value
-    return str(Path(value).expanduser().absolute())

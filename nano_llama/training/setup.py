@@ -58,7 +58,7 @@ def set_up_run(
     checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, callback.notice) if resume else None
     config, weights = starting_point(settings, dataset, checkpoint)
     batches = Batches(
-        dataset.train, settings.batch_size, settings.context, settings.seed, apart=not settings.attend_across
+        dataset.train, settings.batch_size, settings.context, settings.seed, document_mask=settings.document_mask
     )
     backend = engine.create(settings, config, weights, callback.notice)
 

@@ -37,8 +37,12 @@ HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "device": (("auto", "cpu"), "Volume 1 computes in NumPy, on the CPU", "Use --engine torch for a GPU."),
     "precision": (("auto", "fp32"), "NumPy is fast in fp32 only", "Leave it out, or use --engine torch."),
     "dropout": ((0.0,), "Volume 1's LLaMA has no dropout", "Use --engine torch."),
-    "attend_across": ((True,), "Volume 1's attention has no such mask", "Use --engine torch."),
-    "recompute": (("none", "full"), "Volume 1 recomputes whole layers", "Use --recompute full."),
+    "document_mask": ((False,), "Volume 1's attention has no such mask", "Use --engine torch."),
+    "activation_checkpointing": (
+        ("none", "full"),
+        "Volume 1 recomputes whole layers",
+        "Use --activation-checkpointing full.",
+    ),
     "optimizer": (tuple(OPTIMIZERS), "Volume 1 does not have it", "Use --engine torch."),
     "compile": (("auto", "off"), "Volume 1 has nothing to compile", "Use --engine torch."),
 }
@@ -97,7 +101,7 @@ class NumpyBackend:
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         loss, self.grads = gradient(
-            self.model, batches, z_loss=self.settings.z_loss, recompute=self.settings.recompute == "full"
+            self.model, batches, z_loss=self.settings.z_loss, recompute=self.settings.activation_checkpointing == "full"
         )
         return StepResult(loss, global_norm(self.grads))
 

@@ -29,8 +29,8 @@ EXPENSIVE = (
 )
 
 
-def recomputed(kind: str, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """function(*inputs), of which only what `kind` says is kept for the backward pass."""
+def checkpointed(kind: str, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """function(*inputs), of whose results only those that `kind` names are kept for the backward pass."""
     if kind == "full":
         return checkpoint(function, *inputs, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, _keep_expensive)

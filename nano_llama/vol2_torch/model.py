@@ -22,7 +22,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
-from nano_llama.vol2_torch.activation_checkpointing import recomputed
+from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
 from nano_llama.vol2_torch.precision import attends_in_float32
 
@@ -107,11 +107,11 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
         self.dropout = 0.0  # while training, of what each sublayer adds to the stream
-        self.recompute = "none"  # while training: activation_checkpointing.py
+        self.checkpointing = "none"  # while training: activation_checkpointing.py
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        if self.training and self.recompute != "none" and torch.is_grad_enabled():
-            return recomputed(self.recompute, self.sublayers, x, cos, sin, mask, cache)
+        if self.training and self.checkpointing != "none" and torch.is_grad_enabled():
+            return checkpointed(self.checkpointing, self.sublayers, x, cos, sin, mask, cache)
         return self.sublayers(x, cos, sin, mask, cache)
 
     def sublayers(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
@@ -203,11 +203,11 @@ class Llama(nn.Module):
     def device(self) -> torch.device:
         return self.head_weight.device
 
-    def train_with(self, dropout: float, recompute: str) -> None:
+    def train_with(self, dropout: float, activation_checkpointing: str) -> None:
         """How the layers behave while training: dropout's p, and what is recomputed (activation_checkpointing.py)."""
         for layer in self.model.layers:
             assert isinstance(layer, Block)
-            layer.dropout, layer.recompute = dropout, recompute
+            layer.dropout, layer.checkpointing = dropout, activation_checkpointing
 
     # -- weights in and out ---------------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class TorchBackend:
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
         self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
         self.head_loss: HeadLoss = self.plain_loss
-        model.train_with(settings.dropout, settings.recompute)
+        model.train_with(settings.dropout, settings.activation_checkpointing)
         if self.compiled:
             compile_layers(model)
             self.head_loss = self.plain_loss if chunked else compile_loss(head_loss)

@@ -83,7 +83,7 @@ def test_what_cannot_be_honoured_is_refused(quick, tmp_path, args, says):
 
 
 def test_the_real_preset_reads_the_standard_library_and_knows_its_time():
-    from nano_llama.training.presets import make_settings
+    from nano_llama.training.settings_layers import make_settings
 
     settings = make_settings(preset=quickstart.PRESET, flags={"max_minutes": quickstart.MINUTES})
     assert settings.data == "stdlib"

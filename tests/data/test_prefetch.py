@@ -12,17 +12,17 @@ from nano_llama.data.batches import ArrayTokens, Batches
 from nano_llama.data.prefetch import Prefetcher
 
 
-def make(apart=False):
-    return Batches(ArrayTokens(np.arange(500) % 97, (0, 13, 200)), 3, 8, seed=5, apart=apart)
+def make(document_mask=False):
+    return Batches(ArrayTokens(np.arange(500) % 97, (0, 13, 200)), 3, 8, seed=5, document_mask=document_mask)
 
 
 def equal(one, other):
     return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("workers, apart", [(1, False), (2, True)])
-def test_the_same_batches_from_any_position_whatever_the_workers(workers, apart):
-    plain, batches = make(apart), make(apart)
+@pytest.mark.parametrize("workers, document_mask", [(1, False), (2, True)])
+def test_the_same_batches_from_any_position_whatever_the_workers(workers, document_mask):
+    plain, batches = make(document_mask), make(document_mask)
     batches.seek(17)
     with Prefetcher(batches, workers) as stream:
         for position in range(17, 40):
@@ -48,8 +48,8 @@ def test_no_worker_is_left_behind():
     assert all(worker.returncode is not None for worker in stream.processes.all)
 
 
-def test_documents_apart_have_no_target_across_their_border():
-    batches = make(apart=True)
+def test_with_a_document_mask_no_target_crosses_a_border():
+    batches = make(document_mask=True)
     for position in range(30):
         starts = batches.starts(position)
         _, targets, documents = batches.at(position)

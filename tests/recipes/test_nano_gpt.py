@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from nano_llama.formats import open_weights  # noqa: E402
 from nano_llama.training.metrics import read_metrics  # noqa: E402
-from nano_llama.training.presets import make_settings  # noqa: E402
+from nano_llama.training.settings_layers import make_settings  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "nano_gpt.py"

@@ -44,7 +44,7 @@ def test_memory_of_optimizers_and_averages():
 def test_recomputing_keeps_less():
     config = model_preset("350m")
     kept = [
-        memory_by_part(config, TrainSettings(data="x", recompute=kind), 2)["activations"]
+        memory_by_part(config, TrainSettings(data="x", activation_checkpointing=kind), 2)["activations"]
         for kind in ("none", "selective", "full")
     ]
     assert kept[0] > 1.5 * kept[1] > 4.0 * kept[2]
@@ -54,8 +54,8 @@ def test_recomputing_keeps_less():
     "shape, changes, available, advice",
     [
         ("350m", {"batch_size": 16, "context": 2048}, 40 * GIB, "--batch-size"),
-        ("350m", {"batch_size": 1, "context": 8192}, 20 * GIB, "--recompute full"),
-        ("350m", {"batch_size": 1, "context": 65536, "recompute": "full"}, 20 * GIB, "--context"),
+        ("350m", {"batch_size": 1, "context": 8192}, 20 * GIB, "--activation-checkpointing full"),
+        ("350m", {"batch_size": 1, "context": 65536, "activation_checkpointing": "full"}, 20 * GIB, "--context"),
         ("8b", {"batch_size": 1}, 40 * GIB, "--model"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_run_may_go_on_longer_but_not_become_another(run):
     assert run.resumed_settings({"max_minutes": 1.0}).max_steps is None
     with pytest.raises(UserError, match=r"started with lr = 0.002; it cannot go on with 0.1"):
         run.resumed_settings({"lr": 0.1})
-    with pytest.raises(UserError, match="no setting"):
+    with pytest.raises(UserError, match="unknown setting"):
         run.resumed_settings({"learning_rate": 0.1})
 
 

@@ -6,13 +6,8 @@ import json
 import pytest
 
 from nano_llama.core.errors import ConfigError, UserError
-from nano_llama.training.settings import (
-    DEFAULT_MINUTES,
-    TrainSettings,
-    describe,
-    merge,
-    parse_setting,
-)
+from nano_llama.training.settings import DEFAULT_MINUTES, TrainSettings, describe, merge
+from nano_llama.training.settings_layers import explicit, parse_setting
 
 NAMES = [field.name for field in dataclasses.fields(TrainSettings)]
 
@@ -50,7 +45,7 @@ def test_values_are_parsed_by_type(text, value):
 @pytest.mark.parametrize(
     ("text", "part"),
     [("lr", "no '='"), ("lr=fast", "'fast' is not a number"), ("batch_size=2.5", "a whole number"),
-     ("tie_word_embeddings=1", "true or false"), ("learning_rate=1", "no setting 'learning_rate'"),
+     ("tie_word_embeddings=1", "true or false"), ("learning_rate=1", "unknown setting 'learning_rate'"),
      ("lr=none", "'none' is not a number")],
 )  # fmt: skip
 def test_bad_texts_are_refused(text, part):
@@ -79,7 +74,7 @@ def test_impossible_values_are_refused(changes, part):
 
 
 def test_an_unknown_key_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="no setting 'batchsize'") as error:
+    with pytest.raises(UserError, match="unknown setting 'batchsize'") as error:
         TrainSettings.from_json({"batchsize": 3}, "my.json")
     assert "batch_size" in error.value.hint and "my.json" in error.value.message
 
@@ -93,7 +88,7 @@ def test_a_run_ends_by_steps_or_by_the_clock():
 
 
 def test_a_model_that_goes_on_keeps_its_shape_and_tokenizer():
-    with pytest.raises(UserError, match=r"hidden_size = 64 cannot be honoured with init_from"):
+    with pytest.raises(UserError, match=r"hidden_size = 64 cannot be combined with init_from"):
         TrainSettings(init_from="somewhere", hidden_size=64)
     merged = merge([{"model": "char", "tokenizer": "char", "lr": 1e-3}, {"init_from": "somewhere"}])
     assert merged == {"lr": 1e-3, "init_from": "somewhere"}
@@ -114,3 +109,17 @@ def test_the_shape_is_the_named_one_with_changes():
     assert TrainSettings(model="mini", num_attention_heads=4).llama_config(50).num_key_value_heads == 4
     with pytest.raises(ConfigError, match="num_attention_heads"):
         TrainSettings(model="char", num_attention_heads=3).llama_config(50)
+
+
+def test_names_of_version_0_1_are_understood(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text('{"attend_across": false, "recompute": "full", "max_steps": 3}')
+    settings = TrainSettings.load(path)
+    assert settings.document_mask is True and settings.activation_checkpointing == "full"
+    assert parse_setting("attend_across=true") == ("document_mask", False)
+    assert explicit({"recompute": "selective", "attend_across": None}, ()) == {"activation_checkpointing": "selective"}
+    assert TrainSettings().replace(attend_across=False).document_mask is True
+    with pytest.raises(UserError, match="document_mask = 'yes' must be true or false"):
+        TrainSettings.from_json({"attend_across": "yes"})
+    with pytest.raises(UserError, match="recompute is now activation_checkpointing, and both are given"):
+        TrainSettings.from_json({"activation_checkpointing": "full", "recompute": "full"})

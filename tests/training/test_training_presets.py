@@ -6,8 +6,9 @@ import os
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS, make_settings, training_preset
+from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS, training_preset
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.settings_layers import make_settings
 
 
 @pytest.mark.parametrize("name", TRAINING_PRESETS)
@@ -46,7 +47,7 @@ def test_what_contradicts_itself_is_refused(tmp_path):
         make_settings(flags={"lr": 1.0}, overrides=["lr=2"])
     with pytest.raises(UserError, match="both set"):
         make_settings(flags={"max_steps": 1, "max_minutes": 1.0})
-    with pytest.raises(UserError, match="no training preset 'shakespear'"):
+    with pytest.raises(UserError, match="Unknown training preset 'shakespear'"):
         training_preset("shakespear")
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(UserError, match="a JSON object of settings was expected"):

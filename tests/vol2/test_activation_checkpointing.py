@@ -35,15 +35,18 @@ def gradients(recipe, out, parts=1, **changes):
     [
         {"precision": "bf16"},
         {"precision": "fp16"},
-        {"recompute": "full"},
-        {"recompute": "selective"},
+        {"activation_checkpointing": "full"},
+        {"activation_checkpointing": "selective"},
         {"parts": 3},
-        {"recompute": "selective", "precision": "bf16", "parts": 3},
+        {"activation_checkpointing": "selective", "precision": "bf16", "parts": 3},
         pytest.param({"compile": "on"}, marks=[needs_compiler, pytest.mark.slow]),
         pytest.param(
-            {"compile": "on", "precision": "bf16", "recompute": "full"}, marks=[needs_compiler, pytest.mark.slow]
+            {"compile": "on", "precision": "bf16", "activation_checkpointing": "full"},
+            marks=[needs_compiler, pytest.mark.slow],
         ),
-        pytest.param({"compile": "on", "precision": "bf16", "recompute": "selective"}, marks=needs_compiler),
+        pytest.param(
+            {"compile": "on", "precision": "bf16", "activation_checkpointing": "selective"}, marks=needs_compiler
+        ),
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
@@ -73,7 +76,7 @@ class Counting(TorchDispatchMode):
 def test_what_is_computed_twice(recipe, tmp_path):
     counts = {}
     for kind in ("none", "selective", "full"):
-        trainer = Trainer(recipe.replace(num_hidden_layers=3, recompute=kind), tmp_path / kind)
+        trainer = Trainer(recipe.replace(num_hidden_layers=3, activation_checkpointing=kind), tmp_path / kind)
         with Counting() as counting:
             trainer.backend.loss_sum(*next(trainer.batches)).backward()
         counts[kind] = counting.counts
@@ -84,7 +87,10 @@ def test_what_is_computed_twice(recipe, tmp_path):
 def test_a_layer_that_is_recomputed_keeps_only_its_input(recipe, tmp_path):
     kept = {}
     for kind in ("none", "full"):
-        trainer, storages = Trainer(recipe.replace(num_hidden_layers=4, recompute=kind), tmp_path / kind), {}
+        trainer, storages = (
+            Trainer(recipe.replace(num_hidden_layers=4, activation_checkpointing=kind), tmp_path / kind),
+            {},
+        )
 
         def pack(tensor, storages=storages):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()

@@ -34,7 +34,7 @@ def test_generation_ends_at_the_context_limit(tiny_config):
 def test_nothing_is_compiled_and_no_generator_is_touched(tiny_config):
     model = Llama.init(tiny_config())
     plain = list(generate(model, [1, 2, 3], PARAMS))
-    model.train_with(dropout=0.5, recompute="none")
+    model.train_with(dropout=0.5, activation_checkpointing="none")
     compile_layers(model)
     before = torch.get_rng_state().numpy()
     torch._dynamo.reset()
