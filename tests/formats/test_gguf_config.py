@@ -7,7 +7,8 @@ from nano_llama.core.config import LlamaConfig, RopeScaling
 from nano_llama.core.errors import ConfigError, FormatError, UserError
 from nano_llama.core.rope import rope_frequencies
 from nano_llama.formats import GGUFFile, read_config, save_gguf
-from nano_llama.formats.gguf_config import OWN_ROPE_KEY, config_to_gguf
+from nano_llama.formats.gguf_config import config_to_gguf
+from nano_llama.formats.gguf_rope import OWN_ROPE_KEY
 from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
 
 DEFAULT = {"initializer_range": 0.02}
@@ -127,6 +128,34 @@ def test_a_missing_or_mistyped_key_is_named(saved, key, value):
     with pytest.raises((FormatError, ConfigError)) as caught:
         read_config(saved({f"llama.{key}": value}))
     assert "m.gguf" in str(caught.value)
+
+
+LAYERED = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+
+
+@pytest.mark.parametrize("key", LAYERED)
+@pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.uint64])
+def test_a_number_for_each_layer_is_read_where_all_are_equal(saved, tiny_config, key, dtype):
+    whole = saved(**DEFAULT)
+    value = GGUFFile(whole).metadata[f"llama.{key}"]
+    layers = tiny_config().num_hidden_layers
+    assert read_config(saved({f"llama.{key}": np.full(layers, value, dtype)}, **DEFAULT)) == tiny_config(**DEFAULT)
+    with pytest.raises(FormatError, match=key):
+        read_config(saved({f"llama.{key}": np.full(layers + 1, value, dtype)}))
+    with pytest.raises(ConfigError, match="differs between layers"):
+        read_config(saved({f"llama.{key}": np.arange(layers).astype(dtype) + value}))
+
+
+@pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "padding_token_id"])
+def test_a_special_id_beyond_the_vocabulary_is_no_token(saved, tiny_config, key):
+    found = read_config(saved({f"tokenizer.ggml.{key}": 10**6}, **DEFAULT))
+    assert found == tiny_config(**DEFAULT)
+
+
+def test_a_tokenizer_of_another_size_is_remarked_on(saved, tiny_config):
+    tokens = [f"t{number}" for number in range(tiny_config().vocab_size + 1)]
+    with pytest.warns(UserWarning, match=r"llama\.cpp does not load"):
+        read_config(saved({"tokenizer.ggml.tokens": tokens}))
 
 
 def test_a_part_of_a_split_model_is_refused(saved):
