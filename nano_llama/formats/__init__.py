@@ -16,6 +16,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats.gguf import GGUFWeights, save_gguf
 from nano_llama.formats.gguf_reader import GGUFFile
+from nano_llama.formats.gguf_split import open_gguf
 from nano_llama.formats.hf_folder import CONFIG, open_folder, read_folder_config, save_hf
 from nano_llama.formats.hub import download, is_hub_name
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config, unknown_shape
@@ -115,7 +116,7 @@ def open_weights(path: str | Path) -> TensorMapping:
     if kind == "hf":
         return open_folder(path)
     if kind == "gguf":
-        return GGUFWeights(GGUFFile(path))
+        return GGUFWeights(open_gguf(path))
     weights: SafetensorsFile | PthFile = PthFile(path) if kind == "pth" else SafetensorsFile(path)
     config = weights.known_config or _config_beside(path)
     if config is None:
@@ -138,7 +139,7 @@ def read_config(path: str | Path) -> LlamaConfig:
     if kind == "hf":
         return read_folder_config(path)
     if kind == "gguf":
-        return GGUFWeights(GGUFFile(path)).config
+        return GGUFWeights(open_gguf(path)).config
     config = (PthFile(path).known_config if kind == "pth" else None) or _config_beside(path)
     if config is None:
         raise unknown_shape(path)

@@ -51,11 +51,6 @@ def config_from_gguf(file: GGUFFile) -> LlamaConfig:
             raise ConfigError(
                 f"{source}: {key} = {metadata[key]!r:.80} changes the mathematics; it is not computed here."
             )
-    if not is_one_of(metadata.get("split.count", 0), (0, 1)):
-        raise FormatError(
-            f"{source} is one of {metadata['split.count']!r:.20} parts.",
-            hint="Join them with llama-gguf-split --merge.",
-        )
     if TOKEN_EMBEDDING not in file.tensors:
         raise FormatError(f"{source} lacks the tensor {TOKEN_EMBEDDING}.", hint="Does it hold a whole model?")
 

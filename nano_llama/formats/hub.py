@@ -1,7 +1,7 @@
 """Models by their name on the Hugging Face hub: downloaded once into the hub's own cache, then found there.
 
-    org/name                    its config, safetensors and tokenizer
-    org/name/file.gguf          one GGUF file of a repository
+    org/name                    its config, safetensors (or else pytorch_model.bin) and tokenizer
+    org/name/file.gguf          one GGUF file of a repository, with all its parts if it is split
     org/name@revision           a branch, tag or commit; a commit pins the very bytes
 
 Not here: reading what was downloaded. Extra `hub`. Tests: tests/formats/test_hub.py, against a loopback server.
@@ -13,6 +13,7 @@ from typing import Any
 
 from nano_llama.core.env import offline
 from nano_llama.core.errors import EnvironmentFault, UserError, import_extra
+from nano_llama.formats.gguf_split import part_names
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[\w./-]+\.gguf))?(@(?P<revision>[\w./-]+))?")
 # What a model folder of ours is read from; not the same weights again in other formats.
@@ -21,6 +22,7 @@ _WANTED = [
     "model-*-of-*.safetensors", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 ]  # fmt: skip
+_OLD_WANTED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]  # without safetensors
 
 
 def is_hub_name(name: str) -> bool:
@@ -55,19 +57,25 @@ def download(
     }
     try:
         if file is not None:
-            return Path(hub.hf_hub_download(repo, file, **common))
+            under, _, base = file.rpartition("/")
+            parts = part_names(base) or [base]  # of a split GGUF, whichever was named, the first opens
+            paths = [Path(hub.hf_hub_download(repo, f"{under}/{part}".lstrip("/"), **common)) for part in parts]
+            return paths[0]
         folder = Path(hub.snapshot_download(repo, allow_patterns=_WANTED, **common))
         if any(folder.glob("*.safetensors")):
+            return folder
+        folder = Path(hub.snapshot_download(repo, allow_patterns=[*_WANTED, *_OLD_WANTED], **common))
+        if any(folder.glob("pytorch_model*.bin")):
             return folder
         files = [] if offline() else hub.HfApi(endpoint=endpoint).list_repo_files(repo, revision=common["revision"])
     except Exception as error:
         raise _in_our_words(error, repo, file, common["revision"]) from error
     ggufs = [file for file in files if file.endswith(".gguf")]
     raise UserError(
-        f"{repo} on the hub holds no safetensors weights.",
+        f"{repo} on the hub holds no weights in safetensors or pytorch_model.bin.",
         hint=f"Name one of its GGUF files: {repo}/{ggufs[0]}" + (f" (of {len(ggufs)})" if len(ggufs) > 1 else "")
         if ggufs
-        else "Models are read from safetensors and GGUF.",
+        else "Models are read from safetensors, pytorch_model.bin and GGUF.",
     )
 
 

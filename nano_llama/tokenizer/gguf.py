@@ -14,6 +14,7 @@ Where a file is silent, llama.cpp's defaults hold (its llama-vocab.cpp is the fo
 Not here: the file itself (formats). Tests: tests/tokenizer/test_gguf_tokenizer.py, test_gguf_export.py.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.formats.gguf_reader import GGUFFile
+from nano_llama.formats.gguf_split import open_gguf
 from nano_llama.tokenizer.backend import Backend, rust_errors
 from nano_llama.tokenizer.document import MAX_TOKENS
 from nano_llama.tokenizer.pretokenizers import name_of, recipe_named
@@ -40,7 +41,7 @@ _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
 
 def read_gguf(path: Path) -> tuple[Backend, Roles, str | None]:
     """The tokenizer of a GGUF file: backend, roles, chat template."""
-    file = GGUFFile(path)
+    file = open_gguf(path)
     try:
         return from_metadata(file.metadata, str(path))
     finally:
@@ -57,7 +58,8 @@ def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Bac
     types = read.numbers("ggml.token_type", len(tokens), default=NORMAL)
     ids = {role: read.token_id(f"ggml.{key}", len(tokens)) for role, key in _ID_KEYS.items()}
     if model == "llama":
-        ids = {role: _SENTENCEPIECE_IDS.get(role) if number is None else number for role, number in ids.items()}
+        usual = {role: number for role, number in _SENTENCEPIECE_IDS.items() if number < len(tokens)}
+        ids = {role: usual.get(role) if number is None else number for role, number in ids.items()}
         library = _sentencepiece(read, tokens, types, ids["unk"])
         adds_bos = True
     else:
@@ -176,9 +178,14 @@ class _Reader:
         return value
 
     def token_id(self, key: str, count: int) -> int | None:
+        """The id of a special token. One that is no token counts as not given, as for llama.cpp."""
         value = self.get(key, int, None)
         if value is not None and not 0 <= value < count:
-            raise FormatError(f"{self.where}: tokenizer.{key} = {value} is not one of its {count:,} tokens.")
+            warnings.warn(
+                f"{self.where}: tokenizer.{key} = {value} is ignored: it is not one of the {count:,} tokens.",
+                stacklevel=4,
+            )
+            return None
         return value
 
     def strings(self, key: str) -> list[str]:

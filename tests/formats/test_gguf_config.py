@@ -158,11 +158,6 @@ def test_a_tokenizer_of_another_size_is_remarked_on(saved, tiny_config):
         read_config(saved({"tokenizer.ggml.tokens": tokens}))
 
 
-def test_a_part_of_a_split_model_is_refused(saved):
-    with pytest.raises(FormatError, match="llama-gguf-split"):
-        read_config(saved({"split.count": 3}))
-
-
 def make_config(**rope) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,

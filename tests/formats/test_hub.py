@@ -82,6 +82,31 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def save_split_gguf(path: Path, config, weights) -> None:
+    gguf = pytest.importorskip("gguf")
+    save_gguf(path, config, weights, dtype="F32")
+    whole = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=8)
+    for field in whole.fields.values():
+        if field.name.startswith("llama."):
+            writer.add_key_value(field.name, field.contents(), field.types[0])
+    for tensor in whole.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    path.unlink()
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def old_files(folder: Path, config, weights) -> dict[str, bytes]:
+    torch = pytest.importorskip("torch")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_hf_dict()))
+    torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, folder / "pytorch_model.bin")
+    return files_of(folder)
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory, tiny_config):
     from nano_llama.core.init import init_params
@@ -94,6 +119,9 @@ def hub(tmp_path_factory, tiny_config):
     fake.repos["org/tiny"] = {OLD: files_of(base / OLD), NEW: {**files_of(base / NEW), **extras}}
     save_gguf(base / "m.gguf", config, init_params(config), dtype="F32")
     fake.repos["org/quants"] = {OLD: {"tiny.gguf": (base / "m.gguf").read_bytes(), "config.json": b"{}"}}
+    save_split_gguf(base / "s.gguf", config, init_params(config))
+    fake.repos["org/split"] = {OLD: {f"sub/{file.name}": file.read_bytes() for file in base.glob("s-*.gguf")}}
+    fake.repos["org/old"] = {OLD: {**old_files(base / "old", config, init_params(config)), "README.md": b"hello"}}
     fake.repos["org/nothing"] = {OLD: {"README.md": b"hello"}}
     yield fake
     fake.server.shutdown()
@@ -155,6 +183,17 @@ def test_a_gguf_file_of_a_repository(get):
     assert len(open_weights(path)) == 21
 
 
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_split_gguf_comes_with_all_its_parts(get, part):
+    path = get(f"org/split/sub/s-{part:05d}-of-00003.gguf")
+    assert path.name == "s-00001-of-00003.gguf"
+    assert len(open_weights(path)) == 21
+
+
+def test_a_repository_of_pytorch_model_bin(get):
+    assert len(open_weights(get("org/old"))) == 21
+
+
 def test_a_repository_of_ggufs_says_which(get):
     with pytest.raises(UserError, match=r"org/quants/tiny\.gguf"):
         get("org/quants")
@@ -167,7 +206,7 @@ def test_a_repository_of_ggufs_says_which(get):
         ("org/gated", None, UserError, "gated"),
         ("org/tiny", "v9", UserError, "v9"),
         ("org/tiny/other.gguf", None, UserError, r"other\.gguf"),
-        ("org/nothing", None, UserError, "no safetensors"),
+        ("org/nothing", None, UserError, "no weights in safetensors"),
     ],
 )
 def test_what_the_hub_does_not_have_is_named(get, name, revision, error, words):

@@ -180,11 +180,8 @@ DAMAGE = {
     "too few types": ({"tokenizer.ggml.token_type": [1, 2]}, "2 entries"),
     "types that are text": ({"tokenizer.ggml.token_type": "1"}, "list of numbers"),
     "types that are lists": ({"tokenizer.ggml.token_type": [[1]]}, "list of numbers"),
-    "eos out of range": ({"tokenizer.ggml.eos_token_id": 10**6}, "eos_token_id = 1000000"),
-    "bos below zero": ({"tokenizer.ggml.bos_token_id": -1}, "bos_token_id = -1"),
     "eos a float": ({"tokenizer.ggml.eos_token_id": 1.0}, "eos_token_id is 1.0"),
     "eos a truth": ({"tokenizer.ggml.eos_token_id": True}, "eos_token_id is True"),
-    "eot out of range": ({"tokenizer.ggml.eot_token_id": 2**40}, "eot_token_id"),
     "add_bos a text": ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes'"),
     "template a number": ({"tokenizer.chat_template": 3}, "chat_template is 3"),
 }
@@ -202,3 +199,26 @@ def test_damage_is_refused_by_name(metadata, name):
 def test_damaged_sentencepiece_is_refused(sentencepiece_metadata, change):
     with pytest.raises(FormatError, match=r"entries|unknown_token_id"):
         from_metadata(sentencepiece_metadata | change)
+
+
+# -- special ids that are no tokens -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["bos", "eos", "unknown", "padding", "eot", "eom"])
+@pytest.mark.parametrize("beyond", [0, 3, 2**31, -5])
+def test_a_bad_special_id_counts_as_not_given(sentencepiece_metadata, key, beyond):
+    """As in llama.cpp, which warns and takes its defaults: 1, 2 and 0 for SentencePiece."""
+    bad = beyond if beyond < 0 else len(sentencepiece_metadata["tokenizer.ggml.tokens"]) + beyond
+    plain = {k: v for k, v in sentencepiece_metadata.items() if k != f"tokenizer.ggml.{key}_token_id"}
+    with pytest.warns(UserWarning, match=f"{key}_token_id = {bad} is ignored"):
+        found = Tokenizer(*from_metadata({**plain, f"tokenizer.ggml.{key}_token_id": bad}))
+    usual = Tokenizer(*from_metadata(plain))
+    assert found.roles == usual.roles
+    assert (found.bos_id, found.eos_id, found.unk_id) == (1, 2, 0)
+    assert found.encode("The quick ☂ fox") == usual.encode("The quick ☂ fox")
+
+
+def test_a_bad_special_id_of_a_byte_level_tokenizer(metadata):
+    with pytest.warns(UserWarning, match="eos_token_id"):
+        found = Tokenizer(*from_metadata({**metadata, "tokenizer.ggml.eos_token_id": 10**6}))
+    assert found.eos_id is None
