@@ -23,9 +23,9 @@ from engine_race import Field, Worker, prompt_of, say
 
 from nano_llama.core.files import write_json
 from nano_llama.formats import open_weights, read_config, save_hf
+from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence
-from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
 SCHEMES = ("float32", "bfloat16", "int8", "int4", "int4-sym", "int4,head=int4", "int4,first=int8,last=int8")

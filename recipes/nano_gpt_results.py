@@ -15,6 +15,7 @@ from nano_llama.evaluation.compressors import COMPRESSORS, compressed_bits_per_b
 from nano_llama.evaluation.memorisation import longest_matches
 from nano_llama.evaluation.samples import NEW_TOKENS, TEMPERATURE, TOP_P, draw_samples
 from nano_llama.formats import open_weights, read_config
+from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
 from nano_llama.formats.quantized import save_quantized
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.evaluation import evaluate_split
@@ -23,7 +24,6 @@ from nano_llama.training.schedule import DECAY
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.evaluate import eval_loss_sum
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
 SCHEMES = ("int8", "int4")
 PART = 32_768  # tokens on which quantized variants are compared

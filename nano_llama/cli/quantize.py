@@ -1,6 +1,6 @@
 """`nano-llama quantize`: a model's weight matrices in 4 or 8 bits, saved as a folder that every command reads.
 
-Schemes: vol3_engine/quantization.py. The folder: formats/quantized.py. What a scheme costs in quality and gains in
+Schemes: formats/quantization_scheme.py. The folder: formats/quantized.py. What a scheme costs in quality and gains in
 speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
 """
 
@@ -34,8 +34,8 @@ def run(
         The folder to write. It must not exist.
     """
     from nano_llama.formats import open_model
+    from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
     from nano_llama.formats.quantized import save_quantized
-    from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
 
     screen = Screen(output)
     if out.exists() or out.is_symlink():

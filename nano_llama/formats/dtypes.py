@@ -26,7 +26,6 @@ DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"),
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
-BLOCKS = ("Q8_0", "Q4_0", "Q4_1")  # quantized blocks that a folder may hold (quantized.py)
 HF_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # as config.json's `dtype` says
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -18,9 +18,10 @@ from nano_llama.core.names import EMBED, LM_HEAD
 from nano_llama.formats.dtypes import DTYPES, cast
 from nano_llama.formats.gguf_config import config_from_gguf, config_to_gguf
 from nano_llama.formats.gguf_names import ROPE_FREQS, from_gguf, is_rotated, rows_from_gguf, rows_to_gguf, to_gguf
-from nano_llama.formats.gguf_quants import NUMBER_OF, dequantize, quantize
+from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.formats.kinds import Kind
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, as_mapping
 
 WRITTEN = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
@@ -147,7 +148,7 @@ def _planned(ours: str, source: TensorMapping, config: LlamaConfig, wanted: str)
     if len(shape) == 1:
         kind = "F32"
     elif wanted == KEEP:
-        kind = own if own in NUMBER_OF else "F32"
+        kind = own if own in Kind.__members__ else "F32"
     else:
         kind = "Q8_0" if wanted in ("Q4_0", "Q4_1") and ours in (EMBED, LM_HEAD) else wanted
     planned = PlannedTensor(theirs, kind, shape, _maker(ours, source, config, kind))

@@ -1,10 +1,10 @@
-"""The block types of GGUF: a run of numbers that share a scale, unpacked to float32, and packed again.
+"""Blocks of numbers that share a scale, quantized to nearest and dequantized to float32.
 
-Not here: matrix products on packed blocks (the engine's) and choosing a type for each tensor (gguf_writer.py).
 Layouts and rounding are those of ggml's reference (ggml-quants.c), bit for bit.
-Tests: tests/formats/test_gguf_quants.py, against the `gguf` library.
+Not here: their names and sizes (kinds.py), which matrix gets which (quantization_scheme.py), gemms on packed blocks
+(vol3_engine/cpu). Tests: tests/formats/test_gguf_quants.py, against the `gguf` library.
 
-    type          block  bytes   number =
+    kind          block  bytes   number =
     Q8_0             32     34   d q                   d: float16 scale, q: 8 bits, signed
     Q4_0, Q5_0       32  18, 22  d (q - 8), d (q - 16)
     Q4_1, Q5_1       32  20, 24  d q + m               m: float16 minimum
@@ -13,77 +13,47 @@ Tests: tests/formats/test_gguf_quants.py, against the `gguf` library.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from nano_llama.core.errors import UserError
 from nano_llama.formats.dtypes import DTYPES
+from nano_llama.formats.kinds import Kind
 
-
-class Block(NamedTuple):
-    """A type's name, its numbers per block, and its bytes per block."""
-
-    name: str
-    numbers: int
-    nbytes: int
-
-
-# By the number that the tensor table gives them.
-KINDS: dict[int, Block] = {
-    0: Block("F32", 1, 4),
-    1: Block("F16", 1, 2),
-    2: Block("Q4_0", 32, 18),
-    3: Block("Q4_1", 32, 20),
-    6: Block("Q5_0", 32, 22),
-    7: Block("Q5_1", 32, 24),
-    8: Block("Q8_0", 32, 34),
-    12: Block("Q4_K", 256, 144),
-    13: Block("Q5_K", 256, 176),
-    14: Block("Q6_K", 256, 210),
-    30: Block("BF16", 1, 2),
-}
-OTHER_KINDS = {
-    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
-    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
-    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
-}  # fmt: skip
-NUMBER_OF = {block.name: number for number, block in KINDS.items()}
 _CHUNK = 2**18  # numbers unpacked at a time: what fits the caches, and no tensor-sized temporaries
 
 
 def row_bytes(kind: str, columns: int) -> int:
-    """Bytes that a row of so many numbers takes. Raises UserError where the row is not whole blocks."""
-    block = KINDS[NUMBER_OF[kind]]
-    if columns % block.numbers:
-        raise UserError(f"A row of {columns} numbers cannot be {kind}, which comes in blocks of {block.numbers}.")
-    return columns // block.numbers * block.nbytes
+    """Bytes of a row of so many numbers. Raises UserError where the row is not whole blocks."""
+    size, nbytes = Kind[kind].block_size, Kind[kind].block_bytes
+    if columns % size:
+        raise UserError(f"A row of {columns} numbers cannot be {kind}, which comes in blocks of {size}.")
+    return columns // size * nbytes
 
 
 def dequantize(kind: str, blocks: np.ndarray) -> np.ndarray:
     """uint8 (rows, bytes of a row) -> float32 (rows, columns)."""
-    block = KINDS[NUMBER_OF[kind]]
     if kind in DTYPES:
         return blocks.view(DTYPES[kind]).astype(np.float32)
-    rows, columns = blocks.shape[0], blocks.shape[1] // block.nbytes * block.numbers
+    size, nbytes = Kind[kind].block_size, Kind[kind].block_bytes
+    rows, columns = blocks.shape[0], blocks.shape[1] // nbytes * size
     result = np.empty((rows, columns), np.float32)
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
-        part = blocks[start : start + step].reshape(-1, block.nbytes)  # (blocks, bytes of a block)
+        part = blocks[start : start + step].reshape(-1, nbytes)  # (blocks, bytes of a block)
         result[start : start + step] = _UNPACK[kind](part).reshape(-1, columns)
     return result
 
 
 def quantize(kind: str, array: np.ndarray) -> np.ndarray:
-    """(rows, columns) of any float type -> uint8 (rows, bytes of a row). Raises UserError for a type we only read."""
-    block = KINDS[NUMBER_OF[kind]]
+    """(rows, columns) of any float type -> uint8 (rows, bytes of a row). Raises UserError for a kind not in _PACK."""
     rows, columns = array.shape
     if kind not in _PACK:
         raise UserError(f"Writing {kind} is not supported.", hint=f"Quantize to one of: {', '.join(_PACK)}.")
     result = np.empty((rows, row_bytes(kind, columns)), np.uint8)
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
-        part = array[start : start + step].astype(np.float32).reshape(-1, block.numbers)  # (blocks, numbers)
+        part = array[start : start + step].astype(np.float32).reshape(-1, Kind[kind].block_size)  # (blocks, numbers)
         result[start : start + step] = _PACK[kind](part).reshape(-1, result.shape[1])
     return result
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import FormatError
-from nano_llama.formats.gguf_quants import KINDS, OTHER_KINDS, row_bytes
+from nano_llama.formats.gguf_quants import row_bytes
+from nano_llama.formats.kinds import BY_NUMBER, UNREAD, Kind
 from nano_llama.formats.mapping import map_file, release_mapped_pages
 
 MAX_ENTRIES = 65_536  # metadata entries, and tensors
@@ -48,7 +49,7 @@ class TensorInfo:
     """One row of the tensor table."""
 
     name: str
-    kind: str  # "F32", "Q4_1", ...
+    kind: Kind  # "F32", "Q4_1", ...
     shape: tuple[int, ...]  # slowest dimension first, as NumPy has it
     offset: int  # in the file
     nbytes: int
@@ -149,7 +150,7 @@ class _Parser:
                 raise _Bad(f"the tensors {before.name!r} and {after.name!r} overlap")
         return tensors
 
-    def table_row(self) -> tuple[str, str, tuple[int, ...], int]:
+    def table_row(self) -> tuple[str, Kind, tuple[int, ...], int]:
         name = self.string("a tensor's name", limit=_MAX_NAME_BYTES)
         dimensions = self.u32(f"number of dimensions of {name!r:.80}")
         if not 1 <= dimensions <= 4:
@@ -158,16 +159,14 @@ class _Parser:
         if not all(0 < size < 2**40 for size in shape):
             raise _Bad(f"tensor {name!r:.80} has the impossible shape {shape}")
         number = self.u32(f"type of {name!r:.80}")
-        if number not in KINDS:
-            kind = OTHER_KINDS.get(number, f"number {number}")
-            known = ", ".join(block.name for block in KINDS.values())
-            raise _Bad(f"tensor {name!r:.80} has the type {kind}, which is not read here", hint=f"Known: {known}.")
-        block = KINDS[number]
-        if shape[-1] % block.numbers:
-            raise _Bad(
-                f"tensor {name!r:.80} has rows of {shape[-1]}, but {block.name} comes in blocks of {block.numbers}"
-            )
-        return name, block.name, shape, self.u64(f"offset of {name!r:.80}")
+        if number not in BY_NUMBER:
+            unread = UNREAD.get(number, f"number {number}")
+            known = ", ".join(Kind)
+            raise _Bad(f"tensor {name!r:.80} has the type {unread}, which is not supported", hint=f"Known: {known}.")
+        kind = BY_NUMBER[number]
+        if shape[-1] % kind.block_size:
+            raise _Bad(f"tensor {name!r:.80} has rows of {shape[-1]}, but {kind} comes in blocks of {kind.block_size}")
+        return name, kind, shape, self.u64(f"offset of {name!r:.80}")
 
     # -- values ---------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.files import atomic_path
-from nano_llama.formats.gguf_quants import NUMBER_OF, row_bytes
+from nano_llama.formats.gguf_quants import row_bytes
 from nano_llama.formats.gguf_reader import ARRAY, BOOL, F32, I32, NUMBERS, STRING, U32, U64
+from nano_llama.formats.kinds import Kind
 
 _ALIGNMENT = 32
 _KIND_OF_DTYPE = {dtype: kind for kind, dtype in NUMBERS.items()}
@@ -46,7 +47,7 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[
         for tensor in tensors:
             file.write(_string(tensor.name) + struct.pack("<I", len(tensor.shape)))
             file.write(struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape)))
-            file.write(struct.pack("<IQ", NUMBER_OF[tensor.kind], offset))
+            file.write(struct.pack("<IQ", Kind[tensor.kind].number, offset))
             offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
         _pad(file)
         for tensor in tensors:

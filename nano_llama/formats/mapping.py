@@ -21,7 +21,8 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.init import check_params
 from nano_llama.core.names import EMBED, LM_HEAD
-from nano_llama.formats.dtypes import BLOCKS, FLOATS, dtype_name
+from nano_llama.formats.dtypes import FLOATS, dtype_name
+from nano_llama.formats.kinds import WRITABLE_BLOCKS
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
             hint="Do config and weights belong together?",
         )
     for name, stored in theirs.items():
-        if weights.dtype_name(stored) not in (*FLOATS, *BLOCKS):
+        if weights.dtype_name(stored) not in (*FLOATS, *WRITABLE_BLOCKS):
             raise FormatError(f"{weights.path}: {name!r:.80} is stored as {weights.dtype_name(stored)}, not as floats.")
     if LM_HEAD not in theirs and not config.tie_word_embeddings and EMBED in theirs:
         raise FormatError(

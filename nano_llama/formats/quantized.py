@@ -1,11 +1,11 @@
-"""A Hugging Face folder whose matrices are GGUF's blocks: numbers of 4 or 8 bits that share a scale in groups of 32.
+"""A Hugging Face folder whose matrices are ggml's blocks: 4 or 8 bits per weight, in groups of 32 that share a scale.
 
     config.json          "quantization_config": {"quant_method": "nano-llama", "scheme": "int4",
                                                  "blocks": {"model.layers.0.mlp.up_proj.weight": "Q4_1", ...}}
     model.safetensors    a matrix that is named there as uint8 (rows, bytes of a row); all else as usual
 
 It opens as any folder does, dequantized as it is read; Volume 3 takes the blocks as they are (`raw`).
-Not here: the blocks themselves (gguf_quants.py), which matrix gets which (vol3_engine/quantization.py).
+Not here: the blocks themselves (gguf_quants.py), which matrix gets which (quantization_scheme.py).
 Tests: tests/formats/test_quantized.py.
 """
 
@@ -19,9 +19,10 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, write_json
 from nano_llama.core.init import check_params
-from nano_llama.formats.dtypes import BLOCKS, DTYPES, cast
-from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize, row_bytes
+from nano_llama.formats.dtypes import DTYPES, cast
+from nano_llama.formats.gguf_quants import dequantize, quantize, row_bytes
 from nano_llama.formats.hf_config import QUANT_METHOD
+from nano_llama.formats.kinds import WRITABLE_BLOCKS, Kind
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, as_mapping
 from nano_llama.formats.safetensors import save_safetensors
 
@@ -29,18 +30,20 @@ QUANTIZATION = "quantization_config"
 
 
 class QuantizedFolder(TensorMapping):
-    """The tensors of `stored`, of which `blocks` names those that are blocks, and their kind.
+    """The tensors of `stored`, of which `blocks` lists those that are blocks, with their kind.
 
-    Raises FormatError where a tensor cannot be what is said of it.
+    Raises FormatError where a tensor cannot be of its kind.
     """
 
     def __init__(self, path: Path, stored: TensorMapping, blocks: Mapping[str, str]):
         self.path, self._stored, self._blocks = path, stored, dict(blocks)
         for name, kind in self._blocks.items():
-            if kind not in BLOCKS or name not in stored:
-                raise FormatError(f"{path}: {name!r:.80} is said to be {kind!r:.20}, which is not to be found.")
-            shape, block = stored.shape(name), KINDS[NUMBER_OF[kind]]
-            if stored.dtype_name(name) != "U8" or len(shape) != 2 or shape[1] % block.nbytes:
+            if kind not in WRITABLE_BLOCKS or name not in stored:
+                raise FormatError(
+                    f"{path}: {name!r:.80} is listed as {kind!r:.20}, but there is no such tensor or kind."
+                )
+            shape = stored.shape(name)
+            if stored.dtype_name(name) != "U8" or len(shape) != 2 or shape[1] % Kind[kind].block_bytes:
                 raise FormatError(
                     f"{path}: {name!r:.80} is stored as {stored.dtype_name(name)} {shape}, not as rows of {kind}.",
                     hint="Quantize the model again:  nano-llama quantize",
@@ -61,8 +64,8 @@ class QuantizedFolder(TensorMapping):
         if name not in self._blocks:
             return self._stored.shape(name)
         rows, nbytes = self._stored.shape(name)
-        block = KINDS[NUMBER_OF[self._blocks[name]]]
-        return rows, nbytes // block.nbytes * block.numbers
+        kind = Kind[self._blocks[name]]
+        return rows, nbytes // kind.block_bytes * kind.block_size
 
     def dtype_name(self, name: str) -> str:
         return self._blocks.get(name) or self._stored.dtype_name(name)
@@ -85,18 +88,18 @@ class QuantizedFolder(TensorMapping):
 
 
 def blocks_of(raw_config: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """The kinds that a config.json names, or None where the folder is not quantized. Raises FormatError."""
+    """The kinds that a config.json lists, or None where the folder is not quantized. Raises FormatError."""
     given = raw_config.get(QUANTIZATION)
     if given is None:
         return None
     blocks = given.get("blocks") if isinstance(given, Mapping) else None
     if not isinstance(blocks, Mapping) or not all(isinstance(kind, str) for kind in blocks.values()):
-        raise FormatError(f"config.json: {QUANTIZATION} names no blocks.", hint="Quantize the model again.")
+        raise FormatError(f"config.json: {QUANTIZATION} lists no blocks.", hint="Quantize the model again.")
     return blocks
 
 
 class _AsBlocks(TensorMapping):
-    """`source` with its matrices in the kinds that are asked for, each made when it is read."""
+    """`source` with its matrices in the given kinds, each converted when it is read."""
 
     def __init__(self, source: TensorMapping, kinds: Mapping[str, str]):
         self.path, self._source, self._kinds = source.path, source, kinds
@@ -120,11 +123,11 @@ class _AsBlocks(TensorMapping):
 
     def shape(self, name: str) -> tuple[int, ...]:
         shape = self._source.shape(name)
-        return (shape[0], row_bytes(self._kinds[name], shape[1])) if self._kinds.get(name) in BLOCKS else shape
+        return (shape[0], row_bytes(self._kinds[name], shape[1])) if self._kinds.get(name) in WRITABLE_BLOCKS else shape
 
     def dtype_name(self, name: str) -> str:
         kind = self._kinds.get(name) or self._source.dtype_name(name)
-        return "U8" if name in self._kinds and kind in BLOCKS else kind
+        return "U8" if name in self._kinds and kind in WRITABLE_BLOCKS else kind
 
 
 def save_quantized(
@@ -137,14 +140,14 @@ def save_quantized(
 ) -> None:
     """Write the folder, with at most one tensor in memory.
 
-    kinds: matrix -> "Q8_0", "Q4_0", "Q4_1", "F32", "F16" or "BF16"; all else keeps its type (blocks become F32).
-    scheme: the words that chose them, kept for whoever reads the folder. tokenizer: a core.tokenizer.Tokenizer.
+    kinds: matrix -> "Q8_0", "Q4_0", "Q4_1", "F32", "F16" or "BF16"; all else keeps its dtype (blocks become F32).
+    scheme: the text that chose them, for readers of the folder. tokenizer: a core.tokenizer.Tokenizer.
     The folder must not exist; a kill leaves nothing under its name. Raises UserError for a matrix whose rows are not
     whole blocks.
     """
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
-    blocks = {name: kind for name, kind in kinds.items() if kind in BLOCKS}
+    blocks = {name: kind for name, kind in kinds.items() if kind in WRITABLE_BLOCKS}
     own = {QUANTIZATION: {"quant_method": QUANT_METHOD, "scheme": scheme, "blocks": blocks}}
     with atomic_folder(folder) as temporary:
         write_json(temporary / "config.json", config.to_hf_dict() | own)

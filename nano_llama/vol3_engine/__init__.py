@@ -11,7 +11,6 @@
     trace.py        what the scheduler decided, as JSON lines
     runner/         where the tensors are: a protocol; in NumPy, in PyTorch, and the padded twin
     cpu/            the runner over our own compiled kernels
-    quantization.py which matrix is kept in how many bits
     settings.py     how the engine is set up;  outputs.py  what it returns;  llm.py, async_engine.py  the public face
 
 Not here: training (vol2_torch) and sampling's formulas (core/sampling).

@@ -5,11 +5,12 @@ Not here: the parameters of a single request (core/sampling). Tests: tests/vol3/
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nano_llama.core.errors import UserError
-from nano_llama.vol3_engine.quantization import Scheme
+from nano_llama.formats.quantization_scheme import Scheme
 
 RUNNERS = ("auto", "cpu", "torch", "numpy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -25,7 +26,8 @@ class EngineSettings:
     device                  "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps"
     dtype                   "auto": on a CPU as stored in the file (quantized blocks with int8 activations), on a GPU
                             bfloat16 or float16. "float32", "bfloat16", "float16": all matrices in this type
-    quantization            None: as stored; or a scheme such as "int8" or "int4,head=int8" (quantization.py). cpu only
+    quantization            None: as stored; or a scheme such as "int8" or "int4,head=int8"
+                            (formats/quantization_scheme.py). cpu only
     kv_cache_dtype          "auto": float32 if all weights are, else bfloat16; or "float32", "bfloat16", "int8". cpu
                             only: the other runners keep keys and values in the model's dtype
     kv_cache_memory         bytes for keys and values, as a number or as "2GiB", "500MB"; allocated once
@@ -48,8 +50,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         for name, known in (("runner", RUNNERS), ("dtype", DTYPES), ("kv_cache_dtype", KV_DTYPES)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
+            check_choice(name, getattr(self, name), known)
         if self.quantization is not None:
             Scheme.parse(self.quantization)
             if self.dtype != "auto":
@@ -74,6 +75,11 @@ class EngineSettings:
     @property
     def kv_cache_bytes(self) -> int:
         return parse_bytes("kv_cache_memory", self.kv_cache_memory)
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"{name}={value!r} must be one of {', '.join(known)}.")
 
 
 def parse_bytes(name: str, value: Any) -> int:

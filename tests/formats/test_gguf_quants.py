@@ -7,21 +7,18 @@ from nano_llama.core.errors import UserError
 from nano_llama.formats.gguf_quants import (
     _PACK,
     _UNPACK,
-    KINDS,
-    NUMBER_OF,
-    OTHER_KINDS,
     dequantize,
     quantize,
     row_bytes,
 )
+from nano_llama.formats.kinds import UNREAD, Kind
 
 gguf = pytest.importorskip("gguf")
 
 
 def random_blocks(kind: str, rows: int, blocks: int, seed: int = 0) -> np.ndarray:
     """Any bits, but for float16 scales that are finite: the library warns about others."""
-    numbers = KINDS[NUMBER_OF[kind]]
-    raw = np.random.default_rng(seed).integers(0, 256, (rows * blocks, numbers.nbytes), dtype=np.uint8)
+    raw = np.random.default_rng(seed).integers(0, 256, (rows * blocks, Kind[kind].block_bytes), dtype=np.uint8)
     for at in {"Q6_K": [208], "Q8_0": [0], "Q4_0": [0], "Q5_0": [0]}.get(kind, [0, 2]):
         raw[:, at + 1] &= 0xBF  # clears the exponent's top bit
     return raw.reshape(rows, -1)
@@ -66,10 +63,10 @@ def test_packing_loses_at_most_one_step(kind, steps):
 
 
 def test_sizes_agree_with_the_library():
-    for number, block in KINDS.items():
-        assert gguf.GGMLQuantizationType(number).name == block.name
-        assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(number)] == (block.numbers, block.nbytes)
-    for number, name in OTHER_KINDS.items():
+    for kind in Kind:
+        assert gguf.GGMLQuantizationType(kind.number).name == kind.name == kind
+        assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind.number)] == (kind.block_size, kind.block_bytes)
+    for number, name in UNREAD.items():
         assert gguf.GGMLQuantizationType(number).name == name
 
 

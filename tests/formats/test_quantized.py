@@ -60,10 +60,10 @@ def test_it_can_be_saved_as_an_ordinary_folder(saved, tmp_path):
     ("change", "said"),
     [
         ({"blocks": {UP: "Q8_0"}}, "not as rows of Q8_0"),
-        ({"blocks": {UP: "Q9_9"}}, "said to be 'Q9_9'"),
+        ({"blocks": {UP: "Q9_9"}}, "listed as 'Q9_9'"),
         ({"blocks": {"model.norm.weight": "Q4_1"}}, "not as rows of Q4_1"),
         ({"blocks": {"nowhere": "Q4_1"}}, "not to be found"),
-        ({"blocks": [1]}, "names no blocks"),
+        ({"blocks": [1]}, "lists no blocks"),
     ],
 )
 def test_a_false_word_about_a_matrix_is_refused(saved, change, said):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
@@ -26,14 +26,13 @@ from nano_llama.vol3_engine.cpu.jit.thread_pool import ThreadPool, publish
 from nano_llama.vol3_engine.cpu.kernels import kv_cache, step
 from nano_llama.vol3_engine.cpu.kernels.activations import activations
 from nano_llama.vol3_engine.cpu.kernels.attention import query_tile
+from nano_llama.vol3_engine.cpu.kernels.kinds import F32, UNIT
 from nano_llama.vol3_engine.cpu.kernels.linear import linear_scratch
 from nano_llama.vol3_engine.cpu.kernels.model import HEAD, KIND
-from nano_llama.vol3_engine.cpu.kernels.pack import F32, UNIT, aligned
+from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.kernels.repack import repack
 from nano_llama.vol3_engine.cpu.weights import load_model
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
+from nano_llama.vol3_engine.settings import DTYPES, KV_DTYPES, check_choice
 
 
 class CpuRunner:
@@ -54,8 +53,8 @@ class CpuRunner:
         quantization: str | None = None,
     ):
         require_constant_angles(config, "The CPU runner")
-        if kv_cache_dtype not in KV_DTYPES:
-            raise UserError(f"kv_cache_dtype={kv_cache_dtype!r} must be one of {', '.join(KV_DTYPES)}.")
+        check_choice("dtype", dtype, DTYPES)
+        check_choice("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
         self.config = config
         self.threads = num_threads or usable_cores()
         self.kv_cache_dtype = kv_cache_dtype

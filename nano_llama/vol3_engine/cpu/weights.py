@@ -1,12 +1,12 @@
-"""A model's weights for the CPU kernels: read tensor by tensor, packed into one piece of memory, and the file let go.
+"""A model's weights for the CPU kernels: read tensor by tensor and packed into one array, after which the file is free.
 
-    dtype        a GGUF's Q4_0, Q4_1, Q8_0    its other types     BF16      F16      F32
-    "auto"       the file's own blocks        groups of 8 bits    BF16      F16      F32
+    dtype        a file's Q4_0, Q4_1, Q8_0    its other blocks    BF16      F16      F32
+    "auto"       the same blocks              Q8_0                BF16      F16      F32
     "float32"    F32                          F32                 F32       F32      F32      (and bfloat16, float16)
 
-A quantization scheme (quantization.py) names each matrix's kind instead. With quantized weights products are of bytes
-(activations in groups of 8 bits too), otherwise of floats; for prompts, where there is AMX, of bfloat16.
-Not here: layouts (kernels/pack.py), the file formats (formats/). Tests: tests/vol3/cpu/test_runner.py.
+Or a quantization scheme (formats/quantization_scheme.py) says the kind of each matrix. Quantized weights are multiplied
+with activations of 8 bits, floats with floats; prefill rows, where there is AMX, in bfloat16 (kernels/linear.py).
+Tests: tests/vol3/cpu/test_runner.py.
 """
 
 import warnings
@@ -33,20 +33,20 @@ from nano_llama.core.names import (
     V_PROJ,
     layer_name,
 )
-from nano_llama.formats.gguf_quants import quantize as to_gguf_blocks
+from nano_llama.formats.dtypes import float_name
+from nano_llama.formats.gguf_quants import quantize
+from nano_llama.formats.kinds import FLOATS, Kind
 from nano_llama.formats.mapping import TensorMapping
+from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.vol3_engine.cpu.kernels import pack
+from nano_llama.vol3_engine.cpu.kernels.kinds import KERNEL_KINDS, UNIT
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import padded
 from nano_llama.vol3_engine.cpu.kernels.linear import form_read
 from nano_llama.vol3_engine.cpu.kernels.model import Model
-from nano_llama.vol3_engine.cpu.kernels.repack import KIND_OF, repack, whole_blocks
+from nano_llama.vol3_engine.cpu.kernels.repack import repack, whole_blocks
 from nano_llama.vol3_engine.cpu.kernels.swiglu import interleaved_rows
-from nano_llama.vol3_engine.quantization import Scheme
 
-KIND_OF_DTYPE = {"float32": pack.F32, "bfloat16": pack.BF16, "float16": pack.F16}
-KIND_OF_FLOATS = {"F32": pack.F32, "BF16": pack.BF16, "F16": pack.F16}
-FLOATS = set(KIND_OF_FLOATS.values())
-KindOf = Callable[[str], int]
+KindOf = Callable[[str], Kind]
 
 
 @dataclass
@@ -56,20 +56,20 @@ class PlannedMatrix:
     names: tuple[str, ...]  # stacked one below the other
     order: np.ndarray  # (rows,): the stacked row that each row is; -1: a row of zeros
     columns: int
-    kind: int
+    kind: Kind
     start: int = 0  # first byte in the whole
 
     @property
     def nbytes(self) -> int:
-        return pack.packed_bytes(self.kind, len(self.order), self.columns)
+        return pack.packed_bytes(self.kind.number, len(self.order), self.columns)
 
     @property
     def entry(self) -> tuple[int, int, int, int, int]:
-        return self.kind, len(self.order), self.columns, self.start, self.start + self.nbytes
+        return self.kind.number, len(self.order), self.columns, self.start, self.start + self.nbytes
 
 
 def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: str | None = None) -> Model:
-    """Pack all weights; the file's pages are given back after every matrix. scheme: as in quantization.py."""
+    """Pack all weights; the file's pages are released after every matrix. scheme: formats/quantization_scheme.py."""
     kinds = Scheme.parse(scheme).kinds(config) if scheme else {}
     kind_of = partial(_kind_of, weights, dtype, kinds)
     layers = [_layer_plan(config, weights, kind_of, index) for index in range(config.num_hidden_layers)]
@@ -78,7 +78,7 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
     head = embedding if tied else _plan(weights, kind_of, (LM_HEAD,), np.arange(config.vocab_size))
     plans = [embedding, *([] if tied else [head]), *(plan for layer in layers for plan in layer)]
     if not kinds:
-        _say_what_is_repacked(weights, plans)
+        _warn_of_repacking(weights, plans)
     size = 0
     for plan in plans:
         plan.start, size = size, size + plan.nbytes
@@ -86,7 +86,7 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
     for plan in plans:
         _pack(plan, weights, data[plan.start : plan.start + plan.nbytes])
         weights.release_pages()
-    used = {plan.kind for plan in plans}
+    used = {plan.kind.number for plan in plans}
     return Model(
         data=data,
         layers=np.array([[plan.entry for plan in layer] for layer in layers], np.int64),
@@ -107,7 +107,7 @@ def _forms(kinds: set[int], prefill: bool) -> int:
 
 
 def _layer_plan(config: LlamaConfig, weights: TensorMapping, kind_of: KindOf, index: int) -> list[PlannedMatrix]:
-    """The six matrices, in the step's order. Heads are padded to whole blocks; gate and up come in turns of 16."""
+    """The six matrices of kernels/model.py. Heads are padded to whole blocks; rows of gate and up alternate by 16."""
     H, G, F = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
     plan, name = partial(_plan, weights, kind_of), partial(layer_name, index)
     return [
@@ -128,22 +128,23 @@ def _padded_heads(heads: int, head_dim: int) -> np.ndarray:
 
 def _plan(weights: TensorMapping, kind_of: KindOf, names: tuple[str, ...], order: np.ndarray) -> PlannedMatrix:
     kinds = {kind_of(name) for name in names}
-    if len(kinds) > 1:  # gate and up are one matrix here, so the more exact kind that holds both
-        kinds = {pack.F32 if kinds & FLOATS else pack.Q8}
+    if len(kinds) > 1:  # gate and up become one matrix, of a kind exact enough for both
+        kinds = {Kind.F32 if kinds & set(FLOATS) else Kind.Q8_0}
     return PlannedMatrix(names, order, weights.shape(names[0])[1], kinds.pop())
 
 
-def _kind_of(weights: TensorMapping, dtype: str, kinds: Mapping[str, str], name: str) -> int:
-    """How a matrix is to be packed: as the scheme says, or the dtype, or as it is stored."""
+def _kind_of(weights: TensorMapping, dtype: str, kinds: Mapping[str, Kind], name: str) -> Kind:
+    """The kind in which a matrix is packed: as the scheme says, or the dtype, or as it is stored."""
     if not kinds and dtype != "auto":
-        return KIND_OF_DTYPE[dtype]
+        return Kind[float_name(dtype)]
     stored = kinds.get(name) or weights.dtype_name(name)
-    kind = {**KIND_OF, **KIND_OF_FLOATS}.get(stored, pack.Q8)
-    return pack.F32 if kind not in FLOATS and weights.shape(name)[1] % pack.GROUP else kind  # floats fit any width
+    kind = Kind[stored] if stored in KERNEL_KINDS else Kind.Q8_0
+    whole_groups = weights.shape(name)[1] % kind.block_size == 0
+    return kind if whole_groups else Kind.F32
 
 
-def _say_what_is_repacked(weights: TensorMapping, plans: list[PlannedMatrix]) -> None:
-    kinds = {weights.dtype_name(name) for plan in plans if plan.kind == pack.Q8 for name in plan.names} - {"Q8_0"}
+def _warn_of_repacking(weights: TensorMapping, plans: list[PlannedMatrix]) -> None:
+    kinds = {weights.dtype_name(name) for plan in plans if plan.kind == Kind.Q8_0 for name in plan.names} - {Kind.Q8_0}
     if kinds:
         warnings.warn(
             f"{weights.path}: {', '.join(sorted(kinds))} has no kernel of its own; these matrices are repacked to "
@@ -157,27 +158,26 @@ def _pack(plan: PlannedMatrix, weights: TensorMapping, out: np.ndarray) -> None:
         stacked = np.concatenate([np.asarray(weights[name]) for name in plan.names])
         chosen = stacked[plan.order]
         chosen[plan.order < 0] = 0
-        out[:] = pack.pack_floats(chosen, plan.kind).data
+        out[:] = pack.pack_floats(chosen, plan.kind.number).data
         return
     order, start = plan.order, 0
     for name in plan.names:
         own = (order >= start) & (order < start + weights.shape(name)[0])
         blocks, stored_order = _blocks(weights, name, plan.kind)
         rows = np.where(own, stored_order[np.where(own, order - start, 0)], -1)
-        repack(plan.kind, blocks, whole_blocks(rows), 0, len(order), out)
+        repack(plan.kind.number, blocks, whole_blocks(rows), 0, len(order), out)
         start += len(stored_order)
 
 
-def _blocks(weights: TensorMapping, name: str, kind: int) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(weights: TensorMapping, name: str, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """A tensor's blocks of that kind (rows, bytes) and the order of its rows in them."""
     rows = weights.shape(name)[0]
-    if KIND_OF.get(weights.dtype_name(name)) == kind:
+    if weights.dtype_name(name) == kind:
         order = weights.row_order(name)
         blocks = weights.raw(name).blocks
     else:
         order = None
-        (stored,) = (stored for stored, own in KIND_OF.items() if own == kind)
-        blocks = to_gguf_blocks(stored, np.asarray(weights[name], np.float32))
+        blocks = quantize(kind, np.asarray(weights[name], np.float32))
     if blocks.flags.writeable:  # as a mapped file's are not, so that the kernel is compiled once
         blocks.flags.writeable = False
     return blocks, np.arange(rows) if order is None else order
@@ -186,7 +186,7 @@ def _blocks(weights: TensorMapping, name: str, kind: int) -> tuple[np.ndarray, n
 def _norms(config: LlamaConfig, weights: TensorMapping) -> np.ndarray:
     L, D = config.num_hidden_layers, config.hidden_size
     names = [layer_name(index, part) for index in range(L) for part in (INPUT_NORM, POST_NORM)] + [NORM]
-    norms = pack.aligned((2 * L + 1) * (-(-D // pack.UNIT) * pack.UNIT), np.float32).reshape(2 * L + 1, -1)
+    norms = pack.aligned((2 * L + 1) * (-(-D // UNIT) * UNIT), np.float32).reshape(2 * L + 1, -1)
     for row, name in zip(norms, names, strict=True):
         row[:D] = weights[name]
     return norms

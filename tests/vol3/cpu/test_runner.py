@@ -11,14 +11,15 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.init import init_params
 from nano_llama.formats import GGUFFile, open_weights, save_gguf
-from nano_llama.formats.gguf_quants import KINDS, NUMBER_OF, dequantize, quantize
+from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.formats.kinds import Kind
 from nano_llama.formats.mapping import Arrays
+from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.vol1_numpy import Llama
-from nano_llama.vol3_engine.cpu.kernels import pack
+from nano_llama.vol3_engine.cpu.kernels.model import KIND
 from nano_llama.vol3_engine.cpu.kernels.step import PHASES
 from nano_llama.vol3_engine.cpu.runner import CpuRunner
-from nano_llama.vol3_engine.quantization import Scheme
 
 PROMPTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [int(i * i % 97) for i in range(40)]]
 LONG = [int(7 * i * i % 101) for i in range(600)]
@@ -136,8 +137,9 @@ def save_in_blocks_of(kind, path):
     for name, info in plain.tensors.items():
         stored, blocks = info.kind, np.array(plain.blocks(name))
         if name.startswith("blk.") and len(info.shape) == 2:
-            stored, block = kind, KINDS[NUMBER_OF[kind]]
-            blocks = rng.integers(0, 256, (info.shape[0], info.shape[1] // block.numbers, block.nbytes), np.uint8)
+            stored = Kind[kind]
+            rows, columns = info.shape
+            blocks = rng.integers(0, 256, (rows, columns // stored.block_size, stored.block_bytes), np.uint8)
             for at, scale in SCALES[kind].items():
                 blocks[..., at : at + 2] = np.array([scale], np.float16).view(np.uint8)
             blocks = blocks.reshape(info.shape[0], -1)
@@ -157,7 +159,7 @@ def test_a_type_without_a_kernel_becomes_8_bits_and_it_is_said(tmp_path, packed,
     path = save_in_blocks_of(kind, tmp_path / "model.gguf")
     with pytest.warns(UserWarning, match=rf"{kind} has no kernel of its own; these matrices are repacked to 8 bits"):
         runner = CpuRunner.load(path, num_threads=2)
-    assert (runner.model.layers[..., 0] == pack.Q8).all()
+    assert (runner.model.layers[..., KIND] == Kind.Q8_0.number).all()
     with open_weights(path) as weights:
         params = {name: np.asarray(weights[name], np.float32) for name in weights}
     rounded = {name: dequantize("Q8_0", quantize("Q8_0", w)) if w.ndim == 2 else w for name, w in params.items()}

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.pack import GROUP, UNIT, aligned
+from nano_llama.vol3_engine.cpu.kernels.kinds import GROUP, UNIT
+from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     absolute,
     load,

@@ -7,8 +7,16 @@ import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.gemm_float import float_strides, load_column
-from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, BYTES_OF_UNIT, Q8, UNIT
-from nano_llama.vol3_engine.cpu.kernels.unpack import has_minima, is_4bit, zero_point
+from nano_llama.vol3_engine.cpu.kernels.kinds import (
+    UNIT,
+    data_bytes,
+    has_minima,
+    is_4bit,
+    is_float,
+    unit_bytes,
+    zero_point,
+)
+from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS
 from nano_llama.vol3_engine.cpu.simd.intrinsics import extract_lane, load_one_half
 
 
@@ -16,7 +24,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import extract_lane, load_one_ha
 def embed_row(w, row, x, n):
     """x[n, : columns] = row `row` of w: Matrix. x (N,C) float32."""
     noinline()
-    if w.kind < Q8:
+    if is_float(w.kind):
         embed_floats(w, row, x, n)
     else:
         embed_groups(w, row, x, n)
@@ -31,9 +39,9 @@ def embed_floats(w, row, x, n):
 
 @kernel
 def embed_groups(w, row, x, n):
-    units, size = (w.columns + UNIT - 1) // UNIT, BYTES_OF_UNIT[w.kind]
+    units, size = (w.columns + UNIT - 1) // UNIT, unit_bytes(w.kind)
     small, zero, minima = is_4bit(w.kind), zero_point(w.kind), has_minima(w.kind)
-    data, r = 512 if small else 1024, row % BLOCK_ROWS
+    data, r = data_bytes(w.kind), row % BLOCK_ROWS
     for unit in range(units):
         at = (row // BLOCK_ROWS * units + unit) * size
         for side in range(2):

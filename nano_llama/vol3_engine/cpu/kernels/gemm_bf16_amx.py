@@ -14,8 +14,16 @@ Tests: tests/vol3/cpu/kernels/test_linear.py.
 import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.pack import BF16, BYTES_OF_UNIT, CACHE_LINE, UNIT
-from nano_llama.vol3_engine.cpu.kernels.unpack import has_minima, is_4bit, zero_point
+from nano_llama.vol3_engine.cpu.kernels.kinds import (
+    BF16,
+    UNIT,
+    data_bytes,
+    has_minima,
+    is_4bit,
+    unit_bytes,
+    zero_point,
+)
+from nano_llama.vol3_engine.cpu.kernels.pack import CACHE_LINE
 from nano_llama.vol3_engine.cpu.simd.amx import configure_tiles, release_tiles
 from nano_llama.vol3_engine.cpu.simd.amx_bf16 import BF16_TILES, gemm_tiles_bf16
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
@@ -50,8 +58,8 @@ def unpack_block_bf16(w, block, lines, to):
             store(lines, to + pair, 0, splat(0))
         return
     units = (w.columns + UNIT - 1) // UNIT
-    size, small, zero = BYTES_OF_UNIT[w.kind], is_4bit(w.kind), np.float32(-zero_point(w.kind))
-    data = 512 if small else 1024
+    size, small, zero = unit_bytes(w.kind), is_4bit(w.kind), np.float32(-zero_point(w.kind))
+    data = data_bytes(w.kind)
     quads, width, mask = (4, 2, 15) if small else (8, 1, 255)
     for unit in range(units):
         for line in range(0, size, CACHE_LINE):  # of the block after the next, while these two are multiplied

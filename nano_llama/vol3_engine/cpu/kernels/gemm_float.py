@@ -11,7 +11,7 @@ import numpy as np
 from nano_llama.vol3_engine.cpu.isa import has_32_vector_registers
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.gemm_output import four, write_four, write_row
-from nano_llama.vol3_engine.cpu.kernels.pack import BF16, F32
+from nano_llama.vol3_engine.cpu.kernels.kinds import BF16, F32
 from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, load_bfloat, load_half, prefetch, splat
 
 HAS_32_REGISTERS = has_32_vector_registers()  # enough for 4 tokens x 4 blocks, elsewhere 4 x 1

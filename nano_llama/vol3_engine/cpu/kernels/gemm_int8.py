@@ -15,15 +15,19 @@ import numpy as np
 from nano_llama.vol3_engine.cpu.isa import has_32_vector_registers
 from nano_llama.vol3_engine.cpu.jit.jit import always_inline, kernel
 from nano_llama.vol3_engine.cpu.kernels.gemm_output import four, write_four, write_row
-from nano_llama.vol3_engine.cpu.kernels.pack import BYTES_OF_UNIT, GROUP
+from nano_llama.vol3_engine.cpu.kernels.kinds import (
+    GROUP,
+    data_bytes,
+    has_minima,
+    is_4bit,
+    unit_bytes,
+    zero_point,
+)
 from nano_llama.vol3_engine.cpu.kernels.unpack import (
     MINIMA,
     SCALES,
     UNPACKED_UNIT,
-    has_minima,
-    is_4bit,
     unpack_block,
-    zero_point,
 )
 from nano_llama.vol3_engine.cpu.simd.int8_dot import (
     SIGNED_WEIGHTS,
@@ -55,8 +59,8 @@ BLOCKS_AT_ONCE = 3 if has_32_vector_registers() else 1  # with four tokens
 @kernel
 def gemv_int8(w, x, n, first, last, units, add, out):
     """out[n, 16 b ...] for blocks first <= b < last, at memory speed."""
-    size, small, minima = BYTES_OF_UNIT[w.kind], is_4bit(w.kind), has_minima(w.kind)
-    data, zero = 512 if small else 1024, zero_point(w.kind)
+    size, small, minima = unit_bytes(w.kind), is_4bit(w.kind), has_minima(w.kind)
+    data, zero = data_bytes(w.kind), zero_point(w.kind)
     at = first * units * size
     for block in range(first, last):
         acc = min_acc = splat(np.float32(0))

@@ -5,8 +5,8 @@ The same steps in the same order as gemm_int8.py, so the same bits. Tests: tests
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.gemm_output import write_row
-from nano_llama.vol3_engine.cpu.kernels.pack import GROUP
-from nano_llama.vol3_engine.cpu.kernels.unpack import MINIMA, SCALES, UNPACKED_UNIT, has_minima, unpack_block
+from nano_llama.vol3_engine.cpu.kernels.kinds import GROUP, has_minima
+from nano_llama.vol3_engine.cpu.kernels.unpack import MINIMA, SCALES, UNPACKED_UNIT, unpack_block
 from nano_llama.vol3_engine.cpu.simd.amx import (
     INT8_TILES,
     add_minima,

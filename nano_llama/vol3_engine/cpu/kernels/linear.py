@@ -20,19 +20,8 @@ from nano_llama.vol3_engine.cpu.kernels.gemm_bf16_amx import gemm_bf16_amx
 from nano_llama.vol3_engine.cpu.kernels.gemm_float import gemm_float
 from nano_llama.vol3_engine.cpu.kernels.gemm_int8 import gemm_int8, gemv_int8
 from nano_llama.vol3_engine.cpu.kernels.gemm_int8_amx import RING, gemm_int8_amx
-from nano_llama.vol3_engine.cpu.kernels.pack import (
-    BLOCK_ROWS,
-    F16,
-    F32,
-    GROUP,
-    Q8,
-    UNIT,
-    ZERO_POINT,
-    Matrix,
-    aligned,
-    unpack,
-    unpack_groups,
-)
+from nano_llama.vol3_engine.cpu.kernels.kinds import F16, F32, FLOAT_KINDS, GROUP, LAYOUTS, UNIT, is_float
+from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, Matrix, aligned, unpack, unpack_groups
 from nano_llama.vol3_engine.cpu.kernels.unpack import UNPACKED_UNIT
 
 HAS_AMX = has_amx()
@@ -50,7 +39,7 @@ def form_read(kind: int, prefill: bool) -> int:
     """The form of the activations that is multiplied with such weights, for prefill rows or for decode rows."""
     if prefill and HAS_AMX and kind not in (F32, F16):
         return BFLOATS
-    return FLOATS if kind < Q8 else BYTES
+    return FLOATS if kind in FLOAT_KINDS else BYTES
 
 
 @kernel
@@ -66,7 +55,7 @@ def linear(w, x, decode_rows, tokens, first, last, add, scratch, out):
             lines = scratch.view(np.uint16).reshape(-1, 32)
             gemm_bf16_amx(w, x.bfloats, decode_rows, tokens, first, last, add, lines, out)
         tokens = decode_rows
-    if w.kind < Q8:
+    if is_float(w.kind):
         gemm_float(w, x, tokens, first, last, add, out)
         return
     units = (w.columns + UNIT - 1) // UNIT
@@ -88,7 +77,7 @@ def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
     By the same steps in the same order, each rounded once (through float64).
     """
     total = np.zeros((tokens, w.rows), np.float32)
-    if w.kind < Q8:
+    if w.kind in FLOAT_KINDS:
         weight = unpack(w).astype(np.float64)
         for k in range(w.columns):
             total = (weight[:, k] * x.values[:tokens, k, None] + total).astype(np.float32)
@@ -98,7 +87,7 @@ def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
     scales, minima = (a.transpose(0, 2, 1).reshape(len(x.values), -1)[:tokens, :, None] for a in (x.scales, x.minima))
     for g in range(d.shape[1]):
         q = x.quantized[:tokens, GROUP * g : GROUP * (g + 1)].astype(np.int64)
-        sums = (q @ (u[:, g].astype(np.int64) - ZERO_POINT[w.kind]).T).astype(np.float64)  # (N, rows), exact
+        sums = (q @ (u[:, g].astype(np.int64) - LAYOUTS[w.kind].zero_point).T).astype(np.float64)  # (N, rows), exact
         total = (sums * (d[:, g] * scales[:, g]) + total).astype(np.float32)
         if m is not None:
             min_acc = (m[:, g].astype(np.float64) * minima[:, g] + min_acc).astype(np.float32)

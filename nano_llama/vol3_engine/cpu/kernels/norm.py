@@ -9,7 +9,7 @@ import numpy as np
 
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.activations import write_group
-from nano_llama.vol3_engine.cpu.kernels.pack import GROUP
+from nano_llama.vol3_engine.cpu.kernels.kinds import GROUP
 from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, reduce_add, splat
 
 

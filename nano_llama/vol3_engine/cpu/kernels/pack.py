@@ -2,16 +2,16 @@
 
 A weight matrix (rows, columns) is cut into blocks of 16 rows. A block is read once from start to end, a unit at a time:
 
-    F32         unit of 1 column     16 floats                                                            64 bytes
-    BF16, F16   unit of 2 columns    2 x 16 halves                                                        64 bytes
-    Q8          unit of 64 columns   2 groups x 8 quads x 16 rows x 4 bytes, then 2 x 16 scales
-    Q4, Q4M     unit of 64 columns   2 groups x 4 pairs x 16 rows x 4 bytes, then 2 x 16 scales (, 2 x 16 minima)
+    F32           unit of 1 column     16 floats                                                            64 bytes
+    BF16, F16     unit of 2 columns    2 x 16 halves                                                        64 bytes
+    Q8_0          unit of 64 columns   2 groups x 8 quads x 16 rows x 4 bytes, then 2 x 16 scales
+    Q4_0, Q4_1    unit of 64 columns   2 groups x 4 pairs x 16 rows x 4 bytes, then 2 x 16 scales (, 2 x 16 minima)
 
-A group is 32 columns of a row with a scale d, and in Q4M a minimum m, as float16. A byte u stands for the weight
-d (u - 128)  in Q8; a pair's byte holds two quads' nibbles, low and high, and a nibble u stands for  d (u - 8)  in Q4,
-d u + m  in Q4M. These are GGUF's Q8_0, Q4_0 and Q4_1 without loss.
+A group is 32 columns of a row with a scale d, and in Q4_1 a minimum m, as float16. A byte u stands for the weight
+d (u - 128)  in Q8_0; a pair's byte holds two quads' nibbles, low and high, and a nibble u stands for  d (u - 8)  in
+Q4_0, d u + m  in Q4_1: the weights of ggml's blocks, without loss.
 Rows and columns are padded with zeros to whole blocks and units; every unit begins at a multiple of 64 bytes.
-Not here: products (linear.py), and how weights become groups (weights.py). Tests: tests/vol3/cpu/kernels/test_pack.py.
+Tests: tests/vol3/cpu/kernels/test_pack.py.
 """
 
 from typing import NamedTuple
@@ -19,17 +19,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-BLOCK_ROWS = 16  # of a block
-GROUP = 32  # columns that share a scale
-UNIT = 64  # columns of a unit of the quantized kinds: two groups
-CACHE_LINE = 64  # bytes of a cache line
+from nano_llama.vol3_engine.cpu.kernels.kinds import BF16, F16, F32, FLOAT_KINDS, GROUP, LAYOUTS, Q4_1, Q8_0, UNIT
 
-F32, BF16, F16, Q8, Q4, Q4M = range(6)
-NAMES = ("F32", "BF16", "F16", "Q8", "Q4", "Q4M")
-ZERO_POINT = (0, 0, 0, 128, 8, 0)  # the u that stands for d * 0
-BYTES_OF_DATA = (64, 64, 64, 1024, 512, 512)  # of a unit, without scales and minima
-BYTES_OF_UNIT = (64, 64, 64, 1088, 576, 640)
-COLUMNS_OF_UNIT = (1, 2, 2, 64, 64, 64)
+BLOCK_ROWS = 16
+CACHE_LINE = 64  # bytes
 _DTYPES = {F32: np.dtype(np.float32), BF16: np.dtype(ml_dtypes.bfloat16), F16: np.dtype(np.float16)}
 
 
@@ -48,12 +41,12 @@ class Matrix(NamedTuple):
 
 def units_of(kind: int, columns: int) -> int:
     """Units of one block."""
-    return -(-columns // COLUMNS_OF_UNIT[kind])
+    return -(-columns // LAYOUTS[kind].columns)
 
 
 def packed_bytes(kind: int, rows: int, columns: int) -> int:
     """Size of the whole."""
-    return -(-rows // BLOCK_ROWS) * units_of(kind, columns) * BYTES_OF_UNIT[kind]
+    return -(-rows // BLOCK_ROWS) * units_of(kind, columns) * LAYOUTS[kind].unit_bytes
 
 
 def aligned(size: int, dtype: type = np.uint8) -> np.ndarray:
@@ -83,19 +76,19 @@ def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = 
     columns must be whole groups.
     """
     rows, columns = u.shape
-    assert columns % GROUP == 0 and (m is None) == (kind != Q4M), "whole groups, minima where the kind has them"
+    assert columns % GROUP == 0 and (m is None) == (kind != Q4_1), "whole groups, minima where the kind has them"
     blocks, units = -(-rows // BLOCK_ROWS), units_of(kind, columns)
     data = aligned(packed_bytes(kind, rows, columns))
     out = data.reshape(blocks, units, -1)
     u = _padded(u, blocks * BLOCK_ROWS, units * UNIT)
-    if kind == Q8:
+    if kind == Q8_0:
         quads = u.reshape(blocks, BLOCK_ROWS, units, 2, 8, 4)
         out[..., :1024] = quads.transpose(0, 2, 3, 4, 1, 5).reshape(blocks, units, 1024)
     else:
         quads = u.reshape(blocks, BLOCK_ROWS, units, 2, 4, 2, 4)
         quads = quads.transpose(0, 2, 3, 4, 5, 1, 6)  # (..., pair, low/high, row, 4)
         out[..., :512] = (quads[..., 0, :, :] | quads[..., 1, :, :] << 4).reshape(blocks, units, 512)
-    begin = BYTES_OF_DATA[kind]
+    begin = LAYOUTS[kind].data_bytes
     for halves in (d, m):
         if halves is not None:
             halves = _padded(np.asarray(halves, np.float16), blocks * BLOCK_ROWS, units * 2).reshape(
@@ -119,11 +112,11 @@ def _padded(array: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def unpack(matrix: Matrix) -> np.ndarray:
     """What a packed matrix means: (rows, columns) float32. The plain twin of every kernel starts from this."""
     kind, rows, columns, data = matrix
-    if kind in _DTYPES:
+    if kind in FLOAT_KINDS:
         blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, BLOCK_ROWS)[:, :columns]
         return blocks.transpose(0, 2, 1).reshape(-1, columns)[:rows].astype(np.float32)
     u, d, m = unpack_groups(matrix)
-    weight = (u.astype(np.float32) - ZERO_POINT[kind]) * d[..., None]
+    weight = (u.astype(np.float32) - LAYOUTS[kind].zero_point) * d[..., None]
     return (weight if m is None else weight + m[..., None]).reshape(rows, -1)[:, :columns]
 
 
@@ -131,9 +124,9 @@ def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     """A quantized matrix taken apart: u (rows, groups, 32) uint8, d and m (rows, groups) float32, padding included."""
     kind, rows, columns, data = matrix
     blocks, units = matrix.blocks, units_of(kind, columns)
-    out = data.reshape(blocks, units, BYTES_OF_UNIT[kind])
-    begin = BYTES_OF_DATA[kind]
-    if kind == Q8:
+    out = data.reshape(blocks, units, LAYOUTS[kind].unit_bytes)
+    begin = LAYOUTS[kind].data_bytes
+    if kind == Q8_0:
         u = out[..., :begin].reshape(blocks, units, 2, 8, BLOCK_ROWS, 4)
     else:
         pairs = out[..., :begin].reshape(blocks, units, 2, 4, 1, BLOCK_ROWS, 4)
@@ -146,4 +139,4 @@ def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
         )
         return stored.transpose(0, 3, 1, 2).reshape(blocks * BLOCK_ROWS, units * 2)[:rows].astype(np.float32)
 
-    return u, halves(begin), halves(begin + 64) if kind == Q4M else None
+    return u, halves(begin), halves(begin + 64) if kind == Q4_1 else None

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from helpers.matrices import make_matrix
+from nano_llama.formats.kinds import WRITABLE_BLOCKS
 from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, activations, convert_row
+from nano_llama.vol3_engine.cpu.kernels.kinds import KERNEL_KINDS
 from nano_llama.vol3_engine.cpu.kernels.linear import form_read, linear, linear_plain, linear_scratch
-from nano_llama.vol3_engine.cpu.kernels.pack import NAMES, Q4M, Q8, unpack
+from nano_llama.vol3_engine.cpu.kernels.pack import unpack
 
 TOKENS = (1, 2, 3, 4, 5, 16, 17, 33)
 
@@ -34,7 +36,7 @@ def run(matrix, x, tokens, first=0, last=None, add=False, out=None, decode_rows=
     return out
 
 
-@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 @pytest.mark.parametrize("shape", [(40, 96), (112, 160), (5, 32)], ids=str)
 def test_every_number_of_tokens_equals_the_plain_twin_and_each_other(kind, shape, problem):
     matrix, x = problem(kind, *shape)
@@ -48,7 +50,7 @@ def test_every_number_of_tokens_equals_the_plain_twin_and_each_other(kind, shape
         assert not out[tokens:].any(), "rows that were not asked for were written"
 
 
-@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 def test_blocks_of_its_own_and_adding(kind, problem):
     matrix, x = problem(kind, 112, 96)
     whole = run(matrix, x, 7)
@@ -58,7 +60,7 @@ def test_blocks_of_its_own_and_adding(kind, problem):
     assert (out[:, :32] == 1).all() and (out[:, 80:] == 1).all()
 
 
-@pytest.mark.parametrize("kind", range(Q8, Q4M + 1), ids=NAMES[Q8:])
+@pytest.mark.parametrize("kind", WRITABLE_BLOCKS)
 def test_the_error_of_bytes_is_within_its_bound(kind, problem):
     """|W x - W s q| <= sum over groups of s / 2 * sum of |w|: each byte is off by half a step at most."""
     matrix, x = problem(kind, 48, 160)
@@ -69,14 +71,14 @@ def test_the_error_of_bytes_is_within_its_bound(kind, problem):
     assert np.all(np.abs(run(matrix, x, 33)[:33, :48] - exact) <= bound + 1e-5)
 
 
-@pytest.mark.parametrize("kind", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 @pytest.mark.parametrize("shape", [(40, 96), (112, 160), (5, 32)], ids=str)
 def test_tokens_of_prompts_are_within_their_bound_and_of_the_same_bits_in_any_company(kind, shape, problem):
     matrix, x = problem(kind, *shape)
     most = max(TOKENS)
     weight, values = unpack(matrix).astype(np.float64), x.values[:most, : shape[1]].astype(np.float64)
     exact, size = values @ weight.T, np.abs(values) @ np.abs(weight).T
-    bound = 2.0**-8 + 2.0**-16 if form_read(kind, prefill=True) == BFLOATS else 0.0
+    bound = 2.0**-8 + 2.0**-16 if form_read(kind.number, prefill=True) == BFLOATS else 0.0
     plain = linear_plain(matrix, x, most)
     bound = bound * size + 2.0**-22 * size if bound else np.abs(plain - exact) + 2.0**-22 * size
     whole = run(matrix, x, most, decode_rows=0)

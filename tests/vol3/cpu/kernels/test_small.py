@@ -7,6 +7,7 @@ from helpers.matrices import make_matrix
 from nano_llama.vol3_engine.cpu.kernels import pack
 from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, FLOATS, activations
 from nano_llama.vol3_engine.cpu.kernels.embed import embed_row
+from nano_llama.vol3_engine.cpu.kernels.kinds import KERNEL_KINDS
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
     DTYPES,
     keys_plain,
@@ -94,7 +95,7 @@ def test_keys_and_values_are_written_where_the_table_says(dtype, step):
     assert not cache.keys.any() and not cache.values.any(), "another block or layer was written"
 
 
-@pytest.mark.parametrize("kind", range(len(pack.NAMES)), ids=pack.NAMES)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 def test_an_embedding_is_a_row_of_the_matrix(kind):
     matrix, _ = make_matrix(kind, 40, 96)
     x, meant = np.zeros((2, 128), np.float32), pack.unpack(matrix)

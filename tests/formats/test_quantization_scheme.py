@@ -4,7 +4,7 @@ import pytest
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
-from nano_llama.vol3_engine.quantization import Scheme, bits_per_weight
+from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
 
 CONFIG = model_preset("125m")
 EMBED = "model.embed_tokens.weight"
@@ -23,14 +23,14 @@ FIRST, MIDDLE, LAST = (f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 7, 
         ("bfloat16", {EMBED: "BF16", MIDDLE: "BF16"}),
     ],
 )
-def test_the_last_exception_that_fits_holds(text, kinds):
+def test_the_last_matching_exception_wins(text, kinds):
     found = Scheme.parse(text).kinds(CONFIG)
     assert {name: found[name] for name in kinds} == kinds
     assert all("norm" not in name for name in found)
     assert len(found) == 30 * 7 + 1
 
 
-def test_a_head_of_its_own_is_no_embedding():
+def test_an_untied_head_is_not_the_embedding():
     config = model_preset("1b")
     found = Scheme.parse("int4,head=bfloat16,embedding=int4").kinds(config)
     assert (found["lm_head.weight"], found[EMBED]) == ("BF16", "Q4_1")
@@ -41,23 +41,23 @@ def test_a_head_of_its_own_is_no_embedding():
     [
         ("int3", "'int3' is not known"),
         ("", "'' is not known"),
-        ("int4,head", "'head' is no exception"),
-        ("int4,=int8", "no exception"),
-        ("int4,middle=int8", "'middle' is no place"),
-        ("int4,*.lm_head.*=int8", "no matrix of this model"),
+        ("int4,head", "'head' is not an exception"),
+        ("int4,=int8", "not an exception"),
+        ("int4,middle=int8", "'middle' is not a place"),
+        ("int4,*.lm_head.*=int8", "no matrix of this model matches"),
     ],
 )
-def test_words_that_mean_nothing_are_refused(text, said):
+def test_unknown_words_are_refused(text, said):
     with pytest.raises(UserError, match=said):
         Scheme.parse(text).kinds(CONFIG)
 
 
-def test_rows_that_are_not_whole_groups_are_named():
+def test_rows_that_are_not_whole_groups_are_refused():
     with pytest.raises(UserError, match=r"model.layers.0.mlp.down_proj.weight has rows of 40 numbers"):
         Scheme.parse("int4").kinds(model_preset("125m", intermediate_size=40))
 
 
-def test_bits_count_the_scales():
+def test_bits_per_weight_include_scales():
     assert bits_per_weight(Scheme.parse("int8").kinds(CONFIG), CONFIG) == 8.5
     layers, head = 106_168_320, 576 * 49_152
     expected = (layers * 5 + head * 8.5) / (layers + head)

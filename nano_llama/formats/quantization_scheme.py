@@ -1,0 +1,100 @@
+"""Scheme: which matrix is stored in how many bits, as text: "int4" or "int4,head=int4,first=int8".
+
+    int8       8 bits, symmetric: w = d q                    Q8_0, 8.5 bits per weight with its scale
+    int4       4 bits, asymmetric: w = d q + m               Q4_1, 5
+    int4-sym   4 bits, symmetric: w = d (q - 8)              Q4_0, 4.5
+    float32, bfloat16, float16                               not quantized
+
+in groups of 32 along a row, each rounded to nearest. The first word is for all matrices of the layers; embedding and
+head, which suffer most, stay at int8 unless they are named. Then come exceptions, of which the last that matches holds:
+
+    head, embedding     the head (in a tied model they are one matrix)
+    first, last         the first or the last layer
+    a pattern           of parameter names, as "*.down_proj.weight" or "model.layers.1?.*"
+
+Not here: rounding (gguf_quants.py), gemms (vol3_engine/cpu). Tests: tests/formats/test_quantization_scheme.py.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import UserError
+from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
+from nano_llama.formats.kinds import WRITABLE_BLOCKS, Kind
+
+WORDS = {
+    "int8": Kind.Q8_0, "int4": Kind.Q4_1, "int4-sym": Kind.Q4_0,
+    "float32": Kind.F32, "bfloat16": Kind.BF16, "float16": Kind.F16,
+}  # fmt: skip
+PLACES = ("head", "embedding", "first", "last")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Parsed and checked; made by `Scheme.parse`."""
+
+    text: str
+    layers: Kind  # of the layers' matrices
+    exceptions: tuple[tuple[str, Kind], ...]  # (place or pattern, kind)
+
+    @classmethod
+    def parse(cls, text: str) -> "Scheme":
+        """Raises UserError for unknown words."""
+        first, *rest = (part.strip() for part in str(text).split(","))
+        exceptions = []
+        for part in rest:
+            place, equals, word = (piece.strip() for piece in part.partition("="))
+            if not equals or not place:
+                raise UserError(
+                    f"quantization={text!r}: {part!r} is not an exception.", hint="Write  place=word, as in  head=int8"
+                )
+            if place not in PLACES and not any(letter in place for letter in "*?[."):
+                raise UserError(
+                    f"quantization={text!r}: {place!r} is not a place.",
+                    hint=f"Known: {', '.join(PLACES)}, or a pattern of names such as *.down_proj.weight",
+                )
+            exceptions.append((place, _kind(word, text)))
+        return cls(text, _kind(first, text), tuple(exceptions))
+
+    def kinds(self, config: LlamaConfig) -> dict[str, Kind]:
+        """{name: kind} of every matrix. Raises UserError for rows that are not whole groups, and unmatched patterns."""
+        matrices = {name: shape for name, shape in parameter_shapes(config).items() if len(shape) == 2}
+        found = {name: Kind.Q8_0 if name in (EMBED, LM_HEAD) else self.layers for name in matrices}
+        if self.layers not in WRITABLE_BLOCKS:
+            found = dict.fromkeys(matrices, self.layers)
+        for place, kind in self.exceptions:
+            matching = [name for name in matrices if _matches(name, place, config)]
+            if not matching:
+                raise UserError(f"quantization={self.text!r}: no matrix of this model matches {place!r}.")
+            found |= dict.fromkeys(matching, kind)
+        for name, kind in found.items():
+            if matrices[name][1] % kind.block_size:
+                raise UserError(
+                    f"quantization={self.text!r}: {name} has rows of {matrices[name][1]} numbers, not whole groups of"
+                    f" {kind.block_size}.",
+                    hint=f"Do not quantize it:  {name}=float32",
+                )
+        return found
+
+
+def _kind(word: str, text: str) -> Kind:
+    if word not in WORDS:
+        raise UserError(f"quantization={text!r}: {word!r} is not known.", hint=f"Known: {', '.join(WORDS)}.")
+    return WORDS[word]
+
+
+def _matches(name: str, place: str, config: LlamaConfig) -> bool:
+    layers = {"first": 0, "last": config.num_hidden_layers - 1}
+    if place in layers:
+        return name.startswith(f"model.layers.{layers[place]}.")
+    if place in ("head", "embedding"):
+        return name == (LM_HEAD if place == "head" and not config.tie_word_embeddings else EMBED)
+    return fnmatchcase(name, place)
+
+
+def bits_per_weight(kinds: dict[str, Kind], config: LlamaConfig) -> float:
+    """Mean over all matrices, scales included."""
+    shapes = parameter_shapes(config)
+    counts = {name: shapes[name][0] * shapes[name][1] for name in kinds}
+    return sum(kind.bits_per_weight * counts[name] for name, kind in kinds.items()) / sum(counts.values())
