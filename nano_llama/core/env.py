@@ -28,7 +28,7 @@ def offline() -> bool:
     )
 
 
-def cpu_tier() -> str | None:
+def cpu_isa() -> str | None:
     """The instructions that Volume 3's kernels are to use; None: the best that the processor has."""
     return os.environ.get("NANO_LLAMA_CPU") or None
 

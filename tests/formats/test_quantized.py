@@ -62,7 +62,7 @@ def test_it_can_be_saved_as_an_ordinary_folder(saved, tmp_path):
         ({"blocks": {UP: "Q8_0"}}, "not as rows of Q8_0"),
         ({"blocks": {UP: "Q9_9"}}, "listed as 'Q9_9'"),
         ({"blocks": {"model.norm.weight": "Q4_1"}}, "not as rows of Q4_1"),
-        ({"blocks": {"nowhere": "Q4_1"}}, "not to be found"),
+        ({"blocks": {"nowhere": "Q4_1"}}, "no such tensor"),
         ({"blocks": [1]}, "lists no blocks"),
     ],
 )

@@ -3,10 +3,11 @@
     runner.py         the Runner: a model's packed weights, its KV cache and its threads
     weights.py        a checkpoint's tensors -> packed matrices
     batch.py          a PackedBatch -> the arrays that a step reads
-    isa.py            which instructions this CPU has
-    jit/              how kernels are compiled, cached on disk, timed, and run by a pool of threads
-    simd/             vectors and tiles as values: the intrinsics that kernels are written in
+    isa.py            which instruction set this CPU has
+    aligned.py        arrays on cache lines
+    jit/              how kernels are compiled, cached on disk, profiled, and run by a pool of threads
+    simd/             vectors and tiles as values: the intrinsics that kernels use
     kernels/          the model: matrices, attention, norms, and the step that runs them
 
-Not here: policy (scheduler.py). Tests: tests/vol3/cpu/.
+Tests: tests/vol3/cpu/.
 """

@@ -1,13 +1,14 @@
-"""Which instructions the kernels may use: decided once, by what this processor has.
+"""Which instruction set the kernels use: decided once, by what this CPU has.
 
-    amx       Intel's tile registers: int8 matrices of 16 x 16, for prompts and large batches; AVX-512 VNNI for the rest
-    avx512    AVX-512 with VNNI: 64 products of bytes an instruction
-    avxvnni   the same in halves of 32 bytes, on processors without AVX-512
+    amx       Intel's tile registers: products of int8 and bfloat16 matrices; AVX-512 VNNI for small batches
+    avx512    AVX-512 with VNNI: 64 products of bytes per instruction
+    avxvnni   the same in halves of 32 bytes, on CPUs without AVX-512
     avx2      products of bytes by multiply-add of 16-bit pairs
-    generic   whatever LLVM makes of plain vector arithmetic: ARM and all else
+    generic   whatever LLVM makes of plain vector arithmetic: ARM and all others
 
-A stronger tier computes the same bits as a weaker one. `NANO_LLAMA_CPU` names a weaker one, for tests and comparisons.
-Not here: the instructions (simd/int8_dot.py, simd/amx.py). Tests: tests/vol3/cpu/test_isa.py.
+All compute the same bits, except for prefill rows on AMX. `NANO_LLAMA_CPU` selects a weaker one, for tests and
+comparisons.
+Tests: tests/vol3/cpu/test_isa.py.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from nano_llama.core.errors import UserError
 
 ISAS = ("generic", "avx2", "avxvnni", "avx512", "amx")
 
-_NEEDS = {
+_FEATURES = {
     "generic": (),
     "avx2": ("avx2", "fma", "f16c"),
     "avxvnni": ("avx2", "fma", "f16c", "avxvnni"),
@@ -34,38 +35,38 @@ ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # linux/arch/x86: s
 
 
 def available_isas() -> list[str]:
-    """The tiers that this processor can run, weakest first."""
+    """What this CPU supports, weakest first."""
     features = binding.get_host_cpu_features() if platform.machine().lower() in ("x86_64", "amd64") else {}
-    found = [tier for tier in ISAS if all(features.get(name) for name in _NEEDS[tier])]
-    return [tier for tier in found if tier != "amx" or _may_use_tiles()]
+    found = [isa for isa in ISAS if all(features.get(name) for name in _FEATURES[isa])]
+    return [isa for isa in found if isa != "amx" or _request_amx()]
 
 
 @cache
 def selected_isa() -> str:
-    """The strongest tier there is, or the one that NANO_LLAMA_CPU names. Raises UserError where it cannot be had."""
-    here, wanted = available_isas(), env.cpu_tier()
+    """The strongest, or the one that NANO_LLAMA_CPU names. Raises UserError if this CPU does not support it."""
+    here, wanted = available_isas(), env.cpu_isa()
     if wanted is None:
         return here[-1]
     if wanted not in here:
         raise UserError(
-            f"NANO_LLAMA_CPU={wanted!r} is not to be had on this processor.", hint=f"Here: {', '.join(here)}."
+            f"NANO_LLAMA_CPU={wanted!r} is not supported by this CPU.", hint=f"Supported: {', '.join(here)}."
         )
     return wanted
 
 
 def has_32_vector_registers() -> bool:
-    """Whether registers hold 16 running sums of 16 lanes: 32 of 512 bits do; 16 of 256, or 32 of 128 bits, hold 4."""
+    """Whether there are 32 registers of 512 bits: they hold 16 accumulators of 16 lanes; all others hold 4."""
     return selected_isa() in ("avx512", "amx")
 
 
 def has_amx() -> bool:
-    """Whether kernels may use tiles."""
+    """Whether the kernels use AMX tiles."""
     return selected_isa() == "amx"
 
 
 @cache
-def _may_use_tiles() -> bool:
-    """Linux lends the tile registers to a process that asks for them (they make every thread's state 8 KiB larger)."""
+def _request_amx() -> bool:
+    """Ask Linux for the tile registers: they make the state of every thread 8 KiB larger, so they are opt-in."""
     if sys.platform != "linux":
         return False
     return ctypes.CDLL(None, use_errno=True).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0

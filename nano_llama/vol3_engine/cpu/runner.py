@@ -1,10 +1,10 @@
-"""The CPU runner: packed weights, paged keys and values, and a team of threads that runs compiled steps. No torch.
+"""The CPU runner: packed weights, a paged KV cache, and a pool of threads that runs compiled steps. No torch.
 
     runner = CpuRunner.load("model.gguf")
     runner.allocate(num_blocks, BLOCK_SIZE)
     logits = runner.execute(batch)              (R,V), valid until the next call
 
-Not here: the step itself (kernels/step.py), how a batch becomes arrays (batch.py), weights (weights.py).
+Not here: the step itself (kernels/step.py), how a batch becomes arrays (batch.py).
 Tests: tests/vol3/cpu/test_runner.py, tests/parity/.
 """
 
@@ -20,6 +20,7 @@ from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.batch import Capacity, RopeTable, capacity_for, empty_batch, fill
 from nano_llama.vol3_engine.cpu.jit import compile_cache
 from nano_llama.vol3_engine.cpu.jit.thread_pool import ThreadPool, publish
@@ -29,17 +30,16 @@ from nano_llama.vol3_engine.cpu.kernels.attention import query_tile
 from nano_llama.vol3_engine.cpu.kernels.kinds import F32, UNIT
 from nano_llama.vol3_engine.cpu.kernels.linear import linear_scratch
 from nano_llama.vol3_engine.cpu.kernels.model import HEAD, KIND
-from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.kernels.repack import repack
 from nano_llama.vol3_engine.cpu.weights import load_model
 from nano_llama.vol3_engine.settings import DTYPES, KV_DTYPES, check_choice
 
 
 class CpuRunner:
-    """A model in memory, ready to run steps with `num_threads` threads (None: one for each core it may use).
+    """A model in memory, ready to run steps with `num_threads` threads (None: one per usable core).
 
-    dtype, quantization: see weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 where
-    all weights are, else bfloat16. After `time_phases()`, `seconds` has the time of each part of the steps so far.
+    dtype, quantization: see weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 if all weights
+    are, else bfloat16. After `time_phases()`, `seconds` holds the time of each phase of the steps so far.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class CpuRunner:
         return sum(int(end - start) for _, _, _, start, end in entries) + self.model.norms.nbytes
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
-        assert self._cache is None, "memory is planned once"
-        assert block_size == kv_cache.POSITIONS, "a block's positions are a vector's lanes"
+        assert self._cache is None, "allocated once"
+        assert block_size == kv_cache.POSITIONS, "a block's positions are the lanes of a vector"
         c = self.config
         try:
             self._cache = kv_cache.kv_cache(
@@ -125,30 +125,30 @@ class CpuRunner:
         return self._workspace.logits[:sampled, : self.config.vocab_size]
 
     def time_phases(self) -> None:
-        """From now on keep the time of each part of a step in `seconds`. Until then it costs nothing."""
+        """From now on add up the time of each phase of a step in `seconds`. Until then it costs nothing."""
         self.seconds = dict.fromkeys(step.PHASES, 0.0)
-        self._capacity = Capacity(0, 0, 0, 0, 0)  # threads must learn of the clock
+        self._capacity = Capacity(0, 0, 0, 0, 0)  # so that the threads get a `times` array
 
     def close(self) -> None:
         self._pool.close()
         self._cache = None
 
     def _run_timed(self) -> None:
-        """Ticks become seconds by the share of the whole that they are; all threads' mean."""
+        """Elapsed seconds are divided among the phases by their ticks, averaged over threads."""
         self._workspace.times[:] = 0
         before = time.perf_counter()
         self._pool.run()
         elapsed = time.perf_counter() - before
         ticks = self._workspace.times.mean(axis=0)
-        for part, share in zip(step.PHASES, ticks / max(ticks.sum(), 1), strict=True):
-            self.seconds[part] += elapsed * float(share)
+        for phase, fraction in zip(step.PHASES, ticks / max(ticks.sum(), 1), strict=True):
+            self.seconds[phase] += elapsed * float(fraction)
 
     def _allocate_workspace(self, capacity: Capacity) -> None:
-        """Room for steps of that shape, and threads that know it."""
+        """Allocate memory for steps up to this size, and hand it to the threads."""
         assert self._cache is not None
         c, width = self.config, kv_cache.padded(self.config.head_dim)
         H, G, D, F = c.num_attention_heads, c.num_key_value_heads, c.hidden_size, c.intermediate_size
-        rows = -(-capacity.rows // 16) * 16 + 16  # tiles may write beyond the last
+        rows = -(-capacity.rows // 16) * 16 + 16  # tiles may write past the last
         sampled = -(-capacity.sampled // 16) * 16 + 16
 
         def floats(*sizes: int) -> np.ndarray:
@@ -169,7 +169,7 @@ class CpuRunner:
             logits=floats(sampled, -(-c.vocab_size // 16) * 16),
             times=np.zeros((self.threads if self.seconds else 0, len(step.PHASES)), np.int64),
         )
-        model, memory = self.model, self._cache
+        model, cache = self.model, self._cache
 
         def arguments(thread: int) -> tuple:
             own = step.ThreadWorkspace(
@@ -179,7 +179,7 @@ class CpuRunner:
                 tile=query_tile(c.group_size, c.head_dim, self.kv_cache_dtype),
                 scratch=linear_scratch(max(D, F, H * c.head_dim)),
             )
-            return self.threads, model, memory, self._batch, self._workspace, own
+            return self.threads, model, cache, self._batch, self._workspace, own
 
         with compile_cache.compiling(self._folder, f"step-{self.kv_cache_dtype}"):
             self._pool.assign(step.worker_loop, arguments)

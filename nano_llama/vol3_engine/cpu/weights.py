@@ -38,6 +38,7 @@ from nano_llama.formats.gguf_quants import quantize
 from nano_llama.formats.kinds import FLOATS, Kind
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.formats.quantization_scheme import Scheme
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.kernels import pack
 from nano_llama.vol3_engine.cpu.kernels.kinds import KERNEL_KINDS, UNIT
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import padded
@@ -51,13 +52,13 @@ KindOf = Callable[[str], Kind]
 
 @dataclass
 class PlannedMatrix:
-    """A matrix to be packed: rows of tensors in an order of their own."""
+    """A matrix to be packed: rows of one or two tensors, reordered."""
 
-    names: tuple[str, ...]  # stacked one below the other
-    order: np.ndarray  # (rows,): the stacked row that each row is; -1: a row of zeros
+    names: tuple[str, ...]  # stacked vertically
+    order: np.ndarray  # (rows,): which stacked row each row is; -1: zeros
     columns: int
     kind: Kind
-    start: int = 0  # first byte in the whole
+    start: int = 0  # byte in Model.data
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +83,7 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
     size = 0
     for plan in plans:
         plan.start, size = size, size + plan.nbytes
-    data = pack.aligned(size + 4096)  # prefetches may look beyond the end
+    data = aligned(size + 4096)  # prefetches may look beyond the end
     for plan in plans:
         _pack(plan, weights, data[plan.start : plan.start + plan.nbytes])
         weights.release_pages()
@@ -186,7 +187,7 @@ def _blocks(weights: TensorMapping, name: str, kind: Kind) -> tuple[np.ndarray, 
 def _norms(config: LlamaConfig, weights: TensorMapping) -> np.ndarray:
     L, D = config.num_hidden_layers, config.hidden_size
     names = [layer_name(index, part) for index in range(L) for part in (INPUT_NORM, POST_NORM)] + [NORM]
-    norms = pack.aligned((2 * L + 1) * (-(-D // UNIT) * UNIT), np.float32).reshape(2 * L + 1, -1)
+    norms = aligned((2 * L + 1) * (-(-D // UNIT) * UNIT), np.float32).reshape(2 * L + 1, -1)
     for row, name in zip(norms, names, strict=True):
         row[:D] = weights[name]
     return norms

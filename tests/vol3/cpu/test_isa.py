@@ -1,4 +1,4 @@
-"""The tiers: what the processor has, what may be asked for, and that the kernels pass their tests in each."""
+"""Instruction sets: which are supported, which is selected, and that the kernels pass their tests on each."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ KERNEL_TESTS = (
 )
 
 
-def test_a_processor_can_always_do_plain_arithmetic_and_takes_its_best():
+def test_the_strongest_instruction_set_is_selected():
     here = available_isas()
     assert here[0] == "generic"
     assert set(here) <= set(ISAS)
@@ -26,20 +26,20 @@ def test_a_processor_can_always_do_plain_arithmetic_and_takes_its_best():
         assert selected_isa() == here[-1]
 
 
-def run(tier, *command):
+def run(isa, *command):
     return subprocess.run(
-        [sys.executable, *command], env=os.environ | {"NANO_LLAMA_CPU": tier}, capture_output=True, text=True
+        [sys.executable, *command], env=os.environ | {"NANO_LLAMA_CPU": isa}, capture_output=True, text=True
     )
 
 
-@pytest.mark.parametrize("tier", [tier for tier in available_isas() if tier != selected_isa()])
-def test_a_weaker_tier_passes_the_tests_of_the_kernels(tier):
+@pytest.mark.parametrize("isa", [isa for isa in available_isas() if isa != selected_isa()])
+def test_kernels_pass_their_tests_on_weaker_instruction_sets(isa):
     tests = [str(HERE / name) for name in KERNEL_TESTS]
-    done = run(tier, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests)
+    done = run(isa, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_tier_that_is_not_there_is_refused_by_name():
+def test_an_unsupported_instruction_set_is_refused():
     done = run("riscv", "-c", "from nano_llama.vol3_engine.cpu.simd import int8_dot")
     assert done.returncode != 0
-    assert "NANO_LLAMA_CPU='riscv' is not to be had" in done.stderr
+    assert "NANO_LLAMA_CPU='riscv' is not supported by this CPU" in done.stderr

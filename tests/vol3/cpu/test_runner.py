@@ -1,4 +1,4 @@
-"""The CPU runner against Volume 1 in float32, and against itself: a row's bits do not depend on its company."""
+"""The CPU runner against Volume 1 in float32, and against itself: batch invariance."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ LONG = [int(7 * i * i % 101) for i in range(600)]
 
 @pytest.fixture
 def packed():
-    """Texts in a runner's blocks; runners are closed at the end."""
+    """Sequences in a runner's blocks; runners are closed at the end."""
     runners = []
 
     def make(runner, num_blocks=100, seed=0, prompt_length=0):
@@ -49,7 +49,7 @@ def close(ours, expected, what, bound=1e-5):
     assert error < bound, f"{what}: relative error {error:.1e}"
 
 
-def alone(config, params, text):
+def reference(config, params, text):
     return Llama(config, params).forward(np.array([text]))[0, -1]
 
 
@@ -63,7 +63,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_volume_1s(tiny_config, packed, shape):
+def test_logits_equal_volume_1(tiny_config, packed, shape):
     config = tiny_config(**SHAPES[shape])
     runner, params = runner_of(config)
     texts = packed(runner)
@@ -71,13 +71,13 @@ def test_logits_are_volume_1s(tiny_config, packed, shape):
     logits = texts.step(dict(enumerate(PROMPTS)))
     for step in range(3):
         for row, text in enumerate(close_to):
-            close(logits[row], alone(config, params, text), f"{shape}, text {row} after {step} steps")
+            close(logits[row], reference(config, params, text), f"{shape}, sequence {row} after {step} steps")
             text.append(10 * step + row)
         logits = texts.step({row: text[-1:] for row, text in enumerate(close_to)})
 
 
 def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, packed):
-    """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
+    """Samples of one prompt begin together: the first writes its blocks, the others read them in the same step."""
     config = tiny_config("gqa")
     runner, params = runner_of(config)
     texts = packed(runner)
@@ -85,17 +85,17 @@ def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, packe
     texts.tables[1] = [texts.free.pop() for _ in range(3)]
     texts.tables[5], texts.lengths[5] = texts.tables[1][:2], 32
     logits = texts.step({1: prompt, 5: [77, 78]})
-    close(logits[1], alone(config, params, prompt), "who writes")
-    close(logits[5], alone(config, params, [*prompt[:32], 77, 78]), "who reads")
+    close(logits[1], reference(config, params, prompt), "the writer")
+    close(logits[5], reference(config, params, [*prompt[:32], 77, 78]), "the reader")
 
 
-def test_a_long_text_is_volume_1s(tiny_config, packed):
-    """Several parts of 256 positions, shared out among threads when it decodes."""
+def test_a_long_sequence_equals_volume_1(tiny_config, packed):
+    """Several KV splits of 256 positions, divided among threads when it decodes."""
     config = tiny_config("gqa", max_position_embeddings=1024)
     runner, params = runner_of(config)
     texts = packed(runner)
-    close(texts.step({0: LONG})[0], alone(config, params, LONG), "prompt")
-    close(texts.step({0: [3]})[0], alone(config, params, [*LONG, 3]), "decode")
+    close(texts.step({0: LONG})[0], reference(config, params, LONG), "prompt")
+    close(texts.step({0: [3]})[0], reference(config, params, [*LONG, 3]), "decode")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def quantized(tmp_path_factory):
 
 @pytest.mark.parametrize("prompt_length", [0, 7, 1000])
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "BF16", "F16"])
-def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
+def test_a_gguf_is_computed_in_its_own_kind(quantized, packed, kind, prompt_length):
     """Against Volume 1 on the dequantized weights: only activations of 8 bits and keys of 16 differ."""
     path = quantized / f"{kind}.gguf"
     runner = CpuRunner.load(path, num_threads=2)
@@ -122,11 +122,11 @@ def test_a_gguf_is_computed_as_it_is(quantized, packed, kind, prompt_length):
     texts = packed(runner, prompt_length=prompt_length)
     logits = texts.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
-        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}", bound=0.04)
+        close(logits[row], reference(runner.config, params, prompt), f"{kind}, sequence {row}", bound=0.04)
 
 
 def save_in_blocks_of(kind, path):
-    """A tiny .gguf whose layers are of a type that we only read: random bits, scales for numbers of about 0.1."""
+    """A tiny .gguf whose layers are of a kind that is only read: random bits, scales for numbers of about 0.1."""
     config = LlamaConfig(
         vocab_size=101, hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=8,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=64,
@@ -155,7 +155,7 @@ SCALES = {  # byte in the block -> its scale, or its minimum, which then is the 
 
 
 @pytest.mark.parametrize("kind", SCALES)
-def test_a_type_without_a_kernel_becomes_8_bits_and_it_is_said(tmp_path, packed, kind):
+def test_a_kind_without_a_kernel_is_repacked_to_8_bits_with_a_warning(tmp_path, packed, kind):
     path = save_in_blocks_of(kind, tmp_path / "model.gguf")
     with pytest.warns(UserWarning, match=rf"{kind} has no kernel of its own; these matrices are repacked to 8 bits"):
         runner = CpuRunner.load(path, num_threads=2)
@@ -165,41 +165,51 @@ def test_a_type_without_a_kernel_becomes_8_bits_and_it_is_said(tmp_path, packed,
     rounded = {name: dequantize("Q8_0", quantize("Q8_0", w)) if w.ndim == 2 else w for name, w in params.items()}
     logits = packed(runner).step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
-        close(logits[row], alone(runner.config, rounded, prompt), f"{kind}, text {row}: activations' bits", bound=0.03)
-        close(logits[row], alone(runner.config, params, prompt), f"{kind}, text {row}: weights' bits too", bound=0.06)
+        close(
+            logits[row],
+            reference(runner.config, rounded, prompt),
+            f"{kind}, sequence {row}: activations' bits",
+            bound=0.03,
+        )
+        close(
+            logits[row],
+            reference(runner.config, params, prompt),
+            f"{kind}, sequence {row}: weights' bits too",
+            bound=0.06,
+        )
 
 
 def test_a_scheme_quantizes_while_loading(tiny_config, packed):
     """Mixed precision, against Volume 1 on the same numbers, dequantized."""
     config = tiny_config("gqa", hidden_size=96, head_dim=32, intermediate_size=96, initializer_range=0.1)
     params = init_params(config, 3)
-    original = alone(config, params, LONG[:20])
+    original = reference(config, params, LONG[:20])
     scheme = "int4,first=int8,*.1.mlp.up_proj.weight=float32,*.o_proj.weight=bfloat16"
     kinds = Scheme.parse(scheme).kinds(config)
     texts = packed(CpuRunner(config, Arrays(params), num_threads=2, quantization=scheme))
     for name, kind in kinds.items():
         if kind in ("Q8_0", "Q4_1"):
             params[name] = dequantize(kind, quantize(kind, params[name]))
-    logits, meant = texts.step({0: LONG[:20]})[0], alone(config, params, LONG[:20])
+    logits, meant = texts.step({0: LONG[:20]})[0], reference(config, params, LONG[:20])
     close(logits, meant, scheme, bound=0.06)
-    assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "4 bits cost more than that"
+    assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "quantization costs more"
 
 
 @pytest.mark.parametrize(
     ("kv", "kind", "prompt_length"),
     [("float32", "Q4_1", 0), ("bfloat16", "Q4_1", 1000), ("int8", "Q4_1", 35), ("bfloat16", "BF16", 450)],
 )
-def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv, kind, prompt_length):
-    """Rule 13, for the decoding of a long text and of short ones."""
+def test_batch_invariance(quantized, packed, kv, kind, prompt_length):
+    """A row's bits do not depend on the batch, the prompt's chunks or the threads: one long sequence and short ones."""
     texts = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
 
-    def run(threads, pieces, together):
+    def run(threads, chunk, together):
         runner = CpuRunner.load(quantized / f"{kind}.gguf", num_threads=threads, kv_cache_dtype=kv)
         batch, result = packed(runner, seed=threads, prompt_length=prompt_length), {}
         groups = [texts] if together else [{text: tokens} for text, tokens in texts.items()]
         for group in groups:
-            for start in range(0, max(map(len, group.values())), pieces):
-                part = {t: tokens[start : start + pieces] for t, tokens in group.items() if tokens[start:]}
+            for start in range(0, max(map(len, group.values())), chunk):
+                part = {t: tokens[start : start + chunk] for t, tokens in group.items() if tokens[start:]}
                 for text, logits in batch.step(part).items():
                     result[text] = logits
         for step in range(3):
@@ -209,45 +219,45 @@ def test_bits_do_not_depend_on_company_chunks_and_threads(quantized, packed, kv,
         return result
 
     expected = run(1, 1000, together=False)
-    for threads, pieces, together in ((2, 1000, True), (2, 37, True), (2, 37, False), (3, 100, True)):
-        for key, logits in run(threads, pieces, together).items():
-            what = f"{key}: {threads} threads, pieces of {pieces}, {'together' if together else 'alone'}"
+    for threads, chunk, together in ((2, 1000, True), (2, 37, True), (2, 37, False), (3, 100, True)):
+        for key, logits in run(threads, chunk, together).items():
+            what = f"{key}: {threads} threads, chunks of {chunk}, {'one batch' if together else 'one by one'}"
             np.testing.assert_array_equal(logits, expected[key], err_msg=what)
 
 
 @pytest.mark.parametrize(("kv", "bound"), [("bfloat16", 0.01), ("int8", 0.02)])
-def test_narrow_keys_and_values_are_near(quantized, packed, kv, bound):
+def test_narrow_kv_caches_are_close(quantized, packed, kv, bound):
     exact, near = (
         packed(CpuRunner.load(quantized / "BF16.gguf", num_threads=1, kv_cache_dtype=kind)).step({0: LONG})[0]
         for kind in ("float32", kv)
     )
-    assert np.any(near != exact), "the cache is narrow"
+    assert np.any(near != exact), "the cache is float32"
     close(near, exact, kv, bound)
 
 
-def test_two_runners_live_side_by_side(tiny_config, packed):
+def test_two_runners_are_independent(tiny_config, packed):
     config = tiny_config()
     first, second = (packed(runner_of(config)[0]) for _ in range(2))
     for tokens in ([1, 2, 3], [4], [5]):
         np.testing.assert_array_equal(first.step({0: tokens})[0], second.step({0: tokens})[0])
 
 
-def test_no_logits_are_made_where_none_are_wanted(tiny_config, packed):
+def test_no_logits_without_sampled_rows(tiny_config, packed):
     assert packed(runner_of(tiny_config())[0]).step({0: [1, 2, 3]}, quiet=(0,)) == {}
 
 
-def test_time_is_told_part_by_part(tiny_config, packed):
+def test_time_per_phase(tiny_config, packed):
     runner, _ = runner_of(tiny_config())
     texts = packed(runner)
     texts.step({0: LONG[:20]})
-    assert runner.seconds == {}, "nobody asked"
+    assert runner.seconds == {}, "off by default"
     runner.time_phases()
     texts.step({0: LONG[20:50]})
     assert set(runner.seconds) == set(PHASES)
     assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
 
 
-def test_memory_is_what_the_blocks_cost(tiny_config):
+def test_kv_bytes_per_token(tiny_config):
     for kv, itemsize in (("float32", 4), ("bfloat16", 2)):
         runner, _ = runner_of(tiny_config("gqa", head_dim=16), kv_cache_dtype=kv)
         runner.allocate(num_blocks=12, block_size=16)
@@ -255,7 +265,7 @@ def test_memory_is_what_the_blocks_cost(tiny_config):
         assert runner._cache.keys.nbytes + runner._cache.values.nbytes == 12 * 16 * runner.kv_bytes_per_token
 
 
-def test_what_cannot_be_is_refused(tiny_config):
+def test_impossible_settings_are_refused(tiny_config):
     with pytest.raises(UserError, match="dynamic"):
         runner_of(tiny_config(rope="dynamic"))
     with pytest.raises(UserError, match="kv_cache_dtype='int4'"):
@@ -264,7 +274,7 @@ def test_what_cannot_be_is_refused(tiny_config):
         runner_of(tiny_config())[0].allocate(num_blocks=2**42, block_size=16)
 
 
-def test_it_runs_where_there_is_no_torch(quantized):
+def test_it_runs_without_torch(quantized):
     code = f"""
 import sys
 sys.modules["torch"] = None

@@ -1,9 +1,9 @@
-"""Compiled kernels, kept on disk: they are compiled once for a processor, and again only when their source changes.
+"""Compiled kernels on disk: compiled once per CPU, and again only when their source changes.
 
-Numba's own cache looks at one file and its path, and does not see an edit in a module that it calls. So each state of
-the kernels has a folder of its own, named by the hash of all sources in cpu/, the tier of instructions and Numba's
-version: a second clone, or a wheel, of the same sources finds what the first has compiled.
-Not here: what is compiled (kernels/step.py). Tests: tests/vol3/cpu/jit/test_compile_cache.py.
+Numba's own cache looks at one file and its path, and misses an edit in a module that it calls. So each version of the
+kernels has a folder of its own, named by the hash of all sources in cpu/, the instruction set and Numba's version: a
+second clone, or a wheel, of the same sources finds what the first has compiled.
+Tests: tests/vol3/cpu/jit/test_compile_cache.py.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from nano_llama.core import env
 from nano_llama.vol3_engine.cpu.isa import selected_isa
 
 SOURCES = Path(__file__).parents[1]  # cpu/: kernels are inlined into one another across its folders
-KEPT = 6  # folders of other states that may stay: other tiers, other checkouts
+MAX_OTHER_FOLDERS = 6  # of other instruction sets and checkouts; older ones are deleted
 
 
 def kernel_folder() -> Path:
-    """Where this state of the kernels is kept."""
+    """Where this version of the kernels is stored."""
     digest = hashlib.sha256()
     for part in (numba.__version__, llvmlite.__version__, selected_isa()):
         digest.update(part.encode() + b"\0")
@@ -37,13 +37,13 @@ def kernel_folder() -> Path:
 
 
 def keep_on_disk(*functions: Any) -> Path:
-    """From now on these compiled functions are taken from the folder, or compiled and put there -> the folder.
+    """From now on load these compiled functions from the folder, or compile them and save them there -> the folder.
 
-    Where it cannot be written they are compiled every time.
+    If it cannot be written, they are compiled every time.
     """
     folder = kernel_folder()
     if not folder.exists():
-        _forget_oldest(folder.parent)
+        _delete_oldest(folder.parent)
     with suppress(RuntimeError, OSError):
         for function in functions:
             function._cache = _FolderCache(function.py_func)  # what Numba's enable_caching does with a cache of its own
@@ -51,7 +51,7 @@ def keep_on_disk(*functions: Any) -> Path:
 
 
 class _InFolder(_CacheLocator):
-    """Where Numba is to keep a function: in our folder, whatever the path of its source."""
+    """Tells Numba to store a function in our folder, whatever the path of its source."""
 
     def __init__(self, function: Any, source: str):
         self._py_file, self._line, self._folder = source, function.__code__.co_firstlineno, kernel_folder()
@@ -80,7 +80,7 @@ class _FolderCache(FunctionCache):
     _impl_class = _FolderFiles
 
     def load_overload(self, signature, target):
-        """Numba's, without a refresh of all that compiling needs, which takes a quarter of a second."""
+        """Numba's, without loading all that compiling needs, which takes a quarter of a second."""
         rtsys.initialize(target)  # what machine code calls to take arrays from Python
         with self._guard_against_spurious_io_errors():
             return self._load_overload(signature, target)
@@ -88,7 +88,7 @@ class _FolderCache(FunctionCache):
 
 @contextmanager
 def compiling(folder: Path, what: str) -> Iterator[None]:
-    """Around the first call of kernels: a line on a terminal's stderr where they have never been compiled here."""
+    """Around the first call of kernels: says so on a terminal's stderr if they must be compiled."""
     marker = folder / f"{what}.done"
     if marker.exists():
         yield
@@ -96,7 +96,7 @@ def compiling(folder: Path, what: str) -> Iterator[None]:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status("Compiling kernels for this processor, once (about half a minute) ..."):
+        with Console(stderr=True).status("Compiling kernels for this CPU, once (about half a minute) ..."):
             yield
     else:
         yield
@@ -104,8 +104,8 @@ def compiling(folder: Path, what: str) -> Iterator[None]:
         marker.touch()
 
 
-def _forget_oldest(parent: Path) -> None:
+def _delete_oldest(parent: Path) -> None:
     with suppress(OSError):
         by_age = sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-        for path in by_age[:-KEPT]:
+        for path in by_age[:-MAX_OTHER_FOLDERS]:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A clock inside compiled code: the processor's own counter, which costs a few nanoseconds to read.
+"""Profiling inside compiled code: the CPU's cycle counter, which costs a few nanoseconds to read.
 
-Not here: what is measured (kernels/step.py), ticks as seconds (cpu/runner.py). Tests: tests/vol3/cpu/test_runner.py.
+Not here: ticks as seconds (cpu/runner.py). Tests: tests/vol3/cpu/test_runner.py.
 """
 
 import platform
@@ -17,8 +17,8 @@ _MACHINE = platform.machine().lower()
 
 
 @intrinsic
-def ticks(typing_context):
-    """Ticks of a steady counter; 0 on processors whose counter we do not know."""
+def read_cycle_counter(typing_context):
+    """Ticks of a steady counter; 0 on CPUs whose counter we do not know."""
 
     def generate(context, builder, sig, args):
         if _MACHINE in ("x86_64", "amd64"):
@@ -31,11 +31,11 @@ def ticks(typing_context):
 
 
 @kernel
-def lap(times, thread, part, since):
-    """Add the ticks since `since` to times[thread, part] -> now. Without room for times nothing is done."""
+def lap(times, thread, phase, since):
+    """Add the ticks since `since` to times[thread, phase] -> now. Does nothing if `times` is empty."""
     if len(times) == 0:
         return since
-    now = ticks()
+    now = read_cycle_counter()
     if since != 0:
-        times[thread, part] += now - since
+        times[thread, phase] += now - since
     return now

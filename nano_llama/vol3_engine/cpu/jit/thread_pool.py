@@ -1,13 +1,13 @@
-"""A team of threads that run one compiled function together, and meet at barriers inside it.
+"""A pool of threads that run one compiled function together, with barriers inside it.
 
-    team = ThreadPool(threads)
-    team.assign(serve, arguments)      serve(thread, control, seen, patience, *arguments(thread)), compiled, nogil
-    team.run()                         every thread runs it once; the caller is thread 0
+    pool = ThreadPool(threads)
+    pool.assign(worker_loop, arguments)    a compiled function: (thread, control, seen, patience, *arguments(thread))
+    pool.run()                             every thread runs it once; the caller is thread 0
 
 A worker stays in compiled code: it spins until the next call is published, runs it, and spins again, so a call costs it
-no Python at all. Where none comes for a while (`patience`) it goes to sleep. It says so before it looks for a call a
-last time, and the leader publishes a call before it looks who sleeps: one of the two sees the other, so no call is
-slept through (Dekker's argument; both sides use sequentially consistent atomics).
+no Python at all. If none comes for a while it sleeps. A worker sets its ASLEEP flag before it checks for a call one
+last time, and the leader publishes a call before it reads the flags: one of the two sees the other, so no call is
+missed (Dekker's argument; both sides use sequentially consistent atomics).
 Not here: what is computed (kernels/step.py), how many threads (core/machine.py).
 Tests: tests/vol3/cpu/jit/test_thread_pool.py.
 """
@@ -24,25 +24,25 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
-from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.simd.intrinsics import call, pointer
 
-# The control words, each on a cache line of its own.
-CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, ASLEEP = (8 * i for i in range(7))  # ASLEEP: one for each thread
-SPINS_BEFORE_SLEEP = 30_000  # spins (about 1.5 ms) for which a worker waits before it goes to sleep
-SPINS_BEFORE_YIELD = 4_000  # spins after which a waiting thread lets others have its core, were they to share it
+# Indices into the control array, each on a cache line of its own. ASLEEP: one per thread.
+CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, ASLEEP = (8 * i for i in range(7))
+SPINS_BEFORE_SLEEP = 30_000  # of a worker that waits for a call: about 1.5 ms
+SPINS_BEFORE_YIELD = 4_000  # of a thread that may share its core with the one it waits for
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 _MACHINE = platform.machine().lower()
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- atomics ----------------------------------------------------------------------------------------------------------
 
 
 @intrinsic
 def fetch_add(typing_context, control, index, amount):
-    """words[index] += amount, at once for all threads -> the new value."""
+    """control[index] += amount, atomically -> the value before."""
 
     def generate(context, builder, sig, args):
         place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I64)
@@ -53,7 +53,7 @@ def fetch_add(typing_context, control, index, amount):
 
 @intrinsic
 def atomic_load(typing_context, control, index):
-    """words[index] as the other threads left it."""
+    """control[index], sequentially consistent."""
 
     def generate(context, builder, sig, args):
         place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I64)
@@ -64,7 +64,7 @@ def atomic_load(typing_context, control, index):
 
 @intrinsic
 def atomic_store(typing_context, control, index, value):
-    """words[index] = value, and all that was written before, for the other threads to see."""
+    """control[index] = value; a thread that reads it sees all that was written before."""
 
     def generate(context, builder, sig, args):
         place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I64)
@@ -76,7 +76,7 @@ def atomic_store(typing_context, control, index, value):
 
 @intrinsic
 def cpu_relax(typing_context):
-    """A short pause inside a waiting loop, which leaves the memory and the other half of the core alone."""
+    """The pause hint for spin loops: saves power and leaves the core to its other hyperthread."""
 
     def generate(context, builder, sig, args):
         if _MACHINE in ("x86_64", "amd64"):
@@ -90,7 +90,7 @@ def cpu_relax(typing_context):
 
 @intrinsic
 def yield_cpu(typing_context):
-    """Let another thread have this core, if one waits for it."""
+    """Let another thread run on this core, if one is ready."""
 
     def generate(context, builder, sig, args):
         if os.name == "posix":
@@ -105,7 +105,7 @@ def yield_cpu(typing_context):
 
 @kernel
 def spin_wait(spins):
-    """One turn of a waiting loop -> turns so far."""
+    """One iteration of a spin loop -> iterations so far."""
     if spins % SPINS_BEFORE_YIELD == SPINS_BEFORE_YIELD - 1:
         yield_cpu()
     else:
@@ -115,7 +115,7 @@ def spin_wait(spins):
 
 @kernel
 def barrier(control, threads):
-    """A barrier: nobody goes on before all have come. What was written before it is seen by all after it."""
+    """No thread returns before all have arrived. What was written before it is visible to all after it."""
     if threads == 1:
         return
     this_round = atomic_load(control, ROUND)
@@ -130,7 +130,7 @@ def barrier(control, threads):
 
 @kernel
 def wait_for_call(thread, control, seen, patience):
-    """Wait until there is another call than the `seen` ones -> True; or False when it is time to leave or to sleep."""
+    """Wait for a call after the `seen` ones -> True; or False when it is time to stop or to sleep."""
     spins = 0
     while atomic_load(control, CALL) == seen:
         if atomic_load(control, STOP) != 0:
@@ -145,7 +145,7 @@ def wait_for_call(thread, control, seen, patience):
 
 @njit(nogil=True, _nrt=False, error_model="numpy")
 def publish(control, threads):
-    """The leader's side: there is one more call -> how many workers sleep and must be woken."""
+    """The leader's side: one more call -> how many workers are asleep and must be woken."""
     fetch_add(control, CALL, 1)
     asleep = 0
     for thread in range(1, threads):
@@ -155,66 +155,66 @@ def publish(control, threads):
 
 @kernel
 def partition(thread, threads, count):
-    """The part first ... last-1 of 0 ... count-1 that is this thread's own."""
+    """This thread's part first ... last-1 of 0 ... count-1."""
     return count * thread // threads, count * (thread + 1) // threads
 
 
-# -- the team ---------------------------------------------------------------------------------------------------------
+# -- the pool ---------------------------------------------------------------------------------------------------------
 
 
 class ThreadPool:
-    """`threads` threads with the caller's own among them. One thread at a time may call `run`."""
+    """`threads` threads, of which the caller is one. Only one thread at a time may call `run`."""
 
     def __init__(self, threads: int):
-        assert threads >= 1, "the caller is a thread itself"
+        assert threads >= 1, "the caller is one of them"
         self.threads = threads
-        self._serve: Callable[..., int] | None = None
+        self._worker_loop: Callable[..., int] | None = None
         self._arguments: list[tuple[Any, ...]] = []
         self._stop: Callable[[], Any] = lambda: None
         self._pid = os.getpid()
 
-    def assign(self, serve: Callable[..., int], arguments: Callable[[int], tuple[Any, ...]]) -> None:
-        """What `run` runs from now on: serve(thread, control, seen, patience, *arguments(thread)) -> calls seen."""
-        self._serve, self._arguments = serve, [arguments(thread) for thread in range(self.threads)]
+    def assign(self, worker_loop: Callable[..., int], arguments: Callable[[int], tuple[Any, ...]]) -> None:
+        """What `run` runs from now on. A worker loop returns the number of calls seen."""
+        self._worker_loop, self._arguments = worker_loop, [arguments(thread) for thread in range(self.threads)]
         self._start()
 
     def run(self) -> None:
-        """One call by all threads; returns when the caller's part is done, which ends with a barrier."""
-        assert self._serve is not None, "assign comes first"
-        if os.getpid() != self._pid:  # a fork has no workers: the child hires its own
+        """One call on all threads; returns when thread 0 is done, and so all are: each call ends with a barrier."""
+        assert self._worker_loop is not None, "assign comes first"
+        if os.getpid() != self._pid:  # a forked child has no workers: it starts its own
             self._start()
         try:
             if publish(self.control, self.threads):
                 for wake in self._wakes:
                     wake.set()
             self._calls += 1
-            self._serve(0, self.control, self._calls - 1, 0, *self._arguments[0])
-        except BaseException:  # Ctrl-C between the call's publication and the leader's part: workers wait in vain
+            self._worker_loop(0, self.control, self._calls - 1, 0, *self._arguments[0])
+        except BaseException:  # Ctrl-C after publishing and before thread 0 runs: the workers would wait forever
             self.control[CANCELLED] = 1
             self._start()
             raise
 
     def close(self) -> None:
-        """Send the workers home and wait for them. The team can be assigned anew."""
+        """Stop the workers and wait for them. The pool can be assigned again."""
         self._stop()
         self._stop = lambda: None
-        self._serve, self._arguments = None, []
+        self._worker_loop, self._arguments = None, []
 
     def _start(self) -> None:
-        """New workers and new words to talk with them; the old ones are sent home."""
+        """Start new workers with a new control array; the old ones are stopped."""
         if os.getpid() == self._pid:
             self._stop()
         self._pid = os.getpid()
         self.control = aligned(ASLEEP + 8 * self.threads, np.int64)
         self._calls = 0
         self._wakes = [threading.Event() for _ in range(self.threads - 1)]
-        assert self._serve is not None
-        self._serve(0, self.control, 0, 0, *self._arguments[0])  # no call yet: it is only compiled
+        assert self._worker_loop is not None
+        self._worker_loop(0, self.control, 0, 0, *self._arguments[0])  # no call yet: this only compiles
         publish(np.zeros_like(self.control), self.threads)
         workers = [
             threading.Thread(
                 target=_worker_main,
-                args=(thread, self.control, self._wakes[thread - 1], self._serve, self._arguments[thread]),
+                args=(thread, self.control, self._wakes[thread - 1], self._worker_loop, self._arguments[thread]),
                 name=f"nano-llama-{thread}",
                 daemon=True,
             )
@@ -226,13 +226,13 @@ class ThreadPool:
 
 
 def _worker_main(
-    thread: int, control: np.ndarray, wake: threading.Event, serve: Callable[..., int], arguments: tuple[Any, ...]
+    thread: int, control: np.ndarray, wake: threading.Event, worker_loop: Callable[..., int], arguments: tuple[Any, ...]
 ) -> None:
-    """A worker's life. It knows nothing of the team, which may so be forgotten and collected."""
+    """A worker's main loop. It holds no reference to the pool, so that the pool can be garbage-collected."""
     seen = 0
     while not control[STOP]:
         wake.clear()
-        seen = serve(thread, control, seen, SPINS_BEFORE_SLEEP, *arguments)
+        seen = worker_loop(thread, control, seen, SPINS_BEFORE_SLEEP, *arguments)
         if control[CALL] == seen and not control[STOP]:
             wake.wait()
         control[ASLEEP + 8 * thread] = 0

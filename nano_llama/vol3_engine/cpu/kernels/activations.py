@@ -1,8 +1,7 @@
-"""What a matrix is multiplied with: rows of floats, of bytes in groups of 32, of bfloat16, as they are wanted.
+"""Activations: what a matrix is multiplied with, as rows of floats, of int8 in groups of 32, and of bfloat16.
 
     s = max|x| / 127,  q = round(x / s)       so  x = s q  to within s / 2, for each group of 32 columns of a row
 
-Not here: norms and activations that are fused with it (norm.py, swiglu.py call `write_group`).
 Tests: tests/vol3/cpu/kernels/test_activations.py.
 """
 
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.kinds import GROUP, UNIT
-from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     absolute,
     load,
@@ -26,21 +25,20 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     store_int8,
 )
 
-SMALLEST = np.float32(1e-30)  # a group of zeros has this scale, not 0 / 0
+MIN_PEAK = np.float32(1e-30)  # keeps a group of zeros from dividing 0 by 0
 
-
-FLOATS, BYTES, BFLOATS = 1, 2, 4  # forms of a row, to be added up: `values`; `quantized` with what follows; `bfloats`
+FLOATS, BYTES, BFLOATS = 1, 2, 4  # forms of a row, as flags: `values`; `quantized` and what follows; `bfloats`
 
 
 class Activations(NamedTuple):
-    """Room for N rows of C columns, both padded. Which product reads which form: linear.py."""
+    """N rows of C columns, both padded, in all forms. Which gemm reads which: linear.py."""
 
     values: np.ndarray  # (N,C) float32
     bfloats: np.ndarray  # (N,C) uint16: bfloat16
     quantized: np.ndarray  # (N,C) int8
-    scales: np.ndarray  # (N/16,C/32,16) float32: a group's scales of 16 rows lie together, for tiles
-    sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights whose zero is not 0
-    minima: np.ndarray  # (N/16,C/32,16) float32: scale * sum, what a weight's minimum is multiplied with
+    scales: np.ndarray  # (N/16,C/32,16) float32: the scales of a group of 16 rows are adjacent, for tiles
+    sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights with a zero point
+    minima: np.ndarray  # (N/16,C/32,16) float32: scale * sum, what a weight's minimum is multiplied by
 
 
 def activations(rows: int, columns: int) -> Activations:
@@ -60,28 +58,28 @@ def activations(rows: int, columns: int) -> Activations:
 def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize`."""
     groups = x.reshape(len(x), -1, GROUP)
-    peak = np.maximum(np.abs(groups).max(-1), SMALLEST)
+    peak = np.maximum(np.abs(groups).max(-1), MIN_PEAK)
     q = np.rint(groups * (np.float32(127) / peak)[..., None]).astype(np.int8)
     return q.reshape(x.shape), peak * np.float32(1 / 127)
 
 
 @kernel
 def quantize_group(low, high, x, n, group):
-    """Group `group` of row n, given as two vectors of 16 floats, goes into x's bytes, scale and sum."""
-    peak = max(reduce_max(maximum(absolute(low), absolute(high))), SMALLEST)
+    """Write two vectors of 16 floats as group `group` of row n: bytes, scale and sum."""
+    peak = max(reduce_max(maximum(absolute(low), absolute(high))), MIN_PEAK)
     inverse = splat(np.float32(127.0) / peak)
     low_bytes, high_bytes = round_to_int32(low * inverse), round_to_int32(high * inverse)
     store_int8(x.quantized, n, GROUP * group, low_bytes)
     store_int8(x.quantized, n, GROUP * group + 16, high_bytes)
-    scale, summed = peak * np.float32(1 / 127), reduce_add_i32(low_bytes + high_bytes)
+    scale, group_sum = peak * np.float32(1 / 127), reduce_add_i32(low_bytes + high_bytes)
     tile, row = n // 16, n % 16
-    x.scales[tile, group, row], x.sums[tile, group, row] = scale, summed
-    x.minima[tile, group, row] = scale * np.float32(summed)
+    x.scales[tile, group, row], x.sums[tile, group, row] = scale, group_sum
+    x.minima[tile, group, row] = scale * np.float32(group_sum)
 
 
 @kernel
 def skip_rows(x, first):
-    """The same without the rows before `first`, a multiple of 16."""
+    """All rows from `first` on, a multiple of 16."""
     tile = first // 16
     return Activations(
         x.values[first:], x.bfloats[first:], x.quantized[first:], x.scales[tile:], x.sums[tile:], x.minima[tile:]
@@ -90,7 +88,7 @@ def skip_rows(x, first):
 
 @kernel
 def write_group(low, high, n, group, out, form):
-    """Two vectors of 16 become group `group` of row n, in every form that is part of `form`."""
+    """Write two vectors of 16 floats as group `group` of row n, in every form of `form`."""
     if form & FLOATS:
         store(out.values, n, GROUP * group, low)
         store(out.values, n, GROUP * group + 16, high)
@@ -103,6 +101,6 @@ def write_group(low, high, n, group, out, form):
 
 @kernel
 def convert_row(x, n, form):
-    """Row n of x.values in the forms that are part of `form`."""
+    """Convert row n of x.values to every form of `form`."""
     for group in range(x.scales.shape[1]):
         write_group(load(x.values, n, GROUP * group), load(x.values, n, GROUP * group + 16), n, group, x, form)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.isa import has_amx
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.jit.thread_pool import NEXT_TASK, fetch_add
@@ -53,7 +54,6 @@ from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
 )
 from nano_llama.vol3_engine.cpu.kernels.model import row_form
 from nano_llama.vol3_engine.cpu.kernels.online_softmax import SPLIT_SIZE, init_partial, merge_partial, store_head
-from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.simd.intrinsics import load, splat, store, store_bfloat
 
 HAS_AMX = has_amx()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
     KEY,
@@ -27,7 +28,6 @@ from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
     run_index,
 )
 from nano_llama.vol3_engine.cpu.kernels.online_softmax import LOWEST
-from nano_llama.vol3_engine.cpu.kernels.pack import aligned
 from nano_llama.vol3_engine.cpu.simd.amx import configure_tiles, release_tiles
 from nano_llama.vol3_engine.cpu.simd.amx_bf16 import BF16_TILES, TILE_PAIRS, gemm_tiles_bf16
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (

@@ -1,7 +1,4 @@
-"""The embedding: one row of a packed matrix as floats. The same matrix is often the head.
-
-Not here: the layouts (pack.py). Tests: tests/vol3/cpu/kernels/test_small.py, against pack.unpack.
-"""
+"""The embedding: one row of a packed matrix as floats. Tests: tests/vol3/cpu/kernels/test_small.py."""
 
 import numpy as np
 

@@ -13,6 +13,7 @@ Tests: tests/vol3/cpu/kernels/test_linear.py.
 
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import CACHE_LINE
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.kernels.kinds import (
     BF16,
@@ -23,7 +24,6 @@ from nano_llama.vol3_engine.cpu.kernels.kinds import (
     unit_bytes,
     zero_point,
 )
-from nano_llama.vol3_engine.cpu.kernels.pack import CACHE_LINE
 from nano_llama.vol3_engine.cpu.simd.amx import configure_tiles, release_tiles
 from nano_llama.vol3_engine.cpu.simd.amx_bf16 import BF16_TILES, gemm_tiles_bf16
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (

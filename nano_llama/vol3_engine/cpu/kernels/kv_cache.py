@@ -1,16 +1,16 @@
-"""Where keys and values lie, in blocks of 16 positions: float32, bfloat16, or int8 with a scale for each head's vector.
+"""The KV cache in blocks of 16 positions: float32, bfloat16, or int8 with a scale for each head's vector.
 
     keys    (runs, K', 16)     a position is a lane: scores of 16 positions at once, without sums across lanes
     values  (runs, 16, K')     a dimension is a lane: sums over positions, likewise
     scales  (runs, 2, 16)      int8 only: of each position's key and value
 
-A run is what one head of one layer keeps of one block; K' is the head's size, padded to a multiple of 16. Runs lie
+A run is what one head of one layer stores of one block; K' is the head's size, padded to a multiple of 16. Runs lie
 
     blocks 0-31: layer 0: head 0, head 1, ...; layer 1: ...        blocks 32-63: layer 0: ...        and so on
 
-so that a head's 512 positions are read in one go, and yet a short text touches a small part of a large cache. (By
+so that 512 positions of a head are contiguous, and yet a short sequence touches a small part of a large cache. (With
 layers first, it would touch a page of 2 MiB for each layer and head.)
-Not here: who holds which block (blocks.py). Tests: tests/vol3/cpu/kernels/test_attention.py.
+Not here: which sequence has which block (blocks.py). Tests: tests/vol3/cpu/kernels/test_attention.py.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from nano_llama.vol3_engine.cpu.aligned import CACHE_LINE
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
-from nano_llama.vol3_engine.cpu.kernels.activations import SMALLEST
-from nano_llama.vol3_engine.cpu.kernels.pack import CACHE_LINE
+from nano_llama.vol3_engine.cpu.kernels.activations import MIN_PEAK
 from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     absolute,
     load,
@@ -39,13 +39,13 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import (
 )
 
 POSITIONS = 16  # of a block
-NEAR = 32  # blocks whose runs of one head lie together
+CONTIGUOUS_BLOCKS = 32  # whose runs of one head are contiguous
 KEY, VALUE = range(2)  # which scales of a run
-DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba knows no bfloat16: its bits
+DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba has no bfloat16: its bits
 
 
 class KVCache(NamedTuple):
-    """Memory for keys and values of all layers; see the drawing above."""
+    """Keys and values of all layers, laid out as above."""
 
     keys: np.ndarray
     values: np.ndarray
@@ -60,7 +60,7 @@ def padded(head_dim: int) -> int:
 
 
 def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: str) -> KVCache:
-    """Zeros; the operating system lends the memory when it is first written. Raises MemoryError."""
+    """Zeros; the operating system allocates memory as it is written. Raises MemoryError."""
     kind, width = DTYPES[dtype], padded(head_dim)
     runs = layers * kv_heads * num_blocks
     return KVCache(
@@ -75,10 +75,10 @@ def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: 
 
 @kernel
 def run_index(cache, layer, head, block):
-    """Which run holds a block's keys, or values, of a head."""
-    first = block - block % NEAR
-    near = min(NEAR, cache.blocks - first)  # the last blocks may be fewer
-    return first * cache.layers * cache.kv_heads + (layer * cache.kv_heads + head) * near + block - first
+    """The run with a block's keys, or values, of a head."""
+    first = block - block % CONTIGUOUS_BLOCKS
+    contiguous = min(CONTIGUOUS_BLOCKS, cache.blocks - first)  # the last ones may be fewer
+    return first * cache.layers * cache.kv_heads + (layer * cache.kv_heads + head) * contiguous + block - first
 
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
@@ -86,11 +86,11 @@ def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> in
     return 2 * layers * kv_heads * vector
 
 
-# -- one number type at a time: chosen when the kernel is compiled ----------------------------------------------------
+# -- by dtype, chosen when the kernel is compiled ---------------------------------------------------------------------
 
 
 def is_scaled(array):
-    """Whether its numbers are int8, to be multiplied by a scale."""
+    """Whether it is int8, to be multiplied by a scale."""
     return array.dtype == np.int8
 
 
@@ -101,7 +101,7 @@ def _is_scaled(array):
 
 
 def is_exact(array):
-    """Whether its numbers are float32."""
+    """Whether it is float32."""
     return array.dtype == np.float32
 
 
@@ -112,7 +112,7 @@ def _is_exact(array):
 
 
 def load_floats(array, *index):
-    """16 numbers from array[index] on, as floats."""
+    """16 elements from array[index] on, as floats."""
     kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
     flat, at = array.view(kind).reshape(-1), np.ravel_multi_index(index, array.shape)
     return flat[at : at + 16].astype(np.float32)
@@ -128,7 +128,7 @@ def _load_number(array, *index):
 
 
 def store_rounded(array, i, vector):
-    """array[i : i + 16] = vector, rounded to the array's type."""
+    """array[i : i + 16] = vector, rounded to the array's dtype."""
     kind = ml_dtypes.bfloat16 if array.dtype == np.uint16 else array.dtype
     rounded = np.rint(vector) if array.dtype == np.int8 else vector
     array.view(kind)[i : i + 16] = rounded.astype(kind)
@@ -148,10 +148,10 @@ def _store_number(array, i, vector):
 
 @kernel
 def narrow_head(x, n, start, narrow):
-    """The head at column `start` of row n of x, rounded into narrow (K',) -> its scale (1 where numbers have none)."""
+    """The head at column `start` of row n of x, rounded into narrow (K',) -> its scale (1 if the cache has none)."""
     scale = np.float32(1)
     if is_scaled(narrow):
-        peak = splat(SMALLEST)
+        peak = splat(MIN_PEAK)
         for i in range(0, narrow.shape[0], 16):
             peak = maximum(peak, absolute(load(x, n, start + i)))
         scale = reduce_max(peak) * np.float32(1 / 127)
@@ -163,7 +163,7 @@ def narrow_head(x, n, start, narrow):
 
 @kernel
 def write_key(cache, layer, head, block, slot, x, n, start, narrow):
-    """The head at column `start` of row n of x becomes the key at position `slot` of a block."""
+    """Write the head at column `start` of row n of x as the key at position `slot` of a block."""
     noinline()
     run, scale = run_index(cache, layer, head, block), narrow_head(x, n, start, narrow)
     for i in range(narrow.shape[0]):
@@ -187,7 +187,7 @@ def write_value(cache, layer, head, block, slot, x, n, start, narrow):
 
 @kernel
 def prefetch_keys(cache, layer, head, block):
-    """Ask for a block's keys to be brought nearer."""
+    """Prefetch a block's keys."""
     run = run_index(cache, layer, head, block)
     for i in range(0, cache.keys.shape[1], CACHE_LINE // POSITIONS // cache.keys.itemsize):
         prefetch(cache.keys, run, i, 0)
@@ -203,13 +203,13 @@ def prefetch_values(cache, layer, head, block):
 
 @kernel
 def load_key(cache, run, k):
-    """Dimension k of a run's 16 keys, as floats, still without their scales."""
+    """Dimension k of a run's 16 keys, as floats, without their scales."""
     return load_floats(cache.keys, run, k, 0)
 
 
 @kernel
 def load_value(cache, run, slot, k):
-    """Dimensions k ... k+15 of a position's value, as floats, still without its scale."""
+    """Dimensions k ... k+15 of a position's value, as floats, without its scale."""
     return load_floats(cache.values, run, slot, k)
 
 

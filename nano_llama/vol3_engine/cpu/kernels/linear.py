@@ -13,6 +13,7 @@ Each thread calls `linear` for blocks of its own. Tests: tests/vol3/cpu/kernels/
 
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.isa import has_amx
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.activations import BFLOATS, BYTES, FLOATS, Activations
@@ -21,7 +22,7 @@ from nano_llama.vol3_engine.cpu.kernels.gemm_float import gemm_float
 from nano_llama.vol3_engine.cpu.kernels.gemm_int8 import gemm_int8, gemv_int8
 from nano_llama.vol3_engine.cpu.kernels.gemm_int8_amx import RING, gemm_int8_amx
 from nano_llama.vol3_engine.cpu.kernels.kinds import F16, F32, FLOAT_KINDS, GROUP, LAYOUTS, UNIT, is_float
-from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, Matrix, aligned, unpack, unpack_groups
+from nano_llama.vol3_engine.cpu.kernels.pack import BLOCK_ROWS, Matrix, unpack, unpack_groups
 from nano_llama.vol3_engine.cpu.kernels.unpack import UNPACKED_UNIT
 
 HAS_AMX = has_amx()
@@ -72,23 +73,23 @@ def linear(w, x, decode_rows, tokens, first, last, add, scratch, out):
 
 
 def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
-    """The plain twin, for tokens that were generated -> (N, rows) float32.
+    """The plain twin of decode rows -> (N, rows) float32.
 
-    By the same steps in the same order, each rounded once (through float64).
+    The same steps in the same order, each rounded once (through float64).
     """
-    total = np.zeros((tokens, w.rows), np.float32)
+    acc = np.zeros((tokens, w.rows), np.float32)
     if w.kind in FLOAT_KINDS:
         weight = unpack(w).astype(np.float64)
         for k in range(w.columns):
-            total = (weight[:, k] * x.values[:tokens, k, None] + total).astype(np.float32)
-        return total
+            acc = (weight[:, k] * x.values[:tokens, k, None] + acc).astype(np.float32)
+        return acc
     u, d, m = unpack_groups(w)
-    min_acc = np.zeros_like(total)
+    min_acc = np.zeros_like(acc)
     scales, minima = (a.transpose(0, 2, 1).reshape(len(x.values), -1)[:tokens, :, None] for a in (x.scales, x.minima))
     for g in range(d.shape[1]):
         q = x.quantized[:tokens, GROUP * g : GROUP * (g + 1)].astype(np.int64)
         sums = (q @ (u[:, g].astype(np.int64) - LAYOUTS[w.kind].zero_point).T).astype(np.float64)  # (N, rows), exact
-        total = (sums * (d[:, g] * scales[:, g]) + total).astype(np.float32)
+        acc = (sums * (d[:, g] * scales[:, g]) + acc).astype(np.float32)
         if m is not None:
             min_acc = (m[:, g].astype(np.float64) * minima[:, g] + min_acc).astype(np.float32)
-    return total + min_acc
+    return acc + min_acc

@@ -1,8 +1,8 @@
-"""RMSNorm of a row, in the forms that the next product wants of it.
+"""RMSNorm of a row, in the forms that the next matrix reads.
 
     y = x * r * weight,  r = 1 / sqrt(mean(x^2) + eps)        Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4
 
-Not here: the residual addition (linear.py adds). Tests: tests/vol3/cpu/kernels/test_small.py.
+Tests: tests/vol3/cpu/kernels/test_small.py.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 @kernel
 def rmsnorm(x, weight, size, eps, n, out, form):
-    """Row n of x (N,C) into row n of `out` (Activations), in the forms that are part of `form`.
+    """Row n of x (N,C) into row n of `out` (Activations), in every form of `form`.
 
     weight (C,), size = D; C is D padded with zeros to whole groups of 32.
     """

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.kernels.kinds import BF16, F16, F32, FLOAT_KINDS, GROUP, LAYOUTS, Q4_1, Q8_0, UNIT
 
 BLOCK_ROWS = 16
-CACHE_LINE = 64  # bytes
 _DTYPES = {F32: np.dtype(np.float32), BF16: np.dtype(ml_dtypes.bfloat16), F16: np.dtype(np.float16)}
 
 
@@ -40,20 +40,12 @@ class Matrix(NamedTuple):
 
 
 def units_of(kind: int, columns: int) -> int:
-    """Units of one block."""
+    """Of one block."""
     return -(-columns // LAYOUTS[kind].columns)
 
 
 def packed_bytes(kind: int, rows: int, columns: int) -> int:
-    """Size of the whole."""
     return -(-rows // BLOCK_ROWS) * units_of(kind, columns) * LAYOUTS[kind].unit_bytes
-
-
-def aligned(size: int, dtype: type = np.uint8) -> np.ndarray:
-    """`size` zeros of a dtype that begin at a multiple of 64 bytes; the operating system lends them when touched."""
-    bytes_ = np.zeros(size * np.dtype(dtype).itemsize + CACHE_LINE, np.uint8)
-    start = -bytes_.ctypes.data % CACHE_LINE
-    return bytes_[start : start + size * np.dtype(dtype).itemsize].view(dtype)
 
 
 def pack_floats(weight: np.ndarray, kind: int) -> Matrix:
@@ -71,7 +63,7 @@ def pack_floats(weight: np.ndarray, kind: int) -> Matrix:
 
 
 def pack_groups(kind: int, u: np.ndarray, d: np.ndarray, m: np.ndarray | None = None) -> Matrix:
-    """u (rows, columns) uint8: bytes or nibbles as the head of this file says, d and m (rows, columns / 32) float16.
+    """u (rows, columns) uint8: bytes or nibbles as in the header, d and m (rows, columns / 32) float16.
 
     columns must be whole groups.
     """
@@ -110,7 +102,7 @@ def _padded(array: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def unpack(matrix: Matrix) -> np.ndarray:
-    """What a packed matrix means: (rows, columns) float32. The plain twin of every kernel starts from this."""
+    """The weights of a packed matrix, (rows, columns) float32. The plain twin of every kernel starts from this."""
     kind, rows, columns, data = matrix
     if kind in FLOAT_KINDS:
         blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, BLOCK_ROWS)[:, :columns]
@@ -121,7 +113,7 @@ def unpack(matrix: Matrix) -> np.ndarray:
 
 
 def unpack_groups(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """A quantized matrix taken apart: u (rows, groups, 32) uint8, d and m (rows, groups) float32, padding included."""
+    """A quantized matrix unpacked: u (rows, groups, 32) uint8, d and m (rows, groups) float32, padding included."""
     kind, rows, columns, data = matrix
     blocks, units = matrix.blocks, units_of(kind, columns)
     out = data.reshape(blocks, units, LAYOUTS[kind].unit_bytes)

@@ -1,4 +1,4 @@
-"""RoPE: the two halves of a head turn against each other, pair (i, i + K/2) by the angle of pair i at that position.
+"""RoPE: the pair (i, i + K/2) of a head is rotated by the angle of pair i at its position.
 
     y_i = x_i cos - x_{i+K/2} sin,   y_{i+K/2} = x_{i+K/2} cos + x_i sin       Su et al. 2021, arXiv 2104.09864, eq. 34
 

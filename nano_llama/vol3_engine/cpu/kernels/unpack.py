@@ -23,20 +23,20 @@ def unpack_block(w, block, units, signed, scratch, to):
     signed: bytes become u - zero_point, for products of signed bytes; else they stay u.
     """
     size = unit_bytes(w.kind)
-    less = zero_point(w.kind) if signed else 0
+    offset = zero_point(w.kind) if signed else 0
     small = is_4bit(w.kind)
     data = data_bytes(w.kind)
     for unit in range(units):
         at = (block * units + unit) * size
-        for line in range(0, size, 64):  # the next block's, while this one is multiplied
+        for line in range(0, size, 64):  # of the next block, while this one is multiplied
             prefetch(w.data, at + units * size + line)
         for line in range(data // 64):
             bytes_ = load_bytes(w.data, at + 64 * line)
             if small:
-                store(scratch, to + 128 * line, subtract_byte(low_nibbles(bytes_), less))
-                store(scratch, to + 128 * line + 64, subtract_byte(high_nibbles(bytes_), less))
+                store(scratch, to + 128 * line, subtract_byte(low_nibbles(bytes_), offset))
+                store(scratch, to + 128 * line + 64, subtract_byte(high_nibbles(bytes_), offset))
             else:
-                store(scratch, to + 64 * line, subtract_byte(bytes_, less))
+                store(scratch, to + 64 * line, subtract_byte(bytes_, offset))
         store(scratch, to + SCALES, load_bytes(w.data, at + data))
         if has_minima(w.kind):
             store(scratch, to + MINIMA, load_bytes(w.data, at + data + 64))

@@ -3,7 +3,7 @@
     intrinsics.py     vectors of floats, integers and bytes: load, fma, shuffle, reduce
     int8_dot.py       dot products of bytes, nibbles unpacked
     amx.py            AMX: products of 16 x 16 tiles of bytes        amx_bf16.py    and of bfloat16
-    accumulators.py   a few rows of sums, kept in registers
+    accumulators.py   a few rows of accumulators, kept in registers
 
-Not here: what is computed with them (kernels/). Tests: tests/vol3/cpu/simd/.
+Tests: tests/vol3/cpu/simd/.
 """

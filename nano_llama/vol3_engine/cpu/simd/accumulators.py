@@ -1,12 +1,11 @@
-"""Running sums of a few rows, 16 lanes each, as one value: how many is part of its type, so that all stay in registers.
+"""Accumulators: a few rows of 16 lanes as one value. The number of rows is part of its type, so all stay in registers.
 
-    sums = zeros(3)                              3 rows x 16 lanes, all zero
-    sums = fma_rows(sums, v, a, i, k)           sums[r] = fma(v, a[i + r, k], sums[r])
-    store_rows(out, i, k, sums)                    out[i + r, k : k + 16] = sums[r]
+    acc = zeros(3)                          3 rows x 16 lanes
+    acc = fma_rows(acc, v, a, i, k)         acc[r] = fma(v, a[i + r, k], acc[r])
+    store_rows(out, i, k, acc)              out[i + r, k : k + 16] = acc[r]
 
-What takes such sums is compiled once for each number of rows it is called with.
-Not here: single vectors (intrinsics.py), what is summed (kernels/attention.py).
-Tests: tests/vol3/cpu/simd/test_accumulators.py.
+A kernel that takes accumulators is compiled once for each number of rows.
+Not here: single vectors (intrinsics.py). Tests: tests/vol3/cpu/simd/test_accumulators.py.
 """
 
 from functools import cache
@@ -23,7 +22,7 @@ _FLOAT, _F32 = ir.FloatType(), ir.VectorType(ir.FloatType(), 16)
 
 @cache
 def accumulators_type(rows: int) -> Vector:
-    """The type of so many rows of sums."""
+    """The type of accumulators with so many rows."""
     return Vector(f"F32x16 x {rows}", ir.ArrayType(_F32, rows))
 
 
@@ -33,10 +32,10 @@ def _rows(kind: Vector) -> int:
 
 def _made(builder, kind, row):
     """The value whose r-th vector is row(r)."""
-    sums = ir.Constant(kind.shape, ir.Undefined)
+    acc = ir.Constant(kind.shape, ir.Undefined)
     for r in range(_rows(kind)):
-        sums = builder.insert_value(sums, row(r), r)
-    return sums
+        acc = builder.insert_value(acc, row(r), r)
+    return acc
 
 
 def _place(context, builder, sig, args, array, index, r, shape):
@@ -47,23 +46,23 @@ def _place(context, builder, sig, args, array, index, r, shape):
 
 @intrinsic(prefer_literal=True)
 def zeros(typing_context, rows):
-    """So many rows of zeros; their number must be known when compiling."""
+    """So many rows of zeros; their number must be a constant."""
     if not isinstance(rows, types.IntegerLiteral):
-        raise RequireLiteralValue("the number of rows is a constant")
+        raise RequireLiteralValue("the number of rows must be a constant")
     return accumulators_type(rows.literal_value)(rows), lambda context, builder, sig, args: ir.Constant(
         sig.return_type.shape, None
     )
 
 
 @intrinsic
-def num_rows(typing_context, sums):
-    """How many rows they are."""
-    return types.intp(sums), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), _rows(sig.args[0]))
+def num_rows(typing_context, acc):
+    """Their number, a constant in compiled code."""
+    return types.intp(acc), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), _rows(sig.args[0]))
 
 
 @intrinsic
-def fma_rows(typing_context, sums, vector, array, i, k):
-    """sums[r] = fma(vector, array[i + r, k], sums[r])."""
+def fma_rows(typing_context, acc, vector, array, i, k):
+    """acc[r] = fma(vector, array[i + r, k], acc[r])."""
 
     def generate(context, builder, sig, args):
         def row(r):
@@ -77,12 +76,12 @@ def fma_rows(typing_context, sums, vector, array, i, k):
 
         return _made(builder, sig.return_type, row)
 
-    return sums(sums, F32x16, array, types.intp, types.intp), generate
+    return acc(acc, F32x16, array, types.intp, types.intp), generate
 
 
 @intrinsic
-def load_rows(typing_context, sums, array, i, k):
-    """array[i + r, k : k + 16], for as many rows as `sums` has."""
+def load_rows(typing_context, like, array, i, k):
+    """array[i + r, k : k + 16], for as many rows as `like` has."""
 
     def generate(context, builder, sig, args):
         return _made(
@@ -91,12 +90,12 @@ def load_rows(typing_context, sums, array, i, k):
             lambda r: builder.load(_place(context, builder, sig, args, 1, 2, r, _F32), align=1),
         )
 
-    return sums(sums, array, types.intp, types.intp), generate
+    return like(like, array, types.intp, types.intp), generate
 
 
 @intrinsic
-def store_rows(typing_context, array, i, k, sums):
-    """array[i + r, k : k + 16] = sums[r]."""
+def store_rows(typing_context, array, i, k, acc):
+    """array[i + r, k : k + 16] = acc[r]."""
 
     def generate(context, builder, sig, args):
         for r in range(_rows(sig.args[3])):
@@ -104,4 +103,4 @@ def store_rows(typing_context, array, i, k, sums):
             builder.store(builder.extract_value(args[3], r), place, align=1)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, sums), generate
+    return types.void(array, types.intp, types.intp, acc), generate

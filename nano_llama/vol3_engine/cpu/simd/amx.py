@@ -1,13 +1,13 @@
-"""Intel's tile registers: a product of int8 matrices, 16 x 32 times 32 x 16, in one instruction.
+"""AMX tiles of int8: a product of matrices, 16 x 32 times 32 x 16, in one instruction.
 
 A tile holds up to 16 rows of 64 bytes. For one group of 32 columns,
 
     A: 16 tokens x 32 bytes     B: 8 quads x (16 rows of the matrix x 4 bytes)     C: 16 tokens x 16 sums (int32)
 
 and B is exactly how kernels/pack.py lays out a group of a block. A thread configures its tiles before it uses them and
-releases them afterwards. The words exist on every processor; only the tier "amx" may call them.
+releases them afterwards. These intrinsics compile on every CPU; only kernels for "amx" may run them.
 Intel Architecture Instruction Set Extensions Programming Reference, chapter 3 (319433).
-Not here: scales (kernels/linear.py). Tests: tests/vol3/cpu/simd/test_amx.py.
+Not here: tiles of bfloat16 (amx_bf16.py). Tests: tests/vol3/cpu/simd/test_amx.py.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ C, A, B = 0, 1, 2  # tile registers
 
 
 def _configuration() -> np.ndarray:
-    """The 64 bytes of the ldtilecfg instruction: bytes a row (16-bit, from byte 16 on), and rows (from byte 48 on)."""
+    """The 64 bytes of the ldtilecfg instruction: bytes per row (16-bit, from byte 16 on), rows (from byte 48 on)."""
     bytes_ = np.zeros(64, np.uint8)
     bytes_[0] = 1  # palette 1
     for tile, rows, row_bytes in ((C, 16, 64), (A, 16, 32), (B, 8, 64)):
@@ -52,7 +52,7 @@ def configure_tiles(typing_context, configuration):
 
 @intrinsic
 def release_tiles(typing_context):
-    """Give this thread's tiles back: a thread without tiles is cheaper to switch."""
+    """Release this thread's tiles: a thread without tiles is cheaper to switch."""
 
     def generate(context, builder, sig, args):
         call(builder, "llvm.x86.tilerelease", _VOID, [])
@@ -85,9 +85,9 @@ def tile_product(typing_context, x, n, k, w, at, out, side):
     return types.void(x, types.intp, types.intp, w, types.intp, out, types.intp), generate
 
 
-# -- what is done with a product: 16 x 16 float sums, kept in registers ------------------------------------------------
+# -- scaling and adding products: 16 x 16 float accumulators, kept in registers ---------------------------------------
 
-Totals = Vector("Totals", ir.ArrayType(ir.VectorType(ir.FloatType(), 16), 16))  # of 16 tokens, a vector of 16 rows each
+TileSums = Vector("TileSums", ir.ArrayType(ir.VectorType(ir.FloatType(), 16), 16))  # a vector for each token
 
 
 def _floats_at(context, builder, kind, array, indices, shape):
@@ -95,11 +95,11 @@ def _floats_at(context, builder, kind, array, indices, shape):
 
 
 def _for_each_token(context, builder, sig, args, update):
-    """`update(token, total)` for the 16 vectors of args[0]."""
-    totals = args[0]
+    """`update(token, sum)` for the 16 vectors of args[0]."""
+    sums = args[0]
     for token in range(16):
-        totals = builder.insert_value(totals, update(token, builder.extract_value(totals, token)), token)
-    return totals
+        sums = builder.insert_value(sums, update(token, builder.extract_value(sums, token)), token)
+    return sums
 
 
 @intrinsic
@@ -109,46 +109,46 @@ def zero_tile_sums(typing_context):
     def generate(context, builder, sig, args):
         return ir.Constant(sig.return_type.shape, None)
 
-    return Totals(), generate
+    return TileSums(), generate
 
 
 @intrinsic
-def add_scaled_product(typing_context, totals, product, side, d, scales, tile, group):
-    """totals[t] = fma(float(product[side, 16 t : 16 t + 16]), d * scales[tile, group, t], totals[t]), t = 0 ... 15."""
+def add_scaled_product(typing_context, sums, product, side, d, scales, tile, group):
+    """sums[t] = fma(float(product[side, 16 t : 16 t + 16]), d * scales[tile, group, t], sums[t]), t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
-        def update(t, total):
+        def update(t, acc):
             place = [args[2], ir.Constant(_I64, 16 * t)]
-            sums = _floats_at(context, builder, sig.args[1], args[1], place, ir.VectorType(ir.IntType(32), 16))
+            products = _floats_at(context, builder, sig.args[1], args[1], place, ir.VectorType(ir.IntType(32), 16))
             place = [args[5], args[6], ir.Constant(_I64, t)]
             scale = _floats_at(context, builder, sig.args[4], args[4], place, ir.FloatType())
             scale = builder.fmul(args[3], broadcast(builder, scale))
-            floats = builder.sitofp(sums, scale.type)
-            return call(builder, "llvm.fma.v16f32", scale.type, [floats, scale, total])
+            floats = builder.sitofp(products, scale.type)
+            return call(builder, "llvm.fma.v16f32", scale.type, [floats, scale, acc])
 
         return _for_each_token(context, builder, sig, args, update)
 
-    return Totals(totals, product, types.intp, F32x16, scales, types.intp, types.intp), generate
+    return TileSums(sums, product, types.intp, F32x16, scales, types.intp, types.intp), generate
 
 
 @intrinsic
-def add_minima(typing_context, totals, m, minima, tile, group):
-    """totals[t] = fma(m, minima[tile, group, t], totals[t]), t = 0 ... 15."""
+def add_minima(typing_context, sums, m, minima, tile, group):
+    """sums[t] = fma(m, minima[tile, group, t], sums[t]), t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
-        def update(t, total):
+        def update(t, acc):
             place = [args[3], args[4], ir.Constant(_I64, t)]
             factor = _floats_at(context, builder, sig.args[2], args[2], place, ir.FloatType())
-            return call(builder, "llvm.fma.v16f32", total.type, [args[1], broadcast(builder, factor), total])
+            return call(builder, "llvm.fma.v16f32", acc.type, [args[1], broadcast(builder, factor), acc])
 
         return _for_each_token(context, builder, sig, args, update)
 
-    return Totals(totals, F32x16, minima, types.intp, types.intp), generate
+    return TileSums(sums, F32x16, minima, types.intp, types.intp), generate
 
 
 @intrinsic
-def store_tile_sums(typing_context, out, side, totals):
-    """out[side, 16 t : 16 t + 16] = totals[t], as floats, t = 0 ... 15."""
+def store_tile_sums(typing_context, out, side, sums):
+    """out[side, 16 t : 16 t + 16] = sums[t], as floats, t = 0 ... 15."""
 
     def generate(context, builder, sig, args):
         for t in range(16):
@@ -157,4 +157,4 @@ def store_tile_sums(typing_context, out, side, totals):
             builder.store(vector, pointer(context, builder, sig.args[0], args[0], place, vector.type), align=1)
         return context.get_dummy_value()
 
-    return types.void(out, types.intp, totals), generate
+    return types.void(out, types.intp, sums), generate

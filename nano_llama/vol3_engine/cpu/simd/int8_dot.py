@@ -1,11 +1,11 @@
-"""Words for bytes: nibbles taken apart, and sums of products, whose instructions LLVM does not find by itself.
+"""Intrinsics for bytes: nibbles unpacked, and dot products, whose instructions LLVM does not find by itself.
 
     dot            u * x for 4 bytes of each of 16 lanes, added to 32 bits, exactly
-    dot_nibbles    the same where u <= 15; on AVX2 eight of them fit into 16 bits, at a third of the price
-    dot_signed      the same, on AVX2 of bytes less their zero point, at half the price
+    dot_nibbles    the same where u <= 15; on AVX2 eight of them fit into 16 bits, in a third of the time
+    dot_signed     the same; on AVX2 of signed weights w = u - 128, in half the time
 
-What they are made of is the tier's (isa.py); what they give is not. Their plain twins are lines of NumPy in
-tests/vol3/cpu/simd/test_intrinsics.py. Not here: words for floats and integers, and loading (intrinsics.py).
+Their instructions depend on the instruction set (isa.py), their results do not. Their plain twins are lines of NumPy in
+tests/vol3/cpu/simd/test_intrinsics.py. Not here: floats, integers and loads (intrinsics.py).
 """
 
 from llvmlite import ir
@@ -18,8 +18,8 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import B8x64, I32x16, Vector, ca
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 _I32X16, _B8 = I32x16.shape, B8x64.shape
 _ISA = selected_isa()
-SIGNED_WEIGHTS = _ISA == "avx2"  # whether dot_signed wants bytes less their zero point
-NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _ISA == "avx2" else I32x16  # what dot_nibbles adds up
+SIGNED_WEIGHTS = _ISA == "avx2"  # whether dot_signed takes w = u - 128 instead of u
+NibbleSums = Vector("I16x32", ir.VectorType(_I16, 32)) if _ISA == "avx2" else I32x16  # the accumulator of dot_nibbles
 
 
 @vector_op(B8x64, B8x64)
@@ -37,7 +37,7 @@ def high_nibbles(b, x):
 
 @vector_op(B8x64, B8x64, types.int64)
 def subtract_byte(b, x, amount):
-    """x - amount, byte by byte, wrapping round."""
+    """x - amount, byte by byte, wrapping around."""
     first = b.insert_element(ir.Constant(_B8, ir.Undefined), b.trunc(amount, _I8), ir.Constant(_I32, 0))
     return b.sub(
         x, b.shuffle_vector(first, ir.Constant(_B8, ir.Undefined), ir.Constant(ir.VectorType(_I32, 64), [0] * 64))
@@ -52,7 +52,7 @@ def dot(b, acc, u, x):
 
 @vector_op(NibbleSums)
 def zero_nibble_sums(b):
-    """Where dot_nibbles begins: 0."""
+    """The first accumulator of dot_nibbles."""
     return ir.Constant(NibbleSums.shape, [0] * NibbleSums.shape.count)
 
 
@@ -74,14 +74,14 @@ def dot_nibbles(b, acc, u, x):
 
 @vector_op(I32x16, NibbleSums, NibbleSums)
 def add_nibble_sums(b, one, other):
-    """What two chains of dot_nibbles, of 8 together, have summed up."""
+    """The sum of two chains of dot_nibbles, at most 8 in all."""
     both = b.add(one, other)
     return both if NibbleSums is I32x16 else _per_half(b, lambda pairs: _add_pairs(b, pairs), both)
 
 
 @vector_op(I32x16, I32x16, B8x64, B8x64)
 def dot_signed(b, acc, w, x):
-    """`dot`; where SIGNED_WEIGHTS, of signed bytes w = u - 128: acc + (w * x).reshape(16, 4).sum(1), |x| <= 127.
+    """`dot`; or, where SIGNED_WEIGHTS, of signed bytes w = u - 128: acc + (w * x).reshape(16, 4).sum(1), |x| <= 127.
 
     By |w| * (x with the sign of w): a pair's two products are at most 2 * 128 * 127 = 32,512, which 16 bits hold.
     """
@@ -98,7 +98,7 @@ def dot_signed(b, acc, w, x):
 
 
 def _add_pairs(b, pairs):
-    """Neighbours among 16 integers of 16 bits, added to 8 of 32."""
+    """Adjacent pairs of 16 16-bit integers, added to 8 of 32 bits."""
     ones = ir.Constant(pairs.type, [1] * 16)
     return call(b, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [pairs, ones])
 
@@ -121,14 +121,14 @@ def _dot_avx2(b, acc, u, x):
     """Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16-bit integers: a pair's two products cannot overflow."""
 
     def half(acc, u, x):
-        pairs, whole = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+        pairs, sums = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
         u, x = b.bitcast(u, pairs), b.bitcast(x, pairs)
         eight = ir.Constant(pairs, [8] * 16)
-        for one, other in (
+        for even, odd in (
             (b.and_(u, ir.Constant(pairs, [255] * 16)), b.ashr(b.shl(x, eight), eight)),
             (b.lshr(u, eight), b.ashr(x, eight)),
         ):
-            acc = b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", whole, [one, other]))
+            acc = b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", sums, [even, odd]))
         return acc
 
     return _per_half(b, half, acc, u, x)
@@ -144,7 +144,7 @@ def _dot_generic(b, acc, u, x):
 
 
 def _per_half(b, operation, *vectors):
-    """The operation on the lower and on the upper half of the vectors; the two results joined again."""
+    """The operation on the lower and on the upper halves of the vectors; the two results concatenated."""
 
     def part(vector, start, count):
         places = ir.Constant(ir.VectorType(_I32, count), list(range(start, start + count)))

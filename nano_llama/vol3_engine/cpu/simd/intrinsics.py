@@ -1,17 +1,17 @@
-"""Vectors of 16 lanes as values of compiled code: the words that every kernel is written in.
+"""SIMD intrinsics: vectors of 16 lanes as values of compiled code.
 
     acc = splat(0.0)                                  an F32x16
     for k in range(columns):
         acc = fma(load(weights, 16 * k), splat(x[n, k]), acc)
     store(out, 16 * block, acc)
 
-    F32x16   16 floats        I32x16   16 integers        B8x64    64 bytes, four to a lane
+    F32x16   16 floats        I32x16   16 integers        B8x64    64 bytes, four per lane
 
 `load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each dimension; nothing here
 takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of AVX-512, two
-of AVX2, four of NEON), so nothing here differs by tier.
-The plain twin of each word is one line of NumPy, in its docstring and in its test.
-Not here: kernels, bytes and their products (int8_dot.py), tile registers (amx.py).
+of AVX2, four of NEON), so nothing here depends on the instruction set.
+The plain twin of each intrinsic is one line of NumPy, in its docstring and in its test.
+Not here: dot products of bytes (int8_dot.py), tile registers (amx.py).
 Tests: tests/vol3/cpu/simd/test_intrinsics.py.
 """
 
@@ -50,7 +50,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, kind.shape)
 
 
-# -- making wrappers ----------------------------------------------------------------------------------------------
+# -- helpers of intrinsics ----------------------------------------------------------------------------------------
 
 
 def pointer(context, builder, kind, array, index, shape):
@@ -63,7 +63,7 @@ def pointer(context, builder, kind, array, index, shape):
 
 
 def _argument_types(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The types of a word's variable arguments, which Numba hands over as they are or as one tuple."""
+    """The types of variable arguments, which Numba passes as they are or as one tuple."""
     return tuple(given[0]) if len(given) == 1 and isinstance(given[0], types.BaseTuple) else given
 
 
@@ -72,7 +72,7 @@ def _unpack(builder, value, kind):
 
 
 def _loader(name, shape, result, convert):
-    """A word `name(array, *index)` that reads `shape` at that element and converts it."""
+    """An intrinsic `name(array, *index)` that loads `shape` at that element and converts it."""
 
     def typed(typing_context, array, *index):
         index = _argument_types(index)
@@ -117,7 +117,7 @@ def _bfloats_to_floats(context, builder, value):  # a bfloat16 is the upper half
     return builder.bitcast(wide, _F32)
 
 
-def _four_bytes_everywhere(context, builder, value):
+def _broadcast_bytes(context, builder, value):
     return builder.bitcast(broadcast(builder, value), _B8)
 
 
@@ -131,14 +131,14 @@ load_bfloat = _loader("load_bfloat", ir.VectorType(_I16, 16), F32x16, _bfloats_t
 load_int8 = _loader(  # 16 signed bytes, as floats
     "load_int8", ir.VectorType(_I8, 16), F32x16, lambda context, builder, value: builder.sitofp(value, _F32)
 )
-broadcast_quad = _loader("quad", _I32, B8x64, _four_bytes_everywhere)  # four bytes in every lane:  tile(a[i : i+4], 16)
+broadcast_quad = _loader("quad", _I32, B8x64, _broadcast_bytes)  # np.tile(a[i : i+4], 16)
 load_one_half = _loader(  # one float16 (two bytes), as a float
     "load_one_half", _HALF, types.float32, lambda context, builder, value: builder.fpext(value, _FLOAT)
 )
 
 
 def _storer(name, narrow):
-    """A word `name(array, *index, vector)` that stores what `narrow` makes of the vector."""
+    """An intrinsic `name(array, *index, vector)` that stores the vector, converted by `narrow`."""
 
     def typed(typing_context, array, *rest):
         rest = _argument_types(rest)
@@ -175,7 +175,7 @@ store_int8 = _storer(  # 16 integers, as their low bytes
 
 @intrinsic
 def prefetch(typing_context, array, *index):
-    """Ask for the 64 bytes at array[index] to be brought nearer; a hint."""
+    """Prefetch the cache line of array[index] into L2; a hint."""
     index = _argument_types(index)
 
     def generate(context, builder, sig, args):
@@ -228,7 +228,7 @@ _operators(operator.truediv, "fdiv", None)
 
 
 def vector_op(result, *arguments):
-    """Decorates `generate(builder, *values)`: a word from values of the types `arguments` to `result`."""
+    """Decorates `generate(builder, *values)`: an intrinsic from values of the types `arguments` to `result`."""
 
     def decorate(generate_body):
         def typed(typing_context, *given):
@@ -268,13 +268,13 @@ def _fma(b, x, y, z):
 
 @vector_op(I32x16, I32x16, types.int64, types.int64)
 def extract_bits(b, x, start, mask):
-    """x >> start & mask, of each lane without its sign."""
+    """x >> start & mask, of unsigned lanes."""
     return b.and_(b.lshr(x, broadcast(b, b.trunc(start, _I32))), broadcast(b, b.trunc(mask, _I32)))
 
 
 @vector_op(I32x16, F32x16, F32x16)
 def pack_bfloat_pairs(b, low, high):
-    """Two vectors as bfloat16, one in the lower halves of the lanes, one in the upper; ties go away from zero."""
+    """Two vectors as bfloat16, in the lower and in the upper halves of the lanes; ties round away from zero."""
     low, high = (b.add(b.bitcast(x, _I32X16), i32_constant(0x8000)) for x in (low, high))
     return b.or_(b.lshr(low, i32_constant(16)), b.and_(high, i32_constant(-65536)))
 
@@ -287,7 +287,7 @@ def fma(b, x, y, z):
 
 @vector_op(F32x16, F32x16, F32x16)
 def maximum(b, x, y):
-    """np.maximum(x, y), of numbers."""
+    """np.maximum(x, y), without NaN."""
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
@@ -329,10 +329,10 @@ def exp(b, x):
 
 @vector_op(F32x16, F32x16)
 def exp_approx(b, x):
-    """e^x to within 2^-13 of itself, for x <= 0, clipped to -87: half as long as `exp`.
+    """e^x to within 2^-13 of itself, for x <= 0, clipped to -87: takes half the time of `exp`.
 
     x log2 e = n + r with |r| <= 1/2; adding 1.5 * 2^23 leaves n in the lowest bits. 2^r by the polynomial of degree 3
-    whose relative error is smallest, 7.5e-5.
+    with the smallest relative error, 7.5e-5.
     """
     x = b.select(b.fcmp_ordered(">", x, _f32_constant(-87.0)), x, _f32_constant(-87.0))
     shifted = _fma(b, x, _f32_constant(1.4426950408889634), _f32_constant(12582912.0))
@@ -345,14 +345,14 @@ def exp_approx(b, x):
 
 
 @vector_op(F32x16, F32x16, types.int64, types.float32)
-def select_first(b, x, count, high):
-    """x in the first `count` lanes, `high` in the rest."""
+def select_first(b, x, count, other):
+    """x in the first `count` lanes, `other` in the rest."""
     lanes = ir.Constant(_I32X16, list(range(LANES)))
-    return b.select(b.icmp_signed("<", lanes, broadcast(b, b.trunc(count, _I32))), x, broadcast(b, high))
+    return b.select(b.icmp_signed("<", lanes, broadcast(b, b.trunc(count, _I32))), x, broadcast(b, other))
 
 
 def _reduce_tree(b, x, combine):
-    """Lanes 0..7 with 8..15, the result's 0..3 with 4..7, and so on: one fixed tree on every processor."""
+    """Lanes 0..7 with 8..15, the result's 0..3 with 4..7, and so on: the same tree on every CPU."""
     width = LANES
     while width > 1:
         width //= 2
@@ -367,7 +367,7 @@ def _reduce_tree(b, x, combine):
 
 @vector_op(types.float32, F32x16)
 def reduce_add(b, x):
-    """The sum of the lanes, added in a fixed tree."""
+    """x.sum(), added in a fixed tree."""
     return _reduce_tree(b, x, b.fadd)
 
 
@@ -379,7 +379,7 @@ def reduce_max(b, x):
 
 @vector_op(types.int32, I32x16)
 def reduce_add_i32(b, x):
-    """The sum of the lanes."""
+    """x.sum()."""
     return _reduce_tree(b, x, b.add)
 
 

@@ -33,7 +33,7 @@ def kernel_of(folder, text):
     return njit(runpy.run_path(str(folder / "times.py"))["times"])
 
 
-def test_another_clone_of_the_same_sources_finds_it(tmp_path):
+def test_another_clone_of_the_same_sources_hits_the_cache(tmp_path):
     found = []
     for clone in ("first", "second"):
         function = kernel_of(tmp_path / clone, "def times(x):\n    return 3 * x\n")
@@ -51,7 +51,7 @@ def test_an_edited_function_is_compiled_again(tmp_path):
 
 
 def test_other_sources_have_another_folder(tmp_path, monkeypatch):
-    """Whichever folder of cpu/ a source lies in: machine code that calls it would else be stale."""
+    """Whichever folder of cpu/ a source is in: otherwise machine code that calls it would be stale."""
     monkeypatch.setattr(compile_cache, "SOURCES", tmp_path)
     (tmp_path / "simd").mkdir()
     seen = {compile_cache.kernel_folder()}
@@ -67,15 +67,15 @@ def test_the_hash_covers_every_folder_of_kernels():
     assert {path.name for path in compile_cache.SOURCES.iterdir()} >= {"jit", "simd", "kernels"}
 
 
-def test_old_folders_are_forgotten(tmp_path):
+def test_old_folders_are_deleted(tmp_path):
     kernels = tmp_path / "cache" / "kernels"
     for number in range(9):
         (kernels / str(number)).mkdir(parents=True)
     compile_cache.keep_on_disk()
-    assert len(list(kernels.iterdir())) == compile_cache.KEPT
+    assert len(list(kernels.iterdir())) == compile_cache.MAX_OTHER_FOLDERS
 
 
-def test_where_nothing_can_be_written_it_still_compiles(tmp_path, monkeypatch):
+def test_an_unwritable_cache_still_compiles(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NANO_LLAMA_CACHE", str(tmp_path / "file"))
     function = njit(double)

@@ -1,4 +1,4 @@
-"""The decorator: what compiled code calls is linked into it and made into machine code with it, once."""
+"""The decorator: callees are linked into compiled code and become machine code with it, once."""
 
 import numpy as np
 import pytest
@@ -18,20 +18,20 @@ def thrice(x):
 
 
 @kernel
-def outside(x):
+def not_inlined(x):
     noinline()
     return twice(x) + 1
 
 
 @kernel
-def inside(x):
+def inlined(x):
     always_inline()
     return thrice(x) + 1
 
 
 @kernel
 def deep(x):
-    return outside(x) - inside(x)
+    return not_inlined(x) - inlined(x)
 
 
 @kernel
@@ -44,13 +44,13 @@ def power(base, exponent):
 
 
 @kernel
-def per_share(total, count):
+def per_item(total, count):
     return total / count
 
 
 def test_kernels_of_one_signature_stay_themselves():
-    """They are known to their callers by nothing but their own compilation."""
-    caller = njit(lambda x: (twice(x), thrice(x), outside(x), inside(x), deep(x)))
+    """Nothing but their own compilation tells them apart for their callers."""
+    caller = njit(lambda x: (twice(x), thrice(x), not_inlined(x), inlined(x), deep(x)))
     for x in (5, 2.5):
         assert caller(x) == (2 * x, 3 * x, 2 * x + 1, 3 * x + 1, -x), x
 
@@ -62,10 +62,10 @@ def test_a_kernel_can_be_called_from_python_and_from_compiled_code():
 
 
 @pytest.mark.parametrize("x", [3, 1.5])
-def test_what_is_called_from_compiled_code_is_not_compiled_by_itself(x):
+def test_a_callee_is_not_compiled_by_itself(x):
     inner = kernel(lambda x: x * x)
     assert njit(lambda x: inner(x) + inner(x))(x) == 2 * x * x
-    assert not inner.overloads, "its code is its caller's alone"
+    assert not inner.overloads, "its code is part of its caller"
     assert inner(x) == x * x
     assert len(inner.overloads) == 1
 
@@ -76,23 +76,23 @@ def functions(caller, name):
     return sum(line.startswith("define") and f"{len(name)}{name}" in line for line in code.splitlines())
 
 
-def test_what_is_kept_apart_stays_a_function_and_what_is_kept_together_does_not():
+def test_noinline_and_always_inline():
     caller = njit(lambda x: deep(x) * deep(x + 1))
     caller(1)
-    assert [functions(caller, name) for name in ("outside", "inside", "thrice")] == [1, 0, 0]
+    assert [functions(caller, name) for name in ("not_inlined", "inlined", "thrice")] == [1, 0, 0]
 
 
-def test_constants_are_compiled_once_for_all():
+def test_constants_do_not_specialize():
     caller = njit(lambda x: (power(x, 2), power(x, 3), power(2, x), power(exponent=2, base=x)))
     assert caller(5) == (25, 125, 32, 25)
     assert functions(caller, "power") == 1
 
 
-def test_division_is_numpys():
-    assert np.isinf(njit(lambda a, b: per_share(a, b))(1.0, 0.0))
+def test_division_by_zero_is_infinite():
+    assert np.isinf(njit(lambda a, b: per_item(a, b))(1.0, 0.0))
 
 
 def test_an_error_in_a_kernel_names_it():
-    broken = kernel(lambda x: x.nothing_of_the_kind)
-    with pytest.raises(Exception, match="nothing_of_the_kind"):
+    broken = kernel(lambda x: x.missing_attribute)
+    with pytest.raises(Exception, match="missing_attribute"):
         njit(lambda x: broken(x))(1)

@@ -1,4 +1,4 @@
-"""The team: every thread runs every call once, between barriers, through sleep, forks and Ctrl-C."""
+"""The thread pool: every thread runs every call once, between barriers, through sleep, forks and Ctrl-C."""
 
 import os
 import time
@@ -34,7 +34,7 @@ def count_in_rounds(thread, control, seen, patience, threads, rounds, counts, wr
 
 
 @pytest.fixture
-def pool():
+def make_pool():
     pools = []
 
     def make(threads, rounds=5):
@@ -49,69 +49,69 @@ def pool():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_all_threads_run_every_call_and_meet(pool, threads):
-    together, counts, wrong = pool(threads)
+def test_all_threads_run_every_call_between_barriers(make_pool, threads):
+    pool, counts, wrong = make_pool(threads)
     for _ in range(50):
-        together.run()
+        pool.run()
     assert counts.tolist() == [250] * threads and not wrong.any()
 
 
-def test_no_call_is_slept_through(pool):
-    """Calls that come just when a worker goes to sleep, and long after."""
-    together, counts, wrong = pool(2)
+def test_no_call_is_missed_by_a_sleeping_worker(make_pool):
+    """Calls that come just as a worker goes to sleep, and long after."""
+    pool, counts, wrong = make_pool(2)
     for call in range(60):
-        together.run()
+        pool.run()
         time.sleep(0.0005 * (call % 8))
     deadline = time.monotonic() + 5
-    while not together.control[ASLEEP + 8] and time.monotonic() < deadline:
+    while not pool.control[ASLEEP + 8] and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert together.control[ASLEEP + 8], "a worker without work sleeps"
-    together.run()
+    assert pool.control[ASLEEP + 8], "an idle worker sleeps"
+    pool.run()
     assert counts.tolist() == [305, 305] and not wrong.any()
 
 
-def test_two_teams_do_not_disturb_each_other(pool):
-    (one, counts, _), (other, others, _) = pool(2), pool(2)
+def test_two_pools_are_independent(make_pool):
+    (one, counts, _), (other, others, _) = make_pool(2), make_pool(2)
     for _ in range(20):
         one.run()
         other.run()
     assert counts.tolist() == others.tolist() == [100, 100]
 
 
-def test_ctrl_c_before_the_leaders_part_leaves_a_team_that_works(pool):
-    together, counts, _ = pool(2)
-    together.run()
-    serve, old = together._serve, together.control
+def test_the_poolworks_after_ctrl_c(make_pool):
+    pool, counts, _ = make_pool(2)
+    pool.run()
+    worker_loop, old = pool._worker_loop, pool.control
 
     def interrupted(*arguments):
         if arguments[0] == 0 and arguments[2] != arguments[1][CALL]:
             raise KeyboardInterrupt
-        return serve(*arguments)
+        return worker_loop(*arguments)
 
-    together._serve = interrupted
+    pool._worker_loop = interrupted
     with pytest.raises(KeyboardInterrupt):
-        together.run()
+        pool.run()
     assert old[CANCELLED] == 1
-    together._serve = serve
+    pool._worker_loop = worker_loop
     counts[:] = 0
-    together.run()
+    pool.run()
     assert counts.tolist() == [5, 5]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_hires_its_own_workers(pool):
-    together, counts, _ = pool(2)
-    together.run()
+def test_a_forked_child_starts_its_own_workers(make_pool):
+    pool, counts, _ = make_pool(2)
+    pool.run()
     child = os.fork()
     if child == 0:
         counts[:] = 0
-        together.run()
+        pool.run()
         os._exit(0 if counts.tolist() == [5, 5] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_shares_cover_all_once():
+def test_partition_covers_everything_once():
     for count in (0, 1, 7, 36):
         parts = [partition(thread, 3, count) for thread in range(3)]
         assert [i for first, last in parts for i in range(first, last)] == list(range(count))

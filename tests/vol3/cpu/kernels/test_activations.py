@@ -1,4 +1,4 @@
-"""Rows as bytes in groups of 32: the same bytes as the plain twin's, and within half a step of the floats."""
+"""Activations as int8 in groups of 32: equal to the plain twin, and within half a step of the floats."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def quantize(x, first, last):
         convert_row(x, n, BYTES)
 
 
-def test_the_bytes_and_scales_are_the_plain_twins():
+def test_bytes_and_scales_equal_the_plain_twin():
     x = activations(19, 96)
     assert x.values.shape == (32, 128)
     x.values[:19, :96] = np.random.default_rng(0).normal(size=(19, 96)) * np.logspace(-6, 6, 19)[:, None]
@@ -32,7 +32,7 @@ def test_a_float_is_within_half_a_step():
     assert np.all(np.abs(x.quantized * scales - x.values) <= 0.5001 * scales)
 
 
-def test_rows_beyond_the_last_are_left_alone():
+def test_other_rows_are_not_written():
     x = activations(16, 64)
     x.values[:] = 1.0
     quantize(x, 2, 5)

@@ -1,4 +1,4 @@
-"""Attention over pages against the plain twin; and a query's bits in other company."""
+"""Paged attention against its plain twin, and batch invariance: a query's bits in any tile."""
 
 import ml_dtypes
 import numpy as np
@@ -14,8 +14,8 @@ from nano_llama.vol3_engine.cpu.kernels.attention import (
     tokens_per_tile,
 )
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    CONTIGUOUS_BLOCKS,
     DTYPES,
-    NEAR,
     keys_plain,
     kv_cache,
     padded,
@@ -46,7 +46,7 @@ def filled(dtype, length, head_dim, seed=0):
 
 
 def run(cache, table, q, position, dtype, tile_tokens=None, prefill=False):
-    """q (T,H,K) of the tokens from `position` on -> (T,H,K), in tiles of so many tokens."""
+    """q (T,H,K) of the tokens from `position` on -> (T,H,K), in tiles of `tile_tokens`."""
     T, H, K = q.shape
     width, group_size = padded(K), H // G
     rotated = np.zeros((T, H, width), np.float32)
@@ -94,7 +94,7 @@ def attention_plain_bf16(q, position, cache, g, table):
     ("position", "tokens", "group_size", "head_dim"),
     [(0, 1, 3, 64), (0, 37, 3, 64), (255, 2, 1, 8), (256, 1, 4, 40), (500, 70, 2, 80), (15, 18, 40, 16)],
 )
-def test_queries_see_what_they_may(dtype, position, tokens, group_size, head_dim, prefill):
+def test_attention_equals_its_plain_twin(dtype, position, tokens, group_size, head_dim, prefill):
     cache, table = filled(dtype, position + tokens, head_dim)
     q = queries(tokens, group_size, head_dim)
     out = run(cache, table, q, position, dtype, prefill=prefill)
@@ -112,13 +112,13 @@ def test_queries_see_what_they_may(dtype, position, tokens, group_size, head_dim
 
 @pytest.mark.parametrize("prefill", PREFILL)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_querys_bits_do_not_depend_on_its_company(dtype, prefill):
+def test_batch_invariance(dtype, prefill):
     cache, table = filled(dtype, 600, 64)
     q = queries(90, 3, 64)
-    together = run(cache, table, q, 510, dtype, prefill=prefill)
+    whole = run(cache, table, q, 510, dtype, prefill=prefill)
     for step in (1, 7):
-        alone = run(cache, table, q, 510, dtype, tile_tokens=step, prefill=prefill)
-        np.testing.assert_array_equal(alone, together)
+        smaller_tiles = run(cache, table, q, 510, dtype, tile_tokens=step, prefill=prefill)
+        np.testing.assert_array_equal(smaller_tiles, whole)
 
 
 @pytest.mark.parametrize("prefill", PREFILL)
@@ -141,19 +141,19 @@ def test_splits_of_several_threads_merge_to_the_same_bits(prefill):
     np.testing.assert_array_equal(out, run(cache, table, q, 699, "bfloat16", prefill=prefill).reshape(1, -1))
 
 
-def test_every_run_is_one_blocks_and_a_heads_lie_together():
+def test_runs_are_distinct_and_contiguous_per_head():
     cache = kv_cache(3, G, 70, 32, "bfloat16")
     runs = np.array(
         [[[run_index.py_func(cache, layer, g, block) for block in range(70)] for g in range(G)] for layer in range(3)]
     )
     assert sorted(runs.flat) == list(range(len(cache.keys))) == list(range(len(cache.values)))
-    assert np.all(np.diff(runs, axis=2)[..., np.arange(69) % NEAR != NEAR - 1] == 1)
+    assert np.all(np.diff(runs, axis=2)[..., np.arange(69) % CONTIGUOUS_BLOCKS != CONTIGUOUS_BLOCKS - 1] == 1)
 
 
 @pytest.mark.parametrize(
     ("dtype", "prefill", "nan"), [("float32", False, np.nan), *(("bfloat16", prefill, 0x7FC0) for prefill in PREFILL)]
 )
-def test_what_lies_behind_the_last_position_does_not_matter(dtype, prefill, nan):
+def test_positions_after_the_last_are_ignored(dtype, prefill, nan):
     cache, table = filled(dtype, 100, 64)
     q = queries(4, 3, 64)
     before = run(cache, table, q, 86, dtype, prefill=prefill)

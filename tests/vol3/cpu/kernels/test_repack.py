@@ -5,7 +5,8 @@ import pytest
 
 from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.kinds import WRITABLE_BLOCKS
-from nano_llama.vol3_engine.cpu.kernels.pack import Matrix, aligned, packed_bytes, unpack
+from nano_llama.vol3_engine.cpu.aligned import aligned
+from nano_llama.vol3_engine.cpu.kernels.pack import Matrix, packed_bytes, unpack
 from nano_llama.vol3_engine.cpu.kernels.repack import repack, whole_blocks
 
 

@@ -37,7 +37,7 @@ def dequantized(x):
 
 
 @pytest.mark.parametrize("size", [32, 40, 576])
-def test_rmsnorm_gives_one_row_in_every_form(size):
+def test_rmsnorm_in_every_form(size):
     out, padded = activations(4, size), -(-size // 32) * 32
     x, weight = np.zeros((4, padded), np.float32), np.zeros(padded, np.float32)
     x[:, :size], weight[:size] = normal(4, size), normal(size)
@@ -62,11 +62,11 @@ def test_swiglu_of_interleaved_gate_and_up():
     assert np.abs(dequantized(out)[1, :40] - meant).max() <= 0.51 * out.scales.max()
     swiglu(np.ascontiguousarray(both[:, 64:]), 2, 1, 2, out, FLOATS)  # a buffer that begins with group 1
     np.testing.assert_allclose(out.values[2, 32:40], swiglu_plain(gate[2], up[2])[32:], rtol=2e-6, atol=1e-7)
-    assert not out.values[2, :32].any() and not out.quantized[2].any(), "only what is asked for"
+    assert not out.values[2, :32].any() and not out.quantized[2].any(), "no other group or form is written"
 
 
 @pytest.mark.parametrize("head_dim", [8, 32, 80, 128])
-def test_a_head_is_rotated_where_it_lies(head_dim):
+def test_a_head_is_rotated_in_place(head_dim):
     width = -(-head_dim // 16) * 16
     x, angles = normal(2, 3 * width), normal(2, head_dim // 2)
     cos, sin, before = np.cos(angles), np.sin(angles), x.copy()
@@ -78,7 +78,7 @@ def test_a_head_is_rotated_where_it_lies(head_dim):
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 0.51 / 127)])
-def test_keys_and_values_are_written_where_the_table_says(dtype, step):
+def test_keys_and_values_are_written_to_their_slot(dtype, step):
     cache, narrow = kv_cache(2, 3, 4, 40, dtype), np.zeros(48, DTYPES[dtype])
     x = np.zeros((2, 3 * 48), np.float32)
     for head in range(3):

@@ -1,4 +1,4 @@
-"""Sums of rows against NumPy, one line each."""
+"""Accumulators against NumPy."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def copy_three(a, out):
 
 
 @pytest.mark.parametrize(("rows", "add"), [(1, add_one), (3, add_three)])
-def test_every_row_adds_its_own_number_times_the_vector(rows, add):
+def test_fma_rows(rows, add):
     rng = np.random.default_rng(0)
     a, v = rng.normal(size=(5, 24)).astype(np.float32), rng.normal(size=32).astype(np.float32)
     out = np.zeros((6, 40), np.float32)
@@ -42,7 +42,7 @@ def test_every_row_adds_its_own_number_times_the_vector(rows, add):
     assert not out.any(), "another place was written"
 
 
-def test_rows_are_loaded_and_stored_where_they_belong():
+def test_load_and_store_rows():
     a, out = np.arange(120, dtype=np.float32).reshape(5, 24), np.zeros((6, 40), np.float32)
     copy_three(a, out)
     np.testing.assert_array_equal(out[2:5, 16:32], a[1:4, 4:20])

@@ -1,4 +1,4 @@
-"""The tile words against NumPy's integers, where the processor has tiles."""
+"""AMX tiles of int8 against NumPy's integers, where the CPU has them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from numba import njit
 from nano_llama.vol3_engine.cpu.isa import selected_isa
 from nano_llama.vol3_engine.cpu.simd import amx, intrinsics
 
-pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX here, or another tier was asked for")
+pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX, or another instruction set was selected")
 
 
 @njit
@@ -20,7 +20,7 @@ def multiply(x, n, k, w, at, ring, d, scales, minima, out):
     amx.store_tile_sums(out, 0, amx.add_minima(totals, column, minima, 0, 0))
 
 
-def test_a_product_its_scales_and_its_minima():
+def test_a_product_with_scales_and_minima():
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (40, 96)).astype(np.int8)
     w = rng.integers(-128, 128, (16, 32)).astype(np.int8)

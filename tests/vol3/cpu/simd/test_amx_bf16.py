@@ -1,4 +1,4 @@
-"""The tile words for bfloat16 against NumPy, where the processor has tiles."""
+"""AMX tiles of bfloat16 against NumPy, where the CPU has them."""
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +8,7 @@ from numba import njit
 from nano_llama.vol3_engine.cpu.isa import selected_isa
 from nano_llama.vol3_engine.cpu.simd import amx, amx_bf16
 
-pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX here, or another tier was asked for")
+pytestmark = pytest.mark.skipif(selected_isa() != "amx", reason="no AMX, or another instruction set was selected")
 
 
 @njit
@@ -24,7 +24,7 @@ def multiply(x, n, k, w, line, out, row, column):
     amx.release_tiles()
 
 
-def test_a_product_is_added_where_it_belongs():
+def test_a_product_is_accumulated_in_place():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 96)).astype(ml_dtypes.bfloat16)
     w = rng.normal(size=(32, 16)).astype(ml_dtypes.bfloat16)  # 32 columns of 16 rows

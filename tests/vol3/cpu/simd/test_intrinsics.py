@@ -1,4 +1,4 @@
-"""Each intrinsic, of intrinsics.py and int8_dot.py, against the NumPy it stands for, in the tier that is chosen."""
+"""Each intrinsic of intrinsics.py and int8_dot.py against its line of NumPy, for the selected instruction set."""
 
 import ml_dtypes
 import numpy as np
@@ -39,7 +39,7 @@ def compiled(expression):
         ("select_first(x, 5, np.float32(-1e30))", lambda x, y: np.where(np.arange(16) < 5, x, np.float32(-1e30))),
     ],
 )
-def test_a_word_is_its_line_of_numpy_to_the_last_bit(expression, twin):
+def test_an_intrinsic_equals_its_line_of_numpy(expression, twin):
     x, y, out = floats(16), floats(16), np.zeros(16, np.float32)
     x[:2] = 0.5, -2.5  # ties
     compiled(expression)(x, y, out)
@@ -64,7 +64,7 @@ def test_exp_is_within_two_units_in_the_last_place_and_clips():
     assert np.all(out < 2e-38)
 
 
-def test_rough_exp_is_within_its_bound_and_clips():
+def test_exp_approx_is_within_its_bound_and_clips():
     out = np.zeros(16, np.float32)
     kernel = compiled("exp_approx(x)")
     for start in np.linspace(-86, -1, 200):
@@ -75,7 +75,7 @@ def test_rough_exp_is_within_its_bound_and_clips():
     assert np.all((out >= 0) & (out < 2e-38))
 
 
-def test_total_adds_in_a_fixed_tree():
+def test_reduce_add_is_a_fixed_tree():
     x, out = floats(16), np.zeros(16, np.float32)
     compiled("splat(reduce_add(x))")(x, x, out)
     tree = x
@@ -96,7 +96,7 @@ def take_nibbles(u, low, high, less):
     simd.store(less, 0, int8_dot.subtract_byte(simd.load_bytes(u, 0), 8))
 
 
-def test_dot_is_exact_for_all_bytes():
+def test_dot_is_exact():
     for u, x in (
         (rng.integers(0, 256, 64), rng.integers(-128, 128, 64)),
         (np.full(64, 255), np.full(64, -128)),
@@ -108,7 +108,7 @@ def test_dot_is_exact_for_all_bytes():
 
 
 @njit
-def take_dot_whole(acc, w, x, out):
+def take_dot_signed(acc, w, x, out):
     simd.store(
         out,
         0,
@@ -116,7 +116,7 @@ def take_dot_whole(acc, w, x, out):
     )
 
 
-def test_dot_whole_is_exact_for_bytes_as_it_wants_them():
+def test_dot_signed_is_exact():
     for u, x in (
         (rng.integers(0, 256, 64), rng.integers(-127, 128, 64)),
         (np.full(64, 0), np.full(64, -127)),
@@ -125,7 +125,7 @@ def test_dot_whole_is_exact_for_bytes_as_it_wants_them():
     ):
         acc, out = rng.integers(-1000, 1000, 16).astype(np.int32), np.zeros(16, np.int32)
         w = u - 128 if int8_dot.SIGNED_WEIGHTS else u
-        take_dot_whole(acc, w.astype(np.int8).view(np.uint8), x.astype(np.int8), out)
+        take_dot_signed(acc, w.astype(np.int8).view(np.uint8), x.astype(np.int8), out)
         np.testing.assert_array_equal(out, acc + (w * x).reshape(16, 4).sum(1))
 
 
@@ -138,7 +138,7 @@ def take_nibble_dots(u, x, out):
     simd.store(out, 0, int8_dot.add_nibble_sums(one, other))
 
 
-def test_eight_dots_of_nibbles_are_exact():
+def test_dot_nibbles_is_exact_up_to_eight_times():
     for u, x in (
         (rng.integers(0, 16, 512), rng.integers(-127, 128, 512)),
         (np.full(512, 15), np.full(512, -127)),
@@ -155,7 +155,7 @@ def take_pair(x, start, low, high, bits, pairs):
     simd.store(pairs, 0, simd.pack_bfloat_pairs(simd.load(low, 0), simd.load(high, 0)))
 
 
-def test_bits_and_pairs_of_bfloat16():
+def test_extract_bits_and_pack_bfloat_pairs():
     rng = np.random.default_rng(4)
     x, bits, pairs = rng.integers(-(2**31), 2**31, 16).astype(np.int32), np.zeros(16, np.int32), np.zeros(16, np.int32)
     low, high = rng.normal(size=(2, 16)).astype(np.float32)
@@ -184,7 +184,7 @@ def move(source, row, column, out, how):
         simd.store(out, 0, simd.load_int8(source, row, column))
 
 
-def test_narrow_numbers_are_read_as_floats():
+def test_loads_of_narrow_dtypes():
     import ml_dtypes
 
     values, out = floats(3, 32), np.zeros(16, np.float32)
@@ -201,7 +201,7 @@ def narrow(x, bfloats, bytes_):
     simd.store_int8(bytes_, 0, simd.round_to_int32(simd.load(x, 0)))
 
 
-def test_floats_are_stored_narrow():
+def test_stores_to_narrow_dtypes():
     import ml_dtypes
 
     x = np.concatenate([floats(15), np.float32([1 + 2**-8])])  # the last: a tie, to even
@@ -217,7 +217,7 @@ def read_single(halves, quads, out):
     simd.store(quads, 0, simd.broadcast_quad(quads, 100))
 
 
-def test_one_half_and_a_quad_for_all_lanes():
+def test_load_one_half_and_broadcast_quad():
     quads, out = rng.integers(-128, 128, 128).astype(np.int8), np.zeros(1, np.float32)
     four = quads[100:104].copy()
     read_single(np.float16([1.0, 2.0, 0.3]).view(np.uint16), quads, out)
