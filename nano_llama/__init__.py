@@ -1,14 +1,13 @@
 """nano-llama-engine: one LLaMA, written three times, and proved to be the same model.
 
-The public names are imported when they are first touched, so that `import nano_llama` costs milliseconds and never
-pulls in torch. What each name is for:
+The public names are imported on first use, so that `import nano_llama` takes milliseconds and never imports torch:
 
     LlamaConfig      the shape of a model                       nano_llama/core/config.py
     Tokenizer        text <-> token ids                         nano_llama/tokenizer/
     LLM              load a model and generate text             nano_llama/vol3_engine/llm.py
     SamplingParams   how the next token is chosen               nano_llama/core/sampling/
 
-Not here: anything else; Volumes 1 and 2 are imported as nano_llama.vol1_numpy and nano_llama.vol2_torch.
+Volumes 1 and 2 are imported as nano_llama.vol1_numpy and nano_llama.vol2_torch.
 Tests: tests/test_public_api.py.
 """
 

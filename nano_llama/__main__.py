@@ -1,7 +1,4 @@
-"""`python -m nano_llama` is `nano-llama`, where the latter is not on the path.
-
-Not here: the command itself (cli/). Tests: tests/cli/test_main.py.
-"""
+"""`python -m nano_llama` is `nano-llama`, for where that is not on the path. Tests: tests/cli/test_main.py."""
 
 import sys
 

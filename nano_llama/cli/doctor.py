@@ -19,7 +19,7 @@ DISTRIBUTION = "nano-llama-engine"
 
 
 def run(*, output: Output | None = None) -> int:
-    """Look at this machine: cores, memory, instructions, torch, compiler, GPU, extras, disk; then advise.
+    """Report on this machine, with advice: cores, memory, instructions, torch, compiler, GPU, extras, disk.
 
     Nothing is changed and nothing is downloaded. Send the output of  nano-llama doctor --json  with a bug report.
     """

@@ -33,8 +33,8 @@ def run(
 ) -> int:
     """Loss, perplexity and bits per byte of a model on the validation split of a text. Lower is better.
 
-    The split is read whole, in consecutive windows of the context, and every token counts once. Bits per byte compare
-    across tokenizers, and with a compressor's; loss and perplexity only between models with the same tokens.
+    The whole split is read in consecutive windows of the context, and every token counts once. Bits per byte can be
+    compared across tokenizers and with compressors; loss and perplexity only between models with the same tokenizer.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def run(
     beside
         Compare with xz, bzip2 or another model on the same bytes; may be given several times.
     tasks
-        Run this task of lm-evaluation-harness instead; may be given several times. One whose data is out of reach is
-        skipped.
+        Run this task of lm-evaluation-harness instead; may be given several times. A task whose data
+        cannot be downloaded is skipped.
     task_folder
         Tasks of your own: a folder of the harness's .yaml files.
     limit

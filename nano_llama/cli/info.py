@@ -25,7 +25,7 @@ def run(
 ) -> int:
     """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), tokenizer, dataset, shard or run.
 
-    Only headers and tables are read, never all the weights.
+    Reads headers and metadata, never the whole weights.
 
     Parameters
     ----------

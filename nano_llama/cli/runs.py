@@ -35,9 +35,10 @@ def run(
     out: Annotated[Path | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
-    """Compare training runs: a table, and a plot of their losses by tokens and by time. Runs may still be going.
+    """Compare training runs: a table, and a plot of their losses by tokens and by time. Runs may be in progress.
 
-    Losses in nats per token compare only where the tokenizer is the same; bits per byte always do, on the same text.
+    Losses in nats per token are comparable only between runs with the same tokenizer; bits per byte always are, on the
+    same text.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def run(
     )
     screen.say(f"\nTheir curves: {picture}", "dim", whole_lines=True)
     if len({summary.data for summary, _ in found}) > 1:
-        screen.say("They were trained on different data, so their losses do not compare.", "dim")
+        screen.say("They were trained on different data, so their losses are not comparable.", "dim")
     return 0
 
 
