@@ -1,8 +1,10 @@
-"""`nano-llama bench`: how fast this machine runs a model, beside what its memory allows.
+"""`nano-llama bench`: how fast this machine runs a model, and how fast its memory bandwidth would allow.
 
-Not here: the measuring (vol3_engine/benchmark.py), races with other engines (bench/). Tests: tests/cli/test_bench.py.
+Not here: the measurement (vol3_engine/benchmark.py), comparison with other engines (bench/).
+Tests: tests/cli/test_bench.py.
 """
 
+from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -29,29 +31,29 @@ def run(
     kv_cache_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     output: Output | None = None,
 ) -> int:
-    """Tokens a second of reading prompts and of writing, on this CPU, and the share of the roofline that is reached.
+    """Prefill and decode speed on this CPU, in tokens/s, and the fraction of the roofline that is reached.
 
-    To write a token the weights and the text's keys and values must come from memory: the roofline is the speed at
-    which they could, by the read speed that is measured here. Prompts hold random tokens; the likeliest is taken.
+    To decode a token, the weights and the sequence's keys and values must be read from memory. The roofline is the
+    speed at which the measured memory bandwidth delivers them. Prompts are random tokens, decoding is greedy.
 
     Parameters
     ----------
     prompt_tokens
-        Tokens of each prompt; by default 512, or what new_tokens leave of the model's context.
+        Tokens per prompt (default: 512, or what new_tokens leave of the model's context).
     new_tokens
-        Tokens to write after each prompt.
+        Tokens to decode after each prompt.
     batch_size
-        Texts at once.
+        Number of sequences that run together.
     repeats
-        Rounds, after one that warms up; the median is shown.
+        Number of measured rounds, after one to warm up; the median is reported.
     threads
-        By default one for each core that this process may use.
+        CPU threads (default: one per core that this process may use).
     dtype
-        auto: the file's own numbers, quantized ones as they are. Others: what the weights become.
+        Number format of the weights; auto: as stored in the file, quantized or not.
     quantization
-        int8, int4 or a scheme such as "int4,head=int8": quantize while loading.
+        Quantize while loading: int8, int4 or a scheme such as "int4,head=int8".
     kv_cache_dtype
-        Keys and values; auto: float32 with --dtype float32, else bfloat16.
+        Number format of the KV cache; auto: float32 with --dtype float32, else bfloat16.
     """
     screen = Screen(output)
     settings = EngineSettings(
@@ -69,9 +71,10 @@ def run(
         path, dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
     )
     runner.time_phases()
-    screen.say("Measuring; other work on this machine disturbs the figures.", style="dim")
-    speed = measure(runner, load, watch=lambda text: screen.say(text, style="dim"))
-    peak = peak_resident_bytes()  # before the next line takes memory of its own
+    screen.say("Measuring. Other work on this machine distorts the figures.", style="dim")
+    with closing(runner):
+        speed = measure(runner, load, on_round=lambda n: screen.say(f"round {n} of {repeats}", style="dim"))
+    peak = peak_resident_bytes()  # before the next line allocates memory of its own
     bandwidth = read_bandwidth(runner.threads)
     used = {
         "dtype": dtype,
@@ -85,7 +88,7 @@ def run(
 
 
 def figures(speed: Speed, bandwidth: float) -> dict[str, Any]:
-    """For --json. Bytes are those of a step over all texts, at the middle of the decoding."""
+    """For --json. Bytes are those of a step over all sequences, halfway through decoding."""
     load, roofline = speed.load, speed.roofline(bandwidth)
     return {
         "batch_size": load.batch,
@@ -100,25 +103,24 @@ def figures(speed: Speed, bandwidth: float) -> dict[str, Any]:
         "bandwidth_bytes_per_second": bandwidth,
         "roofline_tokens_per_second": roofline,
         "roofline_share": speed.decode_tokens_per_second / roofline,
-        "parts_seconds": speed.parts,
+        "parts_seconds": speed.phases,
     }
 
 
 def shown(speed: Speed, bandwidth: float, used: dict[str, Any], peak: int) -> list[Any]:
-    """For people: the speeds, then where a step's time goes."""
+    """For the terminal: the speeds, then where the time of a step goes."""
     load, roofline = speed.load, speed.roofline(bandwidth)
-    texts = f"{load.batch} texts at once" if load.batch > 1 else "one text"
     share = speed.decode_tokens_per_second / roofline
     rows = {
-        "measured with": f"{used['threads']} threads, {texts}, keys and values in {used['kv_cache_dtype']}",
-        "reading": f"{speed.prefill_tokens_per_second:,.0f} tokens/s (prompts of {load.prompt_tokens:,})",
-        "writing": f"{speed.decode_tokens_per_second:,.1f} tokens/s ({1000 * speed.step_seconds:.2f} ms a step)",
-        "bytes a token": f"{size_text(speed.bytes_per_token)} ({size_text(speed.weight_bytes)} of weights and "
-        f"{size_text(speed.kv_bytes)} of keys and values a step)",
-        "memory reads": f"{bandwidth / 1e9:.1f} GB/s",
+        "measured with": f"{used['threads']} threads, batch size {load.batch}, KV cache in {used['kv_cache_dtype']}",
+        "prefill": f"{speed.prefill_tokens_per_second:,.0f} tokens/s (prompts of {load.prompt_tokens:,} tokens)",
+        "decode": f"{speed.decode_tokens_per_second:,.1f} tokens/s ({1000 * speed.step_seconds:.2f} ms per step)",
+        "bytes per token": f"{size_text(speed.bytes_per_token)} (per step {size_text(speed.weight_bytes)} of weights "
+        f"and {size_text(speed.kv_bytes)} of keys and values)",
+        "memory bandwidth": f"{bandwidth / 1e9:.1f} GB/s",
         "roofline": f"{roofline:,.1f} tokens/s; {share:.0%} of it reached",
         "peak memory": size_text(peak) if peak else None,
     }
-    parts = sorted(speed.parts.items(), key=lambda part: -part[1])
-    lines = [(name, round(1000 * seconds, 3), f"{seconds / speed.step_seconds:.0%}") for name, seconds in parts]
-    return [facts(rows), "", table(("part of a step", "ms", "share"), lines)]
+    phases = sorted(speed.phases.items(), key=lambda phase: -phase[1])
+    lines = [(name, round(1000 * seconds, 3), f"{seconds / speed.step_seconds:.0%}") for name, seconds in phases]
+    return [facts(rows), "", table(("phase of a step", "ms", "share"), lines)]

@@ -1,8 +1,8 @@
-"""The roofline of decoding: a token cannot come faster than its bytes come from memory.
+"""The roofline of decoding: a step cannot be faster than memory delivers the bytes that it reads.
+
+    seconds per token >= bytes per step / (tokens per step * memory bandwidth)
 
 Not here: running a model (benchmark.py). Tests: tests/vol3/test_roofline.py.
-
-    seconds a token >= bytes that the step reads / (tokens of the step * bytes a second that the memory gives)
 """
 
 import time
@@ -13,7 +13,7 @@ from numba import njit
 
 
 @njit(nogil=True)
-def _total(words: np.ndarray) -> int:
+def _sum(words: np.ndarray) -> int:
     total = 0
     for i in range(len(words)):
         total += words[i]
@@ -21,18 +21,18 @@ def _total(words: np.ndarray) -> int:
 
 
 def read_bandwidth(threads: int, size: int = 384 * 2**20, repeats: int = 5) -> float:
-    """Bytes a second with which so many threads read memory together: the best of some passes.
+    """Memory bandwidth in bytes/s with this many threads: the best of several passes.
 
-    Each thread adds up a part of its own of `size` bytes, far more than a core's caches hold, in order.
+    The threads sum an array of `size` bytes, far more than the caches hold, each a contiguous part of it.
     """
     words = np.ones(size // 8, np.int64)
     parts = np.array_split(words, threads)
-    _total(words[:1])  # compiles
+    _sum(words[:1])  # compiles
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(repeats):
             began = time.perf_counter()
-            found = sum(pool.map(_total, parts))
+            found = sum(pool.map(_sum, parts))
             best = max(best, words.nbytes / (time.perf_counter() - began))
             assert found == len(words), "every word was read"
     return best

@@ -10,14 +10,14 @@ SMALL = ("--prompt-tokens", 12, "--new-tokens", 4, "--repeats", 1)
 
 @pytest.fixture(autouse=True)
 def small_memory(monkeypatch):
-    """A tenth of a second saved a run: the memory's speed is not what is tested here."""
+    """A tenth of a second saved a run: memory bandwidth is not what is tested here."""
     monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 2e9)
 
 
 def test_report(cli, tiny_model):
     done = cli("bench", "--model", tiny_model, *SMALL)
     assert done.code == 0
-    for words in ("reading", "writing", "roofline", "2.0 GB/s", "part of a step", "gate_up", "round 1 of 1"):
+    for words in ("prefill", "decode", "roofline", "2.0 GB/s", "phase of a step", "gate_up", "round 1 of 1"):
         assert words in done.shown
 
 
@@ -44,7 +44,7 @@ def test_the_default_prompt_fits_into_the_context(cli, tiny_model):
 
 
 @pytest.mark.slow  # the kernels are compiled for both types
-def test_the_cache_s_type_changes_its_bytes(cli, tiny_model):
+def test_the_kv_cache_dtype_changes_its_bytes(cli, tiny_model):
     config = read_config(tiny_model)
     values = 2 * config.num_hidden_layers * config.num_key_value_heads * 16  # a head of fewer is padded to 16
     assert config.head_dim <= 16
@@ -74,7 +74,7 @@ def test_quantized_weights_are_fewer_bytes(cli, make_tiny, tmp_path):
         (["--quantization", "int8", "--dtype", "float32"], "quantization"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(cli, tiny_model, args, says):
+def test_invalid_options_are_refused(cli, tiny_model, args, says):
     done = cli("bench", "--model", tiny_model, *args)
     assert done.code == 2
     assert done.out == ""
