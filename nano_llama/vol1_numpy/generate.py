@@ -1,10 +1,9 @@
-"""Generating by hand: naively, running the whole text again for each token, and with a cache of keys and values.
+"""Generation, one sequence at a time: naively, computing the whole text again for each token, and with a KV cache.
 
-Not here: how a token is chosen (core/sampling), text and stop strings (the caller has the tokenizer), serving many
-texts at once (vol3_engine). Tests: tests/vol1/test_vol1_generate.py proves the two ways equal.
-
-Why a cache is enough: a token attends to itself and what came before. So appending a token changes no key or value of
-the earlier ones, in any layer; only the new token's row is left to compute.
+Why a cache is enough: a token attends to itself and to what came before it. So appending a token changes no key or
+value of the earlier ones, in any layer; only the new token's row is left to compute.
+Not here: how a token is sampled (core/sampling), text and batches (vol3_engine/runner/numpy.py serves this model).
+Tests: tests/vol1/test_vol1_generate.py shows that both ways are equal.
 """
 
 import secrets
@@ -23,7 +22,7 @@ from nano_llama.vol1_numpy.ops.registry import PLAIN
 
 
 class KVCache:
-    """The keys and values of every token so far, turned by RoPE already: two arrays (L,B,G,max_length,K)."""
+    """The keys, with RoPE applied, and values of every token so far: two arrays (L,B,G,max_length,K)."""
 
     def __init__(
         self, config: LlamaConfig, max_length: int, batch_size: int = 1, dtype: np.typing.DTypeLike = np.float32
@@ -34,13 +33,13 @@ class KVCache:
         self.length = 0  # tokens whose keys and values every layer has
 
     def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Keep k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
+        """Append k, v (B,G,T,K) of the new tokens; return those of all tokens, (B,G,S,K) each."""
         end = self.length + k.shape[2]
         assert end <= self.keys.shape[3], f"{end} tokens do not fit into a cache of {self.keys.shape[3]}"
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-        if layer == len(self.keys) - 1:  # the last layer is done with these tokens
+        if layer == len(self.keys) - 1:  # the last layer has these tokens now
             self.length = end
         return keys, values
 
@@ -53,26 +52,26 @@ def generate(
     end_ids: Collection[int] | None = None,
     use_cache: bool = True,
 ) -> Iterator[int]:
-    """Yield the tokens that follow the prompt, one by one, up to and with one that ends the text.
+    """Yield the tokens that follow the prompt, up to and including one that ends the text.
 
-    params: how tokens are chosen and how many (core/sampling). end_ids: what ends a text unless params.ignore_eos; by
-    default the config's, a chat needs the tokenizer's stop_ids. use_cache=False: the naive twin, for comparison.
-    A text ends at the latest where the model's context does. Raises UserError for an empty or too long prompt, and for
-    what takes more than one row of tokens to honour (n > 1, logprobs, stop strings).
+    params: how tokens are sampled, and how many. end_ids: the ids that end a text unless params.ignore_eos; by default
+    the config's (a chat needs the tokenizer's stop_ids). use_cache=False: the naive way, for comparison. Never
+    generates past the model's context. Raises UserError for a prompt that is empty or too long, and for parameters
+    that only the engine supports (n > 1, logprobs, stop strings).
     """
     params = params or SamplingParams()
     if params.n > 1 or params.logprobs is not None or params.stop:
         raise UserError(
-            "Volume 1 generates one row of tokens: n, logprobs and stop strings are not among what it can honour.",
-            hint="Use the engine for those: nano_llama.LLM, or --engine engine.",
+            "This function generates one list of tokens: it does not support n, logprobs and stop strings.",
+            hint='Use the engine: nano_llama.LLM(path), or LLM(path, runner="numpy") to stay in Volume 1.',
         )
     context = model.config.max_position_embeddings
     if not 0 < len(prompt_ids) < context:
         raise UserError(
-            f"A prompt of {len(prompt_ids):,} tokens; this model reads 1 to {context - 1:,} and has room for an answer."
+            f"The prompt has {len(prompt_ids):,} tokens; this model takes 1 to {context - 1:,}, so that one can follow."
         )
-    room = context - len(prompt_ids)
-    steps = room if params.max_tokens is None else min(room, params.max_tokens)
+    left = context - len(prompt_ids)
+    steps = left if params.max_tokens is None else min(left, params.max_tokens)
     ends = {*(params.stop_token_ids or ())}
     if not params.ignore_eos:
         ends |= {*(model.config.eos_token_ids if end_ids is None else end_ids)}
@@ -96,7 +95,7 @@ def _tokens(
 
 
 def _naive(model: Llama):
-    """A function from the tokens that are new to the logits (V,) after them; it runs everything so far each time."""
+    """A function from the new tokens to the logits (V,) after them; it computes the whole text each time."""
     text: list[int] = []
 
     def next_logits(new: list[int]) -> Array:
@@ -107,15 +106,15 @@ def _naive(model: Llama):
 
 
 def _cached(model: Llama, max_length: int):
-    """The same function; it runs the new tokens only."""
+    """The same function; it computes the new tokens only."""
     cache = KVCache(model.config, max_length, dtype=model.dtype)
-    # For one query the T x T matrix is a row: tiles would only cost time. The weights are shared.
+    # For one query the T x S matrix is a single row: cutting it into tiles would only cost time. Weights are shared.
     one_token = Llama(model.config, model.params, ops=replace(model.ops, attention=PLAIN.attention))
 
     def next_logits(new: list[int]) -> Array:
         if len(new) > 1:
             return last_logits(model, new, cache)
-        # A matrix times one vector takes less time than two threads may need to meet, above all on a busy machine.
+        # A matrix times a vector takes less time than threads need to synchronize, above all on a busy machine.
         with single_threaded_blas():
             return last_logits(one_token, new, cache)
 

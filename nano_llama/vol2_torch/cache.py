@@ -1,6 +1,6 @@
-"""The key/value cache: what attention remembers, so that a new token costs one step and not the whole text again.
+"""The KV cache: keys and values of earlier tokens, so that a new token costs one row and not the whole text again.
 
-Not here: paging (vol3_engine). Tests: tests/vol2/test_model.py.
+Not here: paging (vol3_engine/blocks.py). Tests: tests/vol2/test_model.py.
 """
 
 import torch
@@ -12,19 +12,19 @@ from nano_llama.core.rope import require_constant_angles
 
 
 class LayerCache:
-    """One layer's keys and values: buffers (B,G,max_length,K), filled up to the cache's length."""
+    """One layer's keys and values: buffers (B,G,max_length,K), filled from the front."""
 
     def __init__(self, keys: Tensor, values: Tensor):
         self.keys, self.values = keys, values
         self.filled = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k, v (B,G,T,K) and return all so far (B,G,S,K)."""
+        """Append k, v (B,G,T,K) and return all so far (B,G,S,K)."""
         start, end = self.filled, self.filled + k.shape[2]
         if end > self.keys.shape[2]:
             raise UserError(
                 f"The KV cache holds {self.keys.shape[2]} tokens and {end} are needed.",
-                hint="Make it with a larger max_length.",
+                hint="Create it with a larger max_length.",
             )
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
@@ -33,7 +33,7 @@ class LayerCache:
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once for `batch_size` texts of at most `max_length` tokens."""
+    """Keys and values of every layer, allocated once for `batch_size` sequences of at most `max_length` tokens."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class KVCache:
         return self.layers[-1].filled
 
     def truncate(self, length: int) -> None:
-        """Forget what lies beyond `length` tokens."""
+        """Drop everything after the first `length` tokens."""
         for layer in self.layers:
             layer.filled = min(layer.filled, length)
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Keep only these texts of the batch, in this order."""
+        """Keep only these sequences of the batch, in this order."""
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]

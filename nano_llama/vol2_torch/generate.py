@@ -1,6 +1,7 @@
-"""Generating with Volume 2's model, one text at a time: for samples while it is trained.
+"""Generation with Volume 2's model, one sequence at a time: for samples during training.
 
-Not here: how a token is chosen (core/sampling), serving (vol3_engine), batches. Tests: tests/vol2/test_generate.py.
+Not here: how a token is sampled (core/sampling), text and batches (vol3_engine/runner/torch.py serves this model).
+Tests: tests/vol2/test_generate.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,13 @@ from nano_llama.vol2_torch.model import Llama
 def generate(
     model: Llama, prompt_ids: Sequence[int], params: SamplingParams, *, use_cache: bool = True
 ) -> Iterator[int]:
-    """Yield the tokens that follow the prompt, up to and with one that ends the text, at most the context's rest.
+    """Yield the tokens that follow the prompt, up to and including one that ends the text; never past the context.
 
-    params: its `seed` and `max_tokens` must be set. use_cache=False: the naive twin, for comparison, and the only way
-    with RoPE of the kind 'dynamic'. Compiled layers run as plain ones here: a text of its own length would compile them
-    anew at every token.
+    params: its `seed` and `max_tokens` must be set. use_cache=False: compute the whole text for each token, for
+    comparison; RoPE of the kind 'dynamic' always does. Compiled layers run eagerly here: the length changes with every
+    token, and each length would be compiled again.
     """
-    assert params.seed is not None and params.max_tokens is not None, "a sample has a seed and an end"
+    assert params.seed is not None and params.max_tokens is not None, "a sample has a seed and a length"
     config, ends = model.config, {*(params.stop_token_ids or ()), *model.config.eos_token_ids}
     context = list(prompt_ids)
     steps = min(params.max_tokens, config.max_position_embeddings - len(context))
@@ -41,7 +42,7 @@ def generate(
 
 @torch.no_grad()
 def _next_logits(model: Llama, tokens: Sequence[int], cache: KVCache | None) -> torch.Tensor:
-    """Logits of the token that follows `tokens`, and what the cache holds before them: (V,), on the CPU."""
+    """Logits (V,) of the token that follows `tokens`, after what the cache holds; on the CPU."""
     ids = torch.tensor([list(tokens)], device=model.device)  # (1,T)
     training = model.training
     model.eval()  # no dropout

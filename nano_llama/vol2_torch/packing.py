@@ -1,7 +1,7 @@
-"""Packed documents that do not see each other: the mask and the positions that keep attention within each.
+"""Packed documents: the mask and the positions that keep attention within each document.
 
 A window of T tokens may hold the end of one document, several whole ones and the beginning of another. With this mask
-and these positions the model sees in each what it would see in that document alone.
+and these positions the model computes for each what it would compute for that document alone.
 Not here: which token belongs to which document, and the targets between two (data/batches.py).
 Tests: tests/vol2/test_packing.py.
 """
@@ -13,12 +13,12 @@ from torch import Tensor
 def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
     """documents (B,T): the number of each token's document -> positions (B,T) from 0 in each, mask (B,1,T,T).
 
-    mask[b,0,i,j]: token i may attend to j, which is not after it and in the same document: blocks on the diagonal.
+    mask[b,0,i,j]: token i may attend to token j, which is in the same document and not after it: block-diagonal.
     """
     T = documents.shape[1]
-    places = torch.arange(T, device=documents.device)  # (T,)
+    columns = torch.arange(T, device=documents.device)  # (T,)
     begins = torch.ones_like(documents, dtype=torch.bool)  # (B,T)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    starts = torch.where(begins, places, 0).cummax(dim=1).values  # (B,T): where each token's document begins
+    starts = torch.where(begins, columns, 0).cummax(dim=1).values  # (B,T): where each token's document begins
     same = documents[:, :, None] == documents[:, None, :]  # (B,T,T)
-    return places - starts, (same & (places[:, None] >= places)).unsqueeze(1)
+    return columns - starts, (same & (columns[:, None] >= columns)).unsqueeze(1)

@@ -1,18 +1,19 @@
 """Volume 3: serving. `from nano_llama import LLM`.
 
-    sequence.py     one text in the making, and when it ends         }
-    text.py         token ids -> text, piece by piece; stop strings  } policy:
-    blocks.py       the cache in blocks: held, shared, found again   } no tensors,
-    scheduler.py    which rows the next step computes                } tested in milliseconds
-    batch.py        a step's rows, packed without padding            }
-    requests.py     what a caller asks -> sequences -> what he gets
+    llm.py, async_engine.py   the public API;  settings.py  its configuration;  outputs.py  what it returns
+    requests.py     prompts and parameters -> sequences -> outputs
+    engine.py       the loop: schedule a step, run it, sample tokens, retire finished sequences
+    scheduler.py    which tokens the next step computes                    }
+    blocks.py       the KV cache in blocks: allocated, shared, evicted     } policy:
+    sequence.py     one sample in flight, and when it ends                 } no tensors,
+    text.py         token ids -> text, incrementally; stop strings         } tested in milliseconds
+    batch.py        the rows of a step, packed without padding             }
     sampler.py      logits -> tokens
-    engine.py       the loop: plan a step, run it, choose tokens, let finished texts go
-    trace.py        what the scheduler decided, as JSON lines
-    runner/         where the tensors are: a protocol; in NumPy, in PyTorch, and the padded twin
-    cpu/            the runner over our own compiled kernels
-    settings.py     how the engine is set up;  outputs.py  what it returns;  llm.py, async_engine.py  the public face
+    runner/         what computes a step: NumPy (Volume 1) and PyTorch (Volume 2), and padded batches beside them
+    cpu/            the CPU runner and its compiled kernels
+    trace.py        the scheduler's decisions, as JSON lines
+    benchmark.py    prefill and decode speed of a runner;  roofline.py  memory bandwidth
 
-Not here: training (vol2_torch) and sampling's formulas (core/sampling).
+Not here: training (vol2_torch), the formulas of sampling (core/sampling).
 Tests: tests/vol3/, tests/parity/test_llm_transformers.py.
 """

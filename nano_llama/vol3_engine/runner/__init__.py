@@ -1,11 +1,12 @@
-"""Runners: where the tensors are. The engine above knows ids, blocks and logits only.
+"""The Runner protocol: weights, KV cache and kernels behind five methods. The engine sees ids, blocks and logits only.
 
+    numpy.py      Volume 1's model with paged attention in NumPy: the reference
     torch.py      Volume 2's model with paged attention in plain PyTorch, on any device
-    padded.py     the same model over padded batches with masks: how it is done without paging, for comparison
-    ../cpu/       our own kernels on a CPU
+    padded.py     not a runner: Volume 2's model over padded batches with masks, as it is done without paging
+    ../cpu/       the CPU runner, with compiled kernels of its own
 
-A runner is asked in these words, so that another can stand in its place; the sequences' texts, seeds and ends are none
-of its business. Not here: policy. Tests: tests/vol3/cpu/test_runner.py, tests/vol3/test_runner_torch.py.
+Not here: policy (scheduler.py). Tests: tests/vol3/test_runner_numpy.py, tests/vol3/test_runner_torch.py,
+tests/vol3/cpu/test_runner.py.
 """
 
 from typing import Protocol
@@ -17,41 +18,41 @@ from nano_llama.vol3_engine.batch import PackedBatch
 
 
 class Runner(Protocol):
-    """A model, ready to run steps. One thread at a time calls it."""
+    """A model, ready to run steps. Called by one thread at a time."""
 
     config: LlamaConfig
 
     @property
     def separate_prefill(self) -> bool:
-        """Whether prefill and decode rows take different kernels: the same token then has other bits in a prompt."""
+        """Whether prefill and decode rows use different kernels: the same token then has other bits in a prompt."""
         ...
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """What one token costs in the cache, all layers together."""
+        """Size of one token in the KV cache, over all layers."""
         ...
 
     @property
     def weight_bytes(self) -> int:
-        """Weights that every step reads: all of them, of an embedding without the head's weights one row a token."""
+        """Weights that every step reads: all but an untied embedding, of which a step reads one row per token."""
         ...
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
-        """Set memory for keys and values aside, once, before the first step. Blocks are numbered 0 ... num_blocks-1.
+        """Allocate the KV cache, once, before the first step. Blocks are numbered 0 ... num_blocks-1.
 
-        Raises EnvironmentFault where the machine has not so much.
+        Raises EnvironmentFault if the machine does not have enough memory.
         """
         ...
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
-        """Run the batch's rows through the model, their keys and values into their blocks -> logits (R,V) float32.
+        """Run the batch's rows through the model and write their keys and values -> logits (R,V), float32.
 
-        In each layer all rows' keys and values are written before any row attends: a row may read, through its block
-        table, what another sequence's row of the same batch writes. The array may be the runner's own: it is valid
+        In each layer the keys and values of all rows are written before any row attends: through its block table a row
+        may read what another sequence's row writes in the same batch. The array may be the runner's own buffer, valid
         until the next call.
         """
         ...
 
     def close(self) -> None:
-        """Let threads and memory go. The runner is not used afterwards."""
+        """Release threads and memory. The runner cannot be used afterwards."""
         ...

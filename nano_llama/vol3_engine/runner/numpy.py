@@ -1,4 +1,4 @@
-"""The NumPy runner: Volume 1's model over packed rows and a paged KV cache. The plain twin of the CPU runner's step.
+"""The NumPy runner: Volume 1's model over packed rows and a paged KV cache. The reference of the CPU runner's step.
 
 To Volume 1 a packed batch is one long sequence (1,N,D). Embedding, norms, projections and MLP treat each row by itself,
 so they stay as they are. Only three things know which sequence a row belongs to, and get it from here: the angles of

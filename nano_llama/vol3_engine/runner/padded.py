@@ -1,13 +1,13 @@
-"""Padded batches with masks: how texts run together without paging. The teaching twin of packed rows (torch.py).
+"""Padded batches with masks: how to batch sequences without paging. For teaching, beside packed rows (torch.py).
 
-Prompts are padded on the left, so that all texts end in the same column of one key/value cache and grow together. Each
-text keeps positions of its own, counted from its first token, and a mask hides the padding before it:
+Prompts are padded on the left, so that all sequences end in the same column of one KV cache and grow together. Each
+sequence has positions of its own, counted from its first token, and a mask hides the padding before it:
 
     .  .  p  p | n  n  n          p prompt, n new, . padding
     p  p  p  p | n  n  n
 
-Simple, and wasteful: padding is computed, memory is set aside for the longest of all, and nobody joins before all have
-ended. The engine uses packed rows; a test proves the two equal. Not here: choosing tokens.
+Simple, and wasteful: padding is computed, every sequence gets memory for the longest, and none can join until all have
+ended. The engine uses packed rows; a test shows that both give the same logits.
 Tests: tests/vol3/test_runner_padded.py.
 """
 
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from nano_llama.vol2_torch import KVCache, Llama
 
-PREFILL_TOKENS = 4096  # tokens of all texts that go through the model at once: bounds the activations' memory
+PREFILL_TOKENS = 4096  # tokens of all sequences per forward pass: bounds the memory of activations
 
 
 class PaddedBatch:
-    """B texts in one cache. Column s of the cache holds, for text b, its token number s - padding[b]."""
+    """B sequences in one cache. Column s of the cache holds token s - padding[b] of sequence b."""
 
     def __init__(self, model: Llama, prompts: Sequence[Sequence[int]], cache_length: int):
         self.model, self.device = model, model.device
@@ -37,7 +37,7 @@ class PaddedBatch:
 
     @torch.no_grad()
     def prefill(self) -> np.ndarray:
-        """Read the prompts, in slices of columns -> (B,V): the logits of the last column."""
+        """Compute the prompts, in slices of columns -> (B,V): the logits of the last column."""
         B, T = self.prompts.shape
         width = max(1, PREFILL_TOKENS // B)
         for start in range(0, T, width):
@@ -46,12 +46,12 @@ class PaddedBatch:
 
     @torch.no_grad()
     def decode(self, tokens: Sequence[int]) -> np.ndarray:
-        """Append one token to each text -> (B,V)."""
+        """Append one token to each sequence -> (B,V)."""
         return self._logits(self._advance(torch.tensor(tokens, device=self.device)[:, None]))
 
     @torch.no_grad()
     def keep(self, rows: Sequence[int]) -> None:
-        """Let go of the other texts and their memory."""
+        """Keep only these sequences, and release the memory of the others."""
         index = torch.tensor(rows, device=self.device)
         self.padding = self.padding[index]
         self.cache.keep_rows(index)
@@ -65,8 +65,8 @@ class PaddedBatch:
         keys = torch.arange(past + T, device=self.device)  # (S,) columns
         real = keys >= self.padding  # (B,S)
         mask = (keys <= queries[:, None]) & real[:, None]  # (B,T,S)
-        # A query that is padding itself would see nothing, and a softmax over nothing is not a number, which would
-        # spread to the next layer's values. So it sees itself; nobody reads it.
+        # A query that is padding would attend to nothing, and a softmax over nothing is NaN, which would spread to the
+        # values of the next layer. So it attends to itself; its result is not used.
         mask |= keys == queries[:, None]
         positions = (queries - self.padding).clamp(min=0)  # (B,T)
         return self.model.hidden_states(tokens, cache=self.cache, positions=positions, mask=mask[:, None])

@@ -1,7 +1,7 @@
 """The Torch runner: Volume 2's model over packed rows with paged attention, in plain PyTorch, on any of its devices.
 
-Right first: attention gathers each sequence's blocks into one piece and calls PyTorch's own. Not here: kernels that
-read the blocks where they lie, choosing tokens. Tests: tests/vol3/test_runner_torch.py, tests/parity/.
+Attention gathers each sequence's blocks into a contiguous tensor and calls PyTorch's own: simple rather than fast.
+Tests: tests/vol3/test_runner_torch.py, tests/vol3/test_llm_torch.py.
 
 Shapes: N packed rows, D width, H query heads, G key/value heads, K head dim, V vocabulary, M slots = blocks * block
 size, S cached tokens of a sequence, its new ones included.
@@ -57,12 +57,11 @@ class TorchRunner:
 
     @property
     def weight_bytes(self) -> int:
-        head_apart = not self.config.tie_word_embeddings
-        skipped = self.model.model.embed_tokens.weight.nbytes if head_apart else 0
+        skipped = 0 if self.config.tie_word_embeddings else self.model.model.embed_tokens.weight.nbytes
         return sum(parameter.nbytes for parameter in self.model.parameters()) - skipped
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
-        assert not self.cache, "memory is planned once"
+        assert not self.cache, "memory is allocated once"
         c, self.block_size = self.config, block_size
         shape = (num_blocks * block_size, c.num_key_value_heads, c.head_dim)  # (M,G,K)
         try:
@@ -75,7 +74,7 @@ class TorchRunner:
             ) from None
 
     def _zeros(self, shape: tuple) -> Tensor:
-        """Zeros, since what attention leaves out is multiplied by 0 and must be finite."""
+        """Zeros, since masked values are multiplied by 0 and must be finite."""
         if self.model.device.type != "cpu":
             return torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)
         count = int(np.prod(shape))  # NumPy's zeros take a page of memory only when it is written
@@ -93,17 +92,17 @@ class TorchRunner:
             for layer, cache in zip(layers, self.cache, strict=True):
                 x = x + paged_attention(layer.self_attn, layer.input_layernorm(x), cos, sin, cache, plan)
                 x = x + layer.mlp(layer.post_attention_layernorm(x))
-            wanted = x[torch.tensor(batch.logit_rows, dtype=torch.long, device=device)]  # (R,D)
-            return model.logits(model.model.norm(wanted)).float().cpu().numpy()  # (R,V)
+            sampled = x[torch.tensor(batch.logit_rows, dtype=torch.long, device=device)]  # (R,D)
+            return model.logits(model.model.norm(sampled)).float().cpu().numpy()  # (R,V)
 
     def close(self) -> None:
         self.cache = []
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """No gradients, and the wanted number of threads: given back afterwards, since PyTorch has one for all.
+        """No gradients, and num_threads threads; restored afterwards, since the number is PyTorch's global setting.
 
-        Not inference_mode: it is no faster here, and tables that the model keeps would be unusable for training.
+        Not inference_mode: it is no faster here, and tables that the model caches would be unusable for training.
         """
         before = torch.get_num_threads()
         if self.num_threads is not None:
@@ -117,26 +116,26 @@ class TorchRunner:
 
 
 class Group(NamedTuple):
-    """Sequences with the same number T of new rows, whose attention is computed at once; B of them."""
+    """B sequences with the same number T of new rows, whose attention is computed at once."""
 
     rows: Tensor  # (B,T) rows of the batch
-    slots: Tensor  # (B,S) where their keys and values are; behind a shorter sequence's end any slot, masked
+    slots: Tensor  # (B,S) where their keys and values are; after the end of a shorter sequence any slot, masked
     mask: Tensor  # (B,1,T,S) True: may attend
 
 
 class AttentionPlan(NamedTuple):
-    """Where a step's rows stand, write and read: the same for every layer."""
+    """Positions, written slots and read slots of a step's rows: the same for every layer."""
 
     positions: Tensor  # (N,)
-    slots: Tensor  # (N,) where the rows' own keys and values go
+    slots: Tensor  # (N,) where the rows' own keys and values are written
     groups: list[Group]
 
 
 def plan_attention(batch: PackedBatch, block_size: int, device: torch.device) -> AttentionPlan:
-    """Decoding sequences (one row each) form one group, padded to the longest; every longer piece is its own."""
-    decoding = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] == 1]
-    reading = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] > 1]
-    members = ([decoding] if decoding else []) + [[s] for s in reading]
+    """Sequences with one row form one group, padded to the longest; every longer chunk is a group of its own."""
+    single = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] == 1]
+    chunks = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] > 1]
+    members = ([single] if single else []) + [[s] for s in chunks]
 
     def slots(s: int) -> np.ndarray:  # (length,)
         at = np.arange(batch.length(s))
@@ -151,10 +150,10 @@ def plan_attention(batch: PackedBatch, block_size: int, device: torch.device) ->
         for row, s in zip(table, group, strict=True):
             row[: batch.length(s)] = slots(s)
         queries = np.stack([positions[s] for s in group])  # (B,T)
-        mask = np.arange(table.shape[1]) <= queries[:, None, :, None]  # (B,1,T,S): a query sees itself and the past
+        mask = np.arange(table.shape[1]) <= queries[:, None, :, None]  # (B,1,T,S): itself and what came before
         groups.append(Group(*(torch.from_numpy(array).to(device) for array in (rows, table, mask))))
-    at, to = (torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in (positions, own))
-    return AttentionPlan(at, to, groups)
+    where, written = (torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in (positions, own))
+    return AttentionPlan(where, written, groups)
 
 
 def paged_attention(
@@ -166,23 +165,23 @@ def paged_attention(
         p(x).unflatten(-1, (-1, attention.head_dim)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     q, k = rotate(q, cos[:, None], sin[:, None]), rotate(k, cos[:, None], sin[:, None])  # (N,H|G,K)
-    keys[plan.slots], values[plan.slots] = k, v  # before anyone reads: a row sees itself
+    keys[plan.slots], values[plan.slots] = k, v  # written before any row reads: a row attends to itself too
     y = torch.empty_like(q)  # (N,H,K)
     for rows, slots, mask in plan.groups:
         query = q[rows].transpose(1, 2)  # (B,T,H,K) -> (B,H,T,K)
         past_k, past_v = keys[slots].transpose(1, 2), values[slots].transpose(1, 2)  # (B,S,G,K) -> (B,G,S,K)
-        seen = F.scaled_dot_product_attention(query, past_k, past_v, attn_mask=mask, enable_gqa=attention.grouped)
-        y[rows] = seen.transpose(1, 2)
+        attended = F.scaled_dot_product_attention(query, past_k, past_v, attn_mask=mask, enable_gqa=attention.grouped)
+        y[rows] = attended.transpose(1, 2)
     return attention.o_proj(y.flatten(1))  # (N,H*K) -> (N,D)
 
 
 def device_type(name: str) -> str:
-    """ "cpu", "cuda" or "mps": what a device's name means here. Raises UserError, EnvironmentFault."""
+    """The type, "cpu", "cuda" or "mps", that a device's name means here. Raises UserError, EnvironmentFault."""
     return resolve_device(name).type
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """float32, bfloat16 or float16. "auto": float32 on a CPU, where PyTorch's half precision is often emulated."""
+    """float32, bfloat16 or float16. "auto": float32 on a CPU, where half precision is often emulated."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     if device.type == "cpu":
