@@ -195,10 +195,9 @@ def test_damage_is_refused_by_name(metadata, name):
     assert cause in str(caught.value) and "file.gguf" in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"tokenizer.ggml.scores": [0.5]}, {"tokenizer.ggml.unknown_token_id": 10**6}])
-def test_damaged_sentencepiece_is_refused(sentencepiece_metadata, change):
-    with pytest.raises(FormatError, match=r"entries|unknown_token_id"):
-        from_metadata(sentencepiece_metadata | change)
+def test_damaged_sentencepiece_is_refused(sentencepiece_metadata):
+    with pytest.raises(FormatError, match="entries"):
+        from_metadata(sentencepiece_metadata | {"tokenizer.ggml.scores": [0.5]})
 
 
 # -- special ids that are no tokens -----------------------------------------------------------------------------------
