@@ -101,6 +101,11 @@ _ROPE_MAY: dict[str, tuple[str, ...]] = {
 }
 
 
+def rope_fields(rope_type: str) -> tuple[str, ...]:
+    """The fields that RopeScaling takes for a kind; none for one that is not computed."""
+    return (*_ROPE_NEEDS.get(rope_type, ()), *_ROPE_MAY.get(rope_type, ()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
     """The shape of a LLaMA. Every field carries the name that transformers gives it.

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from nano_llama.core.config import LlamaConfig, RopeScaling
+from nano_llama.core.config import ROPE_KINDS, LlamaConfig, RopeScaling, rope_fields
 from nano_llama.core.errors import ConfigError
 
 # Written by transformers beside the shape; they change nothing in the forward pass.
@@ -66,7 +66,7 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
         given["rope_theta"] = theta
 
     fields = {field.name for field in dataclasses.fields(LlamaConfig)}
-    for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config"}:
+    for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config", _ORIGINAL}:
         warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=3)
     required = {f.name for f in dataclasses.fields(LlamaConfig) if f.default is dataclasses.MISSING}
     missing = sorted(required - given.keys())
@@ -75,7 +75,7 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
     given.setdefault("rms_norm_eps", 1e-6)  # transformers' default, which is not ours
     try:
         if rope:
-            given["rope_scaling"] = _rope_scaling(rope, given.get("max_position_embeddings"))
+            given["rope_scaling"] = _rope_scaling(rope, given, source)
         return LlamaConfig(**{key: value for key, value in given.items() if key in fields})
     except ConfigError as error:
         raise ConfigError(f"{source}: {error.message}", hint=error.hint) from None
@@ -84,6 +84,8 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
 def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
     """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for name in ("rms_norm_eps", "initializer_range"):  # transformers 5 takes no whole number for these
+        own[name] = float(own[name])
     own["rope_scaling"] = config.rope_scaling.to_dict() if config.rope_scaling else None
     if isinstance(config.eos_token_id, tuple):
         own["eos_token_id"] = list(config.eos_token_id)
@@ -119,20 +121,57 @@ def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
         )
     for key, harmless in _MUST_BE.items():
         value = raw.get(key, harmless)
-        if value != harmless and value is not None:
+        if value != harmless and value is not None and (key, value) != ("hidden_act", "swish"):  # silu's other name
             raise ConfigError(
                 f"{source}: {key} = {value!r} changes the mathematics; this LLaMA computes {key} = {harmless!r} only."
             )
 
 
-def _rope_scaling(raw: Mapping[str, Any], max_positions: Any) -> RopeScaling | None:
-    """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`."""
-    given = {key: value for key, value in raw.items() if value is not None}
-    old_kind = given.pop("type", None)
-    kind = given.setdefault("rope_type", old_kind)
-    partial = given.pop("partial_rotary_factor", 1.0)
+def _rope_scaling(raw: Mapping[str, Any], given: Mapping[str, Any], source: str) -> RopeScaling | None:
+    """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`.
+
+    given: the config around it. As transformers does: a kind's other keys are ignored, with a warning; 0 counts as
+    not given where a default stands behind it; llama3 and YaRN take the original context from the config, else its
+    context as a whole.
+    """
+    rope = {key: value for key, value in raw.items() if value is not None}
+    old_kind = rope.pop("type", None)
+    kind = rope.pop("rope_type", "default" if old_kind is None else old_kind)
+    if not isinstance(kind, str) or not kind:
+        raise ConfigError(f"rope_scaling: rope_type = {kind!r:.80} is not the name of a kind.")
+    partial = rope.pop("partial_rotary_factor", 1.0)
     if partial != 1.0:
         raise ConfigError(f"rope_scaling: partial_rotary_factor = {partial!r}: only whole heads are rotated here.")
-    if kind in ("yarn", "llama3") and max_positions is not None:
-        given.setdefault("original_max_position_embeddings", max_positions)  # as transformers does
-    return RopeScaling.from_dict(given)
+    if kind in ("yarn", "llama3"):
+        if given.get(_ORIGINAL) is not None:
+            rope[_ORIGINAL] = given[_ORIGINAL]
+        elif given.get("max_position_embeddings") is not None:
+            rope.setdefault(_ORIGINAL, given["max_position_embeddings"])
+        if isinstance(rope.get(_ORIGINAL), float) and rope[_ORIGINAL].is_integer():
+            rope[_ORIGINAL] = int(rope[_ORIGINAL])
+    if kind in ROPE_KINDS:
+        used = rope_fields(kind)
+        rope = {key: value for key, value in rope.items() if value != 0 or key not in _OR_DEFAULT}
+        if extra := sorted(map(str, rope.keys() - set(used))):
+            named = ", ".join(f"{key} = {rope.get(key)!r:.60}" for key in extra[:6])
+            warnings.warn(f"{source}: RoPE of the kind {kind!r} ignores {named}.", stacklevel=4)
+        rope = {key: value for key, value in rope.items() if key in used}
+    return RopeScaling.from_dict({"rope_type": kind, **rope})
+
+
+_ORIGINAL = "original_max_position_embeddings"
+_OR_DEFAULT = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+
+
+def transformers_refusals(config: LlamaConfig) -> list[str]:
+    """Why transformers 5 would not make a model of this shape; transformers 4, GGUF and we do."""
+    reasons = []
+    if config.hidden_size % config.num_attention_heads:
+        heads = config.num_attention_heads
+        reasons.append(f"hidden_size = {config.hidden_size} is not a multiple of num_attention_heads = {heads}")
+    if config.initializer_range > 1:
+        reasons.append(f"initializer_range = {config.initializer_range} is above 1")
+    pad = config.pad_token_id
+    if pad is not None and not -config.vocab_size <= pad < config.vocab_size:
+        reasons.append(f"pad_token_id = {pad} is none of the {config.vocab_size} tokens")
+    return reasons

@@ -9,6 +9,7 @@ Not here: the bytes of those weight files (safetensors.py, pth.py) and the token
 Tests: tests/formats/test_hf_folder.py.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
-from nano_llama.formats.hf_config import config_from_hf
+from nano_llama.formats.hf_config import config_from_hf, transformers_refusals
 from nano_llama.formats.mapping import TensorMapping, as_mapping, fit_to_config
 from nano_llama.formats.quantized import QuantizedFolder, blocks_of
 from nano_llama.formats.safetensors import save_safetensors, saved_dtype
@@ -64,6 +65,8 @@ def save_hf(
     """
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
+    for reason in transformers_refusals(config):
+        warnings.warn(f"transformers 5 will not load this model: {reason}. Its version 4 does.", stacklevel=2)
     wanted = None if dtype is None else float_name(dtype)
     stored = {name: saved_dtype(source, name, wanted) for name in source}
     sizes = {name: int(np.prod(source.shape(name))) * DTYPES[stored[name]].itemsize for name in source}
