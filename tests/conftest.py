@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Command
-from helpers.pictures import leave_pictures_out
+from helpers.quick_runs import leave_pictures_out, measure_peaks_briefly
 
 # Equal thread counts give equal bits. Two threads for a process that has the machine to itself (the suite is planned
 # for two cores), one where pytest-xdist runs a process per core.
@@ -41,6 +41,25 @@ ROPE = {
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KV_HEADS = {"mha": 6, "gqa": 2, "mqa": 1}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config) -> None:
+    """Whole rooms are tested by a process per core, single files by this one, which starts faster. -n N: as it says."""
+    if not hasattr(config.option, "numprocesses") or hasattr(config, "workerinput"):
+        return
+    if config.option.numprocesses is None and not config.option.collectonly:
+        config.option.numprocesses = "auto" if all(Path(argument).is_dir() for argument in config.args) else 0
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"  # neighbours stay together, and with them what their fixtures made
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """At least two, since many tests wait for processes of their own; at most eight, since each takes 1 to 2 GB."""
+    from nano_llama.core.machine import usable_cores
+
+    return min(max(usable_cores(), 2), 8)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -81,13 +100,6 @@ def tiny_config():
     return make
 
 
-def pytest_xdist_auto_num_workers(config) -> int:
-    """`-n auto`: a process per core for rooms and the whole suite; none for single files, which start faster so."""
-    from nano_llama.core.machine import usable_cores
-
-    return usable_cores() if all(Path(argument).is_dir() for argument in config.args) else 0
-
-
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory, request) -> Path:
     """NANO_LLAMA_CACHE for the tests of this process. Compiled kernels are shared by all processes and by later runs:
@@ -111,9 +123,10 @@ def drawn() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch) -> None:
+def quick_runs(request, monkeypatch) -> None:
     if "drawn" not in request.fixturenames:
         leave_pictures_out(monkeypatch.setattr)
+    measure_peaks_briefly(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,11 @@ import ctypes, json, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 import nano_llama.cli.train, nano_llama.training.progress_bar
 import nano_llama.vol2_torch.trainer
-from helpers.pictures import leave_pictures_out
+from helpers.quick_runs import leave_pictures_out, measure_peaks_briefly
 from nano_llama.cli import main
 
 leave_pictures_out()
+measure_peaks_briefly()
 
 def without_privileges():  # root's, to pass over permissions: capset(2), all sets empty
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())

@@ -39,12 +39,12 @@ def test_pngs_of_the_promised_sizes(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2, "no temporary file is left"
 
 
-@pytest.mark.parametrize("figure", ["val_loss", "lr", "grad_norm", "tokens_per_second", "train_loss"])
-def test_every_figure_is_drawn(tmp_path, figure):
-    whole = rows(30, val_loss=2.0)
-    plot_run(whole, tmp_path / "a.png")
-    plot_run([{key: value for key, value in row.items() if key != figure} for row in whole], tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+def test_every_figure_is_drawn(tmp_path):
+    whole, pictures = rows(30, val_loss=2.0), set()
+    for left_out in (None, "val_loss", "lr", "grad_norm", "tokens_per_second", "train_loss"):
+        plot_run([{key: row[key] for key in row if key != left_out} for row in whole], tmp_path / "loss.png")
+        pictures.add((tmp_path / "loss.png").read_bytes())
+    assert len(pictures) == 6
 
 
 @pytest.mark.parametrize("few", [[], rows(1), [{"step": 3}], rows(25, grad_norm=0.0)])
