@@ -139,6 +139,9 @@ def summary(result: TrainingResult) -> Any:
             "training loss": f"{result.train_loss:.4f} nats per token",
             "validation loss": f"{validation.loss:.4f} nats per token" if validation else None,
             "bits per byte": f"{validation.bits_per_byte:.4f}" if validation else None,
+            "validated on": f"the first {validation.tokens:,} tokens (time limit)"
+            if validation and validation.partial
+            else None,
             "speed": f"{result.tokens_per_second:,.0f} tokens/s",
             "took": time_text(result.elapsed_s),
             "run": result.out,

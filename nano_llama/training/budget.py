@@ -7,11 +7,14 @@ Tests: tests/training/test_budget.py.
 """
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 
 Clock = Callable[[], float]  # tells the time in seconds, like time.monotonic
 
+RECENT = 15  # steps of which `typical_step` is the median
 STEP_MARGIN, FIRST_MARGIN = 1.2, 0.3  # how much longer than the slowest recent step the next may take
 
 
@@ -40,6 +43,7 @@ class Budget:
         self.reserve = 0.0  # seconds reserved for the end
         self.begin = clock()
         self.step_seconds = 0.0  # of the slowest recent step, at first a guess: the last one must fit too
+        self.recent: deque[float] = deque(maxlen=RECENT)  # seconds of each
         self.steps_seen = 0
 
     def start_training(self) -> None:
@@ -56,12 +60,21 @@ class Budget:
         self.reserve = seconds
 
     def count_step(self, seconds: float) -> None:
-        """Learn how long a step takes; a slow one is forgotten slowly."""
-        self.step_seconds = max(seconds, 0.9 * self.step_seconds) if self.steps_seen else seconds
+        """Learn how long a step takes; a slow one is forgotten slowly, but for the first, which also warms up."""
+        if self.steps_seen < 2:
+            self.recent.clear()
+            self.step_seconds = seconds
+        self.step_seconds = max(seconds, 0.9 * self.step_seconds)
+        self.recent.append(seconds)
         self.steps_seen += 1
 
+    @property
+    def typical_step(self) -> float:
+        """Seconds that a step takes now: the median of the recent ones; before the first, a guess."""
+        return statistics.median(self.recent) if self.recent else self.step_seconds
+
     def guess_step(self, seconds: float) -> None:
-        """About how long the first step takes."""
+        """About how long the first step takes: for the schedule. No run is refused by a guess."""
         self.step_seconds = seconds
 
     def progress(self, step: int) -> float:
@@ -90,7 +103,7 @@ class Budget:
     def _longest_step(self) -> float:
         """An upper estimate of the next step's time: the fewer steps were seen, the larger the margin."""
         if not self.steps_seen:
-            return self.step_seconds
+            return 0.0
         return (STEP_MARGIN + FIRST_MARGIN / self.steps_seen) * self.step_seconds
 
     def _end(self) -> float:

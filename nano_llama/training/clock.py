@@ -96,9 +96,14 @@ class RunClock:
         self.budget.guess_step(seconds)
 
     @property
-    def step_seconds(self) -> float:
-        """What a step takes, as far as is known."""
-        return self.budget.step_seconds
+    def fastest(self) -> float:
+        """Tokens/s of the fastest step in this process; 0 before the first."""
+        return self.session.fastest
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether the run ends by a deadline instead of a number of steps."""
+        return self.budget.deadline is not None
 
     def start_training(self) -> None:
         """The first step begins now."""
@@ -132,7 +137,7 @@ class RunClock:
 
     def count_evaluation(self, seconds: float, whole: float) -> None:
         """One took so long. If it was given up, the whole would have taken `whole` times as long."""
-        self.evaluations.count(seconds, whole)
+        self.end.count_evaluation(seconds, whole)
         self.end.reserve()
 
     def checkpoint_due(self) -> bool:

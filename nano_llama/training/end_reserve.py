@@ -16,6 +16,7 @@ PLOTTING_SECONDS = 1.5  # the first picture imports matplotlib
 SAVING_SECONDS = 0.3  # at least, for a checkpoint; measured from the first one on
 SAVING_RATE = 200e6  # bytes/s, hashed and written to a disk
 SAVES = 2.0  # the end writes a model and a checkpoint
+HEAD_SHARE = 0.05  # of a run by the clock, for the head of a split that takes more than half of the run
 EVALUATING_SHARE = 0.15  # at most, of a run by the clock, goes into evaluations before the last
 
 
@@ -45,12 +46,14 @@ class EndReserve:
         self.budget, self.session, self.evaluations, self.val_tokens = budget, session, evaluations, val_tokens
         self.saver, self.slowdown = saver, slowdown
         self.saving_guess = SAVING_SECONDS + checkpoint_bytes / SAVING_RATE
+        self.step_then = 0.0  # what a step took at the last evaluation
 
     def reserve(self) -> None:
-        """Reserve what evaluating, saving and exiting take. An evaluation as long as half of the run is left out."""
+        """Reserve what evaluating, saving and exiting take; of an evaluation as long as half of the run, the head."""
         evaluating = 1.25 * self.expected_evaluation()
         if evaluating > 0.5 * self.budget.span:
-            evaluating = 0.0
+            one_batch = 0.5 * self.budget.typical_step  # a forward pass is a third of a training step
+            evaluating = max(HEAD_SHARE * self.budget.span, one_batch)
         self.budget.keep(evaluating + self._ending_seconds())
 
     def time_for_evaluation(self, over: bool) -> float:
@@ -66,13 +69,20 @@ class EndReserve:
         share = min(left, EVALUATING_SHARE * self.budget.seconds - self.evaluations.spent)
         return left if self.expected_evaluation() < share else 0.0
 
+    def count_evaluation(self, seconds: float, whole: float) -> None:
+        """One took so long. If it was given up, the whole would have taken `whole` times as long."""
+        self.evaluations.count(seconds, whole)
+        self.step_then = self.budget.typical_step
+
     def expected_evaluation(self) -> float:
-        """Seconds that the next evaluation takes: as many as the last one, or guessed from the speed of training."""
+        """Seconds that the next evaluation takes: from the last one, or from recent steps, at the speed of now."""
+        step = self.budget.typical_step
         if self.evaluations.last_seconds:
-            return self.evaluations.last_seconds
-        if not self.val_tokens:
+            return self.evaluations.last_seconds * (step / self.step_then if self.step_then else 1.0)
+        if not self.val_tokens or not self.session.steps:
             return 0.0
-        return 0.5 * self.val_tokens / self.session.rate  # a forward pass is a third of a training step
+        tokens_per_step = self.session.tokens / self.session.steps
+        return 0.5 * self.val_tokens / tokens_per_step * step
 
     def _ending_seconds(self) -> float:
         """What saving (a checkpoint and the model, after one that is being written), drawing and exiting take."""

@@ -23,12 +23,16 @@ SumNats = Callable[[np.ndarray, np.ndarray], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The loss on one split. `tokens` are those predicted, `bytes` the text they stand for."""
+    """The loss on one split. `tokens` are those predicted, `bytes` the text they stand for.
+
+    partial: only the head of the split was read, for lack of time; `bytes` are then in proportion to its tokens.
+    """
 
     loss: float  # nats a token, the mean
     tokens: int
     bytes: int
     seconds: float
+    partial: bool = False
 
     @property
     def perplexity(self) -> float:
@@ -40,7 +44,7 @@ class Evaluation:
         """All nats as bits, over all bytes of text: comparable between tokenizers, and with compressors."""
         return bits_per_byte(self.loss, self.tokens, self.bytes)
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "loss": self.loss,
             "perplexity": self.perplexity,
@@ -48,6 +52,7 @@ class Evaluation:
             "tokens": self.tokens,
             "bytes": self.bytes,
             "seconds": self.seconds,
+            **({"partial": True} if self.partial else {}),
         }
 
 
@@ -60,18 +65,23 @@ def evaluate_split(
     give_up: Callable[[float], bool] = lambda seconds: False,
     on_batch: Callable[[int], None] = lambda tokens: None,
     clock: Clock = time.monotonic,
+    keep_head: bool = False,
 ) -> Evaluation | None:
     """Evaluate a `TokenSplit` whole; `batch_size` changes the memory used, not the result.
 
-    `give_up` hears before every batch how long the one before took (0 before the first): when it says True, the answer
-    is None. `on_batch` hears how many tokens each batch has counted.
+    give_up is called before each batch with the seconds that the last one took (0 before the first). When it returns
+    True, the result is None, or with `keep_head` what the batches so far give. on_batch is called with the number of
+    tokens that each batch counted.
     """
     begin = before = clock()
     nats, counted = 0.0, 0
     for tokens, targets in validation_batches(split, context, batch_size):  # (B,T) each
         last, before = before, clock()
         if give_up(before - last):
-            return None
+            if not (keep_head and counted):
+                return None
+            head = round(split.num_bytes * counted / (split.num_tokens - 1))
+            return Evaluation(loss=nats / counted, tokens=counted, bytes=head, seconds=before - begin, partial=True)
         nats += sum_nats(tokens, targets)
         here = int(np.count_nonzero(targets != IGNORE_INDEX))
         counted += here

@@ -34,7 +34,7 @@ from nano_llama.training.pace import Meter
 from nano_llama.training.record import Speed, StepRecord
 from nano_llama.training.recorder import Recorder
 from nano_llama.training.run_folder import RunFolder
-from nano_llama.training.schedule import learning_rate
+from nano_llama.training.schedule import learning_rate, warm_up_by_steps
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.state import RunState
 from nano_llama.training.validator import Validator
@@ -121,11 +121,7 @@ class TrainingLoop:
     def _step(self, stream: Stream) -> tuple[float, float]:
         """One step -> its learning rate, and the norm of its gradient."""
         settings, state, now = self.settings, self.state, self.clock.now
-        begin, waited = now(), 0.0
-        lr = learning_rate(
-            settings.schedule, self.clock.midway(state.step), settings.lr, settings.warmup, settings.final_lr,
-            settings.decay,
-        )  # fmt: skip
+        lr, begin, waited = self._learning_rate(), now(), 0.0
         result = None
         while result is None:  # a bad batch may be skipped
             asked = now()
@@ -141,6 +137,16 @@ class TrainingLoop:
         state.count_step(result.loss, settings.tokens_per_step)
         self.clock.count_step(settings.tokens_per_step, seconds, waited)
         return lr, result.grad_norm
+
+    def _learning_rate(self) -> float:
+        """Of the next step."""
+        settings, progress = self.settings, self.clock.midway(self.state.step)
+        lr = learning_rate(
+            settings.schedule, progress, settings.lr, settings.warmup, settings.final_lr, settings.decay
+        )  # fmt: skip
+        if self.clock.by_the_clock and settings.warmup:
+            lr = warm_up_by_steps(lr, self.state.step, settings.lr, warming_up=progress < settings.warmup)
+        return lr
 
     def train_step(self, batches: Sequence[Batch], lr: float) -> StepResult | None:
         """One update from the mean gradient over all counted targets of `batches`; None: they were bad and skipped.
@@ -162,12 +168,12 @@ class TrainingLoop:
         """Evaluate if that is due -> whether the run is over now, and the evaluation."""
         step, goal = self.state.step, self.settings.stop_loss
         evaluation = self.validator.evaluate(step, over, recorder)
-        reached = evaluation is not None and reached_goal(self.settings, evaluation.loss)
+        reached = evaluation is not None and not evaluation.partial and reached_goal(self.settings, evaluation.loss)
         if reached:
             self.callback.notice(f"The validation loss is {goal:g} or less: the run ends here.")
         if not over and (reached or self._is_over()):  # evaluating takes time
             over, evaluation = True, evaluation or self.validator.evaluate(step, True, recorder)
-        self.state.val_loss = evaluation.loss if evaluation else None
+        self.state.val_loss = evaluation.loss if evaluation and not evaluation.partial else None
         return over, evaluation
 
     def _is_over(self) -> bool:
@@ -176,12 +182,10 @@ class TrainingLoop:
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _check_can_begin(self) -> None:
-        """Raise UserError if the run had ended before, or a step does not fit into the time that is left."""
+        """Raise UserError if the run had ended before, or no time is left for a step."""
         settings, state, clock = self.settings, self.state, self.clock
         if clock.progress(state.step) >= 1.0:
-            raise nothing_left(
-                settings, self.folder.path, state.step, clock.past_progress, clock.until_deadline(), clock.step_seconds
-            )
+            raise nothing_left(settings, self.folder.path, state.step, clock.past_progress, clock.until_deadline())
         if state.val_loss is not None and reached_goal(settings, state.val_loss):
             raise goal_was_reached(settings, self.folder.path, state.val_loss)
 
@@ -209,6 +213,7 @@ class TrainingLoop:
 
     def _record(self, lr: float, grad_norm: float, evaluation: Evaluation | None) -> StepRecord:
         state, clock, text = self.state, self.clock, self.dataset.train
+        self.expected = self.expected.reaching(clock.fastest)
         return StepRecord(
             step=state.step, progress=clock.progress(state.step), tokens=state.tokens, train_loss=state.train_loss,
             train_bits_per_byte=bits_per_byte(state.train_loss, text.num_tokens, text.num_bytes), lr=lr,

@@ -13,7 +13,8 @@
     elapsed_s              seconds since the process's start; a resumed run counts on from its checkpoint
     seconds_left           expected until the run is over
     val_loss               nats a token over the whole validation split, where it was evaluated (evaluation.py)
-    val_bits_per_byte      the same, in bits a byte of text
+    val_bits_per_byte      the same, in bits per byte of text
+    val_partial            true where the clock left time for the head of the split only
 
 What depends on the machine, and differs between equal runs, is in MEASURED. Not here: the picture of it (plots.py).
 Tests: tests/training/test_metrics.py.

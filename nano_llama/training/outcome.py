@@ -66,6 +66,7 @@ class TrainingResult:
             "train_loss": self.train_loss if math.isfinite(self.train_loss) else None,
             "val_loss": self.evaluation.loss if self.evaluation else None,
             "val_bits_per_byte": self.evaluation.bits_per_byte if self.evaluation else None,
+            **({"val_partial": True} if self.evaluation and self.evaluation.partial else {}),
             "tokens_per_second": self.tokens_per_second,
             "elapsed_s": self.elapsed_s,
         }
@@ -83,13 +84,8 @@ def goal_was_reached(settings: TrainSettings, run: Path, loss: float) -> UserErr
     )
 
 
-def nothing_left(
-    settings: TrainSettings, run: Path, step: int, progress: float, left_s: float | None, step_s: float
-) -> UserError:
-    """No step can be made: the run had ended before (`progress` 1), or a step does not fit into its minutes.
-
-    left_s: seconds left of them. step_s: about what a step takes.
-    """
+def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float, left_s: float | None) -> UserError:
+    """No step can be made: the run had ended before (`progress` 1), or its minutes are over. left_s: what is left."""
     if progress >= 1.0:
         more = "a larger --max-steps"
         if settings.max_minutes is not None:
@@ -106,8 +102,8 @@ def nothing_left(
             hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
         )
     return UserError(
-        f"{minutes} {left_s:.0f} s are left, and a step takes about {step_s:.0f} s.",
-        hint="Give a larger --max-minutes, or make steps shorter: a smaller --batch-size, --context or --model.",
+        f"{minutes} {left_s:.0f} s are left, which saving the run takes.",
+        hint="Give a larger --max-minutes.",
     )
 
 

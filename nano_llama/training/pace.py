@@ -9,10 +9,12 @@ class Meter:
 
     def __init__(self) -> None:
         self.tokens, self.steps, self.seconds, self.waited = 0, 0, 0.0, 0.0
+        self.fastest = 0.0  # tokens/s of the fastest step
 
     def add(self, tokens: int, seconds: float, waited: float = 0.0) -> None:
         self.tokens, self.steps = self.tokens + tokens, self.steps + 1
         self.seconds, self.waited = self.seconds + seconds, self.waited + waited
+        self.fastest = max(self.fastest, tokens / max(seconds, 1e-9))
 
     @property
     def rate(self) -> float:

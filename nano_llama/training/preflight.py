@@ -8,7 +8,7 @@ Tests: tests/training/test_preflight.py, tests/vol2/test_memory_use.py.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
@@ -51,6 +51,12 @@ class Preflight:
     def mfu(self, tokens_per_second: float) -> float | None:
         """Model FLOPs utilization at this speed: useful FLOP/s over the measured peak, 0 to 1; None: not measured."""
         return tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+
+    def reaching(self, tokens_per_second: float) -> "Preflight":
+        """Training has reached this speed: a peak that was measured lower was disturbed, so it is raised to it."""
+        if not self.peak_flops:
+            return self
+        return replace(self, peak_flops=max(self.peak_flops, tokens_per_second * self.flops_per_token))
 
     def lines(self) -> list[str]:
         """For the eye."""

@@ -56,4 +56,6 @@ class StepRecord:
         }
         if self.evaluation:
             row |= {"val_loss": self.evaluation.loss, "val_bits_per_byte": self.evaluation.bits_per_byte}
+            if self.evaluation.partial:
+                row |= {"val_partial": True}
         return row

@@ -67,7 +67,9 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
     shape = LlamaConfig.from_hf_dict(files.read_json(path / "config.json", "model config"), str(path / "config.json"))
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last: Row = rows[-1] if rows else {}
-    best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"], default={})
+    evaluated = [row for row in rows if "val_loss" in row]
+    whole = [row for row in evaluated if not row.get("val_partial")]
+    best = min(whole or evaluated, key=lambda row: row["val_loss"], default={})
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     summary = RunSummary(
         name=name or path.name, path=path, state=state_of(folder, settings), engine=settings.engine, data=settings.data,

@@ -11,6 +11,7 @@ import math
 from nano_llama.core.errors import UserError
 
 NAMES = ("cosine", "linear", "wsd", "constant")
+WARMUP_STEPS = 10  # at least so many updates lie before the peak
 DECAY = 0.2  # of the run, at its end, in which WSD falls: Hägele et al. 2024 find 10 to 20% enough
 
 
@@ -23,6 +24,17 @@ def learning_rate(
     if name == "constant":
         return warmup_stable_decay(progress, peak, warmup, 1.0, decay=0.0)
     return {"cosine": warmup_cosine, "linear": warmup_linear}[name](progress, peak, warmup, final)
+
+
+def warm_up_by_steps(lr: float, step: int, peak: float, warming_up: bool) -> float:
+    """The learning rate of update `step` (from 0) of a run by the clock, whose warmup may last any number of steps.
+
+    A slow start can use up the warmup before the first update, and a fast one makes hundreds at next to nothing. So
+    WARMUP_STEPS count as well: no rate above (step + 1) / WARMUP_STEPS of the peak, and while the run warms up none
+    below 1 / WARMUP_STEPS of it.
+    """
+    least = peak / WARMUP_STEPS
+    return min(max(lr, least) if warming_up else lr, least * (step + 1))
 
 
 def warmup_cosine(progress: float, peak: float, warmup: float, final: float) -> float:

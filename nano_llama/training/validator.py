@@ -31,9 +31,7 @@ class Validator:
         if self.interrupted() or not self.clock.evaluation_due(step, over) or self.split.num_tokens < 2:
             return None
         allowed = self.clock.time_for_evaluation(over)
-        if allowed <= 0.0:
-            if over:
-                self.callback.notice("Skipped validation (time limit); run nano-llama eval to measure it.")
+        if allowed <= 0.0 and not over:
             return None
         begin, total, counted = self.clock.now(), self.split.num_tokens, 0
         batches = math.ceil(total / (self.settings.batch_size * self.settings.context))
@@ -45,14 +43,21 @@ class Validator:
 
         def give_up(seconds: float = 0.0) -> bool:
             """The last batch took so long: whether the next one (at the run's end), or all the rest, cannot fit."""
+            if over and not counted:  # one batch always: the run ends with a validation loss
+                return self.interrupted()
             seconds = seconds or self.clock.expected_evaluation() / batches
             ahead = 1.0 if over else batches * (1.0 - counted / total)
             return self.interrupted() or self.clock.now() + ahead * seconds > begin + allowed
 
         evaluation = evaluate_split(
             self.backend.eval_loss_sum, self.split, self.settings.context, self.settings.batch_size, on_batch=count,
-            clock=self.clock.now, give_up=give_up,
+            clock=self.clock.now, give_up=give_up, keep_head=over,
         )  # fmt: skip
+        if evaluation and evaluation.partial:
+            self.callback.notice(
+                f"Validation covered the first {evaluation.tokens:,} of {total - 1:,} tokens (time limit); "
+                "run nano-llama eval for all of them."
+            )
         if evaluation:
             self.callback.evaluated(step, evaluation)
             self.callback.sampled(step, recorder.sample(step, evaluation.loss, self.backend.generate, give_up))

@@ -43,12 +43,24 @@ def test_it_ends_before_a_step_that_would_not_fit(hand_clock):
     assert budget.progress(31) == 1.0
 
 
-def test_a_first_step_that_is_known_not_to_fit_is_not_begun(hand_clock):
+def test_no_run_is_refused_by_a_guess(hand_clock):
+    """A busy machine's measured peak was 250 times too low, and a run that fitted was refused."""
     budget = Budget(max_minutes=1.0, start=hand_clock(), clock=hand_clock)
-    budget.guess_step(59.0)
-    assert budget.progress(0) < 1.0
     budget.guess_step(61.0)
-    assert budget.progress(0) == 1.0
+    assert budget.progress(0) < 1.0
+    budget.count_step(50.0)  # a step that was made
+    assert budget.progress(1) == 1.0
+
+
+def test_a_slow_first_step_says_little_of_the_next_ones(hand_clock):
+    budget = Budget(max_minutes=2.0, start=hand_clock(), clock=hand_clock)
+    budget.count_step(27.0)  # kernels were compiled
+    assert budget.typical_step == budget.step_seconds == 27.0
+    for _ in range(5):
+        budget.count_step(0.1)
+    assert budget.typical_step == budget.step_seconds == 0.1
+    budget.count_step(3.0)  # a later one that is slow may come again
+    assert budget.typical_step == 0.1 and budget.step_seconds == 3.0
 
 
 def test_a_resumed_run_goes_on_where_it_was(hand_clock):

@@ -101,16 +101,73 @@ def test_evaluations_leave_most_of_the_time_to_training(settings, tmp_path, hand
     assert 2 <= len(rows) < 10 and result.steps > 350
 
 
-def test_a_guess_that_it_takes_too_long_takes_no_time_from_training(settings, tmp_path, hand_clock):
-    # 25 s for a step: by that speed an evaluation would take half of the run; it is tried with what is left
-    result, took, _ = run(settings, tmp_path / "run", hand_clock, 2.0, seconds=25.0)
-    assert 85 < took <= 120 and result.evaluation is not None
+def test_an_evaluation_expected_to_take_half_of_the_run_takes_little_time_from_training(settings, tmp_path, hand_clock):
+    result, took, _ = run(settings, tmp_path / "run", hand_clock, 2.0, seconds=12.0)
+    assert 95 < took <= 120 and not result.evaluation.partial, "it was faster than expected"
 
 
-def test_a_loss_that_takes_too_long_is_given_up(settings, tmp_path, hand_clock):
-    result, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.2, evaluating=3.0)
-    assert result.evaluation is None and took < 12.0 + 3.0, "at most one batch too late"
-    assert [r for r in watcher.notices if "Gave up" in r]
+def test_what_does_not_fit_is_evaluated_on_the_head_of_the_split(settings, tmp_path, hand_clock):
+    result, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.4, evaluating=3.0)
+    assert result.evaluation.partial and 0 < result.evaluation.tokens < 600 and took <= 24.0
+    assert [text for text in watcher.notices if f"first {result.evaluation.tokens} of" in text]
+    last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+    assert last["val_partial"] is True and last["val_loss"] == result.evaluation.loss
+    assert last["val_bits_per_byte"] == pytest.approx(result.evaluation.loss / math.log(2), rel=0.02)  # a byte a token
+
+
+def test_a_slow_first_step_does_not_end_the_run_early(settings, tmp_path, hand_clock):
+    """27 s of compiling in the first step, then 0.1 s each: the last evaluation's time follows the later ones."""
+    trainer = FakeTrainer(settings.replace(max_minutes=2.0, warmup=0.05), tmp_path / "run", clock=hand_clock)
+    step = trainer.train_step
+
+    def train_step(batches, lr):
+        hand_clock.now += 27.0 if trainer.state.step == 0 else 0.1
+        return step(batches, lr)
+
+    trainer.train_step = train_step
+    begin = hand_clock()
+    result = trainer.fit()
+    assert 0.93 * 120 < hand_clock() - begin + EXIT_SECONDS <= 120 and not result.evaluation.partial
+
+
+@pytest.mark.parametrize("first", [0.01, 8.0])
+def test_the_warmup_counts_steps_too(settings, tmp_path, hand_clock, first):
+    """Neither a first step that outlasts the warmup nor one far shorter starts at the peak or at nothing."""
+    settings = settings.replace(lr=1.0, warmup=0.05, max_minutes=1.0, schedule="constant")
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
+    step, rates = trainer.train_step, []
+
+    def train_step(batches, lr):
+        rates.append(lr)
+        hand_clock.now += first if trainer.state.step == 0 else 0.05
+        return step(batches, lr)
+
+    trainer.train_step = train_step
+    trainer.fit()
+    assert rates[0] == pytest.approx(0.1) and max(rates[:9]) < 1.0 and rates[-1] == 1.0
+    assert all(0.1 <= rate <= (i + 1) / 10 + 1e-12 for i, rate in enumerate(rates[:10]))
+
+
+def test_the_peak_is_never_below_what_training_reaches(settings, tmp_path, hand_clock):
+    """Measured beside busy neighbours, a peak was a thousandth of the machine's: MFU came out at 3.4."""
+
+    class Disturbed(HostDevice):
+        def peak_flops(self):
+            return 1e-3 * settings.tokens_per_step * trainer.expected.flops_per_token
+
+    trainer = FakeTrainer(
+        settings.replace(max_steps=30), tmp_path / "run", clock=hand_clock, changes={"device": Disturbed()}
+    )
+    step = trainer.train_step
+
+    def train_step(batches, lr):
+        hand_clock.now += 0.1
+        return step(batches, lr)
+
+    trainer.train_step = train_step
+    trainer.fit()
+    found = [row["mfu"] for row in read_metrics(tmp_path / "run/metrics.jsonl")]
+    assert found and max(found) <= 1.0 and max(found) > 0.9
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(1.0, 0.5), (1.0, 13.0), (2.0, 13.0)])
@@ -121,7 +178,7 @@ def test_slow_steps_evaluations_and_disks(slow_trainer, settings, tmp_path, minu
     trainer = slow_trainer(settings.replace(max_minutes=minutes), tmp_path / "run", seconds, evaluating, saving)
     result = trainer.fit()
     assert result.elapsed_s <= 60 * minutes - EXIT_SECONDS
-    assert result.steps >= 3 and (tmp_path / "run/model.safetensors").exists()
+    assert result.steps >= 2 and (tmp_path / "run/model.safetensors").exists()
     if evaluating < 1.0:
         assert result.evaluation is not None, "one that fits is made"
 
@@ -181,19 +238,6 @@ class SlowWriter(CheckpointWriter):
     @seconds.setter
     def seconds(self, value):
         pass  # the real time
-
-
-def test_a_first_step_that_will_not_fit_is_refused(settings, tmp_path, hand_clock):
-    class Known(HostDevice):
-        def peak_flops(self):
-            return trainer.expected.flops_per_token * settings.tokens_per_step / (0.4 * 100.0)  # a step of 100 s
-
-    by_the_clock = settings.replace(max_minutes=1.0)
-    trainer = FakeTrainer(by_the_clock, tmp_path / "run", clock=hand_clock, changes={"device": Known()})
-    with pytest.raises(UserError, match="1 minutes 60 s are left, and a step takes about 100 s") as caught:
-        trainer.fit()
-    assert "--batch-size" in caught.value.hint
-    assert not (tmp_path / "run").exists(), "nothing was written"
 
 
 def test_no_time_at_all_is_an_error_that_says_so(settings, tmp_path, hand_clock):
