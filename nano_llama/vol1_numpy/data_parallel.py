@@ -48,7 +48,7 @@ def single_threaded_blas() -> AbstractContextManager:
 
 
 def blas_threads(count: int | None) -> AbstractContextManager:
-    """A context in which every matrix product of the process runs on so many threads; None: as many as before."""
+    """A context in which every matrix product of the process runs on this many threads; None: no change."""
     return _blas().limit(limits=count, user_api="blas") if count else nullcontext()
 
 

@@ -15,9 +15,9 @@ Expanding each L in its Taylor series, the terms in h^0, h^2, h^3 and h^4 cancel
 h^2 L'''/6 for two points. (Fornberg 1988, Mathematics of Computation 51, table 1.) Rounding adds about 1e-16 |L| / h:
 in float64 with h = 2e-4 both are far below 1e-7 (h^4 is 2e-15). float32 can say little, and is refused.
 
-At a kink, as ReLU has at 0, the Taylor series does not hold: points on both sides of it say nothing of either slope. So
-where an entry disagrees it is measured again by shorter steps, which may leave the kink outside; where the slopes on
-both sides differ even then, the message says so. A wrong gradient stays wrong at every step.
+At a kink, such as ReLU's at 0, the Taylor series does not hold: points on both sides say nothing about either slope.
+So where an entry disagrees, it is measured again with shorter steps, which may leave the kink outside; if the slopes on
+both sides differ even then, the message says so. A wrong gradient stays wrong at every step size.
 """
 
 import inspect
@@ -55,7 +55,7 @@ class ArgumentCheck:
 
     def __str__(self) -> str:
         at = ", ".join(map(str, self.worst))
-        kink = "; its slopes to the left and right differ: is there a kink, as ReLU has at 0?" if self.kink else ""
+        kink = "; its slopes to the left and right differ: is there a kink, such as ReLU's at 0?" if self.kink else ""
         return (
             f"gradient of {self.name!r}, worst at [{at}]: backward says {self.analytic:.10g}, "
             f"central differences {self.measured:.10g}, relative error {self.relative_error:.1e}{kink}"
@@ -91,7 +91,7 @@ def gradcheck(
             kind = f"{len(result)} values" if isinstance(result, tuple) else f"one {type(result).__name__}"
             raise UserError(
                 f"gradcheck: {_name(forward, 'forward')} returned {kind}; expected two, (out, cache).",
-                hint="Where backward needs nothing of the forward: return out, ()",
+                hint="If backward needs nothing from forward, return out, ()",
             )
         return result
 
@@ -203,7 +203,7 @@ def _measure(
     step: float,
     noise: float,
 ) -> tuple[Array, Array]:
-    """Central differences at `indices`, by shorter steps where they disagree with `grad` -> and where a kink shows."""
+    """Central differences at `indices`, with shorter steps where they disagree with `grad`; and where there are kinks."""
     measured = np.array([central_difference(loss, array, index, step) for index in indices])
     kinks = np.zeros(len(indices), bool)
     tolerated = tolerance * _scale(grad, measured)
@@ -218,7 +218,7 @@ def _measure(
 
 
 def _slopes_differ(loss: Callable[[], float], array: Array, index: Index, step: float, scale: float) -> bool:
-    """Whether the slopes to the left and to the right are apart by more than curvature explains in so short a step."""
+    """Whether the slopes to the left and to the right differ by more than curvature explains over so short a step."""
     kept, middle = array[index], loss()
     array[index] = kept - step
     left = middle - loss()
@@ -241,7 +241,7 @@ def _judge(name: str, grad: Array, indices: list[Index], measured: Array, kinks:
 
 
 def _scale(grad: Array, measured: Array) -> float:
-    """The tensor's largest entry, to which errors are relative, as everywhere in the project: one may well be zero."""
+    """The tensor's largest entry, to which errors are relative, as everywhere in the project: single entries may be zero."""
     return max(float(np.max(np.abs(grad), initial=0)), float(np.max(np.abs(measured), initial=0)), 1e-12)
 
 
@@ -264,7 +264,7 @@ def _by_name(forward: Callable[..., Any], inputs: Mapping[str, Any] | Sequence[A
     names = list(signature.parameters)
     try:
         if isinstance(inputs, Mapping):
-            signature.bind_partial(**inputs)  # first: what it does not know is what was misspelled
+            signature.bind_partial(**inputs)  # first, so that a misspelled name is reported
             signature.bind(**inputs)
         else:
             signature.bind(*inputs)

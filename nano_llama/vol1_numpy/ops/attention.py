@@ -21,7 +21,7 @@ def attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None) -
     q: (B,H,T,K)   k: (B,G,S,K)   v: (B,G,S,K'), R = H / G, K' = K in a LLaMA
     mask: boolean, broadcastable to (B,1,T,S), True may attend; None: all
     -> out (B,H,T,K'). A query that may attend to nothing gets zeros.
-    Raises UserError for shapes that do not fit and for a mask of another shape or dtype.
+    Raises UserError for shapes that do not match, and for a mask of another shape or dtype.
     """
     check_shapes(q, k, v, mask)
     B, H, T, K = q.shape
@@ -62,7 +62,7 @@ def attention_weights(cache: Cache) -> Array:
 
 
 def check_shapes(q: Array, k: Array, v: Array, mask: Array | None) -> None:
-    """Raise UserError unless q (B,H,T,K), k (B,G,S,K), v (B,G,S,K') and the mask belong together."""
+    """Raise UserError unless q (B,H,T,K), k (B,G,S,K), v (B,G,S,K') and the mask match."""
     shapes = f"q {q.shape}, k {k.shape}, v {v.shape}"
     if not (q.ndim == k.ndim == v.ndim == 4 and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]):
         raise UserError(f"attention: {shapes}: expected q (B,H,T,K), k (B,G,S,K) and v (B,G,S,K').")
@@ -73,7 +73,7 @@ def check_shapes(q: Array, k: Array, v: Array, mask: Array | None) -> None:
 
 
 def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
-    """Raise UserError unless the mask is boolean and broadcasts to `shape`, (B,1,T,S): nothing else is guessed."""
+    """Raise UserError unless the mask is boolean and broadcasts to `shape`, (B,1,T,S)."""
     if mask.dtype != bool:
         raise UserError(
             f"attention: the mask is {mask.dtype}; expected booleans, True where a query may attend.",
@@ -86,7 +86,7 @@ def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
     if not fits:
         raise UserError(
             f"attention: the mask has shape {mask.shape}, which does not broadcast to (B,1,T,S) = {shape}.",
-            hint="A mask for each text, (B,T,S), goes in as mask[:, None]; masks.py makes the usual ones.",
+            hint="Pass a mask per sequence, (B,T,S), as mask[:, None]; masks.py has the usual ones.",
         )
 
 

@@ -21,7 +21,7 @@ from nano_llama.vol1_numpy.ops.array import Array, Cache
 def rope_forward(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
     """Rotate each pair of features by its angle.    x: (B,H,T,K)   cos, sin: (T,K/2)   -> y (B,H,T,K)
 
-    Where each text has positions of its own: tables of (B,1,T,K/2), which broadcast.
+    If each sequence has its own positions, pass tables of (B,1,T,K/2), which broadcast.
 
     Raises UserError when `layout` is neither "half" nor "interleaved".
     """

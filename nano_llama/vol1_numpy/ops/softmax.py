@@ -1,4 +1,4 @@
-"""Softmax over one axis, the last unless told: scores become weights that are positive and sum to one.
+"""Softmax over one axis, by default the last: scores become weights that are positive and sum to one.
 
 flash_attention.py has the online form, which never sees a whole row at once.
 Tests: tests/vol1/test_ops_gradients.py.
