@@ -203,7 +203,7 @@ def _measure(
     step: float,
     noise: float,
 ) -> tuple[Array, Array]:
-    """Central differences at `indices`, with shorter steps where they disagree with `grad`; and where there are kinks."""
+    """Central differences at `indices`, with shorter steps where they disagree with `grad`; and where kinks are."""
     measured = np.array([central_difference(loss, array, index, step) for index in indices])
     kinks = np.zeros(len(indices), bool)
     tolerated = tolerance * _scale(grad, measured)
@@ -241,7 +241,7 @@ def _judge(name: str, grad: Array, indices: list[Index], measured: Array, kinks:
 
 
 def _scale(grad: Array, measured: Array) -> float:
-    """The tensor's largest entry, to which errors are relative, as everywhere in the project: single entries may be zero."""
+    """The tensor's largest entry: errors are relative to it, because single entries may be zero."""
     return max(float(np.max(np.abs(grad), initial=0)), float(np.max(np.abs(measured), initial=0)), 1e-12)
 
 

@@ -132,7 +132,7 @@ def test_a_kink_beside_a_point_is_stepped_around():
 
 
 def test_a_kink_at_a_point_is_named():
-    with pytest.raises(GradientMismatch, match="is there a kink, as ReLU has at 0"):
+    with pytest.raises(GradientMismatch, match="is there a kink, such as ReLU's at 0"):
         gradcheck(relu_forward, relu_backward, (np.array([0.0, 1.0]),))
     with pytest.raises(GradientMismatch) as caught:  # where the op is smooth nothing is said of kinks
         gradcheck(lambda x: (x**2, (x,)), lambda dy, cache: dy * cache[0], (np.array([0.3, 1.0]),))
