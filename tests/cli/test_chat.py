@@ -60,7 +60,7 @@ def contents(messages):
     return [message["content"] for message in messages]
 
 
-def test_a_conversation_has_a_memory(talk, echo):
+def test_later_questions_see_the_conversation(talk, echo):
     done = talk("hello", "", "how are you")
     assert done.code == 0
     assert done.out == "1: hello\n3: how are you\n"

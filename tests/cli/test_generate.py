@@ -57,7 +57,7 @@ def test_every_engine_gives_the_same_greedy_text(cli, tiny_model, engine):
 
 
 @pytest.mark.parametrize("engine", ["engine", "numpy"])
-def test_the_seed_decides(cli, tiny_model, engine):
+def test_the_same_seed_gives_the_same_text(cli, tiny_model, engine):
     def run(seed):
         args = ("--prompt", "the", "--seed", seed, "--max-tokens", 8, "--engine", engine, "--json")
         return cli("generate", "--model", tiny_model, *args).json
@@ -179,6 +179,6 @@ def test_smollm2_answers(cli, smollm2):
     assert "Paris" in cli("generate", "--model", smollm2, *question).json["text"]
 
 
-def test_without_a_model_the_one_that_ships_writes(cli):
+def test_the_default_model(cli):
     done = cli("generate", "--prompt", "Once upon a time", "--json", "--engine", "numpy", *greedy())
     assert done.code == 0 and done.json["model"] == "nano_gpt"

@@ -1,4 +1,4 @@
-"""The public face over a scripted model: inputs, the shape of outputs, streams, refusals."""
+"""The public API over a scripted model: inputs, the shape of outputs, streams, errors."""
 
 import numpy as np
 import pytest
@@ -46,18 +46,18 @@ def test_arrays_of_ids_are_prompts(llm, wrap):
 
 
 @pytest.mark.parametrize("prompts", [b"hi", bytearray(b"hi"), {"hi": 1}])
-def test_bytes_are_no_token_ids_and_a_mapping_no_list(llm, prompts):
+def test_bytes_and_mappings_are_not_prompts(llm, prompts):
     with pytest.raises(UserError, match="must be a string, a list of token ids"):
         llm.generate(prompts, LONG)
 
 
 @pytest.mark.parametrize("params", [{"temperature": 0}, 3, "greedy", [None]])
-def test_what_is_no_sampling_params_is_called_so(llm, params):
+def test_other_types_than_sampling_params_are_refused(llm, params):
     with pytest.raises(UserError, match="must be a SamplingParams"):
         llm.generate("hi", params)
 
 
-def test_no_prompts_no_outputs(llm):
+def test_an_empty_list_of_prompts(llm):
     assert llm.generate([], LONG) == []
 
 
@@ -69,7 +69,7 @@ def test_params_for_each_prompt_and_vllms_default(llm):
         llm.generate(["hi", "hi"], [LONG])
 
 
-def test_chat_lays_out_one_conversation_or_several(llm):
+def test_chat_takes_one_conversation_or_several(llm):
     messages = [{"role": "user", "content": "hi"}]
     (out,) = llm.chat(messages, LONG)
     assert out.text == "hello" and out.prompt == "user: hi\nassistant:"
@@ -79,7 +79,7 @@ def test_chat_lays_out_one_conversation_or_several(llm):
 # -- outputs ----------------------------------------------------------------------------------------------------------
 
 
-def test_n_samples_use_consecutive_seeds_and_each_can_be_drawn_again(llm):
+def test_n_samples_have_consecutive_seeds_and_are_repeatable(llm):
     params = SamplingParams(n=3, seed=5, max_tokens=8)
     (out,) = llm.generate("other", params)
     assert [sample.index for sample in out.outputs] == [0, 1, 2]
@@ -90,7 +90,7 @@ def test_n_samples_use_consecutive_seeds_and_each_can_be_drawn_again(llm):
         assert again.token_ids == sample.token_ids
 
 
-def test_without_a_seed_a_fresh_one_is_drawn_and_told(llm):
+def test_a_random_seed_is_reported_and_repeatable(llm):
     params = SamplingParams(max_tokens=8)
     first, second = (llm.generate("other", params)[0] for _ in range(2))
     assert first.token_ids != second.token_ids
@@ -116,7 +116,7 @@ def test_logprobs_in_vllms_shape(llm):
     assert llm.generate("other", SamplingParams(max_tokens=1))[0].outputs[0].cumulative_logprob is None
 
 
-def test_stop_strings_and_ends(llm):
+def test_stop_strings_and_finish_reasons(llm):
     sample = llm.generate("hi", LONG.replace(stop=["END", "never"]))[0].outputs[0]
     assert (sample.text, sample.finish_reason, sample.stop_reason) == ("naïve 🦙. The ", "stop", "END")
     assert bytes(sample.token_ids).decode() == "naïve 🦙. The END"
@@ -126,7 +126,7 @@ def test_stop_strings_and_ends(llm):
     assert (sample.finish_reason, len(sample.token_ids)) == ("length", 60)
 
 
-def test_the_context_ends_a_text_with_length(llm):
+def test_a_full_context_finishes_with_length(llm):
     (out,) = llm.generate([[1] * 120], LONG.replace(max_tokens=None))
     assert out.outputs[0].finish_reason == "length" and len(out.token_ids) == 8
     (out,) = llm.generate([[1] * 120], LONG)
@@ -145,7 +145,7 @@ def test_progress_goes_to_stderr_only(llm, capfd):
 
 
 @pytest.mark.parametrize("stop", [None, ["END"], ["near", "zzz"], "🦙"])
-def test_a_streams_pieces_join_to_generates_text(llm, stop):
+def test_the_pieces_of_a_stream_join_to_the_text_of_generate(llm, stop):
     params = LONG.replace(stop=stop)
     (expected,) = llm.generate("hi", params)
     pieces = list(llm.stream("hi", params))
@@ -161,7 +161,7 @@ def test_a_stream_of_a_conversation(llm):
     assert "".join(piece.text for piece in llm.stream([{"role": "user", "content": "hi"}], LONG)) == "hello"
 
 
-def test_a_stream_is_checked_when_it_is_made_and_may_be_left(llm):
+def test_stream_checks_its_arguments_at_once_and_can_be_closed(llm):
     with pytest.raises(UserError, match="n=1"):
         llm.stream("hi", SamplingParams(n=2))
     with pytest.raises(UserError, match="empty"):
@@ -207,7 +207,7 @@ def test_impossible_requests_are_refused_before_anything_runs(llm, prompts, para
         (lambda llm: llm.stream("hi", {"n": 1}), "one SamplingParams"),
     ],
 )
-def test_the_wrong_method_is_told_apart(llm, call, says):
+def test_the_error_names_the_right_method(llm, call, says):
     with pytest.raises(UserError, match=says):
         call(llm)
 

@@ -30,14 +30,14 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", ["folder", "folder/model.safetensors", "model.gguf"])
-def test_every_file_says_the_same(saved, file):
+def test_every_format_gives_the_same_text(saved, file):
     root, expected = saved
     (out,) = LLM(root / file, device="cpu").generate("it is what", GREEDY)
     assert (out.token_ids, out.text) == (expected.token_ids, expected.text)
     assert (out.prompt, out.prompt_token_ids) == (expected.prompt, expected.prompt_token_ids)
 
 
-def test_a_folder_without_a_tokenizer_speaks_in_ids(saved):
+def test_a_folder_without_a_tokenizer_takes_and_gives_ids(saved):
     root, expected = saved
     llm = LLM(str(root / "mute"), device="cpu")
     assert llm.generate([expected.prompt_token_ids], GREEDY)[0].token_ids == expected.token_ids
@@ -53,7 +53,7 @@ def test_half_precision_on_request(saved):
     assert len(llm.generate("it is what", GREEDY)[0].token_ids) == 20
 
 
-def test_a_base_model_has_no_conversations(saved):
+def test_a_base_model_refuses_conversations(saved):
     with pytest.raises(UserError, match="chat template"):
         LLM(saved[0] / "folder", device="cpu").chat([{"role": "user", "content": "hi"}])
 

@@ -26,9 +26,9 @@ def model():
 
 
 def check_by_recomputing(model, out, params):
-    """Each token must be the one that the plainest generator would take after those before it.
+    """Each token must be the one that the simplest generator would take after those before it.
 
-    The whole text goes through the model once, without a cache: row t of its logits is what a loop would have seen.
+    The whole text goes through the model once, without a cache: row t of its logits is what a loop would have had.
     """
     prompt, output = out.prompt_token_ids, out.token_ids
     with torch.no_grad():
@@ -39,7 +39,7 @@ def check_by_recomputing(model, out, params):
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 3, 8])
-def test_batches_give_the_tokens_of_plain_recomputation(model, max_num_seqs):
+def test_batches_give_the_tokens_of_computing_each_text_again(model, max_num_seqs):
     llm = LLM.from_model(model, ByteTokenizer(), max_num_seqs=max_num_seqs)
     outputs = llm.generate(PROMPTS, PARAMS)
     for out, params in zip(outputs, PARAMS, strict=True):
@@ -47,7 +47,7 @@ def test_batches_give_the_tokens_of_plain_recomputation(model, max_num_seqs):
         assert len(out.token_ids) == params.max_tokens or out.token_ids[-1] == END
 
 
-def test_a_small_memory_gives_the_same_tokens_in_more_batches(model):
+def test_a_small_kv_cache_gives_the_same_tokens(model):
     roomy = LLM.from_model(model, ByteTokenizer())
     tight = LLM.from_model(model, ByteTokenizer(), kv_cache_memory=70 * roomy.engine.runner.kv_bytes_per_token)
     expected = [out.token_ids for out in roomy.generate(PROMPTS, PARAMS)]
@@ -64,7 +64,7 @@ def test_the_whole_context_can_be_used(model):
     check_by_recomputing(model, short, params)
 
 
-def test_threads_change_nothing_outside(model):
+def test_num_threads_does_not_leak(model):
     before = torch.get_num_threads()
     stream = LLM.from_model(model, ByteTokenizer(), num_threads=1).stream("a", PARAMS[0])
     next(stream)

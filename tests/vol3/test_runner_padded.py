@@ -44,7 +44,7 @@ def test_padded_rows_equal_the_model_alone(tiny_config, attention, rope):
             logits = batch.decode(tokens)
 
 
-def test_rows_that_stay_are_undisturbed(tiny_config):
+def test_keep_does_not_change_the_rows_it_keeps(tiny_config):
     model = Llama.init(tiny_config("gqa"), seed=2)
     batch = PaddedBatch(model, PROMPTS, cache_length=9 + 2)
     batch.prefill()
@@ -65,7 +65,7 @@ def test_a_prefill_in_slices_is_the_same(tiny_config, monkeypatch, prompts, slic
         close(logits[row], alone(model, prompt), f"text {row}")
 
 
-def test_cache_memory_is_what_a_token_costs(tiny_config):
+def test_cache_memory_is_that_of_its_tokens(tiny_config):
     for dtype in (torch.float32, torch.bfloat16):
         model = Llama.init(tiny_config("gqa"), seed=0, dtype=dtype)
         batch = PaddedBatch(model, PROMPTS, cache_length=12)

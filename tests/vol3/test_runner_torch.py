@@ -1,4 +1,4 @@
-"""The Torch runner: packed rows get the logits that the model gives each text alone, however it is cut into pieces."""
+"""The Torch runner: packed rows get the logits of the model on each text alone, however it is cut into chunks."""
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def test_packed_rows_equal_the_model_alone(tiny_config, attention, rope):
             logits = packed.step(tokens)
 
 
-def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config):
-    """Prompts read in pieces, beside texts that decode, in any order: all as if alone."""
+def test_chunked_prefill_beside_decoding(tiny_config):
+    """Prompt chunks beside decoding sequences, in any order: every logit as if alone."""
     model = Llama.init(tiny_config("gqa"), seed=2)
     packed = PackedTexts(TorchRunner(model), block_size=4)
     prompt = PROMPTS[1]
@@ -55,12 +55,12 @@ def test_pieces_of_prompts_travel_with_decoding_texts(tiny_config):
     close(second[0], alone(model, [*PROMPTS[0], 21, 22]), "text 0, second")
     close(second[2], alone(model, PROMPTS[2]), "text 2")
     close(third[0], alone(model, [*PROMPTS[0], 21, 22, 23]), "text 0, third")
-    close(third[1], alone(model, prompt), "text 1, in three pieces")
+    close(third[1], alone(model, prompt), "text 1, in three chunks")
     close(third[2], alone(model, [*PROMPTS[2], 41]), "text 2, third")
 
 
-def test_blocks_of_another_text_can_be_read(tiny_config):
-    """What prefix caching asks: a text that begins in another's blocks goes on as if it had computed them."""
+def test_blocks_of_another_sequence_can_be_read(tiny_config):
+    """What prefix caching needs: a sequence whose prefix is in another's blocks continues as if it had computed it."""
     model = Llama.init(tiny_config("gqa"), seed=2)
     packed = PackedTexts(TorchRunner(model), block_size=4)
     packed.step({1: PROMPTS[1]})
@@ -69,24 +69,24 @@ def test_blocks_of_another_text_can_be_read(tiny_config):
     close(packed.step({1: [31]})[1], alone(model, [*PROMPTS[1], 31]), "the first text, undisturbed")
 
 
-def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config):
-    """Samples of one prompt begin together: the first writes its blocks, the others read them in the very step."""
+def test_blocks_written_in_the_same_step_can_be_read(tiny_config):
+    """As when several samples of one prompt start together."""
     model = Llama.init(tiny_config("gqa"), seed=2)
     packed = PackedTexts(TorchRunner(model), block_size=4)
     packed.tables[1] = [packed.free.pop() for _ in range(3)]
     packed.tables[5], packed.lengths[5] = packed.tables[1][:2], 8
     logits = packed.step({1: PROMPTS[1], 5: [77, 78]})
-    close(logits[1], alone(model, PROMPTS[1]), "who writes")
-    close(logits[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "who reads")
+    close(logits[1], alone(model, PROMPTS[1]), "the sequence that writes")
+    close(logits[5], alone(model, [*PROMPTS[1][:8], 77, 78]), "the sequence that reads")
 
 
-def test_no_logits_are_made_where_none_are_wanted(tiny_config):
+def test_a_step_without_sampled_rows(tiny_config):
     packed = PackedTexts(TorchRunner(Llama.init(tiny_config(), seed=0)))
     assert packed.step({0: [1, 2, 3]}, quiet=(0,)) == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near(tiny_config, dtype):
+def test_half_precision_is_close(tiny_config, dtype):
     exact = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1)
     half = Llama.init(tiny_config("gqa", initializer_range=0.1), seed=1, dtype=dtype)
     packed = PackedTexts(TorchRunner(half))
@@ -101,7 +101,7 @@ def test_dynamic_rope_is_refused(tiny_config):
         TorchRunner(Llama.init(tiny_config(rope="dynamic"), seed=0))
 
 
-def test_memory_is_what_the_blocks_cost_and_is_let_go(tiny_config):
+def test_cache_memory_is_what_the_blocks_cost_and_is_released(tiny_config):
     for dtype in (torch.float32, torch.bfloat16):
         runner = TorchRunner(Llama.init(tiny_config("gqa"), seed=0, dtype=dtype))
         runner.allocate(num_blocks=12, block_size=16)
@@ -110,12 +110,12 @@ def test_memory_is_what_the_blocks_cost_and_is_let_go(tiny_config):
         assert not runner.cache
 
 
-def test_more_memory_than_there_is_is_told(tiny_config):
+def test_too_little_memory_is_reported(tiny_config):
     with pytest.raises(EnvironmentFault, match="GiB left for keys and values"):
         TorchRunner(Llama.init(tiny_config(), seed=0)).allocate(num_blocks=2**42, block_size=16)
 
 
-def test_the_number_of_threads_is_given_back(tiny_config):
+def test_the_number_of_threads_is_restored(tiny_config):
     before = torch.get_num_threads()
     runner = TorchRunner(Llama.init(tiny_config(), seed=0), num_threads=before + 1)
     with runner.computing():
@@ -125,8 +125,8 @@ def test_the_number_of_threads_is_given_back(tiny_config):
     assert torch.get_num_threads() == before and torch.is_grad_enabled()
 
 
-def test_a_model_can_be_trained_on_after_it_generated(tiny_config):
-    """Tables that the model makes while generating must serve training too."""
+def test_a_model_can_be_trained_after_generating(tiny_config):
+    """Tables that the model caches while generating must work in training too."""
     model = Llama.init(tiny_config(), seed=0)
     PackedTexts(TorchRunner(model)).step({0: [1, 2, 3]})
     model(torch.tensor([[1, 2, 3]])).sum().backward()

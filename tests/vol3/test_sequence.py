@@ -1,4 +1,4 @@
-"""Sequence: every way a text can end, and what is kept of it."""
+"""Sequence: every way it can end, and which tokens and text remain."""
 
 import pytest
 
@@ -44,23 +44,23 @@ def feed(sequence, ids):
     )
 
 
-def test_the_models_own_end(make):
+def test_end_of_text(make):
     sequence = make()
     assert feed(sequence, [*b"hi", END, *b"more"]) == ("stop", None, "hi", "hi")
     assert sequence.output_ids == [*b"hi", END]
     assert len(sequence) == 6 and sequence.status is Status.FINISHED
 
 
-def test_ignore_eos_goes_on(make):
+def test_ignore_eos_continues(make):
     assert feed(make(ignore_eos=True, max_length=8), [*b"hi", END, *b"more"]) == ("length", None, "himo", "himo")
 
 
-def test_a_stop_token_leaves_no_text_and_is_named(make):
+def test_a_stop_token_adds_no_text_and_is_the_stop_reason(make):
     assert feed(make(stop_token_ids=[ord("!")]), b"hi!more") == ("stop", ord("!"), "hi", "hi!")
     assert feed(make(stop_token_ids=[ord("!")], ignore_eos=True), b"hi!more") == ("stop", ord("!"), "hi", "hi!")
 
 
-def test_a_stop_token_that_is_also_the_models_end_is_named(make):
+def test_a_stop_token_that_is_also_the_end_of_text_is_the_stop_reason(make):
     assert feed(make(stop_token_ids=[END]), [*b"hi", END])[1] == END
 
 
@@ -68,7 +68,7 @@ def test_a_stop_string_keeps_its_tokens(make):
     assert feed(make(stop="END"), b"the END of") == ("stop", "END", "the ", "the END")
 
 
-def test_length_releases_what_was_held_back(make):
+def test_length_releases_held_back_text(make):
     sequence = make(max_length=3 + 6, stop="END")
     assert feed(sequence, b"the EN") == ("length", None, "the EN", "the EN")
 
@@ -77,20 +77,20 @@ def test_a_stop_string_completed_by_the_last_token_is_a_stop(make):
     assert feed(make(max_length=3 + 7, stop="END"), b"the END")[:2] == ("stop", "END")
 
 
-def test_an_end_on_the_last_place_is_a_stop(make):
+def test_an_end_of_text_at_max_length_is_a_stop(make):
     assert feed(make(max_length=3 + 3), [*b"hi", END])[0] == "stop"
 
 
-def test_half_a_character_at_the_end_shows_as_replaced(make):
+def test_an_incomplete_character_at_the_end_is_replaced(make):
     assert feed(make(max_length=3 + 3), "a🦙".encode())[:3] == ("length", None, "a\ufffd")
 
 
-def test_the_text_before_an_end_token_is_searched_for_stop_strings_too(make):
+def test_an_incomplete_character_before_the_end_of_text(make):
     """Bytes of an unfinished character come out at the end; the reason stays the token's."""
     assert feed(make(), [*b"a", 0xF0, END])[:3] == ("stop", None, "a\ufffd")
 
 
-def test_nothing_is_appended_to_a_finished_text(make):
+def test_a_finished_sequence_takes_no_token(make):
     sequence = make(max_length=4)
     sequence.append(65)
     with pytest.raises(AssertionError, match="finished"):

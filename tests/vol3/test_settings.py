@@ -1,4 +1,4 @@
-"""EngineSettings: what is understood, and what is refused by name."""
+"""EngineSettings: which values are accepted, and which are refused."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_other_sizes_are_refused(value):
         ("num_threads", True, "whole number"),
     ],
 )
-def test_wrong_values_are_refused_by_name(field, value, says):
+def test_invalid_values_are_refused(field, value, says):
     with pytest.raises(UserError, match=says) as caught:
         EngineSettings(**{field: value})
     assert field in str(caught.value)

@@ -1,4 +1,4 @@
-"""TextStream: joined pieces are the text, no half characters, stop strings never leak, whatever the cut into tokens."""
+"""TextStream: pieces join to the text, without half characters and stop strings, however it is cut into tokens."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def run(pieces, stop=(), tail=""):
     return stream, out
 
 
-def test_without_stop_strings_every_piece_passes_at_once():
+def test_without_stop_strings_nothing_is_held_back():
     stream, out = run(["Hel", "lo", "", " you"])
     assert out == ["Hel", "lo", "", " you", ""] and stream.stopped_by is None
 
@@ -45,7 +45,7 @@ def test_a_stop_string_is_cut_off_with_what_follows():
     assert out == ["one ", ""] and stream.stopped_by == "END"
 
 
-def test_a_possible_beginning_is_held_back_and_released_when_it_is_none():
+def test_a_possible_beginning_is_held_back_until_it_is_ruled_out():
     _, out = run(["a<", "|", "x", "<|e"], ["<|end|>"])
     assert out == ["a", "", "<|x", "", "<|e"]
 
@@ -55,7 +55,7 @@ def test_a_stop_string_over_several_tokens():
     assert out == ["a", "", "", "", ""] and stream.stopped_by == "<|end|>"
 
 
-def test_the_first_in_the_text_wins_and_at_one_place_the_first_in_the_list():
+def test_the_earliest_match_wins_then_the_order_of_the_list():
     assert run(["x yy z"], ["z", "yy"])[0].stopped_by == "yy"
     assert run(["abc"], ["ab", "abc"])[0].stopped_by == "ab"
     assert run(["abc"], ["abc", "ab"])[0].stopped_by == "abc"
@@ -77,21 +77,21 @@ def test_the_decoders_last_bytes_may_complete_a_stop_string():
     st.lists(st.text("ab<|>", min_size=1, max_size=4), max_size=3),
     st.lists(st.integers(0, 30), max_size=8),
 )
-def test_any_cut_gives_what_a_search_in_the_whole_text_gives(text, stop, cuts):
+def test_any_cut_gives_the_result_of_searching_the_whole_text(text, stop, cuts):
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     stream, _ = run(pieces, stop)
     if not any(s in text for s in stop):
         assert stream.text == text and stream.stopped_by is None
         return
-    # Which of several that overlap is complete first depends on the cut; that one ends the text does not.
+    # Which of several overlapping stop strings is found depends on the cut; that one is found does not.
     assert stream.stopped_by in stop
     assert text.startswith(stream.text + stream.stopped_by)
     assert not any(s in stream.text for s in stop)
 
 
 @pytest.mark.parametrize("text", ["naïve — 東京 🦙🦙", "e\u0301"])
-def test_bytes_never_come_out_as_half_a_character(text):
+def test_pieces_never_hold_half_a_character(text):
     stream = TextStream(ByteDecoder(), ["🦙🦙"])
     out = [stream.push(byte) for byte in text.encode()]
     out.append(stream.finish())
