@@ -105,7 +105,13 @@ class LLM:
         cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
     ) -> "LLM":
         """Serve any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching,
-        num_threads."""
+        num_threads. Raises UserError for those that concern loading a model."""
+        for name in ("device", "dtype", "quantization", "kv_cache_dtype"):
+            if name in settings:
+                raise UserError(
+                    f"{name}={settings[name]!r} does not apply to a model that is already loaded.",
+                    hint="Leave it out, or load the model with LLM(path, ...).",
+                )
         llm = cls.__new__(cls)
         llm._assemble(runner, tokenizer, EngineSettings(**settings), trace)
         return llm
@@ -223,9 +229,9 @@ def _refuse(settings: EngineSettings, runner: str, **honoured: tuple) -> None:
     for name, values in honoured.items():
         value = getattr(settings, name)
         if value not in values:
+            other = 'device="cpu"' if settings.runner == "auto" else "another runner"
             raise UserError(
-                f"{name}={value!r} is not supported by the {runner} runner.",
-                hint=f"Leave {name} out, or choose another runner.",
+                f"{name}={value!r} is not supported by the {runner} runner.", hint=f"Leave it out, or use {other}."
             )
 
 
