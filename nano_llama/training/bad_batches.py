@@ -26,7 +26,7 @@ MOST_SAVED = 10  # batches in a run's folder
 
 
 class BadBatches:
-    """Reports the faults of one run, and decides whether it goes on."""
+    """Reports the faults of one run, and decides whether it continues."""
 
     def __init__(
         self, settings: TrainSettings, folder: RunFolder, tokenizer: Any, checkpoints: Checkpoints, notice: Notice

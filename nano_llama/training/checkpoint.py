@@ -36,7 +36,7 @@ STATE, TENSORS = "state.json", "training.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was saved: `weights` by the model's names, `tensors` by the engine's, `state` by the loop's."""
+    """What was saved: the model's `weights`, the backend's `tensors`, the loop's `state`."""
 
     path: Path
     weights: Mapping[str, np.ndarray]
@@ -53,10 +53,10 @@ def save_checkpoint(
     tensors: Mapping[str, np.ndarray],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write `folder`/step-<step>, replacing none: a checkpoint of this step that exists already is left as it is."""
+    """Write `folder`/step-<step>. An existing checkpoint of this step is left as it is."""
     path = folder / f"step-{step:08d}"
     if path.exists():
-        return path  # the same run at the same step: the same content
+        return path  # the same run at the same step has the same content
     with files.atomic_folder(path) as temporary:
         put_model(temporary, config, weights, tokenizer)
         save_safetensors(temporary / TENSORS, tensors)
@@ -72,14 +72,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint in `folder` with the lowest validation loss; None: at none was it evaluated."""
+    """The whole checkpoint in `folder` with the lowest validation loss; None: none of them was evaluated."""
     losses = {path: _validation_loss(path) for path in list_checkpoints(folder)}
     best = min(losses, key=lambda path: losses[path], default=None)
     return best if best is not None and losses[best] < math.inf else None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the best one, and what a killed process left half written."""
+    """Remove all but the newest `keep` and the best one, and what a killed process left half-written."""
     best = best_checkpoint(folder)
     old = [path for path in list_checkpoints(folder)[:-keep] if path != best]
     for path in old + list(folder.glob(".*.tmp")):
@@ -87,14 +87,14 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def remove_later(folder: Path, step: int) -> None:
-    """Remove what claims to come after `step`: the run goes on from there, and will come to those steps again."""
+    """Remove the checkpoints after `step`: the run resumes there, and will reach those steps again."""
     for path in folder.glob("step-*"):
         if path.name > f"step-{step:08d}":
             shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
-    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, when it is damaged."""
+    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, if it is damaged."""
     state = files.read_json(path / STATE, what="checkpoint's state")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
@@ -131,7 +131,7 @@ class RenamedTensors(Mapping[str, np.ndarray]):
 
 
 def _verify(path: Path, state: dict[str, Any]) -> None:
-    """Read every file that the state lists. Raises FormatError, naming the first that is not as it was written."""
+    """Read every file that the state lists. Raises FormatError, naming the first one that is not as it was written."""
     content = {name: value for name, value in state.items() if name != "checksum"}
     if state.get("checksum") != _checksum(content) or not isinstance(state.get("files"), dict):
         raise FormatError(f"{path / STATE}: its content does not match its checksum.")
@@ -159,9 +159,9 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _validation_loss(path: Path) -> float:
-    """What was found when this checkpoint was taken, nats a token; infinity where nothing was, or it cannot be read."""
+    """Nats per token when this checkpoint was taken; infinity if it was not evaluated, or cannot be read."""
     try:
         loss = files.read_json(path / STATE).get("val_loss")
-    except (UserError, AttributeError):  # damaged: the best is another one
+    except (UserError, AttributeError):  # damaged: another one is the best
         return math.inf
     return loss if isinstance(loss, float) else math.inf

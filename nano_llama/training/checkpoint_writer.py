@@ -1,8 +1,8 @@
-"""Checkpoints written beside the training: a copy in memory is taken at once, a thread brings it to the disk.
+"""Checkpoints written in the background: a copy in memory is taken at once, and a thread writes it to disk.
 
-The training stands still for the copy alone. One copy exists at a time: who saves again before the last one is written
-waits for it. A failure to write is raised at the next save, or at the end. Not here: what a checkpoint is
-(checkpoint.py), when one is taken (loop.py). Tests: tests/training/test_checkpoint_writer.py.
+Training pauses for the copy only. One copy exists at a time: the next save waits until the last one is written. A
+failure to write is raised at the next save, or at the end. checkpoint.py says what a checkpoint holds, checkpoints.py
+when one is taken. Tests: tests/training/test_checkpoint_writer.py.
 """
 
 import threading
@@ -23,8 +23,8 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
-        self.paused = 0.0  # seconds that the training stood still for checkpoints so far
-        self.seconds: float | None = None  # of the last one, copy and writing together
+        self.paused = 0.0  # seconds that training has paused for checkpoints
+        self.seconds: float | None = None  # that the last one took, copying and writing together
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -32,7 +32,7 @@ class CheckpointWriter:
         self, step: int, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any,
         tensors: Mapping[str, np.ndarray], state: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        """Keep this moment. Raises what went wrong with the checkpoint before."""
+        """Start to write a checkpoint. Raises what went wrong with the last one."""
         begin = time.monotonic()
         self.wait()
         weights, tensors = copied(weights), copied(tensors)
@@ -43,9 +43,9 @@ class CheckpointWriter:
                 prune_checkpoints(self.folder, self.keep)
                 self.seconds = time.monotonic() - begin
             except EnvironmentFault as error:
-                go_on = f"Then go on from the checkpoint before:  nano-llama train --out {self.folder.parent} --resume"
-                self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{go_on}")
-            except BaseException as error:  # it belongs to the training's thread
+                resume = f"Then resume from the last checkpoint:  nano-llama train --out {self.folder.parent} --resume"
+                self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{resume}")
+            except BaseException as error:  # to be raised in the training's thread
                 self._failure = error
 
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
@@ -54,11 +54,11 @@ class CheckpointWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being written at this moment."""
+        """Whether a checkpoint is being written now."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
-        """Return when all is on the disk. Raises what went wrong."""
+        """Return when everything is on disk. Raises what went wrong."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -68,5 +68,5 @@ class CheckpointWriter:
 
 
 def copied(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same numbers in memory of their own."""
+    """Copies that later updates do not change."""
     return {name: np.array(array) for name, array in arrays.items()}

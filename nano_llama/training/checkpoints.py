@@ -13,7 +13,7 @@ from nano_llama.training.checkpoint_writer import CheckpointWriter
 from nano_llama.training.clock import RunClock
 from nano_llama.training.state import RunState
 
-# What the state of a checkpoint must have for a run to go on from it.
+# What the state of a checkpoint must have for a run to resume from it.
 NEEDED = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_steps", "watchdog", "dataset")
 
 

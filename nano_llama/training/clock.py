@@ -124,7 +124,7 @@ class RunClock:
     # -- evaluations and checkpoints --------------------------------------------------------------------------------
 
     def evaluation_due(self, step: int, over: bool) -> bool:
-        """Whether one is due; asking again at the same progress says no."""
+        """Whether one is due; asked again at the same progress, no."""
         return self.evaluations.due(self.progress(step), over)
 
     def time_for_evaluation(self, over: bool) -> float:

@@ -1,8 +1,7 @@
 """What a validation loss is: the whole split in consecutive windows, and the figures that follow from it.
 
-Every position that has a next token is counted once; a window begins without a past, so a longer context gives a lower
-loss on the same text. Not here: the model that judges the tokens (each volume brings its own).
-Tests: tests/training/test_evaluation.py.
+Every position that has a next token is counted once. A window starts without a past, so a longer context gives a lower
+loss on the same text. Tests: tests/training/test_evaluation.py.
 """
 
 import math
@@ -18,7 +17,7 @@ from nano_llama.data.batches import validation_batches
 from nano_llama.training.budget import Clock
 
 # (tokens (B,T), targets (B,T), IGNORE_INDEX not counted) -> nats, summed over the counted targets
-SumNats = Callable[[np.ndarray, np.ndarray], float]
+LossSum = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class Evaluation:
     partial: only the head of the split was read, for lack of time; `bytes` are then in proportion to its tokens.
     """
 
-    loss: float  # nats a token, the mean
+    loss: float  # nats per token, the mean
     tokens: int
     bytes: int
     seconds: float
@@ -57,7 +56,7 @@ class Evaluation:
 
 
 def evaluate_split(
-    sum_nats: SumNats,
+    loss_sum: LossSum,
     split: Any,
     context: int,
     batch_size: int,
@@ -82,7 +81,7 @@ def evaluate_split(
                 return None
             head = round(split.num_bytes * counted / (split.num_tokens - 1))
             return Evaluation(loss=nats / counted, tokens=counted, bytes=head, seconds=before - begin, partial=True)
-        nats += sum_nats(tokens, targets)
+        nats += loss_sum(tokens, targets)
         here = int(np.count_nonzero(targets != IGNORE_INDEX))
         counted += here
         on_batch(here)

@@ -1,15 +1,15 @@
 """How much arithmetic a model's training takes: what MFU (model FLOPs utilization) is counted in.
 
-Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), appendix B: a token costs 6 N + 12 L H K T. Recomputed activations and
-the causal half of attention are counted as if nothing were saved or repeated: useful work, whatever the way it is done.
-Not here: what a device can do (vol2_torch/peak_flops.py). Tests: tests/training/test_preflight.py.
+Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), appendix B: a token costs 6 N + 12 L H K T. Only useful work counts:
+recomputed activations are not counted twice, and attention is counted whole, without its causal half being saved.
+What a device can do is measured in vol2_torch/peak_flops.py. Tests: tests/training/test_preflight.py.
 """
 
 from nano_llama.core.config import LlamaConfig
 
 
 def flops_per_token(config: LlamaConfig, context: int) -> float:
-    """FLOPs of a training step (forward and backward) a token, at this context length T.
+    """FLOPs per token of a training step (forward and backward) at this context length T.
 
     N: the parameters that multiply; an embedding that is not also the head is only looked up.
     """

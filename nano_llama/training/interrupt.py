@@ -1,4 +1,4 @@
-"""Ctrl-C during a run: the first asks the loop to stop after the step it is in, the second stops at once.
+"""Ctrl-C during a run: the first one asks the loop to stop after the current step, the second one stops at once.
 
 SIGTERM, which batch systems send before they kill, does the same as the first Ctrl-C.
 Tests: tests/training/test_interrupt.py.

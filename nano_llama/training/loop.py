@@ -43,7 +43,7 @@ Stream = Batches | Prefetcher
 
 
 class TrainingLoop:
-    """One run, ready to `fit`. resumed_at: the step it goes on from, 0 without a checkpoint; None: a new run."""
+    """One run, ready to `fit`. resumed_at: the step it resumes from, 0 without a checkpoint; None: a new run."""
 
     def __init__(
         self, settings: TrainSettings, dataset: Dataset, batches: Batches, backend: Backend, folder: RunFolder, *,
@@ -90,7 +90,7 @@ class TrainingLoop:
         settings, state, clock, callback = self.settings, self.state, self.clock, self.callback
         callback.started(self._facts())
         if settings.evaluations and self.dataset.val.num_tokens < 2:
-            callback.notice("There is no validation text, so there will be no validation loss.")
+            callback.notice("There is no validation text, so no validation loss will be computed.")
         self.backend.warm_up(self.batches.at(state.data_position))
         self._check_can_begin()
         clock.start_training()
@@ -155,7 +155,7 @@ class TrainingLoop:
         """
         with self.checkpoints.checkpoint_on_error():
             result = self.backend.gradient(batches)
-        fault = self.state.watchdog.judge(result)
+        fault = self.state.watchdog.check(result)
         if fault and not self.bad_batches.tolerate(fault, result, batches, self.state, lr):
             self.backend.zero_grad()
             self.state.watchdog.skip()

@@ -1,22 +1,22 @@
-"""metrics.jsonl: one JSON object a line, appended while a run goes on, cut back when it is resumed.
+"""metrics.jsonl: one JSON object per line, appended during a run, cut back when it is resumed.
 
     step, tokens           updates so far, and tokens they have seen
-    train_loss             nats a token, mean over the steps since the line before
-    train_bits_per_byte    the same in bits, by the training split's bytes a token
+    train_loss             nats per token, mean over the steps since the previous line
+    train_bits_per_byte    the same in bits per byte, by the training split's bytes per token
     lr                     learning rate of this step
-    grad_norm              length of this step's whole gradient, before clipping
-    tokens_per_second      training alone, since the line before (evaluations and checkpoints left out)
-    mfu                    model FLOPs utilization, 0 to 1, since the line before; left out where no peak is known
-    data_stall             share of the training time, 0 to 1, that steps waited for data, since the line before
-    checkpoint_pause_s     seconds that this process's training stood still for checkpoints so far
-    peak_memory_bytes      at most so far: of the GPU where the model lies on one, else of the process; 0: unknown
-    elapsed_s              seconds since the process's start; a resumed run counts on from its checkpoint
+    grad_norm              global norm of this step's gradient, before clipping
+    tokens_per_second      of training alone, since the previous line (without evaluations and checkpoints)
+    mfu                    model FLOPs utilization, 0 to 1, since the previous line; absent if no peak is known
+    data_stall             fraction of the training time, 0 to 1, that steps waited for data, since that line
+    checkpoint_pause_s     seconds that training has paused for checkpoints in this process
+    peak_memory_bytes      peak so far: of the GPU if the model is on one, else of the process; 0: unknown
+    elapsed_s              seconds since the process's start; a resumed run continues from its checkpoint
     seconds_left           expected until the run is over
-    val_loss               nats a token over the whole validation split, where it was evaluated (evaluation.py)
+    val_loss               nats per token over the whole validation split, if it was evaluated (evaluation.py)
     val_bits_per_byte      the same, in bits per byte of text
-    val_partial            true where the clock left time for the head of the split only
+    val_partial            true if there was time for the head of the split only
 
-What depends on the machine, and differs between equal runs, is in MEASURED. Not here: the picture of it (plots.py).
+MEASURED lists what depends on the machine and differs between equal runs.
 Tests: tests/training/test_metrics.py.
 """
 
@@ -41,7 +41,7 @@ MEASURED = frozenset(
 
 
 def read_metrics(path: str | Path) -> list[Row]:
-    """The rows of a metrics.jsonl. A last line cut off by a kill is left out; any other damage is a FormatError."""
+    """The rows of a metrics.jsonl. A last line that a kill cut off is left out; other damage is a FormatError."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -50,7 +50,7 @@ def read_metrics(path: str | Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not a metrics file ({error}).") from error
     rows: list[Row] = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is no whole line
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not a whole line
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -62,10 +62,10 @@ def read_metrics(path: str | Path) -> list[Row]:
 
 
 class MetricsWriter:
-    """Appends rows to a metrics.jsonl; each is handed to the system at once, so that a kill loses none.
+    """Appends rows to a metrics.jsonl; each is flushed at once, so a kill loses none.
 
-    `keep_to` cuts an existing file back to the rows up to that step, for a run that goes on from there; without it the
-    file begins empty.
+    `keep_to` cuts an existing file back to the rows up to that step, from which a run is resumed; without it the file
+    starts empty.
     """
 
     def __init__(self, path: str | Path, keep_to: int | None = None):
@@ -83,11 +83,11 @@ class MetricsWriter:
             self._file.flush()
         except OSError as error:
             raise EnvironmentFault(
-                f"Cannot write {self.path}: {error.strerror}.", hint="Free some space; --resume goes on with the run."
+                f"Cannot write {self.path}: {error.strerror}.", hint="Free some space; then use --resume."
             ) from error
 
     def close(self) -> None:
-        with suppress(OSError):  # a line that could not be written was told; closing would try it again
+        with suppress(OSError):  # the failed write was reported; closing would try it again
             self._file.close()
 
 

@@ -98,12 +98,12 @@ def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float,
     minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"
     if left_s <= 0:
         return UserError(
-            f"{minutes} none was left after reading data and building the model.",
-            hint="Try the same command again (the data is ready now), or give a larger --max-minutes.",
+            f"{minutes} none were left after reading data and building the model.",
+            hint="Try the same command again (the data is prepared now), or increase --max-minutes.",
         )
     return UserError(
         f"{minutes} {left_s:.0f} s are left, which saving the run takes.",
-        hint="Give a larger --max-minutes.",
+        hint="Increase --max-minutes.",
     )
 
 

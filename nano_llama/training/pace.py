@@ -1,11 +1,11 @@
 """The pace of a run: how fast it trains, and when the validation loss is due.
 
-Not here: how far the run is (budget.py). Tests: tests/training/test_pace.py.
+Tests: tests/training/test_pace.py.
 """
 
 
 class Meter:
-    """Counts tokens, steps and the seconds they took; of these, the seconds in which a step waited for its data."""
+    """Counts tokens, steps and the seconds they took, and how many of these were spent waiting for data."""
 
     def __init__(self) -> None:
         self.tokens, self.steps, self.seconds, self.waited = 0, 0, 0.0, 0.0
@@ -18,12 +18,12 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Tokens a second; 0 before the first."""
+        """Tokens/s; 0 before the first step."""
         return self.tokens / max(self.seconds, 1e-9)
 
     @property
     def stall(self) -> float:
-        """The share of the time spent waiting for data, 0 to 1."""
+        """The fraction of the time spent waiting for data, 0 to 1."""
         return self.waited / max(self.seconds, 1e-9)
 
     @property
@@ -41,14 +41,14 @@ class EvaluationPlan:
         self.spent = 0.0
 
     def due(self, progress: float, over: bool) -> bool:
-        """Whether one is due now; asking again at the same progress says no."""
+        """Whether one is due now; asked again at the same progress, no."""
         reached = self._until(progress)
         due = self.wanted > 0 and (over or reached > self.done)
         self.done = max(reached, self.done)
         return due
 
     def count(self, seconds: float, whole: float = 1.0) -> None:
-        """One took so long. It was given up on the way where the whole would have been `whole` times as much."""
+        """One took so long. If it was given up midway, the whole would have taken `whole` times as long."""
         self.last_seconds = seconds * whole
         self.spent += seconds
 

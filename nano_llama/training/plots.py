@@ -1,6 +1,6 @@
 """Pictures of metrics.jsonl: of one run (loss.png in its folder), and of several beside each other (`nano-llama runs`).
 
-Not here: the numbers (metrics.py). Drawn without pyplot, which would keep global state and open a display.
+Drawn without pyplot, which would keep global state and open a display.
 Tests: tests/training/test_plots.py.
 """
 
@@ -14,14 +14,14 @@ Rows = Sequence[Mapping[str, Any]]
 Points = list[tuple[float, float]]
 
 BLUE, ORANGE = "#2166ac", "#e08214"
-MAX_POINTS = 1000  # more are not to be told apart, and would make drawing slow
-EARLY = 0.05  # part of a run whose steep fall need not fit into the picture
+MAX_POINTS = 1000  # more could not be told apart, and would be slow to draw
+EARLY = 0.05  # fraction of a run whose steep fall need not fit into the picture
 
 
 def plot_run(rows: Rows, path: str | Path, title: str = "") -> None:
     """Draw one run's rows (metrics.py) as a PNG of 1500 x 1050 pixels: the loss, and below it what explains its course.
 
-    The picture appears whole. Of a long run every point is the mean of several lines.
+    The file is replaced atomically. In a long run, every point is the mean of several lines.
     """
     figure, (loss, lr, norm, speed) = _panels([["loss"] * 3, ["lr", "norm", "speed"]], (10, 7), ratio=(1.7, 1))
     train, validation = points(rows, "step", "train_loss"), points(rows, "step", "val_loss")
@@ -33,35 +33,35 @@ def plot_run(rows: Rows, path: str | Path, title: str = "") -> None:
         _draw(loss, validation, color=ORANGE, marker="o", markersize=4, linewidth=1.4, label=label)
     if train or validation:
         loss.legend(frameon=False)
-        _leave_out_the_first_fall(loss, train, validation)
-    loss.set(xlabel="step", ylabel="loss (nats a token)")
+        _cut_off_first_fall(loss, train, validation)
+    loss.set(xlabel="step", ylabel="loss (nats per token)")
     loss.set_title(title, fontsize=11)
     for axes, name, label in (
         (lr, "lr", "learning rate"),
         (norm, "grad_norm", "gradient norm, before clipping"),
-        (speed, "tokens_per_second", "tokens a second"),
+        (speed, "tokens_per_second", "tokens/s"),
     ):
         _draw(axes, thinned(points(rows, "step", name)), color=BLUE, linewidth=1)
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.set_ylim(bottom=0)
         axes.margins(y=0.1)
-    _log_scale_where_it_is_wide(norm, [y for _, y in points(rows, "step", "grad_norm")])
+    _log_scale_if_wide(norm, [y for _, y in points(rows, "step", "grad_norm")])
     _save(figure, path)
 
 
 def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: bool = False) -> None:
     """Draw several runs as one PNG of 1800 x 825 pixels: validation loss (dashed: training) by tokens and by time.
 
-    runs: (name, rows). A run without a validation loss is shown by its training loss alone. in_bytes: in bits a byte
-    instead of nats a token, which compares runs of different tokenizers.
+    runs: (name, rows). A run without a validation loss is shown by its training loss alone. in_bytes: in bits per byte
+    instead of nats per token, which compares runs of different tokenizers.
     """
-    what, unit_of_loss = ("bits_per_byte", "bits a byte") if in_bytes else ("loss", "loss (nats a token)")
+    what, unit_of_loss = ("bits_per_byte", "bits per byte") if in_bytes else ("loss", "loss (nats per token)")
     figure, (by_tokens, by_time) = _panels([["tokens", "time"]], (12, 5.5))
     named = list(runs)
     minutes = max((row.get("elapsed_s", 0.0) for _, rows in named for row in rows), default=0.0) >= 300
     trains: Points = []
-    judged: Points = []
+    validations: Points = []
     for index, (name, rows) in enumerate(named):
         for axes, key, unit in ((by_tokens, "tokens", 1.0), (by_time, "elapsed_s", 60.0 if minutes else 1.0)):
             style: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "-."}
@@ -71,22 +71,22 @@ def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: b
             _draw(axes, thinned(train, 300), label=None if validation else name, **faint)
             _draw(axes, validation, marker="o", markersize=3.5, linewidth=1.5, label=name, **style)
             if key == "tokens":
-                trains, judged = trains + train, judged + validation
+                trains, validations = trains + train, validations + validation
     for axes, label in ((by_tokens, "tokens seen"), (by_time, "minutes" if minutes else "seconds")):
         axes.set(xlabel=label, ylabel=unit_of_loss)
-        _leave_out_the_first_fall(axes, trains, judged)
+        _cut_off_first_fall(axes, trains, validations)
     if by_time.get_legend_handles_labels()[0]:
         by_time.legend(frameon=False, fontsize=8, title="solid: validation, dashed: training", alignment="left")
     _save(figure, path)
 
 
 def points(rows: Rows, x: str, y: str) -> Points:
-    """The rows that have both figures, as points."""
+    """The rows that have both values, as points."""
     return [(row[x], row[y]) for row in rows if x in row and y in row]
 
 
 def thinned(curve: Points, limit: int = MAX_POINTS) -> Points:
-    """At most `limit` points: each the mean of as many neighbours as it takes. The last stands where the curve ends."""
+    """At most `limit` points, each the mean of as many neighbors as needed. The last lies at the curve's end."""
     size = -(-len(curve) // limit)
     if size <= 1:
         return curve
@@ -95,13 +95,13 @@ def thinned(curve: Points, limit: int = MAX_POINTS) -> Points:
 
 
 def _draw(axes: Any, curve: Points, **style: Any) -> None:
-    """A line; a lonely point is a dot."""
+    """A line; a single point is a dot."""
     if curve:
         axes.plot(*zip(*curve, strict=True), **({"marker": "."} if len(curve) == 1 else {}) | style)
 
 
-def _leave_out_the_first_fall(axes: Any, train: Points, validation: Points) -> None:
-    """The loss begins at ln V and falls at once; what comes after would be a flat line at the bottom of the picture."""
+def _cut_off_first_fall(axes: Any, train: Points, validation: Points) -> None:
+    """The loss starts at ln V and falls at once; the rest would be a flat line at the bottom of the picture."""
     if len(train) < 20:
         return
     end = max(x for x, _ in train)
@@ -110,7 +110,7 @@ def _leave_out_the_first_fall(axes: Any, train: Points, validation: Points) -> N
     axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
 
 
-def _log_scale_where_it_is_wide(axes: Any, values: Sequence[float]) -> None:
+def _log_scale_if_wide(axes: Any, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 0]
     if positive and len(positive) == len(values) and max(positive) > 20 * min(positive):
         axes.set_yscale("log")
@@ -135,6 +135,6 @@ def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | Non
 
 def _save(figure: Any, path: str | Path) -> None:
     for axes in figure.axes:
-        axes.set_xlim(left=0)  # last, for from now on the axis no longer fits itself to what is drawn
+        axes.set_xlim(left=0)  # last, because from now on the axis is no longer autoscaled
     with files.atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

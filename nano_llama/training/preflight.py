@@ -1,9 +1,8 @@
-"""Before the first step: how large, how much memory by part, how many tokens and FLOPs, about how long; or a refusal.
+"""Preflight: what a run will need, before its first step: memory by part, tokens, FLOPs and time; or a refusal.
 
-The memory of activations is counted as autograd keeps them (vol2_torch/model.py, line by line below), at the moment
-when the last layer's backward begins: everything saved is there, and the logits. What an allocator loses and the
-process itself (Python, libraries) come on top; the former is allowed for by MARGIN.
-Not here: what was used in fact (core/machine.py).
+Activations are counted as autograd saves them (vol2_torch/model.py, line by line below), at the moment when the last
+layer's backward pass starts: everything saved is there, and the logits. What the allocator wastes and the process
+itself (Python, libraries) come on top; MARGIN allows for the former.
 Tests: tests/training/test_preflight.py, tests/vol2/test_memory_use.py.
 """
 
@@ -18,9 +17,9 @@ from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
 
 WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
-MARGIN = 1.3  # what an allocator loses: the process took up to so much more than predicted (dev/LOG.md)
+MARGIN = 1.3  # for what the allocator wastes: processes took up to so many times the prediction (dev/LOG.md)
 COPY = "checkpoint's copy"
-USUAL_MFU = 0.4  # what an expected time is counted with
+USUAL_MFU = 0.4  # assumed for expected times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +38,13 @@ class Preflight:
 
     @property
     def seconds(self) -> float | None:
-        """Of training, from the start; None where tokens or speed are not known."""
+        """Of training, from the start; None if tokens or speed are unknown."""
         if self.tokens is None or self.peak_flops is None:
             return None
         return self.step_seconds(self.tokens)
 
     def step_seconds(self, tokens: int) -> float:
-        """About how long a step of so many tokens takes; 0 where the speed is not known."""
+        """About how long a step of so many tokens takes; 0 if the speed is unknown."""
         return tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops) if self.peak_flops else 0.0
 
     def mfu(self, tokens_per_second: float) -> float | None:
@@ -59,9 +58,9 @@ class Preflight:
         return replace(self, peak_flops=max(self.peak_flops, tokens_per_second * self.flops_per_token))
 
     def lines(self) -> list[str]:
-        """For the eye."""
+        """As text."""
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in self.memory.items())
-        work = f"{self.flops_per_token:.3g} FLOPs a token"
+        work = f"{self.flops_per_token:.3g} FLOPs per token"
         if self.tokens is not None:
             work = f"{self.tokens:,} tokens, {self.tokens * self.flops_per_token:.3g} FLOPs"
         if self.peak_flops:
@@ -120,18 +119,18 @@ def memory_by_part(
 
 
 def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """What a checkpoint holds, and checkpoint_writer.py copies."""
+    """The size of a checkpoint, which checkpoint_writer.py copies in memory."""
     weights = WIDE * config.num_parameters
     return weights * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
 
 
 def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Two memories a parameter as AdamW keeps, or what the optimizer needs instead."""
+    """Two moments per parameter as in AdamW, or what the optimizer keeps instead."""
     numbers = 0
     for name, shape in parameter_shapes(config).items():
         size = math.prod(shape)
         if settings.optimizer == "adafactor":
-            numbers += sum(shape) if len(shape) == 2 else size  # a number a row and a column
+            numbers += sum(shape) if len(shape) == 2 else size  # a number per row and per column
         elif settings.optimizer == "lion" or (settings.optimizer == "muon" and is_hidden_matrix(name)):
             numbers += size
         else:
@@ -147,7 +146,7 @@ def keeps_average(settings: TrainSettings) -> bool:
 def activation_bytes_per_token(
     config: LlamaConfig, checkpointing: str, compute_bytes: int = WIDE, attention_bytes: int | None = None
 ) -> int:
-    """What all layers keep for the backward pass, a token."""
+    """What all layers save for the backward pass, per token."""
     D, F = config.hidden_size, config.intermediate_size
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
@@ -155,15 +154,15 @@ def activation_bytes_per_token(
     # q, k, v, attention; gate, up, o, down
     products = (attention_bytes or compute_bytes) * (2 * q + 2 * kv) + compute_bytes * (2 * F + 2 * D)
     kept = {"none": everything, "selective": WIDE * D + products, "full": WIDE * D}[checkpointing]
-    again = 0 if checkpointing == "none" else everything - kept  # one layer at a time is whole again
+    again = 0 if checkpointing == "none" else everything - kept  # one layer at a time is recomputed whole
     return config.num_hidden_layers * kept + again
 
 
 def layer_bytes_per_token(config: LlamaConfig, compute_bytes: int = WIDE, attention_bytes: int | None = None) -> int:
-    """All that one layer computes and its backward reads.
+    """All that one layer computes and its backward pass reads.
 
-    In float32: the stream before each norm and its normed form. Factors of matrix products: copies of the normed
-    stream; q, k, v, attention, and that in o's order; gate, up, silu and their product.
+    In float32: the residual stream before each norm, and after it. Factors of matrix products: copies of the normed
+    stream; q, k, v, attention, and that in o's layout; gate, up, silu and their product.
     """
     D, F = config.hidden_size, config.intermediate_size
     q = config.num_attention_heads * config.head_dim

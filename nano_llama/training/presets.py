@@ -1,6 +1,6 @@
 """Named recipes: each a small difference from TrainSettings' defaults.
 
-`nano-llama train --presets` lists them with what to expect of them. Not here: the shapes of models (core/presets.py).
+`nano-llama train --presets` lists them with what to expect of them. The shapes of models are in core/presets.py.
 Tests: tests/training/test_training_presets.py.
 """
 

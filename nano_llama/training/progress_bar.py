@@ -1,6 +1,6 @@
 """The live display of a run: a bar with loss, speed and time left; in a pipe, a plain line now and then.
 
-Not here: what happens (loop.py tells it). Tests: tests/training/test_progress_bar.py.
+Tests: tests/training/test_progress_bar.py.
 """
 
 import time
@@ -17,9 +17,9 @@ from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.record import StepRecord
 from nano_llama.training.samples import MARK, Sample
 
-LINE_EVERY_SECONDS = 10.0  # where there is no terminal to draw on
+LINE_EVERY_SECONDS = 10.0  # if there is no terminal to draw on
 SAMPLE_COLUMNS = 100  # of one sample, on one line
-NOTABLE_STALL = 0.02  # of the time: waiting for data is shown from here on
+NOTABLE_STALL = 0.02  # of the time: from here on, waiting for data is shown
 
 
 class Bars(RichProgress):
@@ -55,10 +55,10 @@ class ProgressBar(Callback):
 
     def started(self, facts: RunFacts) -> None:
         self._clear()
-        resumed = f", going on from step {facts.resumed_at:,}" if facts.resumed_at else ""
+        resumed = f", resuming from step {facts.resumed_at:,}" if facts.resumed_at else ""
         self.console.print(
-            f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} tokens to learn"
-            f" from, {facts.val_tokens:,} to validate on{resumed}"
+            f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} training tokens,"
+            f" {facts.val_tokens:,} validation tokens{resumed}"
         )
         for line in facts.preflight.lines():
             self.console.print(line)

@@ -1,17 +1,17 @@
 """The folder of a run: which files it holds, and who may write there.
 
-    config.json  generation_config.json  tokenizer.json ...     the model's shape and tokenizer, from the first step on
-    model.safetensors      the weights, when the run has ended or was stopped: the folder is then a Hugging Face model
+    config.json  generation_config.json  tokenizer.json ...     the model's shape and tokenizer, from the start
+    model.safetensors      the weights, once the run has ended or was stopped: then the folder is a Hugging Face model
     train.json             every setting: `nano-llama train --config train.json` runs it again
     metrics.jsonl          one line every few steps (metrics.py)
     loss.png               its picture (plots.py)
-    bad_batches/           those of loss spikes and of losses that are no number (watchdog.py)
-    samples.md             what the model wrote at each evaluation (samples.py)
-    tensorboard/           the same figures for TensorBoard, where wished for (tensorboard.py)
+    bad_batches/           batches whose loss spiked, or was NaN or infinite (bad_batches.py)
+    samples.md             what the model generated at each evaluation (samples.py)
+    tensorboard/           the same metrics for TensorBoard, if asked for (tensorboard.py)
     run.lock               held by the process that trains here
-    checkpoints/step-00000500/     such a Hugging Face model, and what else is needed to go on (checkpoint.py)
+    checkpoints/step-00000500/     another such model, and what resuming needs (checkpoint.py)
 
-Not here: what is in these files. Tests: tests/training/test_run_folder.py.
+Tests: tests/training/test_run_folder.py.
 """
 
 import os
@@ -30,7 +30,7 @@ from nano_llama.data.lock import exclusive, is_held
 from nano_llama.formats import save_hf
 from nano_llama.training.settings import TrainSettings
 
-# What a run that goes on may change; anything else would make it another run.
+# What a resumed run may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
     "device", "num_threads", "data_workers", "stop_loss",
@@ -54,28 +54,28 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     def check_new(self) -> None:
-        """Raises UserError when something lies there already: a run never overwrites another."""
+        """Raises UserError if the folder is in use: a run never overwrites another."""
         if self.path.is_dir() and not any(self.path.iterdir()):
             return
         if self.lock.exists() and not self.settings.exists():
-            return  # a run was killed as it began: the lock says that what lies here is ours
+            return  # a run was killed as it started: by the lock, what is here is ours
         if self.settings.exists():
             raise UserError(
-                f"{self.path} holds a run already.",
-                hint=f"Go on with it:  nano-llama train --out {self.path} --resume    or choose another --out.",
+                f"{self.path} already holds a run.",
+                hint=f"Resume it:  nano-llama train --out {self.path} --resume    or choose another --out.",
             )
         if self.path.exists():
-            raise UserError(f"{self.path} exists already and is no run.", hint="Choose another --out.")
+            raise UserError(f"{self.path} already exists and is not a run.", hint="Choose another --out.")
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While entered, no other process can train here. Raises EnvironmentFault where one does."""
+        """While entered, no other process can train here. Raises EnvironmentFault if one does."""
         with exclusive(self.lock, wait_s=3.0, what="training"):
             yield
             self.lock.unlink(missing_ok=True)
 
     def check_free(self) -> None:
-        """Raises EnvironmentFault where nothing can be written here, UserError where another process trains here."""
+        """Raises EnvironmentFault if nothing can be written here, UserError if another process is training here."""
         there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
             raise EnvironmentFault(
@@ -84,31 +84,31 @@ class RunFolder:
         if self.is_held():
             raise UserError(
                 f"Another process is training in {self.path}.",
-                hint="Wait for its end, or stop it (Ctrl-C keeps what it learned), or choose another --out.",
+                hint="Wait until it ends, or stop it (Ctrl-C saves its progress), or choose another --out.",
             )
 
     def is_held(self) -> bool:
-        """Whether a process trains here at this moment."""
+        """Whether a process is training here now."""
         return is_held(self.lock)
 
     def create(self, settings: TrainSettings, config: LlamaConfig, tokenizer: Any) -> None:
-        """Write what is known before the first step; train.json last, as the sign that all is there."""
+        """Write what is known before the first step; train.json last, as the sign that everything is there."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(
-                f"Cannot make {self.path}: {error.strerror}.", hint="Choose another --out."
+                f"Cannot create {self.path}: {error.strerror}.", hint="Choose another --out."
             ) from error
         files.write_json(self.path / "config.json", config.to_hf_dict())
         tokenizer.save_pretrained(self.path)
         files.write_json(self.settings, settings.to_json())
 
     def load_settings(self) -> TrainSettings:
-        """The settings the run was started with. Raises UserError where there is no run."""
+        """The settings that the run was started with. Raises UserError if there is no run."""
         if not self.settings.exists():
             raise UserError(
-                f"{self.path} holds no run to resume: there is no train.json in it.",
-                hint="Start one by leaving --resume out.",
+                f"{self.path} has no run to resume: there is no train.json in it.",
+                hint="Leave --resume out to start one.",
             )
         return TrainSettings.load(self.settings)
 
@@ -119,8 +119,8 @@ class RunFolder:
         for name, value in saved.to_json().items():
             if name not in MAY_CHANGE and getattr(wanted, name) != value:
                 raise UserError(
-                    f"{self.path} was started with {name} = {value!r}; it cannot go on with {getattr(wanted, name)!r}.",
-                    hint=f"Leave {name} out, or start a new run (--init-from {self.path} begins with its weights).",
+                    f"{self.path} was started with {name} = {value!r}, not {getattr(wanted, name)!r}.",
+                    hint=f"Leave {name} out, or start a new run (--init-from {self.path} starts from its weights).",
                 )
         return wanted
 
@@ -130,7 +130,7 @@ class RunFolder:
 
 
 def put_model(folder: Path, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any) -> None:
-    """Write a Hugging Face model into a folder that exists already, each file whole or not at all, the weights last."""
+    """Write a Hugging Face model into an existing folder, each file atomically, the weights last."""
     beside = folder / ".model.tmp"
     shutil.rmtree(beside, ignore_errors=True)  # left by a kill
     save_hf(beside, config, weights, tokenizer)

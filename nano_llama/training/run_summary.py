@@ -1,6 +1,6 @@
-"""A run at a glance, read from its folder while it goes on or after: what it is, how far it came, how well it did.
+"""A run at a glance, read from its folder during the run or after: what it is, how far it came, how well it did.
 
-Not here: comparing runs on screen (cli/runs.py). Tests: tests/training/test_run_summary.py.
+Tests: tests/training/test_run_summary.py.
 """
 
 import statistics
@@ -17,12 +17,12 @@ from nano_llama.training.outcome import reached_goal
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings
 
-MAX_DEPTH = 3  # folders below the given one in which runs are looked for
+MAX_DEPTH = 3  # levels of folders that are searched for runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run. A figure is None where the run has none yet; `best_step` is where its validation loss was lowest."""
+    """One run. A figure is None if the run has none yet. `best_step`: where its validation loss was lowest."""
 
     name: str
     path: Path
@@ -36,8 +36,8 @@ class RunSummary:
     batch_tokens: int
     step: int
     tokens: int
-    train_loss: float | None  # nats a token, on the last line
-    val_loss: float | None  # the best, nats a token
+    train_loss: float | None  # nats per token, on the last line
+    val_loss: float | None  # the best, nats per token
     val_bits_per_byte: float | None  # at that step
     best_step: int | None
     tokens_per_second: float | None  # median of the lines
@@ -48,15 +48,15 @@ class RunSummary:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The runs in a folder, or the folder itself where it is one, by name. Raises UserError where there are none."""
+    """The runs in a folder, by name, or the folder itself if it is a run. Raises UserError if there are none."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder.", hint="Give the folder of a run, or one that holds runs.")
+        raise UserError(f"{folder}: no such folder.", hint="Give the folder of a run, or one that holds runs.")
     if (folder / "train.json").is_file():
         return [folder]
     levels = ("*/" * depth + "train.json" for depth in range(1, MAX_DEPTH + 1))
     found = sorted(file.parent for pattern in levels for file in folder.glob(pattern))
     if not found:
-        raise UserError(f"{folder}: no run in it (no train.json).", hint="Start one:  nano-llama train --help")
+        raise UserError(f"{folder}: no runs in it (no train.json).", hint="Start one:  nano-llama train --help")
     return found
 
 
@@ -83,15 +83,15 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
 
 
 def state_of(folder: RunFolder, settings: TrainSettings) -> str:
-    """running: a process holds it now. finished: its newest checkpoint says that it came to its end. reached its loss:
-    that checkpoint's is as low as `stop_loss`. Else stopped: it can be resumed."""
+    """running: a process is training it now. finished: its newest checkpoint says that it came to its end. reached its
+    loss: that checkpoint's loss is `stop_loss` or less. Else stopped: it can be resumed."""
     if folder.is_held():
         return "running"
     for checkpoint in reversed(list_checkpoints(folder.checkpoints)):
         try:
             state = files.read_json(checkpoint / STATE, "checkpoint's state")
         except NanoLlamaError:
-            continue  # damaged: the one before counts
+            continue  # damaged: see the one before
         if not isinstance(state, dict):
             return "stopped"
         if state.get("progress", 0.0) >= 1.0:

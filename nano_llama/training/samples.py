@@ -1,8 +1,7 @@
-"""Samples along the way: what the model writes after the same few openings at each evaluation, kept in samples.md.
+"""Samples: what the model generates after the same few openings at each evaluation, logged in samples.md.
 
-The openings come from the validation text, or are the user's own; the random numbers depend on seed and position
-alone, so what changes from one evaluation to the next is the model. Not here: how the model computes its next token
-(each engine's `generate`). Tests: tests/training/test_samples.py.
+The openings come from the validation text, or from the user. The random numbers depend on seed and position alone, so
+what changes from one evaluation to the next is the model. Tests: tests/training/test_samples.py.
 """
 
 import re
@@ -20,8 +19,8 @@ Generate = Callable[[Sequence[int], SamplingParams], Iterator[int]]  # prompt id
 
 TEMPERATURE = 0.8
 OPENING_CHARACTERS = 32
-MARK = "▸"  # stands between an opening and what the model made of it
-HEAD = "Openings, and what the model writes after them (▸), at each evaluation.\n"
+MARK = "▸"  # between an opening and its continuation
+HEAD = "Openings, and what the model generates after them (▸), at each evaluation.\n"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SampleLogger:
             self.openings = [settings.sample_prompt] * settings.samples
 
     def draw(self, generate: Generate, give_up: Callable[[], bool] = lambda: False) -> list[Sample] | None:
-        """A sample of each opening; None when `give_up`, asked before every token, says True."""
+        """A sample of each opening; None once `give_up`, called before every token, returns True."""
         samples = []
         for number, opening in enumerate(self.openings):
             params = SamplingParams(temperature=TEMPERATURE, max_tokens=self.tokens, seed=self.seed + number)
@@ -56,17 +55,17 @@ class SampleLogger:
 
 
 def check_sample_prompt(settings: TrainSettings, tokenizer: Any) -> None:
-    """Raises UserError for a prompt that the tokenizer cannot write, or that leaves no room for an answer."""
+    """Raises UserError for a prompt that the tokenizer cannot encode, or that leaves no room for a sample."""
     tokens = len(tokenizer.encode(settings.sample_prompt)) if settings.sample_prompt else 0
     if tokens >= settings.context:
         raise UserError(
-            f"sample_prompt has {tokens:,} tokens; a context of {settings.context:,} leaves no room for an answer.",
+            f"sample_prompt has {tokens:,} tokens; a context of {settings.context:,} leaves no room for a sample.",
             hint="Give a shorter --sample-prompt.",
         )
 
 
 def openings(split: Any, tokenizer: Any, count: int, most_tokens: int) -> list[str]:
-    """`count` openings, evenly spread over a split: each the first words of a line, of `most_tokens` at most."""
+    """`count` openings, spread evenly over a split: the first words of a line each, at most `most_tokens` tokens."""
     found = []
     for number in range(count):
         begin = number * split.num_tokens // count
@@ -82,7 +81,7 @@ def openings(split: Any, tokenizer: Any, count: int, most_tokens: int) -> list[s
 
 
 class SampleFile:
-    """samples.md: a section for each evaluation. `keep_to` cuts an existing file back to that step."""
+    """samples.md: a section per evaluation. `keep_to` cuts an existing file back to that step."""
 
     def __init__(self, path: Path, keep_to: int | None = None):
         self.path = path
@@ -93,7 +92,7 @@ class SampleFile:
         files.write_text(path, f"{HEAD}\n{kept}")
 
     def write(self, step: int, val_loss: float, samples: Sequence[Sample]) -> None:
-        """Append a section. Text is indented, so that no line of it can pass for a heading."""
+        """Append a section. The text is indented, so no line of it can be taken for a heading."""
         texts = [f"{sample.opening}{MARK}{sample.text}" for sample in samples]
         blocks = ["\n".join(f"    {line}".rstrip() for line in text.splitlines()) for text in texts]
         section = "\n\n    ---\n\n".join(blocks)
@@ -102,7 +101,8 @@ class SampleFile:
                 file.write(f"## step {step}, validation loss {val_loss:.4f}\n\n{section}\n\n")
         except OSError as error:
             raise EnvironmentFault(
-                f"Cannot write {self.path}: {error.strerror}.", hint="Free some space; --resume goes on with the run."
+                f"Cannot write {self.path}: {error.strerror}.",
+                hint="Free some space; then use --resume.",
             ) from error
 
 

@@ -1,7 +1,7 @@
-"""The learning rate over a run: a linear rise, then one of three ways down, or none.
+"""The learning rate over a run: linear warmup, then one of three ways down, or none.
 
-Pure functions of how far the run is (0 to 1), not of a step's number, so that a run by the clock and a run by steps
-follow the same curve. Not here: how far the run is (budget.py). Tests: tests/training/test_schedule.py.
+Pure functions of a run's progress (0 to 1), not of the step, so that a run by the clock and a run by steps follow the
+same curve. Tests: tests/training/test_schedule.py.
 
     lr = learning_rate("wsd", progress, peak, warmup, final, decay)
 """
@@ -12,7 +12,7 @@ from nano_llama.core.errors import UserError
 
 NAMES = ("cosine", "linear", "wsd", "constant")
 WARMUP_STEPS = 10  # at least so many updates lie before the peak
-DECAY = 0.2  # of the run, at its end, in which WSD falls: Hägele et al. 2024 find 10 to 20% enough
+DECAY = 0.2  # final fraction of the run in which WSD falls: Hägele et al. 2024 find 10 to 20% enough
 
 
 def learning_rate(
@@ -65,15 +65,15 @@ def warmup_stable_decay(progress: float, peak: float, warmup: float, final: floa
     """Up to `peak`, constant, and over the last `decay` part in a straight line down to `final * peak` (WSD).
 
     Hu et al. 2024 (arXiv 2404.06395), section 4. Until the fall begins nothing depends on how long the run will be: it
-    may be made longer, or ended from any checkpoint by a fall of its own. Raises UserError where both parts overlap.
+    may be made longer, or ended from any checkpoint by a fall of its own. Raises UserError if both parts overlap.
     """
     if warmup + decay > 1:
-        raise UserError(f"warmup = {warmup} and decay = {decay} together are more than the whole run.")
+        raise UserError(f"warmup = {warmup} and decay = {decay} add up to more than the whole run.")
     if progress < warmup:
         return peak * progress / warmup
     return peak * (1 - (1 - final) * _part(progress, 1 - decay, 1.0))
 
 
 def _part(progress: float, start: float, end: float) -> float:
-    """How far `progress` is from `start` to `end`, 0 to 1; an empty stretch is over."""
+    """How far `progress` is from `start` to `end`, 0 to 1; an empty range is over."""
     return min(max((progress - start) / (end - start), 0.0), 1.0) if start < end else float(progress >= end)

@@ -1,6 +1,6 @@
-"""Where a run begins: its data, and a model that is fresh, taken from elsewhere, or the run's own checkpoint.
+"""Where a run starts: its data, and a model that is new, taken from elsewhere, or the run's own checkpoint.
 
-Not here: the loop (loop.py). Tests: tests/training/test_start.py.
+Tests: tests/training/test_start.py.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,9 +21,9 @@ from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
 
 def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> Dataset:
-    """`settings.data` as tokens. `run` is the folder of the run that goes on, whose own tokenizer then holds."""
+    """`settings.data`, tokenized. run: the folder of the run that is resumed, whose own tokenizer is then used."""
     if not settings.data:
-        raise UserError("No data to learn from.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
+        raise UserError("No data to train on.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
     tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
@@ -50,9 +50,9 @@ def newest_checkpoint(folder: Path, needs: Collection[str], notice: Callable[[st
 
 
 def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping[str, Any]) -> float:
-    """How far a run is by its settings now, which may give it more steps or minutes than those `before`, 0 to 1.
+    """The progress of a resumed run, 0 to 1: its settings may give it more steps or minutes than those `before`.
 
-    A run that had ended by the clock and gets other minutes has them ahead, and what it took so far behind it.
+    A run that had ended by the clock and gets new minutes has all of them ahead, and what it took so far behind it.
     """
     if settings.max_steps is not None:
         return state["step"] / settings.max_steps
@@ -65,14 +65,14 @@ def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping
 def starting_point(
     settings: TrainSettings, dataset: Dataset, checkpoint: Checkpoint | None
 ) -> tuple[LlamaConfig, Mapping[str, np.ndarray] | None]:
-    """The model's shape, and its weights where they are not fresh.
+    """The model's config, and its weights if they are not random.
 
-    Raises UserError when the checkpoint learned from other data, or the data's tokens or context do not fit the model.
+    Raises UserError if the checkpoint was trained on other data, or the data's tokens or context do not fit the model.
     """
     if checkpoint is not None:
         if checkpoint.state.get("dataset") != dataset.fingerprint:
             raise UserError(
-                f"The data {settings.data!r} is no longer what {checkpoint.path} learned from.",
+                f"The data {settings.data!r} has changed since {checkpoint.path} was saved.",
                 hint="Restore it, or start a new run with --init-from.",
             )
         return read_config(checkpoint.path), checkpoint.weights
@@ -83,7 +83,7 @@ def starting_point(
     if dataset.vocab_size > config.vocab_size:
         raise UserError(
             f"{settings.init_from} has {config.vocab_size:,} token ids; the data was made with {dataset.vocab_size:,}.",
-            hint="Its folder should hold the tokenizer that belongs to the model.",
+            hint="The model's folder should hold its own tokenizer.",
         )
     if settings.context > config.max_position_embeddings:
         raise UserError(
@@ -91,11 +91,11 @@ def starting_point(
             f" of {settings.init_from}.",
             hint=f"Use --context {config.max_position_embeddings} or less.",
         )
-    return config, SoundWeights(open_weights(settings.init_from), settings.init_from)
+    return config, FiniteWeights(open_weights(settings.init_from), settings.init_from)
 
 
-class SoundWeights(Mapping[str, np.ndarray]):
-    """The tensors of `weights`. Raises FormatError for one that holds what is no number, at its first use."""
+class FiniteWeights(Mapping[str, np.ndarray]):
+    """The tensors of `weights`. Raises FormatError at the first use of one that holds NaN or infinity."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], source: str):
         self.weights, self.source = weights, source
@@ -105,8 +105,8 @@ class SoundWeights(Mapping[str, np.ndarray]):
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
         if wrong:
             raise FormatError(
-                f"{self.source}: {wrong:,} of the {array.size:,} weights in {name} are no numbers (NaN or infinite).",
-                hint="Nothing can be learned from there: take an earlier checkpoint of that run, or another model.",
+                f"{self.source}: {wrong:,} of the {array.size:,} weights in {name} are NaN or infinite.",
+                hint="Use an earlier checkpoint of that run, or another model.",
             )
         return array
 

@@ -1,7 +1,7 @@
-"""TensorBoard: the figures of metrics.jsonl, written for it too, where the user asks for that.
+"""TensorBoard: the metrics of metrics.jsonl, logged there too if the user asks for it.
 
-By tensorboardX, which brings the writer alone: 90 KB, where the package tensorboard is the whole web server. Not here:
-the figures themselves (metrics.py). Tests: tests/training/test_tensorboard.py.
+With tensorboardX, which is the writer alone (90 KB); the package tensorboard is the whole web server.
+Tests: tests/training/test_tensorboard.py.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from nano_llama.core.errors import import_extra
 
-# What is worth a chart, under its heading there.
+# Metric -> its chart.
 CHARTS = {
     "train_loss": "loss/train",
     "val_loss": "loss/validation",
@@ -26,12 +26,12 @@ CHARTS = {
 
 
 def check_tensorboard() -> None:
-    """Raises EnvironmentFault, naming the extra, where the writer is not installed."""
+    """Raises EnvironmentFault, naming the extra, if the writer is not installed."""
     import_extra("tensorboardX", "tensorboard", "Writing for TensorBoard")
 
 
 class TensorBoardWriter:
-    """Event files in `folder`. `keep_to`: the run goes on after that step, and what came later is to be forgotten."""
+    """Event files in `folder`. `keep_to`: the run resumes after that step, and later entries are dropped."""
 
     def __init__(self, folder: Path, keep_to: int | None = None):
         module = import_extra("tensorboardX", "tensorboard", "Writing for TensorBoard")

@@ -26,7 +26,7 @@ class Watchdog:
     skipped: int = 0  # batches, of the whole run
     in_a_row: int = 0  # batches skipped since the last update
 
-    def judge(self, result: StepResult) -> str:
+    def check(self, result: StepResult) -> str:
         """ "nan", "spike", or "" if all is well."""
         if not math.isfinite(result.loss + result.grad_norm):
             return "nan"

@@ -1,12 +1,11 @@
-"""Activation checkpointing: a layer forgets what it computed and computes it again when its gradient is asked for.
+"""Activation checkpointing: a layer drops what it computed, and recomputes it in the backward pass.
 
-    none         every layer keeps all that its backward reads
-    selective    it keeps the results of matrix products and attention, and repeats the cheap rest
-    full         it keeps its input only: a third more work, for memory that no longer grows with what a layer does
+    none         every layer keeps all that its backward pass reads
+    selective    it keeps the results of matrix products and attention, and recomputes the cheap rest
+    full         it keeps its input only: a third more work, but the memory of a layer no longer counts
 
 Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2205.05198), section 5.
-Not here: the layer (model.py), how much memory each saves (training/preflight.py).
-Tests: tests/vol2/test_activation_checkpointing.py.
+training/preflight.py knows how much memory each saves. Tests: tests/vol2/test_activation_checkpointing.py.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Micikevicius et al. 2018 (arXiv 1710.03740), section 3.2. One thing is done differently: where the scaled gradient
 overflows, the same batch is computed again at half the scale, so that no batch is lost and a step stays a step.
-Not here: bf16, whose range needs none. Tests: tests/vol2/test_loss_scaling.py.
+bf16 has float32's range and needs none. Tests: tests/vol2/test_loss_scaling.py.
 """
 
 from dataclasses import dataclass

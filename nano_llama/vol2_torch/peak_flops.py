@@ -1,7 +1,7 @@
 """What a device can do: the rate of its matrix products, measured, for MFU to be counted against.
 
 Not a table of vendors' figures, which no program reaches and which do not know your machine's load.
-Not here: what a model needs (training/flops.py). Tests: tests/vol2/test_memory_use.py.
+Tests: tests/vol2/test_memory_use.py.
 """
 
 import time

@@ -222,7 +222,7 @@ def test_asked_to_stop(train, command, tmp_path, expected, number, code, says):
     child = train.start()
     wait_for_lines(tmp_path, 20)
     os.kill(child, number)
-    told(command.end(), code, says, "all is kept", "--resume")
+    told(command.end(), code, says, "progress saved", "--resume")
     assert steps_kept(tmp_path)[-1] >= 20
     goes_on(command, tmp_path, expected)
 
@@ -235,5 +235,5 @@ def test_stopped_at_once(train, command, tmp_path, expected):
     os.kill(child, signal.SIGINT)
     ended = command.end()
     told(ended, 130, "--resume")
-    assert "at once by a second Ctrl-C" in ended[1] or "all is kept" in ended[1]
+    assert "at once by a second Ctrl-C" in ended[1] or "progress saved" in ended[1]
     goes_on(command, tmp_path, expected)

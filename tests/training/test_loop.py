@@ -161,7 +161,7 @@ def test_a_finished_run_goes_on_only_when_it_may_be_longer(settings, tmp_path, h
 def test_a_run_is_not_written_over_nor_turned_into_another(settings, tmp_path, hand_clock, text_file):
     run(settings, tmp_path / "run", hand_clock)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run"):
         FakeTrainer(settings, tmp_path / "run")
     with pytest.raises(UserError, match="started with seed = 0"):
         FakeTrainer(settings.replace(seed=1), tmp_path / "run", resume=True)
@@ -176,7 +176,7 @@ def test_changed_data_is_noticed(settings, tmp_path, hand_clock, text_file):
     settings = settings.replace(data=str(copy))
     run(settings, tmp_path / "run", hand_clock)
     copy.write_text(text_file.read_text().replace("cat", "cow"))
-    with pytest.raises(UserError, match="no longer what"):
+    with pytest.raises(UserError, match="has changed since"):
         FakeTrainer(settings.replace(max_steps=30), tmp_path / "run", resume=True)
 
 

@@ -44,7 +44,7 @@ def show(config, terminal: bool) -> str:
 
 def test_a_pipe_gets_lines(tiny_config):
     text = show(tiny_config(), terminal=False)
-    assert "going on from step 40" in text and "12,345 tokens" in text
+    assert "resuming from step 40" in text and "12,345 training tokens" in text
     assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
     figures = "loss 2.5000 · 1.250 bits per byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"
     assert text.count(f"{figures} · 1:15 left") == 1, "not a line a step"

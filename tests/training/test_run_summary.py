@@ -61,5 +61,5 @@ def test_finding_runs(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_runs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no run in it"):
+    with pytest.raises(UserError, match="no runs in it"):
         find_runs(tmp_path / "empty")

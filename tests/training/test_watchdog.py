@@ -39,20 +39,20 @@ def test_the_running_mean_begins_as_the_plain_one():
 def test_a_spike_stands_out_of_the_noise():
     losses = np.random.default_rng(0).normal(3.0, 0.2, 200)
     dog = taught(losses)
-    assert not any(dog.judge(StepResult(loss=loss, grad_norm=1.0)) for loss in losses)
-    assert dog.judge(StepResult(loss=4.8, grad_norm=1.0)) == "spike"
-    assert dog.judge(StepResult(loss=0.1, grad_norm=1.0)) == "", "too good is not wrong"
-    assert taught([3.0] * 200).judge(StepResult(loss=3.4, grad_norm=1.0)) == "", "under half a nat is none"
-    assert taught(losses[: PATIENCE - 1]).judge(StepResult(loss=9.0, grad_norm=1.0)) == "", "too early to tell"
+    assert not any(dog.check(StepResult(loss=loss, grad_norm=1.0)) for loss in losses)
+    assert dog.check(StepResult(loss=4.8, grad_norm=1.0)) == "spike"
+    assert dog.check(StepResult(loss=0.1, grad_norm=1.0)) == "", "too good is not wrong"
+    assert taught([3.0] * 200).check(StepResult(loss=3.4, grad_norm=1.0)) == "", "under half a nat is none"
+    assert taught(losses[: PATIENCE - 1]).check(StepResult(loss=9.0, grad_norm=1.0)) == "", "too early to tell"
     for loss, norm in ((math.nan, 1.0), (3.0, math.inf), (math.inf, 1.0)):
-        assert Watchdog().judge(StepResult(loss=loss, grad_norm=norm)) == "nan"
+        assert Watchdog().check(StepResult(loss=loss, grad_norm=norm)) == "nan"
 
 
 def test_a_new_level_is_learned_slowly():
     dog = taught([3.0] * 100)
     spikes = 0
     for _ in range(500):
-        spikes += dog.judge(StepResult(loss=6.0, grad_norm=1.0)) == "spike"
+        spikes += dog.check(StepResult(loss=6.0, grad_norm=1.0)) == "spike"
         dog.learn(6.0)
     assert 3 < spikes < 300 and dog.mean == pytest.approx(6.0, abs=0.1)
 
