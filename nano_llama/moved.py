@@ -40,7 +40,7 @@ def new_name(name: str) -> str | None:
 
 
 class Forwarding(MetaPathFinder, Loader):
-    """Finds what no longer lies where it is asked for. It stands last on `sys.meta_path`."""
+    """Finds modules under their old names. It is last on `sys.meta_path`."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
         return spec_from_loader(fullname, self) if new_name(fullname) else None
@@ -48,7 +48,9 @@ class Forwarding(MetaPathFinder, Loader):
     def create_module(self, spec):
         name = new_name(spec.name)
         assert name is not None
-        warnings.warn(f"{spec.name} is now {name}; the old name goes with the next version.", DeprecationWarning, 2)
+        warnings.warn(
+            f"{spec.name} is now {name}; the old name will be removed in the next version.", DeprecationWarning, 2
+        )
         module = import_module(name)
         self._own_spec = module.__spec__  # importing under another name writes its own over it
         return module
@@ -58,6 +60,6 @@ class Forwarding(MetaPathFinder, Loader):
 
 
 def forward_old_names() -> None:
-    """Make the old names importable; once is enough."""
+    """Make the old names importable. Calling it again does nothing."""
     if not any(isinstance(finder, Forwarding) for finder in sys.meta_path):
         sys.meta_path.append(Forwarding())

@@ -1,4 +1,4 @@
-"""The core: what all three volumes share. It imports neither torch nor numba.
+"""The core: what everything else stands on. It imports neither torch nor numba.
 
-Not here: anything that computes a model's output. Tests: tests/core/.
+Tests: tests/core/.
 """

@@ -35,12 +35,12 @@ class RopeScaling:
     beta_slow: float | None = None  # yarn: turns below which everything is stretched (1)
     mscale: float | None = None  # yarn, DeepSeek's form of the attention factor
     mscale_all_dim: float | None = None
-    truncate: bool | None = None  # yarn: round the borders of the ramp to whole dimensions (True)
+    truncate: bool | None = None  # yarn: round the ramp's limits to whole dimensions (True)
 
     def __post_init__(self) -> None:
         if self.rope_type not in ROPE_KINDS[1:]:
             raise ConfigError(
-                f"rope_scaling: rope_type {self.rope_type!r:.80} is not one we compute.",
+                f"rope_scaling: rope_type {self.rope_type!r:.80} is not supported.",
                 hint=f"Known kinds: {', '.join(ROPE_KINDS)}.",
             )
         for name in _ROPE_NEEDS[self.rope_type]:
@@ -122,7 +122,7 @@ class LlamaConfig:
     intermediate_size: int  # F, the width of the MLP
     num_hidden_layers: int  # L
     num_attention_heads: int  # H
-    num_key_value_heads: int = None  # type: ignore[assignment]  # G; None: one for each query head (MHA)
+    num_key_value_heads: int = None  # type: ignore[assignment]  # G; None: one per query head (MHA)
     head_dim: int = None  # type: ignore[assignment]  # K; None: D / H
     max_position_embeddings: int  # the context, in tokens
     rms_norm_eps: float = 1e-5
@@ -176,7 +176,7 @@ class LlamaConfig:
             for token in ids:
                 _check(token is None or _is_int(token), name, value, "a token id")
 
-    # -- what follows from the fields -----------------------------------------------------------------------------
+    # -- what follows from the fields ---------------------------------------------------------------------------------
 
     @property
     def group_size(self) -> int:
@@ -196,7 +196,7 @@ class LlamaConfig:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers to learn; a tied head counts once."""
+        """The number of trainable parameters; a tied head counts once."""
         D, F, K = self.hidden_size, self.intermediate_size, self.head_dim
         attention = 2 * D * K * (self.num_attention_heads + self.num_key_value_heads)
         layer = attention + 3 * D * F + 2 * D
@@ -204,10 +204,10 @@ class LlamaConfig:
         return embeddings + self.num_hidden_layers * layer + D
 
     def replace(self, **changes: Any) -> "LlamaConfig":
-        """A copy with some fields changed, validated anew."""
+        """A copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)
 
-    # -- from and to files: the one lazy door to formats, above -----------------------------------------------------
+    # -- from and to files: the one lazy door to formats, above -------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "LlamaConfig":

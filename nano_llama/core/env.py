@@ -1,4 +1,4 @@
-"""Environment variables, all of them, read in this one place.
+"""All environment variables, read in this one place.
 
 Not here: settings of a model, a run or a request; those are arguments. Tests: tests/core/test_files.py.
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The folder for downloads and token shards. It is made by whoever first writes there."""
+    """The folder for downloads and token shards. The first write creates it."""
     own = os.environ.get("NANO_LLAMA_CACHE")
     if own:
         return Path(own).expanduser()
@@ -22,17 +22,17 @@ def cache_dir() -> Path:
 
 
 def offline() -> bool:
-    """True when the user forbade network access."""
+    """True when the user has disabled network access."""
     return any(
         os.environ.get(name, "0").lower() in ("1", "true", "yes") for name in ("NANO_LLAMA_OFFLINE", "HF_HUB_OFFLINE")
     )
 
 
 def cpu_isa() -> str | None:
-    """The instructions that Volume 3's kernels are to use; None: the best that the processor has."""
+    """The instructions that Volume 3's kernels should use; None: the best that the processor has."""
     return os.environ.get("NANO_LLAMA_CPU") or None
 
 
 def cxx() -> str | None:
-    """The C++ compiler that the user chose."""
+    """The C++ compiler that the user has chosen."""
     return os.environ.get("CXX") or None

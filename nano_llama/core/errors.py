@@ -3,8 +3,8 @@
 Not here: checks of our own invariants (`assert` with a message guards those), and printing (the command line turns an
 error into one or two lines and its exit code). Tests: tests/core/test_files.py.
 
-    NanoLlamaError              anything of ours
-      UserError         exit 2  the user can mend it: an argument, a path, a value
+    NanoLlamaError              every error of ours
+      UserError         exit 2  the user can fix it: an argument, a path, a value
         ConfigError             a model's shape is impossible, unknown or not a LLaMA
         FormatError             a file is damaged, hostile, or of a kind we do not read
       EnvironmentFault  exit 1  the machine lacks something: a package, memory, disk, a network
@@ -29,7 +29,7 @@ class NanoLlamaError(Exception):
 
 
 class UserError(NanoLlamaError):
-    """An argument, path or value that the user can mend."""
+    """An argument, path or value that the user can fix."""
 
     exit_code = 2
 
@@ -57,7 +57,7 @@ def import_extra(module: str, extra: str, feature: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # the package is there but broken inside: that is not ours to explain away
+            raise  # the package is installed but broken: its own error says more
         raise EnvironmentFault(
             f"{feature} needs the package {error.name!r}, which is not installed.",
             hint=f'Install it with  pip install "nano-llama-engine[{extra}]"',

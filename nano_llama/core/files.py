@@ -1,6 +1,6 @@
-"""Reading small JSON files safely and writing anything so that a kill at any moment loses nothing.
+"""JSON read within bounds, and files written atomically: a kill at any moment loses nothing.
 
-Not here: tensors and shards; their formats stand on these few functions. Tests: tests/core/test_files.py.
+Tests: tests/core/test_files.py.
 """
 
 import json
@@ -19,12 +19,13 @@ MAX_JSON_BYTES = 64 * 2**20  # a tokenizer.json of 256k tokens takes about 35 MB
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, flush it to disk and rename it into place.
+    """Yield a temporary path beside `path`; when the block succeeds, flush it to disk and rename it into place.
 
-    A reader sees the old file or the new one, whole, never a part. When the block fails, the temporary is removed.
+    A reader sees the old file or the new one, never a part. When the block fails, the temporary is removed.
     """
     path = Path(path)
-    temporary = _temporary_beside(path)
+    _make_folder_of(path)
+    temporary = _temporary_name(path)
     try:
         yield temporary
         flush(temporary)
@@ -38,11 +39,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; when the block ends well, rename it to `path`, which must not exist."""
+    """Yield a temporary folder beside `path`; when the block succeeds, rename it to `path`, which must not exist."""
     path = Path(path)
     if path.exists():
-        raise UserError(f"{path} exists already.", hint="Choose another path, or remove it first.")
-    temporary = _temporary_beside(path)
+        raise UserError(f"{path} already exists.", hint="Choose another path, or remove it first.")
+    _make_folder_of(path)
+    temporary = _temporary_name(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -62,7 +64,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON. Not-a-number is refused: JSON has no word for it."""
+    """Write `value` as indented JSON. NaN and infinity are refused: JSON cannot represent them."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -80,20 +82,24 @@ def read_json(path: str | Path, what: str = "JSON file", max_bytes: int = MAX_JS
         ) from error
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise FormatError(
-            f"{path}: not a valid {what} ({error}).", hint="Is it another file, or damaged? Give it anew."
+            f"{path}: not a valid {what} ({error}).", hint="Is it another file, or damaged? Supply it again."
         ) from error
 
 
-def _temporary_beside(path: Path) -> Path:
+def _make_folder_of(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def _temporary_name(path: Path) -> Path:
+    """A new name beside `path`."""
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
 def flush(path: Path) -> None:
-    """Ask the disk to keep what was written to a file."""
+    """Flush a file's content to disk."""
     handle = os.open(path, os.O_RDWR)  # Windows flushes only what may be written to
     try:
         os.fsync(handle)
@@ -102,8 +108,8 @@ def flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Ask the disk to keep a folder's list of names."""
-    with suppress(PermissionError):  # Windows opens no folder, and keeps its names by itself
+    """Flush a folder's list of names to disk."""
+    with suppress(PermissionError):  # Windows cannot open a folder, and needs no flush
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,6 +1,6 @@
-"""Fresh weights, drawn once here from NumPy's generator so that every volume starts from the same numbers.
+"""Initial weights, drawn from NumPy's generator so that every volume starts from the same numbers.
 
-Not here: loading weights (formats/). Tests: tests/core/test_names_init_presets.py.
+Tests: tests/core/test_names_init_presets.py.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from nano_llama.core.names import DOWN_PROJ, O_PROJ, parameter_shapes
 
 
 def init_params(config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32) -> dict[str, np.ndarray]:
-    """name -> fresh array of `dtype`, for every parameter.
+    """name -> new array of `dtype`, for every parameter.
 
     Matrices are normal with standard deviation `initializer_range`; those that write into the residual stream
     (o_proj, down_proj) are scaled by 1/sqrt(2L), so that the stream's variance does not grow with the 2L writes

@@ -1,6 +1,6 @@
 """The names and shapes of a LLaMA's parameters: those of transformers' `LlamaForCausalLM`, in forward order.
 
-Not here: values (init.py draws them, formats/ reads them). Tests: tests/core/test_names_init_presets.py.
+Tests: tests/core/test_names_init_presets.py.
 """
 
 from nano_llama.core.config import LlamaConfig
@@ -52,7 +52,7 @@ def parameter_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
 
 
 def trace_names(config: LlamaConfig) -> list[str]:
-    """What every volume can show of its forward pass, in order; the same names everywhere.
+    """The activations that every volume can record, in forward order, under the same names.
 
     model.embed_tokens (B,T,D) · for each layer i, under model.layers.i: input_layernorm (B,T,D),
     self_attn.q_proj (B,T,H*K), self_attn.k_proj and self_attn.v_proj (B,T,G*K), self_attn.weights (B,H,T,T: who
@@ -73,5 +73,5 @@ def is_hidden_matrix(name: str) -> bool:
 
 
 def is_decayed(name: str) -> bool:
-    """True for what weight decay shrinks: every matrix, never a norm's gain."""
+    """True for what weight decay applies to: every matrix, never a norm's gain."""
     return not name.endswith("norm.weight")

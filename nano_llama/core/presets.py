@@ -1,4 +1,4 @@
-"""Named sizes: each a small, sound LlamaConfig. A vocabulary size is added when the tokenizer is known.
+"""Named model sizes. The vocabulary size is replaced by the tokenizer's, once that is known.
 
 Not here: how such a model is trained (training/presets.py). Tests: tests/core/test_names_init_presets.py, which
 checks every parameter count below.
@@ -62,5 +62,5 @@ MODEL_PRESETS: dict[str, dict[str, Any]] = {
 def model_preset(name: str, **changes: Any) -> LlamaConfig:
     """The named shape, with any field changed. Raises UserError for an unknown name."""
     if name not in MODEL_PRESETS:
-        raise UserError(f"There is no model preset {name!r}.", hint=f"Known: {', '.join(MODEL_PRESETS)}.")
+        raise UserError(f"Unknown model preset {name!r}.", hint=f"Known: {', '.join(MODEL_PRESETS)}.")
     return LlamaConfig(**{**MODEL_PRESETS[name], **changes})

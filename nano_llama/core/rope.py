@@ -1,9 +1,9 @@
-"""RoPE's angles for every kind: which position turns which pair of dimensions how far.
+"""RoPE's angles for every kind: how far each position rotates each pair of dimensions.
 
 Not here: the rotation itself, which each volume writes in its own way. Tests: tests/core/test_rope.py.
 
-Su et al. 2021 (arXiv 2104.09864, eq. 15) turn pair i of a head by the angle  m * theta^(-2i/K)  at position m. The
-other kinds stretch these frequencies so that a model sees, at positions beyond its pretraining, angles it has met:
+Su et al. 2021 (arXiv 2104.09864, eq. 15) rotate pair i of a head by the angle  m * theta^(-2i/K)  at position m. The
+other kinds stretch these frequencies so that a model sees, at positions beyond its pretraining, angles it has seen:
 
     linear   all frequencies divided by `factor`                                   Chen et al. 2023, arXiv 2306.15595
     dynamic  theta grown with the length of the text ("NTK-aware")                 bloc97 and emozilla 2023
@@ -24,8 +24,8 @@ def rope_frequencies(
 ) -> tuple[np.ndarray, float]:
     """Radians per position of each pair of dimensions, and a factor on cos and sin (1 for all kinds but YaRN).
 
-    seq_len: the length of the text, in tokens; only the dynamic kind looks at it. dtype: the precision of every step;
-    float32 rounds where transformers rounds, so that its angles are met even far out.
+    seq_len: the length of the text, in tokens; used by the dynamic kind only. dtype: the precision of every step;
+    float32 rounds where transformers rounds, so that the angles match its own at large positions too.
     Returns (inv_freq (K/2,), attention_scaling).
     """
     K, scaling = config.head_dim, config.rope_scaling
@@ -50,7 +50,7 @@ def rope_tables(
     """cos and sin of every angle: positions of any shape, (T,) or (B,T) -> cos, sin (..., K/2) of `dtype`.
 
     In float32 the frequency, and then its product with the position, are rounded to float32 as transformers does;
-    at position 100,000 this moves an angle by up to 0.004, so that doing it "better" would disagree with the models.
+    at position 100,000 this moves an angle by up to 0.004, so more precision would disagree with the models.
     seq_len: for the dynamic kind; by default the last position plus one.
     """
     positions = np.asarray(positions)
@@ -67,7 +67,7 @@ def half_to_interleaved(weight: np.ndarray, head_dim: int) -> np.ndarray:
     """The rows of W_q or W_k, (n K, ...), from Hugging Face's half layout, in which RoPE rotates feature i with
     i + K/2, to the interleaved one of Meta's checkpoints and GGUF, in which it rotates 2i with 2i + 1.
 
-    Attention stays what it was. Raises UserError where the rows are not whole heads.
+    Attention is unchanged. Raises UserError where the rows are not whole heads.
     """
     return _regroup(weight, head_dim, (2, head_dim // 2))
 
@@ -122,7 +122,7 @@ def _yarn(periods: np.ndarray, scaling: RopeScaling, theta: float) -> np.ndarray
     if scaling.truncate is not False:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, K - 1)
-    width = (high - low) or 0.001  # a ramp of no width is a step
+    width = (high - low) or 0.001  # a ramp of zero width is a step
     keep = 1 - np.clip((np.arange(K // 2, dtype=periods.dtype) - low) / width, 0.0, 1.0)
     return 1 / (scaling.factor * periods) * (1 - keep) + 1 / periods * keep
 

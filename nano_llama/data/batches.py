@@ -1,14 +1,13 @@
-"""A row of tokens -> training batches in a shuffled order that can be entered anywhere, and validation windows.
+"""A row of tokens -> training batches in a shuffled order that can be entered at any position, and validation windows.
 
 Not here: prefetching (prefetch.py). Tests: tests/data/test_batches.py.
 
 Training windows do not overlap within an epoch: a random offset, then window after window, in random order. So an epoch
-shows each token once (but for the ragged ends, fewer than 2 contexts), and the next epoch cuts elsewhere. To draw start
+shows each token once (but for the ragged ends, fewer than 2 contexts), and the next epoch cuts elsewhere. Drawing start
 positions independently, as nanoGPT does, is simpler, but leaves 37% of the tokens unseen after one epoch of draws.
 
-The order is a pseudo-random permutation computed for the windows asked for (no table of them all): batch number p is a
-function of (seed, p) alone. So a stream is resumed by its position, in no time, and workers can each take their own
-batches.
+The order is a pseudo-random permutation, computed for the windows asked for (no table of them all): batch number p is a
+function of (seed, p) alone. So a stream resumes from its position at no cost, and each worker makes its own batches.
 """
 
 from collections.abc import Iterator
@@ -20,14 +19,14 @@ import numpy as np
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 
-Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; and documents (B,T) with a document mask
+Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; with document_mask also documents (B,T)
 
 BLOCK = 4096  # windows whose places are computed at a time
 ROUNDS = 16  # of the Feistel network: with 6, orders of a handful of windows are not equally likely
 
 
 class Tokens(Protocol):
-    """What batches are cut from: a TokenSplit, or an ArrayTokens."""
+    """What batches are cut from: a TokenSplit or an ArrayTokens."""
 
     @property
     def num_tokens(self) -> int: ...
@@ -39,7 +38,7 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True)
 class ArrayTokens:
-    """Tokens in memory, (num_tokens,) integers, as a split. document_starts: ascending, (documents,); one by default"""
+    """Tokens in memory, (num_tokens,) integers, as a split. document_starts: ascending, (documents,), default one"""
 
     array: np.ndarray
     document_starts: tuple[int, ...] = (0,)
@@ -60,10 +59,10 @@ class ArrayTokens:
 class Batches:
     """An endless stream of (tokens, targets), each (B,T) int64, with targets[b,t] the token after tokens[b,t].
 
-    `position` is the number of batches drawn so far; two streams with the same arguments and position go on alike, on
+    `position` is the number of batches drawn so far; streams with the same arguments and position continue alike, on
     any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
 
-    document_mask: attention is to stay within documents. A third array says which document each token belongs to, (B,T)
+    document_mask: attention stays within documents. A third array says which document each token belongs to, (B,T)
     int64, and a document's last token, whose next one it cannot know, has the target IGNORE_INDEX.
     """
 
@@ -75,13 +74,8 @@ class Batches:
                 f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
                 hint="Give more text or a smaller context.",
             )
-        self.split, self.batch_size, self.context, self.seed, self.document_mask = (
-            split,
-            batch_size,
-            context,
-            seed,
-            document_mask,
-        )
+        self.split, self.batch_size, self.context, self.seed = split, batch_size, context, seed
+        self.document_mask = document_mask
         # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
         self.windows_per_epoch = max(1, split.num_tokens // context - 1)
         spare = split.num_tokens - 1 - self.windows_per_epoch * context  # the last target needs one token more
@@ -102,14 +96,14 @@ class Batches:
         return next(self)
 
     def seek(self, position: int) -> None:
-        """Go on as if `position` batches had been drawn."""
+        """Continue as if `position` batches had been drawn."""
         if position < 0:
             raise UserError(f"position {position}: batches are counted from 0.")
         self.position = position
 
     @property
     def epoch(self) -> float:
-        """How often the split has been seen: 1.5 is the middle of the second time."""
+        """How often the split has been seen: 1.5 is the middle of the second epoch."""
         return self.position * self.batch_size / self.windows_per_epoch
 
     def at(self, position: int) -> Batch:
@@ -134,7 +128,7 @@ class Batches:
         return np.concatenate(blocks)[first % BLOCK :][: self.batch_size]
 
     def _block(self, number: int) -> np.ndarray:
-        """The starts of BLOCK windows of the stream, (BLOCK,) int64: few cost as much as many."""
+        """The starts of BLOCK windows of the stream, (BLOCK,) int64: computing few costs as much as many."""
         if self._cached[0] != number:
             drawn = np.arange(number * BLOCK, (number + 1) * BLOCK)
             epochs, indices = np.divmod(drawn, self.windows_per_epoch)
@@ -148,8 +142,8 @@ def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> 
     """Where each index goes in a permutation of 0 .. count-1 that (seed, its epoch) fixes. All (B,) int64.
 
     A Feistel network permutes the numbers of so many bits: each round changes one part of a number by a hash of the
-    other part, which could be undone, so no two numbers meet. A result out of range is put in again until it is in
-    range ("cycle walking", Black and Rogaway 2002): at most once more on average, as over half of all numbers are.
+    other part, which is reversible, so no two numbers collide. A result out of range is put in again until it is in
+    range ("cycle walking", Black and Rogaway 2002): on average at most once more, as over half of all numbers are.
     """
     bits = max(2, (count - 1).bit_length())
     low_bits = np.uint64(bits // 2)
@@ -185,9 +179,9 @@ def _scramble(words: np.ndarray) -> np.ndarray:
 def windows(split: Tokens, context: int) -> Iterator[tuple[int, int]]:
     """(start, length) of consecutive, non-overlapping windows that count every target of the split once.
 
-    The window's tokens are start .. start+length-1, its targets one further; all have `context` tokens but the last.
+    The window's tokens are start .. start+length-1, its targets one further; all have `context` tokens except the last.
     """
-    counted = split.num_tokens - 1  # the first token is nobody's target
+    counted = split.num_tokens - 1  # the first token is not a target
     for start in range(0, counted, context):
         yield start, min(context, counted - start)
 

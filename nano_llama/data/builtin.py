@@ -1,7 +1,7 @@
 """The built-in texts: stdlib (on every disk), shakespeare and classic-books (downloaded once, checked, cached).
 
-Not here: third-party text; this package ships none. `classic_books.csv` beside this file lists which files of the
-books' archive are taken, the SHA-256 of each cleaned text, and its split. Tests: tests/data/test_builtin.py.
+The package ships no third-party text. `classic_books.csv` beside this file lists which files of the books' archive are
+taken, the SHA-256 of each cleaned text, and its split. Tests: tests/data/test_builtin.py.
 """
 
 import csv
@@ -24,7 +24,7 @@ STDLIB_HINT = "Without a network: --data stdlib, or any text file or folder of y
 
 
 class StandardLibrary(Source):
-    """The source code of the Python that runs us, read in place: about 12 MB, without its tests or any packages."""
+    """The source code of the running Python's standard library, read in place: 12 MB without its tests and packages."""
 
     name = "stdlib"
     val_share = 0.02  # 250 kB: the whole split is evaluated within seconds on a laptop
@@ -93,7 +93,7 @@ class Shakespeare(Source):
 class ClassicBooks(Source):
     """744 public-domain books in Markdown, 325 MB: the files of one commit's archive that the manifest lists, cleaned.
 
-    The archive stays packed in the cache; a book is unpacked, cleaned and checked against its SHA-256 when it is read.
+    The archive stays packed in the cache; a book is unpacked, cleaned and checked against its SHA-256 as it is read.
     """
 
     name = "classic-books"
@@ -138,14 +138,14 @@ class ClassicBooks(Source):
         return 440_000 * len(self.books)
 
     def _check(self, path: Path) -> None:
-        """The archive can be opened and has every book: what it says inside is checked book by book."""
+        """The archive can be opened and has every book; the books' texts are checked as they are read."""
         with self._archive(path) as archive:
             held = set(archive.namelist())
             missing = [book["path"] for book in self.books if _top_folder(archive) + book["path"] not in held]
         if missing:
             raise FormatError(
                 f"{self.url}: {len(missing)} of {len(self.books)} books are not in the archive, first {missing[0]!r}.",
-                hint="The server sent another archive than that of the commit. Try again, or another network.",
+                hint="The server sent an archive that is not the commit's. Try again, or another network.",
             )
 
     def _archive(self, path: Path) -> zipfile.ZipFile:

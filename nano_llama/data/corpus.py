@@ -4,10 +4,10 @@ Tests: tests/data/test_sources.py.
 
 How text is split into "train" and "val":
 
-    a folder with val.txt, val.parquet, ...   those files are the validation split, all others train
+    a folder with val.txt, val.parquet, ...   those files are the validation split, all others the training split
     one document                              its last 10% of characters (nanoGPT's cut)
-    several documents                         each by a hash of its name: one in twenty validates; adding a document
-                                              moves no other from one side to the other
+    several documents                         each by a hash of its name, one in twenty to validation; adding a document
+                                              moves no other to another split
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from nano_llama.data.readers import Document, kind_of
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 RULES_VERSION = 1  # part of every fingerprint: raise it when the rules above change
-VAL_SHARE = 0.05  # of the documents, where they are several
+VAL_SHARE = 0.05  # of the documents, if there are several
 SINGLE_TEXT_CUT = 0.9  # train gets int(0.9 * characters)
-HASH_WHOLE_BYTES = 32 * 2**20  # a larger file is known by its size, time, head and tail
+HASH_WHOLE_BYTES = 32 * 2**20  # a larger file is identified by its size, time, head and tail
 
 
 class Source:
-    """A body of text. Documents come in one order, the same at every reading; those without a character never come."""
+    """A body of text. Documents come in a fixed order; empty ones are skipped."""
 
     name: str
 
@@ -40,14 +40,14 @@ class Source:
         raise NotImplementedError
 
     def size_hint(self) -> int:
-        """About how many bytes of text, both splits together: for progress bars and the number of workers."""
+        """About how many bytes of text, both splits together; used for progress bars and the number of workers."""
         raise NotImplementedError
 
 
 def list_files(folder: Path, skip: Callable[[str], bool] = lambda name: name.startswith(".")) -> list[Path]:
-    """The files below `folder` whose kind we read, sorted by their path; `skip` judges names of files and folders."""
+    """The files below `folder` whose kind we read, sorted by their path; `skip(name)` excludes files and folders."""
     found = []
-    for parent, folders, files in os.walk(folder):  # links to folders are not followed: they may form a circle
+    for parent, folders, files in os.walk(folder):  # links to folders are not followed: they may form a cycle
         folders[:] = [name for name in folders if not skip(name)]
         found += [Path(parent, name) for name in files if not skip(name) and kind_of(Path(name))]
     return sorted((file for file in found if file.is_file()), key=lambda file: file.relative_to(folder).as_posix())
@@ -56,11 +56,11 @@ def list_files(folder: Path, skip: Callable[[str], bool] = lambda name: name.sta
 def split_documents(
     read: Callable[[], Iterator[Document]], split: Split, where: str, val_share: float = VAL_SHARE
 ) -> Iterator[Document]:
-    """The documents of `read()` that belong to `split`, by the rules at the head of this file."""
+    """The documents of `read()` that belong to `split`, by the rules in this file's header."""
     documents = read()
     first, second = next(documents, None), next(documents, None)
     if first is None:
-        raise UserError(f"{where}: no text in it: every document is empty.", hint="Give a file or a folder with text.")
+        raise UserError(f"{where}: no text: every document is empty.", hint="Give a file or a folder with text.")
     if second is None:
         cut = int(SINGLE_TEXT_CUT * len(first.text))
         text = first.text[:cut] if split == "train" else first.text[cut:]
@@ -68,9 +68,9 @@ def split_documents(
             yield Document(first.name, text)
         return
     del first, second
-    bar = _validation_bar(read, val_share)
+    threshold = _validation_threshold(read, val_share)
     for document in read():
-        if (_place(document.name) <= bar) == (split == "val"):
+        if (_place(document.name) <= threshold) == (split == "val"):
             yield document
 
 
@@ -79,8 +79,8 @@ def _place(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 
-def _validation_bar(read: Callable[[], Iterator[Document]], val_share: float) -> float:
-    """Documents placed at or below it validate. `val_share`, unless that would leave one of the splits empty."""
+def _validation_threshold(read: Callable[[], Iterator[Document]], val_share: float) -> float:
+    """Documents placed at or below it are for validation. `val_share`, unless that leaves a split empty."""
     places = set()
     for document in read():
         places.add(_place(document.name))
@@ -91,7 +91,7 @@ def _validation_bar(read: Callable[[], Iterator[Document]], val_share: float) ->
 
 
 def fingerprint_files(files: dict[Path, str]) -> str:
-    """A digest of names and contents; of a large file, size, time of change, first and last MB stand for the rest."""
+    """A digest of names and contents; of a large file only size, time of change, first and last MB."""
     total = hashlib.sha256(f"rules {RULES_VERSION}\n".encode())
     for file, name in files.items():
         try:

@@ -1,6 +1,6 @@
 """A prepared dataset: a folder of shards seen as two long rows of tokens, "train" and "val", with their documents.
 
-Not here: making it (prepare.py), batches (batches.py), the report (report.py). Tests: tests/data/test_dataset.py,
+Not here: making it (prepare.py). Tests: tests/data/test_dataset.py,
 test_shards_hostile.py.
 
     dataset.json   what it was made from, the tokenizer's fingerprint, and each shard's name, counts and checksum
@@ -45,9 +45,9 @@ class DocumentInfo:
 
 
 class TokenSplit:
-    """One row of tokens over the shards of a split, read where it is needed. Can be sent to worker processes.
+    """One row of tokens over the shards of a split, read as needed. Can be sent to worker processes.
 
-    Reading raises UserError where a shard has gone, FormatError where it is no longer as it was written.
+    Reading raises UserError where a shard is missing, FormatError where it has changed since it was written.
     """
 
     def __init__(self, name: str, paths: list[Path], headers: list[ShardHeader]):
@@ -115,7 +115,7 @@ class TokenSplit:
         return self.document(int(self.document_ids(position, 1)[0]))
 
     def document_ids(self, start: int, count: int) -> np.ndarray:
-        """For each token of a stretch its document's number, (count,) int64: to keep attention within documents."""
+        """For each token of a range its document's number, (count,) int64: to keep attention within documents."""
         return np.searchsorted(self.table.starts, np.arange(start, start + count), side="right") - 1
 
     def verify(self) -> None:
@@ -129,7 +129,7 @@ class TokenSplit:
             if len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)
             shard = Shard(self.paths[index])
-            if index not in self._verified:  # whole, once: what was altered is not trained on
+            if index not in self._verified:  # whole, once: altered data is not trained on
                 shard.verify()
                 self._verified.add(index)
             self._open[index] = shard
@@ -141,7 +141,7 @@ class TokenSplit:
 class Dataset:
     """A folder written by `prepare`. Opening reads dataset.json and the shards' headers, and compares the two.
 
-    Raises UserError where the folder is no dataset or a file is missing, FormatError where one is damaged.
+    Raises UserError where the folder is not a dataset or a file is missing, FormatError where one is damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -158,7 +158,7 @@ class Dataset:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """Raises FormatError where it is not the one that the shards were made with."""
+        """Raises FormatError if it is not the one that made the shards."""
         from nano_llama.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.from_pretrained(self.folder / "tokenizer")
@@ -197,7 +197,7 @@ def describe_shard(path: Path) -> dict[str, Any]:
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a dataset.json with its format and a checksum over everything else."""
+    """The content of a dataset.json with its format and a checksum of everything else."""
     content = {"format": FORMAT, **content}
     return {**content, "checksum": _checksum(content)}
 
@@ -217,11 +217,11 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    """dataset.json, checked for its form: what it says about shards is compared with them afterwards."""
+    """dataset.json, checked for its form; the shards are compared with it afterwards."""
     path = folder / DATASET_FILE
     if not path.is_file():
         raise UserError(
-            f"{folder} is no dataset: there is no {DATASET_FILE} in it.", hint="nano-llama train --data makes one."
+            f"{folder} is not a dataset: it has no {DATASET_FILE}.", hint="nano-llama train --data makes one."
         )
     try:
         content = read_json(path, "dataset description")
@@ -239,7 +239,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _problems(content: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a description that someone sealed himself."""
+    """What is wrong with a description written by hand."""
     made_from, tokenizer, splits = (content.get(key) for key in ("made_from", "tokenizer", "splits"))
     if not isinstance(made_from, dict) or not isinstance(made_from.get("source"), str):
         yield "it does not say what it was made from"

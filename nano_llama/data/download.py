@@ -1,10 +1,9 @@
 """Fetch one file over HTTP: resumed after an interruption, checked, and put in place whole or not at all.
 
-Not here: what is fetched and why (builtin.py), and models (formats/ uses huggingface_hub).
-Tests: tests/data/test_download.py.
+Not here: models (formats/hub.py). Tests: tests/data/test_download.py.
 
-The bytes gather in `NAME.part`; a second try asks the server for the rest (Range). A server that sends the whole file
-instead is taken at its word. If a resumed file fails its check, the server's file has changed: it is fetched afresh.
+The bytes gather in `NAME.part`; a second try asks the server for the rest (Range). If the server sends the
+whole file instead, that is used. If a resumed file fails its check, the server's file has changed: it is fetched again.
 """
 
 import errno
@@ -21,7 +20,7 @@ from nano_llama.core.files import flush
 from nano_llama.core.version import VERSION
 from nano_llama.data.lock import exclusive
 
-# progress(what, done, total): bytes so far of `total`, which is None where nobody knows it.
+# progress(what, done, total): bytes so far of `total`, which is None if unknown.
 Progress = Callable[[str, int, int | None], None]
 Check = Callable[[Path], None]  # raises FormatError when the file is not what it should be
 
@@ -41,21 +40,21 @@ def download(
     max_bytes: int = 2**31,
     timeout_s: float = 30.0,
 ) -> Path:
-    """Make sure that `path` holds the file at `url`; what is there already is returned untouched.
+    """Make sure that `path` holds the file at `url`; a file that is already there is returned untouched.
 
-    `what` names the thing in messages, `instead` tells what to do without a network, `check(file)` judges the content.
-    Raises EnvironmentFault (offline, unreachable, refused, cut off again and again, too large) and FormatError (the
-    content fails `check`; the file is then removed).
+    `what` names the file in messages, `instead` says what to do without a network, `check(file)` validates the content.
+    Raises EnvironmentFault (offline, unreachable, refused, repeatedly cut off, too large) and FormatError (the content
+    fails `check`; the file is then removed).
     """
     if path.exists():
         return path
     if offline():
         raise EnvironmentFault(
-            f"{what} is not on this machine yet ({path}), and the network is switched off (NANO_LLAMA_OFFLINE).",
+            f"{what} is not on this machine yet ({path}), and network access is disabled (NANO_LLAMA_OFFLINE).",
             hint=instead or "Unset NANO_LLAMA_OFFLINE for one run.",
         )
     with exclusive(path.with_name(path.name + ".lock"), what=f"downloading {what}"):
-        if path.exists():  # another process fetched it while we waited
+        if path.exists():  # another process fetched it meanwhile
             return path
         part = path.with_name(path.name + ".part")
         resumed = part.exists() and part.stat().st_size > 0
@@ -86,7 +85,7 @@ def check_sha256(expected: str) -> Check:
         if found != expected:
             raise FormatError(
                 f"{path.name}: the downloaded file has SHA-256 {found}, not the expected {expected}.",
-                hint="The server sent something else, or it changed on the way. Try again, or another network.",
+                hint="The server sent something else, or it was changed in transit. Try again, or use another network.",
             )
 
     return check
@@ -95,7 +94,7 @@ def check_sha256(expected: str) -> Check:
 def _fetch(
     url: str, part: Path, what: str, instead: str, progress: Progress | None, max_bytes: int, timeout_s: float
 ) -> None:
-    """Bring `part` to the full length that the server announces, in at most ATTEMPTS connections."""
+    """Download `part` to the full length that the server announces, in at most ATTEMPTS connections."""
     trouble: Exception | str = ""
     for _ in range(ATTEMPTS):
         try:
@@ -116,17 +115,17 @@ def _fetch(
                     f"Cannot write {part}: {error.strerror}.", hint="Check the free space and your permissions there."
                 ) from error
             trouble = error
-        except ValueError as error:  # urlopen's word for an address it cannot parse
+        except ValueError as error:  # what urlopen raises for an address it cannot parse
             trouble = error
             break
     raise EnvironmentFault(
         f"Cannot download {what} from {url}: {trouble}.",
-        hint=instead or "Run it again: what has arrived is kept and the download goes on from there.",
+        hint=instead or "Run it again: what has arrived is kept, and the download resumes from there.",
     )
 
 
 def _fetch_once(url: str, part: Path, what: str, progress: Progress | None, max_bytes: int, timeout_s: float) -> bool:
-    """One connection. True when the server sent all it announced; what arrived is in `part` in any case."""
+    """One connection. True if the server sent all it announced; what arrived is in `part` in either case."""
     done = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"User-Agent": f"nano-llama-engine/{VERSION}", "Accept-Encoding": "identity"})
     if done:
@@ -148,5 +147,5 @@ def _fetch_once(url: str, part: Path, what: str, progress: Progress | None, max_
 
 
 def _starts_at(response: HTTPResponse, position: int) -> bool:
-    """Does a 206 answer begin at the byte we asked for?  Content-Range: bytes 100-199/200"""
+    """Does a 206 response begin at the byte we asked for?  Content-Range: bytes 100-199/200"""
     return response.headers.get("Content-Range", "").strip().lower().startswith(f"bytes {position}-")

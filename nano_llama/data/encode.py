@@ -1,14 +1,13 @@
-"""Corpus text -> token ids, fast: every distinct word is encoded once, however often it stands in the text.
+"""Corpus text -> token ids, fast: every distinct word is encoded once, however often it occurs in the text.
 
-Not here: the tokenizer itself (tokenizer). Its own `encode_batch` is the plain twin of what stands here: same ids,
-several times slower, because it does the work of a word anew each time it meets it.
-Tests: tests/data/test_encode.py.
+The tokenizer's own `encode_batch` is the plain twin: same ids, several times slower, because it encodes a word again
+each time it occurs. Tests: tests/data/test_encode.py.
 
 Why the ids are the same: a byte-level BPE first cuts the text into pieces with a regular expression, then merges within
-each piece alone. So a table from piece to ids, filled by the tokenizer itself, gives what it would give, provided that
-our `re` cuts exactly as its regular expression does. That holds for the expressions listed in `_PIECES` and for
+each piece alone. So a table from piece to ids, filled by the tokenizer itself, gives the same ids, provided that our
+`re` splits exactly as its regular expression does. That holds for the expressions listed in `_PIECES` and for
 characters that have been letters, digits or spaces since Unicode 3.2, or never were any of these; a text with another
-character (assigned lately: libraries disagree on it), and every other kind of tokenizer, goes to the plain twin.
+character (assigned recently: libraries disagree on it), and every other kind of tokenizer, goes to the plain twin.
 """
 
 import re
@@ -24,10 +23,10 @@ from nano_llama.data.shards import token_dtype
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.pretokenizers import name_of
 
-# A longer document is encoded in parts of about so many characters, so that memory stays bounded.
+# A longer document is encoded in parts of about this many characters, to bound memory.
 PART_CHARACTERS = 2**20
 GROUP_CHARACTERS = 2**20
-MAX_KNOWN_PIECES = 500_000  # about 100 MB a process; then the table starts anew
+MAX_KNOWN_PIECES = 500_000  # about 100 MB per process; then the table is cleared
 
 # texts -> the ids of each, (tokens,) of token_dtype(vocab_size)
 Encoder = Callable[[Sequence[str]], list[np.ndarray]]
@@ -65,7 +64,7 @@ class PieceEncoder:
     """A table from piece to the bytes of its ids; a text's ids are its pieces' bytes, joined.
 
     `split(text)` gives the pieces. A text with a character that is not `settled`, or with one of the strings `added`
-    (tokens of more than a piece), goes to the plain twin.
+    (tokens of more than one piece), goes to the plain twin.
     """
 
     def __init__(
@@ -97,11 +96,11 @@ class PieceEncoder:
         ]
 
     def _learn(self, cut: list[list[str]]) -> None:
-        """Have the tokenizer encode the pieces that the table lacks."""
+        """Let the tokenizer encode the pieces that the table lacks."""
         if len(self.known) > MAX_KNOWN_PIECES:
             self.known.clear()
         new = set().union(*cut).difference(self.known)
-        ordered = sorted(new)  # so that an error names the same piece every time
+        ordered = sorted(new)  # so that an error always names the same piece
         for piece, ids in zip(ordered, self.plain(ordered), strict=True):
             self.known[piece] = ids.tobytes()
 
@@ -115,7 +114,7 @@ class PieceEncoder:
 
 
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in groups of GROUP_CHARACTERS: asking the tokenizer for few pieces at a time is slow."""
+    """The texts in groups of GROUP_CHARACTERS: asking the tokenizer for a few pieces at a time is slow."""
     group: list[str] = []
     size = 0
     for text in texts:
@@ -131,9 +130,9 @@ def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
 def cut_text(text: str, size: int = PART_CHARACTERS) -> list[str]:
     """Parts of at most `size` characters whose ids, joined, are the ids of the whole.
 
-    The cut is made before a space between two ASCII letters: there every tokenizer that cuts text into words begins a
-    new piece. A stretch of `size` characters without such a place is cut at its end all the same; that, and a tokenizer
-    that knows no words, may change a token or two at a cut.
+    The cut is made before a space between two ASCII letters: every tokenizer that splits text into words begins a new
+    piece there. A stretch of `size` characters without such a place is cut at its end; that, and a tokenizer that does
+    not split into words, may change a token or two at a cut.
     """
     parts, start = [], 0
     while len(text) - start > size:
@@ -149,9 +148,9 @@ def cut_text(text: str, size: int = PART_CHARACTERS) -> list[str]:
 _BETWEEN_WORDS = re.compile("[A-Za-z] (?=[A-Za-z])")
 
 
-# The cutting expressions by the names of tokenizer/pretokenizers.py, with {L} letters, {N} numbers and {S} space
-# for the insides of a character class. Where digits stand alone (smollm), they are cut out before GPT-2's
-# expression looks: space before a digit is then space at the end of a text.
+# The splitting expressions by the names of tokenizer/pretokenizers.py, with {L} letters, {N} numbers and {S} space
+# for the insides of a character class. Where each digit is a piece (smollm), they are cut out before GPT-2's
+# expression is applied: space before a digit is then space at the end of a text.
 _GPT2_WORDS = r"'(?:[stmd]|re|ve|ll)| ?[{L}]+| ?[^{S}{L}{N}]+|"
 _LLAMA3_WORDS = r"'(?:[sStTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n{L}{N}]?[{L}]+| ?[^{S}{L}{N}]+[\r\n]*|[{S}]*[\r\n]+|"
 _SPACES = r"[{S}]+(?![^{S}])|[{S}]+"
@@ -165,7 +164,7 @@ _PIECES = {
 
 
 def piece_pattern(document: dict[str, Any]) -> str | None:
-    """The `re` pattern that cuts as this tokenizer.json does, or None where we have none for it."""
+    """The `re` pattern that splits as this tokenizer.json does, or None if there is none."""
     model = document.get("model", {})
     if document.get("normalizer") is not None or model.get("type") != "BPE":
         return None
@@ -188,8 +187,8 @@ def _character_classes() -> dict[str, str]:
 def is_settled(character: str) -> bool:
     """Do all libraries agree whether this is a letter, a number, or neither?
 
-    They do where Unicode 3.2 already said so. A younger character that this Python takes for neither was never one, an
-    emoji for instance; one that it does not know at all may be anything.
+    They do where Unicode 3.2 already said so. A newer character that this Python takes for neither was never one (an
+    emoji, say); one that it does not know at all may be anything.
     """
     now = unicodedata.category(character)
     if now[0] in "LN":

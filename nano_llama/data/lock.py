@@ -1,6 +1,6 @@
 """One process at a time: a lock file that the operating system releases when its holder dies, by kill -9 too.
 
-Not here: locks between machines (a network file system may ignore this one). Tests: tests/data/test_lock.py.
+A network file system may ignore it, so it does not lock between machines. Tests: tests/data/test_lock.py.
 """
 
 import os
@@ -21,8 +21,8 @@ except ImportError:  # Windows
 def exclusive(path: Path, wait_s: float = 3600.0, what: str = "this work") -> Iterator[None]:
     """Hold the lock file `path` (made if missing) for the length of the block; wait up to `wait_s` seconds for it.
 
-    The file may be removed by its holder, with the folder around it: whoever waited then makes a new one.
-    Raises EnvironmentFault when the wait is over, or the folder cannot be written.
+    The holder may remove the file, with the folder around it: whoever waited then makes a new one.
+    Raises EnvironmentFault when the wait times out, or the folder cannot be written.
     """
     deadline = time.monotonic() + wait_s
     while (handle := _try_lock(path)) is None:
@@ -39,9 +39,9 @@ def exclusive(path: Path, wait_s: float = 3600.0, what: str = "this work") -> It
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock file at this moment. Nothing is made or waited for."""
+    """Whether a process holds the lock file now. Creates nothing and does not wait."""
     if not os.access(path, os.W_OK):
-        return False  # missing, or of someone else, whose locks we cannot ask for
+        return False  # missing, or another user's, whose locks we cannot query
     handle = _try_lock(path)
     if handle is not None:
         os.close(handle)
@@ -67,7 +67,7 @@ def _try_lock(path: Path) -> int | None:
             import msvcrt
 
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        # The last holder may have removed the file we opened: a lock on it would exclude nobody.
+        # The last holder may have removed the file we opened: a lock on it would exclude no one.
         if os.path.samestat(os.fstat(handle), path.stat()):
             return handle
     except OSError:

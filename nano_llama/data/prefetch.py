@@ -1,11 +1,10 @@
-"""Batches made ahead by worker processes: `python -m nano_llama.data.prefetch`, asked through pipes.
+"""Batches made in advance by worker processes: `python -m nano_llama.data.prefetch`, driven through pipes.
 
 Batch number p is a function of the seed and p alone (batches.py), so workers need no order among themselves: each makes
 the batch it is asked for, and the stream is the same, bit for bit, for any number of them, from any position on.
-Not here: moving batches to a device (the engines), the conversation itself (processes.py).
 Tests: tests/data/test_prefetch.py.
 
-The Batches itself goes in first, then positions; batches come back.
+The Batches object goes in first, then positions; batches come back.
 """
 
 from collections import deque
@@ -16,13 +15,13 @@ from typing import IO
 from nano_llama.data.batches import Batch, Batches
 from nano_llama.data.processes import Processes, receive, run_worker
 
-AHEAD = 4  # batches a worker that are made before they are wanted
+AHEAD = 4  # batches per worker that are made before they are needed
 
 
 class Prefetcher:
     """Stands in for `batches`, whose next ones `workers` processes make ahead. Use as a context manager.
 
-    Raises EnvironmentFault where a worker has ended; the stream then stands where it stood.
+    Raises EnvironmentFault if a worker has ended; the stream's position is then unchanged.
     """
 
     def __init__(self, batches: Batches, workers: int):
@@ -31,7 +30,7 @@ class Prefetcher:
         self.ahead = AHEAD * workers
         self.processes = Processes(
             "nano_llama.data.prefetch", count=workers, greeting=batches,
-            hint="What was learned is kept: the same command with --resume goes on. If memory ran out, use fewer:"
+            hint="Progress is saved: the same command with --resume continues. If memory ran out, use fewer:"
             "  --data-workers 0  makes batches in the process itself.",
         )  # fmt: skip
         self.coming: deque[Future[Batch]] = deque()  # batches position, position + 1, ...
@@ -52,7 +51,7 @@ class Prefetcher:
         return batch
 
     def seek(self, position: int) -> None:
-        """Go on as if `position` batches had been drawn."""
+        """Continue as if `position` batches had been drawn."""
         if position != self.position:
             for future in self.coming:
                 future.cancel()
@@ -67,7 +66,7 @@ class Prefetcher:
 
 
 def begin(requests: IO[bytes]) -> Callable[[int], Batch]:
-    """What a worker answers a position with."""
+    """The worker's handler: position -> batch."""
     batches: Batches = receive(requests)
     return batches.at
 

@@ -1,13 +1,13 @@
 """Documents -> a dataset on disk: train or load the tokenizer, tokenize in parallel, resume after a kill.
 
-Not here: the shard format (shards.py) and reading the result (dataset.py). Tests: tests/data/test_prepare.py,
+Tests: tests/data/test_prepare.py,
 test_prepare_killed.py.
 
 Work happens in `OUT.partial`, which becomes OUT by one rename when everything is there:
 
-    plan.json     what is being made; a partial folder of another plan is thrown away
+    plan.json     what is being made; a partial folder of another plan is discarded
     tokenizer/    trained or copied first; from then on everything reads it from here
-    train-00000.bin ...  val-00000.bin ...     each written whole or not at all (units.py says what belongs to which)
+    train-00000.bin ...  val-00000.bin ...     each written whole or not at all (units.py says what goes into which)
     dataset.json  last
 """
 
@@ -34,7 +34,7 @@ from nano_llama.data.units import Unit, plan_units, write_unit
 from nano_llama.data.worker import WorkerPool
 from nano_llama.tokenizer import Tokenizer
 
-SHARD_BYTES = 8 * 2**20  # of text in a shard: what a kill may cost each worker
+SHARD_BYTES = 8 * 2**20  # of text per shard: what a kill may cost each worker
 SAMPLE_BYTES_PER_TOKEN = 1000  # of vocabulary: what a BPE is trained on, spread evenly over the corpus
 SAMPLE_PIECE = 16_384  # characters
 UNITS_WORTH_WORKERS = 4  # starting a process costs about as much as tokenizing a few MB
@@ -54,7 +54,7 @@ def prepare(
     spec        a source: stdlib, shakespeare, classic-books, a file or a folder (sources.py)
     tokenizer   "char" | "bpe:N" (trained on this corpus, N ids in all) | a path or hub name | a Tokenizer
     out         the dataset's folder; None: one in the cache, named by source and tokenizer
-    workers     processes; None: one a core, none for a small corpus. The bytes written do not depend on it
+    workers     processes; None: one per core, none for a small corpus. The bytes written do not depend on it
     progress    called as progress(what, bytes done, bytes in all or None)
 
     Raises UserError (no such source, `out` holds something else, no text), FormatError (text or tokenizer we cannot
@@ -78,7 +78,7 @@ def prepare(
         return found
     partial = folder.with_name(folder.name + ".partial")
     with exclusive(partial / "lock", what=f"preparing {folder.name}"):
-        if (found := _already_there(folder, plan)) is not None:  # another process made it while we waited
+        if (found := _already_there(folder, plan)) is not None:  # another process made it meanwhile
             shutil.rmtree(partial, ignore_errors=True)
             return found
         try:
@@ -87,14 +87,14 @@ def prepare(
             _write_shards(partial, source, shard_bytes, workers, progress)
             _finish(partial, folder, plan)
         except NanoLlamaError:
-            if not any(partial.glob("*.bin")):  # nothing to go on from: leave no trace
+            if not any(partial.glob("*.bin")):  # nothing to resume from: leave no trace
                 shutil.rmtree(partial, ignore_errors=True)
             raise
     return open_dataset(folder)
 
 
 def _tokenizer_request(tokenizer: str | Path | Tokenizer) -> str | Tokenizer:
-    """ "char", "bpe:N", or the tokenizer that was given or named."""
+    """ "char", "bpe:N", or the tokenizer given or named."""
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     name = str(tokenizer)
@@ -113,12 +113,12 @@ def _already_there(folder: Path, plan: dict[str, Any]) -> Dataset | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if not (folder / DATASET_FILE).exists():
-        raise UserError(f"{folder} exists and holds no dataset.", hint="Choose another folder for the dataset.")
+        raise UserError(f"{folder} exists and is not a dataset.", hint="Choose another folder for the dataset.")
     dataset = open_dataset(folder)
     if dataset.made_from != plan:
         differing = [key for key in plan if dataset.made_from.get(key) != plan[key]]
         raise UserError(
-            f"{folder} holds a dataset made otherwise (different: {', '.join(differing)}).",
+            f"{folder} holds a dataset made differently (different: {', '.join(differing)}).",
             hint="Choose another folder, or remove this one.",
         )
     return dataset
@@ -128,7 +128,7 @@ def _clear_unless_resumable(partial: Path, plan: dict[str, Any]) -> None:
     """Leave in `partial` only what an earlier run of the same plan finished, and the lock."""
     resumable = False
     for file, plan_in in (("plan.json", lambda read: read), (DATASET_FILE, lambda read: read["made_from"])):
-        try:  # the plan is gone, and dataset.json there, if the kill came just before the last rename
+        try:  # a kill just before the last rename leaves dataset.json and no plan
             resumable = resumable or plan_in(read_json(partial / file)) == plan
         except (UserError, KeyError, TypeError):  # not there, or damaged
             continue
@@ -144,7 +144,7 @@ def _bring_tokenizer(folder: Path, source: Source, wanted: str | Tokenizer, prog
         return
     if isinstance(wanted, Tokenizer):
         tokenizer = wanted
-    elif wanted == "char":  # its alphabet is that of both splits, so that validation text can be spelled
+    elif wanted == "char":  # its alphabet is that of both splits, so that validation text can be encoded
         tokenizer = Tokenizer.train_char(document.text for split in SPLITS for document in source.documents(split))
     else:
         size = int(wanted.removeprefix("bpe:"))
@@ -157,7 +157,7 @@ def _bring_tokenizer(folder: Path, source: Source, wanted: str | Tokenizer, prog
 
 
 def _sample(documents: Iterable[Document], step: int) -> Iterator[str]:
-    """Every `step`-th piece of the corpus: all parts of it speak, long documents and short ones by their length."""
+    """Every `step`-th piece of the corpus: documents are represented in proportion to their length."""
     count = 0
     for document in documents:
         for start in range(0, len(document.text), SAMPLE_PIECE):
@@ -209,7 +209,7 @@ def _work_here(folder: Path, units: Iterable[Unit]) -> Iterator[Unit]:
 
 
 def _is_written(path: Path, unit: Unit) -> bool:
-    """Did an earlier run write this unit's shard? One that fails its checksum is written anew."""
+    """Did an earlier run write this unit's shard? One that fails its checksum is written again."""
     if not path.exists():
         return False
     try:
@@ -221,7 +221,7 @@ def _is_written(path: Path, unit: Unit) -> bool:
 
 
 def _finish(partial: Path, folder: Path, plan: dict[str, Any]) -> None:
-    """Write dataset.json and give the folder its name."""
+    """Write dataset.json and rename the folder into place."""
     tokenizer = Tokenizer.from_pretrained(partial / "tokenizer")
     content = {
         "made_from": plan,

@@ -1,10 +1,10 @@
-"""A conversation with a few worker processes of one module, started as `python -m MODULE`: a message in, an answer out.
+"""A pool of worker processes of one module, started as `python -m MODULE`: a message in, an answer out.
 
-Not here: `multiprocessing`. Its pool would import the user's script again (which then needs a guard), and its workers
-outlive a parent that was killed; ours end when their pipe closes. Nor what is said (worker.py, prefetch.py).
+`multiprocessing` is not used: its pool would import the user's script again (which then needs a guard), and its workers
+outlive a parent that was killed; ours end when their pipe closes. The messages are those of worker.py and prefetch.py.
 Tests: tests/data/test_processes.py.
 
-Messages are pickles, behind their length. An answer that is an error of ours is raised where the question was asked.
+Messages are pickles, behind their length. An answer that is an error of ours is raised in the parent.
 """
 
 import os
@@ -24,15 +24,15 @@ _LENGTH = struct.Struct("<Q")
 
 
 class Processes:
-    """`count` processes of `module`, to whom anybody may `submit` messages. Use as a context manager.
+    """`count` processes of `module`, that any thread may `submit` messages to. Use as a context manager.
 
-    greeting: the first message to each, which it does not answer. hint: what to do where one has ended.
+    greeting: the first message to each, which it does not answer. hint: what the user can do if one has ended.
     """
 
     def __init__(self, module: str, *arguments: str, count: int, hint: str, greeting: Any = None):
         command = [sys.executable, "-m", module, *arguments]
         pipe = subprocess.PIPE
-        # A session of their own: Ctrl-C in the terminal is ours to answer.
+        # A session of their own: Ctrl-C in the terminal goes to the parent alone.
         self.all = [subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) for _ in range(count)]
         self.hint = hint
         self.idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
@@ -40,7 +40,7 @@ class Processes:
         for process in self.all:
             assert process.stdin is not None
             if greeting is not None:
-                with suppress(OSError):  # one that has ended already is noticed when it is asked
+                with suppress(OSError):  # one that has already ended is noticed at its first request
                     send(process.stdin, greeting)
             self.idle.put(process)
 
@@ -49,19 +49,19 @@ class Processes:
 
     def __exit__(self, *failure: object) -> None:
         for process in self.all:
-            process.kill()  # idle by now, or no longer wanted
+            process.kill()  # idle by now, or no longer needed
         self.threads.shutdown(wait=True, cancel_futures=True)
         for process in self.all:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                with suppress(OSError):  # closing flushes, and nobody listens any more
+                with suppress(OSError):  # closing flushes, and there is no reader any more
                     pipe.close()
 
     def submit(self, message: Any, work: str) -> "Future[Any]":
-        """Ask the next idle process; `work` is what it does, for the user: "was making batches".
+        """Send a message to the next idle process; `work` is what it does, for error messages: "was making batches".
 
-        The future raises EnvironmentFault where the process has ended, or the error that came as its answer.
+        The future raises EnvironmentFault if the process has ended, or the error that came as its answer.
         """
         return self.threads.submit(self._ask, message, work)
 
@@ -75,7 +75,7 @@ class Processes:
             code = process.wait()
             raise EnvironmentFault(f"A worker that {work} ended with code {code}.", hint=self.hint) from error
         finally:
-            self.idle.put(process)  # a dead one too: whoever takes it fails at once, and nobody waits for ever
+            self.idle.put(process)  # a dead one too: its next user fails at once instead of waiting forever
         if isinstance(answer, NanoLlamaError):
             raise answer
         return answer
@@ -89,7 +89,7 @@ def send(pipe: IO[bytes], message: Any) -> None:
 
 
 def receive(pipe: IO[bytes]) -> Any:
-    """The next message. Only ever read from a process of our own making. Raises EOFError where there is none."""
+    """The next message. Read only from processes that we started. Raises EOFError at the end."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -101,23 +101,23 @@ def receive(pipe: IO[bytes]) -> Any:
 
 
 def run_worker(begin: Callable[[IO[bytes]], Callable[[Any], Any]]) -> None:
-    """The main program of a worker. `begin` reads a greeting, where there is one, and gives what answers a message."""
+    """The main program of a worker. `begin` reads the greeting, if there is one, and returns the message handler."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to stderr: stdout carries answers only
     try:
-        answer = begin(requests)
+        handle = begin(requests)
         while True:
-            send(answers, _answered(answer, receive(requests)))
+            send(answers, _answer(handle, receive(requests)))
     except EOFError:
         return
     except (KeyboardInterrupt, BrokenPipeError):  # the parent tells the user
         os._exit(130)
 
 
-def _answered(answer: Callable[[Any], Any], message: Any) -> Any:
-    """The answer, or the error that is one."""
+def _answer(handle: Callable[[Any], Any], message: Any) -> Any:
+    """What `handle` returns; an error of ours is an answer too."""
     try:
-        return answer(message)
+        return handle(message)
     except NanoLlamaError as error:
         return error
     except MemoryError:

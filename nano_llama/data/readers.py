@@ -1,13 +1,13 @@
 """Local files -> documents: .txt .md .py .jsonl .parquet, each also as .gz or .zst.
 
-Not here: which files make a corpus and how it splits (sources.py). Tests: tests/data/test_readers.py.
+Not here: which files make a corpus (sources.py). Tests: tests/data/test_readers.py.
 
     .txt .md .py    the file is one document
     .jsonl          a document per line: its field "text"
     .parquet        a document per row: its column "text"
 
-Text is UTF-8, and kept as it stands (a byte order mark goes; line ends stay). Bytes that are not UTF-8 are refused with
-their place: a guess would be trained on. Documents without a character are passed over.
+Text is UTF-8 and kept as it is (but for a byte order mark). Bytes that are not UTF-8 are refused with their offset: a
+wrong guess would be trained on. Empty documents are skipped.
 """
 
 import gzip
@@ -40,7 +40,7 @@ class Document:
 
 
 def kind_of(path: Path) -> str | None:
-    """The suffix that decides how a file is read (".jsonl" for "a.jsonl.gz"), or None where we do not read it."""
+    """The suffix that decides how a file is read (".jsonl" for "a.jsonl.gz"), or None if it is not read here."""
     name = path.name.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
@@ -51,8 +51,8 @@ def kind_of(path: Path) -> str | None:
 def read_documents(path: Path, name: str) -> Iterator[Document]:
     """The documents of one file, in its order; several in one file are called `name:0`, `name:1`, ...
 
-    Raises UserError where the file cannot be opened, FormatError (naming file and place) where its content is not what
-    its name says.
+    Raises UserError if the file cannot be opened, FormatError (naming file and place) if its content is not what its
+    name says.
     """
     kind = kind_of(path)
     try:
@@ -116,7 +116,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
 
 
 def _found(record: Any) -> str:
-    """What stands where a document was expected."""
+    """What was found in place of a document."""
     if not isinstance(record, dict):
         return f"a {type(record).__name__}"
     if "text" in record:
@@ -163,12 +163,12 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
 def _bad_parquet(path: Path, error: BaseException) -> FormatError:
     return FormatError(
         f"{path}: not a valid .parquet file ({_first_line(error)}).",
-        hint="Is it whole? Fetch it again, or take it out of the folder.",
+        hint="Is it complete? Fetch it again, or remove it from the folder.",
     )
 
 
 def _read_at_most(file: IO[bytes], count: int) -> bytes:
-    """As file.read(count), which asks for so much memory at once."""
+    """As file.read(count), which would allocate it all at once."""
     pieces = []
     while count and (piece := file.read(min(count, 2**24))):
         pieces.append(piece)
@@ -192,13 +192,13 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _ZstdReader(io.RawIOBase):
-    """Unpacks frame after frame, and objects when the last one is cut off: the library's own reader ends in silence."""
+    """Unpacks frame after frame, and raises if the last one is cut off, where the library's own reader just ends."""
 
     def __init__(self, packed: IO[bytes], path: Path):
         self.packed, self.path = packed, path
         self.frame: Any = None  # the frame being unpacked
         self.fed = b""  # packed bytes that belong to the next frame
-        self.ready = memoryview(b"")  # unpacked bytes that nobody has taken yet
+        self.ready = memoryview(b"")  # unpacked bytes not yet read
 
     def readable(self) -> bool:
         return True
@@ -207,7 +207,7 @@ class _ZstdReader(io.RawIOBase):
         import zstandard
 
         while not self.ready:
-            data = self.fed or self.packed.read(2**13)  # little at a time: a bomb unpacks 30,000 to 1
+            data = self.fed or self.packed.read(2**13)  # a little at a time: a bomb unpacks 30,000 to 1
             self.fed = b""
             if not data:
                 if self.frame is not None:
@@ -231,7 +231,7 @@ def _decode(data: bytes, where: str) -> str:
     if b"\0" in data:
         raise FormatError(
             f"{where}: a zero byte at offset {data.index(0):,}: this looks like binary data, not text.",
-            hint="Text is expected in UTF-8. Give text files, or a folder (other files in it are passed over).",
+            hint="Text is expected in UTF-8. Give text files, or a folder (other files in it are skipped).",
         )
     try:
         return data.decode("utf-8-sig")

@@ -1,6 +1,6 @@
-"""What a corpus is made of: documents, bytes, tokens, the longest, and what stands in both splits.
+"""What a corpus is made of: documents, bytes, tokens, the longest, and what is in both splits.
 
-Not here: judging it. Tests: tests/data/test_report.py.
+Tests: tests/data/test_report.py.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class SplitReport:
     tokens: int  # with separators
     bytes_per_token: float
     longest: DocumentInfo  # by tokens
-    repeated: int  # documents whose text an earlier one of the same split has too
+    repeated: int  # documents whose text an earlier one of the same split also has
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Report:
     """A corpus in numbers. `leaks`: (name in val, name in train) of documents with exactly the same text."""
 
     source: str
-    tokenizer: str  # as it was asked for, or its fingerprint
+    tokenizer: str  # as requested, or its fingerprint
     vocab_size: int
     train: SplitReport
     val: SplitReport
@@ -38,12 +38,12 @@ class Report:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people to read."""
+        """As lines of text."""
         lines = [f"{self.source}, tokenizer {self.tokenizer} ({self.vocab_size:,} ids)"]
         for name, split in (("train", self.train), ("val", self.val)):
             lines.append(
                 f"{name:>5}  {split.documents:,} documents  {split.bytes:,} bytes  {split.tokens:,} tokens  "
-                f"{split.bytes_per_token:.2f} bytes a token  {split.repeated:,} repeated"
+                f"{split.bytes_per_token:.2f} bytes per token  {split.repeated:,} repeated"
             )
             lines.append(f"       longest: {split.longest.name} ({split.longest.num_tokens:,} tokens)")
         lines.append(f"in both splits: {len(self.leaks):,} documents")

@@ -1,6 +1,5 @@
 """The file format of a token shard: a checksummed header, then token ids to be memory-mapped, then their documents.
 
-Not here: how text becomes shards (prepare.py) and how many shards make one row of tokens (dataset.py).
 Tests: tests/data/test_shards.py, test_shards_hostile.py.
 
 All numbers are little-endian.
@@ -9,12 +8,12 @@ All numbers are little-endian.
                     documents, bytes of text, bytes of names, vocabulary size; SHA-256 of the body; zeros; and in the
                     last 32 bytes the SHA-256 of the header before them
     body            tokens        u16 or u32 each, padded with zeros to a multiple of 8 bytes
-                    starts        u64 a document: the position of its first token in this shard
-                    text bytes    u64 a document: its whole length in UTF-8, wherever it ends
-                    digests       u64 a document: BLAKE2b-64 of its whole text, to find duplicates
-                    names         UTF-8, one a line
+                    starts        u64 per document: the position of its first token in this shard
+                    text bytes    u64 per document: its whole length in UTF-8, wherever it ends
+                    digests       u64 per document: BLAKE2b-64 of its whole text, to find duplicates
+                    names         UTF-8, one per line
 
-A document that does not fit goes on in the next shard, whose first tokens then belong to no document of its own.
+A document that does not fit continues in the next shard, whose first tokens then belong to none of its own documents.
 Opening checks the header, the exact length of the file and the starts; `verify()` reads everything.
 """
 
@@ -37,7 +36,7 @@ _MAX_COUNT = 2**48
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What the first 256 bytes of a shard say."""
+    """The first 256 bytes of a shard."""
 
     token_bytes: int  # 2 or 4
     num_tokens: int
@@ -126,9 +125,9 @@ def read_header(path: Path) -> ShardHeader:
         raise _damaged(path, f"written in version {version} of the format; this program reads version {VERSION}")
     header = ShardHeader(token_bytes, num_tokens, num_documents, num_bytes, name_bytes, vocab_size, body_sha256)
     if token_bytes not in (2, 4) or max(counts) > _MAX_COUNT:
-        raise _damaged(path, f"impossible numbers in the header: {token_bytes} bytes a token, counts {counts}")
+        raise _damaged(path, f"impossible numbers in the header: {token_bytes} bytes per token, counts {counts}")
     if header.file_bytes != size:
-        raise _damaged(path, f"the header speaks of {header.file_bytes:,} bytes, the file has {size:,}")
+        raise _damaged(path, f"the header says {header.file_bytes:,} bytes, the file has {size:,}")
     return header
 
 
@@ -166,7 +165,7 @@ class Shard:
         return DocumentTable(starts.astype(np.int64), text_bytes.astype(np.int64), digests.astype(np.uint64), listed)
 
     def verify(self) -> None:
-        """Read the whole file. Raises FormatError where a bit is not as it was written, or an id out of range."""
+        """Read the whole file. Raises FormatError where a bit has changed or an id is out of range."""
         body = hashlib.sha256()
         with self.path.open("rb") as file:
             file.seek(HEADER_BYTES)

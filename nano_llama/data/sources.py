@@ -21,7 +21,7 @@ __all__ = ["SPLITS", "LocalSource", "Source", "Split", "open_source"]
 def open_source(spec: str | Path | Source, progress: Progress | None = None) -> Source:
     """The source called `spec`: a built-in name, a file or a folder ("./stdlib" is a folder of that name).
 
-    Downloads report to `progress`. Raises UserError naming what there is to choose from.
+    Downloads report to `progress`. Raises UserError, naming the choices.
     """
     if isinstance(spec, Source):
         return spec
@@ -35,7 +35,7 @@ def open_source(spec: str | Path | Source, progress: Progress | None = None) -> 
     path = Path(name).expanduser()
     if not name or not path.exists():
         raise UserError(
-            f"No data at {name!r}: not a file, not a folder, and not one of {', '.join(builtin.NAMES)}.",
+            f"No data at {name!r}: it is not a file, a folder or one of {', '.join(builtin.NAMES)}.",
             hint="stdlib needs no network: it is the Python standard library's own source on this machine.",
         )
     return LocalSource(path)

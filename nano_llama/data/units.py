@@ -1,9 +1,9 @@
-"""The units of work: a corpus cut into stretches, each of which becomes one shard, whoever writes it and when.
+"""The units of work: a corpus cut into parts, each of which becomes one shard, whichever worker writes it.
 
-Not here: who works on which unit (prepare.py, worker.py). Tests: tests/data/test_units.py.
+Tests: tests/data/test_units.py.
 
 A unit is defined by the documents' order and lengths alone. So the shards are the same bytes for any number of workers,
-and a run that was killed goes on with the units whose shards are missing.
+and a run that was killed continues with the units whose shards are missing.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from nano_llama.data.shards import DocumentTable, token_dtype, write_shard
 
 @dataclass(frozen=True)
 class Part:
-    """A document, or a stretch of a long one."""
+    """A document, or a part of a long one."""
 
     text: str
     num_bytes: int  # of this part in UTF-8

@@ -1,7 +1,6 @@
 """Worker processes that tokenize units: started as `python -m nano_llama.data.worker FOLDER`, fed through pipes.
 
-Not here: which units there are (prepare.py), the conversation itself (processes.py).
-Tests: tests/data/test_prepare.py.
+Not here: the pool itself (processes.py). Tests: tests/data/test_prepare.py.
 
 A Unit goes in; None comes back when its shard is written.
 """
@@ -25,7 +24,7 @@ class WorkerPool:
         self.count = count
         self.processes = Processes(
             "nano_llama.data.worker", str(folder), count=count,
-            hint="If memory ran out, use fewer workers. Run it again: the shards that are done are kept.",
+            hint="If memory ran out, use fewer workers. Run it again: finished shards are kept.",
         )  # fmt: skip
 
     def __enter__(self) -> "WorkerPool":
@@ -35,7 +34,7 @@ class WorkerPool:
         self.processes.__exit__(*failure)  # a half-written shard leaves only a temporary file
 
     def run(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """Work through the units; yield each when it is done, in their order. Few are in memory at a time."""
+        """Work through the units; yield each when it is done, in order. Few are in memory at a time."""
         running: deque[tuple[Unit, Future[None]]] = deque()
         for unit in units:
             running.append((unit, self.processes.submit(unit, f"was tokenizing {unit.file}")))
@@ -52,17 +51,17 @@ def _finished(running: "deque[tuple[Unit, Future[None]]]") -> Unit:
 
 
 def begin(folder: Path) -> Callable[[Unit], None]:
-    """What a worker answers a unit with."""
+    """The worker's handler: writes a unit's shard."""
     encode, tokenizer = load_encoder(folder)
 
     def write(unit: Unit) -> None:
         if not folder.is_dir():
-            sys.exit()  # our parent was killed and its successor has finished the work without us
+            sys.exit()  # the parent was killed, and a later run has finished the work
         write_unit(folder, unit, encode, tokenizer.vocab_size, tokenizer.eos_id)
 
     return write
 
 
 if __name__ == "__main__":
-    os.putenv("TOKENIZERS_PARALLELISM", "false")  # to the library: one thread, for the processes are the parallelism
+    os.putenv("TOKENIZERS_PARALLELISM", "false")  # for the library: one thread, since the processes are the parallelism
     run_worker(lambda _: begin(Path(sys.argv[1])))

@@ -1,9 +1,9 @@
-"""What a model is worth beside others: compressors, the tasks of lm-evaluation-harness, samples, memorisation.
+"""How good a model is: against compressors, on lm-evaluation-harness's tasks, in samples, and what it has memorised.
 
-    compressors.py     bits per byte of xz and bzip2: what knows no language
+    compressors.py     bits per byte of xz and bzip2, which know no language
     harness.py         our models inside lm-evaluation-harness
     samples.py         texts from fixed prompts and seeds, none chosen by hand
-    memorisation.py    the longest passage of a sample that stands in the training text
+    memorisation.py    the longest passage of a sample that is in the training text
 
-Not here: what bits per byte of a model are (training/evaluation.py). Tests: tests/evaluation/.
+Not here: a model's own bits per byte (training/evaluation.py). Tests: tests/evaluation/.
 """

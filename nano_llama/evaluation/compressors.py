@@ -1,6 +1,6 @@
-"""Bits per byte of general compressors, the floor for a model of language: they know repetitions, but no English.
+"""Bits per byte of general compressors, the baseline of a language model: they find repetitions, but know no English.
 
-Not here: bits per byte of a model (training/evaluation.py). Tests: tests/evaluation/test_compressors.py.
+Tests: tests/evaluation/test_compressors.py.
 """
 
 import bz2
@@ -17,12 +17,12 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def compressed_bits_per_byte(name: str, text: bytes) -> float:
-    """Bits that the compressor called `name` needs for each byte of `text`, all of it in one piece.
+    """Bits that the compressor `name` needs per byte of `text`, compressed as one piece.
 
     Raises UserError for an empty text.
     """
     if not text:
-        raise UserError("There is no text to compress.")
+        raise UserError("Nothing to compress: the text is empty.")
     return 8.0 * len(COMPRESSORS[name](text)) / len(text)
 
 

@@ -1,7 +1,7 @@
-"""Our models inside lm-evaluation-harness (Gao et al., package lm-eval): what its tasks ask of a model, answered.
+"""Our models inside lm-evaluation-harness (Gao et al., package lm-eval): an adapter for its tasks.
 
-`run_tasks` runs tasks by their names; one whose data would have to come from a hub that cannot be reached is skipped,
-with the reason. Extra `eval`. Not here: the tasks. Tests: tests/evaluation/test_harness.py, on a task of its own.
+`run_tasks` runs tasks by name; one whose data would have to come from a hub that cannot be reached is skipped, with the
+reason. Extra `eval`. Tests: tests/evaluation/test_harness.py, on a task of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,8 +37,8 @@ def run_tasks(
 ) -> list[TaskResult]:
     """Run lm-evaluation-harness's tasks on a model, each by itself.
 
-    task_folder: with task files (.yaml) of your own. limit: so many examples a task; the figures are then for trying
-    out only. Raises UserError for a task that does not exist, EnvironmentFault without lm-eval.
+    task_folder: with task files (.yaml) of your own. limit: this many examples per task; the figures are then only a
+    trial. Raises UserError for a task that does not exist, EnvironmentFault without lm-eval.
     """
     lm_eval = import_extra("lm_eval", "eval", "Running lm-evaluation-harness's tasks")
     manager = import_extra("lm_eval.tasks", "eval", "Running tasks").TaskManager(
@@ -66,9 +66,9 @@ def run_tasks(
 
 
 def _reason(error: BaseException) -> str:
-    """Why a task could not be loaded, in a line."""
+    """Why a task could not be loaded, in one line."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"its data cannot be had here ({type(error).__name__}: {line[:150]})"
+    return f"its data is not available here ({type(error).__name__}: {line[:150]})"
 
 
 class Scorer:
@@ -90,16 +90,16 @@ class Scorer:
 
     @property
     def start(self) -> int:
-        """What stands before a text that has nothing before it: BOS, else what ends documents. Raises UserError."""
+        """The token before a text without context: BOS, else what ends documents. Raises UserError."""
         for token in (self.tokenizer.bos_id, self.tokenizer.eos_id):
             if token is not None:
                 return token
         raise UserError("The tokenizer has no token that begins or ends a text.", hint="lm-eval's tasks need one.")
 
     def encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of a context and of its continuation, cut so that both together are the tokens of the whole text.
+        """Ids of a context and of its continuation, split so that both together are the tokens of the whole text.
 
-        Blanks at the context's end belong to the continuation, as a byte-level token begins with its blank.
+        Spaces at the context's end belong to the continuation, as a byte-level token begins with its space.
         """
         blanks = len(context) - len(context.rstrip())
         if blanks:
@@ -110,7 +110,7 @@ class Scorer:
         return before, self.tokenizer.encode(context + continuation)[len(before) :]
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """For each (context ids, continuation ids): log p(continuation | context), and whether greedy would say it."""
+        """For each (context ids, continuation ids): log p(continuation | context), and whether it is the greedy one."""
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         for begin in range(0, len(order), self.batch_size):
@@ -120,7 +120,7 @@ class Scorer:
         return results
 
     def _score_batch(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[float, bool]]:
-        """Rows padded at their ends, which the causal mask keeps from mattering."""
+        """Rows are padded at their ends, where the causal mask makes padding harmless."""
         import torch
 
         texts = [[*context, *continuation][-(self.context + 1) :] for context, continuation in pairs]
@@ -137,7 +137,7 @@ class Scorer:
             yield float(picked.double().sum()), bool((rows.argmax(-1) == targets).all())
 
     def rolling(self, text: str) -> float:
-        """log p of a whole text: every token once, the last window with all the context that fits."""
+        """log p of a whole text: every token counted once, the last window with as much context as fits."""
         ids, start = self.tokenizer.encode(text, add_bos=False), self.start
         pairs = []
         for begin in range(0, len(ids), self.context):
@@ -148,7 +148,7 @@ class Scorer:
         return sum(value for value, _ in self.score(pairs))
 
     def write(self, prompts: Sequence[str], stops: Sequence[list[str]], max_tokens: Sequence[int]) -> list[str]:
-        """Greedy continuations, each up to its stop strings; of a prompt that is too long its end is read."""
+        """Greedy continuations, each up to its stop strings; a prompt that is too long loses its beginning."""
         from nano_llama.vol3_engine.llm import LLM
 
         llm = LLM.from_model(self.model, self.tokenizer)
@@ -161,7 +161,7 @@ class Scorer:
 
 
 def make_adapter(scorer: Scorer) -> Any:
-    """The scorer as the harness's own class of models."""
+    """The scorer as a model of the harness."""
     base = import_extra("lm_eval.api.model", "eval", "Running tasks").LM
 
     class Adapter(base):  # type: ignore[misc, valid-type]

@@ -1,9 +1,9 @@
-"""Memorisation: the longest passage of a text that stands, token for token, in what the model was trained on.
+"""Memorisation: the longest passage of a text that is, token for token, in the training data.
 
 Every run of SEED tokens of the text is looked up in the training tokens at once (as a 64-bit hash, and then compared
-exactly); each place found is followed as far as the two agree. Shorter agreements than SEED tokens, a handful of
-words, are common to all English and are not looked for.
-Not here: drawing the text (samples.py). Tests: tests/evaluation/test_memorisation.py.
+exactly); each match is extended as far as the two agree. Matches shorter than SEED tokens, a handful of words, are
+common to all English and are ignored.
+Tests: tests/evaluation/test_memorisation.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ import numpy as np
 from nano_llama.data.batches import Tokens
 
 SEED = 8  # tokens
-CHUNK = 2**22  # training tokens looked at together: 32 MB of hashes
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
+CHUNK = 2**22  # training tokens processed at a time: 32 MB of hashes
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying is reversible
 
 
 @dataclass(frozen=True)
 class Match:
-    """`length` tokens of text number `text`, from its token `start`, stand at `position` of the training tokens."""
+    """`length` tokens of text number `text`, from its token `start`, are at `position` of the training tokens."""
 
     text: int
     start: int
@@ -29,7 +29,7 @@ class Match:
 
 
 def longest_matches(texts: Sequence[Sequence[int]], training: Tokens) -> list[Match | None]:
-    """For each text (token ids) its longest passage in `training`; None where no SEED tokens in a row stand there."""
+    """For each text (token ids) its longest passage in `training`; None if no SEED tokens in a row are in it."""
     arrays = [np.asarray(text, np.uint64) for text in texts]
     places: dict[int, list[tuple[int, int]]] = {}  # hash -> (text, start) of each run of SEED tokens
     for number, array in enumerate(arrays):
@@ -65,7 +65,7 @@ def _found(wanted: np.ndarray, training: Tokens) -> Iterator[tuple[int, int]]:
 
 
 def _agreement(text: np.ndarray, training: Tokens, position: int) -> int:
-    """How many tokens from the beginning of `text` and from `position` on are the same."""
+    """How many tokens agree from the beginning of `text` and from `position` on."""
     here = training.read(position, min(len(text), training.num_tokens - position)).astype(np.uint64)
     different = np.flatnonzero(here != text[: len(here)])
     return int(different[0]) if len(different) else len(here)

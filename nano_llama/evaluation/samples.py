@@ -1,6 +1,6 @@
 """Samples for a model card: fixed prompts, fixed settings, and seeds 0, 1, 2 ... in order, so that none is chosen.
 
-Not here: judging them (memorisation.py). Tests: tests/evaluation/test_samples.py.
+Tests: tests/evaluation/test_samples.py.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and what a model made of it. `seed` is None where the likeliest token was always taken."""
+    """A prompt and a model's continuation. `seed` is None for greedy decoding."""
 
     prompt: str
     seed: int | None
@@ -42,8 +42,8 @@ class Sample:
 
 
 def draw_samples(model: str | Path, new_tokens: int = NEW_TOKENS) -> list[Sample]:
-    """One sample for each prompt, with its number as the seed; then the first prompt's greedy continuation, as it
-    is and with a repetition penalty (Keskar et al. 2019, arXiv 1909.05858, 4.1).
+    """One sample per prompt, with its number as the seed; then the first prompt's greedy continuation, without and
+    with a repetition penalty (Keskar et al. 2019, arXiv 1909.05858, 4.1).
 
     Computed by Volume 1 in float32, one text at a time, so that the same weights give the same samples everywhere.
     """

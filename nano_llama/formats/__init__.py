@@ -4,9 +4,8 @@
     weights.config                             the LlamaConfig that belongs to it
     save_hf(folder, config, weights)           and save_gguf, save_pth: tensor by tensor
 
-Here: telling the formats apart and describing a file. Each format has a module of its own; the mapping they all open
-as is in mapping.py. Not here: tokenizers (tokenizer) and token shards (data).
-Tests: tests/formats/test_formats.py.
+This module tells formats apart and describes a file. Each format has a module of its own; all open as the mapping of
+mapping.py. Tests: tests/formats/test_formats.py.
 """
 
 from pathlib import Path
@@ -43,10 +42,12 @@ __all__ = [
 
 
 def resolve_model(name_or_path: str | Path, revision: str | None = None, progress: bool = True) -> Path:
-    """A path as it is, a model that ships by its name, a hub name (org/name, org/name/file.gguf, @revision) downloaded.
+    """The local path of a model: of a path itself, a shipped model's name, a hub name (org/name, org/name/file.gguf,
+    @revision), which is downloaded.
 
-    In this order: a folder called nano_gpt where you stand is that folder.
-    Raises UserError where it is neither, or the hub does not have it; EnvironmentFault where the hub is out of reach.
+    In this order: a folder called nano_gpt in the working directory wins.
+    Raises UserError where it is none of these, or the hub does not have it; EnvironmentFault where the hub is out of
+    reach.
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
@@ -58,7 +59,7 @@ def resolve_model(name_or_path: str | Path, revision: str | None = None, progres
     if not path.is_absolute() and is_hub_name(name):
         return download(name, revision, progress)
     raise UserError(
-        f"There is no model at {name}.",
+        f"Model not found: {name}.",
         hint="Give a folder with a config.json, a .gguf, .safetensors or .pth, a hub name org/name"
         + "".join(f", or {name}, which ships" for name in shipped_names())
         + ".",
@@ -91,8 +92,8 @@ def detect(path: str | Path) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "safetensors"
     raise FormatError(
-        f"{path} is no model file that is read here: {_guess(head)}.",
-        hint="Read are: hf folder, safetensors, gguf, pth.",
+        f"{path} is not a model file that is read here: {_guess(head)}.",
+        hint="Supported: a Hugging Face folder, safetensors, gguf, pth.",
     )
 
 
@@ -150,7 +151,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     """What `nano-llama info` shows of a model folder or file; JSON-ready. Raises as open_weights does.
 
     path, format, bytes (of the tensors as stored), parameters, tensors, types ({"Q4_1": tensors of that type}),
-    config (None where unknown), metadata (a file's own words about itself: name, licence ...).
+    config (None where unknown), metadata (what a file says about itself: name, licence ...).
     """
     path = resolve_model(path)
     kind = detect(path)
@@ -196,5 +197,5 @@ def _guess(head: bytes) -> str:
     if head.lstrip()[:1] == b"<":
         return "it looks like a web page, perhaps a download's error message"
     if head.startswith((b"\x80\x02", b"\x80\x04")):
-        return "it looks like a pickle of torch before 1.6, which can run code; save it anew with today's torch"
+        return "it looks like a pickle of torch before 1.6, which can run code; save it again with a current torch"
     return "it is neither GGUF, nor safetensors, nor a zip of torch.save"

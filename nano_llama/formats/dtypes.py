@@ -1,7 +1,7 @@
 """The number types that weight files name ("F32", "BF16", ...) as NumPy dtypes, and the cast between them.
 
-Not here: quantized blocks (gguf_quants.py), whose numbers share a scale and have no dtype. bfloat16 comes from
-ml_dtypes, because NumPy has none. All are little-endian, as every format here stores them.
+bfloat16 comes from ml_dtypes, because NumPy has none. All are little-endian, as every format here stores them.
+Not here: quantized blocks (gguf_quants.py), whose numbers share a scale and have no dtype.
 Tests: tests/formats/test_mapping.py.
 """
 
@@ -52,8 +52,8 @@ def float_name(dtype: "str | np.typing.DTypeLike") -> str:
 def cast(name: str, array: np.ndarray, wanted: str) -> np.ndarray:
     """`array` as the float type `wanted`, rounded to nearest. `name` is the tensor's, for the message.
 
-    Raises UserError where a finite number would become infinite: F16 ends at 65,504, and a model with one infinite
-    weight answers only not-a-number.
+    Raises UserError where a finite number would become infinite: F16 ends at 65,504, and one infinite weight
+    makes every output NaN.
     """
     dtype = DTYPES[wanted]
     if array.dtype == dtype:

@@ -50,7 +50,7 @@ class GGUFWeights(TensorMapping):
                 self._theirs[ours] = theirs
             elif theirs != ROPE_FREQS:
                 raise FormatError(
-                    f"{file.path}: the tensor {theirs!r:.80} is none of a LLaMA's.", hint=_why_extra(theirs)
+                    f"{file.path}: the tensor {theirs!r:.80} does not belong to a LLaMA.", hint=_why_extra(theirs)
                 )
         if len(self._theirs) < self.config.num_hidden_layers:
             raise FormatError(
@@ -105,7 +105,7 @@ def save_gguf(
     """Write a model that llama.cpp loads, with at most one tensor in memory.
 
     dtype: one of WRITTEN for the matrices (norms are always F32; for Q4_0 and Q4_1 the embedding and the head, which
-    suffer most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
+    lose most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
     tokenizer: what has `to_gguf(vocab_size)`, as the Tokenizer of nano_llama.tokenizer does, or a mapping of
     `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). Raises UserError for what GGUF cannot hold.
     """
@@ -114,9 +114,9 @@ def save_gguf(
         raise UserError(f"GGUF tensors cannot be written as {dtype!r}.", hint=f"Choose {', '.join(WRITTEN)} or {KEEP}.")
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
-    words = _own_words(source)
-    metadata, extra = config_to_gguf(config, name or words.get("general.name", Path(path).stem))
-    metadata = words | metadata
+    general = _general_metadata(source)
+    metadata, extra = config_to_gguf(config, name or general.get("general.name", Path(path).stem))
+    metadata = general | metadata
     plan = [PlannedTensor(key, "F32", array.shape, partial(np.asarray, array)) for key, array in extra.items()]
     plan += [_planned(ours, source, config, wanted) for ours in source]
     bytes_of = dict.fromkeys((tensor.kind for tensor in plan), 0)
@@ -128,17 +128,17 @@ def save_gguf(
     write_gguf(path, metadata | _tokenizer_metadata(tokenizer, config), plan)
 
 
-def _own_words(source: TensorMapping) -> dict[str, Any]:
-    """What a GGUF says about itself, which a copy should go on saying: its name, authors, licence ..."""
+def _general_metadata(source: TensorMapping) -> dict[str, Any]:
+    """The metadata that a copy keeps of a GGUF: its name, authors, licence ..."""
     if not isinstance(source, GGUFWeights):
         return {}
     technical = {"general.alignment", "general.file_type", "general.quantization_version"}
-    words = {key: value for key, value in source.file.metadata.items() if key.startswith("general.")}
-    plain = (str, int, float, np.ndarray)  # or strings; lists of lists are not written
-    words = {
-        key: value for key, value in words.items() if isinstance(value, plain) or all(type(v) is str for v in value)
+    general = {key: value for key, value in source.file.metadata.items() if key.startswith("general.")}
+    plain = (str, int, float, np.ndarray)  # or lists of strings; lists of lists are not written
+    general = {
+        key: value for key, value in general.items() if isinstance(value, plain) or all(type(v) is str for v in value)
     }
-    return {key: value for key, value in words.items() if key not in technical}
+    return {key: value for key, value in general.items() if key not in technical}
 
 
 def _planned(ours: str, source: TensorMapping, config: LlamaConfig, wanted: str) -> PlannedTensor:

@@ -1,6 +1,6 @@
 """A model's shape, between GGUF's metadata (`llama.*` keys) and LlamaConfig.
 
-What would change the mathematics is refused by name, as in core/config.py: other architectures, experts, soft caps.
+What would change the mathematics is refused by name, as in hf_config.py: other architectures, experts, soft caps.
 
 Not here: RoPE's keys (gguf_rope.py), the tokenizer's (tokenizer/gguf.py). Tests: tests/formats/test_gguf_config.py.
 """
@@ -124,6 +124,6 @@ def config_to_gguf(config: LlamaConfig, name: str) -> tuple[dict[str, Any], dict
 
 
 def _end_tokens(file: GGUFFile, count: int) -> int | tuple[int, ...] | None:
-    """Every id that ends a text: of the text, of the turn, of the message."""
+    """Every id that ends a text: end of text, of turn, of message."""
     ids = tuple(dict.fromkeys(token for key in _END_KEYS if (token := token_id(file, key, count)) is not None))
     return ids if len(ids) > 1 else (ids[0] if ids else None)

@@ -1,6 +1,6 @@
 """What GGUF calls a LLaMA's tensors, and the order in which it keeps the rows of q and k.
 
-RoPE turns pairs of dimensions. transformers pairs dimension i of a head with i + K/2; llama.cpp pairs 2i with 2i + 1.
+RoPE rotates pairs of dimensions. transformers pairs dimension i of a head with i + K/2; llama.cpp pairs 2i with 2i + 1.
 The same model therefore has the rows of q_proj and k_proj in another order, head by head:
 
     transformers  a0 a1 a2 ... b0 b1 b2 ...         llama.cpp  a0 b0 a1 b1 a2 b2 ...

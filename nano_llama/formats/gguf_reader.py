@@ -5,7 +5,7 @@
     tensor table  name, u32 number of dimensions, u64 dimensions (fastest first), u32 type, u64 offset in the data
     data          starts at a multiple of `general.alignment`, as does every tensor
 
-Every count, length and offset is checked against the file's size before it is believed. Metadata of a 50k vocabulary
+Every count, length and offset is checked against the file's size before it is trusted. Metadata of a 50k vocabulary
 takes about 0.1 s.
 
 Not here: what the metadata means (gguf_config.py), tensor names (gguf_names.py), blocks (gguf_quants.py).
@@ -86,11 +86,11 @@ class GGUFFile:
         release_mapped_pages(self._mapped)
 
     def close(self) -> None:
-        self._mapped = None  # the map itself goes when the last array over it does
+        self._mapped = None  # the mapping itself is freed with the last array over it
 
 
 class _Bad(Exception):
-    """What is wrong with the file, before its name is known."""
+    """What is wrong with the file; GGUFFile adds its name."""
 
     def __init__(self, message: str, hint: str = "Is the file damaged, or was a download cut short?"):
         super().__init__(message)
@@ -98,7 +98,7 @@ class _Bad(Exception):
 
 
 class _Parser:
-    """Walks once through the head of the file; `position` is the next byte."""
+    """Reads the head of the file once, front to back; `position` is the next byte."""
 
     def __init__(self, mapped: mmap.mmap):
         self.data = mapped
@@ -109,7 +109,7 @@ class _Parser:
 
     def parse(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
         if self.take(4, "magic") != b"GGUF":
-            raise _Bad("it does not begin with GGUF", hint="It is no GGUF file.")
+            raise _Bad("it does not begin with GGUF", hint="It is not a GGUF file.")
         version = self.u32("version")
         if version not in (2, 3):
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
@@ -168,7 +168,7 @@ class _Parser:
             raise _Bad(f"tensor {name!r:.80} has rows of {shape[-1]}, but {kind} comes in blocks of {kind.block_size}")
         return name, kind, shape, self.u64(f"offset of {name!r:.80}")
 
-    # -- values ---------------------------------------------------------------------------------------------------
+    # -- values -------------------------------------------------------------------------------------------------------
 
     def value(self, kind: int, key: str, nesting: int = 0) -> Any:
         if kind == STRING:
@@ -194,7 +194,7 @@ class _Parser:
         return [self.value(ARRAY, key, nesting + 1) for _ in range(count)]
 
     def strings(self, count: int, key: str) -> list[str]:
-        """A vocabulary, so this loop is kept tight: local names, no calls of ours."""
+        """Vocabularies are large, so this loop is tight: local names, no function calls."""
         data, position, unpack, width = self.data, self.position, _U64.unpack_from, 8
         last = min(self.size, position + width * count + self.string_bytes_left)
         result = []
@@ -224,7 +224,7 @@ class _Parser:
             raise _Bad(f"{what} is not UTF-8") from None
 
     def count(self, what: str, at_least_bytes: int, limit: int) -> int:
-        """A number of things that take at least so many bytes each."""
+        """A count of items that take at least so many bytes each."""
         count = self.u64(what)
         if count > limit or count * at_least_bytes > self.size - self.position:
             raise _Bad(f"{what} is {count:,}, more than the file can hold or than is read here")

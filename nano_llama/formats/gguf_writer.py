@@ -1,4 +1,4 @@
-"""GGUF written: header, metadata, tensor table, then the tensors one after the other.
+"""Writing GGUF: header, metadata, tensor table, then the tensors one after the other.
 
 Not here: which keys and tensors a model has (gguf.py, gguf_config.py). The layout is drawn in gguf_reader.py.
 Tests: tests/formats/test_gguf.py.
@@ -88,7 +88,7 @@ def _array(key: str, values: Any) -> bytes:
     if isinstance(values, np.ndarray) and values.dtype in _KIND_OF_DTYPE and values.ndim == 1:
         return struct.pack("<IQ", _KIND_OF_DTYPE[values.dtype], len(values)) + values.tobytes()
     types = {type(value) for value in values}
-    if types <= {str}:  # nothing at all counts as strings
+    if types <= {str}:  # an empty list counts as strings
         return struct.pack("<IQ", STRING, len(values)) + b"".join(map(_string, values))
     for kind, allowed in ((BOOL, {bool}), (I32, {int}), (F32, {float, int})):
         if types <= allowed:

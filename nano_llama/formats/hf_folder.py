@@ -2,7 +2,7 @@
 
     config.json                      the shape (hf_config.py)
     model.safetensors                or  model-00001-of-00003.safetensors ... with model.safetensors.index.json
-    pytorch_model.bin                older: read where no safetensors is there (weight_files.py says which file counts)
+    pytorch_model.bin                older: read where there is no safetensors (weight_files.py says which file counts)
     generation_config.json, tokenizer.json, tokenizer_config.json ...      written for transformers
 
 Not here: the bytes of those weight files (safetensors.py, pth.py) and the tokenizer (tokenizer).
@@ -32,7 +32,7 @@ _MAX_CONFIG_BYTES = 2**20
 
 
 def read_folder_config(folder: Path) -> LlamaConfig:
-    """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is no LLaMA's."""
+    """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is not a LLaMA's."""
     return config_from_hf(_read_config_json(folder), source=str(folder / CONFIG))
 
 
@@ -60,7 +60,7 @@ def save_hf(
     """Write a folder that transformers' AutoModelForCausalLM loads, with at most one tensor in memory.
 
     dtype: "F32", "F16" or "BF16" (or "float16" ...); None keeps each tensor's own type, so that what was read comes out
-    bit-identical (quantized tensors become F32, which holds them exactly). tokenizer: a core.tokenizer.Tokenizer.
+    bit-identical (quantized tensors become F32, which holds them exactly). tokenizer: a Tokenizer.
     The folder must not exist; a kill leaves nothing under its name. Raises UserError, FormatError, EnvironmentFault.
     """
     source = as_mapping(weights)

@@ -2,7 +2,7 @@
 
     org/name                    its config, safetensors (or else pytorch_model.bin) and tokenizer
     org/name/file.gguf          one GGUF file of a repository, with all its parts if it is split
-    org/name@revision           a branch, tag or commit; a commit pins the very bytes
+    org/name@revision           a branch, tag or commit; a commit pins the exact bytes
 
 Not here: reading what was downloaded. Extra `hub`. Tests: tests/formats/test_hub.py, against a loopback server.
 """
@@ -16,7 +16,7 @@ from nano_llama.core.errors import EnvironmentFault, UserError, import_extra
 from nano_llama.formats.gguf_split import part_names
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[\w./-]+\.gguf))?(@(?P<revision>[\w./-]+))?")
-# What a model folder of ours is read from; not the same weights again in other formats.
+# What is downloaded: what we read, not the same weights again in other formats.
 _WANTED = [
     "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
     "model-*-of-*.safetensors", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
@@ -44,9 +44,9 @@ def download(
     Offline (NANO_LLAMA_OFFLINE=1 or HF_HUB_OFFLINE=1) only the cache is looked into.
     Raises UserError for a name, revision or file that does not exist, EnvironmentFault for the network.
     """
-    hub = import_extra("huggingface_hub", "hub", f"There is no path {name} here, and looking for it on the hub")
+    hub = import_extra("huggingface_hub", "hub", f"{name} is not a local path; looking it up on the hub")
     found = _NAME.fullmatch(name)
-    assert found is not None, f"{name} is no hub name; is_hub_name() says so"
+    assert found is not None, f"{name} is not a hub name; is_hub_name() says so"
     repo, file = found["repo"], found["file"]
     common: dict[str, Any] = {
         "revision": revision or found["revision"],
@@ -69,7 +69,7 @@ def download(
             return folder
         files = [] if offline() else hub.HfApi(endpoint=endpoint).list_repo_files(repo, revision=common["revision"])
     except Exception as error:
-        raise _in_our_words(error, repo, file, common["revision"]) from error
+        raise _as_our_error(error, repo, file, common["revision"]) from error
     ggufs = [file for file in files if file.endswith(".gguf")]
     raise UserError(
         f"{repo} on the hub holds no weights in safetensors or pytorch_model.bin.",
@@ -79,7 +79,7 @@ def download(
     )
 
 
-def _in_our_words(error: Exception, repo: str, file: str | None, revision: str | None) -> Exception:
+def _as_our_error(error: Exception, repo: str, file: str | None, revision: str | None) -> Exception:
     from huggingface_hub import errors
 
     what = f"{repo}/{file}" if file else repo
@@ -103,7 +103,7 @@ def _in_our_words(error: Exception, repo: str, file: str | None, revision: str |
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return UserError(
-            f"There is no path {repo!r} here, and no such model on the hub (or it is private).",
+            f"Model not found: {repo} is not a local path, and not a public model on the hub.",
             hint="Check the spelling; for a private model log in first:  hf auth login",
         )
     return EnvironmentFault(f"Downloading {what} failed: {type(error).__name__}.", hint=_cause(error))

@@ -1,7 +1,7 @@
-"""TensorMapping: the read-only dictionary {name: array} as which every weight file opens.
+"""TensorMapping: the read-only {name: array} that every weight file opens as.
 
-A tensor is read from the disk when it is asked for and belongs to the caller alone, so a program that walks through
-an 8B model and drops each tensor never holds the model. Shapes and types are known without reading. Names are those of
+A tensor is read from disk when it is asked for, and only the caller holds it, so a program that goes through an 8B
+model tensor by tensor never holds the model. Shapes and types are known without reading. Names are those of
 core/names.py, whatever the file calls them.
 
 Not here: any file format; each has a module of its own. Tests: tests/formats/test_mapping.py.
@@ -27,7 +27,7 @@ from nano_llama.formats.kinds import WRITABLE_BLOCKS
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A tensor as it lies in the file. A row of `shape[-1]` numbers is a run of blocks, each with its scale."""
+    """A tensor as it is stored in the file. A row of `shape[-1]` numbers is a run of blocks, each with its scale."""
 
     kind: str  # "Q4_1", "Q8_0", ... also "F16": a block of one number
     shape: tuple[int, ...]  # of the numbers, (rows, columns) or (columns,)
@@ -65,7 +65,7 @@ class TensorMapping(Mapping[str, np.ndarray]):
     def raw(self, name: str) -> QuantizedTensor:
         """The stored blocks, without dequantizing them. Raises UserError unless it is a GGUF or a quantized folder."""
         raise UserError(
-            f"{self.path} has no quantized blocks to hand out for {name}.",
+            f"{self.path} has no quantized blocks for {name}.",
             hint="A GGUF file has, and a folder made by nano-llama quantize.",
         )
 
@@ -74,10 +74,10 @@ class TensorMapping(Mapping[str, np.ndarray]):
         return None
 
     def release_pages(self) -> None:
-        """Let the system have back the memory of what was read so far; arrays stay valid, and are read anew if used."""
+        """Let the system reclaim the pages read so far; arrays stay valid, and are read again if used."""
 
     def close(self) -> None:
-        """Let go of the file. Arrays already handed out stay valid."""
+        """Close the file. Arrays already handed out stay valid."""
 
     def __enter__(self) -> Self:
         return self
@@ -172,11 +172,11 @@ def as_mapping(weights: Mapping[str, np.ndarray]) -> TensorMapping:
 
 
 def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
-    """The tensors of `weights` that `config` asks for, once names and shapes are found to agree.
+    """The tensors of `weights` that `config` asks for, after checking that names and shapes agree.
 
     As in transformers, names may lack the leading "model." (a LlamaModel saved by itself) or have a wrapper's prefix,
     and a tensor that no part of a LLaMA would use is left out, with a warning. A tied model's file may store the head
-    again: an equal copy is left out, another one is refused, because then either the config or the file is wrong.
+    again: an equal copy is left out, a different one refused, because then either the config or the file is wrong.
     Old checkpoints also store RoPE's frequencies, which follow from the config. Raises FormatError.
     """
     theirs = _names_of_ours(weights)  # our name -> theirs
@@ -257,7 +257,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def release_mapped_pages(mapped: mmap.mmap | None) -> None:
-    """The pages of a mapped file that were read leave this process's memory, where the system knows how."""
+    """Drop the pages of a mapped file from this process's memory, where the system can."""
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 

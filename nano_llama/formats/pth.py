@@ -4,12 +4,11 @@
     archive/data/0 ...   the numbers, uncompressed, so that they can be mapped from the disk
     archive/version, archive/byteorder
 
-A pickle is a program, and an archive can unpack to terabytes; so before torch sees the file, its zip is checked to be
-stored uncompressed within the file's size, and every function that its pickle calls is checked against a short list.
-Only then torch.load(weights_only=True, mmap=True) reads it.
+A pickle is a program, and an archive can unpack to terabytes. So before torch sees the file, its zip must be stored
+uncompressed within the file's size, and every function that its pickle calls must be on a short list. Only then does
+torch.load(weights_only=True, mmap=True) read it.
 
-Not here: training state such as optimizer moments (training/checkpoint.py). torch is imported inside the functions.
-Tests: tests/formats/test_pth.py.
+torch is imported inside the functions. Tests: tests/formats/test_pth.py.
 """
 
 import pickle
@@ -69,7 +68,7 @@ class PthFile(TensorMapping):
             raise FormatError(f"{self.path} holds a {type(content).__name__}, not a dictionary of tensors.")
         if isinstance(content.get("config"), dict):
             if not _is_plain(content["config"]):
-                raise FormatError(f"{self.path}: its config holds more than numbers, words and lists of them.")
+                raise FormatError(f"{self.path}: its config holds more than numbers, strings and lists of them.")
             self.known_config = config_from_hf(content["config"], source=f"{self.path} (config)")
         inner = next((content[key] for key in _MODEL_KEYS if isinstance(content.get(key), dict)), content)
         self._tensors = self._checked(inner)
@@ -210,9 +209,9 @@ def _check_entries(path: Path, archive: zipfile.ZipFile, size: int) -> None:
 def _check_pickle(path: Path, program: bytes, storages: Mapping[str, int]) -> None:
     """Walk through the pickle without running it: only harmless calls, and no storage larger than its file.
 
-    storages: key -> bytes. torch itself does not compare a storage's size with the pickle's word about it.
+    storages: key -> bytes. torch itself does not compare a storage's size with what the pickle claims.
     """
-    # What each instruction pushes, where that is a literal; `recent` leaves out the notes to the memo.
+    # What each instruction pushes, where that is a literal; `recent` leaves out the memo's instructions.
     recent: list[Any] = []
     memo: dict[Any, Any] = {}
     try:

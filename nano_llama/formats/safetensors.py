@@ -64,7 +64,7 @@ class SafetensorsFile(TensorMapping):
         release_mapped_pages(self._mapped)
 
     def close(self) -> None:
-        self._mapped = None  # the map itself goes when the last array over it does
+        self._mapped = None  # the mapping itself is freed with the last array over it
 
 
 def save_safetensors(
@@ -106,7 +106,7 @@ def saved_dtype(source: TensorMapping, name: str, dtype: str | None) -> str:
 
 
 def contiguous_bytes(array: np.ndarray) -> memoryview:
-    """The array's bytes in C order, without a copy where it lies so already."""
+    """The array's bytes in C order, without a copy where it is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

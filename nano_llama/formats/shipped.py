@@ -1,6 +1,6 @@
 """Models that come with the package: a name without a slash, and the Hugging Face folder it stands for.
 
-    nano_gpt    the model that this code trained on old books; its card lies beside its weights
+    nano_gpt    trained by this code on old books; its card is beside its weights
 
 Not here: names on the hub (hub.py), how the model was made (recipes/). Tests: tests/formats/test_shipped.py.
 """
@@ -17,5 +17,5 @@ def shipped_names() -> list[str]:
 
 
 def shipped_model(name: str) -> Path | None:
-    """The folder of a model that comes with the package, or None where there is none of that name."""
+    """The folder of a model that comes with the package, or None if there is none of that name."""
     return _MODELS / name if name in shipped_names() else None

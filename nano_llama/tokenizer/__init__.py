@@ -4,11 +4,11 @@
     train.py           new vocabularies: byte-level BPE, char level
     incremental.py     ids one by one -> whole characters            token_bytes.py   what one id stands for
     chat.py            messages -> text, in template_worker.py's process, within limits
-    special_text.py    the template's special tokens, and those that a user typed
-    files.py roles.py  a Hugging Face folder: the vocabulary, and which ids play a part
-    gguf.py            GGUF metadata, both ways      pretokenizers.py, sentencepiece.py   what it says by name and score
-    document.py        tokenizer.json, checked as a stranger's file
-    backend.py         the `tokenizers` library with its sharp edges taken off
+    special_text.py    the template's special tokens apart from those that a user typed
+    files.py roles.py  a Hugging Face folder: the vocabulary, and which ids are BOS, EOS ...
+    gguf.py            GGUF metadata, both ways      pretokenizers.py, sentencepiece.py   names and scores
+    document.py        tokenizer.json, checked as an untrusted file
+    backend.py         the `tokenizers` library without its surprises
 
 Not here: corpora and shards (data), the GGUF file itself (formats). Tests: tests/tokenizer/.
 """

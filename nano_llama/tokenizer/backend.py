@@ -1,11 +1,10 @@
-"""The `tokenizers` library with its sharp edges taken off: one object that encodes, decodes and never panics.
+"""The `tokenizers` library without its surprises: one object that encodes, decodes and never panics.
 
-Three of its habits would surprise a user of ours. Special tokens are looked for in every text: here a text is only text
+Three of its habits would surprise our users. Special tokens are looked for in every text: here a text is only text
 unless special tokens are asked for. A file may ask for padding, truncation or dropout: an encoding here is a function
 of the text alone. A fault inside Rust arrives as a `PanicException`, which no `except Exception` catches: here it is a
 FormatError.
 
-Not here: reading files (files.py), what an id stands for in bytes (token_bytes.py).
 Tests: tests/tokenizer/test_tokenizer.py, test_hostile.py.
 """
 
@@ -35,9 +34,9 @@ def rust_errors(doing: str) -> Iterator[None]:
 
 
 class Backend:
-    """A `tokenizers.Tokenizer` that reads text as plain text, with twins over the same vocabulary for other readings.
+    """A `tokenizers.Tokenizer` that reads text as plain text, with copies over the same vocabulary for other readings.
 
-    Safe to use from several threads: after construction and its finishing touches nothing changes.
+    Safe to use from several threads: nothing changes after it has been set up.
     """
 
     def __init__(self, library: tokenizers.Tokenizer):
@@ -74,11 +73,11 @@ class Backend:
         for _, token in sorted(self._plain.get_added_tokens_decoder().items()):
             (twin.add_special_tokens if token.special else twin.add_tokens)([token])
         assert twin.get_added_tokens_decoder() == self._plain.get_added_tokens_decoder(), (
-            "the twin numbers its tokens anew"
+            "the copy numbers its tokens differently"
         )
         return twin
 
-    # -- finishing touches, before it is used ---------------------------------------------------------------------
+    # -- setting it up, before it is used -----------------------------------------------------------------------------
 
     def add_special(self, token: str) -> None:
         """Make a token of the vocabulary a special one."""
@@ -86,7 +85,7 @@ class Backend:
         self.__dict__.pop("added_tokens", None)
 
     def set_affixes(self, bos: int | None, eos: int | None) -> None:
-        """From now on tokenizer.json says that these ids surround a text."""
+        """Make tokenizer.json put these ids around a text."""
         before, after = ([] if number is None else [str(self.id_to_token(number))] for number in (bos, eos))
         text = {"Sequence": {"id": "A", "type_id": 0}}
         specials = [[{"SpecialToken": {"id": token, "type_id": 0}} for token in tokens] for tokens in (before, after)]
@@ -98,11 +97,11 @@ class Backend:
         processor.__setstate__(json.dumps(template).encode())  # its constructor does not take every token's name
         self._plain.post_processor = processor
 
-    # -- what it holds --------------------------------------------------------------------------------------------
+    # -- contents -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Its tokenizer.json, parsed. The vocabulary makes this large: ask `part` for the small ones."""
+        """Its tokenizer.json, parsed. The vocabulary makes this large; `part` gives the small ones."""
         return json.loads(self.source)
 
     @property
@@ -122,7 +121,7 @@ class Backend:
 
     @cached_property
     def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
-        """Tokens that stand outside the model: id -> token. Those with `.special` are special tokens."""
+        """Tokens outside the model: id -> token. Those with `.special` are special tokens."""
         return self._plain.get_added_tokens_decoder()
 
     @cached_property
@@ -137,7 +136,7 @@ class Backend:
     def token_to_id(self, token: str) -> int | None:
         return self._plain.token_to_id(token)
 
-    # -- what it does ---------------------------------------------------------------------------------------------
+    # -- encoding and decoding ----------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, parse_special: bool = False, continues: bool = False) -> list[int]:
         """The ids of `text`, without BOS or EOS. continues: plain text that does not begin here."""
@@ -149,7 +148,7 @@ class Backend:
                 raise not_text(text) from None
 
     def encode_batch(self, texts: Sequence[str], parse_special: bool = False) -> list[list[int]]:
-        """Many texts at once, on several threads; the library skips the offsets that nobody asked for."""
+        """Many texts at once, on several threads, without the offsets."""
         library = self._parsing if parse_special else self._plain
         with rust_errors("Encoding"):
             try:
@@ -176,7 +175,7 @@ def first_surrogate(text: str) -> int | None:
 
 
 def not_text(value: Any) -> UserError:
-    """Why the library would not take `value` as a text."""
+    """Why the library does not accept `value` as text."""
     if not isinstance(value, str):
         return UserError(f"A text was expected, not {type(value).__name__}: {value!r:.80}.")
     position = first_surrogate(value) or 0

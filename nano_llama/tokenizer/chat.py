@@ -1,8 +1,8 @@
 """Chat templates: a list of messages becomes one text, by the Jinja2 program that came with the model.
 
-The program is a stranger's. It runs in a process of its own (template_worker.py) that may take 3 seconds and 128 MiB,
-so a template that loops or prints without end costs an error, and nothing else. The process stays for the next
-conversation: starting it takes about 0.2 s, a rendering less than a millisecond.
+The program is not trusted. It runs in a process of its own (template_worker.py) that may take 3 seconds and 128 MiB,
+so a template that loops or prints endlessly costs an error and nothing else. The process is kept for the next
+conversation: starting it takes about 0.2 s, rendering less than a millisecond.
 
 Not here: finding special tokens in the text (conversation.py).
 Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
@@ -24,7 +24,7 @@ START_SECONDS = 30.0  # to start Python and import Jinja2, on a busy machine
 RENDER_SECONDS = 3.0
 MEMORY_BYTES = 128 * 2**20
 MAX_TEMPLATE_CHARACTERS = 2**20
-MAX_CHARACTERS = 2**22  # printed, beside sixteen times what goes in
+MAX_CHARACTERS = 2**22  # of output, in addition to sixteen times the input
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -59,7 +59,7 @@ class ChatTemplate:
 
 
 class _Worker:
-    """One running template_worker. Whatever goes wrong, it is killed, and the next question starts another."""
+    """One running template_worker. Whatever goes wrong, it is killed, and the next request starts another."""
 
     def __init__(self, source: str):
         if len(source) > MAX_TEMPLATE_CHARACTERS:
@@ -68,7 +68,7 @@ class _Worker:
             )
         script = Path(__file__).with_name("template_worker.py")
         try:
-            # -I -S: nothing of the user's site, environment or folder; the paths of this process are handed over.
+            # -I -S: nothing from the user's site, environment or folder; the paths of this process are handed over.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script)],
                 stdin=subprocess.PIPE,
@@ -95,7 +95,7 @@ class _Worker:
         return self._exchange(request, RENDER_SECONDS)
 
     def _exchange(self, request: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
-        """Send a line, wait for one. A timer kills the process that does not answer; then reading ends."""
+        """Send a line, wait for one. A timer kills a process that does not answer, which ends the reading."""
         assert self._process.stdin is not None and self._process.stdout is not None, "the process has pipes"
         late = threading.Event()
 
@@ -114,7 +114,7 @@ class _Worker:
         except (OSError, ValueError):  # no answer: killed by the timer, by its limits, or crashed
             _end(self._process, self._owner)
             raise _no_answer(late.is_set(), seconds, self._process.returncode) from None
-        except BaseException:  # Ctrl-C: the answer on its way would be taken for the next one
+        except BaseException:  # Ctrl-C: the pending answer would be taken for the next one
             _end(self._process, self._owner)
             raise
         finally:
@@ -132,7 +132,7 @@ def _end(process: subprocess.Popen, owner: int) -> None:
             if pipe is not None:
                 try:
                     pipe.close()
-                except OSError:  # what was still to be written has no reader any more
+                except OSError:  # what was still to be written has no reader
                     continue
 
 
@@ -140,9 +140,9 @@ def _no_answer(late: bool, seconds: float, status: int) -> NanoLlamaError:
     if late and seconds == START_SECONDS:
         return EnvironmentFault(f"The process for chat templates did not start within {seconds:.0f} s.")
     if late:
-        return FormatError(f"The chat template ran longer than {seconds:.0f} s and was ended.", hint=_HINT)
+        return FormatError(f"The chat template ran longer than {seconds:.0f} s and was stopped.", hint=_HINT)
     return FormatError(
-        f"The chat template ended its process (status {status}), perhaps for want of memory.", hint=_HINT
+        f"The chat template ended its process (status {status}), perhaps for lack of memory.", hint=_HINT
     )
 
 
@@ -153,19 +153,19 @@ def _error_from(reply: dict[str, Any]) -> NanoLlamaError:
     if reply["error"] == "memory":
         return FormatError(f"The chat template needs more than {MEMORY_BYTES // 2**20} MiB.", hint=_HINT)
     if reply["error"] == "too long":
-        return FormatError(f"The chat template was ended: {message.removeprefix('TooLong: ')}.", hint=_HINT)
+        return FormatError(f"The chat template was stopped: {message.removeprefix('TooLong: ')}.", hint=_HINT)
     if reply["error"] == "syntax":
         return FormatError(f"The chat template is not valid Jinja2: {message}.", hint=_HINT)
     return FormatError(f"The chat template failed: {message}.", hint=_HINT)
 
 
-_HINT = "It came with the tokenizer's files: look at chat_template there."
+_HINT = "It came with the tokenizer's files: see chat_template there."
 
 
 def check_messages(messages: Sequence[Message], template: str) -> list[dict[str, Any]]:
     """Copies of the messages. Raises UserError for one that is not {"role": ..., "content": text}.
 
-    Roles are the usual ones and those that the template itself speaks of. An assistant's message may have
+    Roles are the usual ones and those that the template itself mentions. An assistant's message may have
     `tool_calls` in place of content. Other keys go to the template as they are.
     """
     example = 'Messages look like [{"role": "user", "content": "Hello"}].'
@@ -183,6 +183,6 @@ def check_messages(messages: Sequence[Message], template: str) -> list[dict[str,
             continue
         if not isinstance(content, str):
             raise UserError(
-                f"Message {number} ({role}) has content {content!r:.60}; a text was expected.", hint=example
+                f"Message {number} ({role}) has content {content!r:.60}; a string was expected.", hint=example
             )
     return [dict(message) for message in messages]

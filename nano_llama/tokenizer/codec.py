@@ -34,7 +34,7 @@ class Codec:
     def byte_level(self) -> bool:
         return self.token_bytes.style == "byte_level"
 
-    # -- text to ids ----------------------------------------------------------------------------------------------
+    # -- text to ids --------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, add_bos: bool | None, parse_special: bool) -> list[int]:
         if self.characters is not None:
@@ -92,7 +92,7 @@ class Codec:
         token = getattr(self.backend.model, "unk_token", None)
         return self.backend.token_to_id(token) if token else None
 
-    # -- ids to text ----------------------------------------------------------------------------------------------
+    # -- ids to text --------------------------------------------------------------------------------------------------
 
     def decode(self, ids: Iterable[int], skip_special: bool, continues: bool) -> str:
         wanted = [checked_id(token_id) for token_id in ids]

@@ -1,10 +1,9 @@
-"""tokenizer.json, read as a stranger's file: checked piece by piece before the library sees it.
+"""tokenizer.json, read as an untrusted file: checked piece by piece before the library sees it.
 
-The library believes what a file says; some files make it panic, and one kind ends the whole process (a BPE with a
+The library trusts what a file says; some files make it panic, and one kind ends the whole process (a BPE with a
 `continuing_subword_prefix` cuts strings at byte offsets). So everything that it would index, slice or multiply by is
-looked at here first, and refused by name.
+checked here first, and refused by name.
 
-Not here: tokenizer_config.json and the other files of a folder (files.py).
 Tests: tests/tokenizer/test_hostile.py.
 """
 
@@ -65,7 +64,7 @@ def build(source: str, document: Any, where: str) -> Backend:
 
 
 def check(document: Any) -> None:
-    """Raise _Bad for what the library would panic at, blow up on, or quietly read as something else."""
+    """Raise _Bad for what the library would panic at, run out of memory on, or silently misread."""
     _expect(isinstance(document, dict), "its top level is not an object")
     model = document.get("model")
     _expect(isinstance(model, dict), "it has no model")
@@ -101,7 +100,7 @@ def _check_vocab(vocab: Any, kind: str) -> dict[str, int]:
     _expect(isinstance(vocab, dict), "its vocabulary is not an object of token: id")
     _expect(bool(vocab), "its vocabulary is empty")
     seen: dict[int, str] = {}
-    for token, number in vocab.items():  # hundreds of thousands of rounds: messages are made only when needed
+    for token, number in vocab.items():  # hundreds of thousands of iterations: messages are built only when needed
         if not _is_id(number):
             raise _Bad(f"the token {token!r:.60} has the id {number!r:.40}; 0 to {MAX_TOKENS - 1:,} are possible")
         if number in seen:
@@ -160,7 +159,7 @@ def _check_part(part: Any, name: str, depth: int) -> None:
     """The parts are small trees of {"type": ...}; the library checks the rest of their fields itself."""
     if part is None:
         return
-    _expect(isinstance(part, dict) and isinstance(part.get("type"), str), f"its {name} is no object with a type")
+    _expect(isinstance(part, dict) and isinstance(part.get("type"), str), f"its {name} is not an object with a type")
     _expect(depth < 16, f"its {name} is nested deeper than 16")
     for step in _children(part):
         _check_part(step, name, depth + 1)
@@ -184,7 +183,7 @@ def _check_template(part: dict[str, Any], name: str) -> None:
     for token in known.values():
         ids = token.get("ids") if isinstance(token, dict) else None
         usable = isinstance(ids, list) and len(ids) <= 64 and all(map(_is_id, ids))
-        _expect(usable, f"its {name} has a special token without sound ids: {token!r:.80}")
+        _expect(usable, f"its {name} has a special token without valid ids: {token!r:.80}")
 
 
 def _children(part: dict[str, Any]) -> list[Any]:
@@ -197,7 +196,7 @@ def _children(part: dict[str, Any]) -> list[Any]:
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
-    """The steps of a part, with Sequences laid flat."""
+    """The steps of a part, with Sequences flattened."""
     if isinstance(part, dict):
         yield part
         for step in _children(part):
@@ -220,7 +219,7 @@ def _growth(step: dict[str, Any]) -> float:
 
 
 class _Bad(Exception):
-    """What is wrong with the document, before its name is known."""
+    """What is wrong with the document; `build` adds its name."""
 
     hint = "Is the file damaged, or made by another program?"
 
@@ -260,5 +259,7 @@ def _read(path: Path) -> bytes:
         ) from error
     containers, elements = data.count(b"[") + data.count(b"{"), data.count(b",")
     if containers > MAX_CONTAINERS or elements > MAX_ELEMENTS:
-        raise FormatError(f"{path}: {containers:,} lists and objects with {elements:,} elements is no tokenizer.")
+        raise FormatError(
+            f"{path}: {containers:,} lists and objects with {elements:,} elements: too many for a tokenizer."
+        )
     return data

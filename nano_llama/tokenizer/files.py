@@ -1,13 +1,13 @@
-"""The files of a tokenizer in a Hugging Face folder: read with their contradictions settled, written plainly.
+"""The files of a tokenizer in a Hugging Face folder: read with their contradictions resolved, and written.
 
-    tokenizer.json           the vocabulary, how text is cut, what is put around it   document.py checks it
+    tokenizer.json           the vocabulary, how text is split, what is put around it   document.py checks it
     tokenizer_config.json    which tokens are BOS, EOS ..., the chat template (or a list of them)
-    chat_template.jinja      the chat template, where it has a file of its own
+    chat_template.jinja      the chat template, if it has a file of its own
     generation_config.json, config.json      further ids that end an answer
 
 A config's add_bos_token is not read: as in transformers, the post-processor of tokenizer.json decides.
 
-Not here: GGUF (gguf.py), and tokenizer.model, SentencePiece's own file.
+Not here: GGUF (gguf.py). SentencePiece's tokenizer.model is not read.
 Tests: tests/tokenizer/test_tokenizer_files.py.
 """
 
@@ -29,7 +29,7 @@ _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 def read_folder(path: Path) -> tuple[Backend, Roles, str | None]:
     """What a folder, or a tokenizer.json with the files beside it, says: backend, roles, chat template.
 
-    A JSON file of another name is taken by itself.
+    A JSON file of another name is read alone.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not file.is_file():
@@ -75,7 +75,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _token_id(backend: Backend, config: Mapping[str, Any], name: str) -> int | None:
-    """The id of the token that plays a role. A token that the vocabulary lacks plays none."""
+    """The id of the token in a role, or None if the vocabulary lacks it."""
     token = config.get(name)
     if isinstance(token, dict):  # an AddedToken, written out
         token = token.get("content")
@@ -84,7 +84,7 @@ def _token_id(backend: Backend, config: Mapping[str, Any], name: str) -> int | N
     if not token or (number := backend.token_to_id(token)) is None:
         return None
     if number not in backend.added_tokens:
-        backend.add_special(token)  # as transformers does: from now on it is found as a whole
+        backend.add_special(token)  # as transformers does: it is then found as a whole
     return number
 
 
@@ -111,7 +111,7 @@ def _chat_template(config: Mapping[str, Any], folder: Path) -> str | None:
         template = named.get("default")
     if not isinstance(template, str | None):
         raise FormatError(
-            f"{folder / 'tokenizer_config.json'}: chat_template is {type(template).__name__}, not a text."
+            f"{folder / 'tokenizer_config.json'}: chat_template is {type(template).__name__}, not a string."
         )
     return template
 

@@ -1,7 +1,7 @@
-"""A tokenizer out of a GGUF file's metadata, and back into it for an export that llama.cpp reads.
+"""A tokenizer from a GGUF file's metadata, and to it for an export that llama.cpp reads.
 
     tokenizer.ggml.model     "gpt2": byte-level BPE   "llama": SentencePiece BPE with byte fallback
-    tokenizer.ggml.pre       how text is cut into words (pretokenizers.py); for "gpt2" only
+    tokenizer.ggml.pre       how text is split into words (pretokenizers.py); for "gpt2" only
     tokenizer.ggml.tokens    id -> token
     tokenizer.ggml.token_type    1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
     tokenizer.ggml.merges    "left right", first the most frequent; for "gpt2" only
@@ -9,9 +9,9 @@
     tokenizer.ggml.bos_token_id, eos_token_id, ... add_bos_token, add_eos_token, add_space_prefix
     tokenizer.chat_template
 
-Where a file is silent, llama.cpp's defaults hold (its llama-vocab.cpp is the format's definition in practice).
+Where a file says nothing, llama.cpp's defaults hold (its llama-vocab.cpp defines the format in practice).
 
-Not here: the file itself (formats). Tests: tests/tokenizer/test_gguf_tokenizer.py, test_gguf_export.py.
+Tests: tests/tokenizer/test_gguf_tokenizer.py, test_gguf_export.py.
 """
 
 import warnings
@@ -132,7 +132,7 @@ def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> 
 
 
 def _sentencepiece(read: "_Reader", tokens: list[str], types: Sequence[int], unk: int | None) -> tokenizers.Tokenizer:
-    """Llama 2's kind: spaces are "▁", one is put before a text, and what has no token is written in bytes."""
+    """Llama 2's kind: spaces are "▁", one is put before a text, and what has no token is encoded in bytes."""
     mergeable = [kind in (NORMAL, UNUSED) for kind in types]
     merges = merges_from_scores(tokens, mergeable, read.numbers("ggml.scores", len(tokens), default=0.0))
     has_bytes = BYTE in types
@@ -164,7 +164,7 @@ def _add_tokens(library: tokenizers.Tokenizer, tokens: list[str], types: Sequenc
 
 
 class _Reader:
-    """Metadata under `tokenizer.`, each value checked for its type as it is asked for."""
+    """Metadata under `tokenizer.`, each value's type checked when it is read."""
 
     def __init__(self, metadata: Mapping[str, Any], where: str):
         self.metadata, self.where = metadata, where
@@ -195,7 +195,7 @@ class _Reader:
         return value
 
     def tokens(self) -> list[str]:
-        """The vocabulary. llama.cpp names an empty token by its id, and wants every token but once."""
+        """The vocabulary. llama.cpp names an empty token by its id, and accepts no token twice."""
         tokens = [token or f"[EMPTY_{number}]" for number, token in enumerate(self.strings("ggml.tokens"))]
         if not 0 < len(tokens) <= MAX_TOKENS:
             raise FormatError(f"{self.where}: {len(tokens):,} tokens; 1 to {MAX_TOKENS:,} are possible.")
@@ -216,7 +216,7 @@ class _Reader:
         return found
 
     def numbers(self, key: str, count: int, default: float) -> list[Any]:
-        """One number for each token: a NumPy array, a list, or nothing at all."""
+        """One number per token, from a NumPy array or a list; the default if there is neither."""
         value = self.metadata.get(f"tokenizer.{key}")
         if value is None:
             return [default] * count
@@ -250,7 +250,7 @@ def _pre_name(tokenizer: "Tokenizer") -> str:
     cut = backend.part("pre_tokenizer")
     name = name_of(cut, bool(backend.model.ignore_merges))
     if name is None:
-        raise UserError(f"GGUF has no name for this tokenizer's way of cutting words: {cut!r:.300}.")
+        raise UserError(f"GGUF has no name for this tokenizer's pre-tokenizer: {cut!r:.300}.")
     return name
 
 

@@ -1,9 +1,9 @@
-"""Decoding a stream: ids go in one by one, whole characters come out as soon as they are whole.
+"""Decoding a stream: ids go in one by one, characters come out as soon as they are complete.
 
-A character of UTF-8 takes up to four bytes, and a byte-level token may end in the middle of one. The decoder keeps
-such a part back until the rest arrives, so what was handed out is final: joined, it is `Tokenizer.decode(ids)`.
+A character of UTF-8 takes up to four bytes, and a byte-level token may end in the middle of one. The decoder holds
+such a part back until the rest arrives, so its outputs are final: joined, they are `Tokenizer.decode(ids)`.
 
-Not here: stop strings, which the engine looks for in what comes out. Tests: tests/tokenizer/test_incremental.py.
+Tests: tests/tokenizer/test_incremental.py.
 """
 
 import codecs
@@ -20,7 +20,7 @@ class IncrementalDecoder:
             print(decoder.push(token), end="", flush=True)
         print(decoder.finish())
 
-    After `finish` it is as new.
+    After `finish` it can be used again.
     """
 
     def __init__(self, token_bytes: TokenBytes, skip: Container[int] = (), strips_space: bool = False):
@@ -39,7 +39,7 @@ class IncrementalDecoder:
         return self._after_start(self._utf8.decode(self._bytes[token_id]))
 
     def finish(self) -> str:
-        """The replacement character for a character that stayed incomplete, or nothing."""
+        """The replacement character if the last character is incomplete, or nothing."""
         rest = self._after_start(self._utf8.decode(b"", final=True))
         self._start_over()
         return rest
@@ -52,7 +52,7 @@ class IncrementalDecoder:
 
 
 class WholeTextDecoder(IncrementalDecoder):
-    """For tokenizers that only the library can decode, from all ids at once: decode again, hand out what is new.
+    """For tokenizers that only the library can decode, from all ids at once: decode again, return what is new.
 
     Text that may still change (an unfinished character) waits. The time is quadratic in the length.
     """

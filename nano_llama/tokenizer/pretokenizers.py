@@ -1,9 +1,9 @@
-"""Pre-tokenizers by the names that GGUF files use: how a text is cut into words before BPE merges within them.
+"""Pre-tokenizers by the names that GGUF files use: how text is split into words before BPE merges within them.
 
-A GGUF file holds a vocabulary and merges, but only a name for the cutting. A wrong cut gives wrong ids, quietly, so a
-name that is not here is refused. Each family below was published with a model; names of one row cut alike.
+A GGUF file holds a vocabulary and merges, but only a name for the splitting. A wrong split silently gives wrong ids, so
+a name that is not here is refused. Each family below was published with a model; names in one row split alike.
 
-Not here: the merging (the `tokenizers` library). Patterns: the tokenizer.json of the models named.
+Patterns: the tokenizer.json of the models named.
 Tests: tests/tokenizer/test_gguf_tokenizer.py.
 """
 
@@ -25,7 +25,7 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 
 
 def _words(digits: str, symbols: str = r" ?[^\s\p{L}\p{N}]+[\r\n]*") -> str:
-    """Llama 3's pattern and its kin: a word may begin with any one sign; digits come in groups of a fixed size."""
+    """Llama 3's pattern and similar ones: a word may begin with any one sign; digits come in groups of a fixed size."""
     return rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{symbols}|{_SPACE}"
 
 
@@ -38,11 +38,11 @@ def _cased_words(digits: str, contraction: str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """patterns: applied one after the other, each cutting the pieces left by the one before. None: GPT-2's own.
+    """patterns: applied one after the other, each splitting the pieces left by the one before. None: GPT-2's own.
 
     single_digits: every digit is a word, before anything else.
     ignore_merges: a whole word that is in the vocabulary is that token, whatever the merges say.
-    adds_bos: files that do not say begin a text with BOS.
+    adds_bos: where a file does not say, a text begins with BOS.
     """
 
     patterns: tuple[str, ...] | None = None
@@ -67,7 +67,7 @@ _TEKKEN = Recipe((_cased_words(r"\p{N}", ""),), ignore_merges=True, adds_bos=Tru
 _GPT4O = Recipe((_cased_words(r"\p{N}{1,3}", f"{_CONTRACTION}?"),))
 _DEFAULT = Recipe(
     (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
-)  # llama.cpp's, for files before names
+)  # llama.cpp's, for files from before names
 
 # The first name of a row is the one that an export writes.
 _FAMILIES = (
@@ -97,7 +97,7 @@ def recipe_named(name: str, where: str) -> Recipe:
 def name_of(pre_tokenizer: dict[str, Any] | None, ignore_merges: bool) -> str | None:
     """The GGUF name of a tokenizer.json's `pre_tokenizer`, or None if it has none here."""
     for recipe, names in _FAMILIES:
-        if recipe.ignore_merges == ignore_merges and _essence(_as_json(recipe)) == _essence(pre_tokenizer):
+        if recipe.ignore_merges == ignore_merges and _normalized(_as_json(recipe)) == _normalized(pre_tokenizer):
             return names.split()[0]
     return None
 
@@ -108,12 +108,12 @@ def _as_json(recipe: Recipe) -> dict[str, Any]:
     return json.loads(library.to_str())["pre_tokenizer"]
 
 
-def _essence(part: Any) -> Any:
-    """A part without what changes offsets only, and a Sequence of one as that one."""
+def _normalized(part: Any) -> Any:
+    """A part without what changes only offsets, and a Sequence of one step as that step."""
     if isinstance(part, list):
-        return [_essence(step) for step in part]
+        return [_normalized(step) for step in part]
     if not isinstance(part, dict):
         return part
     if part.get("type") == "Sequence" and len(part["pretokenizers"]) == 1:
-        return _essence(part["pretokenizers"][0])
-    return {name: _essence(value) for name, value in part.items() if name != "trim_offsets"}
+        return _normalized(part["pretokenizers"][0])
+    return {name: _normalized(value) for name, value in part.items() if name != "trim_offsets"}

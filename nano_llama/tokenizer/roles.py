@@ -1,8 +1,8 @@
-"""Which ids play a part: where a text begins and ends, what pads a batch, what ends an answer.
+"""Which ids are special: BOS, EOS, padding, unknown, and all that end an answer.
 
 A tokenizer.json does not say it all; the files beside it do (files.py), or a GGUF's metadata (gguf.py).
 
-Not here: chat templates. Tests: tests/tokenizer/test_tokenizer_files.py.
+Tests: tests/tokenizer/test_tokenizer_files.py.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from nano_llama.tokenizer.backend import Backend
 
 # Tokens by which instruction-tuned models end their turn. Some files declare only the end of the text.
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|eom_id|>", "<|end_of_text|>")
-# Tokens that end a text, for a tokenizer.json without the files that would say so.
+# Tokens that end a text, for a tokenizer.json without the files that say so.
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>")
 
 
@@ -22,7 +22,7 @@ class Roles:
     """Ids, or None where the tokenizer has no such token.
 
     prefix, suffix: what the tokenizer's own file puts before and after a text. declared_stops: end-of-answer ids that
-    files name beside EOS.
+    files name besides EOS.
     """
 
     bos: int | None = None
@@ -34,7 +34,7 @@ class Roles:
     declared_stops: tuple[int, ...] = ()
 
     def stop_ids(self, backend: Backend) -> frozenset[int]:
-        """Ids after which an answer is over: EOS, what files declare, and the special tokens that end a turn."""
+        """Ids that end an answer: EOS, what files declare, and the special tokens that end a turn."""
         named = {
             number for number, token in backend.added_tokens.items() if token.special and token.content in END_OF_TURN
         }
@@ -69,6 +69,6 @@ def _ids(template: Mapping[str, Any], pieces: list[dict[str, Any]]) -> tuple[int
 
 
 def conventional_eos(backend: Backend) -> int | None:
-    """The special token that by its name ends a text, for files that say nothing."""
+    """The special token that ends a text, by its name, where no file says."""
     special = {token.content: number for number, token in backend.added_tokens.items() if token.special}
     return next((special[name] for name in END_OF_TEXT if name in special), None)

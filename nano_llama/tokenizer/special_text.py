@@ -1,9 +1,9 @@
-"""Telling the special tokens of a template from those that a user typed.
+"""Telling the special tokens of a template apart from those that a user typed.
 
 A template prints `<|im_start|>user` and then what the user wrote. If the user wrote `<|im_end|><|im_start|>system`,
-the text alone no longer shows who did. So before the template runs, every special token in the messages is broken: its
-first character is exchanged for one that occurs nowhere (from Unicode's private use area). The special tokens found in
-the result are the template's own; then the exchange is undone.
+the text alone no longer shows who wrote what. So before the template runs, every special token in the messages is
+broken: its first character is replaced by one that occurs nowhere (from Unicode's private use area). The special tokens
+found in the result are the template's own; then the replacement is undone.
 
 Not here: running templates (chat.py), encoding (conversation.py). Tests: tests/tokenizer/test_chat.py.
 """
@@ -31,20 +31,20 @@ class SpecialText:
         self._token = re.compile("|".join(_pattern(token) for _, token in longest_first)) if tokens else None
 
     def contained_in(self, value: Any) -> bool:
-        """Whether any text within `value` (lists and dicts are searched) has a special token in it."""
+        """Whether any string within `value` (lists and dicts are searched) has a special token in it."""
         return self._start is not None and any(self._start.search(text) for text in _texts(value))
 
     def broken(self, value: Any) -> tuple[Any, dict[int, str]]:
         """`value` with every special token broken, and how to undo it, for `str.translate`."""
         used = {letter for text in _texts(value) for letter in text if "\ue000" <= letter <= "\uf8ff"}
         free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-        exchange = dict(zip(self._firsts, free, strict=False))
-        if len(exchange) < len(self._firsts):
-            raise UserError("The messages use up Unicode's private use area, which is needed to quote special tokens.")
+        replacements = dict(zip(self._firsts, free, strict=False))
+        if len(replacements) < len(self._firsts):
+            raise UserError("The messages use up Unicode's private use area, which is needed to escape special tokens.")
         assert self._start is not None, "there are special tokens to break"
         start = self._start
-        broken = _mapped(value, lambda text: start.sub(lambda found: exchange[found[1]], text))
-        return broken, {ord(letter): first for first, letter in exchange.items()}
+        broken = _mapped(value, lambda text: start.sub(lambda found: replacements[found[1]], text))
+        return broken, {ord(letter): first for first, letter in replacements.items()}
 
     def split(self, text: str) -> Iterator[str | int]:
         """The text between special tokens, and their ids, in order."""
@@ -60,7 +60,7 @@ class SpecialText:
 
 
 def _pattern(token: tokenizers.AddedToken) -> str:
-    """The token as a group, with the white space that some tokens take along."""
+    """The token as a group, with the white space that some tokens absorb."""
     return (r"\s*" if token.lstrip else "") + f"({re.escape(token.content)})" + (r"\s*" if token.rstrip else "")
 
 

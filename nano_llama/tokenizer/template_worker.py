@@ -1,4 +1,4 @@
-"""The process in which a chat template runs. A template is a program that came with a file: it gets its own process.
+"""The process in which a chat template runs: a program that came with a file gets its own process.
 
 Started by chat.py as a script, so it imports the standard library and Jinja2 only. It speaks lines of JSON:
 
@@ -7,11 +7,11 @@ Started by chat.py as a script, so it imports the standard library and Jinja2 on
     in    {"variables": {...}, "limit": characters}                              any number of times
     out   {"text": "..."} or {"error": kind, "message": "..."}
 
-Memory is bounded by the operating system where it can (RLIMIT_AS: not on Windows, in name only on macOS), printing by
-`limit`, time by the parent, which kills; RLIMIT_CPU is for a parent that died. What a template may touch is bounded by
-Jinja2's immutable sandbox. Filters and globals are those that transformers gives to templates.
+Memory is bounded by the operating system where it can (RLIMIT_AS: not on Windows, in name only on macOS), output by
+`limit`, time by the parent, which kills it; RLIMIT_CPU is for when the parent has died. What a template may touch is
+bounded by Jinja2's immutable sandbox. Filters and globals are those that transformers gives to templates.
 
-Not here: everything about messages and tokens (chat.py). Tests: tests/tokenizer/test_template_limits.py.
+Tests: tests/tokenizer/test_template_limits.py.
 """
 
 import json
@@ -23,7 +23,7 @@ def serve(lines, answer) -> None:
     """Answer every line until there are no more."""
     setup = json.loads(next(lines))
     sys.path[:] = setup["path"]
-    import jinja2.ext  # all of it now: afterwards memory is short
+    import jinja2.ext  # all of it now: memory is limited afterwards
     import jinja2.sandbox
 
     limit_resources(setup["memory"], setup["seconds"])
@@ -70,7 +70,7 @@ def compile_template(source: str):
 
 
 def render(template, variables: dict, limit: int) -> str:
-    """The template's text, given up when it grows beyond `limit` characters."""
+    """The template's output; TooLong when it grows beyond `limit` characters."""
     pieces, length = [], 0
     for piece in template.generate(variables):
         length += len(piece)
@@ -85,7 +85,7 @@ class TooLong(Exception):
 
 
 class Refused(Exception):
-    """What a template says through raise_exception."""
+    """Raised by a template through raise_exception."""
 
 
 def raise_exception(message):
@@ -124,7 +124,7 @@ def limit_resources(memory: int, seconds: float) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
 
     def answer(reply: dict) -> None:
         sys.stdout.write(json.dumps(reply) + "\n")

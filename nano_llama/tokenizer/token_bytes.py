@@ -1,12 +1,12 @@
 """What one id stands for, in bytes; a text is the bytes of its ids, joined and read as UTF-8.
 
-Every tokenizer a LLaMA uses can be decoded this way, id by id, and that is what makes decoding a stream possible:
+Every tokenizer that a LLaMA uses can be decoded this way, id by id, which makes decoding a stream possible:
 
     byte_level      each character of a token writes one byte in an alphabet of 256 printable ones   GPT-2, Llama 3
     sentencepiece   "▁" is a space, "<0x0A>" one byte; a space at the very start is not text          Llama 2
     plain           a token is its own text                                                          char level
 
-Bytes that are no UTF-8 read as U+FFFD, and so does an id that the vocabulary does not have (a model's embedding may be
+Bytes that are not UTF-8 read as U+FFFD, and so does an id that the vocabulary does not have (a model's embedding may be
 padded beyond it). Decoders of other kinds are left to the library, which sees all ids at once.
 
 Not here: waiting for the rest of a character (incremental.py). The byte alphabet is that of GPT-2's encoder.py.
@@ -24,7 +24,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's writing of bytes: printable Latin-1 characters are themselves, the other bytes U+0100 onwards."""
+    """GPT-2's spelling of bytes: printable Latin-1 characters stand for themselves, U+0100 onwards for the others."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     alphabet = {chr(byte): byte for byte in printable}
     others = [byte for byte in range(256) if chr(byte) not in alphabet]
@@ -35,10 +35,10 @@ BYTE_ALPHABET = byte_alphabet()
 
 
 class TokenBytes:
-    """id -> bytes, worked out when first asked for.
+    """id -> bytes, computed when first asked for.
 
     style: "byte_level", "sentencepiece", "plain", or "library" where only the library can decode.
-    strips_space: one space at the start of a text is left out, since encoding put it there.
+    strips_space: one space at the start of a text is dropped, since encoding put it there.
     """
 
     def __init__(self, backend: Backend):
@@ -49,7 +49,7 @@ class TokenBytes:
     def __getitem__(self, token_id: int) -> bytes:
         found = self._known.get(token_id)
         if found is None:
-            found = self._known[token_id] = self._work_out(token_id)
+            found = self._known[token_id] = self._compute(token_id)
         return found
 
     def join(self, ids: Iterable[int]) -> str:
@@ -58,7 +58,7 @@ class TokenBytes:
             return self._backend.decode(ids)
         return b"".join(map(self.__getitem__, ids)).decode(errors="replace")
 
-    def _work_out(self, token_id: int) -> bytes:
+    def _compute(self, token_id: int) -> bytes:
         token = self._backend.id_to_token(token_id)
         if token is None:
             return REPLACEMENT.encode()
@@ -74,7 +74,7 @@ class TokenBytes:
 
 
 def decoding_style(decoder: dict[str, Any] | None) -> tuple[str, bool]:
-    """How tokens become text, and whether a space at the start goes, from a tokenizer.json's `decoder`."""
+    """How tokens become text, and whether a space at the start is dropped, from a tokenizer.json's `decoder`."""
     steps = decoder.get("decoders", []) if decoder and decoder["type"] == "Sequence" else [decoder] if decoder else []
     kinds = [step["type"] for step in steps]
     if kinds in (["ByteLevel"], ["ByteLevel", "Fuse"]):

@@ -28,14 +28,14 @@ class Tokenizer:
 
         ids = tokenizer.encode("Hello there")                        # [19556, 665] in SmolLM2's vocabulary
         tokenizer.decode(ids)                                        # "Hello there": exact for byte-level and char
-        tokenizer.encode_chat([{"role": "user", "content": "Hi"}])   # ids of a conversation, as the model was taught it
+        tokenizer.encode_chat([{"role": "user", "content": "Hi"}])   # ids of a conversation, in the model's format
 
     A model sees ids only, so three things are worth knowing about them:
 
-    * Special tokens such as <|im_end|> are ids that no text has. `encode` never makes them out of what somebody typed:
+    * Special tokens such as <|im_end|> are ids that no plain text has. `encode` never produces them from typed text:
       "<|im_end|>" becomes the tokens of its ten characters, unless `parse_special=True` says that you mean the token.
     * BOS is an id that some models want before every text. `encode` adds it if the tokenizer's own file says so;
-      add_bos=False leaves the bare text, which is what the pieces of a longer text need.
+      add_bos=False encodes the bare text, which is what the pieces of a longer text need.
     * One character may take several ids, so the text of a growing list of ids is read with `decoder()`, which waits
       for whole characters.
 
@@ -55,7 +55,7 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_source, (self.backend.source, self.roles, self.chat_template)
 
-    # -- made from ------------------------------------------------------------------------------------------------
+    # -- from and to files --------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Tokenizer":
@@ -79,7 +79,7 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Byte-level BPE over `texts`. Its one special token <|endoftext|> (id 0) ends documents.
 
-        The vocabulary may stay smaller where the texts have no more pairs to merge. progress(texts, characters) is
+        The vocabulary may stay smaller if the texts have no more pairs to merge. progress(texts, characters) is
         called as texts are read. Raises UserError for vocab_size below 257, and where there is no text.
         """
         from nano_llama.tokenizer.train import bpe_backend
@@ -88,7 +88,7 @@ class Tokenizer:
 
     @classmethod
     def train_char(cls, text: str | Iterable[str]) -> "Tokenizer":
-        """One token for each different character of `text`, in the order of code points. No special tokens."""
+        """One token per distinct character of `text`, in the order of code points. No special tokens."""
         from nano_llama.tokenizer.train import char_backend
 
         return cls(char_backend(text))
@@ -108,7 +108,7 @@ class Tokenizer:
 
         return tokenizer_to_gguf(self, vocab_size)
 
-    # -- what it is -----------------------------------------------------------------------------------------------
+    # -- what it is ---------------------------------------------------------------------------------------------------
 
     @property
     def kind(self) -> str:
@@ -116,7 +116,7 @@ class Tokenizer:
 
     @property
     def byte_level(self) -> bool:
-        """Whether tokens are made of bytes, so that any text can be written."""
+        """Whether tokens are made of bytes, so that any text can be encoded."""
         return self._codec.byte_level
 
     @property
@@ -145,7 +145,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of its tokenizer.json in canonical form: equal exactly if encoding and decoding are."""
+        """sha256 (hex) of its tokenizer.json in canonical form: equal if and only if encoding and decoding are."""
         canonical = json.dumps(self.backend.document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -153,12 +153,12 @@ class Tokenizer:
         chat = self.chat_template is not None
         return f"Tokenizer({self.kind}, {self.vocab_size:,} tokens, eos={self.eos_id}, {chat=})"
 
-    # -- text to ids ----------------------------------------------------------------------------------------------
+    # -- text to ids --------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = False) -> list[int]:
         """The ids of `text`.
 
-        add_bos: None does what the tokenizer's own file says; True puts BOS first; False gives the bare text.
+        add_bos: None does what the tokenizer's own file says; True puts BOS first; False encodes the bare text.
         parse_special: read "<|endoftext|>" and its like as the special tokens they name.
         Raises UserError for a character that the vocabulary lacks, and for what is not text.
         """
@@ -170,42 +170,42 @@ class Tokenizer:
         """`encode` of each text, on several threads where TOKENIZERS_PARALLELISM allows."""
         return self._codec.encode_batch(texts, add_bos, parse_special)
 
-    # -- ids to text ----------------------------------------------------------------------------------------------
+    # -- ids to text --------------------------------------------------------------------------------------------------
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
         """The text of `ids`.
 
-        skip_special: leave special tokens out. continues: the text goes on from an earlier one, so a space at its start
+        skip_special: leave special tokens out. continues: the text continues an earlier one, so a space at its start
         is text (it matters for SentencePiece only, where the first word of a text begins with one that is not).
         Bytes that are not UTF-8, and ids beyond the vocabulary, read as U+FFFD.
         """
         return self._codec.decode(ids, skip_special, continues)
 
     def decoder(self, skip_special: bool = True, *, continues: bool = False) -> IncrementalDecoder:
-        """A decoder for a stream of ids; what it hands out, joined, is `decode` of them all."""
+        """A decoder for a stream of ids; its outputs, joined, are `decode` of them all."""
         return self._codec.decoder(skip_special, continues)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What one id stands for. A byte-level token may hold a part of a character."""
         return self._codec.token_bytes[checked_id(token_id)]
 
-    # -- conversations --------------------------------------------------------------------------------------------
+    # -- conversations ------------------------------------------------------------------------------------------------
 
     def apply_chat_template(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
     ) -> str:
-        """The conversation as the text the model was taught to read.
+        """The conversation as the text that the model was trained to read.
 
         messages: [{"role": "user", "content": "Hello"}, ...]. add_generation_prompt: end where the assistant's answer
-        begins. variables: further names that the template knows, such as tools or date_string.
-        Raises UserError where there is no template or the messages are not right, FormatError where the template fails.
+        begins. variables: further variables of the template, such as tools or date_string.
+        Raises UserError for a missing template or wrong messages, FormatError where the template fails.
         """
         return self._conversations.text(messages, add_generation_prompt, variables)
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
     ) -> list[int]:
-        """The ids of a conversation: the template's special tokens are special, those that somebody typed are text."""
+        """The ids of a conversation: the template's special tokens are special, those that a user typed are text."""
         return self._conversations.ids(messages, add_generation_prompt, variables)
 
 

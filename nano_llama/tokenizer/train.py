@@ -1,13 +1,13 @@
-"""New tokenizers from text: one token a character, or byte-level BPE.
+"""New tokenizers from text: one token per character, or byte-level BPE.
 
 Char level (nanoGPT's first lesson): the vocabulary is the sorted set of characters, and nothing else. It is saved as a
 WordLevel model over single characters, so any program that reads a tokenizer.json can use it.
 
 Byte-level BPE: start from the 256 bytes, and merge the most frequent neighbours within words until the vocabulary is
-full (Sennrich et al. 2016, over bytes as in GPT-2). Every text can be written in bytes, so no text is ever refused.
-Text is cut as for SmolLM2: GPT-2's words, and each digit by itself. The same texts give the same vocabulary.
+full (Sennrich et al. 2016, over bytes as in GPT-2). Every text can be encoded in bytes, so no text is ever refused.
+Text is split as for SmolLM2: GPT-2's words, and each digit by itself. The same texts give the same vocabulary.
 
-Not here: reading texts (data). Tests: tests/tokenizer/test_train.py.
+Tests: tests/tokenizer/test_train.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 def bpe_backend(texts: Iterable[str], vocab_size: int, progress: Progress | None = None) -> Backend:
     """Train byte-level BPE. progress(texts, characters) is called as texts are read.
 
-    Raises UserError for a vocabulary that cannot be, and for texts that are none.
+    Raises UserError for an impossible vocabulary size, and for texts that are not strings or empty.
     """
     if type(vocab_size) is not int or not SMALLEST_VOCAB <= vocab_size <= LARGEST_VOCAB:
         raise UserError(
@@ -50,19 +50,19 @@ def bpe_backend(texts: Iterable[str], vocab_size: int, progress: Progress | None
     with rust_errors("Training the tokenizer"):
         library.train_from_iterator(iter(counted), trainer)
     if counted.characters == 0:
-        raise UserError("There is no text to train a tokenizer on.")
+        raise UserError("No text to train a tokenizer on: it is empty.")
     return Backend(library)
 
 
 def char_backend(text: str | Iterable[str]) -> Backend:
-    """One token for each different character, ids in the order of code points."""
+    """One token per distinct character, ids in the order of code points."""
     characters: set[str] = set()
     for part in [text] if isinstance(text, str) else text:
         if not isinstance(part, str):
             raise not_text(part)
         characters.update(part)
     if not characters:
-        raise UserError("There is no text to train a tokenizer on.")
+        raise UserError("No text to train a tokenizer on: it is empty.")
     if first_surrogate("".join(characters)) is not None:
         raise not_text("".join(sorted(characters)))
     # The unknown token is not in the vocabulary: a character that is not there either is an error, in any program.
@@ -75,11 +75,13 @@ def char_backend(text: str | Iterable[str]) -> Backend:
 
 
 class _Counted:
-    """The texts one by one, checked and counted on their way into the trainer."""
+    """The texts one by one, checked and counted on their way to the trainer."""
 
     def __init__(self, texts: Iterable[str], progress: Progress | None):
         if isinstance(texts, str):
-            raise UserError("train_bpe takes several texts, such as [text], not one text: each letter would be a text.")
+            raise UserError(
+                "train_bpe takes a list of texts, such as [text], not a single one: each letter would be a text."
+            )
         self.texts, self.progress = texts, progress
         self.count = self.characters = 0
 

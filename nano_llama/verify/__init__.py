@@ -1,4 +1,4 @@
-"""Verify: the same model computed twice, compared, and the difference explained. It stands above the volumes.
+"""Verify: the same model computed twice, compared, and the difference explained: checks to run on a checkpoint.
 
-Not here: the test suite; these are checks that a user runs on a checkpoint. Tests: tests/verify/.
+Tests: tests/verify/.
 """

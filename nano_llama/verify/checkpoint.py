@@ -1,7 +1,7 @@
 """A checkpoint read by us and by transformers: the same tensors, the same activations, the same logits?
 
 Not here: Volume 1's gradients against Volume 2's (gradients.py), where a checkpoint looks wrong by itself
-(permutation_check.py), printing (cli/verify.py). Tests: tests/verify/test_checkpoint.py.
+(permutation_check.py). Tests: tests/verify/test_checkpoint.py.
 
 Both sides compute in float32 on the CPU. "Relative error" is max|a-b| / max|b| per tensor; b is transformers' side.
 """
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass
 class VerifyReport:
-    """What was compared and what was found. `ok` is the verdict; `causes` are sentences, most telling first."""
+    """What was compared and what was found. `ok` is the verdict; `causes` are sentences, the most significant first."""
 
     path: str
     reference: str
@@ -115,7 +115,7 @@ def load_transformers(path: Path) -> Any:
         options["gguf_file"] = path.name
         path = path.parent
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars and advice are not this command's output
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars and advice are not our output
             return transformers.AutoModelForCausalLM.from_pretrained(path, **options).eval()
     except Exception as error:  # a damaged file makes it raise anything, struct.error included
         raise UserError(f"transformers cannot load {path}: {error or type(error).__name__}") from error
@@ -168,9 +168,9 @@ def config_differences(ours: "Llama", theirs: Any) -> list[str]:
     from nano_llama.core.config import LlamaConfig
 
     raw = theirs.config.to_dict()
-    raw.pop("quantization_config", None)  # of a .gguf, whose weights are dequantized by now
+    raw.pop("quantization_config", None)  # of a .gguf, whose weights are already dequantized
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a user's file says was said when we read it
+        warnings.simplefilter("ignore")  # the warnings were given when we read the file
         other = LlamaConfig.from_hf_dict(raw, source="transformers' config")
     names = {
         "rms_norm_eps": "norm epsilon",
@@ -194,7 +194,7 @@ def _same_setting(a: Any, b: Any) -> bool:
 
 
 def compare_tensors(ours: "Llama", theirs: Any, tolerance: float) -> tuple[list[Row], list[str]]:
-    """Every parameter, by name. A q or k matrix that differs only by the order of its rows is named as such."""
+    """Every parameter, by name. A q or k matrix that differs only in the order of its rows is reported as such."""
     rows, causes = [], []
     reference = dict(theirs.named_parameters())
     for name, parameter in ours.named_params().items():
@@ -270,7 +270,7 @@ def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
 
 
 def _guess(row: Row) -> str:
-    """What a first difference at this place usually means, when tensors and settings agree."""
+    """What a first difference here usually means, when tensors and settings agree."""
     if row.name == "model.embed_tokens":
         return "The embeddings differ although the tensors agree: are the same tokens compared?"
     if row.kind == "activation" and row.name != "model.norm":

@@ -1,4 +1,4 @@
-"""How near the engine stays to the model it was given: divergence and bits a byte over texts that it is made to write.
+"""How close the engine stays to a reference model: KL divergence and bits per byte of texts, by teacher forcing.
 
 Not here: whether programs that compute the same agree (volumes.py). Tests: tests/verify/test_divergence.py.
 """
@@ -21,8 +21,8 @@ Ids = Sequence[int]
 def next_token_logits(llm: "LLM", prompts: Sequence[Ids], continuations: Sequence[Ids]) -> np.ndarray:
     """Teacher-forced: logits (P,T,V), float32, that predict each token of P continuations of T tokens.
 
-    The engine's own steps: the prompts are read one by one, then all texts take their next token together. The blocks
-    of keys and values are used as if they were nobody's, so `llm` should serve nothing else, before or meanwhile.
+    In the engine's own steps: the prompts one by one, then the next token of all texts together. The blocks of the KV
+    cache are used directly, so `llm` must serve nothing else, before or meanwhile.
     """
     runner, steps = llm.engine.runner, len(continuations[0])
     room = blocks_for(max(map(len, prompts)) + steps)  # blocks of one text
@@ -49,7 +49,7 @@ def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def continuation_bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_bytes: int) -> float:
-    """What the texts cost: logits (P,T,V) and tokens (P,T) that stand for num_bytes bytes of UTF-8."""
+    """Bits per byte of texts: logits (P,T,V) and tokens (P,T) that stand for num_bytes bytes of UTF-8."""
     nats = -sum(
         float(np.take_along_axis(log_softmax(rows), ids[:, None], -1).sum())
         for rows, ids in zip(logits, targets, strict=True)

@@ -1,7 +1,7 @@
 """Volume 1's hand-written gradients against Volume 2's autograd: one batch, every tensor, with the worst index.
 
-Not here: finite differences, which need no second volume (vol1_numpy/gradcheck.py); whether a checkpoint is read
-rightly (checkpoint.py); printing (cli/verify.py). Tests: tests/parity/test_gradients_volumes.py.
+Not here: finite differences, which need no second volume (vol1_numpy/gradcheck.py).
+Tests: tests/parity/test_gradients_volumes.py.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def verify_gradients(
     from nano_llama.formats import open_model, resolve_model
 
     if batch_size < 1 or context < 1:
-        raise UserError(f"A batch of {batch_size} x {context} tokens holds nothing.", hint="Both must be at least 1.")
+        raise UserError(f"A batch of {batch_size} x {context} tokens is empty.", hint="Both must be at least 1.")
     path = resolve_model(path)
     with open_model(path) as weights:
         config = weights.config
@@ -61,7 +61,7 @@ def compare_gradients(
     dtype: str = "float64",
     tolerance: float | None = None,
 ) -> VerifyReport:
-    """As `verify_gradients`, on weights {name: array} and a batch of one's own; tokens, targets: (B,T) integers."""
+    """As `verify_gradients`, on weights {name: array} and a given batch; tokens, targets: (B,T) integers."""
     torch = import_extra("torch", "train", "verify --gradients")
     from nano_llama.vol1_numpy import Llama as HandWritten
     from nano_llama.vol2_torch import Llama as Autograd
@@ -93,8 +93,8 @@ def compare_gradients(
 
 
 def _row(kind: str, name: str, a: np.ndarray, b: np.ndarray, tolerance: float, noise: float) -> Row:
-    """`noise`: absolute differences up to it pass. With one token there is nothing to choose between, so the gradients
-    of q and k are zero, and what both sides have there is rounding."""
+    """`noise`: absolute differences up to it pass. With one token attention has no choice, so the gradients of q and k
+    are zero, and what both sides have there is rounding."""
     if a.shape != b.shape:
         return Row(kind, name, a.shape, float("inf"), (), False)
     difference = np.abs(a.astype(np.float64) - b)

@@ -1,8 +1,8 @@
 """One model in every program that can run it: three volumes, transformers, llama.cpp, the same text, the same logits.
 
 Compared are the log-probabilities of all tokens at every position, which are the logits up to a constant that no
-sampler sees, so that programs that only report probabilities can take part. The measure is Volume 1 in float64.
-Not here: where two readings part (checkpoint.py). Tests: tests/verify/test_volumes.py.
+sampler sees, so that programs that only report probabilities can take part. The reference is Volume 1 in float64.
+Not here: where two programs diverge (checkpoint.py). Tests: tests/verify/test_volumes.py.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from nano_llama.verify.divergence import log_softmax
 
 REFERENCE = "Volume 1, NumPy, float64"
 FLOAT32 = 1e-4  # the largest error that passes where everything is computed in float32
-HALVES = 2e-3  # where keys and values are kept in 16 bits
+FLOAT16_CACHE = 2e-3  # where keys and values are kept in 16 bits
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Agreement:
     program: str
     precision: str
     error: float | None = None  # max|a-b| / max|b| over all log-probabilities
-    divergence: float | None = None  # mean KL(reference || program), nats a position
-    same_choice: int | None = None  # positions whose likeliest token is the reference's
+    divergence: float | None = None  # mean KL(reference || program), nats per position
+    same_choice: int | None = None  # positions whose most likely token is the reference's
     tolerance: float | None = None
     skipped: str | None = None
 
@@ -76,7 +76,7 @@ def verify_volumes(path: str | Path, *, others: bool = True, text: str = TEXT) -
     if others:
         programs += [
             ("transformers", "float32", "transformers", FLOAT32, lambda: transformers(path, ids)),
-            ("llama.cpp, through our GGUF", "F32, cache F16", "llama_cpp", HALVES, lambda: llama_cpp(path, ids)),
+            ("llama.cpp, through our GGUF", "F32, cache F16", "llama_cpp", FLOAT16_CACHE, lambda: llama_cpp(path, ids)),
         ]
     for program, precision, needs, tolerance, run in programs:
         report.rows.append(compare(program, precision, needs, tolerance, run, expected))
@@ -122,7 +122,7 @@ def volume2(path: Path, ids: Sequence[int]) -> np.ndarray:
 
 
 def volume3(path: Path, ids: Sequence[int]) -> np.ndarray:
-    """Through its public face: every prefix of the text is a request for one token and all log-probabilities."""
+    """Through its public API: every prefix of the text is a request for one token and all log-probabilities."""
     from nano_llama.core.sampling import SamplingParams
     from nano_llama.vol3_engine.llm import LLM
 

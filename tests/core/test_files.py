@@ -42,7 +42,7 @@ def test_folders_appear_whole_or_not_at_all(tmp_path):
     with atomic_folder(tmp_path / "deep" / "model") as folder:
         (folder / "config.json").write_text("{}")
     assert read_json(tmp_path / "deep" / "model" / "config.json") == {}
-    with pytest.raises(UserError, match="exists already"), atomic_folder(tmp_path / "deep" / "model"):
+    with pytest.raises(UserError, match="already exists"), atomic_folder(tmp_path / "deep" / "model"):
         pass
 
 

@@ -121,7 +121,7 @@ def test_too_large(server, tmp_path):
 def test_offline_opens_no_connection(server, tmp_path, monkeypatch, variable):
     server.files["/file"] = DATA
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(EnvironmentFault, match="switched off") as error:
+    with pytest.raises(EnvironmentFault, match="access is disabled") as error:
         fetch(server, tmp_path, instead="Use stdlib.")
     assert "Use stdlib." in str(error.value)
     assert server.asked == []

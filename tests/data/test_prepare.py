@@ -120,7 +120,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(corpus, tmp_path, tree
     out.mkdir()
     prepare(corpus, "char", out)  # an empty folder is no obstacle
     before = tree(out)
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made differently"):
         prepare(corpus, "bpe:300", out)
     assert tree(out) == before
     with pytest.raises(UserError, match="holds no dataset"):

@@ -48,7 +48,7 @@ ON_OPENING = {
     "zeros": (lambda raw: bytes(len(raw)), "not a token shard"),
     "a newer version": (lambda raw: sealed(put(raw, 8, "<I", 2)), "version 2"),
     "version 0": (lambda raw: sealed(put(raw, 8, "<I", 0)), "version 0"),
-    "3 bytes a token": (lambda raw: sealed(put(raw, 12, "<I", 3)), "3 bytes a token"),
+    "3 bytes per token": (lambda raw: sealed(put(raw, 12, "<I", 3)), "3 bytes a token"),
     "4 bytes a token": (lambda raw: sealed(put(raw, 12, "<I", 4)), "the file has"),
     "2^63 tokens": (lambda raw: sealed(put(raw, 16, "<Q", 2**63)), "impossible"),
     "2^47 tokens": (lambda raw: sealed(put(raw, 16, "<Q", 2**47)), "the file has"),
@@ -238,5 +238,5 @@ def test_another_tokenizer_than_the_one_that_made_the_shards(dataset):
 
 def test_folders_that_are_no_dataset(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match="is no dataset"):
+        with pytest.raises(UserError, match="is not a dataset"):
             open_dataset(folder)

@@ -21,7 +21,7 @@ def test_bits_are_those_of_what_can_be_opened_again(name, open_again):
 
 
 def test_nothing_to_compress():
-    with pytest.raises(UserError, match="no text"):
+    with pytest.raises(UserError, match="text is empty"):
         compressed_bits_per_byte("xz", b"")
 
 

@@ -198,5 +198,5 @@ def test_opening_files_needs_no_torch(model):
 
 def test_a_mistyped_path_is_told_as_one_where_the_hub_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(EnvironmentFault, match=r"There is no path runs/mistyped here.*huggingface_hub"):
+    with pytest.raises(EnvironmentFault, match=r"runs/mistyped is not a local path.*huggingface_hub"):
         resolve_model("runs/mistyped")

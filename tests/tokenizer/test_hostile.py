@@ -125,8 +125,8 @@ CHANGED = {
     "decoder a number": ({"decoder": 3}, "decoder"),
     "decoder without a type": ({"decoder": {"decoders": []}}, "decoder"),
     "template of strangers": (template(special_tokens={}), "does not define"),
-    "template ids out of range": (template(special_tokens={"</s>": special([2**40])}), "sound ids"),
-    "template ids many": (template(special_tokens={"</s>": special([3] * 99)}), "sound ids"),
+    "template ids out of range": (template(special_tokens={"</s>": special([2**40])}), "valid ids"),
+    "template ids many": (template(special_tokens={"</s>": special([3] * 99)}), "valid ids"),
     "template of numbers": (template(single=[3]), "no template"),
     "template piece of a number": (template(single=[{"SpecialToken": 3}]), "does not define"),
     "template piece of a list": (template(single=[{"SpecialToken": {"id": []}}]), "does not define"),
@@ -160,8 +160,8 @@ RAW = {
         "score",
     ),
     "infinite": (json.dumps(GOOD | {"model": {"type": "Unigram", "vocab": [["a", float("-inf")]]}}).encode(), "score"),
-    "a million brackets": (b"[" + b"[]," * 2_000_000 + b"[]]", "is no tokenizer"),
-    "ten million numbers": (b"[" + b"1," * 10_000_000 + b"1]", "is no tokenizer"),
+    "a million brackets": (b"[" + b"[]," * 2_000_000 + b"[]]", "too many for a tokenizer"),
+    "ten million numbers": (b"[" + b"1," * 10_000_000 + b"1]", "too many for a tokenizer"),
     "larger than is read": (b" " * (64 * 2**20 + 1), "at most"),
 }
 

@@ -57,7 +57,7 @@ def test_smallest_vocabulary_still_writes_everything():
 @pytest.mark.parametrize("texts", [[], [""], iter(())])
 def test_no_text_is_refused(texts):
     for train in (lambda: Tokenizer.train_bpe(texts, 300), lambda: Tokenizer.train_char(texts)):
-        with pytest.raises(UserError, match="no text"):
+        with pytest.raises(UserError, match="No text"):
             train()
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_text_is_refused():
             Tokenizer.train_bpe(wrong, 300)
         with pytest.raises(UserError, match=cause):
             Tokenizer.train_char(wrong)
-    with pytest.raises(UserError, match="several texts"):
+    with pytest.raises(UserError, match="a list of texts"):
         Tokenizer.train_bpe("one text", 300)
 
 

@@ -19,9 +19,14 @@ def run(tmp_path, tiny_config):
     return folder
 
 
-def test_an_empty_or_missing_folder_is_new(tmp_path):
-    RunFolder(tmp_path / "missing").check_new()
-    RunFolder(tmp_path).check_new()
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_an_empty_or_missing_folder_is_new_until_a_run_is_in_it(tmp_path, tiny_config, name):
+    (tmp_path / "empty").mkdir()
+    folder = RunFolder(tmp_path / name)
+    folder.check_new()
+    folder.create(TrainSettings(data="stdlib", max_steps=10), tiny_config(), FakeTokenizer())
+    with pytest.raises(UserError, match=name):
+        folder.check_new()
 
 
 def test_nothing_is_written_over(run, tmp_path):

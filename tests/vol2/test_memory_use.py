@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,8 +96,14 @@ def test_process_memory_is_as_predicted(tale, precision, checkpointing, within):
     assert taken == pytest.approx(predicted, rel=within)
 
 
-def test_a_peak_is_measured():
-    assert 1e8 < measured_peak(torch.device("cpu"), torch.float32) < 1e15
+def test_a_product_is_timed_until_the_device_has_finished(monkeypatch):
+    clock = iter([3.0, 3.25])
+    product = torch.full((4, 4), 2.0)
+    read = []
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: read.append(self.clone()) or 2.0)
+    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert peak._seconds(product, product) == 0.25
+    assert len(read) == 1 and float(read[0].numpy()) == 16.0, "an entry of the product is waited for"
 
 
 @pytest.mark.parametrize(("speed", "largest"), [(1e12, 1536), (3e8, 192)])

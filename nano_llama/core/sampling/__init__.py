@@ -4,7 +4,7 @@
     philox.py     uniform(seed, position): randomness without state
     sampler.py    logits -> token, one request at a time
 
-Not here: batches, text, stop strings; those belong to the engine. Tests: tests/core/test_sampling_params.py,
+Not here: batches, text, stop strings (vol3_engine/). Tests: tests/core/test_sampling_params.py,
 tests/core/test_sampling_philox.py, tests/core/test_sampling.py.
 """
 

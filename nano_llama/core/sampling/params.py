@@ -24,19 +24,19 @@ class SamplingParams:
       repetition_penalty   > 0; above 1 discourages tokens of the prompt and of the output           default: 1, off
       frequency_penalty    [-2, 2]; subtracted once for each time the output has the token           default: 0, off
       presence_penalty     [-2, 2]; subtracted once if the output has the token at all               default: 0, off
-      temperature          >= 0; 0 is greedy: the likeliest token, of equals the lowest id           default: 1
-      min_p                [0, 1]; keeps tokens at least min_p times as likely as the likeliest      default: 0, off
-      top_k                keeps the k likeliest; 0 or -1 keeps all                                  default: 0, off
-      top_p                (0, 1]; keeps the fewest likeliest tokens that hold this mass             default: 1, off
+      temperature          >= 0; 0 is greedy: the most likely token, of ties the lowest id           default: 1
+      min_p                [0, 1]; drops tokens below this fraction of the top one's probability     default: 0, off
+      top_k                keeps the k most likely; 0 or -1 keeps all                                default: 0, off
+      top_p                (0, 1]; nucleus: the smallest set of tokens of this total probability     default: 1, off
     When it ends
       max_tokens           >= 1 new tokens; None: until the context is full                          default: 16
       stop                 a string or several: the text ends before the first that appears          default: none
       stop_token_ids       ids that end the text; the id stays in token_ids, its text is left out    default: none
       ignore_eos           go on after the model's own end of text                                   default: False
-    What else
-      seed                 0 ... 2^64 - 1: the same seed, the same tokens; None draws a fresh one    default: None
+    Other
+      seed                 0 ... 2^64 - 1: the same seed, the same tokens; None: a random one        default: None
       n                    samples of each prompt; sample i uses seed + i                            default: 1
-      logprobs             for each token its log-probability and those of so many likeliest ones,
+      logprobs             for each token its log-probability and those of the so many most likely,
                            under the model's own distribution (before everything above); None: none  default: None
     """
 
@@ -63,14 +63,14 @@ class SamplingParams:
         _check_number("repetition_penalty", self.repetition_penalty, low=0.0, open_below=True)
         _check_number("presence_penalty", self.presence_penalty, low=-2.0, high=2.0)
         _check_number("frequency_penalty", self.frequency_penalty, low=-2.0, high=2.0)
-        # NumPy's integers wrap round where Python's grow, and so would draw other tokens for the same seed.
+        # NumPy's integers wrap around where Python's grow, and so would draw other tokens for the same seed.
         for name, low, high in _INTEGERS:
             value = getattr(self, name)
             if value is not None or name in ("top_k", "n"):
                 object.__setattr__(self, name, _checked_integer(name, value, low=low, high=high))
         if not isinstance(self.ignore_eos, bool):
             raise UserError(f"ignore_eos={self.ignore_eos!r} must be True or False.")
-        # Normalized, so that the rest of the code meets one form of each and the caller's own lists stay his.
+        # Normalized copies: the rest of the code sees one form of each, and shares no list with the caller.
         object.__setattr__(self, "stop", _strings("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
@@ -94,7 +94,7 @@ class SamplingParams:
         )
 
     def replace(self, **changes: Any) -> "SamplingParams":
-        """A copy with some fields changed, checked anew."""
+        """A copy with some fields changed, checked again."""
         return replace(self, **changes)
 
 

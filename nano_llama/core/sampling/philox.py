@@ -1,6 +1,6 @@
 """Random numbers without a generator's state: a request's n-th number is a function of (seed, n) alone.
 
-A generator that is advanced by every draw makes a request's text depend on who else was drawing. A counter-based one
+A generator that every draw advances would make a request's text depend on the other requests. A counter-based one
 encrypts a counter under a key: the key is the seed, the counter is the position in the text. So a request gives the
 same tokens alone, in a batch, after preemption, or when its continuation is computed on another machine.
 
@@ -37,7 +37,7 @@ def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tupl
 def uniform(seed: int, position: int, stream: int = 0) -> float:
     """A number in [0, 1) with 53 random bits, the same for the same (seed, position, stream) everywhere.
 
-    seed: 0 ... 2^64 - 1 (larger ones wrap round).   position: 0 ... 2^64 - 1, here the tokens before this one.
+    seed: 0 ... 2^64 - 1 (larger ones wrap around).   position: 0 ... 2^64 - 1, here the tokens before this one.
     stream: tells apart the several numbers that one position may need; choosing a token takes stream 0.
     """
     key = (seed & MASK, (seed >> 32) & MASK)

@@ -1,10 +1,9 @@
-"""Logits to a token, in plain NumPy: the reference that every engine's sampler is compared with.
+"""Logits -> token, in plain NumPy: the reference that every engine's sampler is compared with.
 
 One request at a time, in float64, in the order of vLLM's sampler (vllm/v1/sample/sampler.py):
 
     logits -> logit_bias -> repetition, frequency, presence penalties -> temperature -> min_p -> top_k -> top_p -> token
 
-Not here: batches, and checks of ids against the vocabulary (the engine refuses those before the first step).
 Tests: tests/core/test_sampling.py, against transformers' logits processors and a chi-square test.
 """
 
@@ -30,7 +29,7 @@ def sample(
     """Choose the token that follows prompt_ids + output_ids.    logits: (V,), of any float type
 
     The random number is uniform(seed, position), where position counts the tokens before the new one; params.seed is
-    not looked at, since sample i of n has its own. Raises NanoLlamaError where the logits hold not-a-number.
+    not read, since sample i of n has its own. Raises NanoLlamaError where the logits hold a NaN.
     """
     adjusted = penalized(logits, params, prompt_ids, output_ids)
     if params.is_greedy:
@@ -64,8 +63,8 @@ def penalized(
 
 
 def greedy(logits: np.ndarray) -> int:
-    """The id of the largest logit, of equal ones the lowest.    logits: (V,)"""
-    token = int(np.argmax(logits))  # of equals NumPy takes the first; a not-a-number would win
+    """The id of the largest logit, of ties the lowest.    logits: (V,)"""
+    token = int(np.argmax(logits))  # NumPy takes the first of ties; a NaN would win
     _check_finite(logits[token])
     return token
 
@@ -75,9 +74,9 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
 
     With y = (x - max x) / temperature and p = softmax(y) over the tokens still in:
     min_p (Nguyen et al. 2024):    keeps p_t >= min_p * max p, that is y_t >= log(min_p)
-    top_k (Fan et al. 2018):       keeps y_t >= the k-th largest y; equals of the k-th all stay
-    top_p (Holtzman et al. 2019):  from the likeliest down (of equals the lower id first), keeps a token while the mass
-                                   before it is below top_p; so the likeliest always stays
+    top_k (Fan et al. 2018):       keeps y_t >= the k-th largest y; ties with the k-th all stay
+    top_p (Holtzman et al. 2019):  from the most likely down (ties: the lower id first), keeps a token while the mass
+                                   before it is below top_p; so the most likely always stays
     The result is renormalized.
     """
     x = np.asarray(logits, np.float64)
@@ -112,7 +111,7 @@ def draw(ids: np.ndarray, probabilities: np.ndarray, u: float) -> int:
 
 
 class TokenLogprob(NamedTuple):
-    """A token's natural log-probability under the model, and its rank (1: the likeliest)."""
+    """A token's natural log-probability under the model, and its rank (1: the most likely)."""
 
     token: int
     logprob: float
@@ -120,11 +119,11 @@ class TokenLogprob(NamedTuple):
 
 
 def token_logprobs(logits: np.ndarray, token: int, count: int) -> list[TokenLogprob]:
-    """log p = x - log(sum(exp(x))) of `token`, then of the `count` likeliest (`token` is not repeated).    logits: (V,)
+    """log p = x - log(sum(exp(x))) of `token`, then of the `count` most likely (not `token` again).    logits: (V,)
 
     `logits` are the model's own, before bias, penalties and temperature (vLLM's "raw_logprobs"). A token's rank is the
-    number of tokens at least as likely as it, as in vLLM; the likeliest are listed in falling order, of equals the
-    lower id first.
+    number of tokens at least as likely as it, as in vLLM; the most likely are listed in descending order, ties by
+    ascending id.
     """
     x = np.asarray(logits, np.float64)
     largest = x.max()

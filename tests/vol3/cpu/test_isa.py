@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nano_llama.vol3_engine.cpu.isa import ISAS, available_isas, selected_isa
+from nano_llama.core import machine
+from nano_llama.vol3_engine.cpu.isa import available_isas, selected_isa
 
 HERE = Path(__file__).parent
 KERNEL_TESTS = (
@@ -18,12 +19,21 @@ KERNEL_TESTS = (
 )
 
 
-def test_the_strongest_instruction_set_is_selected():
-    here = available_isas()
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="compares with /proc/cpuinfo")
+def test_available_isas_are_those_of_cpuinfo():
+    """LLVM asks the processor, core/machine.py the system; the kernel must also have granted the tile registers."""
+    found, here = set(machine.instructions()), available_isas()
     assert here[0] == "generic"
-    assert set(here) <= set(ISAS)
-    if "NANO_LLAMA_CPU" not in os.environ:
-        assert selected_isa() == here[-1]
+    assert ("avx2" in here) == ({"AVX2", "FMA", "F16C"} <= found)
+    assert ("avx512" in here) == ({"AVX-512", "AVX-512 VNNI"} <= found)
+    assert ("avxvnni" in here) == ("AVX-VNNI" in found)
+    assert "AMX INT8" in found or "amx" not in here
+
+
+@pytest.mark.skipif("NANO_LLAMA_CPU" in os.environ, reason="an instruction set was chosen")
+def test_the_strongest_isa_is_selected():
+    strength = {"generic": 0, "avx2": 1, "avxvnni": 2, "avx512": 3, "amx": 4}
+    assert selected_isa() == max(available_isas(), key=strength.__getitem__)
 
 
 def run(isa, *command):
