@@ -101,8 +101,8 @@ def test_a_product_is_timed_until_the_device_has_finished(monkeypatch):
     product = torch.full((4, 4), 2.0)
     read = []
     monkeypatch.setattr(torch.Tensor, "item", lambda self: read.append(self.clone()) or 2.0)
-    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert peak._seconds(product, product) == 0.25
+    monkeypatch.setattr(peak_flops, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert peak_flops._seconds(product, product) == 0.25
     assert len(read) == 1 and float(read[0].numpy()) == 16.0, "an entry of the product is waited for"
 
 
