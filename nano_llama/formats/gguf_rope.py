@@ -6,7 +6,7 @@
     rope_freqs.weight            divisors of the frequencies, before all that: how GGUF keeps llama3
 
 Keys may come in any combination. So the angles that llama.cpp would compute are computed here, and a kind of RoPE is
-taken only if it gives them; where none does, the file is refused. Dynamic NTK has no word in GGUF.
+taken only if it gives them; where none does, the file is refused. GGUF has no key for dynamic NTK.
 
 Tests: tests/formats/test_gguf_rope.py.
 """
@@ -153,7 +153,7 @@ def _yarn(file: GGUFFile, plain: LlamaConfig, factor: float) -> RopeScaling | No
 def _kind(file: GGUFFile) -> str:
     kind = file.metadata.get(_PREFIX + "type", "linear")
     if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise ConfigError(f"{_PREFIX}type = {kind!r:.80} is not one we compute.", hint="Known: none, linear, yarn.")
+        raise ConfigError(f"{_PREFIX}type = {kind!r:.80} is not supported.", hint="Known: none, linear, yarn.")
     return kind
 
 

@@ -178,7 +178,7 @@ class _Reader:
         return value
 
     def token_id(self, key: str, count: int) -> int | None:
-        """The id of a special token. One that is no token counts as not given, as for llama.cpp."""
+        """The id of a special token. One that is not a token counts as missing, as in llama.cpp."""
         value = self.get(key, int, None)
         if value is not None and not 0 <= value < count:
             warnings.warn(

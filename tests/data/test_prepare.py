@@ -123,10 +123,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(corpus, tmp_path, tree
     with pytest.raises(UserError, match="made differently"):
         prepare(corpus, "bpe:300", out)
     assert tree(out) == before
-    with pytest.raises(UserError, match="holds no dataset"):
+    with pytest.raises(UserError, match="is not a dataset"):
         prepare(corpus, "char", corpus)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="holds no dataset"):
+    with pytest.raises(UserError, match="is not a dataset"):
         prepare(corpus, "char", tmp_path / "file")
 
 
