@@ -48,6 +48,8 @@ def pytest_cmdline_main(config) -> None:
     """Whole rooms are tested by a process per core, single files by this one, which starts faster. -n N: as it says."""
     if not hasattr(config.option, "numprocesses") or hasattr(config, "workerinput"):
         return
+    if getattr(config.option, "cov_source", None):
+        return  # pytest-cov has looked at -n by now
     if config.option.numprocesses is None and not config.option.collectonly:
         config.option.numprocesses = "auto" if all(Path(argument).is_dir() for argument in config.args) else 0
         if config.option.dist == "no":

@@ -56,7 +56,7 @@ def test_brackets_and_colons_survive_the_tables(capsys):
     assert "1,234" in out
 
 
-def test_a_title_longer_than_its_table_stays_on_one_line(capsys):
+def test_a_long_title_stays_on_one_line(capsys):
     Screen().result({}, facts({"format": "pt"}, "The file about itself"))
     Screen().result({}, table(("a", "b"), [(1, 2)], "What the figures say"))
     lines = capsys.readouterr().out.splitlines()

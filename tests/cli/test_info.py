@@ -111,7 +111,7 @@ def test_junk_is_refused(cli, tmp_path, content, name):
     assert "inside nano-llama" not in done.err
 
 
-def test_nothing_there(cli, tmp_path):
+def test_missing_and_empty_folders_are_refused(cli, tmp_path):
     assert cli("info", tmp_path / "nowhere").code == 2
     (tmp_path / "empty").mkdir()
     done = cli("info", tmp_path / "empty")

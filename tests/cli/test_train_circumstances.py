@@ -108,7 +108,7 @@ def other_json(path):
         ("tokenizer", "other.json", other_json),
     ],
 )  # fmt: skip
-def test_files_that_cannot_be_used(train, tmp_path, option, name, make):
+def test_unusable_data_and_tokenizers_are_refused(train, tmp_path, option, name, make):
     make(tmp_path / name)
     told(train(**{option: tmp_path / name}), 2, name)
     assert not (tmp_path / "run").exists()
@@ -168,7 +168,7 @@ def test_no_permission_to_write(train, tmp_path):
         tmp_path.chmod(0o755)
 
 
-def test_a_disk_that_is_full_at_the_checkpoint(train, command, tmp_path, expected):
+def test_disk_full_at_a_checkpoint(train, command, tmp_path, expected):
     """No file may be larger than the model itself: what the optimizer remembers does not fit."""
     child = train.start()
     wait_for_lines(tmp_path, 20)
@@ -182,21 +182,21 @@ def test_a_disk_that_is_full_at_the_checkpoint(train, command, tmp_path, expecte
     goes_on(command, tmp_path, expected)
 
 
-def test_a_disk_that_is_full_for_the_metrics(train, command, tmp_path, expected):
+def test_disk_full_while_writing_metrics(train, command, tmp_path, expected):
     """What was learned by then fits: it is kept."""
     told(train(limits={"FSIZE": 52_000}), 1, "metrics.jsonl", "File too large")
     assert steps_kept(tmp_path)[-1] > STEPS // 2
     goes_on(command, tmp_path, expected)
 
 
-def test_memory_that_is_refused(train, tmp_path):
+def test_a_run_beyond_memory_is_refused(train, tmp_path):
     limits = {"AS": 6 * 2**30}
     ended = train("--hidden-size", 4096, "--intermediate-size", 16384, "--num-hidden-layers", 12, limits=limits)
     told(ended, 2, "This run needs about", "is free", "--model")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_data_worker_that_is_killed(train, command, tmp_path, expected):
+def test_a_killed_data_worker(train, command, tmp_path, expected):
     psutil = pytest.importorskip("psutil")
     child = train.start("--data-workers", 2)
     wait_for_lines(tmp_path, 20)
@@ -218,7 +218,7 @@ def test_a_data_worker_that_is_killed(train, command, tmp_path, expected):
         (signal.SIGTERM, 143, "Stopped by SIGTERM"),
     ],
 )
-def test_asked_to_stop(train, command, tmp_path, expected, number, code, says):
+def test_a_signal_stops_the_run_and_keeps_it(train, command, tmp_path, expected, number, code, says):
     child = train.start()
     wait_for_lines(tmp_path, 20)
     os.kill(child, number)
@@ -227,7 +227,7 @@ def test_asked_to_stop(train, command, tmp_path, expected, number, code, says):
     goes_on(command, tmp_path, expected)
 
 
-def test_stopped_at_once(train, command, tmp_path, expected):
+def test_a_second_signal_stops_at_once(train, command, tmp_path, expected):
     child = train.start("--checkpoint-minutes", 0.0001)
     wait_for_lines(tmp_path, 20)
     os.kill(child, signal.SIGINT)

@@ -58,7 +58,7 @@ def test_every_token_is_met_in_the_long_run():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(0, 3000), st.integers(0, 99))
-def test_a_stream_can_be_entered_anywhere(batch_size, position, seed):
+def test_batches_can_start_at_any_position(batch_size, position, seed):
     one, other = (Batches(counting(700), batch_size, 7, seed) for _ in range(2))
     one.seek(position)
     first = [one.next() for _ in range(3)]

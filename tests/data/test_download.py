@@ -37,7 +37,7 @@ def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path, ranges):
     assert server.asked == [("/file", None), ("/file", "bytes=300000-")]
 
 
-def test_what_an_earlier_process_left_is_gone_on_from(server, tmp_path):
+def test_a_partial_download_is_continued(server, tmp_path):
     server.files["/file"] = DATA
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "file.part").write_bytes(DATA[:123_456])
@@ -46,7 +46,7 @@ def test_what_an_earlier_process_left_is_gone_on_from(server, tmp_path):
 
 
 @pytest.mark.parametrize("left", [DATA, DATA + b"more", b"x" * 1000])
-def test_a_whole_or_wrong_part_is_judged_by_the_checksum(server, tmp_path, left):
+def test_a_partial_file_is_checked_by_its_checksum(server, tmp_path, left):
     server.files["/file"] = DATA
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "file.part").write_bytes(left)
@@ -68,7 +68,7 @@ def test_a_wrong_checksum_is_refused_and_leaves_nothing(server, tmp_path):
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["file.lock"]
 
 
-def test_not_found_is_told_with_the_way_out(server, tmp_path):
+def test_not_found_names_the_next_step(server, tmp_path):
     with pytest.raises(EnvironmentFault, match="404") as error:
         fetch(server, tmp_path, instead="Use stdlib.")
     assert "Use stdlib." in str(error.value) and "/file" in str(error.value)
@@ -97,7 +97,7 @@ def test_a_connection_that_always_breaks_keeps_what_came(server, tmp_path):
     assert server.asked[-1] == ("/file", "bytes=300000-")
 
 
-def test_nobody_listens(server, tmp_path):
+def test_a_refused_connection_is_an_environment_fault(server, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

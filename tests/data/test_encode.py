@@ -118,7 +118,7 @@ def test_char_level_and_a_character_it_lacks():
         make_encoder(tokenizer)(["hello", "z"])
 
 
-def test_the_table_starts_anew_when_it_is_full(monkeypatch):
+def test_a_full_table_is_cleared(monkeypatch):
     monkeypatch.setattr(encode, "MAX_KNOWN_PIECES", 50)
     monkeypatch.setattr(encode, "GROUP_CHARACTERS", 200)
     tokenizer = bpe("smollm")

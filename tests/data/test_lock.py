@@ -28,7 +28,7 @@ def hold(path: Path) -> subprocess.Popen:
     return process
 
 
-def test_a_second_process_waits_and_a_killed_holder_lets_go(tmp_path):
+def test_a_second_process_waits_and_a_killed_holder_releases_the_lock(tmp_path):
     path = tmp_path / "deep" / "lock"
     holder = hold(path)
     try:

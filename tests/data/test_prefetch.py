@@ -31,7 +31,7 @@ def test_the_same_batches_from_any_position_whatever_the_workers(workers, docume
         assert equal(stream.next(), plain.at(3)) and stream.position == 4
 
 
-def test_a_killed_worker_is_an_error_and_the_stream_stands_where_it_stood():
+def test_a_killed_worker_is_an_error_and_keeps_the_position():
     with Prefetcher(make(), 1) as stream:
         stream.next()
         os.kill(stream.processes.all[0].pid, signal.SIGKILL)

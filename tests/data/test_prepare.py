@@ -31,7 +31,7 @@ def corpus(tmp_path) -> Path:
     return folder
 
 
-def test_a_single_text_at_char_level_stays_exactly_itself(tmp_path):
+def test_char_level_keeps_a_single_text_exactly(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(TEXT)
     dataset = prepare(path, "char", tmp_path / "out")
@@ -130,7 +130,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(corpus, tmp_path, tree
         prepare(corpus, "char", tmp_path / "file")
 
 
-def test_a_damaged_document_is_named_whoever_meets_it_and_leaves_no_trace(corpus, tmp_path):
+def test_a_damaged_document_is_named_and_leaves_no_files(corpus, tmp_path):
     (corpus / "20.txt").write_bytes(b"caf\xe9")
     for workers in (1, 2):
         with pytest.raises(FormatError, match=r"20\.txt.*0xe9"):
@@ -138,7 +138,7 @@ def test_a_damaged_document_is_named_whoever_meets_it_and_leaves_no_trace(corpus
         assert not list(tmp_path.glob("out*"))
 
 
-def test_an_error_in_a_worker_is_told_as_it_is(corpus, tmp_path):
+def test_an_error_in_a_worker_keeps_its_type_and_message(corpus, tmp_path):
     with pytest.raises(UserError, match=r"U\+.* is not among"):
         prepare(corpus, Tokenizer.train_char("abc"), tmp_path / "out", workers=2)
 

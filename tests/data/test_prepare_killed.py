@@ -109,7 +109,7 @@ def test_killed_before_every_change_to_the_disk(tmp_path, tree):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_full_disk_is_told_and_what_was_written_is_kept(corpus, tmp_path, tree):
+def test_a_full_disk_is_an_error_and_keeps_finished_shards(corpus, tmp_path, tree):
     """No file may grow beyond what the first two shards need: a later one does not fit."""
     pytest.importorskip("resource")
     prepare(corpus, "bpe:300", tmp_path / "undisturbed", workers=1, shard_bytes=50_000)

@@ -48,7 +48,7 @@ def test_every_message_gets_its_own_answer(talk):
     assert [future.result() for future in futures] == [("hello", "argument", number) for number in range(20)]
 
 
-def test_an_error_of_ours_is_raised_here_and_the_worker_goes_on(talk):
+def test_a_workers_error_is_raised_in_the_parent_and_the_worker_goes_on(talk):
     with pytest.raises(UserError, match="refused") as caught:
         talk.submit("refused", "was asked").result()
     assert caught.value.hint == "ask otherwise"
@@ -57,7 +57,7 @@ def test_an_error_of_ours_is_raised_here_and_the_worker_goes_on(talk):
     assert all(talk.submit(1, "was asked").result()[2] == 1 for _ in range(3))
 
 
-def test_one_that_has_ended_is_named_and_nobody_waits_for_it(talk):
+def test_a_worker_that_ended_fails_its_futures_at_once(talk):
     for process in talk.all:
         os.kill(process.pid, signal.SIGKILL)
     futures = [talk.submit(number, "was counting") for number in range(5)]

@@ -53,7 +53,7 @@ def test_every_flag_shown_exists(call, capsys):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document):
+def test_relative_links_resolve(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", text):
         assert (ROOT / target).exists(), f"{document} links to {target}"

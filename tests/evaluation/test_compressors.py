@@ -12,7 +12,7 @@ TEXT = b"It was the best of times, it was the worst of times. " * 50
 
 
 @pytest.mark.parametrize(("name", "open_again"), [("xz", lzma.decompress), ("bzip2", bz2.decompress)])
-def test_bits_are_those_of_what_can_be_opened_again(name, open_again):
+def test_bits_are_those_of_an_archive_that_decompresses(name, open_again):
     from nano_llama.evaluation.compressors import COMPRESSORS
 
     packed = COMPRESSORS[name](TEXT)

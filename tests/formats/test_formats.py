@@ -196,7 +196,7 @@ def test_opening_files_needs_no_torch(model):
     assert "nano-llama-engine[train]" in done.stdout
 
 
-def test_a_mistyped_path_is_told_as_one_where_the_hub_is_not_installed(monkeypatch):
+def test_a_mistyped_path_without_the_hub_library_is_not_found(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(EnvironmentFault, match=r"runs/mistyped is not a local path.*huggingface_hub"):
         resolve_model("runs/mistyped")

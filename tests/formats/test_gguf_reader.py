@@ -59,7 +59,7 @@ def test_every_type_of_value(their_file):
     assert found["bools"].tolist() == [True, False]
 
 
-def test_tensors_where_they_lie(their_file):
+def test_tensors_are_read_in_place(their_file):
     file = GGUFFile(their_file)
     assert {name: (info.kind, info.shape) for name, info in file.tensors.items()} == {
         "one": ("F32", (2, 3)), "two": ("F16", (5,)), "three": ("Q8_0", (2, 64)),

@@ -138,7 +138,7 @@ def test_cut_in_the_header(hostile, refuse, model, size):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999])
-def test_cut_anywhere(hostile, refuse, model, share):
+def test_truncated_files_are_refused(hostile, refuse, model, share):
     refuse(hostile(model[: int(len(model) * share)]))
 
 

@@ -47,7 +47,7 @@ def test_blocks_of_the_kind_that_is_wanted_are_not_rounded_again(saved, tmp_path
         assert second.dtype_name(DOWN) == "F32"
 
 
-def test_it_can_be_saved_as_an_ordinary_folder(saved, tmp_path):
+def test_it_can_be_saved_as_a_folder_of_plain_weights(saved, tmp_path):
     folder, config, _ = saved
     with open_weights(folder) as weights:
         save_hf(tmp_path / "plain", config, weights)

@@ -128,7 +128,7 @@ def test_a_tensor_in_two_shards(tmp_path, tiny_config, same):
             open_weights(folder)
 
 
-def test_one_shard_by_itself_says_where_the_model_is(tmp_path, tiny_config):
+def test_a_single_shard_names_the_folder_to_open(tmp_path, tiny_config):
     folder = tmp_path / "m"
     model_of(tiny_config, 0).save_pretrained(folder, max_shard_size="60KB")
     with pytest.raises(FormatError, match="part 1 of") as caught:

@@ -27,7 +27,7 @@ def test_linear_has_no_fast_form_and_attention_has(table):
     assert table["linear"].fast is None and table["attention"].fast is not None
 
 
-def test_kept_bytes_count_memory_once_and_leave_the_inputs_out():
+def test_saved_bytes_count_each_storage_once_and_no_inputs():
     x, kept = np.zeros((10, 4)), np.zeros(100)
     cache = (x.reshape(-1), kept, kept[:50], [kept.reshape(10, 10).T], 3, "half")
     assert study.bytes_kept(cache, (x,)) == kept.nbytes

@@ -240,7 +240,7 @@ def test_no_template(bpe):
         ("{{ messages | nofilter }}", FormatError, "nofilter"),
     ],
 )
-def test_a_template_that_fails_says_why(bpe, template, kind, cause):
+def test_a_failing_template_gives_its_error(bpe, template, kind, cause):
     with pytest.raises(kind) as caught:
         Tokenizer(bpe.backend, chat_template=template).apply_chat_template(CONVERSATIONS[0])
     assert cause in str(caught.value)

@@ -31,7 +31,7 @@ NAMES = ["bpe", "llama3", "sentencepiece", "sentencepiece, no prefix"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_there_and_back(kinds, name):
+def test_round_trip_through_gguf_metadata(kinds, name):
     tokenizer = kinds[name]
     again = Tokenizer(*from_metadata(tokenizer_to_gguf(tokenizer)))
     for text in TEXTS:
@@ -42,7 +42,7 @@ def test_there_and_back(kinds, name):
     assert again.backend.document["model"]["merges"] == tokenizer.backend.document["model"]["merges"]
 
 
-def test_smollm2_there_and_back(smollm2):
+def test_smollm2_round_trip(smollm2):
     from nano_llama.formats.gguf_reader import GGUFFile
 
     metadata = tokenizer_to_gguf(Tokenizer.from_pretrained(smollm2))

@@ -140,7 +140,7 @@ def test_a_template_file_that_is_no_text(folder):
         Tokenizer.from_pretrained(folder)
 
 
-def test_a_name_that_is_no_path_is_asked_for_elsewhere(llama3_folder, monkeypatch):
+def test_a_name_that_is_no_path_is_looked_up_on_the_hub(llama3_folder, monkeypatch):
     from nano_llama import formats
 
     asked = []

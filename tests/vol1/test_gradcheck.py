@@ -139,7 +139,7 @@ def test_a_kink_at_a_point_is_named():
     assert "kink" not in str(caught.value)
 
 
-def test_a_forward_without_cache_and_a_wrong_name_are_told_in_our_words():
+def test_a_forward_without_cache_and_a_wrong_name_are_user_errors():
     x = np.ones(3)
     with pytest.raises(UserError, match=r"one ndarray; expected two, \(out, cache\)"):
         gradcheck(lambda x: x**2, lambda dy, cache: dy, (x,))

@@ -134,7 +134,7 @@ def test_dropout_is_for_training_only_and_is_resumed_exactly(recipe, tmp_path):
         assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_dropout_is_of_what_is_added_and_keeps_the_mean(tiny_config):
+def test_dropout_acts_on_the_residual_update_and_keeps_the_mean(tiny_config):
     from nano_llama.vol2_torch import Llama
 
     block = Llama.init(tiny_config()).model.layers[0]
