@@ -4,7 +4,8 @@ Tests: tests/data/test_sources.py.
 
 How text is split into "train" and "val":
 
-    a folder with val.txt, val.parquet, ...   those files are the validation split, all others the training split
+    a folder with val.txt, valid-*.parquet    those files are the validation split, all others the training split,
+                                              but for test files and cards (split_names.py)
     one document                              its last 10% of characters (nanoGPT's cut)
     several documents                         each by a hash of its name, one in twenty to validation; adding a document
                                               moves no other to another split
@@ -21,7 +22,7 @@ from nano_llama.data.readers import Document, kind_of
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
-RULES_VERSION = 1  # part of every fingerprint: raise it when the rules above change
+RULES_VERSION = 2  # part of every fingerprint: raise it when the rules above change
 VAL_SHARE = 0.05  # of the documents, if there are several
 SINGLE_TEXT_CUT = 0.9  # train gets int(0.9 * characters)
 HASH_WHOLE_BYTES = 32 * 2**20  # a larger file is identified by its size, time, head and tail

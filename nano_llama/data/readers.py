@@ -2,9 +2,10 @@
 
 Not here: which files make a corpus (sources.py). Tests: tests/data/test_readers.py.
 
-    .txt .md .py    the file is one document
+    .txt            one document, or several with <|endoftext|> between them (TinyStories)
+    .md .py         the file is one document
     .jsonl          a document per line: its field "text"
-    .parquet        a document per row: its column "text"
+    .parquet        a document per row: its column "text", of any type that holds text
 
 Text is UTF-8 and kept as it is (but for a byte order mark). Bytes that are not UTF-8 are refused with their offset: a
 wrong guess would be trained on. Empty documents are skipped.
@@ -13,6 +14,7 @@ wrong guess would be trained on. Empty documents are skipped.
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,12 @@ TEXT_SUFFIXES = (".txt", ".md", ".py")
 SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 
+END_OF_TEXT = "<|endoftext|>"  # between the documents of a .txt; in `backquotes` it is text that speaks of it
+_SEPARATOR = re.compile(rb"(?<!`)<\|endoftext\|>|<\|endoftext\|>(?!`)")
+_READ_BYTES = 2**24
+
 MAX_TEXT_BYTES = 2**30  # one document is held in memory as a whole
+MAX_ZSTD_WINDOW = 2**31  # the format's own limit (zstd --long=31); memory is taken as text fills it
 MAX_LINE_BYTES = 256 * 2**20  # of a .jsonl file
 MAX_PARQUET_BYTES = 2 * 2**30  # a compressed .parquet is unpacked in memory first
 
@@ -57,9 +64,7 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
     kind = kind_of(path)
     try:
         if kind in TEXT_SUFFIXES:
-            text = _read_text(path)
-            if text:
-                yield Document(name, text)
+            yield from _read_text(path, name, separated=kind == ".txt")
         elif kind == ".jsonl":
             yield from _read_jsonl(path, name)
         elif kind == ".parquet":
@@ -83,15 +88,61 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
         ) from error
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, name: str, separated: bool) -> Iterator[Document]:
+    """The file as one document, or, where END_OF_TEXT separates several, these: without the separator's own lines."""
+    first: str | None = None
+    count = 0
     with _open(path) as file:
-        data = _read_at_most(file, MAX_TEXT_BYTES + 1)
-    if len(data) > MAX_TEXT_BYTES:
-        raise FormatError(
-            f"{path}: more than {MAX_TEXT_BYTES:,} bytes of text in one document.",
-            hint="Split it into several files in one folder, or write it as .jsonl with a document per line.",
-        )
-    return _decode(data, str(path))
+        for offset, data, is_cut in _stretches(file, path, separated):
+            text = _decode(data, str(path), offset)
+            if not (text.strip() if is_cut else text):
+                continue
+            count += 1
+            if count == 1:
+                first = text
+                continue
+            if first is not None:
+                yield Document(f"{name}:0", first)
+                first = None
+            yield Document(f"{name}:{count - 1}", text)
+    if first is not None:
+        yield Document(name, first)
+
+
+def _stretches(file: IO[bytes], path: Path, separated: bool) -> Iterator[tuple[int, bytes, bool]]:
+    """Offset and bytes of each document, and whether a separator stands beside it."""
+    buffer = bytearray()
+    offset = 0  # of the buffer in the file
+    searched = 0  # up to here no separator begins in the buffer
+    after = False  # the buffer begins after a separator
+    more = True
+    while more:
+        data = file.read(_READ_BYTES)
+        more = bool(data)
+        buffer += data
+        start = 0
+        for found in _SEPARATOR.finditer(buffer, searched) if separated else ():
+            if found.end() == len(buffer) and more:  # what follows decides
+                break
+            yield _trimmed(offset + start, bytes(buffer[start : found.start()]), after, True)
+            start, after = found.end(), True
+        del buffer[:start]
+        offset += start
+        searched = max(0, len(buffer) - len(END_OF_TEXT) - 1)
+        if len(buffer) > MAX_TEXT_BYTES:
+            raise FormatError(
+                f"{path}: more than {MAX_TEXT_BYTES:,} bytes of text in one document.",
+                hint=f"Split it into several files in one folder, put {END_OF_TEXT} between its documents, or write it"
+                " as .jsonl with a document per line.",
+            )
+    yield _trimmed(offset, bytes(buffer), after, False)
+
+
+def _trimmed(offset: int, data: bytes, after: bool, before: bool) -> tuple[int, bytes, bool]:
+    """Without the line ends towards a separator, which are the separator's."""
+    inner = data.lstrip(b"\r\n") if after else data
+    offset += len(data) - len(inner)
+    return offset, inner.rstrip(b"\r\n") if before else inner, after or before
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
@@ -142,11 +193,13 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
             if "text" not in columns:
                 raise FormatError(f'{path}: no column "text" (found {columns[:8]}).', hint='Name the column "text".')
             kind = file.schema_arrow.field("text").type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            if not _holds_text(kind):
                 raise FormatError(f'{path}: the column "text" holds {kind}, not strings.', hint="Convert it first.")
             for batch in file.iter_batches(batch_size=16, columns=["text"]):
                 for value in batch.column(0):
                     text = value.as_py()
+                    if isinstance(text, bytes):
+                        text = text.decode()
                     if text:
                         yield Document(f"{name}:{row}", text)
                     row += 1
@@ -158,6 +211,19 @@ def _read_parquet(path: Path, name: str) -> Iterator[Document]:
         if error.errno is None:  # Arrow's "Couldn't deserialize thrift", "Corrupt snappy compressed data", ...
             raise _bad_parquet(path, error) from error
         raise
+
+
+def _holds_text(kind: Any) -> bool:
+    """Strings of every size, views of them, bytes (files of before Parquet knew strings), and categories of these."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    if hasattr(kind, "storage_type"):  # an extension, JSON for example
+        return _holds_text(kind.storage_type)
+    strings = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    plain_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return strings or plain_bytes or types.is_null(kind)
 
 
 def _bad_parquet(path: Path, error: BaseException) -> FormatError:
@@ -214,11 +280,11 @@ class _ZstdReader(io.RawIOBase):
                     raise FormatError(f"{self.path}: the .zst file is cut off.")
                 return 0
             if self.frame is None:
-                self.frame = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+                self.frame = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()
             try:
                 self.ready = memoryview(self.frame.decompress(data))
             except zstandard.ZstdError as error:
-                raise FormatError(f"{self.path}: not a valid .zst file ({error}).") from error
+                raise self.explained(error) from error
             if self.frame.eof:
                 self.fed, self.frame = self.frame.unused_data, None
         count = min(len(buffer), len(self.ready))
@@ -226,18 +292,33 @@ class _ZstdReader(io.RawIOBase):
         self.ready = self.ready[count:]
         return count
 
+    def explained(self, error: Exception) -> UserError:
+        """What the library's words mean for the user."""
+        if "memory" in str(error):
+            return UserError(
+                f"{self.path}: unpacking it needs more memory than this machine gives ({error}).",
+                hint="It was packed with a long window. Unpack it where there is memory:  zstd -d --long=31 FILE",
+            )
+        if "ictionary" in str(error):
+            return FormatError(
+                f"{self.path}: it was packed with a dictionary, which lies in a file of its own ({error}).",
+                hint="Unpack it first:  zstd -d -D DICTIONARY FILE",
+            )
+        return FormatError(f"{self.path}: not a valid .zst file ({error}).")
 
-def _decode(data: bytes, where: str) -> str:
+
+def _decode(data: bytes, where: str, offset: int = 0) -> str:
+    """offset: of `data` in its file."""
     if b"\0" in data:
         raise FormatError(
-            f"{where}: a zero byte at offset {data.index(0):,}: this looks like binary data, not text.",
+            f"{where}: a zero byte at offset {offset + data.index(0):,}: this looks like binary data, not text.",
             hint="Text is expected in UTF-8. Give text files, or a folder (other files in it are skipped).",
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(
-            f"{where}: not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start:,}).",
+            f"{where}: not UTF-8 (byte 0x{data[error.start]:02x} at offset {offset + error.start:,}).",
             hint="Convert it first, for example:  iconv -f latin1 -t utf-8 IN > OUT",
         ) from error
 

@@ -6,14 +6,16 @@ Not here: how text is split into "train" and "val" (corpus.py), reading one file
 (builtin.py). Tests: tests/data/test_sources.py.
 """
 
+import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nano_llama.core.errors import UserError
 from nano_llama.data import builtin
 from nano_llama.data.corpus import SPLITS, Source, Split, fingerprint_files, list_files, split_documents
 from nano_llama.data.download import Progress
 from nano_llama.data.readers import COMPRESSED, SUFFIXES, Document, kind_of, read_documents
+from nano_llama.data.split_names import Assigned, assign
 
 __all__ = ["SPLITS", "LocalSource", "Source", "Split", "open_source"]
 
@@ -42,7 +44,10 @@ def open_source(spec: str | Path | Source, progress: Progress | None = None) -> 
 
 
 class LocalSource(Source):
-    """A file, or a folder with all the readable files below it (hidden ones left out), in the order of their names."""
+    """A file, or a folder with the readable files below it, in the order of their names.
+
+    Left out are hidden files, and those that by their name are a test split or no text (split_names.py).
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -57,11 +62,15 @@ class LocalSource(Source):
         if kind_of(files[0]) is None:
             next(read_documents(files[0], ""))  # raises the error that says what we read
         names = {file: file.relative_to(root).as_posix() for file in files}
-        val = [file for file in files if path.is_dir() and file.parent == path and file.name.split(".")[0] == "val"]
-        if val and len(val) == len(files):
-            raise UserError(f"{path}: only validation files ({val[0].name}).", hint="Put training text beside them.")
+        self.val_files: list[Path] = []
+        if path.is_dir():
+            assigned = assign([PurePath(name) for name in names.values()])
+            path_of = {name: file for file, name in names.items()}
+            self.val_files = [path_of[name.as_posix()] for name in assigned.val]
+            read = {path_of[name.as_posix()] for name in (*assigned.train, *assigned.val)}
+            _check_parts(path, assigned)
+            names = {file: name for file, name in names.items() if file in read}
         self.files = names
-        self.val_files = val
 
     def documents(self, split: Split) -> Iterator[Document]:
         if self.val_files:
@@ -78,6 +87,23 @@ class LocalSource(Source):
     def _read(self, files: list[Path]) -> Iterator[Document]:
         for file in files:
             yield from read_documents(file, self.files[file])
+
+
+def _check_parts(path: Path, assigned: Assigned) -> None:
+    """Refuse a folder without text for training, and say what is left out of the others."""
+    if not assigned.train:
+        kind, files = ("validation", assigned.val) if assigned.val else ("test", assigned.test)
+        raise UserError(
+            f"{path}: only {kind} files ({files[0]}).",
+            hint=f"Put training text beside them, or name the file itself to train on it: {path / files[0]}",
+        )
+    for files, what in (
+        (assigned.test, "the test split, which is neither trained on nor validated with"),
+        (assigned.no_text, "no text of the corpus"),
+    ):
+        if files:
+            shown = ", ".join(map(str, files[:4])) + (f" and {len(files) - 4} more" if len(files) > 4 else "")
+            warnings.warn(f"{path}: left out is {shown}: {what}, by the name.", stacklevel=4)
 
 
 _EXPANSION = {".gz": 3, ".zst": 3, ".parquet": 3}  # text bytes per byte on disk, roughly

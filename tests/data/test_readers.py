@@ -169,3 +169,145 @@ def test_what_is_too_large_is_refused_before_it_fills_the_memory(tmp_path, monke
             read(tmp_path, f"bomb.jsonl{packing}", bomb)
         with pytest.raises(FormatError, match="unpacks to more"):
             read(tmp_path, f"bomb.parquet{packing}", bomb)
+
+
+# -- documents within a .txt ------------------------------------------------------------------------------------------
+
+STORIES = ["Once upon a time.", "The end:\n\n  indented, ü", "said `<|endoftext|>` as a word"]
+SEPARATED = {
+    "on its own line": "\n<|endoftext|>\n".join(STORIES),
+    "with Windows' line ends": "\r\n<|endoftext|>\r\n".join(STORIES),
+    "within the line": "<|endoftext|>".join(STORIES),
+    "at the end of the line": "<|endoftext|>\n".join(STORIES),
+    "before and after all": "<|endoftext|>\n" + "\n<|endoftext|>\n\n".join(STORIES) + "\n<|endoftext|>\n",
+    "twice": "\n<|endoftext|>\n \n<|endoftext|>\n".join(STORIES),
+}
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 2**24])
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("form", SEPARATED)
+def test_separated_documents_of_a_text(tmp_path, monkeypatch, form, packing, block):
+    monkeypatch.setattr(readers, "_READ_BYTES", block)
+    found = read(tmp_path, f"a.txt{packing}", PACK[packing](SEPARATED[form].encode()))
+    assert found == [(f"a.txt{packing}:{i}", story) for i, story in enumerate(STORIES)]
+
+
+def test_a_text_with_one_document_keeps_its_name(tmp_path):
+    assert read(tmp_path, "a.txt", b"one\n<|endoftext|>\n") == [("a.txt", "one")]
+    assert read(tmp_path, "a.txt", b"<|endoftext|>\n\n<|endoftext|>") == []
+    assert read(tmp_path, "a.txt", b" \n") == [("a.txt", " \n")]
+
+
+@pytest.mark.parametrize("suffix", [".md", ".py"])
+def test_code_that_speaks_of_the_separator_is_one_document(tmp_path, suffix):
+    text = "a = '<|endoftext|>'\n<|endoftext|>\n"
+    assert read(tmp_path, f"a{suffix}", text.encode()) == [(f"a{suffix}", text)]
+
+
+def test_the_size_limit_is_a_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_TEXT_BYTES", 100)
+    monkeypatch.setattr(readers, "_READ_BYTES", 64)
+    story = "x" * 60 + "\n<|endoftext|>\n"
+    assert len(read(tmp_path, "a.txt", story.encode() * 20)) == 20
+    with pytest.raises(FormatError, match="in one document"):
+        read(tmp_path, "a.txt", story.encode() + b"x" * 400)
+
+
+def test_damage_behind_a_separator_has_its_place_in_the_file(tmp_path):
+    before = "ä\n<|endoftext|>\n".encode()
+    with pytest.raises(FormatError, match=f"0xe9 at offset {len(before) + 3}"):
+        read(tmp_path, "a.txt", before + "café".encode("latin1"))
+    with pytest.raises(FormatError, match=f"offset {len(before) + 1}: this looks like binary"):
+        read(tmp_path, "a.txt", before + b"a\0b")
+
+
+# -- text in every type of a Parquet column ---------------------------------------------------------------------------
+
+VALUES = ["one", "zwei ü", None, "", "one", "😀"]
+TYPES = {
+    "string": pa.string(),
+    "large_string": pa.large_string(),
+    "string_view": pa.string_view(),
+    "binary": pa.binary(),
+    "large_binary": pa.large_binary(),
+    "binary_view": pa.binary_view(),
+    "json": pa.json_(pa.string()),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+    "category of large strings": pa.dictionary(pa.int8(), pa.large_string()),
+    "category of bytes": pa.dictionary(pa.int32(), pa.binary()),
+}
+
+
+def column(kind) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return column(kind.value_type).dictionary_encode()
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, column(kind.storage_type))
+    holds_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return pa.array([value.encode() if holds_bytes and value is not None else value for value in VALUES], kind)
+
+
+@pytest.mark.parametrize("arrow_schema", [True, False])
+@pytest.mark.parametrize("name", TYPES)
+def test_text_in_every_type_of_column(tmp_path, name, arrow_schema):
+    """With Arrow's own schema in the file, as pandas and pyarrow write it, and without, as others do."""
+    data = parquet({"text": column(TYPES[name])}, store_schema=arrow_schema, row_group_size=4)
+    wanted = [(f"a.parquet:{i}", value) for i, value in enumerate(VALUES) if value]
+    assert read(tmp_path, "a.parquet", data) == wanted
+
+
+def test_a_column_without_a_value_has_no_documents(tmp_path):
+    assert read(tmp_path, "a.parquet", parquet({"text": pa.nulls(3)})) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 2]).dictionary_encode(),
+        pa.array([["a"], ["b"]]),
+        pa.array([{"a": "b"}]),
+        pa.array([1.5]),
+        pa.array([True]),
+        pa.array([b"abcd"], pa.binary(4)),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_a_column_of_something_else_is_refused(tmp_path, values):
+    with pytest.raises(FormatError, match="not strings"):
+        read(tmp_path, "a.parquet", parquet({"text": values}))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(FormatError, match="row 1: not UTF-8"):
+        read(tmp_path, "a.parquet", parquet({"text": pa.array([b"fine", b"\xff\xd8\xff"])}))
+
+
+# -- every .zst that the format allows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window_log", [10, 27, 28, 30, 31])
+@pytest.mark.parametrize("whole", [True, False])
+def test_zst_of_every_window(tmp_path, window_log, whole):
+    how = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log, enable_ldm=True)
+    data = b"hello world " * 5000
+    packer = zstandard.ZstdCompressor(compression_params=how)
+    stream = packer.compressobj()
+    packed = packer.compress(data) if whole else stream.compress(data) + stream.flush()
+    assert read(tmp_path, "a.txt.zst", packed) == [("a.txt.zst", data.decode())]
+
+
+def test_zst_with_skippable_frames(tmp_path):
+    """pzstd writes a frame's size into such a frame before it."""
+    skip = (0x184D2A50).to_bytes(4, "little") + (4).to_bytes(4, "little") + b"size"
+    packed = skip + PACK[".zst"](b"one ") + skip + PACK[".zst"](b"two") + skip
+    assert read(tmp_path, "a.txt.zst", packed) == [("a.txt.zst", "one two")]
+
+
+def test_zst_with_a_dictionary_says_what_it_needs(tmp_path):
+    samples = [f"a sample of words, number {i}, and more words of it".encode() for i in range(500)]
+    trained = zstandard.train_dictionary(4096, samples)
+    packed = zstandard.ZstdCompressor(dict_data=trained).compress(samples[0] * 3)
+    with pytest.raises(FormatError, match="dictionary") as caught:
+        read(tmp_path, "a.txt.zst", packed)
+    assert "zstd -d -D" in caught.value.hint

@@ -41,11 +41,57 @@ def test_a_folder_with_val_files(tmp_path):
     (tmp_path / "val.txt").write_text("v1")
     pq.write_table(pa.table({"text": ["v2", "v3"]}), tmp_path / "val.parquet")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "val.txt").write_text("deep down it is a name like any other")
+    (tmp_path / "sub" / "val.txt").write_text("v0")
     (tmp_path / "validate.txt").write_text("t")
     source = open_source(tmp_path)
-    assert names(source, "train") == ["a.md", "b.txt", "sub/val.txt", "validate.txt"]
-    assert texts(source, "val") == ["v2", "v3", "v1"]
+    assert names(source, "train") == ["a.md", "b.txt", "validate.txt"]
+    assert texts(source, "val") == ["v0", "v2", "v3", "v1"]
+
+
+def test_a_data_set_as_the_hub_names_its_files(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# a card\n")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        for part in range(2):
+            table = pa.table({"text": [f"{split} {part} {row}" for row in range(5)]})
+            pq.write_table(table, tmp_path / "data" / f"{split}-{part:05d}-of-00002.parquet")
+    with pytest.warns(UserWarning) as said:
+        source = open_source(tmp_path)
+    assert {text.split()[0] for text in texts(source, "train")} == {"train"}
+    assert {text.split()[0] for text in texts(source, "val")} == {"validation"}
+    assert len(texts(source, "train")) == len(texts(source, "val")) == 10
+    assert any("test-00000-of-00002.parquet" in str(one.message) for one in said)
+    assert any("README.md" in str(one.message) for one in said)
+    before = source.fingerprint()
+    (tmp_path / "README.md").write_text("another card")
+    with pytest.warns(UserWarning):
+        assert open_source(tmp_path).fingerprint() == before
+
+
+def test_a_test_split_without_a_validation_split_stays_out(tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": f"t{i}"}) + "\n" for i in range(60)))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "secret"}))
+    with pytest.warns(UserWarning, match="test split"):
+        source = open_source(tmp_path)
+    assert sorted(texts(source, "train") + texts(source, "val")) == sorted(f"t{i}" for i in range(60))
+    assert texts(source, "val")
+
+
+def test_only_a_test_split_is_refused_but_may_be_named(tmp_path):
+    (tmp_path / "test.txt").write_text("0123456789")
+    with pytest.raises(UserError, match="only test files") as caught:
+        open_source(tmp_path)
+    assert str(tmp_path / "test.txt") in caught.value.hint
+    assert texts(open_source(tmp_path / "test.txt"), "train") == ["012345678"]
+
+
+def test_separated_documents_of_a_text_split_by_document(tmp_path):
+    stories = [f"Story {i}.\nIt ends." for i in range(200)]
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(stories))
+    source = open_source(tmp_path / "a.txt")
+    val = texts(source, "val")
+    assert 2 <= len(val) <= 25
+    assert sorted(texts(source, "train") + val) == sorted(stories)
 
 
 def test_documents_split_by_their_name_alone(tmp_path):

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "README.md": ["runs/"],
     "bench/volume2_shakespeare.py": ["data/shakespeare_char/prepare.py"],  # nanoGPT's
     "nano_llama/core/sampling/sampler.py": ["vllm/v1/sample/sampler.py"],
+    "nano_llama/data/split_names.py": ["dev.md", "test.py", "train.py"],  # of users' folders
     "nano_llama/formats/gguf_rope.py": ["nano_llama.rope_scaling"],  # a key of GGUF's metadata
     "nano_llama/formats/gguf_reader.py": ["docs/gguf.md"],  # ggml's
     "nano_llama/moved.py": ["nano_llama.core.data.readers"],
