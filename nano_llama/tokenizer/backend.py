@@ -50,7 +50,7 @@ class Backend:
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         """The same tokenizer, looking for special tokens."""
-        return self._twin()
+        return self._copy()
 
     @cached_property
     def _continuing(self) -> tokenizers.Tokenizer:
@@ -58,24 +58,24 @@ class Backend:
         cut = self._plain.pre_tokenizer
         if not isinstance(cut, pre_tokenizers.Metaspace) or cut.prepend_scheme != "first":
             return self._plain
-        twin = self._twin()
-        twin.pre_tokenizer = pre_tokenizers.Metaspace(cut.replacement, prepend_scheme="never", split=cut.split)
-        twin.encode_special_tokens = True
-        return twin
+        copy = self._copy()
+        copy.pre_tokenizer = pre_tokenizers.Metaspace(cut.replacement, prepend_scheme="never", split=cut.split)
+        copy.encode_special_tokens = True
+        return copy
 
-    def _twin(self) -> tokenizers.Tokenizer:
+    def _copy(self) -> tokenizers.Tokenizer:
         """A copy that shares the model, so it costs next to nothing."""
-        twin = tokenizers.Tokenizer(self._plain.model)
+        copy = tokenizers.Tokenizer(self._plain.model)
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             value = getattr(self._plain, part)
             if value is not None:
-                setattr(twin, part, value)
+                setattr(copy, part, value)
         for _, token in sorted(self._plain.get_added_tokens_decoder().items()):
-            (twin.add_special_tokens if token.special else twin.add_tokens)([token])
-        assert twin.get_added_tokens_decoder() == self._plain.get_added_tokens_decoder(), (
+            (copy.add_special_tokens if token.special else copy.add_tokens)([token])
+        assert copy.get_added_tokens_decoder() == self._plain.get_added_tokens_decoder(), (
             "the copy numbers its tokens differently"
         )
-        return twin
+        return copy
 
     # -- setting it up, before it is used -----------------------------------------------------------------------------
 

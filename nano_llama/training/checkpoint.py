@@ -1,6 +1,6 @@
 """A checkpoint: all that a run needs to resume as if nothing had happened, in one folder that appears whole.
 
-    config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any verb's --model takes it
+    config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any command's --model takes it
     training.safetensors    the optimizer's tensors and the states of random generators (checkpoint_keys.py)
     state.json              step, tokens seen, position in the data, elapsed seconds ... written last, with the SHA-256
                             of every other file and of itself

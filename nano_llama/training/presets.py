@@ -72,7 +72,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer": "bpe:50257",
         "model": "gpt2",
         "context": 1024,
-        "accumulate": 32,  # half a million tokens a step, as GPT-2's size is usually trained
+        "accumulate": 32,  # half a million tokens per step, as GPT-2's size is usually trained
         "lr": 6e-4,
         "beta2": 0.95,
         "max_steps": 2_000,

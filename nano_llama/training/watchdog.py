@@ -11,7 +11,7 @@ from typing import Any
 from nano_llama.training.backend import StepResult
 
 MEMORY = 0.98  # of the running mean: about the last 50 losses
-PATIENCE = 50  # losses before the first spike can be recognized
+MIN_LOSSES = 50  # losses before the first spike can be recognized
 SIGMAS, NATS = 6.0, 0.5  # a spike is so many standard deviations, and at least so many nats, above the mean
 MOST_IN_A_ROW = 10  # batches skipped: beyond, the batches are not to blame
 
@@ -35,7 +35,7 @@ class Watchdog:
     @property
     def limit(self) -> float:
         """The largest loss that is not a spike."""
-        if self.count < PATIENCE:
+        if self.count < MIN_LOSSES:
             return math.inf
         return self.mean + max(SIGMAS * math.sqrt(self.variance), NATS)
 

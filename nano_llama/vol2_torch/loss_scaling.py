@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST, SMALLEST = 2.0**24, 1.0
-PATIENCE = 500  # good steps before a larger scale is tried
+GROWTH_INTERVAL = 500  # good steps before a larger scale is tried
 
 
 @dataclass
@@ -30,7 +30,7 @@ class LossScale:
     def count(self) -> None:
         """The gradient was sound."""
         self.good += 1
-        if self.good >= PATIENCE:
+        if self.good >= GROWTH_INTERVAL:
             self.factor, self.good = min(2.0 * self.factor, LARGEST), 0
 
     def to_array(self) -> np.ndarray:  # (2,)

@@ -68,7 +68,7 @@ def test_an_existing_out_is_refused_and_left_alone(cli, tiny_model, tmp_path, ki
         (["--format", "onnx"], "onnx"),
         (["--format", "hf", "--dtype", "q8_0"], "q8_0"),
         (["--format", "gguf", "--dtype", "q9"], "q9"),
-        (["--format", "gguf", "--dtype", "q8_0"], "embed_tokens"),  # rows of 16 are no blocks of 32
+        (["--format", "gguf", "--dtype", "q8_0"], "embed_tokens"),  # rows of 16 are not blocks of 32
         ([], "--format is required"),
     ],
 )

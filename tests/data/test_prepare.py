@@ -118,7 +118,7 @@ def test_arguments_that_cannot_be(corpus, tmp_path):
 def test_a_folder_that_holds_something_else_is_left_alone(corpus, tmp_path, tree):
     out = tmp_path / "out"
     out.mkdir()
-    prepare(corpus, "char", out)  # an empty folder is no obstacle
+    prepare(corpus, "char", out)  # an empty folder may exist
     before = tree(out)
     with pytest.raises(UserError, match="made differently"):
         prepare(corpus, "bpe:300", out)

@@ -200,7 +200,7 @@ def test_damaged_sentencepiece_is_refused(sentencepiece_metadata):
         from_metadata(sentencepiece_metadata | {"tokenizer.ggml.scores": [0.5]})
 
 
-# -- special ids that are no tokens -----------------------------------------------------------------------------------
+# -- special ids without a token -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["bos", "eos", "unknown", "padding", "eot", "eom"])

@@ -12,7 +12,7 @@ from nano_llama.training.bad_batches import MOST_SAVED, first_loss_notice, save_
 from nano_llama.training.callback import Callback
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.outcome import TrainingDiverged
-from nano_llama.training.watchdog import MOST_IN_A_ROW, PATIENCE, Watchdog
+from nano_llama.training.watchdog import MIN_LOSSES, MOST_IN_A_ROW, Watchdog
 
 
 class Ears(Callback):
@@ -43,7 +43,7 @@ def test_a_spike_stands_out_of_the_noise():
     assert dog.check(StepResult(loss=4.8, grad_norm=1.0)) == "spike"
     assert dog.check(StepResult(loss=0.1, grad_norm=1.0)) == "", "too good is not wrong"
     assert taught([3.0] * 200).check(StepResult(loss=3.4, grad_norm=1.0)) == "", "under half a nat is none"
-    assert taught(losses[: PATIENCE - 1]).check(StepResult(loss=9.0, grad_norm=1.0)) == "", "too early to tell"
+    assert taught(losses[: MIN_LOSSES - 1]).check(StepResult(loss=9.0, grad_norm=1.0)) == "", "too early to tell"
     for loss, norm in ((math.nan, 1.0), (3.0, math.inf), (math.inf, 1.0)):
         assert Watchdog().check(StepResult(loss=loss, grad_norm=norm)) == "nan"
 

@@ -106,7 +106,7 @@ def test_large_scores_do_not_overflow(form, dtype):
 
 @pytest.mark.parametrize("form", BLOCKED)
 def test_blocked_forms_never_hold_the_whole_matrix(form):
-    """At T = 1024 the plain scores take 1024^2 * 8 bytes a head; a block of 32 queries a thirtieth of that."""
+    """At T = 1024 the plain scores take 1024^2 * 8 bytes per head; a block of 32 queries a thirtieth of that."""
     forward, backward = BLOCKED[form]
     q, k, v = qkv(np.random.default_rng(4), B=1, H=2, G=1, T=1024)
     whole = 2 * 1024 * 1024 * 8

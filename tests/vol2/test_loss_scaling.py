@@ -18,7 +18,7 @@ def losses(folder):
 
 
 def test_the_scale_falls_at_once_and_rises_slowly(monkeypatch):
-    monkeypatch.setattr(loss_scaling, "PATIENCE", 3)
+    monkeypatch.setattr(loss_scaling, "GROWTH_INTERVAL", 3)
     scale = LossScale(4.0)
     assert scale.lower() and scale.factor == 2.0
     for _ in range(3):
@@ -40,7 +40,7 @@ def test_fp16_learns_as_fp32_and_no_batch_is_lost_to_an_overflow(recipe, tmp_pat
 
 
 def test_a_resumed_run_keeps_its_scale(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loss_scaling, "PATIENCE", 5)
+    monkeypatch.setattr(loss_scaling, "GROWTH_INTERVAL", 5)
     settings = recipe.replace(precision="fp16", checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")
     whole.fit()

@@ -87,7 +87,7 @@ def test_process_memory_is_as_predicted(tale, precision, checkpointing, within):
     """Measured: weights, gradients, optimizer and activations of a step of 2,048 tokens, as the system counts them.
 
     Recomputed in float32 it took 1.30 times as much, in bfloat16 without recomputing 1.23 times (dev/LOG.md): what an
-    allocator loses is no part of the prediction; the preflight's MARGIN is that large for its sake.
+    allocator loses is not part of the prediction; the preflight's MARGIN is that large for its sake.
     """
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, checkpointing, precision, str(tale)], capture_output=True, text=True, check=True
