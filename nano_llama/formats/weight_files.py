@@ -88,7 +88,7 @@ def _open_named(folder: Path, named: Any) -> TensorMapping:
     plain = isinstance(named, str) and "\0" not in named and Path(named).name == named
     if not plain or not named.endswith((".safetensors", ".safetensors.index.json")) or not (folder / named).is_file():
         raise FormatError(
-            f"{folder}: config.json names {named!r:.80} as its {NAMED_BY_CONFIG}, not a safetensors file there.",
+            f"{folder}: {named!r:.80}, named by config.json as its {NAMED_BY_CONFIG}, is not a safetensors file there.",
             hint="Put that file into the folder, or take the key out of config.json.",
         )
     return _open(folder / named)

@@ -27,9 +27,6 @@ class IncrementalDecoder:
         self._bytes = token_bytes
         self._skip = skip
         self._strips_space = strips_space
-        self._start_over()
-
-    def _start_over(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._at_start = True
 
@@ -41,7 +38,8 @@ class IncrementalDecoder:
     def finish(self) -> str:
         """The replacement character if the last character is incomplete, or nothing."""
         rest = self._after_start(self._utf8.decode(b"", final=True))
-        self._start_over()
+        self._utf8.reset()
+        self._at_start = True
         return rest
 
     def _after_start(self, text: str) -> str:
@@ -57,7 +55,8 @@ class WholeTextDecoder(IncrementalDecoder):
     Text that may still change (an unfinished character) waits. The time is quadratic in the length.
     """
 
-    def _start_over(self) -> None:
+    def __init__(self, token_bytes: TokenBytes, skip: Container[int] = (), strips_space: bool = False):
+        super().__init__(token_bytes, skip, strips_space)
         self._ids: list[int] = []
         self._text = ""
 
@@ -68,7 +67,7 @@ class WholeTextDecoder(IncrementalDecoder):
 
     def finish(self) -> str:
         rest = self._advance(self._bytes.join(self._ids))
-        self._start_over()
+        self._ids, self._text = [], ""
         return rest
 
     def _advance(self, text: str) -> str:

@@ -35,6 +35,55 @@ def test_every_module_has_a_header_that_names_its_test():
     assert not [path for path, header in headers.items() if not re.search(r"tests/[\w/]+", header)]
 
 
+def classes() -> list[tuple[str, ast.ClassDef]]:
+    """(file, class) of every class of the package."""
+    found = []
+    for path in MODULES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found += [(relative(path), node) for node in nodes if isinstance(node, ast.ClassDef)]
+    return found
+
+
+def methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    return {part.name: part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_classes_stay_under_250_lines_and_25_methods():
+    large = [
+        f"{path}: {node.name}, {lines} lines, {len(methods(node))} methods"
+        for path, node in classes()
+        if (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > 250 or len(methods(node)) > 25
+    ]
+    assert not large
+
+
+def test_no_constructor_calls_a_method_that_a_subclass_overrides():
+    """The subclass would run before it is made. Classes are found by name, and subclasses of subclasses count."""
+    everything = classes()
+    subclasses: dict[str, list[ast.ClassDef]] = {}
+    for _, node in everything:
+        for base in node.bases:
+            subclasses.setdefault(ast.unparse(base).split("[")[0].split(".")[-1], []).append(node)
+    offenders = []
+    for path, node in everything:
+        below, overridden = [node], set()
+        while below:
+            children = subclasses.get(below.pop().name, [])
+            overridden |= {name for child in children for name in methods(child)}
+            below += children
+        constructor = methods(node).get("__init__")
+        called = {
+            call.func.attr
+            for call in (ast.walk(constructor) if constructor else ())
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and isinstance(call.func.value, ast.Name)
+            and call.func.value.id == "self"
+        }
+        offenders += [f"{path}: {node.name}.__init__ calls {name}" for name in sorted(called & overridden)]
+    assert not offenders
+
+
 def test_readme_shows_the_tree_as_it_is():
     """Every folder and file that the README's tree names exists; every package room and top-level file is named."""
     block = re.search(r"```\n(nano_llama/.*?)```", (ROOT / "README.md").read_text(), re.S)
