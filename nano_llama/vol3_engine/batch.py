@@ -22,7 +22,7 @@ class Chunk(NamedTuple):
 
     token_ids: list[int]
     position: int  # of the first of them
-    prompt_length: int  # of the sequence: rows before it are prefill rows, the others decode rows
+    prompt_length: int  # of the sequence: its tokens before this position are prefill rows, the others decode rows
     block_table: list[int]
     sampled: bool = True  # whether the logits of the last row are needed
 

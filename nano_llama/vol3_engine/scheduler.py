@@ -233,14 +233,14 @@ def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache
             f"The prompt has {prompt_length} tokens; the model's context, max_position_embeddings, is {context}.",
             hint=f"Shorten the prompt to at most {context - 1} tokens, so that one can follow.",
         )
-    wanted = context if max_tokens is None else min(context, prompt_length + max_tokens)
-    most = cache_tokens + 1  # the keys and values of the last token are never needed
-    if max_tokens is None and prompt_length < most:
-        return min(wanted, most)
-    if wanted > most:
+    length = context if max_tokens is None else min(context, prompt_length + max_tokens)
+    longest = cache_tokens + 1  # the keys and values of the last token are never needed
+    if max_tokens is None and prompt_length < longest:
+        return min(length, longest)
+    if length > longest:
         raise UserError(
-            f"A prompt of {prompt_length} tokens with {wanted - prompt_length} new ones needs a KV cache of "
-            f"{wanted - 1} tokens; kv_cache_memory holds {cache_tokens}.",
+            f"A prompt of {prompt_length} tokens with {length - prompt_length} new ones needs a KV cache of "
+            f"{length - 1} tokens; kv_cache_memory holds {cache_tokens}.",
             hint="Raise kv_cache_memory, or lower max_tokens.",
         )
-    return wanted
+    return length

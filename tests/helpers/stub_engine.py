@@ -111,9 +111,9 @@ class ScriptedRunner:
 
 
 class PackedTexts:
-    """Texts in a runner's blocks, scattered by a seed, fed to it in pieces of any size.
+    """Texts in a runner's blocks, which are scattered by a seed, fed to it in chunks of any size.
 
-    prompt_length: so many of each text's tokens count as its prompt, the others as generated.
+    prompt_length: how many tokens of each text are prefill rows; the others are decode rows.
     """
 
     def __init__(self, runner, num_blocks: int = 40, block_size: int = 4, seed: int = 0, prompt_length: int = 0):

@@ -278,11 +278,11 @@ def test_it_runs_without_torch(quantized):
     code = f"""
 import sys
 sys.modules["torch"] = None
-from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.cpu.runner import CpuRunner
 runner = CpuRunner.load({str(quantized / "Q4_1.gguf")!r}, num_threads=2)
 runner.allocate(4, 16)
-print(runner.execute(PackedBatch([1, 2], [0, 2], [0], [2], [[3]], [1])).shape)
+print(runner.execute(PackedBatch.pack([Chunk([1, 2], 0, 2, [3])])).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "(1, 101)", done.stderr
