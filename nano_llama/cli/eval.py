@@ -73,7 +73,7 @@ def run(
     progress = live_display(screen)
     try:
         found = evaluate_model(
-            path, data, split=split, context=context, batch_size=batch_size, device=device, watcher=progress
+            path, data, split=split, context=context, batch_size=batch_size, device=device, callback=progress
         )
     finally:
         progress.ended()

@@ -39,7 +39,7 @@ def compile_loss(head_loss: HeadLoss) -> HeadLoss:
 
 
 def wants_compile(settings: TrainSettings, num_parameters: int, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile, and a remark for the user where it is wanted but not possible.
+    """Whether to compile, and a notice for the user if it is wanted but not possible.
 
     A function of the settings and the machine alone, so that the same run takes the same path each time. Raises
     EnvironmentFault for compile = on where no compiler is found.

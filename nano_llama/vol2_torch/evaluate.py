@@ -38,7 +38,7 @@ def evaluate_model(
     context: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
-    watcher: Callback | None = None,
+    callback: Callback | None = None,
 ) -> Evaluation:
     """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
 
@@ -46,7 +46,7 @@ def evaluate_model(
     by the model's own tokenizer; None: what the run was trained on. split: "val" or "train". context: None: the run's
     own, or up to MAX_CONTEXT. Raises UserError where data or context do not fit the model.
     """
-    path, watcher = resolve_model(model), watcher or Callback()
+    path, callback = resolve_model(model), callback or Callback()
     run = find_run_settings(path)
     if data is None:
         if run is None:
@@ -57,7 +57,7 @@ def evaluate_model(
     context = context or (run.context if run else min(longest, MAX_CONTEXT))
     if context > longest:
         raise UserError(f"context = {context} is longer than the model's {longest} positions.")
-    dataset = prepare(data, Tokenizer.from_pretrained(path), progress=watcher.preparing)
+    dataset = prepare(data, Tokenizer.from_pretrained(path), progress=callback.preparing)
     tokens = {"train": dataset.train, "val": dataset.val}.get(split)
     if tokens is None:
         raise UserError(f"Unknown split {split!r}.", hint="Choose val or train.")
@@ -68,7 +68,7 @@ def evaluate_model(
     def count(here: int) -> None:
         nonlocal counted
         counted += here
-        watcher.evaluating(counted, tokens.num_tokens - 1)
+        callback.evaluating(counted, tokens.num_tokens - 1)
 
     nats: Callable[[np.ndarray, np.ndarray], float] = lambda x, y: eval_loss_sum(loaded, x, y)  # noqa: E731
     evaluation = evaluate_split(nats, tokens, context, batch_size, on_batch=count)

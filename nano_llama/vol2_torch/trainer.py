@@ -5,7 +5,7 @@ rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resume.py, 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,28 +53,35 @@ def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> Trainin
     return set_up_run(TorchBackend, settings, out, **options)
 
 
-def no_reduction(gradients: Sequence[Tensor]) -> None:
-    """One process has nothing to reduce."""
+class SingleProcess:
+    """The ranks that a batch is spread over: one. A parallel run hands the backend a reduction of its own."""
+
+    def count(self, targets: int) -> int:
+        """The counted targets of all ranks, from those of this one."""
+        return targets
+
+    def reduce(self, gradients: Sequence[Tensor], loss: float) -> float:
+        """Sum the gradients over the ranks, in place -> the sum of their losses."""
+        return loss
 
 
 class TorchBackend:
     """The arithmetic of a run in PyTorch, composed of parts; training/backend.py says what each method does.
 
-    parameters: those that are trained and saved, by name. optimizers: which together own each of them once. average:
-    of the parameters; it is evaluated and saved in their place. reduce: called with the gradients before they are
-    clipped, which parallel training averages over its ranks, in place.
+    parameters: those that are trained and saved, by name. optimizers: together they own each parameter once. average:
+    of the parameters; it is evaluated and saved in their place. ranks: how gradients are reduced before clipping.
     """
 
     def __init__(
         self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
         precision: Precision, expected: Preflight, notice: Notice,
-        reduce: Callable[[Sequence[Tensor]], None] = no_reduction,
+        ranks: SingleProcess | None = None,
     ):  # fmt: skip
         self.settings, self.model, self.config = settings, model, model.config
         self.parameters, self.optimizers, self.average = parameters, optimizers, average
         self.device, self.precision, self.expected = device, precision, expected
-        self.notice, self.reduce = notice, reduce
+        self.notice, self.ranks = notice, ranks or SingleProcess()
         self.scale = LossScale() if precision.name == "fp16" else None
         self.grad_norm: Tensor | None = None  # of the gradient that is held
         self.compiled, notice_text = wants_compile(settings, model.config.num_parameters, device.place)
@@ -144,7 +151,8 @@ class TorchBackend:
 
     def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
         """The gradient, computed from `scale` times the loss and divided by it again."""
-        counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
+        here = sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches)
+        counted = max(self.ranks.count(here), 1)
         loss = 0.0
         for batch in batches:
             part = self.loss_sum(*batch, z_loss=self.settings.z_loss) / counted  # the parts add up to the mean
@@ -153,7 +161,7 @@ class TorchBackend:
         grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         if scale != 1.0:
             torch._foreach_mul_(grads, 1.0 / scale)
-        self.reduce(grads)
+        loss = self.ranks.reduce(grads, loss)
         self.grad_norm = torch.nn.utils.get_total_norm(grads)
         return StepResult(loss, self.grad_norm.item())
 

@@ -65,8 +65,8 @@ def losses(folder):
 
 def test_what_a_run_leaves_behind(settings, tmp_path, hand_clock):
     out = tmp_path / "run"
-    watcher = Recorder()
-    trainer, result = run(settings, out, hand_clock, progress=watcher)
+    callback = Recorder()
+    trainer, result = run(settings, out, hand_clock, progress=callback)
     rows = read_metrics(out / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 5, 10, 15, 20]
     for row in rows:
@@ -84,7 +84,7 @@ def test_what_a_run_leaves_behind(settings, tmp_path, hand_clock):
     assert read_config(out) == trainer.config
     assert all(np.array_equal(everything(out)[name], array) for name, array in trainer.backend.params.items())
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-00000010", "step-00000020"]
-    assert (out / "loss.png").exists() and watcher.is_over and len(watcher.steps) == 20
+    assert (out / "loss.png").exists() and callback.is_over and len(callback.steps) == 20
     assert (out / "samples.md").read_text().count("\n## step") == 2 and not (out / "run.lock").exists()
     json.dumps(result.to_json(), allow_nan=False)
 
@@ -186,10 +186,10 @@ def test_a_damaged_checkpoint_is_said_aloud_and_the_one_before_taken(settings, t
         run(settings.replace(evaluations=10), tmp_path / "run", hand_clock, kill_before=9)
     newest, before = tmp_path / "run/checkpoints/step-00000008", tmp_path / "run/checkpoints/step-00000006"
     (newest / "state.json").write_text("{")
-    watcher = Recorder()
+    callback = Recorder()
     longer = settings.replace(evaluations=2)
-    trainer, _ = run(longer, tmp_path / "run", hand_clock, resume=True, progress=watcher)
-    assert trainer.resumed_at == 6 and "step-00000008 is damaged" in watcher.notices[0]
+    trainer, _ = run(longer, tmp_path / "run", hand_clock, resume=True, progress=callback)
+    assert trainer.resumed_at == 6 and "step-00000008 is damaged" in callback.notices[0]
     whole, mended = everything(tmp_path / "whole"), everything(tmp_path / "run")
     assert all(np.array_equal(whole[name], mended[name]) for name in whole)
     for path in (tmp_path / "run/checkpoints").iterdir():

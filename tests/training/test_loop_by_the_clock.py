@@ -29,11 +29,11 @@ class Recorder(Callback):
 def run(settings, out, clock, minutes, *, seconds=0.1, evaluating=0.01, lost=0.0, **arguments):
     start = clock()
     clock.now += lost
-    watcher = Recorder()
+    callback = Recorder()
     settings = settings.replace(max_minutes=minutes)
     changes = {"seconds": seconds, "evaluating": evaluating}
-    trainer = FakeTrainer(settings, out, clock=clock, start=start, progress=watcher, changes=changes, **arguments)
-    return trainer.fit(), clock() - start, watcher
+    trainer = FakeTrainer(settings, out, clock=clock, start=start, progress=callback, changes=changes, **arguments)
+    return trainer.fit(), clock() - start, callback
 
 
 @pytest.mark.parametrize(("minutes", "seconds", "evaluating", "lost"), [
@@ -52,8 +52,8 @@ def test_it_ends_in_time_with_a_loss(settings, tmp_path, hand_clock, minutes, se
 def test_the_schedule_fits_itself_to_the_time(settings, tmp_path, hand_clock):
     settings = settings.replace(warmup=0.1, final_lr=0.0, lr=1.0)
     for name, minutes, lost in (("long", 2.0, 0.0), ("late", 1.0, 30.0)):
-        _, _, watcher = run(settings, tmp_path / name, hand_clock, minutes, lost=lost)
-        rates = watcher.rates
+        _, _, callback = run(settings, tmp_path / name, hand_clock, minutes, lost=lost)
+        rates = callback.rates
         assert max(rates) == pytest.approx(1.0, abs=0.02)
         assert rates.index(max(rates)) == pytest.approx(0.1 * len(rates), rel=0.2)
         assert rates[-1] < 0.01, "down at the end"
@@ -76,10 +76,10 @@ def test_a_resumed_run_takes_up_the_schedule_where_it_was(settings, tmp_path, ha
     trainer.train_step = train_step
     with pytest.raises(Stop):
         trainer.fit()
-    _, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.5, resume=True)
+    _, took, callback = run(settings, tmp_path / "run", hand_clock, 0.5, resume=True)
     assert took <= 30.0
-    assert watcher.rates[0] == pytest.approx(0.5, abs=0.02), "half of a cosine is half of the peak"
-    assert watcher.rates[-1] < 0.01
+    assert callback.rates[0] == pytest.approx(0.5, abs=0.02), "half of a cosine is half of the peak"
+    assert callback.rates[-1] < 0.01
 
 
 def test_a_run_that_has_ended_goes_on_with_more_minutes(settings, tmp_path, hand_clock):
@@ -88,10 +88,10 @@ def test_a_run_that_has_ended_goes_on_with_more_minutes(settings, tmp_path, hand
     with pytest.raises(UserError, match="has ended") as caught:
         run(settings, tmp_path / "run", hand_clock, 0.5, resume=True)
     assert "--max-minutes 1" in caught.value.hint
-    second, more, watcher = run(settings, tmp_path / "run", hand_clock, 1.0, resume=True)
+    second, more, callback = run(settings, tmp_path / "run", hand_clock, 1.0, resume=True)
     assert more <= 60.0 and second.steps > 2 * first.steps
-    assert watcher.rates[0] == pytest.approx(1.0 - took / (took + 60.0), abs=0.02), "on the line of both together"
-    assert watcher.rates[-1] < 0.01
+    assert callback.rates[0] == pytest.approx(1.0 - took / (took + 60.0), abs=0.02), "on the line of both together"
+    assert callback.rates[-1] < 0.01
 
 
 def test_evaluations_leave_most_of_the_time_to_training(settings, tmp_path, hand_clock):
@@ -107,9 +107,9 @@ def test_an_evaluation_expected_to_take_half_of_the_run_takes_little_time_from_t
 
 
 def test_what_does_not_fit_is_evaluated_on_the_head_of_the_split(settings, tmp_path, hand_clock):
-    result, took, watcher = run(settings, tmp_path / "run", hand_clock, 0.4, evaluating=3.0)
+    result, took, callback = run(settings, tmp_path / "run", hand_clock, 0.4, evaluating=3.0)
     assert result.evaluation.partial and 0 < result.evaluation.tokens < 600 and took <= 24.0
-    assert [text for text in watcher.notices if f"first {result.evaluation.tokens} of" in text]
+    assert [text for text in callback.notices if f"first {result.evaluation.tokens} of" in text]
     last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
     assert last["val_partial"] is True and last["val_loss"] == result.evaluation.loss
     assert last["val_bits_per_byte"] == pytest.approx(result.evaluation.loss / math.log(2), rel=0.02)  # a byte a token

@@ -94,10 +94,10 @@ def test_use_averaged_weights_swaps_the_average_in_and_out(averaging, tmp_path):
     batch = next(Batches(val, 8, 16, seed=0))
     trained = trainer.backend.eval_loss_sum(*batch)
     with trainer.backend.use_averaged_weights():
-        judged = trainer.backend.eval_loss_sum(*batch)
+        averaged = trainer.backend.eval_loss_sum(*batch)
     alone = Trainer(averaging.replace(ema=0.0, optimizer="adamw"), tmp_path / "other")
     alone.backend.model.load_params({name: value.numpy() for name, value in trainer.backend.average.weights().items()})
-    assert judged == alone.backend.eval_loss_sum(*batch) != trained
+    assert averaged == alone.backend.eval_loss_sum(*batch) != trained
     assert trainer.backend.eval_loss_sum(*batch) == trained
 
 

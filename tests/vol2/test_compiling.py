@@ -72,8 +72,8 @@ def test_compiling_pays_in_long_runs(length, parameters, paid):
 def test_without_a_compiler_auto_runs_and_on_is_refused(monkeypatch):
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     settings = TrainSettings(data="x", max_minutes=5.0)
-    compiled, remark = wants_compile(settings, MILLION, CPU)
-    assert not compiled and "no C++ compiler" in remark
+    compiled, notice = wants_compile(settings, MILLION, CPU)
+    assert not compiled and "no C++ compiler" in notice
     assert wants_compile(settings.replace(compile="off"), MILLION, CPU) == (False, "")
     with pytest.raises(EnvironmentFault, match="no C"):
         wants_compile(settings.replace(compile="on"), MILLION, CPU)

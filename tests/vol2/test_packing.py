@@ -1,4 +1,4 @@
-"""Documents packed into one window, kept apart: each as if it were alone."""
+"""Documents packed into one window with a document mask: each as if it were alone."""
 
 import numpy as np
 import pytest

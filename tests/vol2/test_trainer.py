@@ -128,3 +128,20 @@ def test_threads_are_set_for_the_run_only(recipe, tmp_path):
     trainer.train_step = lambda *arguments: seen.append(torch.get_num_threads()) or step(*arguments)
     trainer.fit()
     assert seen == [1] and torch.get_num_threads() == before
+
+
+def test_gradients_are_reduced_over_the_ranks_that_share_a_batch(recipe, tmp_path):
+    class TwoEqualRanks:
+        def count(self, targets):
+            return 2 * targets
+
+        def reduce(self, gradients, loss):
+            torch._foreach_mul_(gradients, 2.0)
+            return 2.0 * loss
+
+    one, two = (Trainer(recipe, tmp_path / name) for name in ("one", "two"))
+    two.backend.ranks = TwoEqualRanks()
+    batch = next(one.batches)
+    assert one.train_step([batch], 1e-3) == two.train_step([batch], 1e-3)
+    for name, parameter in one.backend.parameters.items():
+        assert torch.equal(parameter, two.backend.parameters[name]), name
