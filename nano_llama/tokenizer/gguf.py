@@ -26,6 +26,7 @@ from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats.gguf_split import open_gguf
 from nano_llama.tokenizer.backend import Backend, rust_errors
 from nano_llama.tokenizer.document import MAX_TOKENS
+from nano_llama.tokenizer.export_check import check_export
 from nano_llama.tokenizer.pretokenizers import name_of, recipe_named
 from nano_llama.tokenizer.roles import Roles
 from nano_llama.tokenizer.sentencepiece import Merge, merges_from_scores, scores_from_merges
@@ -92,8 +93,10 @@ def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Bac
 def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> dict[str, Any]:
     """The `tokenizer.*` metadata of a GGUF file: key -> str, bool, int (u32), list of str, int (i32) or float (f32).
 
-    vocab_size: rows of the model's embedding; ids beyond the tokenizer's are written as unused tokens.
-    Raises UserError, naming what GGUF cannot hold: char level, other models than BPE, an unknown pre-tokenizer.
+    vocab_size: rows of the model's embedding; ids beyond the tokenizer's are written as unused tokens, added tokens
+    beyond the embedding are left out. What is written is read back and compared (export_check.py).
+    Raises UserError, naming what GGUF cannot hold: char level, other models than BPE, an unknown pre-tokenizer, a
+    normalizer.
     """
     backend = tokenizer.backend
     if tokenizer.kind != "bpe":
@@ -101,7 +104,8 @@ def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> 
             f"GGUF cannot hold a tokenizer of kind {tokenizer.kind!r}, only BPE.",
             hint="Export to hf or pth, or train with a byte-level BPE: --tokenizer bpe:4096.",
         )
-    size = max(tokenizer.vocab_size, vocab_size or 0)
+    size = vocab_size or tokenizer.vocab_size
+    _check_size(tokenizer, size)
     known = [backend.id_to_token(number) for number in range(size)]
     metadata: dict[str, Any] = {
         "tokenizer.ggml.tokens": [f"[PAD{number}]" if token is None else token for number, token in enumerate(known)],
@@ -121,10 +125,15 @@ def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> 
         metadata["tokenizer.ggml.scores"] = scores_from_merges(metadata["tokenizer.ggml.tokens"], mergeable, merges)
     for role, key in _ID_KEYS.items():
         number = getattr(tokenizer.roles, role)
-        if number is not None:
+        if number is not None and number < size:
             metadata[f"tokenizer.ggml.{key}"] = number
     if tokenizer.chat_template is not None:
         metadata["tokenizer.chat_template"] = tokenizer.chat_template
+    try:
+        again = type(tokenizer)(*from_metadata(metadata))
+    except FormatError as error:
+        raise UserError(f"GGUF cannot hold this tokenizer: {error.message}", hint=error.hint) from error
+    check_export(tokenizer, again, "GGUF")
     return metadata
 
 
@@ -232,6 +241,24 @@ class _Reader:
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _check_size(tokenizer: "Tokenizer", size: int) -> None:
+    """llama.cpp loads no model that has more tokens than rows: added tokens are left out, others cannot be."""
+    beyond = [number for number in range(size, tokenizer.vocab_size) if tokenizer.backend.id_to_token(number)]
+    if not beyond:
+        return
+    texts = ", ".join(repr(tokenizer.backend.id_to_token(number)) for number in beyond[:5])
+    texts += f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
+    if not tokenizer.backend.added_tokens.keys() >= set(beyond):
+        raise UserError(
+            f"The tokenizer has {tokenizer.vocab_size:,} tokens, but the model's embedding {size:,} rows: {texts:.200}"
+            " would have no vector.",
+            hint="Give the tokenizer that the model was trained with, or export without one.",
+        )
+    warnings.warn(
+        f"Left out of the GGUF, for they have no row in the model's embedding of {size:,}: {texts:.200}.", stacklevel=4
+    )
 
 
 def _type_of(tokenizer: "Tokenizer", number: int, token: str | None) -> int:
