@@ -141,7 +141,7 @@ class Batches:
 def shuffled(indices: np.ndarray, count: int, seed: int, epochs: np.ndarray) -> np.ndarray:
     """Where each index goes in a permutation of 0 .. count-1 that (seed, its epoch) fixes. All (B,) int64.
 
-    A Feistel network permutes the numbers of so many bits: each round changes one part of a number by a hash of the
+    A Feistel network permutes numbers of a given width in bits: each round changes a part of a number by a hash of the
     other part, which is reversible, so no two numbers collide. A result out of range is put in again until it is in
     range ("cycle walking", Black and Rogaway 2002): on average at most once more, as over half of all numbers are.
     """

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from nano_llama.core.errors import FormatError, UserError
@@ -46,13 +46,13 @@ class Document:
     text: str
 
 
-def kind_of(path: Path) -> str | None:
-    """The suffix that decides how a file is read (".jsonl" for "a.jsonl.gz"), or None if it is not read here."""
+def kind_of(path: PurePath) -> str:
+    """The suffix that decides how a file is read (".jsonl" for "a.jsonl.gz"); empty if it is not read here."""
     name = path.name.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     suffix = Path(name).suffix
-    return suffix if suffix in SUFFIXES else None
+    return suffix if suffix in SUFFIXES else ""
 
 
 def read_documents(path: Path, name: str) -> Iterator[Document]:

@@ -59,7 +59,7 @@ class LocalSource(Source):
                 f"{path}: no readable files in this folder.",
                 hint=f"Read are {' '.join(SUFFIXES)}, also compressed ({' '.join(COMPRESSED)}).",
             )
-        if kind_of(files[0]) is None:
+        if not kind_of(files[0]):
             next(read_documents(files[0], ""))  # raises the error that says what we read
         names = {file: file.relative_to(root).as_posix() for file in files}
         self.val_files: list[Path] = []

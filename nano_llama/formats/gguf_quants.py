@@ -24,7 +24,7 @@ _CHUNK = 2**18  # numbers unpacked at a time: what fits the caches, and no tenso
 
 
 def row_bytes(kind: str, columns: int) -> int:
-    """Bytes of a row of so many numbers. Raises UserError where the row is not whole blocks."""
+    """Bytes of a row of this many numbers. Raises UserError where the row is not whole blocks."""
     size, nbytes = Kind[kind].block_size, Kind[kind].block_bytes
     if columns % size:
         raise UserError(f"A row of {columns} numbers cannot be {kind}, which comes in blocks of {size}.")

@@ -224,7 +224,7 @@ class _Parser:
             raise _Bad(f"{what} is not UTF-8") from None
 
     def count(self, what: str, at_least_bytes: int, limit: int) -> int:
-        """A count of items that take at least so many bytes each."""
+        """A count of items that take at least this many bytes each."""
         count = self.u64(what)
         if count > limit or count * at_least_bytes > self.size - self.position:
             raise _Bad(f"{what} is {count:,}, more than the file can hold or than is read here")

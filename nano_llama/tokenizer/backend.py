@@ -54,7 +54,7 @@ class Backend:
 
     @cached_property
     def _continuing(self) -> tokenizers.Tokenizer:
-        """The same tokenizer for text that goes on: newer SentencePiece puts a space before the first word."""
+        """The same tokenizer for text that continues another: newer SentencePiece puts a space at the start."""
         cut = self._plain.pre_tokenizer
         if not isinstance(cut, pre_tokenizers.Metaspace) or cut.prepend_scheme != "first":
             return self._plain

@@ -56,7 +56,7 @@ class Budget:
         return math.inf if self.deadline is None else self.deadline - self.begin
 
     def keep(self, seconds: float) -> None:
-        """Reserve so many seconds for the end."""
+        """Reserve this many seconds for the end."""
         self.reserve = seconds
 
     def count_step(self, seconds: float) -> None:

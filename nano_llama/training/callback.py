@@ -43,7 +43,7 @@ class Callback:
         """One update is done."""
 
     def evaluating(self, tokens: int, total: int) -> None:
-        """So many tokens of the validation split are evaluated."""
+        """This many tokens of the validation split are evaluated."""
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """The validation loss at a step."""

@@ -52,7 +52,7 @@ class Checkpoints:
             yield
         except Exception:
             if self.state.step > self.first_step and self.clock.progress(self.state.step) < 1.0:
-                with suppress(Exception):  # the user hears the first error
+                with suppress(Exception):  # the user is told the first error
                     self.save()
             raise
 

@@ -35,7 +35,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): as uncertain as a choice among so many equally likely tokens."""
+        """exp(loss): as uncertain as a choice among this many equally likely tokens."""
         return math.exp(min(self.loss, 700.0))  # beyond, exp is infinite
 
     @property

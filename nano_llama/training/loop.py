@@ -77,7 +77,7 @@ class TrainingLoop:
                     with self.interrupt, self._open_stream() as stream:
                         return self._run(stream, recorder)
                 except BaseException as error:
-                    with suppress(Exception):  # the user hears what ended the run
+                    with suppress(Exception):  # the user is told what ended the run
                         self.checkpoints.wait()
                     if isinstance(error, KeyboardInterrupt):
                         raise interrupted_at_once(self.folder.path) from error

@@ -17,7 +17,7 @@ from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
 
 WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
-MARGIN = 1.3  # for what the allocator wastes: processes took up to so many times the prediction (dev/LOG.md)
+MARGIN = 1.3  # for what the allocator wastes: processes took up to this many times the prediction (dev/LOG.md)
 COPY = "checkpoint's copy"
 USUAL_MFU = 0.4  # assumed for expected times
 
@@ -44,7 +44,7 @@ class Preflight:
         return self.step_seconds(self.tokens)
 
     def step_seconds(self, tokens: int) -> float:
-        """About how long a step of so many tokens takes; 0 if the speed is unknown."""
+        """About how long a step of this many tokens takes; 0 if the speed is unknown."""
         return tokens * self.flops_per_token / (USUAL_MFU * self.peak_flops) if self.peak_flops else 0.0
 
     def mfu(self, tokens_per_second: float) -> float | None:

@@ -11,7 +11,7 @@ import math
 from nano_llama.core.errors import UserError
 
 NAMES = ("cosine", "linear", "wsd", "constant")
-WARMUP_STEPS = 10  # at least so many updates lie before the peak
+WARMUP_STEPS = 10  # at least this many updates come before the peak
 DECAY = 0.2  # final fraction of the run in which WSD falls: Hägele et al. 2024 find 10 to 20% enough
 
 

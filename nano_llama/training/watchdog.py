@@ -12,7 +12,7 @@ from nano_llama.training.backend import StepResult
 
 MEMORY = 0.98  # of the running mean: about the last 50 losses
 MIN_LOSSES = 50  # losses before the first spike can be recognized
-SIGMAS, NATS = 6.0, 0.5  # a spike is so many standard deviations, and at least so many nats, above the mean
+SIGMAS, NATS = 6.0, 0.5  # a spike is this many standard deviations, and at least this many nats, above the mean
 MOST_IN_A_ROW = 10  # batches skipped: beyond, the batches are not to blame
 
 

@@ -45,8 +45,8 @@ def penalized(
 
     logit_bias          x_t + b_t                                                      (OpenAI's API)
     repetition_penalty  x_t / r if x_t > 0 else x_t * r, for t in prompt or output     (Keskar et al. 2019, CTRL, 4.1)
-    frequency_penalty   x_t - f * (times t stands in the output)                       (OpenAI's API)
-    presence_penalty    x_t - p * (1 if t stands in the output)                        (OpenAI's API)
+    frequency_penalty   x_t - f * (times t occurs in the output)                       (OpenAI's API)
+    presence_penalty    x_t - p * (1 if t occurs in the output)                        (OpenAI's API)
     """
     if not params.changes_logits:
         return logits
