@@ -1,8 +1,8 @@
-"""The options that `generate` and `chat` share: sampling, and which of the three engines computes the model.
+"""The options that `generate` and `chat` share: sampling, and what computes the model. Volume 3 serves it in any case:
 
-    engine   Volume 3: its compiled kernels on a CPU, which need no torch; PyTorch on a GPU
-    torch    Volume 3 over Volume 2's model in PyTorch, the reference of those kernels
-    numpy    Volume 3 over Volume 1's model in NumPy, every operation by hand; needs no torch
+    engine   with its compiled kernels on a CPU, which need no torch; with PyTorch on a GPU
+    torch    with Volume 2's model in PyTorch, on a CPU too
+    numpy    with Volume 1's model in NumPy, every operation by hand; needs no torch
 
 Tests: tests/cli/test_generate.py, tests/cli/test_chat.py.
 """
@@ -66,10 +66,10 @@ class Sampling:
 @Parameter(name="*", group=COMPUTE)
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Which engine, on which device, in which number format."""
+    """What computes the model, on which device, in which number format."""
 
     engine: EngineName = "engine"
-    "engine: Volume 3, the fastest; torch: its reference over Volume 2's model; numpy: over Volume 1's, by hand."
+    "engine: compiled kernels on a CPU, PyTorch on a GPU; torch: Volume 2's model; numpy: Volume 1's, by hand."
     device: str = "auto"
     "auto, cpu, cuda, cuda:1 or mps. (numpy: cpu)"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

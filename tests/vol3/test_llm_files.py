@@ -59,7 +59,7 @@ def test_a_base_model_refuses_conversations(saved):
 
 
 def test_a_missing_or_damaged_model_is_named(saved, tmp_path):
-    with pytest.raises(UserError, match=r"no model at .*nowhere"):
+    with pytest.raises(UserError, match=r"Model not found: .*nowhere"):
         LLM(tmp_path / "nowhere")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes((saved[0] / "model.gguf").read_bytes()[:2000])
