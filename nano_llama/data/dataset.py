@@ -36,7 +36,7 @@ _REMAKE = "Remove the folder and prepare the data again."
 
 @dataclass(frozen=True)
 class DocumentInfo:
-    """Where a document lies in its split."""
+    """Where a document is in its split."""
 
     name: str
     start: int  # its first token

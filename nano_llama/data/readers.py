@@ -28,7 +28,7 @@ TEXT_SUFFIXES = (".txt", ".md", ".py")
 SUFFIXES = (*TEXT_SUFFIXES, ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 
-END_OF_TEXT = "<|endoftext|>"  # between the documents of a .txt; in `backquotes` it is text that speaks of it
+END_OF_TEXT = "<|endoftext|>"  # between the documents of a .txt; in `backquotes` it is ordinary text
 _SEPARATOR = re.compile(rb"(?<!`)<\|endoftext\|>|<\|endoftext\|>(?!`)")
 _READ_BYTES = 2**24
 
@@ -89,7 +89,7 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
 
 
 def _read_text(path: Path, name: str, separated: bool) -> Iterator[Document]:
-    """The file as one document, or, where END_OF_TEXT separates several, these: without the separator's own lines."""
+    """The file as one document, or the several that END_OF_TEXT separates, without the separator's own lines."""
     first: str | None = None
     count = 0
     with _open(path) as file:
@@ -110,7 +110,7 @@ def _read_text(path: Path, name: str, separated: bool) -> Iterator[Document]:
 
 
 def _stretches(file: IO[bytes], path: Path, separated: bool) -> Iterator[tuple[int, bytes, bool]]:
-    """Offset and bytes of each document, and whether a separator stands beside it."""
+    """Offset and bytes of each document, and whether a separator is next to it."""
     buffer = bytearray()
     offset = 0  # of the buffer in the file
     searched = 0  # up to here no separator begins in the buffer
@@ -293,15 +293,15 @@ class _ZstdReader(io.RawIOBase):
         return count
 
     def explained(self, error: Exception) -> UserError:
-        """What the library's words mean for the user."""
+        """The library's error, explained."""
         if "memory" in str(error):
             return UserError(
-                f"{self.path}: unpacking it needs more memory than this machine gives ({error}).",
+                f"{self.path}: unpacking it needs more memory than this machine has ({error}).",
                 hint="It was packed with a long window. Unpack it where there is memory:  zstd -d --long=31 FILE",
             )
         if "ictionary" in str(error):
             return FormatError(
-                f"{self.path}: it was packed with a dictionary, which lies in a file of its own ({error}).",
+                f"{self.path}: it was packed with a dictionary, which is in a separate file ({error}).",
                 hint="Unpack it first:  zstd -d -D DICTIONARY FILE",
             )
         return FormatError(f"{self.path}: not a valid .zst file ({error}).")

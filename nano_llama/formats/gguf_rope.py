@@ -1,12 +1,12 @@
 """RoPE between GGUF and LlamaConfig: llama.cpp's rules for its keys, and the RopeScaling that gives the same angles.
 
-    llama.rope.scaling.type      none, linear, yarn; left out it is linear, as llama.cpp's loader has it
-    llama.rope.scaling.factor    or, in files of 2023, llama.rope.scale_linear; 0 counts as 1
+    llama.rope.scaling.type      none, linear, yarn; linear if missing, as in llama.cpp's loader
+    llama.rope.scaling.factor    or, in files from 2023, llama.rope.scale_linear; 0 counts as 1
     llama.rope.scaling.*         of YaRN: original_context_length, yarn_beta_fast, yarn_beta_slow, attn_factor ...
-    rope_freqs.weight            divisors of the frequencies, before all that: how GGUF keeps llama3
+    rope_freqs.weight            divisors of the frequencies, applied first: how GGUF stores llama3
 
 Keys may come in any combination. So the angles that llama.cpp would compute are computed here, and a kind of RoPE is
-taken only if it gives them; where none does, the file is refused. GGUF has no key for dynamic NTK.
+accepted only if it gives them; if none does, the file is refused. GGUF has no key for dynamic NTK.
 
 Tests: tests/formats/test_gguf_rope.py.
 """
@@ -59,7 +59,7 @@ def rope_to_gguf(config: LlamaConfig) -> tuple[dict[str, Any], dict[str, np.ndar
 
 
 def rope_from_gguf(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | None:
-    """The RopeScaling under which a config, `plain` but for it, gives llama.cpp's angles. Raises ConfigError."""
+    """The RopeScaling with which the config `plain` gives llama.cpp's angles. Raises ConfigError."""
     divisors = _divisors(file, plain.head_dim // 2)
     wanted, wanted_scale = _llama_cpp_frequencies(file, plain, divisors)
     for scaling in _candidates(file, plain, wanted):
@@ -81,7 +81,7 @@ def rope_from_gguf(file: GGUFFile, plain: LlamaConfig) -> RopeScaling | None:
 def _llama_cpp_frequencies(file: GGUFFile, plain: LlamaConfig, divisors: np.ndarray) -> tuple[np.ndarray, float]:
     """What llama.cpp computes from the file: radians per position (K/2,), and the factor on cos and sin.
 
-    Its own loader, context and ggml's rope_yarn taken together. `ext` blends interpolation (0) and YaRN's ramp (1).
+    Its loader, its context and ggml's rope_yarn combined. `ext` blends interpolation (0) and YaRN's ramp (1).
     """
     kind = _kind(file)
     factor = _factor(file, kind)
@@ -146,7 +146,7 @@ def _yarn(file: GGUFFile, plain: LlamaConfig, factor: float) -> RopeScaling | No
         return RopeScaling(
             rope_type="yarn", factor=factor, original_max_position_embeddings=_original_context(file, plain), **fields
         )
-    except ConfigError:  # a value that cannot be right; then no kind is
+    except ConfigError:  # an impossible value: it is not YaRN
         return None
 
 

@@ -1,6 +1,6 @@
-"""A GGUF that llama.cpp's llama-gguf-split cut into parts: NAME-00001-of-00003.gguf and so on, opened by the first.
+"""A GGUF split into parts by llama-gguf-split: NAME-00001-of-00003.gguf and so on, opened by the first.
 
-The first part holds all metadata; each holds tensors of its own, and says which part it is:
+The first part holds all metadata; each holds its own tensors and says which part it is:
 
     split.no   from 0       split.count   parts       split.tensors.count   in all parts together
 
@@ -30,7 +30,7 @@ class SplitGGUF(GGUFFile):
             for name, info in part.tensors.items():
                 if name in tensors:
                     raise FormatError(
-                        f"{part.path}: the tensor {name!r:.80} is in {self._part_of[name].path.name} too."
+                        f"{part.path}: the tensor {name!r:.80} is also in {self._part_of[name].path.name}."
                     )
                 tensors[name], self._part_of[name] = info, part
         self.tensors = tensors
@@ -67,7 +67,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
         here = (first.path.parent / names[0]) if names else None
         raise FormatError(
             f"{path} is part {number + 1} of {count} of a model, and has no metadata.",
-            hint=f"Open the first part{f': {here}' if here and here.is_file() else ''}; it brings in the others.",
+            hint=f"Open the first part{f': {here}' if here and here.is_file() else ''}; the others are read with it.",
         )
     if names is None or len(names) != count or names[0] != first.path.name:
         raise FormatError(

@@ -84,7 +84,7 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
 def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
     """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for name in ("rms_norm_eps", "initializer_range"):  # transformers 5 takes no whole number for these
+    for name in ("rms_norm_eps", "initializer_range"):  # transformers 5 accepts no integers here
         own[name] = float(own[name])
     own["rope_scaling"] = config.rope_scaling.to_dict() if config.rope_scaling else None
     if isinstance(config.eos_token_id, tuple):
@@ -131,8 +131,8 @@ def _rope_scaling(raw: Mapping[str, Any], given: Mapping[str, Any], source: str)
     """From transformers' `rope_scaling` or `rope_parameters`, in which old files say `type` for `rope_type`.
 
     given: the config around it. As transformers does: a kind's other keys are ignored, with a warning; 0 counts as
-    not given where a default stands behind it; llama3 and YaRN take the original context from the config, else its
-    context as a whole.
+    missing where there is a default; llama3 and YaRN take the original context from the config, else its
+    max_position_embeddings.
     """
     rope = {key: value for key, value in raw.items() if value is not None}
     old_kind = rope.pop("type", None)
@@ -164,7 +164,7 @@ _OR_DEFAULT = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
 
 def transformers_refusals(config: LlamaConfig) -> list[str]:
-    """Why transformers 5 would not make a model of this shape; transformers 4, GGUF and we do."""
+    """Why transformers 5 refuses a model of this shape; transformers 4, GGUF and this project accept it."""
     reasons = []
     if config.hidden_size % config.num_attention_heads:
         heads = config.num_attention_heads
@@ -173,5 +173,5 @@ def transformers_refusals(config: LlamaConfig) -> list[str]:
         reasons.append(f"initializer_range = {config.initializer_range} is above 1")
     pad = config.pad_token_id
     if pad is not None and not -config.vocab_size <= pad < config.vocab_size:
-        reasons.append(f"pad_token_id = {pad} is none of the {config.vocab_size} tokens")
+        reasons.append(f"pad_token_id = {pad} is not one of the {config.vocab_size} tokens")
     return reasons

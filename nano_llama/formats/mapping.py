@@ -211,7 +211,7 @@ def fit_to_config(weights: TensorMapping, config: LlamaConfig) -> TensorMapping:
     return chosen
 
 
-# Left in front of every name by torch.compile, DistributedDataParallel, and a wrapper around the model.
+# Prefixes of all names, left by torch.compile, DistributedDataParallel or a wrapper around the model.
 WRAPPERS = ("_orig_mod.", "module.")
 _PARTS = ("model.", "lm_head.")  # of a LlamaForCausalLM
 _WITHOUT_PREFIX = ("embed_tokens.", "layers.", "norm.")  # of a LlamaModel
@@ -237,7 +237,7 @@ def _names_of_ours(weights: TensorMapping) -> dict[str, str]:
             theirs[name] = stored
     if theirs and strangers:
         shown = ", ".join(sorted(strangers)[:4]) + (f" and {len(strangers) - 4} more" if len(strangers) > 4 else "")
-        warnings.warn(f"{weights.path}: {shown:.300} not read: a LLaMA has no such part.", stacklevel=4)
+        warnings.warn(f"{weights.path}: {shown:.300} ignored: a LLaMA has no such part.", stacklevel=4)
     elif strangers:
         theirs = {name: name for name in strangers}  # another model's: check_params names what is wrong
     return theirs

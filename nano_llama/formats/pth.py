@@ -257,7 +257,7 @@ def save_pth(
 ) -> None:
     """Write {"model": {name: tensor}, "config": {...}} as torch.save would, but tensor by tensor.
 
-    torch.load(path, weights_only=True) reads it. Without a config the tensors stand at the top, a plain state dict.
+    torch.load(path, weights_only=True) reads it. Without a config the tensors are at the top level, a plain state dict.
     dtype as in save_hf. Raises UserError, EnvironmentFault.
     """
     import_extra("torch", "train", "Writing a .pth file")

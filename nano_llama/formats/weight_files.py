@@ -1,12 +1,12 @@
 """Which of a model folder's files hold its weights, in the order in which transformers looks for them.
 
-    config.json: "transformers_weights"     a file that the config names; or else the first that is there of
+    config.json: "transformers_weights"     the file that the config names; otherwise the first of these:
     model.safetensors
     model.safetensors.index.json            shards in safetensors
     pytorch_model.bin                       older: a .pth without a config
     pytorch_model.bin.index.json            shards of that kind
 
-What lies beside the files that count is not read, and said so where a reader could take it for the model.
+Other weight files in the folder are not read; a warning says so where they could be taken for the model.
 
 Tests: tests/formats/test_weight_files.py.
 """
@@ -42,7 +42,7 @@ def open_weight_files(folder: Path, raw_config: Mapping[str, Any]) -> TensorMapp
         )
     if there[:2] == [WEIGHTS, INDEX]:
         warnings.warn(
-            f"{folder}: {WEIGHTS} is read, as transformers does; the shards of {INDEX} are not."
+            f"{folder}: {WEIGHTS} is read, as in transformers; the shards of {INDEX} are not."
             " Remove one of the two if it is left over from another model.",
             stacklevel=2,
         )
@@ -56,7 +56,7 @@ def shard_of(path: Path) -> tuple[int, int] | None:
 
 
 def open_sharded(index_path: Path) -> TensorMapping:
-    """Join the shards that an index lists, with all that they hold, as transformers does. Raises FormatError."""
+    """Join the shards that an index lists, with all their tensors, as transformers does. Raises FormatError."""
     index = read_json(index_path, what="weight index", max_bytes=MAX_HEADER_BYTES)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:

@@ -200,7 +200,7 @@ def compare_tensors(ours: "Llama", theirs: Any, tolerance: float) -> tuple[list[
     for name, parameter in ours.named_params().items():
         a, b = parameter.detach(), reference.get(name)
         if b is None and name == "lm_head.weight":
-            b = theirs.get_output_embeddings().weight  # a tied head has no name of its own
+            b = theirs.get_output_embeddings().weight  # a tied head has no own name
         if b is None or a.shape != b.shape:
             found = "missing" if b is None else f"of shape {tuple(b.shape)}"
             rows.append(Row("tensor", name, tuple(a.shape), float("inf"), (), False))

@@ -32,7 +32,7 @@ class SamplingParams:
       max_tokens           >= 1 new tokens; None: until the context is full                          default: 16
       stop                 a string or several: the text ends before the first that appears          default: none
       stop_token_ids       ids that end the text; the id stays in token_ids, its text is left out    default: none
-      ignore_eos           continue after the model's own end of text                                   default: False
+      ignore_eos           continue after the model's own end of text                                default: False
     Other
       seed                 0 ... 2^64 - 1: the same seed, the same tokens; None: a random one        default: None
       n                    samples of each prompt; sample i uses seed + i                            default: 1
