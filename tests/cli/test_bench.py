@@ -43,7 +43,6 @@ def test_the_default_prompt_fits_into_the_context(cli, tiny_model):
     assert found["prompt_tokens"] == min(512, read_config(tiny_model).max_position_embeddings - 4)
 
 
-@pytest.mark.slow  # the kernels are compiled for both types
 def test_the_kv_cache_dtype_changes_its_bytes(cli, tiny_model):
     config = read_config(tiny_model)
     values = 2 * config.num_hidden_layers * config.num_key_value_heads * 16  # a head of fewer is padded to 16

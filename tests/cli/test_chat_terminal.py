@@ -108,7 +108,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(make_tiny, tmp_path):
     chat.leaves_with(0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a real model writes 400 tokens in float32
 def test_smollm2(smollm2):
     pytest.importorskip("torch")
     chat = Terminal("--model", smollm2, "--max-tokens", 400, "--temperature", 0, patience=300)

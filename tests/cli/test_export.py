@@ -94,7 +94,7 @@ def test_an_unwritable_path_is_an_error(cli, tiny_model, tmp_path):
     assert "inside nano-llama" not in done.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # copies a real model
 def test_smollm2_keeps_its_blocks(cli, smollm2, tmp_path):
     out = tmp_path / "copy.gguf"
     assert cli("export", "--model", smollm2, "--format", "gguf", "--out", out, "--dtype", "keep").code == 0

@@ -164,7 +164,7 @@ def test_quantization_is_for_the_engine_only(cli, make_tiny, tmp_path):
     assert "'int3' is not known" in cli(*told, "--quantization", "int3").err
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a real model reads its prompt and answers
 def test_smollm2_answers(cli, smollm2):
     question = (
         "--chat",

@@ -134,7 +134,7 @@ def test_an_empty_path_is_not_the_current_folder(cli):
     assert "empty" in done.err
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # reads a real model's tokenizer, in Python
 def test_smollm2(cli, smollm2):
     done = cli("info", smollm2, "--json").json
     assert done["parameters"] == 134_515_008

@@ -114,7 +114,7 @@ def test_unusable_data_and_tokenizers_are_refused(train, tmp_path, option, name,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 50 MB are encoded
 def test_a_line_of_50_megabytes_is_learned_from(train, tmp_path):
     for name, content in (("a.jsonl", json.dumps({"text": "abcdefgh " * (50 * 2**20 // 9)})), ("val.txt", "abcdefgh")):
         (tmp_path / "texts" / name).parent.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def test_a_line_of_50_megabytes_is_learned_from(train, tmp_path):
     assert code == 0, said
 
 
-@pytest.mark.parametrize("harm", [pytest.param("missing", marks=pytest.mark.slow), "altered"])
+@pytest.mark.parametrize("harm", [pytest.param("missing", marks=pytest.mark.slow), "altered"])  # three runs each
 def test_a_damaged_shard(train, command, tmp_path, expected, harm, monkeypatch):
     monkeypatch.setattr(command, "cache", tmp_path / "cache")
     child = train.start()
@@ -214,6 +214,7 @@ def test_a_killed_data_worker(train, command, tmp_path, expected):
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [
+        # slow: a second run to kill; test_a_second_signal_stops_at_once sends the same signal
         pytest.param(signal.SIGINT, 130, "Stopped by Ctrl-C", marks=pytest.mark.slow),
         (signal.SIGTERM, 143, "Stopped by SIGTERM"),
     ],

@@ -231,7 +231,7 @@ def test_the_real_model_s_numbers_are_the_library_s(smollm2, smollm2_reader):
         assert np.array_equal(weights[name], wanted if order is None else wanted[order]), name
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # transformers unpacks all tensors of a real model, in Python
 def test_the_real_model_s_tensors_are_transformers_own(smollm2):
     """transformers unpacks the file and undoes the row order with code of its own."""
     transformers = pytest.importorskip("transformers")

@@ -59,7 +59,7 @@ def test_logits_of_every_rope_and_attention(tmp_path, tiny_config, random_weight
     assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # exports and runs a real model, in llama.cpp and in transformers
 @pytest.mark.parametrize("dtype", ["F16", "Q8_0"])
 def test_greedy_text_of_the_real_model(tmp_path, smollm2, dtype):
     """Our export, in llama.cpp, continues as transformers does from the same numbers."""

@@ -84,7 +84,7 @@ def test_it_has_learned_english():
     assert nats(text) < nats(" ".join(text.split()[::-1]))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # builds a wheel
 def test_the_wheel_holds_it(tmp_path):
     built = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
     try:

@@ -110,14 +110,14 @@ def decisions(trace):
     return [event for event in map(json.loads, trace.read_text().splitlines()) if event["event"] == "step"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 20 texts of 64 tokens by transformers' own generate
 def test_greedy_tokens_one_at_a_time(llm, greedy):
     for prompt, expected in zip(*greedy, strict=True):
         (out,) = llm.generate([prompt], GREEDY)
         assert out.token_ids == expected, prompt
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the same 20 texts, twice for each setting
 @pytest.mark.parametrize(
     "settings",
     [

@@ -106,7 +106,7 @@ def test_an_untrained_model_raises_no_suspicion(tiny_config):
     assert find_permuted(model, torch.arange(40)[None]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # reads and writes a real model in float32
 def test_a_permuted_matrix_of_a_real_model_is_found_without_a_reference(smollm2, tmp_path):
     from nano_llama.formats import open_weights, read_config
     from nano_llama.tokenizer import Tokenizer

@@ -39,10 +39,10 @@ def gradients(recipe, out, parts=1, **changes):
         {"activation_checkpointing": "selective"},
         {"parts": 3},
         {"activation_checkpointing": "selective", "precision": "bf16", "parts": 3},
-        pytest.param({"compile": "on"}, marks=[needs_compiler, pytest.mark.slow]),
+        pytest.param({"compile": "on"}, marks=[needs_compiler, pytest.mark.slow]),  # torch.compile takes 10 to 30 s
         pytest.param(
             {"compile": "on", "precision": "bf16", "activation_checkpointing": "full"},
-            marks=[needs_compiler, pytest.mark.slow],
+            marks=[needs_compiler, pytest.mark.slow],  # torch.compile again
         ),
         pytest.param(
             {"compile": "on", "precision": "bf16", "activation_checkpointing": "selective"}, marks=needs_compiler

@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # four processes that import torch and take real memory
 @pytest.mark.parametrize(
     ("precision", "checkpointing", "within"),
     [("fp32", "none", 0.2), ("bf16", "full", 0.2), ("bf16", "none", 0.35), ("fp32", "full", 0.35)],
