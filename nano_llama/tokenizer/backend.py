@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import tokenizers
-from tokenizers import pre_tokenizers, processors
+from tokenizers import processors
 
 from nano_llama.core.errors import FormatError, UserError
 
@@ -50,39 +50,31 @@ class Backend:
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         """The same tokenizer, looking for special tokens."""
-        return self._copy()
+        return self.copy()
 
-    @cached_property
-    def _continuing(self) -> tokenizers.Tokenizer:
-        """The same tokenizer for text that continues another: newer SentencePiece puts a space at the start."""
-        cut = self._plain.pre_tokenizer
-        if not isinstance(cut, pre_tokenizers.Metaspace) or cut.prepend_scheme != "first":
-            return self._plain
-        copy = self._copy()
-        copy.pre_tokenizer = pre_tokenizers.Metaspace(cut.replacement, prepend_scheme="never", split=cut.split)
-        copy.encode_special_tokens = True
-        return copy
-
-    def _copy(self) -> tokenizers.Tokenizer:
-        """A copy that shares the model, so it costs next to nothing."""
+    def copy(self, added_tokens: bool = True) -> tokenizers.Tokenizer:
+        """A copy that shares the model, so it costs next to nothing. Without added tokens it looks for none."""
         copy = tokenizers.Tokenizer(self._plain.model)
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             value = getattr(self._plain, part)
             if value is not None:
                 setattr(copy, part, value)
-        for _, token in sorted(self._plain.get_added_tokens_decoder().items()):
-            (copy.add_special_tokens if token.special else copy.add_tokens)([token])
-        assert copy.get_added_tokens_decoder() == self._plain.get_added_tokens_decoder(), (
-            "the copy numbers its tokens differently"
-        )
+        if added_tokens:
+            for _, token in sorted(self._plain.get_added_tokens_decoder().items()):
+                (copy.add_special_tokens if token.special else copy.add_tokens)([token])
+            assert copy.get_added_tokens_decoder() == self._plain.get_added_tokens_decoder(), (
+                "the copy numbers its tokens differently"
+            )
         return copy
 
     # -- setting it up, before it is used -----------------------------------------------------------------------------
 
-    def add_special(self, token: str) -> None:
-        """Make a token of the vocabulary a special one."""
-        self._plain.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)])
-        self.__dict__.pop("added_tokens", None)
+    def add_tokens(self, tokens: Sequence[tokenizers.AddedToken]) -> None:
+        """Add tokens, special ones among them. One that the vocabulary has already keeps its id."""
+        if tokens:
+            self._plain.add_tokens(list(tokens))
+            for name in ("added_tokens", "vocab_size"):
+                self.__dict__.pop(name, None)
 
     def set_affixes(self, bos: int | None, eos: int | None) -> None:
         """Make tokenizer.json put these ids around a text."""
@@ -115,6 +107,11 @@ class Backend:
         return None if part is None else json.loads(part.__getstate__())  # what pickling writes is that JSON
 
     @property
+    def normalizer(self) -> Any:
+        """The library's normalizer, or None."""
+        return self._plain.normalizer
+
+    @property
     def model(self) -> Any:
         """The library's model: its type's name is the kind (BPE, WordLevel ...)."""
         return self._plain.model
@@ -138,9 +135,9 @@ class Backend:
 
     # -- encoding and decoding ----------------------------------------------------------------------------------------
 
-    def encode(self, text: str, *, parse_special: bool = False, continues: bool = False) -> list[int]:
-        """The ids of `text`, without BOS or EOS. continues: plain text that does not begin here."""
-        library = self._parsing if parse_special else self._continuing if continues else self._plain
+    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """The ids of `text`, without BOS or EOS."""
+        library = self._parsing if parse_special else self._plain
         with rust_errors("Encoding"):
             try:
                 return library.encode(text, add_special_tokens=False).ids

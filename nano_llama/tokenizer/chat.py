@@ -27,8 +27,10 @@ MAX_TEMPLATE_CHARACTERS = 2**20
 MAX_CHARACTERS = 2**22  # of output, in addition to sixteen times the input
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+REASONING = ("reasoning_content", "thinking", "reasoning")  # one thing under three names
 
 Message = Mapping[str, Any]
+Templates = Mapping[str, str]  # name -> source; "default" is the one for plain conversations
 
 
 class ChatTemplate:
@@ -53,9 +55,24 @@ class ChatTemplate:
             ) from None
         limit = MAX_CHARACTERS + 16 * len(request)
         with self._lock:
-            if self._worker is None or not self._worker.usable():
-                self._worker = _Worker(self.source)
-            return self._worker.ask({"variables": variables, "limit": limit})["text"]
+            return self._running().ask({"variables": variables, "limit": limit})["text"]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that the template reads. Raises FormatError as `render` does."""
+        with self._lock:
+            return frozenset(self._running().facts["names"])
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether it goes through a message's content part by part, so that the content may be a list."""
+        with self._lock:
+            return self._running().facts["reads_parts"]
+
+    def _running(self) -> "_Worker":
+        if self._worker is None or not self._worker.usable():
+            self._worker = _Worker(self.source)
+        return self._worker
 
 
 class _Worker:
@@ -85,7 +102,7 @@ class _Worker:
         weakref.finalize(self, _end, self._process, self._owner)
         setup = {"path": sys.path, "template": source, "memory": MEMORY_BYTES, "seconds": RENDER_SECONDS}
         self._exchange(setup, START_SECONDS)
-        self._exchange(None, RENDER_SECONDS)
+        self.facts = self._exchange(None, RENDER_SECONDS)
 
     def usable(self) -> bool:
         """Alive, and ours: after a fork the pipes belong to the parent."""
@@ -162,27 +179,49 @@ def _error_from(reply: dict[str, Any]) -> NanoLlamaError:
 _HINT = "It came with the tokenizer's files: see chat_template there."
 
 
-def check_messages(messages: Sequence[Message], template: str) -> list[dict[str, Any]]:
-    """Copies of the messages. Raises UserError for one that is not {"role": ..., "content": text}.
+def check_messages(messages: Sequence[Message], template: ChatTemplate) -> list[dict[str, Any]]:
+    """Copies of the messages as the template gets them. Raises UserError for one that is not {"role", "content"}.
 
-    Roles are the usual ones and those that the template itself mentions. An assistant's message may have
-    `tool_calls` in place of content. Other keys go to the template as they are.
+    Roles are the usual ones and those that the template itself mentions. Content is a text, or a list of
+    {"type": "text", "text": ...}, joined unless the template goes through the parts. An assistant's message may have
+    `tool_calls` in place of content. Other keys go to the template as they are, None left out (as in transformers).
     """
-    example = 'Messages look like [{"role": "user", "content": "Hello"}].'
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise UserError(f"A list of messages was expected, not {type(messages).__name__}.", hint=example)
+        raise UserError(f"A list of messages was expected, not {type(messages).__name__}.", hint=_EXAMPLE)
     if not messages:
-        raise UserError("The list of messages is empty.", hint=example)
-    for number, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise UserError(f"Message {number} is {type(message).__name__}, not a dict: {message!r:.80}.", hint=example)
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str) or not (role in ROLES or (role and role in template)):
-            raise UserError(f"Message {number} has the role {role!r:.60}; roles are {', '.join(ROLES)}.", hint=example)
-        if content is None and role == "assistant" and message.get("tool_calls"):
-            continue
-        if not isinstance(content, str):
-            raise UserError(
-                f"Message {number} ({role}) has content {content!r:.60}; a string was expected.", hint=example
-            )
-    return [dict(message) for message in messages]
+        raise UserError("The list of messages is empty.", hint=_EXAMPLE)
+    return [_checked(message, number, template) for number, message in enumerate(messages)]
+
+
+_EXAMPLE = 'Messages look like [{"role": "user", "content": "Hello"}].'
+
+
+def _checked(message: Message, number: int, template: ChatTemplate) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise UserError(f"Message {number} is {type(message).__name__}, not a dict: {message!r:.80}.", hint=_EXAMPLE)
+    given = {name: value for name, value in message.items() if value is not None}
+    role, content = given.get("role"), given.get("content")
+    if not isinstance(role, str) or not (role in ROLES or (role and role in template.source)):
+        raise UserError(f"Message {number} has the role {role!r:.60}; roles are {', '.join(ROLES)}.", hint=_EXAMPLE)
+    if isinstance(content, list | tuple):
+        texts = [_text_of(part, f"Message {number} ({role})", content) for part in content]
+        given["content"] = [dict(part) for part in content] if template.reads_parts else "".join(texts)
+    elif not isinstance(content, str) and not (content is None and role == "assistant" and given.get("tool_calls")):
+        raise UserError(f"Message {number} ({role}) has content {content!r:.60}; a string was expected.", hint=_EXAMPLE)
+    reasoning = next((given[name] for name in REASONING if name in given), None)
+    return given if reasoning is None else {"thinking": reasoning, **given, "reasoning_content": reasoning}
+
+
+def _text_of(part: Any, where: str, content: Sequence[Any]) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind is not None and kind != "text":
+        raise UserError(
+            f"{where} has a part of type {kind!r:.40}; only parts of type 'text' are read.",
+            hint="Leave it out, or describe it in words.",
+        )
+    if kind is None or not isinstance(part.get("text"), str):
+        raise UserError(
+            f"{where} has content {content!r:.60}; a string or a list of parts was expected.",
+            hint='Parts look like {"type": "text", "text": "Hello"}.',
+        )
+    return part["text"]

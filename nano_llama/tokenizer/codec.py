@@ -5,13 +5,14 @@ Tests: tests/tokenizer/test_tokenizer.py.
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from nano_llama.core.errors import UserError
 from nano_llama.tokenizer.backend import Backend, not_text
 from nano_llama.tokenizer.incremental import IncrementalDecoder, WholeTextDecoder
+from nano_llama.tokenizer.quoted import QuotedEncoder
 from nano_llama.tokenizer.roles import Roles
 from nano_llama.tokenizer.token_bytes import BYTE_ALPHABET, TokenBytes
 
@@ -51,6 +52,19 @@ class Codec:
         for text, ids in zip(texts, batch, strict=True):
             self._check(text, ids, parse_special)
         return [self._with_affixes(ids, add_bos) for ids in batch]
+
+    def encode_quoted(self, text: str, undo: Mapping[int, str]) -> list[int]:
+        """A text whose special tokens are meant, except those that SpecialText has broken: quoted.py."""
+        ids: list[int] = []
+        for found, quoted in self._quoted.pieces(text, undo):
+            if quoted is not None:
+                self._check(quoted, found, parse_special=False)
+            ids += found
+        return ids
+
+    @cached_property
+    def _quoted(self) -> QuotedEncoder:
+        return QuotedEncoder(self.backend)
 
     def _with_affixes(self, ids: list[int], add_bos: bool | None) -> list[int]:
         roles = self.roles

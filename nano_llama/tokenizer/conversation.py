@@ -1,56 +1,154 @@
-"""Conversations -> text and ids, through a model's chat template: what Tokenizer hands chats to.
+"""Conversations -> text and ids, through a model's chat templates: what Tokenizer hands chats to.
 
-Not here: running the template's program (chat.py), telling typed special tokens from the template's (special_text.py).
-Tests: tests/tokenizer/test_chat.py.
+Not here: running a template's program (chat.py), telling typed special tokens from the template's (special_text.py).
+Tests: tests/tokenizer/test_chat.py, tests/tokenizer/test_chat_arguments.py.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nano_llama.core.errors import UserError
-from nano_llama.tokenizer.chat import ChatTemplate, Message, check_messages
+from nano_llama.tokenizer.chat import REASONING, ChatTemplate, Message, Templates, check_messages
 from nano_llama.tokenizer.codec import Codec
 from nano_llama.tokenizer.special_text import SpecialText
 
+_TAG = (
+    "CONTINUE_FINAL_MESSAGE_TAG "  # marks where the final message ends; transformers' word, so none is forbidden anew
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """How a conversation is laid out. The fields are documented at Tokenizer.apply_chat_template."""
+
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | str = False
+    tools: Sequence[Any] | None = None
+    documents: Sequence[Any] | None = None
+    chat_template: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.add_generation_prompt and self.continue_final_message:
+            raise UserError(
+                "continue_final_message and add_generation_prompt exclude each other.",
+                hint="The first goes on with the last message, the second begins a new one.",
+            )
+
+    @property
+    def prompts(self) -> bool:
+        """Whether the text ends where the assistant's answer begins."""
+        return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
+
+    @property
+    def continued(self) -> str | None:
+        """The field of the final message that stays open; None: no message does."""
+        return "content" if self.continue_final_message is True else self.continue_final_message or None
+
 
 class ConversationEncoder:
-    """A chat template over a codec. template: its source, or None, and every call raises UserError."""
+    """Chat templates over a codec. Without templates every call raises UserError, unless it brings one."""
 
-    def __init__(self, template: str | None, codec: Codec):
-        self.template = template
+    def __init__(self, templates: Templates, codec: Codec):
         self._codec = codec
-        self._program = ChatTemplate(template) if template is not None else None
+        self._templates = templates
+        self._programs: dict[str, ChatTemplate] = {}  # by source
         self._special_text = SpecialText(codec.special)
 
-    def text(self, messages: Sequence[Message], add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
+    def text(self, messages: Sequence[Message], options: ChatOptions) -> str:
         """See Tokenizer.apply_chat_template."""
-        return self._render(self._checked(messages, variables), add_generation_prompt)
+        program = self._program(options)
+        return self._render(program, self._given(program, messages, options), options)
 
-    def ids(self, messages: Sequence[Message], add_generation_prompt: bool, variables: Mapping[str, Any]) -> list[int]:
+    def ids(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
         """See Tokenizer.encode_chat."""
-        given = self._checked(messages, variables)
+        program = self._program(options)
+        given = self._given(program, messages, options)
         if not self._special_text.contained_in(given):
-            return self._codec.encode(self._render(given, add_generation_prompt), add_bos=False, parse_special=True)
+            text = self._render(program, given, options)
+            return self._codec.encode(text, add_bos=False, parse_special=True)
         broken, undo = self._special_text.broken(given)
-        ids: list[int] = []
-        for piece in self._special_text.split(self._render(broken, add_generation_prompt)):
-            if isinstance(piece, int):
-                ids.append(piece)
-            else:
-                ids += self._codec.backend.encode(piece.translate(undo), continues=bool(ids))
-        return ids
+        return self._codec.encode_quoted(self._render(program, broken, options), undo)
 
-    def _checked(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> dict[str, Any]:
-        return {"messages": check_messages(messages, self.template or ""), **variables}
+    def _program(self, options: ChatOptions) -> ChatTemplate:
+        """The template that transformers would take: by name, by source, "tool_use" where there are tools."""
+        asked = options.chat_template
+        if asked is None:
+            asked = "tool_use" if options.tools is not None and "tool_use" in self._templates else "default"
+            if not self._templates:
+                raise UserError(
+                    "This tokenizer has no chat template, so it cannot encode conversations.",
+                    hint="Give the model plain text instead: generate without --chat.",
+                )
+        source = self._templates.get(asked)
+        if source is None:
+            known = ", ".join(sorted(self._templates)) or "none"
+            if asked == "default" and options.chat_template is None:
+                raise UserError(
+                    "This tokenizer has several chat templates and none that is the default.",
+                    hint=f"Choose one:  chat_template=NAME, of {known}.",
+                )
+            if "{{" not in asked and "{%" not in asked:
+                raise UserError(
+                    f"chat_template={asked!r:.60} is neither a Jinja template nor the name of one.",
+                    hint=f"Names here: {known}.",
+                )
+            source = asked
+        if source not in self._programs:
+            self._programs[source] = ChatTemplate(source)
+        return self._programs[source]
 
-    def _render(self, variables: Mapping[str, Any], add_generation_prompt: bool) -> str:
-        if self._program is None:
+    def _given(self, program: ChatTemplate, messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
+        """What a caller hands to the template: messages, tools, documents, variables. All is read, or refused."""
+        optional = {"tools": options.tools, "documents": options.documents}
+        wanted = [name for name, value in optional.items() if value] + list(options.variables)
+        unknown = [name for name in wanted if name not in program.names]
+        if unknown:
+            others = sorted(program.names - {"messages", "add_generation_prompt", *optional})
             raise UserError(
-                "This tokenizer has no chat template, so it cannot encode conversations.",
-                hint="Give the model plain text instead: generate without --chat.",
+                f"The chat template does not read {unknown[0]!r:.60}, so it would change nothing.",
+                hint=f"Leave it out. Variables of this template: {', '.join(others) or 'none'}.",
             )
+        return {"messages": check_messages(messages, program), **optional, **options.variables}
+
+    def _render(self, program: ChatTemplate, given: Mapping[str, Any], options: ChatOptions) -> str:
         roles, id_to_token = self._codec.roles, self._codec.backend.id_to_token
         ids = {"bos_token": roles.bos, "eos_token": roles.eos, "unk_token": roles.unk, "pad_token": roles.pad}
+        ids |= dict(roles.others)
         tokens = {name: id_to_token(number) for name, number in ids.items() if number is not None}
-        defaults = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
-        return self._program.render({**tokens, **defaults, **variables})
+        variables = {**tokens, "add_generation_prompt": options.prompts, **given}
+        if options.continued is None:
+            return program.render(variables)
+        messages, final = _tagged(given["messages"], options.continued, program.source)
+        return _cut(program.render({**variables, "messages": messages}), final)
+
+
+def _tagged(messages: Sequence[Message], name: str, source: str) -> tuple[list[Message], str]:
+    """The messages with the tag at the end of the last one's field, and what that field said."""
+    last = dict(messages[-1])
+    names = [other for other in REASONING if last.get(other) == last.get(name)] if name in REASONING else [name]
+    value = last.get(name)
+    if value is None or not any(other in source for other in names):
+        raise UserError(
+            f"continue_final_message: the final message has no {name!r:.40}, or the chat template does not read it.",
+            hint="Give the beginning of the answer as the last message's content.",
+        )
+    if isinstance(value, list):
+        parts = [dict(part) for part in value]
+        value = parts[-1]["text"] if parts else ""
+        last[name] = [*parts[:-1], {**parts[-1], "text": value + _TAG}] if parts else _TAG
+    else:
+        last |= {other: value + _TAG for other in names}
+    return [*messages[:-1], last], value
+
+
+def _cut(text: str, final: str) -> str:
+    """The text up to the tag. A template that trims messages trimmed the tag's space: then the end is trimmed too."""
+    place = text.rfind(_TAG.strip())
+    if place < 0 or final.strip() not in text:
+        raise UserError(
+            "continue_final_message: the chat template changes or leaves out the final message.",
+            hint="Such a template cannot leave a message open.",
+        )
+    return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()

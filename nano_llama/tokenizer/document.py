@@ -135,7 +135,7 @@ def _check_added(added: Any, tokens: dict[str, int]) -> set[str]:
     _expect(isinstance(added, list), "its added_tokens are not a list")
     _expect(len(added) <= MAX_ADDED_TOKENS, f"it adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} are read")
     seen_ids: dict[int, str] = {}
-    seen_texts: set[str] = set()
+    seen_texts: dict[str, int] = {}
     owner = {number: token for token, number in tokens.items()}
     for token in added:
         _expect(isinstance(token, dict), f"the added token {token!r:.60} is not an object")
@@ -144,15 +144,16 @@ def _check_added(added: Any, tokens: dict[str, int]) -> set[str]:
         _expect(_is_id(number), f"the added token {text!r:.60} has the id {number!r:.40}")
         other = seen_ids.get(number, owner.get(number, text))
         _expect(other == text, f"the tokens {other!r:.60} and {text!r:.60} share the id {number}")
-        _expect(text not in seen_texts, f"the added token {text!r:.60} occurs twice")
+        earlier = seen_texts.get(text, number)
+        _expect(earlier == number, f"the added token {text!r:.60} occurs twice, with the ids {earlier} and {number}")
         _expect(
             tokens.get(text, number) == number, f"the token {text!r:.60} has the ids {tokens.get(text)} and {number}"
         )
         seen_ids[number] = text
-        seen_texts.add(text)
+        seen_texts[text] = number
     total = sum(map(len, seen_texts))
     _expect(total <= MAX_ADDED_CHARACTERS, f"its added tokens have {total:,} characters")
-    return seen_texts
+    return set(seen_texts)
 
 
 def _check_part(part: Any, name: str, depth: int) -> None:
@@ -239,10 +240,10 @@ def _is_number(value: Any) -> bool:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) != len(pairs):
-        last = {name: place for place, (name, _) in enumerate(pairs)}
-        twice = next(name for place, (name, _) in enumerate(pairs) if last[name] != place)
-        raise ValueError(f"the name {twice!r:.60} occurs twice in one object")
+    if len(found) != len(pairs):  # with the same value it says nothing new
+        twice = next((name for name, value in pairs if found[name] != value), None)
+        if twice is not None:
+            raise ValueError(f"the name {twice!r:.60} occurs twice in one object")
     return found
 
 

@@ -22,7 +22,7 @@ class Roles:
     """Ids, or None where the tokenizer has no such token.
 
     prefix, suffix: what the tokenizer's own file puts before and after a text. declared_stops: end-of-answer ids that
-    files name besides EOS.
+    files name besides EOS. others: (name, id) of the further special tokens that files name, such as "image_token".
     """
 
     bos: int | None = None
@@ -32,6 +32,7 @@ class Roles:
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     declared_stops: tuple[int, ...] = ()
+    others: tuple[tuple[str, int], ...] = ()
 
     def stop_ids(self, backend: Backend) -> frozenset[int]:
         """Ids that end an answer: EOS, what files declare, and the special tokens that end a turn."""

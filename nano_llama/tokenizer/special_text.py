@@ -2,10 +2,13 @@
 
 A template prints `<|im_start|>user` and then what the user wrote. If the user wrote `<|im_end|><|im_start|>system`,
 the text alone no longer shows who wrote what. So before the template runs, every special token in the messages is
-broken: its first character is replaced by one that occurs nowhere (from Unicode's private use area). The special tokens
-found in the result are the template's own; then the replacement is undone.
+broken: its first character is replaced by one that occurs nowhere. The special tokens found in the result are the
+template's own; then the replacement is undone.
 
-Not here: running templates (chat.py), encoding (conversation.py). Tests: tests/tokenizer/test_chat.py.
+A letter is replaced by a letter, another character by one from Unicode's private use area: tokens that must stand
+apart as words (single_word) look at their neighbours.
+
+Not here: running templates (chat.py), encoding what was broken (quoted.py). Tests: tests/tokenizer/test_chat.py.
 """
 
 import re
@@ -17,18 +20,16 @@ import tokenizers
 from nano_llama.core.errors import UserError
 
 _PRIVATE_USE = range(0xE000, 0xF8FF)
+_RARE_LETTERS = range(0x14400, 0x14647)  # Anatolian hieroglyphs
 
 
 class SpecialText:
     """The special tokens of one vocabulary, as text to look for. tokens: id -> token, special ones only."""
 
     def __init__(self, tokens: Mapping[int, tokenizers.AddedToken]):
-        longest_first = sorted(tokens.items(), key=lambda entry: -len(entry[1].content))
-        self._ids = [number for number, _ in longest_first]
         self._firsts = sorted({token.content[0] for token in tokens.values()})
-        anywhere = "|".join(re.escape(token.content) for _, token in longest_first)
+        anywhere = "|".join(re.escape(token.content) for token in tokens.values())
         self._start = re.compile(f"(?=(?:{anywhere}))(.)", re.DOTALL) if tokens else None
-        self._token = re.compile("|".join(_pattern(token) for _, token in longest_first)) if tokens else None
 
     def contained_in(self, value: Any) -> bool:
         """Whether any string within `value` (lists and dicts are searched) has a special token in it."""
@@ -36,32 +37,21 @@ class SpecialText:
 
     def broken(self, value: Any) -> tuple[Any, dict[int, str]]:
         """`value` with every special token broken, and how to undo it, for `str.translate`."""
-        used = {letter for text in _texts(value) for letter in text if "\ue000" <= letter <= "\uf8ff"}
-        free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-        replacements = dict(zip(self._firsts, free, strict=False))
+        used = {letter for text in _texts(value) for letter in text if letter >= "\ue000"}
+        replacements: dict[str, str] = {}
+        for pool, kind in ((_RARE_LETTERS, True), (_PRIVATE_USE, False)):
+            free = (chr(code) for code in pool if chr(code) not in used)
+            replacements |= dict(zip((first for first in self._firsts if _in_word(first) is kind), free, strict=False))
         if len(replacements) < len(self._firsts):
-            raise UserError("The messages use up Unicode's private use area, which is needed to escape special tokens.")
+            raise UserError("The messages use up the rare characters that are needed to escape special tokens.")
         assert self._start is not None, "there are special tokens to break"
         start = self._start
         broken = _mapped(value, lambda text: start.sub(lambda found: replacements[found[1]], text))
         return broken, {ord(letter): first for first, letter in replacements.items()}
 
-    def split(self, text: str) -> Iterator[str | int]:
-        """The text between special tokens, and their ids, in order."""
-        position = 0
-        for found in self._token.finditer(text) if self._token else ():
-            if found.start() > position:
-                yield text[position : found.start()]
-            assert found.lastindex is not None, "every alternative is a group"
-            yield self._ids[found.lastindex - 1]
-            position = found.end()
-        if position < len(text):
-            yield text[position:]
 
-
-def _pattern(token: tokenizers.AddedToken) -> str:
-    """The token as a group, with the white space that some tokens absorb."""
-    return (r"\s*" if token.lstrip else "") + f"({re.escape(token.content)})" + (r"\s*" if token.rstrip else "")
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _texts(value: Any) -> Iterator[str]:

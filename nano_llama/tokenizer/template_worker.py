@@ -3,7 +3,7 @@
 Started by chat.py as a script, so it imports the standard library and Jinja2 only. It speaks lines of JSON:
 
     in    {"path": [...], "template": "...", "memory": bytes, "seconds": n}       once
-    out   {"ready": true}, then {"compiled": true} or {"error": kind, "message": "..."}
+    out   {"ready": true}, then {"names": [...], "reads_parts": bool} or {"error": kind, "message": "..."}
     in    {"variables": {...}, "limit": characters}                              any number of times
     out   {"text": "..."} or {"error": kind, "message": "..."}
 
@@ -29,12 +29,12 @@ def serve(lines, answer) -> None:
     limit_resources(setup["memory"], setup["seconds"])
     answer({"ready": True})
     try:
-        template = compile_template(setup["template"])
+        template, facts = compile_template(setup["template"])
     except jinja2.TemplateSyntaxError as error:
         return answer({"error": "syntax", "message": f"line {error.lineno}: {error.message}"})
     except (MemoryError, RecursionError, Exception) as error:
         return answer(failure(error))
-    answer({"compiled": True})
+    answer(facts)
     for line in lines:
         request = json.loads(line)
         limit_resources(setup["memory"], setup["seconds"])
@@ -45,7 +45,11 @@ def serve(lines, answer) -> None:
 
 
 def compile_template(source: str):
-    """The environment of transformers' apply_chat_template, so that a template means the same here."""
+    """The environment of transformers' apply_chat_template, so that a template means the same here.
+
+    -> the template, and what it does with its input: the names it reads, and whether it goes through content in parts.
+    """
+    import jinja2.meta
     import jinja2.nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -66,7 +70,34 @@ def compile_template(source: str):
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now
-    return environment.from_string(source)
+    tree = environment.parse(source)
+    names = sorted(jinja2.meta.find_undeclared_variables(tree))
+    return environment.from_string(source), {"names": names, "reads_parts": reads_parts(tree)}
+
+
+def reads_parts(tree) -> bool:
+    """Whether a loop runs over a message's content, or over a variable that was set from it."""
+    from jinja2 import nodes
+
+    def mentions(expression, names: set[str]) -> bool:
+        attributes = (node.attr for node in expression.find_all(nodes.Getattr))
+        items = (node.arg for node in expression.find_all(nodes.Getitem))
+        constants = (item.value for item in items if isinstance(item, nodes.Const))
+        read = (node.name for node in [expression, *expression.find_all(nodes.Name)] if isinstance(node, nodes.Name))
+        return "content" in attributes or "content" in constants or not names.isdisjoint(read)
+
+    def is_content(expression, names: set[str]) -> bool:
+        """message.content itself, filtered perhaps; not what is computed from it, such as content.split()."""
+        while isinstance(expression, nodes.Filter) and expression.node is not None:
+            expression = expression.node
+        simple = isinstance(expression, nodes.Getattr | nodes.Getitem | nodes.Name)
+        return simple and mentions(nodes.Output([expression]), names)
+
+    held: set[str] = set()
+    for assignment in tree.find_all(nodes.Assign):
+        if isinstance(assignment.target, nodes.Name) and is_content(assignment.node, held):
+            held.add(assignment.target.name)
+    return any(is_content(loop.iter, held) for loop in tree.find_all(nodes.For))
 
 
 def render(template, variables: dict, limit: int) -> str:

@@ -5,7 +5,7 @@ Tests: tests/tokenizer/test_tokenizer.py and its neighbours.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.tokenizer.backend import Backend
 from nano_llama.tokenizer.chat import Message
 from nano_llama.tokenizer.codec import Codec, checked_id
-from nano_llama.tokenizer.conversation import ConversationEncoder
+from nano_llama.tokenizer.conversation import ChatOptions, ConversationEncoder
 from nano_llama.tokenizer.incremental import IncrementalDecoder
 from nano_llama.tokenizer.roles import Roles, conventional_eos
 
@@ -44,16 +44,19 @@ class Tokenizer:
     special_ids: the ids that decode leaves out by default. vocab_size: one more than the largest id.
     """
 
-    def __init__(self, backend: Backend, roles: Roles | None = None, chat_template: str | None = None):
+    def __init__(
+        self, backend: Backend, roles: Roles | None = None, chat_template: str | Mapping[str, str] | None = None
+    ):
         self.backend = backend
         self.roles = roles or Roles(eos=conventional_eos(backend))
-        self.chat_template = chat_template
+        templates = chat_template if isinstance(chat_template, Mapping) else {"default": chat_template}
+        self.chat_templates = {name: text for name, text in templates.items() if text is not None}
         self._codec = Codec(backend, self.roles)
         self.special_ids = self._codec.special_ids
-        self._conversations = ConversationEncoder(chat_template, self._codec)
+        self._conversations = ConversationEncoder(self.chat_templates, self._codec)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_source, (self.backend.source, self.roles, self.chat_template)
+        return _from_source, (self.backend.source, self.roles, self.chat_templates)
 
     # -- from and to files --------------------------------------------------------------------------------------------
 
@@ -97,7 +100,7 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, which transformers.AutoTokenizer reads too."""
         from nano_llama.tokenizer.files import write_folder
 
-        write_folder(Path(folder), self.backend, self.roles, self.chat_template)
+        write_folder(Path(folder), self.backend, self.roles, self.chat_templates)
 
     def to_gguf(self, vocab_size: int | None = None) -> dict[str, Any]:
         """The `tokenizer.*` metadata of a GGUF file. vocab_size: rows of the model's embedding, where it has more.
@@ -118,6 +121,11 @@ class Tokenizer:
     def byte_level(self) -> bool:
         """Whether tokens are made of bytes, so that any text can be encoded."""
         return self._codec.byte_level
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template for plain conversations; `chat_templates` has all by name."""
+        return self.chat_templates.get("default")
 
     @property
     def vocab_size(self) -> int:
@@ -150,7 +158,7 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __repr__(self) -> str:
-        chat = self.chat_template is not None
+        chat = bool(self.chat_templates)
         return f"Tokenizer({self.kind}, {self.vocab_size:,} tokens, eos={self.eos_id}, {chat=})"
 
     # -- text to ids --------------------------------------------------------------------------------------------------
@@ -192,21 +200,53 @@ class Tokenizer:
     # -- conversations ------------------------------------------------------------------------------------------------
 
     def apply_chat_template(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        *,
+        continue_final_message: bool | str = False,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
     ) -> str:
         """The conversation as the text that the model was trained to read.
 
         messages: [{"role": "user", "content": "Hello"}, ...]. add_generation_prompt: end where the assistant's answer
-        begins. variables: further variables of the template, such as tools or date_string.
-        Raises UserError for a missing template or wrong messages, FormatError where the template fails.
+        begins; None: unless a message is continued. continue_final_message: leave the last message open, so that the
+        model goes on with it; the name of a field other than "content" is possible. tools, documents: for templates
+        that read them; with tools the template called "tool_use" is taken, where there is one. chat_template: another
+        template, by its name among `chat_templates` or as its source. variables: further names that the template
+        reads, such as date_string.
+        Raises UserError where there is no template, the messages are not right, or the template does not read what was
+        given; FormatError where the template fails.
         """
-        return self._conversations.text(messages, add_generation_prompt, variables)
+        options = ChatOptions(
+            add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message, tools=tools,
+            documents=documents, chat_template=chat_template, variables=variables,
+        )  # fmt: skip
+        return self._conversations.text(messages, options)
 
     def encode_chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        *,
+        continue_final_message: bool | str = False,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
     ) -> list[int]:
-        """The ids of a conversation: the template's special tokens are special, those that a user typed are text."""
-        return self._conversations.ids(messages, add_generation_prompt, variables)
+        """The ids of a conversation: the template's special tokens are special, those that a user typed are text.
+
+        The arguments are those of `apply_chat_template`.
+        """
+        options = ChatOptions(
+            add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message, tools=tools,
+            documents=documents, chat_template=chat_template, variables=variables,
+        )  # fmt: skip
+        return self._conversations.ids(messages, options)
 
 
 def _is_gguf(path: Path) -> bool:
@@ -220,8 +260,8 @@ def _is_gguf(path: Path) -> bool:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _from_source(source: str, roles: Roles, chat_template: str | None) -> Tokenizer:
+def _from_source(source: str, roles: Roles, chat_templates: dict[str, str]) -> Tokenizer:
     """Unpickling: in another process, say."""
     import tokenizers
 
-    return Tokenizer(Backend(tokenizers.Tokenizer.from_str(source)), roles, chat_template)
+    return Tokenizer(Backend(tokenizers.Tokenizer.from_str(source)), roles, chat_templates)

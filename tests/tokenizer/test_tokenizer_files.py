@@ -62,6 +62,66 @@ def test_saving_keeps_everything(llama3_folder, tmp_path):
     )
 
 
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+NAMED = [{"name": "tool_use", "template": "tools {{ tools|length }}"}, {"name": "default", "template": "plain"}]
+# Name -> (chat_template of tokenizer_config.json, the jinja files)
+TEMPLATES = {
+    "one": ("plain", {}),
+    "a list": (NAMED, {}),
+    "a list without a default": (NAMED[:1], {}),
+    "a file": (None, {"chat_template.jinja": "file"}),
+    "a file goes before the config": ("plain", {"chat_template.jinja": "file"}),
+    "a file goes before a list": (NAMED, {"chat_template.jinja": "file {{ tools }}"}),
+    "additional ones": (
+        None,
+        {"chat_template.jinja": "file", "additional_chat_templates/tool_use.jinja": "{{ tools[0].function.name }}",
+         "additional_chat_templates/rag.jinja": "{{ documents }}"},
+    ),
+    "additional ones beside a list": (
+        NAMED, {"chat_template.jinja": "x", "additional_chat_templates/tool_use.jinja": "{{ tools }}"},
+    ),
+}  # fmt: skip
+
+
+def with_templates(folder, template, files):
+    change(folder, chat_template=template)
+    (folder / "additional_chat_templates").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def outcome(work):
+    try:
+        return work()
+    except (UserError, ValueError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_in_every_form_are_those_of_transformers(folder, tmp_path, name):
+    transformers = pytest.importorskip("transformers")
+    with_templates(folder, *TEMPLATES[name])
+    theirs, chat = transformers.AutoTokenizer.from_pretrained(folder), [{"role": "user", "content": "Hi"}]
+    ours = Tokenizer.from_pretrained(folder)
+    ours.save_pretrained(tmp_path / "again")
+    again = Tokenizer.from_pretrained(tmp_path / "again")
+    assert again.chat_templates == ours.chat_templates
+    several = len(ours.chat_templates) > 1
+    for tools, asked in ((None, None), (TOOLS, None), *([(None, "default"), (TOOLS, "tool_use")] if several else [])):
+        given = {"tools": tools, "chat_template": asked}
+        expected = outcome(lambda: theirs.apply_chat_template(chat, tokenize=False, **given))  # noqa: B023
+        found = outcome(lambda: ours.apply_chat_template(chat, **given))  # noqa: B023
+        swallowed = tools and expected in ("plain", "file")  # by transformers: the template does not read tools
+        assert found == (UserError if swallowed or expected is ValueError else expected), given
+
+
+def test_additional_templates_leave_the_default_of_the_config(folder):
+    """transformers then has no default at all."""
+    with_templates(folder, "plain", {"additional_chat_templates/tool_use.jinja": "{{ tools }}"})
+    assert Tokenizer.from_pretrained(folder).chat_templates == {"default": "plain", "tool_use": "{{ tools }}"}
+
+
 def test_a_template_may_have_a_file_or_a_list(folder):
     change(folder, chat_template=[{"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}])
     assert Tokenizer.from_pretrained(folder).chat_template == "y"
@@ -109,10 +169,13 @@ def test_an_end_that_the_vocabulary_lacks_is_none(folder, number):
     assert Tokenizer.from_pretrained(folder).eos_id != number
 
 
-def test_a_role_that_the_vocabulary_lacks_is_none(folder):
+def test_a_role_that_the_vocabulary_lacks_gets_the_next_id(folder):
+    transformers = pytest.importorskip("transformers")
     change(folder, pad_token="<|nowhere|>", unk_token=None)
-    tokenizer = Tokenizer.from_pretrained(folder)
-    assert (tokenizer.pad_id, tokenizer.unk_id) == (None, None)
+    with pytest.warns(UserWarning, match="nowhere"):
+        tokenizer = Tokenizer.from_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.pad_id, tokenizer.unk_id) == (theirs.pad_token_id, theirs.unk_token_id) == (405, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Encoding a text in which some special tokens are quoted: they were typed by somebody, and mean their characters.
+
+special_text.py has broken them. The added tokens that are still found are meant, and they are found by the library
+itself, with all its rules (single_word, lstrip, rstrip, normalized): by a copy whose model has one token, so that it
+says only where the added ones are. What lies between is put together again and encoded as text, in which no added
+token is looked for.
+
+Not here: breaking (special_text.py). Tests: tests/tokenizer/test_quoted.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
+
+from nano_llama.tokenizer.backend import Backend, rust_errors
+
+_OTHER = "\0"  # the one token of the finder's model
+
+
+class QuotedEncoder:
+    """Encodes what SpecialText has broken, over one backend."""
+
+    def __init__(self, backend: Backend):
+        self._backend = backend
+
+    def pieces(self, text: str, undo: Mapping[int, str]) -> Iterator[tuple[list[int], str | None]]:
+        """Ids in order: of an added token, or of what stands between two, with its text where it was broken."""
+        with rust_errors("Encoding"):
+            found = self._finder.encode(text, add_special_tokens=False)
+        position, normalized = 0, False
+        for place, (start, end) in zip(found.ids, found.offsets, strict=True):
+            token = self._finder.id_to_token(place)
+            if token == _OTHER or token is None:
+                continue
+            if start > position:
+                yield self._between(text[position:start], undo, position > 0, normalized)
+            number = self._backend.token_to_id(token)
+            assert number is not None, "the finder knows the backend's tokens only"
+            yield [number], None
+            position, normalized = end, self._backend.added_tokens[number].normalized
+        if position < len(text):
+            yield self._between(text[position:], undo, position > 0, normalized)
+
+    def _between(
+        self, text: str, undo: Mapping[int, str], goes_on: bool, normalized: bool
+    ) -> tuple[list[int], str | None]:
+        """goes_on: an added token stands before it; normalized: one that is found in the normalized text."""
+        library = self._after_normalized if normalized else self._after if goes_on else self._first
+        restored = text.translate(undo)
+        with rust_errors("Encoding"):
+            ids = library.encode(restored, add_special_tokens=False).ids
+        return ids, restored if restored != text else None
+
+    @cached_property
+    def _finder(self) -> tokenizers.Tokenizer:
+        finder = tokenizers.Tokenizer(models.WordLevel({_OTHER: 0}, unk_token=_OTHER))
+        if self._backend.normalizer is not None:
+            finder.normalizer = self._backend.normalizer
+        finder.add_tokens([token for _, token in sorted(self._backend.added_tokens.items())])
+        return finder
+
+    @cached_property
+    def _first(self) -> tokenizers.Tokenizer:
+        return self._backend.copy(added_tokens=False)
+
+    @cached_property
+    def _after(self) -> tokenizers.Tokenizer:
+        """For text that goes on: newer SentencePiece puts a space before the first word only."""
+        library = self._backend.copy(added_tokens=False)
+        cut = library.pre_tokenizer
+        if isinstance(cut, pre_tokenizers.Metaspace) and cut.prepend_scheme == "first":
+            library.pre_tokenizer = pre_tokenizers.Metaspace(cut.replacement, prepend_scheme="never", split=cut.split)
+        return library
+
+    @cached_property
+    def _after_normalized(self) -> tokenizers.Tokenizer:
+        """For text after a token that is found when all is normalized: what a normalizer puts in front is there."""
+        library = self._after
+        step = library.normalizer
+        nested = isinstance(step, normalizers.Sequence)
+        steps: list[Any] = [step[place] for place in range(len(step))] if nested else [step] if step is not None else []
+        kept = [step for step in steps if not isinstance(step, normalizers.Prepend)]
+        if len(kept) < len(steps):
+            library = self._backend.copy(added_tokens=False)
+            library.pre_tokenizer = self._after.pre_tokenizer
+            library.normalizer = normalizers.Sequence(kept)
+        return library
