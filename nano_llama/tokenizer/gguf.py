@@ -7,7 +7,7 @@
     tokenizer.ggml.merges    "left right", first the most frequent; for "gpt2" only
     tokenizer.ggml.scores    a higher score merges first; for "llama" only
     tokenizer.ggml.bos_token_id, eos_token_id, ... add_bos_token, add_eos_token, add_space_prefix
-    tokenizer.chat_template
+    tokenizer.chat_template, chat_templates (names), chat_template.NAME
 
 Where a file says nothing, llama.cpp's defaults hold (its llama-vocab.cpp defines the format in practice).
 
@@ -25,23 +25,42 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats.gguf_split import open_gguf
 from nano_llama.tokenizer.backend import Backend, rust_errors
+from nano_llama.tokenizer.chat import Templates
 from nano_llama.tokenizer.document import MAX_TOKENS
 from nano_llama.tokenizer.export_check import check_export
 from nano_llama.tokenizer.pretokenizers import name_of, recipe_named
 from nano_llama.tokenizer.roles import Roles
 from nano_llama.tokenizer.sentencepiece import Merge, merges_from_scores, scores_from_merges
+from nano_llama.tokenizer.token_bytes import BYTE_TOKEN
 
 if TYPE_CHECKING:
     from nano_llama.tokenizer.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+# Tokens that llama.cpp takes for control tokens by their text, since some converters typed them as words: the ends of
+# a text or a turn, and what surrounds a hole to fill.
+CONTROL_LOOKING = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+    *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<eos>"),
+    *(
+        "<end_of_utterance>",
+        "<｜end▁of▁sentence｜>",
+        "<|fim_prefix|>",
+        "<fim-prefix>",
+        "<fim_prefix>",
+        "<PRE>",
+        "▁<PRE>",
+    ),
+    *("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<SUF>", "▁<SUF>", "<|fim_middle|>", "<fim-middle>"),
+    *("<fim_middle>", "<MID>", "▁<MID>"),
+)
 _SPACE = "▁"
 _ID_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
 
 
-def read_gguf(path: Path) -> tuple[Backend, Roles, str | None]:
-    """The tokenizer of a GGUF file: backend, roles, chat template."""
+def read_gguf(path: Path) -> tuple[Backend, Roles, Templates]:
+    """The tokenizer of a GGUF file: backend, roles, chat templates by name."""
     file = open_gguf(path)
     try:
         return from_metadata(file.metadata, str(path))
@@ -49,14 +68,14 @@ def read_gguf(path: Path) -> tuple[Backend, Roles, str | None]:
         file.close()
 
 
-def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Backend, Roles, str | None]:
+def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Backend, Roles, Templates]:
     """The same from the metadata alone. Raises FormatError for a kind that is not read here, and for damage."""
     read = _Reader(metadata, where)
     model = read.get("ggml.model", str)
     if model not in ("gpt2", "llama"):
         raise FormatError(f"{where}: the tokenizer model {model!r:.40} is not read here; gpt2 and llama are.")
     tokens = read.tokens()
-    types = read.numbers("ggml.token_type", len(tokens), default=NORMAL)
+    types = _types_by_text(tokens, read.numbers("ggml.token_type", len(tokens), default=NORMAL), model == "llama")
     ids = {role: read.token_id(f"ggml.{key}", len(tokens)) for role, key in _ID_KEYS.items()}
     if model == "llama":
         usual = {role: number for role, number in _SENTENCEPIECE_IDS.items() if number < len(tokens)}
@@ -82,12 +101,15 @@ def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Bac
         number for key in ("eot", "eom") if (number := read.token_id(f"ggml.{key}_token_id", len(tokens))) is not None
     )
     roles = Roles(
-        **ids,
+        bos=ids["bos"],
+        eos=ids["eos"],
+        pad=ids["pad"],
+        unk=ids["unk"],
         prefix=() if prefix is None else (prefix,),
         suffix=() if suffix is None else (suffix,),
         declared_stops=stops,
     )
-    return backend, roles, read.get("chat_template", str, None)
+    return backend, roles, read.templates()
 
 
 def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> dict[str, Any]:
@@ -127,8 +149,12 @@ def tokenizer_to_gguf(tokenizer: "Tokenizer", vocab_size: int | None = None) -> 
         number = getattr(tokenizer.roles, role)
         if number is not None and number < size:
             metadata[f"tokenizer.ggml.{key}"] = number
+    further = {name: text for name, text in tokenizer.chat_templates.items() if name != "default"}
     if tokenizer.chat_template is not None:
         metadata["tokenizer.chat_template"] = tokenizer.chat_template
+    if further:
+        metadata["tokenizer.chat_templates"] = list(further)
+        metadata |= {f"tokenizer.chat_template.{name}": text for name, text in further.items()}
     try:
         again = type(tokenizer)(*from_metadata(metadata))
     except FormatError as error:
@@ -163,6 +189,14 @@ def _sentencepiece(read: "_Reader", tokens: list[str], types: Sequence[int], unk
     return library
 
 
+def _types_by_text(tokens: list[str], types: Sequence[int], sentencepiece: bool) -> list[int]:
+    """The types that llama.cpp works with: some tokens it knows by their text, whatever a file says of them."""
+    texts = {text: CONTROL for text in CONTROL_LOOKING}
+    if sentencepiece:
+        texts |= {f"<0x{byte:02X}>": BYTE for byte in range(256)}
+    return [texts.get(token, kind) for token, kind in zip(tokens, types, strict=True)]
+
+
 def _add_tokens(library: tokenizers.Tokenizer, tokens: list[str], types: Sequence[int]) -> None:
     """Control tokens are special; user-defined ones are found in any text."""
     for token, kind in zip(tokens, types, strict=True):
@@ -185,6 +219,13 @@ class _Reader:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.bad(key, value, kind.__name__)
         return value
+
+    def templates(self) -> dict[str, str]:
+        """Chat templates by name. A name without a text is left out, as a list of names alone says nothing."""
+        found = {"default": self.get("chat_template", str, None)}
+        names = self.strings("chat_templates") if "tokenizer.chat_templates" in self.metadata else []
+        found |= {name: self.get(f"chat_template.{name}", str, None) for name in names}
+        return {name: text for name, text in found.items() if text is not None}
 
     def token_id(self, key: str, count: int) -> int | None:
         """The id of a special token. One that is not a token counts as missing, as in llama.cpp."""
@@ -268,8 +309,7 @@ def _type_of(tokenizer: "Tokenizer", number: int, token: str | None) -> int:
         return UNKNOWN if number == tokenizer.unk_id and not tokenizer.byte_level else CONTROL
     if number in tokenizer.backend.added_tokens:
         return USER_DEFINED
-    is_byte = not tokenizer.byte_level and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-    return BYTE if is_byte else NORMAL
+    return BYTE if not tokenizer.byte_level and BYTE_TOKEN.fullmatch(token) else NORMAL
 
 
 def _pre_name(tokenizer: "Tokenizer") -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from nano_llama.tokenizer.backend import Backend
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -66,7 +66,7 @@ class TokenBytes:
             written = token_id not in self._backend.added_tokens and all(letter in BYTE_ALPHABET for letter in token)
             return bytes(BYTE_ALPHABET[letter] for letter in token) if written else token.encode()
         if self.style == "sentencepiece":
-            byte = _BYTE_TOKEN.fullmatch(token)
+            byte = BYTE_TOKEN.fullmatch(token)
             return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
         if self.style == "plain":
             return token.encode()

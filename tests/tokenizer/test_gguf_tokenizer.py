@@ -1,5 +1,6 @@
 """Tokenizers out of GGUF metadata: SmolLM2's real file beside transformers, every family of names, damage refused."""
 
+import json
 import random
 import re
 
@@ -120,6 +121,31 @@ CUTS = {
     "seed-coder": ["It", "'s", " ", "1", "2", "3", "4", "5", " DON", "'T", " ", " x", "\n\n", " ", " (", "yes", ")!"],
     "gpt-4o": ["It's", " ", "123", "45", " DON'T", " ", " x", "\n\n", " ", " (", "yes", ")!"],
     "tekken": ["It", "'s", " ", "1", "2", "3", "4", "5", " DON", "'T", " ", " x", "\n\n", " ", " (", "yes", ")!"],
+    "deepseek-llm": ["It", "'", "s", " ", "12345", " DON", "'", "T", " ", " x", "\n", "\n", " ", " (", "yes", ")!"],
+    "deepseek-coder": [
+        "It",
+        "'",
+        "s",
+        " ",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        " DON",
+        "'",
+        "T",
+        " ",
+        " x",
+        "\n",
+        "\n",
+        " ",
+        " (",
+        "yes",
+        ")!",
+    ],
+    "bloom": ["It's", " 12345", " DON'T", " ", " x", "\n\n  (", "yes", ")!"],
+    "viking": ["It's", " ", "1", "2", "3", "4", "5", " DON'T", " ", " x", "\n\n  (", "yes", ")!"],
     "default": ["It", "'", "s", " ", "123", "45", " DON", "'", "T", " ", " x", "\n\n  ", "(", "yes", ")!"],
 }
 
@@ -129,6 +155,40 @@ def test_every_name_cuts_as_its_family(name):
     cut = RECIPES[name].build().pre_tokenize_str(TEXT)
     family = next(first for first, recipe in RECIPES.items() if recipe == RECIPES[name])
     assert [TEXT[start:end] for _, (start, end) in cut] == CUTS[family]
+
+
+def isolated(pattern):
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+DIGITS = {"type": "Digits", "individual_digits": True}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+# The pre_tokenizer of the tokenizer.json that these models were published with, letters with case by their category.
+PUBLISHED = {
+    "deepseek-llm": [
+        isolated(r"[\r\n]"), isolated(r"\s?[\p{Lu}\p{Ll}\p{Lt}]+"), isolated(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+        isolated(r"\s+$"), isolated(r"[一-龥ࠀ-一가-퟿]+"), isolated(r"\p{N}+"), BYTES,
+    ],
+    "deepseek-coder": [
+        isolated(r"[\r\n]"), isolated(r"\s?\p{L}+"), isolated(r"\s?\p{P}+"), isolated(r"[一-龥ࠀ-一가-퟿]+"),
+        DIGITS, BYTES,
+    ],
+    "bloom": [isolated(r" ?[^(\s|[.,!?…。，、।۔،])]+"), BYTES],
+    "viking": [isolated(r" ?[^(\s|[.,!?…。，、।۔،])]+"), DIGITS, BYTES],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ids_are_those_of_the_published_pre_tokenizer(name, metadata, bpe):
+    document = json.loads(bpe.backend.source)
+    library = Library.from_str(
+        json.dumps(document | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": PUBLISHED[name]}})
+    )
+    library.encode_special_tokens = True
+    tokenizer = Tokenizer(*from_metadata(metadata | {"tokenizer.ggml.pre": name}))
+    for text in [*HARD_TEXTS, *CORPUS, TEXT, *random_texts(100)]:
+        assert tokenizer.encode(text) == library.encode(text, add_special_tokens=False).ids, text
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("name", sorted(CUTS))
@@ -163,6 +223,42 @@ def test_token_types(metadata):
     assert tokenizer.stop_ids == {0, 7, size + 1}
     assert tokenizer.vocab_size == size + 4
     assert tokenizer.backend.id_to_token(size + 3) == f"[EMPTY_{size + 3}]"
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4, 5, None])
+def test_byte_tokens_are_known_by_their_text(sentencepiece_metadata, sentencepiece_model, kind):
+    """llama.cpp looks for <0xC3> by its text, whatever its type says, or where there are no types at all."""
+    key = "tokenizer.ggml.token_type"
+    types = [kind if old == 6 else old for old in sentencepiece_metadata[key]]
+    tokenizer = Tokenizer(*from_metadata(sentencepiece_metadata | {key: None if kind is None else types}))
+    for text in ("é", "日本", "🙂 a", "the dog", "<0x41>", "\x00"):
+        assert tokenizer.encode(text, add_bos=False) == sentencepiece_model.encode(text), text
+        assert kind is None or tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", [1, 4, 5])
+def test_tokens_that_look_like_control_tokens_are(metadata, kind):
+    """llama.cpp overrides the type of the ends of a turn, as some converters made words of them."""
+    tokens = [*metadata["tokenizer.ggml.tokens"], "<|im_end|>", "<think>"]
+    types = [*metadata["tokenizer.ggml.token_type"], kind, kind]
+    tokenizer = Tokenizer(
+        *from_metadata(metadata | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    )
+    end = len(tokens) - 2
+    assert end in tokenizer.special_ids and end in tokenizer.stop_ids and end + 1 not in tokenizer.special_ids
+    assert tokenizer.encode("<|im_end|>", parse_special=True) == [end]
+    assert end not in tokenizer.encode("<|im_end|>")
+
+
+def test_chat_templates_by_name(metadata, bpe):
+    """gguf-py writes further templates under names of their own."""
+    named = {"tokenizer.chat_templates": ["tool_use", "rag"], "tokenizer.chat_template.tool_use": "t {{ tools }}"}
+    tokenizer = Tokenizer(*from_metadata(metadata | named))
+    assert tokenizer.chat_templates == {"default": CHATML, "tool_use": "t {{ tools }}"}
+    written = tokenizer.to_gguf()
+    assert written["tokenizer.chat_templates"] == ["tool_use"]
+    assert Tokenizer(*from_metadata(written)).chat_templates == tokenizer.chat_templates
+    assert "tokenizer.chat_templates" not in bpe.to_gguf()
 
 
 DAMAGE = {
