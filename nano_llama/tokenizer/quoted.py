@@ -32,13 +32,11 @@ class QuotedEncoder:
             found = self._finder.encode(text, add_special_tokens=False)
         position, normalized = 0, False
         for place, (start, end) in zip(found.ids, found.offsets, strict=True):
-            token = self._finder.id_to_token(place)
-            if token == _OTHER or token is None:
+            number = self._numbers.get(place)
+            if number is None:  # text
                 continue
             if start > position:
                 yield self._between(text[position:start], undo, position > 0, normalized)
-            number = self._backend.token_to_id(token)
-            assert number is not None, "the finder knows the backend's tokens only"
             yield [number], None
             position, normalized = end, self._backend.added_tokens[number].normalized
         if position < len(text):
@@ -61,6 +59,12 @@ class QuotedEncoder:
             finder.normalizer = self._backend.normalizer
         finder.add_tokens([token for _, token in sorted(self._backend.added_tokens.items())])
         return finder
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """The finder's ids of added tokens -> the backend's."""
+        ids = {token.content: number for number, token in self._backend.added_tokens.items()}
+        return {place: ids[token.content] for place, token in self._finder.get_added_tokens_decoder().items()}
 
     @cached_property
     def _first(self) -> tokenizers.Tokenizer:
