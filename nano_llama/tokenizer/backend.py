@@ -48,14 +48,17 @@ class Backend:
         self._plain = library
 
     @cached_property
-    def _parsing(self) -> tokenizers.Tokenizer:
+    def parsing(self) -> tokenizers.Tokenizer:
         """The same tokenizer, looking for special tokens."""
         return self.copy()
 
     def copy(self, added_tokens: bool = True) -> tokenizers.Tokenizer:
-        """A copy that shares the model, so it costs next to nothing. Without added tokens it looks for none."""
+        """A copy that shares the model, so it costs next to nothing. Without added tokens it looks for none.
+
+        It has no post-processor, which would only change offsets: ids before and after a text are put there elsewhere.
+        """
         copy = tokenizers.Tokenizer(self._plain.model)
-        for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        for part in ("normalizer", "pre_tokenizer", "decoder"):
             value = getattr(self._plain, part)
             if value is not None:
                 setattr(copy, part, value)
@@ -137,7 +140,7 @@ class Backend:
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """The ids of `text`, without BOS or EOS."""
-        library = self._parsing if parse_special else self._plain
+        library = self.parsing if parse_special else self._plain
         with rust_errors("Encoding"):
             try:
                 return library.encode(text, add_special_tokens=False).ids
@@ -146,7 +149,7 @@ class Backend:
 
     def encode_batch(self, texts: Sequence[str], parse_special: bool = False) -> list[list[int]]:
         """Many texts at once, on several threads, without the offsets."""
-        library = self._parsing if parse_special else self._plain
+        library = self.parsing if parse_special else self._plain
         with rust_errors("Encoding"):
             try:
                 return [found.ids for found in library.encode_batch_fast(texts, add_special_tokens=False)]

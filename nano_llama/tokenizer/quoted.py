@@ -1,9 +1,9 @@
-"""Encoding a text in which some special tokens are quoted: they were typed by somebody, and mean their characters.
+"""Encoding a text in which some special tokens are quoted: they were typed by a user, and mean their characters.
 
 special_text.py has broken them. The added tokens that are still found are meant, and they are found by the library
-itself, with all its rules (single_word, lstrip, rstrip, normalized): by a copy whose model has one token, so that it
-says only where the added ones are. What lies between is put together again and encoded as text, in which no added
-token is looked for.
+itself, with all its rules (single_word, lstrip, rstrip, normalized). A finder says where: a copy of the tokenizer whose
+model has one token. What stands between two of them and holds nothing quoted keeps the ids that the library gave it;
+the rest is put together again and encoded as text, in which no added token is looked for.
 
 Not here: breaking (special_text.py). Tests: tests/tokenizer/test_quoted.py.
 """
@@ -27,30 +27,34 @@ class QuotedEncoder:
         self._backend = backend
 
     def pieces(self, text: str, undo: Mapping[int, str]) -> Iterator[tuple[list[int], str | None]]:
-        """Ids in order: of an added token, or of what stands between two, with its text where it was broken."""
+        """Ids in order: of an added token, or of what stands between two, with its text where it was quoted."""
         with rust_errors("Encoding"):
             found = self._finder.encode(text, add_special_tokens=False)
-        position, normalized = 0, False
-        for place, (start, end) in zip(found.ids, found.offsets, strict=True):
-            number = self._numbers.get(place)
-            if number is None:  # text
-                continue
-            if start > position:
-                yield self._between(text[position:start], undo, position > 0, normalized)
+            whole = self._backend.parsing.encode(text, add_special_tokens=False)
+        tokens = list(zip(whole.ids, whole.offsets, strict=True))
+        added = [
+            (self._numbers[place], span)
+            for place, span in zip(found.ids, found.offsets, strict=True)
+            if place in self._numbers
+        ]
+        first, position, normalized = 0, 0, False  # of the tokens, of the text, of the added token before
+        for number, span in added:
+            last = tokens.index((number, span), first)
+            yield self._between(text[position : span[0]], undo, whole.ids[first:last], position > 0, normalized)
             yield [number], None
-            position, normalized = end, self._backend.added_tokens[number].normalized
-        if position < len(text):
-            yield self._between(text[position:], undo, position > 0, normalized)
+            first, position, normalized = last + 1, span[1], self._backend.added_tokens[number].normalized
+        yield self._between(text[position:], undo, whole.ids[first:], position > 0, normalized)
 
     def _between(
-        self, text: str, undo: Mapping[int, str], goes_on: bool, normalized: bool
+        self, text: str, undo: Mapping[int, str], ids: list[int], goes_on: bool, normalized: bool
     ) -> tuple[list[int], str | None]:
-        """goes_on: an added token stands before it; normalized: one that is found in the normalized text."""
-        library = self._after_normalized if normalized else self._after if goes_on else self._first
+        """ids: where nothing is quoted. goes_on: an added token stands before; normalized: found in normalized text."""
         restored = text.translate(undo)
+        if restored == text:
+            return ids, None
+        library = self._after_normalized if normalized else self._after if goes_on else self._first
         with rust_errors("Encoding"):
-            ids = library.encode(restored, add_special_tokens=False).ids
-        return ids, restored if restored != text else None
+            return library.encode(restored, add_special_tokens=False).ids, restored
 
     @cached_property
     def _finder(self) -> tokenizers.Tokenizer:
