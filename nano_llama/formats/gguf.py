@@ -16,7 +16,7 @@ from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.init import check_params
 from nano_llama.core.names import EMBED, LM_HEAD
 from nano_llama.formats.dtypes import DTYPES, cast
-from nano_llama.formats.gguf_config import config_from_gguf, config_to_gguf
+from nano_llama.formats.gguf_config import check_written, config_from_gguf, config_to_gguf, keep_end_ids
 from nano_llama.formats.gguf_names import ROPE_FREQS, from_gguf, is_rotated, rows_from_gguf, rows_to_gguf, to_gguf
 from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.gguf_reader import GGUFFile
@@ -107,7 +107,8 @@ def save_gguf(
     dtype: one of WRITTEN for the matrices (norms are always F32; for Q4_0 and Q4_1 the embedding and the head, which
     lose most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
     tokenizer: what has `to_gguf(vocab_size)`, as the Tokenizer of nano_llama.tokenizer does, or a mapping of
-    `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). Raises UserError for what GGUF cannot hold.
+    `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). What was written is read back and compared
+    before the file takes its name. Raises UserError for what GGUF cannot hold.
     """
     wanted = dtype if dtype == KEEP else dtype.upper()
     if wanted not in (*WRITTEN, KEEP):
@@ -125,7 +126,9 @@ def save_gguf(
     metadata["general.file_type"] = _FILE_TYPE[max(bytes_of, key=lambda kind: bytes_of[kind])]
     if not bytes_of.keys() <= DTYPES.keys():
         metadata["general.quantization_version"] = 2
-    write_gguf(path, metadata | _tokenizer_metadata(tokenizer, config), plan)
+    metadata |= _tokenizer_metadata(tokenizer, config)
+    keep_end_ids(metadata, config)
+    write_gguf(path, metadata, plan, check=partial(check_written, config=config))
 
 
 def _general_metadata(source: TensorMapping) -> dict[str, Any]:

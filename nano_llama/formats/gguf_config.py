@@ -5,13 +5,17 @@ What would change the mathematics is refused by name, as in hf_config.py: other 
 Not here: RoPE's keys (gguf_rope.py), the tokenizer's (tokenizer/gguf.py). Tests: tests/formats/test_gguf_config.py.
 """
 
+import dataclasses
+import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import ConfigError, FormatError, UserError
+from nano_llama.core.rope import rope_frequencies
 from nano_llama.formats.gguf_names import OUTPUT, TOKEN_EMBEDDING
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.gguf_rope import rope_from_gguf, rope_to_gguf
@@ -118,9 +122,75 @@ def config_to_gguf(config: LlamaConfig, name: str) -> tuple[dict[str, Any], dict
         ("tokenizer.ggml.padding_token_id", config.pad_token_id),
     ]
     ids += list(zip(_END_KEYS, config.eos_token_ids, strict=False))
-    metadata |= {key: token for key, token in ids if token is not None and token >= 0}
+    for key, token in ids:
+        if token is not None and 0 <= token < config.vocab_size:
+            metadata[key] = token
+        elif token is not None and token >= config.vocab_size:
+            warnings.warn(
+                f"{key} = {token} is not written: it is none of the {config.vocab_size:,} tokens.", stacklevel=3
+            )
     rope, tensors = rope_to_gguf(config)
     return metadata | rope, tensors
+
+
+def keep_end_ids(metadata: dict[str, Any], config: LlamaConfig) -> None:
+    """Where a tokenizer's EOS took the place of one of the config's ids, give that another key. Raises UserError."""
+    for token in config.eos_token_ids:
+        held = [metadata.get(key) for key in _END_KEYS]
+        if token in held or not 0 <= token < config.vocab_size:
+            continue
+        free = [key for place, key in enumerate(_END_KEYS) if held[place] is None or held[place] in held[:place]]
+        if not free:
+            raise UserError(
+                f"A GGUF holds at most {len(_END_KEYS)} ids that end a text: {held}, and {token} of the config."
+            )
+        metadata[free[0]] = token
+
+
+def check_written(path: Path, config: LlamaConfig) -> None:
+    """Read the file's config back and compare it with the one that was meant. Raises UserError where it differs."""
+    file = GGUFFile(path)
+    try:
+        _check_vocabulary(file, config.vocab_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the writers have said it
+            found = config_from_gguf(file)
+    except ConfigError as error:
+        raise UserError(f"GGUF cannot hold this model: {error.message}", hint=_INSTEAD) from error
+    finally:
+        file.close()
+    for field in dataclasses.fields(config):
+        ours, theirs = getattr(config, field.name), getattr(found, field.name)
+        if field.name in _NOT_COMPARED or ours == theirs:
+            continue
+        if field.name == "eos_token_id":
+            alike = {token for token in config.eos_token_ids if 0 <= token < config.vocab_size} <= {
+                *found.eos_token_ids
+            }
+        elif field.name == "rope_scaling":
+            (frequencies, scale), (read, read_scale) = rope_frequencies(config), rope_frequencies(found)
+            alike = np.allclose(frequencies, read, rtol=1e-5, atol=0) and math.isclose(scale, read_scale, rel_tol=1e-5)
+        else:  # a float is a float32 in the file
+            alike = isinstance(ours, float) and math.isclose(ours, theirs, rel_tol=1e-6)
+        if not alike:
+            said = f"{field.name} = {ours!r:.80} would be read as {theirs!r:.80}"
+            raise UserError(f"GGUF cannot hold this model: {said}.", hint=_INSTEAD)
+
+
+# Of fresh weights alone; and of the tokenizer, where it has one of its own.
+_NOT_COMPARED = ("initializer_range", "bos_token_id", "pad_token_id")
+_INSTEAD = "Export to hf or pth instead."
+
+
+def _check_vocabulary(file: GGUFFile, rows: int) -> None:
+    """llama.cpp loads a file only if it has as many tokens as its embedding has rows."""
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or len(tokens) == rows:
+        return
+    message = f"The tokenizer has {len(tokens):,} tokens, but the model's embedding {rows:,} rows"
+    if len(tokens) > rows:
+        raise UserError(f"{message}.", hint="Give the tokenizer that belongs to the model, or none.")
+    warnings.warn(f"{message}: llama.cpp does not load such a file.", stacklevel=6)
 
 
 def _end_tokens(file: GGUFFile, count: int) -> int | tuple[int, ...] | None:

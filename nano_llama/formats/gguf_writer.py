@@ -37,9 +37,23 @@ class PlannedTensor:
         return math.prod(self.shape[:-1]) * row_bytes(self.kind, self.shape[-1])
 
 
-def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor]) -> None:
-    """Write a GGUF of version 3; at most one tensor is in memory. Raises UserError for a value GGUF has no type for."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+def write_gguf(
+    path: str | Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[PlannedTensor],
+    check: Callable[[Path], None] = lambda written: None,
+) -> None:
+    """Write a GGUF of version 3; at most one tensor is in memory. Raises UserError for a value GGUF has no type for.
+
+    check: is handed the file that was written before it takes its name; where it raises there is none.
+    """
+    with atomic_path(path) as temporary:
+        _write(temporary, metadata, tensors)
+        check(temporary)
+
+
+def _write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor]) -> None:
+    with path.open("wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
         for key, value in metadata.items():
             file.write(_string(key) + _typed(key, value))
