@@ -20,9 +20,11 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.runtime import rtsys
 
 from nano_llama.core import env
+from nano_llama.formats import kinds
 from nano_llama.vol3_engine.cpu.isa import selected_isa
 
 SOURCES = Path(__file__).parents[1]  # cpu/: kernels are inlined into one another across its folders
+CONSTANTS = (Path(kinds.__file__),)  # sources outside, whose numbers are constants in compiled code
 MAX_OTHER_FOLDERS = 6  # of other instruction sets and checkouts; older ones are deleted
 
 
@@ -33,6 +35,8 @@ def kernel_folder() -> Path:
         digest.update(part.encode() + b"\0")
     for source in sorted(SOURCES.rglob("*.py")):
         digest.update(source.relative_to(SOURCES).as_posix().encode() + b"\0" + source.read_bytes())
+    for source in CONSTANTS:
+        digest.update(source.read_bytes())
     return env.cache_dir() / "kernels" / f"{selected_isa()}-{digest.hexdigest()[:16]}"
 
 

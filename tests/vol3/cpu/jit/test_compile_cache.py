@@ -60,11 +60,14 @@ def test_other_sources_have_another_folder(tmp_path, monkeypatch):
         seen.add(compile_cache.kernel_folder())
     (tmp_path / "simd/add.py").rename(tmp_path / "simd/sub.py")
     seen.add(compile_cache.kernel_folder())
-    assert len(seen) == 6
+    monkeypatch.setattr(compile_cache, "CONSTANTS", (tmp_path / "kernel.py",))
+    seen.add(compile_cache.kernel_folder())
+    assert len(seen) == 7
 
 
-def test_the_hash_covers_every_folder_of_kernels():
+def test_the_hash_covers_every_folder_of_kernels_and_the_numbers_of_the_kinds():
     assert {path.name for path in compile_cache.SOURCES.iterdir()} >= {"jit", "simd", "kernels"}
+    assert [path.name for path in compile_cache.CONSTANTS] == ["kinds.py"]
 
 
 def test_old_folders_are_deleted(tmp_path):
