@@ -29,7 +29,7 @@ from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
     BatchArrays,
     Task,
 )
-from nano_llama.vol3_engine.cpu.kernels.kv_cache import POSITIONS
+from nano_llama.vol3_engine.cpu.kernels.kv_cache import BLOCK_SIZE
 from nano_llama.vol3_engine.cpu.kernels.online_softmax import SPLIT_SIZE
 
 TASKS_PER_THREAD = 8  # with so many or more, no thread waits long for the last
@@ -122,13 +122,13 @@ def fill(
         out.tokens[row:end] = batch.token_ids[first : first + count]
         if count == 1:
             new_row[first] = row
-            out.blocks[row], out.slots[row] = batch.block_tables[s][position // POSITIONS], position % POSITIONS
+            out.blocks[row], out.slots[row] = batch.block_tables[s][position // BLOCK_SIZE], position % BLOCK_SIZE
             out.cos[row], out.sin[row] = rope.cos[position], rope.sin[position]
         else:
             new_row[first : first + count] = np.arange(row, end)
             at = np.arange(position, position + count)
-            out.blocks[row:end] = out.tables[table + at // POSITIONS]
-            out.slots[row:end] = at % POSITIONS
+            out.blocks[row:end] = out.tables[table + at // BLOCK_SIZE]
+            out.slots[row:end] = at % BLOCK_SIZE
             out.cos[row:end], out.sin[row:end] = rope.cos[at], rope.sin[at]
         num_splits = splits_of.get(s, 0)
         if num_splits:

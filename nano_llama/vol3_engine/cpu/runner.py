@@ -100,7 +100,7 @@ class CpuRunner:
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         assert self._cache is None, "allocated once"
-        assert block_size == kv_cache.POSITIONS, "a block's positions are the lanes of a vector"
+        assert block_size == kv_cache.BLOCK_SIZE, "a block's positions are the lanes of a vector"
         c = self.config
         try:
             self._cache = kv_cache.kv_cache(

@@ -36,7 +36,7 @@ class Activations(NamedTuple):
     values: np.ndarray  # (N,C) float32
     bfloats: np.ndarray  # (N,C) uint16: bfloat16
     quantized: np.ndarray  # (N,C) int8
-    scales: np.ndarray  # (N/16,C/32,16) float32: the scales of a group of 16 rows are adjacent, for tiles
+    scales: np.ndarray  # (N/16,C/32,16) float32: a group's scales of 16 rows are adjacent, for AMX
     sums: np.ndarray  # (N/16,C/32,16) int32: of a group's bytes, for weights with a zero point
     minima: np.ndarray  # (N/16,C/32,16) float32: scale * sum, what a weight's minimum is multiplied by
 
@@ -46,17 +46,17 @@ def activations(rows: int, columns: int) -> Activations:
     rows, columns = -(-rows // 16) * 16, -(-columns // UNIT) * UNIT
     groups = columns // GROUP
     return Activations(
-        aligned(rows * columns, np.float32).reshape(rows, columns),
-        aligned(rows * columns, np.uint16).reshape(rows, columns),
-        aligned(rows * columns, np.int8).reshape(rows, columns),
-        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
-        aligned(rows * groups, np.int32).reshape(rows // 16, groups, 16),
-        aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
+        values=aligned(rows * columns, np.float32).reshape(rows, columns),
+        bfloats=aligned(rows * columns, np.uint16).reshape(rows, columns),
+        quantized=aligned(rows * columns, np.int8).reshape(rows, columns),
+        scales=aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
+        sums=aligned(rows * groups, np.int32).reshape(rows // 16, groups, 16),
+        minima=aligned(rows * groups, np.float32).reshape(rows // 16, groups, 16),
     )
 
 
 def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize`."""
+    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize_group`."""
     groups = x.reshape(len(x), -1, GROUP)
     peak = np.maximum(np.abs(groups).max(-1), MIN_PEAK)
     q = np.rint(groups * (np.float32(127) / peak)[..., None]).astype(np.int8)

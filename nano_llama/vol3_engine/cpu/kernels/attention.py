@@ -43,8 +43,8 @@ from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
     TOKENS,
 )
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    BLOCK_SIZE,
     DTYPES,
-    POSITIONS,
     KVCache,
     is_exact,
     keys_plain,
@@ -90,7 +90,7 @@ def query_tile(group_size: int, head_dim: int, dtype: str) -> QueryTile:
         partial_stats=floats(queries, 2),
         acc=floats(queries, width),
         stats=floats(queries, 2),
-        keys=floats(CHUNK // POSITIONS, width, POSITIONS),
+        keys=floats(CHUNK // BLOCK_SIZE, width, BLOCK_SIZE),
         values=floats(CHUNK, width),
         amx=amx_operands(queries, width, SPLIT_SIZE),
         narrow=aligned(width, DTYPES[dtype]),
@@ -154,7 +154,7 @@ def attention(threads, control, model, layer, cache, batch, workspace, tile):
 def first_keys(ticket, kv_heads, batch):
     """Where the keys that a task reads first lie: their head, and the index of their block in batch.tables."""
     task = batch.tasks[ticket // kv_heads]
-    return ticket % kv_heads, task[TABLE] + max(task[SPLIT], 0) * (SPLIT_SIZE // POSITIONS)
+    return ticket % kv_heads, task[TABLE] + max(task[SPLIT], 0) * (SPLIT_SIZE // BLOCK_SIZE)
 
 
 @kernel
@@ -162,7 +162,7 @@ def prefetch_first_keys(thread, kv_heads, layer, cache, batch):
     """Prefetch the keys of this thread's first task, to be there after the next barrier."""
     if thread < batch.sizes[NUM_TASKS] * kv_heads:
         head, first = first_keys(thread, kv_heads, batch)
-        for b in range(first, min(first + SPLIT_SIZE // POSITIONS, len(batch.tables))):
+        for b in range(first, min(first + SPLIT_SIZE // BLOCK_SIZE, len(batch.tables))):
             prefetch_keys(cache, layer, head, batch.tables[b])
 
 
@@ -231,7 +231,7 @@ def attend(
         init_partial(tile.acc, tile.stats, i)
     num_splits = (position + tokens + SPLIT_SIZE - 1) // SPLIT_SIZE
     for split in range(num_splits):
-        then_head, then_block = head, first_block + (split + 1) * (SPLIT_SIZE // POSITIONS)
+        then_head, then_block = head, first_block + (split + 1) * (SPLIT_SIZE // BLOCK_SIZE)
         if split + 1 == num_splits:
             then_head, then_block = next_head, next_block
         attend_split(
@@ -252,7 +252,7 @@ def attend_split(
     """The tile's queries against one split -> tile.partial, tile.partial_stats. Arguments as in `attend`."""
     noinline()
     start = split * SPLIT_SIZE
-    first = first_block + start // POSITIONS
+    first = first_block + start // BLOCK_SIZE
     if HAS_AMX and prefill and not is_exact(cache.keys):
         attend_amx(
             cache, layer, head, tables=tables, first=first, start=start, tokens=tokens, position=position,

@@ -19,8 +19,8 @@ import numpy as np
 from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    BLOCK_SIZE,
     KEY,
-    POSITIONS,
     VALUE,
     is_scaled,
     load_key,
@@ -64,7 +64,7 @@ def amx_operands(queries: int, width: int, split: int) -> AmxOperands:
 
     return AmxOperands(
         queries=bfloats(queries + QUERIES_AT_ONCE, 2 * pairs),
-        keys=bfloats(split // POSITIONS * pairs, 32),
+        keys=bfloats(split // BLOCK_SIZE * pairs, 32),
         values=bfloats(width // 16 * split // 2, 32),
         weights=bfloats(QUERIES_AT_ONCE, split),
     )
@@ -102,8 +102,8 @@ def pack_values(cache, layer, head, tables, first, end, depth, operands):
     noinline()
     zero = splat(0)
     for j in range(0, depth, 2):
-        run = run_index(cache, layer, head, tables[min(first + j // POSITIONS, len(tables) - 1)])
-        slot, left = j % POSITIONS, end - j
+        run = run_index(cache, layer, head, tables[min(first + j // BLOCK_SIZE, len(tables) - 1)])
+        slot, left = j % BLOCK_SIZE, end - j
         for k in range(0, cache.values.shape[2], 16):
             to = (k // 16 * depth + j) // 2
             if left <= 0:
@@ -157,14 +157,14 @@ def attend_amx(cache, layer, head, tables, first, start, tokens, position, group
     end = min(position + tokens - start, size)
     depth = (end + 2 * TILE_PAIRS - 1) // (2 * TILE_PAIRS) * (2 * TILE_PAIRS)
     width, pairs = tile.partial.shape[1], operands.queries.shape[1] // 2
-    pack_keys(cache, layer, head, tables, first, (end + POSITIONS - 1) // POSITIONS, operands)
+    pack_keys(cache, layer, head, tables, first, (end + BLOCK_SIZE - 1) // BLOCK_SIZE, operands)
     pack_values(cache, layer, head, tables, first, end, depth, operands)
     configure_tiles(BF16_TILES)
     for i in range(0, count, QUERIES_AT_ONCE):
         two_query_tiles = count - i > 16
-        for j in range(0, end, 2 * POSITIONS):
+        for j in range(0, end, 2 * BLOCK_SIZE):
             gemm_tiles_bf16(
-                operands.queries[i:], 0, lines=operands.keys[j // POSITIONS * pairs :], pairs=pairs, out=tile.scores,
+                operands.queries[i:], 0, lines=operands.keys[j // BLOCK_SIZE * pairs :], pairs=pairs, out=tile.scores,
                 column=j, two_row_tiles=two_query_tiles, two_blocks=True, accumulate=False,
             )  # fmt: skip
         softmax_rows_bf16(

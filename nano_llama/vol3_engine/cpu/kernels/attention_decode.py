@@ -11,8 +11,8 @@ Tests: tests/vol3/cpu/kernels/test_attention.py.
 from nano_llama.vol3_engine.cpu.isa import has_32_vector_registers
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    BLOCK_SIZE,
     KEY,
-    POSITIONS,
     VALUE,
     apply_scales,
     load_key,
@@ -59,7 +59,7 @@ def attend_rows(zero, i, cache, layer, head, tables, first, end, tile, next_head
 def decode_scores(zero, i, cache, layer, head, tables, first, end, tile):
     """tile.scores[i + r] = queries . keys, for as many rows r as `zero` has."""
     noinline()
-    blocks = (end + POSITIONS - 1) // POSITIONS
+    blocks = (end + BLOCK_SIZE - 1) // BLOCK_SIZE
     b = 0
     while HAS_32_REGISTERS and b + 4 <= blocks:
         run0 = run_index(cache, layer, head, tables[first + b])
@@ -68,7 +68,7 @@ def decode_scores(zero, i, cache, layer, head, tables, first, end, tile):
         run3 = run_index(cache, layer, head, tables[first + b + 3])
         acc0 = acc1 = acc2 = acc3 = zero
         for k in range(tile.queries.shape[1]):
-            at = POSITIONS * k  # a block's values are as long as its keys
+            at = BLOCK_SIZE * k  # a block's values are as long as its keys
             prefetch(cache.values, run0, 0, at)
             prefetch(cache.values, run1, 0, at)
             prefetch(cache.values, run2, 0, at)
@@ -77,17 +77,17 @@ def decode_scores(zero, i, cache, layer, head, tables, first, end, tile):
             acc1 = fma_rows(acc1, load_key(cache, run1, k), tile.queries, i, k)
             acc2 = fma_rows(acc2, load_key(cache, run2, k), tile.queries, i, k)
             acc3 = fma_rows(acc3, load_key(cache, run3, k), tile.queries, i, k)
-        store_rows(tile.scores, i, POSITIONS * b, acc0)
-        store_rows(tile.scores, i, POSITIONS * b + 16, acc1)
-        store_rows(tile.scores, i, POSITIONS * b + 32, acc2)
-        store_rows(tile.scores, i, POSITIONS * b + 48, acc3)
+        store_rows(tile.scores, i, BLOCK_SIZE * b, acc0)
+        store_rows(tile.scores, i, BLOCK_SIZE * b + 16, acc1)
+        store_rows(tile.scores, i, BLOCK_SIZE * b + 32, acc2)
+        store_rows(tile.scores, i, BLOCK_SIZE * b + 48, acc3)
         b += 4
     while b < blocks:
         run, acc = run_index(cache, layer, head, tables[first + b]), zero
         for k in range(tile.queries.shape[1]):
-            prefetch(cache.values, run, 0, POSITIONS * k)
+            prefetch(cache.values, run, 0, BLOCK_SIZE * k)
             acc = fma_rows(acc, load_key(cache, run, k), tile.queries, i, k)
-        store_rows(tile.scores, i, POSITIONS * b, acc)
+        store_rows(tile.scores, i, BLOCK_SIZE * b, acc)
         b += 1
 
 
@@ -98,11 +98,11 @@ def decode_values(zero, i, cache, layer, head, tables, first, end, tile, next_he
     k, width = 0, tile.partial.shape[1]
     while HAS_32_REGISTERS and k + 64 <= width:
         acc0 = acc1 = acc2 = acc3 = zero
-        for start in range(0, end, POSITIONS):
-            b = start // POSITIONS
+        for start in range(0, end, BLOCK_SIZE):
+            b = start // BLOCK_SIZE
             run = run_index(cache, layer, head, tables[first + b])
             next_run = run_index(cache, layer, next_head, tables[min(next_block + b, len(tables) - 1)])
-            for slot in range(min(POSITIONS, end - start)):
+            for slot in range(min(BLOCK_SIZE, end - start)):
                 j = start + slot
                 prefetch(cache.keys, next_run, 0, slot * width)
                 prefetch(cache.keys, next_run, 0, slot * width + width // 2)
@@ -117,11 +117,11 @@ def decode_values(zero, i, cache, layer, head, tables, first, end, tile, next_he
         k += 64
     while k < width:
         acc = zero
-        for start in range(0, end, POSITIONS):
-            b = start // POSITIONS
+        for start in range(0, end, BLOCK_SIZE):
+            b = start // BLOCK_SIZE
             run = run_index(cache, layer, head, tables[first + b])
             next_run = run_index(cache, layer, next_head, tables[min(next_block + b, len(tables) - 1)])
-            for slot in range(min(POSITIONS, end - start)):
+            for slot in range(min(BLOCK_SIZE, end - start)):
                 prefetch(cache.keys, next_run, 0, slot * width + k)
                 acc = fma_rows(acc, load_value(cache, run, slot, k), tile.scores, i, start + slot)
         store_rows(tile.partial, i, k, acc)

@@ -12,8 +12,8 @@ import numpy as np
 from nano_llama.vol3_engine.cpu.isa import has_32_vector_registers
 from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import (
+    BLOCK_SIZE,
     KEY,
-    POSITIONS,
     VALUE,
     apply_scales,
     prefetch_keys,
@@ -93,8 +93,8 @@ def attend_tiled(cache, layer, head, tables, first, start, tokens, position, gro
     count = tokens * group_size
     end = visible_in_split(start, position + tokens)  # what the last token sees
     for chunk in range(0, end, CHUNK):
-        blocks = min(CHUNK // POSITIONS, (end - chunk + POSITIONS - 1) // POSITIONS)
-        block = first + chunk // POSITIONS
+        blocks = min(CHUNK // BLOCK_SIZE, (end - chunk + BLOCK_SIZE - 1) // BLOCK_SIZE)
+        block = first + chunk // BLOCK_SIZE
         prefetch_chunk(cache, layer, head, tables, block, positions=end - chunk)
         for b in range(blocks):
             widen_keys(cache, layer, head, tables[block + b], tile.keys, b)
@@ -102,11 +102,11 @@ def attend_tiled(cache, layer, head, tables, first, start, tokens, position, gro
             last = min(i + 3, count - 1) // group_size  # the latest token among the four
             if visible_in_split(start, position + last + 1) <= chunk:
                 continue
-            if HAS_32_REGISTERS and blocks == CHUNK // POSITIONS:
+            if HAS_32_REGISTERS and blocks == CHUNK // BLOCK_SIZE:
                 scores_4x64(tile.queries, i, tile.keys, tile.scores, chunk)
             else:
                 for b in range(blocks):
-                    scores_4x16(tile.queries, i, tile.keys, b, tile.scores, chunk + POSITIONS * b)
+                    scores_4x16(tile.queries, i, tile.keys, b, tile.scores, chunk + BLOCK_SIZE * b)
     zero = splat(np.float32(0))
     apply_scales(cache, KEY, layer, head, tables, first, end, tile.scores, range(count))
     for i in range(count):
@@ -118,8 +118,8 @@ def attend_tiled(cache, layer, head, tables, first, start, tokens, position, gro
             store(tile.partial, i, k, zero)
     for chunk in range(0, end, CHUNK):
         positions = min(CHUNK, end - chunk)
-        for b in range((positions + POSITIONS - 1) // POSITIONS):
-            widen_values(cache, layer, head, tables[first + chunk // POSITIONS + b], tile.values, b)
+        for b in range((positions + BLOCK_SIZE - 1) // BLOCK_SIZE):
+            widen_values(cache, layer, head, tables[first + chunk // BLOCK_SIZE + b], tile.values, b)
         for i in range(0, count, 4):
             last = min(i + 3, count - 1) // group_size
             needed = min(visible_in_split(start, position + last + 1) - chunk, positions)
@@ -133,9 +133,9 @@ def prefetch_chunk(cache, layer, head, tables, first, positions):
 
     positions: how many of the split are left, this chunk included.
     """
-    blocks = CHUNK // POSITIONS
+    blocks = CHUNK // BLOCK_SIZE
     for b in range(2 * blocks):
-        if b * POSITIONS < positions:
+        if b * BLOCK_SIZE < positions:
             block = tables[first + b]
             if b < blocks:
                 prefetch_values(cache, layer, head, block)

@@ -38,7 +38,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import (
     store_int8,
 )
 
-POSITIONS = 16  # of a block
+BLOCK_SIZE = 16  # positions
 CONTIGUOUS_BLOCKS = 32  # whose runs of one head are contiguous
 KEY, VALUE = range(2)  # which scales of a run
 DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # Numba has no bfloat16: its bits
@@ -64,12 +64,12 @@ def kv_cache(layers: int, kv_heads: int, num_blocks: int, head_dim: int, dtype: 
     kind, width = DTYPES[dtype], padded(head_dim)
     runs = layers * kv_heads * num_blocks
     return KVCache(
-        np.zeros((runs, width, POSITIONS), kind),
-        np.zeros((runs, POSITIONS, width), kind),
-        np.zeros((runs if dtype == "int8" else 1, 2, POSITIONS), np.float32),
-        layers,
-        kv_heads,
-        num_blocks,
+        keys=np.zeros((runs, width, BLOCK_SIZE), kind),
+        values=np.zeros((runs, BLOCK_SIZE, width), kind),
+        scales=np.zeros((runs if dtype == "int8" else 1, 2, BLOCK_SIZE), np.float32),
+        layers=layers,
+        kv_heads=kv_heads,
+        blocks=num_blocks,
     )
 
 
@@ -189,14 +189,14 @@ def write_value(cache, layer, head, block, slot, x, n, start, narrow):
 def prefetch_keys(cache, layer, head, block):
     """Prefetch a block's keys."""
     run = run_index(cache, layer, head, block)
-    for i in range(0, cache.keys.shape[1], CACHE_LINE // POSITIONS // cache.keys.itemsize):
+    for i in range(0, cache.keys.shape[1], CACHE_LINE // BLOCK_SIZE // cache.keys.itemsize):
         prefetch(cache.keys, run, i, 0)
 
 
 @kernel
 def prefetch_values(cache, layer, head, block):
     run, width, step = run_index(cache, layer, head, block), cache.values.shape[2], CACHE_LINE // cache.values.itemsize
-    for slot in range(POSITIONS):
+    for slot in range(BLOCK_SIZE):
         for i in range(0, width, step):
             prefetch(cache.values, run, slot, i)
 
@@ -227,17 +227,17 @@ def widen_values(cache, layer, head, block, out, b):
     """A block's values as floats, without scales: out[16 b ... 16 b + 15] (16,K')."""
     noinline()
     run = run_index(cache, layer, head, block)
-    for slot in range(POSITIONS):
+    for slot in range(BLOCK_SIZE):
         for k in range(0, out.shape[1], 16):
-            store(out, POSITIONS * b + slot, k, load_value(cache, run, slot, k))
+            store(out, BLOCK_SIZE * b + slot, k, load_value(cache, run, slot, k))
 
 
 @kernel
 def apply_scales(cache, which, layer, head, tables, first, end, scores, rows):
     """Multiply scores, or weights, of positions 0 ... end-1 from block tables[first] on by the KEY or VALUE scales."""
     if is_scaled(cache.keys):
-        for j in range(0, end, POSITIONS):
-            scales = load(cache.scales, run_index(cache, layer, head, tables[first + j // POSITIONS]), which, 0)
+        for j in range(0, end, BLOCK_SIZE):
+            scales = load(cache.scales, run_index(cache, layer, head, tables[first + j // BLOCK_SIZE]), which, 0)
             for i in rows:
                 store(scores, i, j, load(scores, i, j) * scales)
 

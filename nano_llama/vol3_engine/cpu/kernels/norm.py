@@ -20,7 +20,7 @@ def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 
 @kernel
-def rmsnorm(x, weight, size, eps, n, out, form):
+def rmsnorm(x, n, weight, size, eps, out, form):
     """Row n of x (N,C) into row n of `out` (Activations), in every form of `form`.
 
     weight (C,), size = D; C is D padded with zeros to whole groups of 32.

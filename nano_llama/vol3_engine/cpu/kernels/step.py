@@ -170,11 +170,11 @@ def normalize(thread, threads, control, model, norm, rows, decode_rows, x, share
     weight = model.norms[norm]
     if rows <= MAX_REPLICATED_ROWS:
         for n in range(rows):
-            rmsnorm(x, weight, model.hidden_size, model.eps, n, own, row_form(model, n, decode_rows))
+            rmsnorm(x, n, weight, model.hidden_size, model.eps, own, row_form(model, n, decode_rows))
         return own
     first, last = partition(thread, threads, rows)
     for n in range(first, last):
-        rmsnorm(x, weight, model.hidden_size, model.eps, n, shared, row_form(model, n, decode_rows))
+        rmsnorm(x, n, weight, model.hidden_size, model.eps, shared, row_form(model, n, decode_rows))
     barrier(control, threads)
     return shared
 

@@ -41,7 +41,7 @@ def test_rmsnorm_in_every_form(size):
     out, padded = activations(4, size), -(-size // 32) * 32
     x, weight = np.zeros((4, padded), np.float32), np.zeros(padded, np.float32)
     x[:, :size], weight[:size] = normal(4, size), normal(size)
-    rmsnorm(x, weight, size, 1e-5, 2, out, FLOATS + BYTES + BFLOATS)
+    rmsnorm(x, 2, weight, size, 1e-5, out, FLOATS + BYTES + BFLOATS)
     meant = rmsnorm_plain(x[2:3, :size], weight[:size], 1e-5)[0]
     np.testing.assert_allclose(out.values[2, :size], meant, rtol=1e-5, atol=1e-6)
     assert not out.values[2, size:].any() and not out.values[:2].any() and not out.values[3:].any()
