@@ -26,6 +26,8 @@ MOVED = {
     "nano_llama.vol1_numpy.study_model": "nano_llama.studies.study_model",
     "nano_llama.vol1_numpy.train": "nano_llama.vol1_numpy.trainer",
     "nano_llama.vol1_numpy.parallel": "nano_llama.vol1_numpy.data_parallel",
+    "nano_llama.vol3_engine.quantization": "nano_llama.formats.quantization_scheme",
+    "nano_llama.vol3_engine.runner.cpu": "nano_llama.vol3_engine.cpu.runner",
     "nano_llama.verify.suspects": "nano_llama.verify.permutation_check",
     "nano_llama.verify.fidelity": "nano_llama.verify.divergence",
 }

@@ -98,8 +98,8 @@ def load_model(config: LlamaConfig, weights: TensorMapping, dtype: str, scheme: 
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         eps=np.float32(config.rms_norm_eps),
-        decode_form=_forms(used, False),
-        prefill_form=_forms(used, True),
+        decode_form=_forms(used, prefill=False),
+        prefill_form=_forms(used, prefill=True),
     )
 
 

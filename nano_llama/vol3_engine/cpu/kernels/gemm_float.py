@@ -59,13 +59,13 @@ def gemm_float(w, x, tokens, first, last, add, out):
         four_blocks = last - block >= 4 and (HAS_32_REGISTERS or tokens == 1)
         for n in range(0, tokens, 4):
             if tokens - n == 1 and four_blocks:
-                gemv_float_4_blocks(w, x, n, block, width, stride, add, out)
+                gemv_float_4_blocks(w, x, n, block, width=width, stride=stride, add=add, out=out)
             elif tokens - n == 1:
-                gemv_float_1_block(w, x, n, block, width, stride, add, out)
+                gemv_float_1_block(w, x, n, block, width=width, stride=stride, add=add, out=out)
             elif four_blocks:
-                gemm_float_4x4(w, x, n, tokens - n, block, width, stride, add, out)
+                gemm_float_4x4(w, x, n, tokens - n, block, width=width, stride=stride, add=add, out=out)
             else:
-                gemm_float_4x1(w, x, n, tokens - n, block, width, stride, add, out)
+                gemm_float_4x1(w, x, n, tokens - n, block, width=width, stride=stride, add=add, out=out)
         block += 4 if four_blocks else 1
 
 

@@ -54,7 +54,9 @@ def linear(w, x, decode_rows, tokens, first, last, add, scratch, out):
     if HAS_AMX and w.kind != F32 and w.kind != F16:
         if decode_rows < tokens:
             lines = scratch.view(np.uint16).reshape(-1, 32)
-            gemm_bf16_amx(w, x.bfloats, decode_rows, tokens, first, last, add, lines, out)
+            gemm_bf16_amx(
+                w, x.bfloats, begin=decode_rows, end=tokens, first=first, last=last, add=add, lines=lines, out=out
+            )
         tokens = decode_rows
     if is_float(w.kind):
         gemm_float(w, x, tokens, first, last, add, out)
@@ -64,12 +66,12 @@ def linear(w, x, decode_rows, tokens, first, last, add, scratch, out):
     if tokens < MIN_TOKENS_TO_UNPACK:
         for block in range(first, last):
             for n in range(tokens):
-                gemv_int8(w, x, n, block, block + 1, units, add, out)
+                gemv_int8(w, x, n, first=block, last=block + 1, units=units, add=add, out=out)
     elif HAS_AMX:
         ring = scratch[:RING_BYTES].view(np.int32).reshape(RING, 256)
-        gemm_int8_amx(w, x, tokens, first, last, units, add, unpacked, ring, out)
+        gemm_int8_amx(w, x, tokens, first, last, units=units, add=add, unpacked=unpacked, ring=ring, out=out)
     else:
-        gemm_int8(w, x, tokens, first, last, units, add, unpacked, out)
+        gemm_int8(w, x, tokens, first, last, units=units, add=add, unpacked=unpacked, out=out)
 
 
 def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:

@@ -204,11 +204,12 @@ def qkv(thread, threads, model, layer, cache, batch, workspace, normed, own):
         for n in range(rows):
             for h in range(begin, end):
                 if which != V:
-                    rotate_head(out, n, h * width, size, batch.cos, batch.sin)
+                    rotate_head(out, n, start=h * width, head_dim=size, cos=batch.cos, sin=batch.sin)
+                block, slot = batch.blocks[n], batch.slots[n]
                 if which == K:
-                    write_key(cache, layer, h, batch.blocks[n], batch.slots[n], out, n, h * width, own.tile.narrow)
+                    write_key(cache, layer, h, block, slot, x=out, n=n, start=h * width, narrow=own.tile.narrow)
                 if which == V:
-                    write_value(cache, layer, h, batch.blocks[n], batch.slots[n], out, n, h * width, own.tile.narrow)
+                    write_value(cache, layer, h, block, slot, x=out, n=n, start=h * width, narrow=own.tile.narrow)
 
 
 @kernel
