@@ -49,8 +49,8 @@ def close(ours, expected, what, bound=1e-5):
     assert error < bound, f"{what}: relative error {error:.1e}"
 
 
-def reference(config, params, text):
-    return Llama(config, params).forward(np.array([text]))[0, -1]
+def reference(config, params, tokens):
+    return Llama(config, params).forward(np.array([tokens]))[0, -1]
 
 
 SHAPES = {
@@ -66,25 +66,25 @@ SHAPES = {
 def test_logits_equal_volume_1(tiny_config, packed, shape):
     config = tiny_config(**SHAPES[shape])
     runner, params = runner_of(config)
-    texts = packed(runner)
-    close_to = [list(prompt) for prompt in PROMPTS]
-    logits = texts.step(dict(enumerate(PROMPTS)))
+    sequences = packed(runner)
+    contexts = [list(prompt) for prompt in PROMPTS]
+    logits = sequences.step(dict(enumerate(PROMPTS)))
     for step in range(3):
-        for row, text in enumerate(close_to):
-            close(logits[row], reference(config, params, text), f"{shape}, sequence {row} after {step} steps")
-            text.append(10 * step + row)
-        logits = texts.step({row: text[-1:] for row, text in enumerate(close_to)})
+        for row, sequence in enumerate(contexts):
+            close(logits[row], reference(config, params, sequence), f"{shape}, sequence {row} after {step} steps")
+            sequence.append(10 * step + row)
+        logits = sequences.step({row: sequence[-1:] for row, sequence in enumerate(contexts)})
 
 
 def test_blocks_that_are_written_in_the_same_step_can_be_read(tiny_config, packed):
     """Samples of one prompt begin together: the first writes its blocks, the others read them in the same step."""
     config = tiny_config("gqa")
     runner, params = runner_of(config)
-    texts = packed(runner)
+    sequences = packed(runner)
     prompt = PROMPTS[3]  # of 40 tokens: two full blocks
-    texts.tables[1] = [texts.free.pop() for _ in range(3)]
-    texts.tables[5], texts.lengths[5] = texts.tables[1][:2], 32
-    logits = texts.step({1: prompt, 5: [77, 78]})
+    sequences.tables[1] = [sequences.free.pop() for _ in range(3)]
+    sequences.tables[5], sequences.lengths[5] = sequences.tables[1][:2], 32
+    logits = sequences.step({1: prompt, 5: [77, 78]})
     close(logits[1], reference(config, params, prompt), "the writer")
     close(logits[5], reference(config, params, [*prompt[:32], 77, 78]), "the reader")
 
@@ -93,9 +93,9 @@ def test_a_long_sequence_equals_volume_1(tiny_config, packed):
     """Several KV splits of 256 positions, divided among threads when it decodes."""
     config = tiny_config("gqa", max_position_embeddings=1024)
     runner, params = runner_of(config)
-    texts = packed(runner)
-    close(texts.step({0: LONG})[0], reference(config, params, LONG), "prompt")
-    close(texts.step({0: [3]})[0], reference(config, params, [*LONG, 3]), "decode")
+    sequences = packed(runner)
+    close(sequences.step({0: LONG})[0], reference(config, params, LONG), "prompt")
+    close(sequences.step({0: [3]})[0], reference(config, params, [*LONG, 3]), "decode")
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def test_a_gguf_is_computed_in_its_own_kind(quantized, packed, kind, prompt_leng
     runner = CpuRunner.load(path, num_threads=2)
     with open_weights(path) as weights:
         params = {name: np.asarray(weights[name], np.float32) for name in weights}
-    texts = packed(runner, prompt_length=prompt_length)
-    logits = texts.step(dict(enumerate(PROMPTS)))
+    sequences = packed(runner, prompt_length=prompt_length)
+    logits = sequences.step(dict(enumerate(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
         close(logits[row], reference(runner.config, params, prompt), f"{kind}, sequence {row}", bound=0.04)
 
@@ -186,11 +186,11 @@ def test_a_scheme_quantizes_while_loading(tiny_config, packed):
     original = reference(config, params, LONG[:20])
     scheme = "int4,first=int8,*.1.mlp.up_proj.weight=float32,*.o_proj.weight=bfloat16"
     kinds = Scheme.parse(scheme).kinds(config)
-    texts = packed(CpuRunner(config, Arrays(params), num_threads=2, quantization=scheme))
+    sequences = packed(CpuRunner(config, Arrays(params), num_threads=2, quantization=scheme))
     for name, kind in kinds.items():
         if kind in ("Q8_0", "Q4_1"):
             params[name] = dequantize(kind, quantize(kind, params[name]))
-    logits, meant = texts.step({0: LONG[:20]})[0], reference(config, params, LONG[:20])
+    logits, meant = sequences.step({0: LONG[:20]})[0], reference(config, params, LONG[:20])
     close(logits, meant, scheme, bound=0.06)
     assert np.linalg.norm(logits - meant) < 0.6 * np.linalg.norm(logits - original), "quantization costs more"
 
@@ -201,21 +201,21 @@ def test_a_scheme_quantizes_while_loading(tiny_config, packed):
 )
 def test_batch_invariance(quantized, packed, kv, kind, prompt_length):
     """A row's bits do not depend on the batch, the prompt's chunks or the threads: one long sequence and short ones."""
-    texts = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
+    sequences = {0: LONG[:500], 1: PROMPTS[1], 2: PROMPTS[3]}
 
     def run(threads, chunk, together):
         runner = CpuRunner.load(quantized / f"{kind}.gguf", num_threads=threads, kv_cache_dtype=kv)
         batch, result = packed(runner, seed=threads, prompt_length=prompt_length), {}
-        groups = [texts] if together else [{text: tokens} for text, tokens in texts.items()]
+        groups = [sequences] if together else [{sequence: tokens} for sequence, tokens in sequences.items()]
         for group in groups:
             for start in range(0, max(map(len, group.values())), chunk):
                 part = {t: tokens[start : start + chunk] for t, tokens in group.items() if tokens[start:]}
-                for text, logits in batch.step(part).items():
-                    result[text] = logits
+                for sequence, logits in batch.step(part).items():
+                    result[sequence] = logits
         for step in range(3):
-            for group in [list(texts)] if together else [[t] for t in texts]:
-                for text, logits in batch.step({text: [step] for text in group}).items():
-                    result[text, step] = logits
+            for group in [list(sequences)] if together else [[t] for t in sequences]:
+                for sequence, logits in batch.step({sequence: [step] for sequence in group}).items():
+                    result[sequence, step] = logits
         return result
 
     expected = run(1, 1000, together=False)
@@ -248,11 +248,11 @@ def test_no_logits_without_sampled_rows(tiny_config, packed):
 
 def test_time_per_phase(tiny_config, packed):
     runner, _ = runner_of(tiny_config())
-    texts = packed(runner)
-    texts.step({0: LONG[:20]})
+    sequences = packed(runner)
+    sequences.step({0: LONG[:20]})
     assert runner.seconds == {}, "off by default"
     runner.time_phases()
-    texts.step({0: LONG[20:50]})
+    sequences.step({0: LONG[20:50]})
     assert set(runner.seconds) == set(PHASES)
     assert all(runner.seconds[part] > 0 for part in ("qkv", "attention", "o", "gate_up", "down", "head"))
 
