@@ -16,16 +16,16 @@ from nano_llama.formats import open_weights, save_safetensors
 
 STEPS = 180
 RECIPE = (
-    *("--model", "tiny", "--context", 16, "--batch-size", 4, "--dropout", 0.1, "--ema", 0.9, "--max-steps", STEPS),
+    *("--model", "tiny", "--context", 16, "--batch-size", 4, "--dropout", 0.1, "--ema", 0.9),
     *("--evaluations", 1, "--log-every", 1, "--samples", 1, "--num-threads", 1, "--compile", "off", "--device", "cpu"),
 )
 
 
 @pytest.fixture
 def train(command, tmp_path, tale):
-    def start(*more, data=tale, tokenizer="char", **options):
-        words = ("train", "--data", data, "--out", tmp_path / "run", "--tokenizer", tokenizer, *RECIPE, *more)
-        return command.start(*words, **options)
+    def start(*more, data=tale, tokenizer="char", steps=STEPS, **options):
+        given = ("--data", data, "--out", tmp_path / "run", "--tokenizer", tokenizer, "--max-steps", steps)
+        return command.start("train", *given, *RECIPE, *more, **options)
 
     def train(*more, **options):
         start(*more, **options)
@@ -40,7 +40,8 @@ def expected(tmp_path_factory, the_command, tale):
     """The final weights of the undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     the_command.log = folder / "log.txt"
-    code, said = the_command.run("train", "--data", tale, "--out", folder / "run", "--tokenizer", "char", *RECIPE)
+    given = ("--data", tale, "--out", folder / "run", "--tokenizer", "char", "--max-steps", STEPS)
+    code, said = the_command.run("train", *given, *RECIPE)
     assert code == 0, said
     return (folder / "run" / "model.safetensors").read_bytes()
 
@@ -119,7 +120,7 @@ def test_a_line_of_50_megabytes_is_learned_from(train, tmp_path):
     for name, content in (("a.jsonl", json.dumps({"text": "abcdefgh " * (50 * 2**20 // 9)})), ("val.txt", "abcdefgh")):
         (tmp_path / "texts" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "texts" / name).write_text(content)
-    code, said = train("--max-steps", 2, data=tmp_path / "texts")
+    code, said = train(steps=2, data=tmp_path / "texts")
     assert code == 0, said
 
 
