@@ -13,9 +13,8 @@ from typing import Any
 from nano_llama import __version__
 from nano_llama.cli.common import Output, Screen, facts, table
 from nano_llama.core import env, machine
+from nano_llama.core.errors import DISTRIBUTION, install_command
 from nano_llama.core.units import size_text
-
-DISTRIBUTION = "nano-llama-engine"
 
 
 def run(*, output: Output | None = None) -> int:
@@ -156,7 +155,7 @@ def advise(hardware: dict[str, Any], torch: dict[str, Any], extras: dict[str, di
 
 def install_line(extra: str) -> str:
     """The line that installs an extra."""
-    return f'pip install "{DISTRIBUTION}[{extra}]"'
+    return install_command(extra)
 
 
 def _extra_row(name: str, entry: dict[str, Any]) -> tuple[str, str, str]:

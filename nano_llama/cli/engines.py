@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import Count, Whole
-from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.errors import EnvironmentFault, UserError, install_command
 from nano_llama.core.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def load_llm(model: Path, compute: Compute) -> "LLM":
     if compute.engine == "torch" and not has_torch():
         raise EnvironmentFault(
             "--engine torch needs the package 'torch', which is not installed.",
-            hint='Install it with  pip install "nano-llama-engine[train]"  or leave --engine out.',
+            hint=f"Install it with  {install_command('train')}  or leave --engine out.",
         )
     return LLM(
         model,

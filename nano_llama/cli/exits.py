@@ -36,6 +36,7 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
 
     With `debug` an exception is let through, so that Python shows its traceback.
     """
+    open_missing_streams()
     _escape_unencodable_output()
     try:
         with warnings.catch_warnings():
@@ -56,6 +57,24 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
         if debug:
             raise
         return report(ending_of(error), as_json=as_json)
+
+
+def open_missing_streams() -> None:
+    """Put the null device where standard input, output or error is closed (`>&-`; cron, services).
+
+    Python has None there, on which any use fails; and the next file that is opened would get the number 0, 1 or 2, so
+    that a library's message could be written into a checkpoint.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
 
 
 def ignore_late_interrupts() -> None:

@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
-from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.core.errors import EnvironmentFault, UserError, install_command
 from nano_llama.core.units import time_text
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import process_start
@@ -113,7 +113,7 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
     if not has_torch():
         raise EnvironmentFault(
             "Training with Volume 2 needs the package 'torch', which is not installed.",
-            hint='Install it with  pip install "nano-llama-engine[train]"  or train with Volume 1:  --engine numpy',
+            hint=f"Install it with  {install_command('train')}  or train with Volume 1:  --engine numpy",
         )
     from nano_llama.vol2_torch.trainer import Trainer
 

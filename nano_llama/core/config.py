@@ -203,6 +203,15 @@ class LlamaConfig:
         embeddings = self.vocab_size * D * (1 if self.tie_word_embeddings else 2)
         return embeddings + self.num_hidden_layers * layer + D
 
+    @property
+    def shape_text(self) -> str:
+        """The shape in a line, for a model's repr."""
+        heads = f"{self.num_attention_heads} heads ({self.num_key_value_heads} for keys and values)"
+        return (
+            f"{self.num_parameters:,} parameters: {self.num_hidden_layers} layers of width {self.hidden_size}, {heads},"
+            f" vocabulary {self.vocab_size:,}, context {self.max_position_embeddings:,}"
+        )
+
     def replace(self, **changes: Any) -> "LlamaConfig":
         """A copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)

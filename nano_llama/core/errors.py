@@ -10,8 +10,12 @@ error into one or two lines and its exit code). Tests: tests/core/test_files.py.
       EnvironmentFault  exit 1  the machine lacks something: a package, memory, disk, a network
 """
 
-from importlib import import_module
+import json
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
+
+DISTRIBUTION = "nano-llama-engine"
 
 
 class NanoLlamaError(Exception):
@@ -60,5 +64,24 @@ def import_extra(module: str, extra: str, feature: str) -> Any:
             raise  # the package is installed but broken: its own error says more
         raise EnvironmentFault(
             f"{feature} needs the package {error.name!r}, which is not installed.",
-            hint=f'Install it with  pip install "nano-llama-engine[{extra}]"',
+            hint=f"Install it with  {install_command(extra)}",
         ) from None
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra from where this package came from: a clone, a folder or an index."""
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file():  # the package lies in a clone
+        return f'pip install -e "{"." if root == Path.cwd() else root}[{extra}]"'
+    return f'pip install "{DISTRIBUTION}[{extra}]{_origin()}"'
+
+
+def _origin() -> str:
+    """ " @ file:///..." for a package that was installed from a folder or an archive; nothing for one of an index."""
+    try:
+        written = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+        origin = json.loads(written) if written else {}
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return ""
+    prefix = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+    return f" @ {prefix}{origin['url']}" if "url" in origin else ""

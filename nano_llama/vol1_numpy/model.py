@@ -188,6 +188,9 @@ class Llama:
     def dtype(self) -> np.dtype:
         return self.params[EMBED].dtype
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config.shape_text}; {self.dtype})"
+
     # -- weights in and out ---------------------------------------------------------------------------------------
 
     @classmethod

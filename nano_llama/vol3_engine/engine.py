@@ -58,6 +58,13 @@ class Engine:
         self._callbacks: dict[Sequence, OnEvent] = {}  # of every unfinished sequence, in order of arrival
         self._num_added = 0
         self._lock = threading.RLock()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        runner, tokens = type(self.runner).__name__, self.scheduler.cache_tokens
+        return (
+            "closed" if self._closed else f"{runner}, {self.scheduler.max_num_seqs} sequences, {tokens:,} tokens cached"
+        )
 
     @property
     def has_work(self) -> bool:
@@ -66,6 +73,7 @@ class Engine:
     def add(self, sequence: Sequence, on_event: OnEvent) -> None:
         """Queue a sequence. on_event is called during `step`, with the lock held: it should only pass the event on."""
         with self._lock:
+            self.require_open()
             sequence.number = self._num_added
             self._num_added += 1
             self._callbacks[sequence] = on_event
@@ -83,14 +91,31 @@ class Engine:
     def step(self) -> None:
         """Run one step and report its events. If it fails midway, every sequence can go on with the next step."""
         with self._lock:
+            if self._weights_changed(thorough=not self.scheduler.running):
+                self.reset_prefix_cache()
             try:
                 step = self.scheduler.schedule()
                 logits = self.runner.execute(step.batch)
                 self._append_tokens(step, logits)
             except BaseException:  # schedule, blocks and tokens may be half done: start over with what is unfinished
-                self.scheduler.restart(sequence for sequence in self._callbacks if not sequence.finished)
+                self.reset_prefix_cache()
                 raise
             self.trace.stepped(step, self.scheduler)
+
+    def reset_prefix_cache(self) -> None:
+        """Discard all keys and values. Unfinished sequences compute theirs again and go on."""
+        with self._lock:
+            self.scheduler.restart(sequence for sequence in self._callbacks if not sequence.finished)
+
+    def _weights_changed(self, thorough: bool) -> bool:
+        """A runner that does not say so holds weights of its own."""
+        ask = getattr(self.runner, "weights_changed", None)
+        return ask is not None and ask(thorough)
+
+    def require_open(self) -> None:
+        """Raises UserError once the engine is closed."""
+        if self._closed:
+            raise UserError("This LLM is closed.", hint="Load the model again:  LLM(path)")
 
     def run(self, sequences: Iterable[Sequence]) -> Iterator[TokenEvent]:
         """The events of these sequences, as they come. Closing the iterator aborts them. Raises a sequence's error."""
@@ -119,7 +144,10 @@ class Engine:
             self.abort(sequence)
 
     def close(self) -> None:
-        """Abort what runs and release the runner's threads and memory."""
+        """Abort what runs and release the runner's threads and memory. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         self.abort_all()
         self.trace.close()
         self.runner.close()

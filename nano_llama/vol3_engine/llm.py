@@ -126,11 +126,26 @@ class LLM:
         self._requests = Requests(tokenizer, self.config, self.engine.scheduler.cache_tokens)
 
     def close(self) -> None:
-        """Release threads and memory. The LLM cannot be used afterwards."""
+        """Release threads and memory. The LLM cannot be used afterwards. May be called twice."""
         self.engine.close()
+
+    def __enter__(self) -> "LLM":
+        self.engine.require_open()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LLM({self.config.shape_text}; {self.engine!r}, {self.tokenizer!r})"
+
+    def reset_prefix_cache(self) -> None:
+        """Discard the keys and values of earlier prompts. Changed weights are noticed without it."""
+        self.engine.reset_prefix_cache()
 
     def request(self, prompt: Any, params: SamplingParams, number: int = 0) -> Request:
         """A prompt or a conversation, checked and ready for `engine.add`. Raises UserError."""
+        self.engine.require_open()
         make: Any = self._requests.from_messages if _is_conversation(prompt) else self._requests.from_prompt
         return make(number, prompt, params)
 
@@ -152,6 +167,7 @@ class LLM:
         prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
         sampling_params: one for all prompts, or one for each. progress: show a progress bar on stderr.
         """
+        self.engine.require_open()
         listed = _listed(prompts)
         requests = [self._requests.from_prompt(*entry) for entry in _numbered(listed, sampling_params)]
         return self._run(requests, progress)
@@ -172,6 +188,7 @@ class LLM:
                 f"messages={messages!r:.80} must be a list of messages.",
                 hint='For example [{"role": "user", "content": "..."}]. Use generate for plain text.',
             )
+        self.engine.require_open()
         listed = [messages] if _is_conversation(messages) else list(messages)
         requests = [self._requests.from_messages(*entry) for entry in _numbered(listed, sampling_params)]
         return self._run(requests, progress)

@@ -39,7 +39,7 @@ def test_without_torch(monkeypatch):
     probed = probe_torch()
     assert probed["installed"] is False
     advice = "\n".join(advise(HARDWARE, probed, {}))
-    assert 'pip install "nano-llama-engine[train]"' in advice
+    assert 'pip install -e "' in advice and '[train]"' in advice
     assert "--engine numpy" in advice
 
 
@@ -50,7 +50,7 @@ def test_without_torch(monkeypatch):
         ({"free_memory_bytes": 2**29}, {}, {}, "512.0 MiB"),
         ({"free_memory_bytes": None}, {}, {}, "Ready. On 2 cores"),
         ({}, {"cpu_bf16_fast": False}, {}, "float32"),
-        ({}, {}, {"verify": {"installed": {}, "missing": ["transformers"]}}, '"nano-llama-engine[verify]"'),
+        ({}, {}, {"verify": {"installed": {}, "missing": ["transformers"]}}, '[verify]"'),
         ({"usable_cores": 1}, {}, {}, "On 1 core,"),
     ],
 )

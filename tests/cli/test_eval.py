@@ -106,4 +106,4 @@ def test_tasks_bring_their_own_data(cli, tiny_model, args, says):
 def test_tasks_need_their_package(cli, tiny_model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
     done = cli("eval", "--model", tiny_model, "--tasks", "arc_easy")
-    assert done.code == 1 and "nano-llama-engine[eval]" in done.err
+    assert done.code == 1 and "[eval]" in done.err

@@ -125,3 +125,19 @@ def test_a_terminal_without_the_character_gets_its_escape(monkeypatch):
     done = run_python("from nano_llama.cli.exits import guarded; guarded(lambda: print('caf\\u00e9') or 0)")
     assert done.stdout == b"caf\\xe9\n"
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["info nano_gpt", "--version", "doctor --nonsense"])
+def test_a_closed_standard_stream_changes_no_exit_code(command, closed, tmp_path):
+    """cron and services close them. What is opened next must not get their numbers, and be written into."""
+    line = f"{sys.executable} -m nano_llama {command} {closed}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == (2 if "nonsense" in command else 0), done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_a_chat_without_standard_input_ends(tmp_path):
+    line = f"{sys.executable} -m nano_llama generate --prompt a --max-tokens 2 --quiet <&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0 and done.stdout, done.stderr

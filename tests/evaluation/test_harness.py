@@ -88,7 +88,7 @@ def test_without_the_package(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(EnvironmentFault, match="lm_eval") as fault:
         run_tasks(folder, ["anything"])
-    assert "nano-llama-engine[eval]" in str(fault.value.hint)
+    assert "[eval]" in str(fault.value.hint)
 
 
 def test_a_task_of_our_own_and_one_that_needs_a_hub(folder, scorer, tmp_path, monkeypatch):

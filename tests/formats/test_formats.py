@@ -193,7 +193,7 @@ def test_opening_files_needs_no_torch(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("21\n")
-    assert "nano-llama-engine[train]" in done.stdout
+    assert "[train]" in done.stdout
 
 
 def test_a_mistyped_path_without_the_hub_library_is_not_found(monkeypatch):

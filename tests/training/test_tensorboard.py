@@ -45,4 +45,4 @@ def test_its_absence_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(EnvironmentFault) as error:
         check_tensorboard()
-    assert "tensorboardX" in error.value.message and "nano-llama-engine[tensorboard]" in error.value.hint
+    assert "tensorboardX" in error.value.message and "[tensorboard]" in error.value.hint

@@ -251,3 +251,19 @@ def test_settings_are_refused_before_the_model_is_read():
         LLM("no-such-model", quantization="int3")
     with pytest.raises(UserError, match="dtype"):
         LLM("no-such-model", dtype="float8")
+
+
+def test_a_closed_llm_says_so():
+    with LLM.from_runner(ScriptedRunner(SCRIPT), ByteTokenizer()) as llm:
+        assert llm.generate("a")
+    llm.close()  # a second time does nothing
+    uses = (lambda: llm.generate("a"), lambda: llm.chat([{"role": "user", "content": "a"}]), lambda: llm.stream("a"))
+    for use in (*uses, llm.__enter__):
+        with pytest.raises(UserError, match="This LLM is closed"):
+            use()
+    assert "closed" in repr(llm)
+
+
+def test_its_repr_says_what_it_is():
+    text = repr(LLM.from_runner(ScriptedRunner(SCRIPT), ByteTokenizer()))
+    assert "parameters" in text and "ScriptedRunner" in text and "ByteTokenizer" in text and " at 0x" not in text[:60]

@@ -112,6 +112,9 @@ class CpuRunner:
                 f"This machine has no {size / 2**30:.2f} GiB left for keys and values.", hint="Lower kv_cache_memory."
             ) from None
 
+    def weights_changed(self, thorough: bool) -> bool:
+        return False  # they are packed copies of its own
+
     def execute(self, batch: PackedBatch) -> np.ndarray:
         assert self._cache is not None, "allocate comes first"
         needed = capacity_for(batch, self.config, self.threads)

@@ -44,6 +44,14 @@ class Runner(Protocol):
         """
         ...
 
+    def weights_changed(self, thorough: bool) -> bool:
+        """Whether the weights are other ones than at the last call, so that what the cache holds is stale.
+
+        thorough: find changes that a glance does not; asked after a pause only. Weights that nobody else holds do not
+        change.
+        """
+        ...
+
     def execute(self, batch: PackedBatch) -> np.ndarray:
         """Run the batch's rows through the model and write their keys and values -> logits (R,V), float32.
 

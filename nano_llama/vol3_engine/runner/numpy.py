@@ -26,6 +26,7 @@ from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.registry import PLAIN, Ops
 from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of, sample_of
 
 
 class NumpyRunner:
@@ -39,6 +40,7 @@ class NumpyRunner:
     def __init__(self, model: Llama, num_threads: int | None = None):
         self.model, self.config, self.num_threads = model, model.config, num_threads
         self.block_size = 0
+        self._watch = WeightWatch(self._glance, lambda: digest_of(model.params.values()))
 
     @classmethod
     def load(cls, path: str | Path, num_threads: int | None = None) -> "NumpyRunner":
@@ -66,6 +68,13 @@ class NumpyRunner:
             raise EnvironmentFault(
                 f"This machine has no {size / 2**30:.2f} GiB left for keys and values.", hint="Lower kv_cache_memory."
             ) from None
+
+    def weights_changed(self, thorough: bool) -> bool:
+        return self._watch.changed(thorough)
+
+    def _glance(self) -> tuple[Any, ...]:
+        arrays = list(self.model.params.values())
+        return (*(array.ctypes.data for array in arrays), sample_of(arrays))
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
         model, config = self.model, self.config

@@ -24,6 +24,7 @@ from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Attention, rotate
 from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of
 
 
 class TorchRunner:
@@ -36,6 +37,7 @@ class TorchRunner:
         self.num_threads = num_threads
         self.block_size = 0
         self.cache: list[tuple[Tensor, Tensor]] = []  # for each layer keys and values, (M,G,K) each
+        self._watch = WeightWatch(self._glance, self._digest)
 
     @classmethod
     def load(
@@ -82,6 +84,19 @@ class TorchRunner:
             torch.from_numpy(np.zeros(count * self.model.dtype.itemsize, np.uint8)).view(self.model.dtype).view(shape)
         )
 
+    def weights_changed(self, thorough: bool) -> bool:
+        changed = self._watch.changed(thorough)
+        if changed and self.cache and self.cache[0][0].dtype != self.model.dtype:  # model.half(), say
+            shape = tuple(self.cache[0][0].shape)
+            self.cache = [(self._zeros(shape), self._zeros(shape)) for _ in self.cache]
+        return changed
+
+    def _glance(self) -> tuple[Any, ...]:
+        return tuple((p.data_ptr(), p.dtype, p._version) for p in self.model.parameters())
+
+    def _digest(self) -> int:
+        return digest_of(map(_row_sums, self.model.parameters()))
+
     def execute(self, batch: PackedBatch) -> np.ndarray:
         device, model = self.model.device, self.model
         plan = plan_attention(batch, self.block_size, device)
@@ -113,6 +128,16 @@ class TorchRunner:
         finally:
             if self.num_threads is not None:
                 torch.set_num_threads(before)
+
+
+def _row_sums(parameter: Tensor) -> np.ndarray:
+    """What the digest reads: on a CPU the bits themselves, elsewhere sums that are made there."""
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parameter.element_size()]
+    bits = parameter.detach().view(integers)
+    if bits.device.type == "cpu":
+        return bits.numpy()
+    rows = bits.reshape(bits.shape[0] if bits.dim() > 1 else 1, -1)
+    return torch.cat([rows.sum(0, dtype=torch.int64), rows.sum(1, dtype=torch.int64)]).cpu().numpy()
 
 
 class Group(NamedTuple):
