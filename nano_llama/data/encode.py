@@ -1,13 +1,13 @@
 """Corpus text -> token ids, fast: every distinct word is encoded once, however often it occurs in the text.
 
-The tokenizer's own `encode_batch` is the plain twin: same ids, several times slower, because it encodes a word again
+The tokenizer's own `encode_batch` is the reference: same ids, several times slower, because it encodes a word again
 each time it occurs. Tests: tests/data/test_encode.py.
 
 Why the ids are the same: a byte-level BPE first cuts the text into pieces with a regular expression, then merges within
 each piece alone. So a table from piece to ids, filled by the tokenizer itself, gives the same ids, provided that our
 `re` splits exactly as its regular expression does. That holds for the expressions listed in `_PIECES` and for
 characters that have been letters, digits or spaces since Unicode 3.2, or never were any of these; a text with another
-character (assigned recently: libraries disagree on it), and every other kind of tokenizer, goes to the plain twin.
+character (assigned recently: libraries disagree on it), and every other kind of tokenizer, falls back to `encode_batch`.
 """
 
 import re
@@ -64,7 +64,7 @@ class PieceEncoder:
     """A table from piece to the bytes of its ids; a text's ids are its pieces' bytes, joined.
 
     `split(text)` gives the pieces. A text with a character that is not `settled`, or with one of the strings `added`
-    (tokens of more than one piece), goes to the plain twin.
+    (tokens of more than one piece), falls back to `encode_batch`.
     """
 
     def __init__(

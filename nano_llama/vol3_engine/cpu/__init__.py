@@ -1,4 +1,4 @@
-"""Volume 3 on CPUs: compiled by Numba from the Python in these folders, each kernel beside its plain twin.
+"""Volume 3 on CPUs: compiled by Numba from the Python in these folders, each kernel beside its reference.
 
     runner.py         the Runner: a model's packed weights, its KV cache and its threads
     weights.py        a checkpoint's tensors -> packed matrices

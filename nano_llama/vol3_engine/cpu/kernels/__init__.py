@@ -1,4 +1,4 @@
-"""The model's kernels for CPUs, each beside its plain twin.
+"""The model's kernels for CPUs, each beside its reference.
 
     kinds.py              kinds of weights                      model.py          the packed weights of a whole model
     pack.py               how matrices lie in memory            repack.py         ggml's blocks -> packed matrices

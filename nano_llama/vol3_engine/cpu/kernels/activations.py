@@ -56,7 +56,7 @@ def activations(rows: int, columns: int) -> Activations:
 
 
 def quantize_plain(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the plain twin of `quantize_group`."""
+    """(N,C) float32 -> q (N,C) int8, s (N,C/32) float32: the reference for `quantize_group`."""
     groups = x.reshape(len(x), -1, GROUP)
     peak = np.maximum(np.abs(groups).max(-1), MIN_PEAK)
     q = np.rint(groups * (np.float32(127) / peak)[..., None]).astype(np.int8)

@@ -104,7 +104,7 @@ def tokens_per_tile(group_size: int, prefill: bool) -> int:
 def attention_plain(
     q: np.ndarray, position: int, cache: KVCache, layer: int, head: int, table: list[int]
 ) -> np.ndarray:
-    """q (T,M,K) of the tokens position, position + 1, ... -> (T,M,K): the plain twin, in float64."""
+    """q (T,M,K) of the tokens position, position + 1, ... -> (T,M,K): the reference, in float64."""
     T, _, K = q.shape
     keys, values = (f(cache, layer, head, table)[: position + T, :K] for f in (keys_plain, values_plain))
     scores = np.einsum("tmk,sk->tms", q.astype(np.float64), keys) / np.sqrt(K)

@@ -6,7 +6,7 @@ For token n and the 16 rows of a block, lanes are rows, and group by group, in a
     min_acc = fma(m,  s * sum of q,  min_acc)                                     where the kind has minima
 
 and out = acc + min_acc. Every form here, and gemm_int8_amx.py, takes these steps in this order: a row's bits do not
-depend on how many tokens travel together. The plain twin is `linear_plain` in linear.py.
+depend on how many tokens travel together. The reference is `linear_plain` in linear.py.
 Tests: tests/vol3/cpu/kernels/test_linear.py.
 """
 

@@ -243,7 +243,7 @@ def apply_scales(cache, which, layer, head, tables, first, end, scores, rows):
 
 
 def keys_plain(cache: KVCache, layer: int, head: int, table: list[int]) -> np.ndarray:
-    """The plain twin: keys of all positions of a block table, (16 * blocks, K') float32."""
+    """The reference: keys of all positions of a block table, (16 * blocks, K') float32."""
     runs = [run_index.py_func(cache, layer, head, block) for block in table]
     keys = _floats(cache.keys[runs])  # (blocks, K', 16)
     if is_scaled(cache.keys):

@@ -75,7 +75,7 @@ def linear(w, x, decode_rows, tokens, first, last, add, scratch, out):
 
 
 def linear_plain(w: Matrix, x: Activations, tokens: int) -> np.ndarray:
-    """The plain twin of decode rows -> (N, rows) float32.
+    """The reference for decode rows -> (N, rows) float32.
 
     The same steps in the same order, each rounded once (through float64).
     """

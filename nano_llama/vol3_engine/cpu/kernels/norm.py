@@ -14,7 +14,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import fma, load, reduce_add, sp
 
 
 def rmsnorm_plain(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
-    """(N,D) -> (N,D): the plain twin."""
+    """(N,D) -> (N,D): the reference."""
     r = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps))
     return x * r * weight
 

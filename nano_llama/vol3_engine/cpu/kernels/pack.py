@@ -102,7 +102,7 @@ def _padded(array: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def unpack(matrix: Matrix) -> np.ndarray:
-    """The weights of a packed matrix, (rows, columns) float32. The plain twin of every kernel starts from this."""
+    """The weights of a packed matrix, (rows, columns) float32. The reference for every kernel starts from this."""
     kind, rows, columns, data = matrix
     if kind in FLOAT_KINDS:
         blocks = data.view(_DTYPES[kind]).reshape(matrix.blocks, -1, BLOCK_ROWS)[:, :columns]

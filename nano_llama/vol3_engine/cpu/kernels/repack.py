@@ -3,7 +3,7 @@
     in a file     Q4_0, Q4_1   half d (, half m), 16 bytes: byte j holds number j low, number j + 16 high
                   Q8_0         half d, 32 signed bytes
 
-Both sides agree on what a group is (pack.py), so this only moves bits. The plain twin is pack.pack_groups.
+Both sides agree on what a group is (pack.py), so this only moves bits. The reference is pack.pack_groups.
 Tests: tests/vol3/cpu/kernels/test_repack.py.
 """
 

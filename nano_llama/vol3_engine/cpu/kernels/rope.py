@@ -12,7 +12,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import load, store
 
 
 def rotate_plain(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """x (N,K), cos and sin (N,K/2) -> (N,K): the plain twin."""
+    """x (N,K), cos and sin (N,K/2) -> (N,K): the reference."""
     low, high = np.split(x, 2, axis=1)
     return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=1)
 

@@ -11,7 +11,7 @@
 
 Between these lines the threads wait at a barrier. While rows are few, small work is replicated: every thread does all
 of it (the norm of one row takes less time than a barrier and a read from another core's cache); with many rows each
-thread does its part. The plain twin of the step is Volume 1's model.
+thread does its part. The reference for the step is Volume 1's model.
 Not here: threads (jit/thread_pool.py), memory (cpu/runner.py). Tests: tests/vol3/cpu/test_runner.py.
 """
 

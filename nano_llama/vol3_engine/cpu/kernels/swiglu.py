@@ -14,7 +14,7 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import exp, load, splat
 
 
 def swiglu_plain(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The plain twin."""
+    """The reference."""
     return gate * up / (1 + np.exp(-gate))
 
 

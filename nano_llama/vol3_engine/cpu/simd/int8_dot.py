@@ -4,7 +4,7 @@
     dot_nibbles    the same where u <= 15; on AVX2 eight of them fit into 16 bits, in a third of the time
     dot_signed     the same; on AVX2 of signed weights w = u - 128, in half the time
 
-Their instructions depend on the instruction set (isa.py), their results do not. Their plain twins are lines of NumPy in
+Their instructions depend on the instruction set (isa.py), their results do not. Their references are lines of NumPy in
 tests/vol3/cpu/simd/test_intrinsics.py. Not here: floats, integers and loads (intrinsics.py).
 """
 

@@ -10,7 +10,7 @@
 `load(array, i)` and `store(array, i, v)` take typed arrays (C order) and an index for each dimension; nothing here
 takes an address, and nothing checks bounds. LLVM maps a vector onto whatever registers there are (one of AVX-512, two
 of AVX2, four of NEON), so nothing here depends on the instruction set.
-The plain twin of each intrinsic is one line of NumPy, in its docstring and in its test.
+The reference for each intrinsic is one line of NumPy, in its docstring and in its test.
 Not here: dot products of bytes (int8_dot.py), tile registers (amx.py).
 Tests: tests/vol3/cpu/simd/test_intrinsics.py.
 """

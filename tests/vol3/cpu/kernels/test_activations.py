@@ -1,4 +1,4 @@
-"""Activations as int8 in groups of 32: equal to the plain twin, and within half a step of the floats."""
+"""Activations as int8 in groups of 32: equal to the reference, and within half a step of the floats."""
 
 import numpy as np
 

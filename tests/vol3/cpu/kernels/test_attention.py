@@ -1,4 +1,4 @@
-"""Paged attention against its plain twin, and batch invariance: a query's bits in any tile."""
+"""Paged attention against its reference, and batch invariance: a query's bits in any tile."""
 
 import ml_dtypes
 import numpy as np
@@ -73,7 +73,7 @@ def rounded(x):
 
 
 def attention_plain_bf16(q, position, cache, g, table):
-    """The plain twin of the tiles: q, k, v rounded to bfloat16; and what rounding weights and `exp_approx` may add.
+    """The reference for the tiles: q, k, v rounded to bfloat16; and what rounding weights and `exp_approx` may add.
 
     Each of them is known to 2^-8 + 2^-13 of itself, their sum l to 2^-13.
     """

@@ -1,4 +1,4 @@
-"""y = W x: every kind of weights and number of tokens against the plain twin, and batch invariance."""
+"""y = W x: every kind of weights and number of tokens against the reference, and batch invariance."""
 
 import numpy as np
 import pytest

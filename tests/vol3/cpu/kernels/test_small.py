@@ -1,4 +1,4 @@
-"""Norm, SwiGLU, rotation and cache writes against their plain twins and the core's formulas."""
+"""Norm, SwiGLU, rotation and cache writes against their references and the core's formulas."""
 
 import numpy as np
 import pytest
