@@ -7,7 +7,7 @@ Why the ids are the same: a byte-level BPE first cuts the text into pieces with 
 each piece alone. So a table from piece to ids, filled by the tokenizer itself, gives the same ids, provided that our
 `re` splits exactly as its regular expression does. That holds for the expressions listed in `_PIECES` and for
 characters that have been letters, digits or spaces since Unicode 3.2, or never were any of these; a text with another
-character (assigned recently: libraries disagree on it), and every other kind of tokenizer, falls back to `encode_batch`.
+character (assigned recently: libraries disagree on it), and every other kind of tokenizer, goes to `encode_batch`.
 """
 
 import re
