@@ -96,9 +96,7 @@ def _unknown_command(word: str) -> Exception:
     from nano_llama.core.errors import UserError
 
     if word.startswith("-"):
-        return UserError(
-            f"The option {word} stands before a command.", hint="The command comes first: nano-llama COMMAND --option"
-        )
+        return UserError(f"{word!r} is not a command.", hint="The command comes first: nano-llama COMMAND --option")
     close = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
     meant = f"Did you mean  nano-llama {close[0]} ?  " if close else ""
     return UserError(f"Unknown command {word!r}.", hint=f"{meant}Commands: {', '.join(COMMANDS)}.")

@@ -19,8 +19,8 @@ from nano_llama.vol3_engine.settings import EngineSettings
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     prompt_tokens: Annotated[Count | None, Parameter(show_default=False)] = None,
     new_tokens: Count = 64,
     batch_size: Count = 1,

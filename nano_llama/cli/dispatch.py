@@ -8,6 +8,7 @@ Every boolean option has its `--no-` form; help.py shows the form that changes t
 Tests: tests/cli/test_dispatch.py.
 """
 
+import re
 import sys
 from collections.abc import Collection
 from functools import partial
@@ -76,10 +77,12 @@ def _needs_arguments(app: "cyclopts.App") -> bool:
 
 
 def _in_our_words(error: "cyclopts.CycloptsError") -> str:
-    """Cyclopts' message, except for an option that was left out: its own text sounds as if it had been given."""
+    """Cyclopts' message, except where its text sounds as if an option that was left out or misspelt had been given."""
     from cyclopts import MissingArgumentError
 
     text = " ".join(str(error).split())
+    if near := re.search(r"Did you mean (\S+) instead of (\S+)\?", text):
+        return f"Unknown option {near[2]}. Did you mean {near[1]}?"
     if isinstance(error, MissingArgumentError) and error.argument is not None and "instead of" not in text:
         name = error.argument.name
         if name not in (error.root_input_tokens or ()):

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nano_llama.cli.common import Output, Positive, Screen, printable, table
 from nano_llama.cli.models import ModelPath, locate_model
-from nano_llama.core.errors import UserError
+from nano_llama.core.errors import UserError, import_extra
 from nano_llama.formats.shipped import shipped_model
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def run_checkpoint(path: Path, reference: Path | None, tolerance: float | None, 
     """Our reading of a checkpoint beside transformers'."""
     from nano_llama.verify.checkpoint import verify_checkpoint
 
+    for package in ("torch", "transformers"):  # before anything is said
+        import_extra(package, "verify", "verify")
     screen.say("Loading the model twice, by nano-llama and by transformers ...", style="dim")
     return verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
 

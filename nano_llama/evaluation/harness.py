@@ -4,7 +4,7 @@
 reason. Extra `eval`. Tests: tests/evaluation/test_harness.py, on a task of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,15 @@ class Scorer:
         return [output.text for output in llm.generate(wanted, params)]
 
 
+def check_greedy(settings: Mapping[str, Any]) -> None:
+    """Refuse a task's settings that would change the answers and are not honoured here."""
+    if settings.get("do_sample") or (settings.get("temperature") or 0) > 0 or (settings.get("num_beams") or 1) > 1:
+        raise UserError(
+            f"The task asks for answers that are sampled ({dict(settings)!r:.200}); here all are greedy.",
+            hint="Leave the task out.",
+        )
+
+
 def make_adapter(scorer: Scorer) -> Any:
     """The scorer as a model of the harness."""
     base = import_extra("lm_eval.api.model", "eval", "Running tasks").LM
@@ -175,6 +184,8 @@ def make_adapter(scorer: Scorer) -> Any:
 
         def generate_until(self, requests: list[Any]) -> list[str]:
             settings = [dict(request.args[1]) for request in requests]
+            for each in settings:
+                check_greedy(each)
             stops = [[s] if isinstance(s := each.get("until") or [], str) else list(s) for each in settings]
             lengths = [int(each.get("max_gen_toks") or 256) for each in settings]
             return scorer.write([request.args[0] for request in requests], stops, lengths)

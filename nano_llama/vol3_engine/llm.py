@@ -81,32 +81,41 @@ class LLM:
 
     @classmethod
     def from_model(
-        cls, model: "vol1_numpy.Llama | vol2_torch.Llama", tokenizer: "Tokenizer | None", **settings: Any
+        cls,
+        model: "vol1_numpy.Llama | vol2_torch.Llama",
+        tokenizer: "Tokenizer | None",
+        *,
+        num_threads: int | None = None,
+        **settings: Any,
     ) -> "LLM":
         """Serve a Volume 1 or Volume 2 model that is in memory, say one in training; its weights are not copied.
 
+        The weights may change between requests and amid one: what was cached for others is computed again.
         settings: those of `from_runner`.
         """
         from nano_llama.vol1_numpy import Llama
 
+        threads = EngineSettings(num_threads=num_threads).num_threads
         runner: Runner
         if isinstance(model, Llama):
             from nano_llama.vol3_engine.runner.numpy import NumpyRunner
 
-            runner = NumpyRunner(model, settings.get("num_threads"))
+            runner = NumpyRunner(model, threads)
         else:
             from nano_llama.vol3_engine.runner.torch import TorchRunner
 
-            runner = TorchRunner(model, settings.get("num_threads"))
+            runner = TorchRunner(model, threads)
         return cls.from_runner(runner, tokenizer, **settings)
 
     @classmethod
     def from_runner(
         cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
     ) -> "LLM":
-        """Serve any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching,
-        num_threads. Raises UserError for those that concern loading a model."""
-        for name in ("device", "dtype", "quantization", "kv_cache_dtype"):
+        """Serve any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching.
+
+        Raises UserError for those that concern loading a model or making a runner.
+        """
+        for name in ("device", "dtype", "quantization", "kv_cache_dtype", "num_threads"):
             if name in settings:
                 raise UserError(
                     f"{name}={settings[name]!r} does not apply to a model that is already loaded.",

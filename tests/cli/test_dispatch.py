@@ -176,3 +176,9 @@ def test_ctrl_c_is_handled_by_us_and_not_by_the_parser(monkeypatch, command):
     code, out, err = command("--model", "a")
     assert (code, out) == (130, "")
     assert "Stopped by Ctrl-C" in err
+
+
+def test_a_misspelt_option_is_named(command):
+    code, _, err = command("--modle", "x", "--steps", "3")
+    assert code == 2
+    assert "Unknown option --modle. Did you mean --model?" in err and "requires an argument" not in err

@@ -114,3 +114,12 @@ def test_a_task_of_our_own_and_one_that_needs_a_hub(folder, scorer, tmp_path, mo
     assert remote.metrics == {} and "cannot be had" in remote.skipped
     with pytest.raises(UserError, match="no-such-task"):
         run_tasks(folder, ["no-such-task"])
+
+
+@pytest.mark.parametrize("asked", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
+def test_a_task_that_samples_is_refused(asked):
+    from nano_llama.evaluation.harness import check_greedy
+
+    with pytest.raises(UserError, match="sampled"):
+        check_greedy({"until": ["x"], **asked})
+    check_greedy({"until": ["x"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 3})

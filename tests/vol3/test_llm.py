@@ -240,7 +240,7 @@ def test_without_a_tokenizer_ids_work_and_text_is_refused():
             call()
 
 
-@pytest.mark.parametrize("name", ["device", "dtype", "quantization", "kv_cache_dtype"])
+@pytest.mark.parametrize("name", ("device", "dtype", "quantization", "kv_cache_dtype", "num_threads"))
 def test_settings_for_loading_do_not_apply_to_a_loaded_model(name):
     with pytest.raises(UserError, match=f"{name}='cpu' does not apply"):
         LLM.from_runner(ScriptedRunner(SCRIPT), ByteTokenizer(), **{name: "cpu"})
