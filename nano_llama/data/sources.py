@@ -98,12 +98,12 @@ def _check_parts(path: Path, assigned: Assigned) -> None:
             hint=f"Put training text beside them, or name the file itself to train on it: {path / files[0]}",
         )
     for files, what in (
-        (assigned.test, "the test split, which is neither trained on nor validated with"),
-        (assigned.no_text, "no text of the corpus"),
+        (assigned.test, "the test split, used for neither training nor validation"),
+        (assigned.no_text, "not text of the corpus"),
     ):
         if files:
             shown = ", ".join(map(str, files[:4])) + (f" and {len(files) - 4} more" if len(files) > 4 else "")
-            warnings.warn(f"{path}: left out is {shown}: {what}, by the name.", stacklevel=4)
+            warnings.warn(f"{path}: not read are {shown}: by name, {what}.", stacklevel=4)
 
 
 _EXPANSION = {".gz": 3, ".zst": 3, ".parquet": 3}  # text bytes per byte on disk, roughly

@@ -1,14 +1,14 @@
-"""What a file's name says about its part in a corpus: train, validation, test, or no text of it at all.
+"""Which split a file belongs to by its name: train, validation, test, or none because it is not text of the corpus.
 
-As data sets on the Hugging Face hub name their files, and as the `datasets` library reads these names:
+The names are those of data sets on the Hugging Face hub, as the `datasets` library reads them:
 
     train.txt  train-00000-of-00002.parquet  TinyStories-train.txt  wiki.train.raw.txt  train/0000.jsonl    train
     val  valid  validation  dev  heldout                                                                    validation
     test  testing  eval  evaluation                                                                         left out
-    README  LICENSE  COPYING  NOTICE  CITATION  requirements.txt                                            no text
+    README  LICENSE  COPYING  NOTICE  CITATION  requirements.txt                                            not text
 
-A name may hold such a word by chance (the-test-of-time.txt): a word among others counts only where some file is for
-training beyond doubt, or a sibling is called the same but for the word. In source code and Markdown only `val` and
+A name may hold such a word by chance (the-test-of-time.txt): a word among others counts only where some file is
+clearly for training, or a sibling has the same name but for the word. In source code and Markdown only `val` and
 `validation` count, and folders beside a folder `train`: test.py and dev.md are pages like others.
 
 Not here: how text is split where no name says it (corpus.py). Tests: tests/data/test_split_names.py.
@@ -65,7 +65,7 @@ def assign(files: Sequence[PurePath]) -> Assigned:
 
 
 def is_card(file: PurePath) -> bool:
-    """True for what goes along with a data set and is none of its text."""
+    """True for what accompanies a data set without being its text."""
     words = _words(file)
     if kind_of(file) == ".txt" and words == ("requirements",):
         return True
@@ -80,7 +80,7 @@ class _Name:
         self.is_page = kind_of(file) in _PROSE_AND_CODE
 
     def is_for_training(self) -> bool:
-        """Is it beyond doubt? A .txt may be a novel with a train in its title, and train.py is a program."""
+        """Is the name unambiguous? A .txt may be a novel with a train in its title, and train.py is a program."""
         said = {part.lower() for part in self.file.parts[:-1]}
         if self.words and (kind_of(self.file) in (".jsonl", ".parquet") or (len(self.words) == 1 and not self.is_page)):
             said |= {self.words[0], self.words[-1]}

@@ -23,7 +23,7 @@ def integer_of_layers(file: GGUFFile, key: str, layers: int, default: int | None
     if not isinstance(value, np.ndarray):
         return integer(file, key, default)
     if value.dtype.kind not in "iu" or len(value) != layers:
-        raise FormatError(f"{file.path}: the metadata {key} is {len(value)} values, not one whole number a layer.")
+        raise FormatError(f"{file.path}: the metadata {key} is {len(value)} values, not one whole number per layer.")
     numbers = sorted({int(one) for one in value})
     if len(numbers) > 1:
         shown = ", ".join(map(str, numbers[:8]))
@@ -46,6 +46,6 @@ def is_one_of(value: object, allowed: tuple[object, ...]) -> bool:
 
 
 def token_id(file: GGUFFile, key: str, count: int) -> int | None:
-    """The id of a special token, None where the file names none of its `count` tokens (tokenizer/gguf.py says so)."""
+    """The id of a special token; None where there is none, or it is not below `count` (tokenizer/gguf.py warns)."""
     value = file.metadata.get(key)
     return value if type(value) is int and 0 <= value < count else None

@@ -1,7 +1,7 @@
-"""A tokenizer as it was and as it is read back from an export: the same ids on sample texts, or the user is told.
+"""A tokenizer compared with itself as read back from an export: equal ids on sample texts, or the user is told.
 
-    another id within plain text           the export is refused
-    another id beside an added token       a warning: GGUF, for one, has no word for lstrip, rstrip, single_word
+    other ids for plain text               the export is refused
+    other ids beside an added token        a warning: GGUF, for one, has no lstrip, rstrip or single_word
     other ids around a text, other roles   a warning
 
 Not here: the formats themselves (gguf.py). Tests: tests/tokenizer/test_export_check.py.

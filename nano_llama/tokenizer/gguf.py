@@ -285,7 +285,7 @@ class _Reader:
 
 
 def _check_size(tokenizer: "Tokenizer", size: int) -> None:
-    """llama.cpp loads no model that has more tokens than rows: added tokens are left out, others cannot be."""
+    """llama.cpp loads no model with more tokens than rows: added tokens are left out, others cannot be."""
     beyond = [number for number in range(size, tokenizer.vocab_size) if tokenizer.backend.id_to_token(number)]
     if not beyond:
         return
@@ -298,7 +298,8 @@ def _check_size(tokenizer: "Tokenizer", size: int) -> None:
             hint="Give the tokenizer that the model was trained with, or export without one.",
         )
     warnings.warn(
-        f"Left out of the GGUF, for they have no row in the model's embedding of {size:,}: {texts:.200}.", stacklevel=4
+        f"Left out of the GGUF, because the model's embedding of {size:,} rows has none for them: {texts:.200}.",
+        stacklevel=4,
     )
 
 

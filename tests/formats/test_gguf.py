@@ -149,6 +149,7 @@ def test_keep_of_a_folder_keeps_its_types(tmp_path, tiny_config, random_weights)
     assert found.dtype_name("model.norm.weight") == "F32"  # llama.cpp multiplies by float32 norms only
 
 
+@pytest.mark.filterwarnings("ignore:The tokenizer has 2 tokens")
 def test_metadata_of_the_tokenizer_is_copied(tmp_path, tiny_config, random_weights):
     config = tiny_config()
     words = {

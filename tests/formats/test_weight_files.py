@@ -170,6 +170,7 @@ def head_only(state):
 CHANGES = {"base model": base_model, "value head": value_head, "the head for the embedding": head_only}
 
 
+@pytest.mark.filterwarnings("ignore:.*score.weight")
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_names_for_the_same_model(tmp_path, tiny_config, change, suffix):

@@ -150,6 +150,7 @@ def test_added_tokens_beyond_the_embedding_are_left_out(bpe):
     assert Tokenizer(*from_metadata(metadata)).encode(CORPUS[0]) == bpe.encode(CORPUS[0])
 
 
+@pytest.mark.filterwarnings("ignore:Left out of the GGUF")
 def test_a_role_beyond_the_embedding_goes_too(bpe, tmp_path):
     size = bpe.vocab_size
     change(bpe, lambda library: library.add_special_tokens(["<pad>"])).save_pretrained(tmp_path)
