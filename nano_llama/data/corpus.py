@@ -45,12 +45,19 @@ class Source:
         raise NotImplementedError
 
 
-def list_files(folder: Path, skip: Callable[[str], bool] = lambda name: name.startswith(".")) -> list[Path]:
-    """The files below `folder` whose kind we read, sorted by their path; `skip(name)` excludes files and folders."""
+def list_files(
+    folder: Path,
+    skip: Callable[[str], bool] = lambda name: name.startswith("."),
+    wanted: Callable[[Path], object] = kind_of,
+) -> list[Path]:
+    """The `wanted` files below `folder`, by default those whose kind we read, sorted by their path.
+
+    skip(name) excludes files and folders.
+    """
     found = []
     for parent, folders, files in os.walk(folder):  # links to folders are not followed: they may form a cycle
         folders[:] = [name for name in folders if not skip(name)]
-        found += [Path(parent, name) for name in files if not skip(name) and kind_of(Path(name))]
+        found += [Path(parent, name) for name in files if not skip(name) and wanted(Path(name))]
     return sorted((file for file in found if file.is_file()), key=lambda file: file.relative_to(folder).as_posix())
 
 

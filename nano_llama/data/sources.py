@@ -15,7 +15,7 @@ from nano_llama.data import builtin
 from nano_llama.data.corpus import SPLITS, Source, Split, fingerprint_files, list_files, split_documents
 from nano_llama.data.download import Progress
 from nano_llama.data.readers import COMPRESSED, SUFFIXES, Document, kind_of, read_documents
-from nano_llama.data.split_names import Assigned, assign
+from nano_llama.data.split_names import Assigned, assign, is_card, is_unread_data, names_a_split
 
 __all__ = ["SPLITS", "LocalSource", "Source", "Split", "open_source"]
 
@@ -62,6 +62,8 @@ class LocalSource(Source):
         if not kind_of(files[0]):
             next(read_documents(files[0], ""))  # raises the error that says what we read
         names = {file: file.relative_to(root).as_posix() for file in files}
+        if path.is_dir():
+            _check_unread(path, [PurePath(name) for name in names.values()])
         self.val_files: list[Path] = []
         if path.is_dir():
             assigned = assign([PurePath(name) for name in names.values()])
@@ -87,6 +89,23 @@ class LocalSource(Source):
     def _read(self, files: list[Path]) -> Iterator[Document]:
         for file in files:
             yield from read_documents(file, self.files[file])
+
+
+def _check_unread(path: Path, files: list[PurePath]) -> None:
+    """Say that a data set's files are of a kind that is not read, before something beside them is taken for it."""
+    unread = [PurePath(file.relative_to(path).as_posix()) for file in list_files(path, wanted=is_unread_data)]
+    named = [file for file in unread if names_a_split(file)]
+    shown = ", ".join(map(str, (named or unread)[:4])) + (" ..." if len(named or unread) > 4 else "")
+    if unread and all(map(is_card, files)):
+        raise UserError(
+            f"{path}: no text but {files[0]}; its data are of a kind that is not read: {shown}.",
+            hint=f"Convert them to .jsonl or .parquet, or name the file itself: {path / files[0]}",
+        )
+    if named:
+        warnings.warn(
+            f"{path}: not read are {shown}: files of this kind are not. Convert them to .jsonl or .parquet.",
+            stacklevel=4,
+        )
 
 
 def _check_parts(path: Path, assigned: Assigned) -> None:

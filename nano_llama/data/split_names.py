@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from nano_llama.data.readers import COMPRESSED, kind_of
+from nano_llama.data.readers import COMPRESSED, SUFFIXES, kind_of
 
 _WORDS = {
     "train": ("train", "training"),
@@ -62,6 +62,20 @@ def assign(files: Sequence[PurePath]) -> Assigned:
         else:
             {"val": result.val, "test": result.test}.get(role or "train", result.train).append(name.file)
     return result
+
+
+def is_unread_data(file: PurePath) -> bool:
+    """True for a file of a data set that holds text in a form that is not read here."""
+    name = file.name.lower()
+    for ending in (*COMPRESSED, ".bz2", ".xz"):
+        name = name.removesuffix(ending)
+    if PurePath(name).suffix in SUFFIXES:
+        return not kind_of(file)  # compressed in a way that is not read
+    return PurePath(name).suffix in (".json", ".csv", ".tsv", ".arrow", ".tar", ".zip", ".tokens")
+
+
+def names_a_split(file: PurePath) -> bool:
+    return not _ROLE.keys().isdisjoint((*_words(file), *(part.lower() for part in file.parts[:-1])))
 
 
 def is_card(file: PurePath) -> bool:

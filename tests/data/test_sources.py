@@ -85,6 +85,28 @@ def test_only_a_test_split_is_refused_but_may_be_named(tmp_path):
     assert texts(open_source(tmp_path / "test.txt"), "train") == ["012345678"]
 
 
+def test_a_card_is_not_taken_for_data_of_a_kind_that_is_not_read(tmp_path):
+    (tmp_path / "README.md").write_text("a card")
+    assert texts(open_source(tmp_path), "train") == ["a car"]  # alone it is a text
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(UserError, match=r"train\.json") as caught:
+        open_source(tmp_path)
+    assert ".jsonl or .parquet" in caught.value.hint
+    assert texts(open_source(tmp_path / "README.md"), "train") == ["a car"]
+
+
+@pytest.mark.parametrize("name", ["validation.json", "test.csv", "data/valid-00000-of-00001.arrow", "val.jsonl.xz"])
+def test_a_split_of_a_kind_that_is_not_read_is_said(tmp_path, name):
+    (tmp_path / "train.txt").write_text("0123456789")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.warns(UserWarning, match="files of this kind are not") as said:
+        source = open_source(tmp_path)
+    assert name in str(said[0].message) and "config.json" not in str(said[0].message)
+    assert texts(source, "train") == ["012345678"]
+
+
 def test_separated_documents_of_a_text_split_by_document(tmp_path):
     stories = [f"Story {i}.\nIt ends." for i in range(200)]
     (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(stories))
