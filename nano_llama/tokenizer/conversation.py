@@ -16,6 +16,7 @@ from nano_llama.tokenizer.special_text import SpecialText
 _TAG = (
     "CONTINUE_FINAL_MESSAGE_TAG "  # marks where the final message ends; transformers' word, so none is forbidden anew
 )
+_MAX_PROGRAMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,8 @@ class ConversationEncoder:
                 )
             source = asked
         if source not in self._programs:
+            if len(self._programs) == _MAX_PROGRAMS:  # each has a process
+                del self._programs[next(iter(self._programs))]
             self._programs[source] = ChatTemplate(source)
         return self._programs[source]
 

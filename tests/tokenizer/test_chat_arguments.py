@@ -135,6 +135,13 @@ def test_a_template_may_come_with_the_call(bpe):
     assert "default, rag" in caught.value.hint
 
 
+def test_many_templates_leave_few_processes(bpe):
+    tokenizer = Tokenizer(bpe.backend)
+    for number in range(10):
+        assert tokenizer.apply_chat_template(CHAT, chat_template=f"{{{{ {number} }}}}") == str(number)
+    assert len(tokenizer._conversations._programs) == 8
+
+
 def test_several_templates_without_a_default(bpe):
     tokenizer = Tokenizer(bpe.backend, chat_template={"tool_use": "{{ tools|length }}"})
     assert tokenizer.chat_template is None

@@ -32,20 +32,21 @@ from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of, s
 class NumpyRunner:
     """A Volume 1 model that runs steps. Its weights are used as they are, also those of a model in training.
 
+    shared: somebody else holds the model too, so its weights are compared in full after a pause (weight_watch.py).
     RoPE of the kind "dynamic" works too: its angles change only beyond the context, where the scheduler never goes.
     """
 
     separate_prefill = False
 
-    def __init__(self, model: Llama, num_threads: int | None = None):
+    def __init__(self, model: Llama, num_threads: int | None = None, *, shared: bool = True):
         self.model, self.config, self.num_threads = model, model.config, num_threads
         self.block_size = 0
-        self._watch = WeightWatch(self._glance, lambda: digest_of(model.params.values()))
+        self._watch = WeightWatch(self._glance, self._digest if shared else None)
 
     @classmethod
     def load(cls, path: str | Path, num_threads: int | None = None) -> "NumpyRunner":
         """Read a model, as float32. Raises UserError, FormatError."""
-        return cls(Llama.from_pretrained(path), num_threads)
+        return cls(Llama.from_pretrained(path), num_threads, shared=False)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -71,6 +72,9 @@ class NumpyRunner:
 
     def weights_changed(self, thorough: bool) -> bool:
         return self._watch.changed(thorough)
+
+    def _digest(self) -> int:
+        return digest_of(self.model.params.values())
 
     def _glance(self) -> tuple[Any, ...]:
         arrays = list(self.model.params.values())

@@ -28,16 +28,19 @@ from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of
 
 
 class TorchRunner:
-    """A Volume 2 model that runs steps. Its weights are used as they are, also those of a model in training."""
+    """A Volume 2 model that runs steps. Its weights are used as they are, also those of a model in training.
 
-    def __init__(self, model: Llama, num_threads: int | None = None):
+    shared: somebody else holds the model too, so its weights are compared in full after a pause (weight_watch.py).
+    """
+
+    def __init__(self, model: Llama, num_threads: int | None = None, *, shared: bool = True):
         require_constant_angles(model.config, "The Torch runner")
         self.model = model
         self.config: LlamaConfig = model.config
         self.num_threads = num_threads
         self.block_size = 0
         self.cache: list[tuple[Tensor, Tensor]] = []  # for each layer keys and values, (M,G,K) each
-        self._watch = WeightWatch(self._glance, self._digest)
+        self._watch = WeightWatch(self._glance, self._digest if shared else None)
 
     @classmethod
     def load(
@@ -45,7 +48,8 @@ class TorchRunner:
     ) -> "TorchRunner":
         """Read a model onto a device. Raises UserError, EnvironmentFault, FormatError."""
         target = resolve_device(device)
-        return cls(Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target)), num_threads)
+        model = Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target))
+        return cls(model, num_threads, shared=False)
 
     @property
     def separate_prefill(self) -> bool:

@@ -20,11 +20,12 @@ SAMPLE_STRIDE = 1021  # elements
 
 
 class WeightWatch:
-    """glance, digest: functions of the weights as they are now."""
+    """glance, digest: functions of the weights as they are now. digest None: nobody else holds them."""
 
-    def __init__(self, glance: Callable[[], Hashable], digest: Callable[[], int]):
-        self._glance, self._digest = glance, digest
-        self._seen: tuple[Hashable, int | None] = (glance(), digest())
+    def __init__(self, glance: Callable[[], Hashable], digest: Callable[[], int] | None):
+        self._glance = glance
+        self._digest = digest or (lambda: 0)
+        self._seen: tuple[Hashable, int | None] = (glance(), self._digest())
 
     def changed(self, thorough: bool) -> bool:
         """Whether the weights are other ones than at the last call. thorough: take the digest too."""
