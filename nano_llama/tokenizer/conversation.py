@@ -13,9 +13,8 @@ from nano_llama.tokenizer.chat import REASONING, ChatTemplate, Message, Template
 from nano_llama.tokenizer.codec import Codec
 from nano_llama.tokenizer.special_text import SpecialText
 
-_TAG = (
-    "CONTINUE_FINAL_MESSAGE_TAG "  # marks where the final message ends; transformers' word, so none is forbidden anew
-)
+# Marks where the final message ends. It is transformers' own, so that no other text is impossible here.
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _MAX_PROGRAMS = 8
 
 

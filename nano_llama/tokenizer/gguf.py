@@ -54,6 +54,7 @@ CONTROL_LOOKING = (
     *("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<SUF>", "▁<SUF>", "<|fim_middle|>", "<fim-middle>"),
     *("<fim_middle>", "<MID>", "▁<MID>"),
 )
+BYTES = {f"<0x{byte:02X}>": BYTE for byte in range(256)}
 _SPACE = "▁"
 _ID_KEYS = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
@@ -75,16 +76,19 @@ def from_metadata(metadata: Mapping[str, Any], where: str = "GGUF") -> tuple[Bac
     if model not in ("gpt2", "llama"):
         raise FormatError(f"{where}: the tokenizer model {model!r:.40} is not read here; gpt2 and llama are.")
     tokens = read.tokens()
-    types = _types_by_text(tokens, read.numbers("ggml.token_type", len(tokens), default=NORMAL), model == "llama")
+    types = read.numbers("ggml.token_type", len(tokens), default=NORMAL)
     ids = {role: read.token_id(f"ggml.{key}", len(tokens)) for role, key in _ID_KEYS.items()}
     if model == "llama":
         usual = {role: number for role, number in _SENTENCEPIECE_IDS.items() if number < len(tokens)}
         ids = {role: usual.get(role) if number is None else number for role, number in ids.items()}
+        types = _types_by_text(tokens, types, {text: CONTROL for text in CONTROL_LOOKING} | BYTES)
         library = _sentencepiece(read, tokens, types, ids["unk"])
         adds_bos = True
     else:
         recipe = recipe_named(read.get("ggml.pre", str, "default"), where)
         merges = read.merges()
+        words = {left + right for left, right in merges}  # plain text may become these: they are not control tokens
+        types = _types_by_text(tokens, types, {text: CONTROL for text in CONTROL_LOOKING if text not in words})
         with rust_errors(f"{where}: its vocabulary and merges"):
             vocab = {token: number for number, token in enumerate(tokens)}
             library = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=recipe.ignore_merges))
@@ -189,11 +193,8 @@ def _sentencepiece(read: "_Reader", tokens: list[str], types: Sequence[int], unk
     return library
 
 
-def _types_by_text(tokens: list[str], types: Sequence[int], sentencepiece: bool) -> list[int]:
+def _types_by_text(tokens: list[str], types: Sequence[int], texts: Mapping[str, int]) -> list[int]:
     """The types that llama.cpp works with: some tokens it knows by their text, whatever a file says of them."""
-    texts = {text: CONTROL for text in CONTROL_LOOKING}
-    if sentencepiece:
-        texts |= {f"<0x{byte:02X}>": BYTE for byte in range(256)}
     return [texts.get(token, kind) for token, kind in zip(tokens, types, strict=True)]
 
 

@@ -250,6 +250,17 @@ def test_tokens_that_look_like_control_tokens_are(metadata, kind):
     assert end not in tokenizer.encode("<|im_end|>")
 
 
+def test_a_word_that_merges_make_is_no_control_token(metadata):
+    """A vocabulary of HTML may have "</s>" as a word."""
+    tokens = [*metadata["tokenizer.ggml.tokens"], "</", "</s", "</s>"]
+    merges = [*metadata["tokenizer.ggml.merges"], "< /", "</ s", "</s >"]
+    types = [*metadata["tokenizer.ggml.token_type"], 1, 1, 1]
+    changed = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": merges, "tokenizer.ggml.token_type": types}
+    tokenizer = Tokenizer(*from_metadata(metadata | changed | {"tokenizer.ggml.pre": "viking"}))
+    assert tokenizer.encode("</s>") == [len(tokens) - 1]
+    assert len(tokens) - 1 not in tokenizer.special_ids
+
+
 def test_chat_templates_by_name(metadata, bpe):
     """gguf-py writes further templates under names of their own."""
     named = {"tokenizer.chat_templates": ["tool_use", "rag"], "tokenizer.chat_template.tool_use": "t {{ tools }}"}
