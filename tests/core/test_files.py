@@ -71,7 +71,7 @@ def test_json_is_bounded_and_missing_files_are_named(tmp_path):
 def test_errors_carry_exit_codes_and_hints():
     assert (NanoLlamaError("x").exit_code, UserError("x").exit_code, FormatError("x").exit_code) == (1, 2, 2)
     assert str(UserError("bad value 3", hint="use 4")) == "bad value 3\nuse 4"
-    with pytest.raises(EnvironmentFault, match=r"nano-llama-engine\[fancy\]"):
+    with pytest.raises(EnvironmentFault, match=r"pip install .*\[fancy\]"):
         import_extra("no_such_package_anywhere", "fancy", "The fancy feature")
     assert import_extra("json", "none", "x").loads("1") == 1
 
