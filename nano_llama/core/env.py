@@ -5,11 +5,14 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     NANO_LLAMA_CACHE     where downloads and token shards are kept (default: $XDG_CACHE_HOME or ~/.cache, /nano-llama)
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
     NANO_LLAMA_CPU       instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: best)
+    OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
 """
 
 import os
 from pathlib import Path
+
+SPIN_COUNT = 2_000  # turns of GNU OpenMP's waiting loop before a thread sleeps: some microseconds (bench/busy.py)
 
 
 def cache_dir() -> Path:
@@ -31,6 +34,16 @@ def offline() -> bool:
 def cpu_isa() -> str | None:
     """The instructions that Volume 3's kernels should use; None: the best that the processor has."""
     return os.environ.get("NANO_LLAMA_CPU") or None
+
+
+def sleep_at_barriers() -> None:
+    """OpenMP's threads, PyTorch's on a CPU, wait for each other by a short spin and then sleep, unless the user chose.
+
+    GNU's OpenMP spins for milliseconds by default. On a busy machine the thread that is waited for does not run, and
+    the spinning keeps it from running. It is read when torch is first imported, so this must be called before.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 
 def cxx() -> str | None:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,6 +91,31 @@ def _cpu_quota(cgroup: Path) -> float | None:
         quota = _read(cgroup / "cpu/cpu.cfs_quota_us")
         return int(quota) / int(_read(cgroup / "cpu/cpu.cfs_period_us")) if int(quota) > 0 else None
     return None
+
+
+class CpuUse:
+    """How many cores' worth of work other programs have done since this was made."""
+
+    def __init__(self, system: Path = ROOT):
+        self._stat = system / "proc/stat"
+        self._before = self._seconds()
+
+    def by_others(self) -> float | None:
+        """Cores, 0 and more; None: the system does not say, or too little time has passed to tell."""
+        now = self._seconds()
+        if now is None or self._before is None or now[0] - self._before[0] < 1.0:
+            return None
+        wall, busy, own = (after - before for after, before in zip(now, self._before, strict=True))
+        return max(busy - own, 0.0) / wall
+
+    def _seconds(self) -> tuple[float, float, float] | None:
+        """Wall time, busy time of all processors, and of this process and the children that it waited for."""
+        found = re.search(r"^cpu +(.+)$", _read(self._stat), re.MULTILINE)
+        if not found or not hasattr(os, "sysconf"):
+            return None
+        ticks = [int(number) for number in found[1].split()]  # user, nice, system, idle, iowait, irq, softirq, steal
+        busy = (sum(ticks[:8]) - sum(ticks[3:5])) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), busy, sum(os.times()[:4])
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

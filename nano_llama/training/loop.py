@@ -22,6 +22,7 @@ from nano_llama.training.checkpoints import Checkpoints
 from nano_llama.training.clock import RunClock
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.interrupt import GracefulInterrupt
+from nano_llama.training.neighbours import Neighbours
 from nano_llama.training.outcome import (
     TrainingResult,
     goal_was_reached,
@@ -94,12 +95,14 @@ class TrainingLoop:
         self.backend.warm_up(self.batches.at(state.data_position))
         self._check_can_begin()
         clock.start_training()
+        neighbours = Neighbours(callback.notice)
         over = False
         while not over:
             lr, grad_norm = self._step(stream)
             over = self._is_over()
             with self.checkpoints.checkpoint_on_error(), self.backend.use_averaged_weights():
                 over, evaluation = self._evaluate(over, recorder)
+            neighbours.look()
             record = self._record(lr, grad_norm, evaluation)
             callback.stepped(record)
             if over or evaluation or state.step == 1 or state.step % settings.log_every == 0:

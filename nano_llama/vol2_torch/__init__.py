@@ -3,8 +3,10 @@
 The derivations are in vol1_numpy. Tests: tests/vol2/.
 """
 
+from nano_llama.core.env import sleep_at_barriers
 from nano_llama.core.errors import import_extra
 
+sleep_at_barriers()  # before torch is imported
 import_extra("torch", "train", "Volume 2")
 
 from nano_llama.vol2_torch.cache import KVCache  # noqa: E402

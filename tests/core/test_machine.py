@@ -160,3 +160,19 @@ def test_a_missing_or_failing_program_is_none():
     assert machine._output("no-such-program-here") is None
     assert machine._output(sys.executable, "-c", "raise SystemExit(3)") is None
     assert machine._output(sys.executable, "-c", "print('ok')") == "ok"
+
+
+def test_what_others_use_is_all_work_less_our_own(tmp_path, monkeypatch):
+    """8 s of wall time on two processors: 10 s of work, of which 3 are ours; waiting for a disk is none."""
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    now = iter([50.0, 58.0])
+    monkeypatch.setattr(machine.time, "monotonic", lambda: next(now))
+    own = iter([(1.0, 0.5, 0.0, 0.0, 0.0), (3.0, 1.0, 0.5, 0.0, 0.0)])
+    monkeypatch.setattr(os, "times", lambda: next(own))
+    (tmp_path / "proc").mkdir()
+    stat = tmp_path / "proc/stat"
+    stat.write_text("cpu  100 10 50 9000 70 3 2 5 0 0\ncpu0 1 2 3\n")
+    use = machine.CpuUse(tmp_path)
+    stat.write_text("cpu  900 60 150 9400 270 13 12 35 0 0\ncpu0 1 2 3\n")
+    assert use.by_others() == pytest.approx((10.0 - 3.0) / 8.0)
+    assert machine.CpuUse(tmp_path / "nothing").by_others() is None
