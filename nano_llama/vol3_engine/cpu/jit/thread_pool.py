@@ -32,6 +32,8 @@ from nano_llama.vol3_engine.cpu.simd.intrinsics import call, pointer
 CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, ASLEEP = (8 * i for i in range(7))
 SPINS_BEFORE_SLEEP = 30_000  # of a worker that waits for a call: about 1.5 ms
 SPINS_BEFORE_YIELD = 4_000  # of a thread that may share its core with the one it waits for
+SPINS_BEFORE_NAP = 10_000  # at a barrier, about 0.5 ms: who is later than that does not run, so let it have this core
+NAP_MICROSECONDS = 50
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 _MACHINE = platform.machine().lower()
@@ -100,6 +102,18 @@ def yield_cpu(typing_context):
     return types.void(), generate
 
 
+@intrinsic
+def nap(typing_context):
+    """Sleep for NAP_MICROSECONDS."""
+
+    def generate(context, builder, sig, args):
+        if os.name == "posix":
+            call(builder, "usleep", _I32, [ir.Constant(_I32, NAP_MICROSECONDS)])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 # -- waiting ----------------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +139,10 @@ def barrier(control, threads):
         return
     spins = 0
     while atomic_load(control, ROUND) == this_round and atomic_load(control, CANCELLED) == 0:
-        spins = spin_wait(spins)
+        if spins < SPINS_BEFORE_NAP:
+            spins = spin_wait(spins)
+        else:
+            nap()
 
 
 @kernel
