@@ -45,8 +45,8 @@ class StandardLibrary(Source):
     def documents(self, split: Split) -> Iterator[Document]:
         yield from split_documents(self._read, split, str(self.folder), self.val_share)
 
-    def fingerprint(self) -> str:
-        return fingerprint_files(self.files)
+    def fingerprint(self, rules: int = RULES_VERSION) -> str:
+        return fingerprint_files(self.files, rules)
 
     def size_hint(self) -> int:
         return sum(file.stat().st_size for file in self.files)
@@ -83,8 +83,8 @@ class Shakespeare(Source):
         )
         yield from split_documents(lambda: read_documents(path, "shakespeare"), split, str(path))
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"rules {RULES_VERSION}\n{self.sha256}".encode()).hexdigest()
+    def fingerprint(self, rules: int = RULES_VERSION) -> str:
+        return hashlib.sha256(f"rules {rules}\n{self.sha256}".encode()).hexdigest()
 
     def size_hint(self) -> int:
         return 1_115_394
@@ -131,8 +131,8 @@ class ClassicBooks(Source):
                 if book["split"] == split:
                     yield Document(book["path"], self._read(path, archive, top, book))
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"rules {RULES_VERSION}\n".encode() + self.manifest.read_bytes()).hexdigest()
+    def fingerprint(self, rules: int = RULES_VERSION) -> str:
+        return hashlib.sha256(f"rules {rules}\n".encode() + self.manifest.read_bytes()).hexdigest()
 
     def size_hint(self) -> int:
         return 440_000 * len(self.books)

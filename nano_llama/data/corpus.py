@@ -36,8 +36,8 @@ class Source:
     def documents(self, split: Split) -> Iterator[Document]:
         raise NotImplementedError
 
-    def fingerprint(self) -> str:
-        """A hex digest that changes when the text may have changed."""
+    def fingerprint(self, rules: int = RULES_VERSION) -> str:
+        """A hex digest that changes when the text, or the rules by which it is read, may have changed."""
         raise NotImplementedError
 
     def size_hint(self) -> int:
@@ -98,9 +98,9 @@ def _validation_threshold(read: Callable[[], Iterator[Document]], val_share: flo
     return ranked[0] if val_share < ranked[0] else ranked[-2]
 
 
-def fingerprint_files(files: dict[Path, str]) -> str:
+def fingerprint_files(files: dict[Path, str], rules: int = RULES_VERSION) -> str:
     """A digest of names and contents; of a large file only size, time of change, first and last MB."""
-    total = hashlib.sha256(f"rules {RULES_VERSION}\n".encode())
+    total = hashlib.sha256(f"rules {rules}\n".encode())
     for file, name in files.items():
         try:
             status = file.stat()

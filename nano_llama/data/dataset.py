@@ -152,9 +152,17 @@ class Dataset:
         self.vocab_size: int = content["tokenizer"]["vocab_size"]
         self.separator: int | None = content["tokenizer"]["separator"]  # the token after each document
         self.tokenizer_fingerprint: str = content["tokenizer"]["fingerprint"]
-        self.fingerprint: str = content["checksum"]  # of the description, which holds the checksum of every shard
+        self._content = content
+        # Of what training reads, the tokens and the tokenizer: not of how they were made.
+        self.fingerprint: str = _checksum({part: content[part] for part in ("tokenizer", "splits")})
         self.train = self._split("train", content["splits"]["train"])
         self.val = self._split("val", content["splits"]["val"])
+
+    def old_fingerprint(self, source_fingerprint: str) -> str:
+        """What 0.1 kept in a checkpoint: the checksum of the whole description, the source's fingerprint included."""
+        made_from = {**self.made_from, "source_fingerprint": source_fingerprint}
+        content = {key: value for key, value in self._content.items() if key not in ("format", "checksum")}
+        return seal({**content, "made_from": made_from})["checksum"]
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from nano_llama.core.errors import UserError
 from nano_llama.data import builtin
-from nano_llama.data.corpus import SPLITS, Source, Split, fingerprint_files, list_files, split_documents
+from nano_llama.data.corpus import RULES_VERSION, SPLITS, Source, Split, fingerprint_files, list_files, split_documents
 from nano_llama.data.download import Progress
 from nano_llama.data.readers import COMPRESSED, SUFFIXES, Document, kind_of, read_documents
 from nano_llama.data.split_names import Assigned, assign, is_card, is_unread_data, names_a_split
@@ -80,8 +80,8 @@ class LocalSource(Source):
         else:
             yield from split_documents(lambda: self._read(list(self.files)), split, str(self.path))
 
-    def fingerprint(self) -> str:
-        return fingerprint_files(self.files)
+    def fingerprint(self, rules: int = RULES_VERSION) -> str:
+        return fingerprint_files(self.files, rules)
 
     def size_hint(self) -> int:
         return sum(file.stat().st_size * _EXPANSION.get(file.suffix.lower(), 1) for file in self.files)

@@ -13,10 +13,11 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
+from nano_llama.data.sources import open_source
 from nano_llama.formats import open_weights, read_config
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.callback import Callback
-from nano_llama.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from nano_llama.training.checkpoint import VERSION, Checkpoint, list_checkpoints, load_checkpoint
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
 
@@ -62,6 +63,16 @@ def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping
     return state["progress"]
 
 
+def _learned_from(checkpoint: Checkpoint, dataset: Dataset, data: str) -> bool:
+    """Whether the checkpoint's run read these very tokens."""
+    saved = checkpoint.state.get("dataset")
+    if saved == dataset.fingerprint:
+        return True
+    return checkpoint.state["version"] < VERSION and saved == dataset.old_fingerprint(
+        open_source(data).fingerprint(rules=1)
+    )
+
+
 def starting_point(
     settings: TrainSettings, dataset: Dataset, checkpoint: Checkpoint | None
 ) -> tuple[LlamaConfig, Mapping[str, np.ndarray] | None]:
@@ -70,7 +81,7 @@ def starting_point(
     Raises UserError if the checkpoint was trained on other data, or the data's tokens or context do not fit the model.
     """
     if checkpoint is not None:
-        if checkpoint.state.get("dataset") != dataset.fingerprint:
+        if not _learned_from(checkpoint, dataset, settings.data):
             raise UserError(
                 f"The data {settings.data!r} has changed since {checkpoint.path} was saved.",
                 hint="Restore it, or start a new run with --init-from.",

@@ -39,6 +39,16 @@ def test_a_run_of_0_1_is_resumed(tmp_path, monkeypatch, engine):
     assert json.loads(checkpoint.read_text())["version"] == 3
 
 
+def test_an_old_run_whose_text_has_changed_is_not_resumed(tmp_path, monkeypatch, capsys):
+    from nano_llama.cli import main
+
+    shutil.copytree(OLD / "numpy", tmp_path / "run")
+    (tmp_path / "text.txt").write_text((OLD / "text.txt").read_text().replace("cat", "cow"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--quiet"]) == 2
+    assert "has changed since" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
 def test_a_model_exported_by_0_1_is_loaded(engine):
     model = Llama.from_pretrained(OLD / engine)
