@@ -35,7 +35,7 @@ WORDS = ["the", "cat", "saw", "a", "red", "bird", "and", "the", "dog", "ran", "t
 
 def training(engine: str, folder: str) -> Callable[[], int]:
     """One training step; returns its tokens."""
-    from nano_llama.training.presets import make_settings
+    from nano_llama.training.settings_layers import make_settings
 
     text = Path(folder) / "text.txt"
     text.write_text(" ".join(WORDS[i * i % len(WORDS)] for i in range(20_000)))
