@@ -48,7 +48,8 @@ def training(engine: str, folder: str) -> Callable[[], int]:
     loop = Trainer(settings, Path(folder) / "run")
 
     def step() -> int:
-        loop.train_step([next(loop.batches)], 1e-4)
+        with loop.backend.device.computing():
+            loop.train_step([next(loop.batches)], 1e-4)
         return settings.tokens_per_step
 
     return step

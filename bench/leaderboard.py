@@ -153,12 +153,26 @@ def faithful(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]  # fmt: skip
 
 
+def busy(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    names = {"torch": "Volume 2's training", "numpy": "Volume 1's training", "engine": "the engine's decoding"}
+    return [
+        (
+            f"{names[name]} beside as many busy loops as cores / alone",
+            f"{found['kept']:.2f} x (turns: {', '.join(f'{share:.2f}' for share in found['turns'])})",
+            f"{r['bar']:.2f} x",
+            found["kept"] >= r["bar"],
+        )
+        for name, found in r["workloads"].items()
+    ]
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
     "volume2_shakespeare": shakespeare,
     "volume2_throughput": throughput,
     "shards": shards,
+    "busy": busy,
     "engine_*": engine,  # a file per instruction set
 }
 

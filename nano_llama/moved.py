@@ -26,6 +26,9 @@ MOVED = {
     "nano_llama.vol1_numpy.study_model": "nano_llama.studies.study_model",
     "nano_llama.vol1_numpy.train": "nano_llama.vol1_numpy.trainer",
     "nano_llama.vol1_numpy.parallel": "nano_llama.vol1_numpy.data_parallel",
+    "nano_llama.vol2_torch.peak": "nano_llama.vol2_torch.peak_flops",
+    "nano_llama.vol2_torch.recompute": "nano_llama.vol2_torch.activation_checkpointing",
+    "nano_llama.vol2_torch.scaling": "nano_llama.vol2_torch.loss_scaling",
     "nano_llama.vol3_engine.quantization": "nano_llama.formats.quantization_scheme",
     "nano_llama.vol3_engine.runner.cpu": "nano_llama.vol3_engine.cpu.runner",
     "nano_llama.verify.suspects": "nano_llama.verify.permutation_check",
@@ -42,7 +45,11 @@ def new_name(name: str) -> str | None:
 
 
 class Forwarding(MetaPathFinder, Loader):
-    """Finds modules under their old names. It is last on `sys.meta_path`."""
+    """Finds what no longer lies where it is asked for.
+
+    It stands first on `sys.meta_path`: the usual finder would look for a submodule in the folder of the package that
+    the old name stands for, and load a second copy of it.
+    """
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
         return spec_from_loader(fullname, self) if new_name(fullname) else None
@@ -50,18 +57,16 @@ class Forwarding(MetaPathFinder, Loader):
     def create_module(self, spec):
         name = new_name(spec.name)
         assert name is not None
-        warnings.warn(
-            f"{spec.name} is now {name}; the old name will be removed in the next version.", DeprecationWarning, 2
-        )
+        warnings.warn(f"{spec.name} is now {name}; the old name goes with the next version.", DeprecationWarning, 2)
         module = import_module(name)
-        self._own_spec = module.__spec__  # importing under another name writes its own over it
+        spec.loader_state = module.__spec__  # importing under another name writes its own over it
         return module
 
     def exec_module(self, module) -> None:
-        module.__spec__ = self._own_spec
+        module.__spec__ = module.__spec__.loader_state
 
 
 def forward_old_names() -> None:
     """Make the old names importable. Calling it again does nothing."""
     if not any(isinstance(finder, Forwarding) for finder in sys.meta_path):
-        sys.meta_path.append(Forwarding())
+        sys.meta_path.insert(0, Forwarding())

@@ -34,6 +34,26 @@ assert old.TrainSettings is new.TrainSettings and open_weights is nano_llama.for
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.parametrize("old", ["core.training.settings", "core.data.readers", "core.formats.kinds"])
+def test_a_submodule_under_an_old_name_is_no_second_copy(old):
+    """In a fresh process, in which nothing of it has been imported under either name."""
+    old = f"nano_llama.{old}"
+    script = f"""
+import sys, warnings
+warnings.simplefilter("error")
+import nano_llama.core
+try:
+    import {old}
+except DeprecationWarning:
+    warnings.simplefilter("ignore")
+else:
+    raise AssertionError("no warning")
+import {old}, {new_name(old)}
+assert sys.modules["{old}"] is sys.modules["{new_name(old)}"]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_what_never_was_is_missing_as_usual():
     assert new_name("nano_llama.core.rope") is None and new_name("nano_llama.core.database") is None
     with pytest.raises(ModuleNotFoundError, match=r"nano_llama\.data\.nothing"):

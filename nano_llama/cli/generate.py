@@ -111,10 +111,17 @@ def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
     parts = [
         f"{result['prompt_tokens']:,} prompt tokens in {result['prompt_seconds']:.2f} s",
         f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
-        "stopped at --max-tokens" if result["finish_reason"] == "length" else "ended by itself",
+        ended(result["finish_reason"], params),
         "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
     return "[" + ", ".join(parts) + "]"
+
+
+def ended(finish_reason: str, params: SamplingParams) -> str:
+    """Why a text is over, in words."""
+    if finish_reason == "length":
+        return "stopped at --max-tokens"
+    return "stopped at --stop or the end of the text" if params.stop else "reached the end of the text"
 
 
 def write_piece(text: str) -> None:

@@ -58,10 +58,12 @@ def check_readable(path: Path) -> None:
 
 def find_tokenizer(path: Path, screen: Screen) -> "Tokenizer | None":
     """The tokenizer beside or inside a model; where there is none, a remark and None. A damaged one is an error."""
+    from nano_llama.formats import detect
     from nano_llama.tokenizer import Tokenizer
 
     try:
-        return Tokenizer.from_pretrained(path)
+        holds_weights_only = path.is_file() and detect(path) in ("safetensors", "pth")
+        return Tokenizer.from_pretrained(path.parent if holds_weights_only else path)
     except FormatError:
         raise
     except UserError as error:

@@ -12,7 +12,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
 import os
 from pathlib import Path
 
-SPIN_COUNT = 2_000  # turns of GNU OpenMP's waiting loop before a thread sleeps: some microseconds (bench/busy.py)
+SPIN_COUNT = 10_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (bench/busy.py)
 
 
 def cache_dir() -> Path:

@@ -17,6 +17,7 @@ SAVING_SECONDS = 0.3  # at least, for a checkpoint; measured from the first one 
 SAVING_RATE = 200e6  # bytes/s, hashed and written to a disk
 SAVES = 2.0  # the end writes a model and a checkpoint
 HEAD_SHARE = 0.05  # of a run by the clock, for the head of a split that takes more than half of the run
+EVALUATION_SLACK = 0.3  # seconds: a short evaluation may take several times what is expected
 EVALUATING_SHARE = 0.15  # at most, of a run by the clock, goes into evaluations before the last
 
 
@@ -50,7 +51,7 @@ class EndReserve:
 
     def reserve(self) -> None:
         """Reserve what evaluating, saving and exiting take; of an evaluation as long as half of the run, the head."""
-        evaluating = 1.25 * self.expected_evaluation()
+        evaluating = 1.25 * self.expected_evaluation() + EVALUATION_SLACK * bool(self.val_tokens)
         if evaluating > 0.5 * self.budget.span:
             one_batch = 0.5 * self.budget.typical_step  # a forward pass is a third of a training step
             evaluating = max(HEAD_SHARE * self.budget.span, one_batch)

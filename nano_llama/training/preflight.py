@@ -21,6 +21,8 @@ MARGIN = 1.3  # for what the allocator wastes: processes took up to this many ti
 COPY = "checkpoint's copy"
 USUAL_MFU = 0.4  # assumed for expected times
 
+LEAST_PEAK = 5e9  # FLOP/s that any machine's matrix products reach
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
@@ -63,10 +65,10 @@ class Preflight:
         work = f"{self.flops_per_token:.3g} FLOPs per token"
         if self.tokens is not None:
             work = f"{self.tokens:,} tokens, {self.tokens * self.flops_per_token:.3g} FLOPs"
-        if self.peak_flops:
+        if self.peak_flops and self.peak_flops > LEAST_PEAK:  # less was measured beside busy programs
             work += f" at up to {self.peak_flops / 1e9:,.0f} GFLOP/s"
-        if self.seconds is not None:
-            work += f": about {rough_time_text(self.seconds)}"
+            if self.seconds is not None:
+                work += f": about {rough_time_text(self.seconds)}"
         return [f"memory: about {size_text(self.total_memory)} ({parts})", f"work: {work}"]
 
 

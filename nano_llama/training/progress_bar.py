@@ -78,6 +78,7 @@ class ProgressBar(Callback):
         self._remove("validating")
         self.console.print(
             f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits per byte"
+            + (f" (first {evaluation.tokens:,} tokens)" if evaluation.partial else "")
         )
 
     def sampled(self, step: int, samples: Sequence[Sample]) -> None:

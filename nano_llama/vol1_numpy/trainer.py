@@ -64,6 +64,10 @@ def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> Trainin
     return set_up_run(NumpyBackend, settings, out, **options)
 
 
+# Narrower products take less time than BLAS's threads need to meet; beside busy programs these spin for one another.
+MIN_WIDTH_FOR_THREADS = 512
+
+
 class NumpyBackend:
     """The arithmetic of a run in NumPy: training/backend.py says what each method does."""
 
@@ -71,8 +75,9 @@ class NumpyBackend:
         self.settings, self.model, self.optimizer, self.average = settings, model, optimizer, average
         self.config = model.config
         self.expected = preflight(model.config, settings)
-        # Matrix products outside the model's own threads (Muon's, a batch of one row) use as many threads.
-        self.device = HostDevice(computing=partial(threadpool_limits, settings.num_threads or None, user_api="blas"))
+        # Matrix products outside the model's own threads: Muon's, and those of a batch of one row.
+        blas = settings.num_threads or None if model.config.hidden_size >= MIN_WIDTH_FOR_THREADS else 1
+        self.device = HostDevice(computing=partial(threadpool_limits, blas, user_api="blas"))
         self.grads: dict[str, Array] = {}  # between gradient and update
         self.eval_model = model  # what is evaluated, saved and sampled from
         if average:

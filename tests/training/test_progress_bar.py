@@ -22,7 +22,7 @@ def show(config, terminal: bool) -> str:
         RunFacts(
             settings=TrainSettings(), config=config, out=Path("run"), device="cpu",
             train_tokens=12_345, val_tokens=678, resumed_at=40,
-            preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=1e9),
+            preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=60e9),
         )
     )  # fmt: skip
     speed = Speed(tokens_per_second=999.0, mfu=0.41, data_stall=0.002)
@@ -45,7 +45,7 @@ def show(config, terminal: bool) -> str:
 def test_a_pipe_gets_lines(tiny_config):
     text = show(tiny_config(), terminal=False)
     assert "resuming from step 40" in text and "12,345 training tokens" in text
-    assert "memory: about" in text and "50 steps" not in text and "at up to 1 GFLOP/s" in text
+    assert "memory: about" in text and "50 steps" not in text and "at up to 60 GFLOP/s" in text
     figures = "loss 2.5000 · 1.250 bits per byte · lr 0.001 · gradient 0.75 · 999 tokens/s · MFU 41% · 3.0 GiB"
     assert text.count(f"{figures} · 1:15 left") == 1, "not a line a step"
     assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
