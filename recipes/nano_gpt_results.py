@@ -5,9 +5,14 @@ nano_gpt_card.py puts them into words. Tests: tests/recipes/test_nano_gpt.py.
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.data.batches import ArrayTokens
 from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
@@ -19,9 +24,12 @@ from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
 from nano_llama.formats.quantized import save_quantized
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.evaluation import evaluate_split
+from nano_llama.training.flops import flops_per_token
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.schedule import DECAY
 from nano_llama.training.settings import TrainSettings
+from nano_llama.verify.divergence import log_softmax
+from nano_llama.verify.volumes import OTHERS, VOLUMES, Forward
 from nano_llama.vol2_torch.evaluate import eval_loss_sum
 from nano_llama.vol2_torch.model import Llama
 
@@ -30,31 +38,30 @@ PART = 32_768  # tokens on which quantized variants are compared
 
 
 def measure(folder: Path, run: Path, new_tokens: int = NEW_TOKENS) -> dict[str, Any]:
-    """Measure the released model in `folder`, which `run` trained, on the validation split of the run's data.
-
-    The loss on the whole split is the run's own last one, of its float32 weights.
-    """
+    """Measure the released model in `folder`, which `run` trained, on the validation split of the run's data."""
     settings, config = TrainSettings.load(run / "train.json"), read_config(folder)
     rows = read_metrics(run / "metrics.jsonl")
     last = rows[-1]
     dataset = prepare(settings.data, Tokenizer.from_pretrained(folder))
     text = split_text(settings.data)
+    bits = through_every_program(folder, dataset, settings.context)
     return {
         "parameters": config.num_parameters,
         "config": config.to_hf_dict(),
         "weights_bytes": (folder / "model.safetensors").stat().st_size,
         "settings": {key: value for key, value in settings.to_json().items() if key != "data"},
         "steps": last["step"],
-        "schedule": schedule_in_words(settings),
+        "schedule": schedule_in_words(settings, last["step"]),
         "tokens": last["tokens"],
         "hours": last["elapsed_s"] / 3600,
-        "flops": training_flops(config, last["tokens"], settings.context),
+        "flops": last["tokens"] * flops_per_token(config, settings.context),
         "data": {
             "train_tokens": dataset.train.num_tokens, "train_bytes": dataset.train.num_bytes,
             "train_books": dataset.train.num_documents, "val_tokens": dataset.val.num_tokens,
             "val_bytes": dataset.val.num_bytes, "val_books": dataset.val.num_documents,
         },
-        "validation": {"loss": last["val_loss"], "bits_per_byte": last["val_bits_per_byte"]},
+        "validation": {"bits_per_byte": bits[VOLUMES[0].name], "of_the_run": last["val_bits_per_byte"]},
+        "programs": bits,
         "compressors": {name: compressed_bits_per_byte(name, text) for name in COMPRESSORS},
         "quantized": quantized(folder, dataset, settings),
         "quantized_tokens": min(PART, dataset.val.num_tokens),
@@ -63,10 +70,9 @@ def measure(folder: Path, run: Path, new_tokens: int = NEW_TOKENS) -> dict[str, 
     }  # fmt: skip
 
 
-def schedule_in_words(settings: TrainSettings) -> str:
+def schedule_in_words(settings: TrainSettings, steps: int) -> str:
     """How the learning rate changed."""
-    steps = settings.max_steps
-    if settings.schedule != "wsd" or steps is None:
+    if settings.schedule != "wsd":
         return settings.schedule
     decay = DECAY if settings.decay is None else settings.decay
     return (
@@ -75,10 +81,24 @@ def schedule_in_words(settings: TrainSettings) -> str:
     )
 
 
-def training_flops(config: Any, tokens: int, context: int) -> float:
-    """Six per parameter and token, plus 6 L D T for causal attention (Chowdhery et al. 2022, arXiv 2204.02311, B)."""
-    attention = 6 * config.num_hidden_layers * config.hidden_size * context
-    return float(tokens) * (6 * config.num_parameters + attention)
+def through_every_program(folder: Path, dataset: Dataset, context: int) -> dict[str, float]:
+    """Bits per byte of the whole validation split, in each program that is installed and can run the model."""
+    found = {}
+    for program in (*VOLUMES, *OTHERS):
+        if program.needs is not None and find_spec(program.needs) is None:
+            continue
+        with program.open(folder) as forward:
+            evaluation = evaluate_split(partial(loss_sum, forward), dataset.val, context, batch_size=1)
+        assert evaluation is not None, "nothing stops this evaluation early"
+        found[program.name] = evaluation.bits_per_byte
+    return found
+
+
+def loss_sum(forward: Forward, tokens: np.ndarray, targets: np.ndarray) -> float:
+    """Nats summed over the counted targets of one window.  tokens, targets: (1,T)"""
+    log_probs = log_softmax(forward(tokens[0].tolist()))  # (T,V), float64
+    counted = targets[0] != IGNORE_INDEX
+    return -float(log_probs[counted, targets[0][counted]].sum())
 
 
 @dataclass(frozen=True)

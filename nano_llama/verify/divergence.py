@@ -4,6 +4,7 @@ Not here: whether programs that compute the same agree (volumes.py). Tests: test
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,15 @@ def next_token_logits(llm: "LLM", prompts: Sequence[Ids], continuations: Sequenc
         )
         found[:, step] = runner.execute(PackedBatch.pack(decode))
     return found
+
+
+def prompt_logits(llm: "LLM", ids: Ids) -> np.ndarray:
+    """Logits (T,V), float32, at every position of a prompt of T tokens, computed in one step.
+
+    It writes into the first blocks of the KV cache, so `llm` should serve nothing else meanwhile.
+    """
+    prompt = PackedBatch.pack([Chunk(list(ids), 0, len(ids), list(range(blocks_for(len(ids)))))])
+    return llm.engine.runner.execute(replace(prompt, logit_rows=list(range(len(ids)))))
 
 
 def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:

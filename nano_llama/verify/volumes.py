@@ -7,11 +7,12 @@ Not here: where two programs diverge (checkpoint.py). Tests: tests/verify/test_v
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,19 @@ class VolumesReport:
         return {"ok": self.ok, "reference": REFERENCE, **dataclasses.asdict(self)}
 
 
+Forward = Callable[[Sequence[int]], np.ndarray]  # ids (T,) -> logits (T,V), or log-probabilities
+
+
+class Program(NamedTuple):
+    """What can compute the model. `open(folder)` loads it once and gives its forward pass."""
+
+    name: str
+    precision: str
+    needs: str | None  # the package without which it cannot take part
+    tolerance: float  # the largest error that passes
+    open: Callable[[Path], AbstractContextManager[Forward]]
+
+
 def verify_volumes(path: str | Path, *, others: bool = True, text: str = TEXT) -> VolumesReport:
     """Compare the volumes with each other, and, if `others`, with transformers and llama.cpp where they are installed.
 
@@ -66,95 +80,100 @@ def verify_volumes(path: str | Path, *, others: bool = True, text: str = TEXT) -
     """
     path = resolve_model(path)
     ids = Tokenizer.from_pretrained(path).encode(text)
-    expected = volume1(path, ids, np.float64)
+    with volume1(path, np.float64) as forward:
+        expected = log_softmax(forward(ids))
     report = VolumesReport(str(path), len(ids))
-    programs: list[tuple[str, str, str | None, float, Callable[[], np.ndarray]]] = [
-        ("Volume 1, NumPy", "float32", None, FLOAT32, lambda: volume1(path, ids, np.float32)),
-        ("Volume 2, PyTorch", "float32", "torch", FLOAT32, lambda: volume2(path, ids)),
-        ("Volume 3, the engine", "float32", None, FLOAT32, lambda: volume3(path, ids)),
-    ]
-    if others:
-        programs += [
-            ("transformers", "float32", "transformers", FLOAT32, lambda: transformers(path, ids)),
-            ("llama.cpp, through our GGUF", "F32, cache F16", "llama_cpp", FLOAT16_CACHE, lambda: llama_cpp(path, ids)),
-        ]
-    for program, precision, needs, tolerance, run in programs:
-        report.rows.append(compare(program, precision, needs, tolerance, run, expected))
+    for program in (*VOLUMES, *OTHERS) if others else VOLUMES:
+        report.rows.append(compare(program, path, ids, expected))
     return report
 
 
-def compare(
-    program: str, precision: str, needs: str | None, tolerance: float, run: Callable[[], np.ndarray], expected: Any
-) -> Agreement:
+def compare(program: Program, path: Path, ids: Sequence[int], expected: np.ndarray) -> Agreement:
     """Run one program and measure it against the reference's log-probabilities (T,V)."""
-    if needs is not None and find_spec(needs) is None:
-        return Agreement(program, precision, skipped=f"{needs} is not installed")
+    if program.needs is not None and find_spec(program.needs) is None:
+        return Agreement(program.name, program.precision, skipped=f"{program.needs} is not installed")
     try:
-        found = run()
+        with program.open(path) as forward:
+            found = log_softmax(forward(ids))
     except EnvironmentFault as fault:
-        return Agreement(program, precision, skipped=fault.message)
+        return Agreement(program.name, program.precision, skipped=fault.message)
     except NanoLlamaError as error:
-        error.message = f"{program}: {error.message}"
+        error.message = f"{program.name}: {error.message}"
         raise
     return Agreement(
-        program,
-        precision,
+        program.name,
+        program.precision,
         error=float(np.abs(found - expected).max() / np.abs(expected).max()),
         divergence=float((np.exp(expected) * (expected - found)).sum(-1).mean()),
         same_choice=int((found.argmax(-1) == expected.argmax(-1)).sum()),
-        tolerance=tolerance,
+        tolerance=program.tolerance,
     )
 
 
-def volume1(path: Path, ids: Sequence[int], dtype: Any) -> np.ndarray:
+@contextmanager
+def volume1(path: Path, dtype: Any = np.float32) -> Iterator[Forward]:
     from nano_llama.vol1_numpy import Llama
 
-    return log_softmax(Llama.from_pretrained(path, dtype=dtype).forward(np.array([ids]))[0])
+    llama = Llama.from_pretrained(path, dtype=dtype)
+    yield lambda ids: llama.forward(np.array([ids]))[0]
 
 
-def volume2(path: Path, ids: Sequence[int]) -> np.ndarray:
+@contextmanager
+def volume2(path: Path) -> Iterator[Forward]:
     import torch
 
     from nano_llama.vol2_torch import Llama
 
+    llama = Llama.from_pretrained(path)
     with torch.no_grad():
-        return log_softmax(Llama.from_pretrained(path)(torch.tensor([ids]))[0].numpy())
+        yield lambda ids: llama(torch.tensor([ids]))[0].numpy()
 
 
-def volume3(path: Path, ids: Sequence[int]) -> np.ndarray:
-    """Through its public API: every prefix of the text is a request for one token and all log-probabilities."""
-    from nano_llama.core.sampling import SamplingParams
+@contextmanager
+def volume3(path: Path) -> Iterator[Forward]:
+    """The engine's own step: the text is a prompt, and the logits of every row are returned."""
+    from nano_llama.verify.divergence import prompt_logits
     from nano_llama.vol3_engine.llm import LLM
 
-    llm = LLM(path, device="cpu", dtype="float32")
-    size = llm.config.vocab_size
-    prefixes = [list(ids[: end + 1]) for end in range(len(ids))]
-    one_token = SamplingParams(temperature=0.0, max_tokens=1, logprobs=size, ignore_eos=True)
-    table = np.full((len(ids), size), -np.inf)  # (T,V)
-    for row, out in zip(table, llm.generate(prefixes, one_token), strict=True):
-        found = out.outputs[0].logprobs
-        assert found is not None, "they were asked for"
-        for token, entry in found[0].items():
-            row[token] = entry.logprob
-    return table
+    with closing(LLM(path, device="cpu", dtype="float32", max_num_seqs=1)) as llm:
+        yield lambda ids: prompt_logits(llm, ids)
 
 
-def transformers(path: Path, ids: Sequence[int]) -> np.ndarray:
+@contextmanager
+def transformers(path: Path) -> Iterator[Forward]:
     import torch
 
+    llama = load_transformers(path)
     with torch.no_grad():
-        return log_softmax(load_transformers(path)(torch.tensor([ids])).logits[0].numpy())
+        yield lambda ids: llama(torch.tensor([ids])).logits[0].numpy()
 
 
-def llama_cpp(path: Path, ids: Sequence[int]) -> np.ndarray:
+@contextmanager
+def llama_cpp(path: Path) -> Iterator[Forward]:
     """Our GGUF of the model, in float32, read by llama.cpp."""
     from llama_cpp import Llama
 
     with tempfile.TemporaryDirectory() as folder, open_model(path) as weights:
         file = Path(folder) / "model.gguf"
         save_gguf(file, weights.config, weights, Tokenizer.from_pretrained(path), dtype="F32")
-        llama = Llama(str(file), n_ctx=len(ids), logits_all=True, verbose=False)
-        llama.eval(list(ids))
-        logits = np.array(llama.scores[: len(ids)])
+        context = weights.config.max_position_embeddings
+        llama = Llama(str(file), n_ctx=context, logits_all=True, verbose=False)
+
+        def forward(ids: Sequence[int]) -> np.ndarray:
+            llama.reset()
+            llama.eval(list(ids))
+            return np.array(llama.scores[: len(ids)])
+
+        yield forward
         llama.close()
-    return log_softmax(logits)
+
+
+VOLUMES = (
+    Program("Volume 1, NumPy", "float32", None, FLOAT32, volume1),
+    Program("Volume 2, PyTorch", "float32", "torch", FLOAT32, volume2),
+    Program("Volume 3, the engine", "float32", None, FLOAT32, volume3),
+)
+OTHERS = (
+    Program("transformers", "float32", "transformers", FLOAT32, transformers),
+    Program("llama.cpp, through our GGUF", "F32, cache F16", "llama_cpp", FLOAT16_CACHE, llama_cpp),
+)

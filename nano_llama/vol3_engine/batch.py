@@ -36,7 +36,7 @@ class PackedBatch:
     positions: list[int]  # (S,)
     prefill_rows: list[int]  # (S,)
     block_tables: list[list[int]]  # (S,) blocks for the positions from 0 to the sequence's last row, or more
-    logit_rows: list[int]  # (R,) rows whose logits are needed, ascending: last rows of sequences
+    logit_rows: list[int]  # (R,) rows whose logits are needed, ascending; the scheduler's are last rows of sequences
 
     @classmethod
     def pack(cls, chunks: Iterable[Chunk]) -> "PackedBatch":

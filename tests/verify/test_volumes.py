@@ -1,5 +1,7 @@
 """One model in every program: they agree on the model that ships, and a program that differs is caught."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -22,23 +24,29 @@ def test_the_shipped_model_is_one_model():
 
 
 def test_a_program_that_differs_is_caught(monkeypatch):
-    honest = volumes.volume1
+    @contextmanager
+    def wrong(path):
+        with volumes.volume1(path) as forward:
+            yield lambda ids: forward(ids) + 0.01 * (np.arange(4096) == 7)
 
-    def wrong(path, ids, dtype):
-        found = honest(path, ids, dtype)
-        return found if dtype is np.float64 else found + 0.01 * (np.arange(found.shape[1]) == 7)
+    honest = [program for program in volumes.VOLUMES if program.needs is None]
+    monkeypatch.setattr(volumes, "VOLUMES", (volumes.Program("wrong", "float32", None, 1e-4, wrong), *honest))
+    report = verify_volumes("nano_gpt", text=TEXT, others=False)
+    assert not report.ok and [row.ok for row in report.rows] == [False, True, True]
 
-    monkeypatch.setattr(volumes, "volume1", wrong)
-    monkeypatch.setattr(volumes, "find_spec", lambda name: None)
-    report = verify_volumes("nano_gpt", text=TEXT)
-    assert not report.ok and not report.rows[0].ok
-    assert [row.program.split(",")[0] for row in report.rows if row.skipped is None] == ["Volume 1", "Volume 3"]
+
+def program(forward, needs=None):
+    @contextmanager
+    def open_program(path):
+        yield forward
+
+    return volumes.Program("x", "float32", needs, 1e-4, open_program)
 
 
 def test_measures_by_hand():
     expected = np.log(np.array([[0.5, 0.5], [0.9, 0.1]]))
     found = np.log(np.array([[0.25, 0.75], [0.8, 0.2]]))
-    row = compare("x", "float32", None, 1e-4, lambda: found, expected)
+    row = compare(program(lambda ids: found), "path", [1, 2], expected)
     assert row.divergence == pytest.approx(
         ((0.5 * np.log(2) + 0.5 * np.log(2 / 3)) + (0.9 * np.log(9 / 8) + 0.1 * np.log(0.5))) / 2
     )
@@ -47,10 +55,9 @@ def test_measures_by_hand():
 
 
 def test_what_a_machine_lacks_is_skipped():
-    def lacking():
+    def lacking(ids):
         raise EnvironmentFault("no such runner here")
 
-    assert compare("x", "f", "no_such_package_at_all", 1.0, lacking, None).skipped == (
-        "no_such_package_at_all is not installed"
-    )
-    assert compare("x", "f", None, 1.0, lacking, None).skipped == "no such runner here"
+    missing = compare(program(lacking, needs="no_such_package_at_all"), "path", [1], None)
+    assert missing.skipped == "no_such_package_at_all is not installed"
+    assert compare(program(lacking), "path", [1], None).skipped == "no such runner here"
