@@ -31,9 +31,11 @@ def test_from_a_text_to_a_release(tmp_path):
     card = (folder / "README.md").read_text()
     assert f"| nano_gpt | {results['validation']['bits_per_byte']:.3f} |" in card and "A trial." in card
     assert card.count("**seed ") == 10 and "{" not in card.partition("## Samples")[0]
-    assert results["steps"] == 12 and results["tokens"] == 12 * 16 * 64
+    assert results["steps"] == 12 and results["tokens"] == 12 * 32 * 64
     assert set(results["quantized"]) == {"bfloat16", "int8", "int4"}
     assert results["compressors"]["bzip2"] < 2
+    volumes = [bits for program, bits in results["programs"].items() if program.startswith("Volume")]
+    assert len(volumes) == 3 and max(volumes) - min(volumes) < 1e-4 * min(volumes)
 
 
 def test_the_same_seed_and_data_give_the_same_first_losses(tmp_path):
