@@ -63,8 +63,8 @@ Quantized, with weights rounded to nearest, on the first {part:,} tokens of the 
 
 ![loss curve](loss.png)
 
-To repeat it on the same books: `python recipes/nano_gpt.py`, in minutes on a GPU, in hours on a CPU, where the same seed,
-data and machine give the same losses.
+To repeat it on the same books: `python recipes/nano_gpt.py`, in minutes on a GPU, in hours on a CPU, where the same
+seed, data and machine give the same losses.
 
 ## What this much training gives, and what more would
 {tokens:.0f} million tokens of old books teach spelling, grammar, the shape of dialogue and the furniture of a novel.

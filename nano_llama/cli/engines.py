@@ -38,7 +38,7 @@ class Sampling:
     "Randomness: 0 always takes the most likely token; 1 samples the model's own distribution."
     top_k: Whole = 0
     "Sample from the K most likely tokens; 0: all."
-    top_p: float = 1.0
+    top_p: float = 0.95
     "Nucleus sampling: sample from the smallest set of tokens with this total probability."
     min_p: float = 0.0
     "Drop tokens below this fraction of the top token's probability."

@@ -36,7 +36,7 @@ def test_what_lies_at_a_path_comes_first(tmp_path, monkeypatch):
 
 def test_shape_and_tokens():
     config, tokenizer = LlamaConfig.from_pretrained(DEFAULT_MODEL), Tokenizer.from_pretrained(DEFAULT_MODEL)
-    assert 5e6 <= config.num_parameters <= 8e6 and config.max_position_embeddings >= 512
+    assert 5e6 <= config.num_parameters <= 8.3e6 and config.max_position_embeddings >= 512
     assert tokenizer.vocab_size == config.vocab_size
     text = "Naïve — “quoted”, and\n\nso on."
     assert tokenizer.decode(tokenizer.encode(text)) == text
