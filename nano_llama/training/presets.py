@@ -67,7 +67,6 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "decay": 0.35,
         "final_lr": 0.0,
         "max_steps": 8_855,  # 145 million tokens
-        "log_every": 50,
         "evaluations": 12,
     },
     "gpt2-124m-like": {
