@@ -66,7 +66,7 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
         given["rope_theta"] = theta
 
     fields = {field.name for field in dataclasses.fields(LlamaConfig)}
-    for key in given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config", _ORIGINAL}:
+    for key in sorted(given.keys() - fields - _BOOKKEEPING - _MUST_BE.keys() - {"quantization_config", _ORIGINAL}):
         warnings.warn(f"{source}: the key {key!r} is unknown and ignored (value {given[key]!r:.80}).", stacklevel=3)
     required = {f.name for f in dataclasses.fields(LlamaConfig) if f.default is dataclasses.MISSING}
     missing = sorted(required - given.keys())
