@@ -166,6 +166,19 @@ def busy(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]
 
 
+def clocked(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    alone, beside = ([run["used"] for run in r["runs"] if run["neighbours"] is busy] for busy in (False, True))
+    met = sum(run["met"] for run in r["runs"])
+    return [
+        (
+            "runs by the clock end in time with a validation loss, and use their minutes",
+            f"{met} of {len(r['runs'])}; least used {min(alone):.0%}, beside neighbours {min(beside):.0%}",
+            "all; 85%, 75%",
+            met == len(r["runs"]),
+        )
+    ]
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
@@ -173,6 +186,7 @@ TABLES = {
     "volume2_throughput": throughput,
     "shards": shards,
     "busy": busy,
+    "clocked": clocked,
     "engine_*": engine,  # a file per instruction set
 }
 
