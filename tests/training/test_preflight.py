@@ -80,7 +80,8 @@ def test_expected_time_and_words():
     assert expected.tokens == 1000 * 16 * 256
     assert expected.seconds == pytest.approx(expected.tokens * flops_per_token(config, 256) / 0.4e12)
     memory, work = expected.lines()
-    assert "optimizer 58.5 MiB" in memory and "4,096,000 tokens" in work and "about 9 minutes" in work
+    adamw = 2 * 4 * config.num_parameters / 2**20  # two float32 numbers per parameter
+    assert f"optimizer {adamw:.1f} MiB" in memory and "4,096,000 tokens" in work and "about 9 minutes" in work
     assert preflight(config, TrainSettings(data="x", max_minutes=1.0)).seconds is None
 
 
