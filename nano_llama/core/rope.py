@@ -12,11 +12,14 @@ other kinds stretch these frequencies so that a model sees, at positions beyond 
 """
 
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig, RopeScaling
 from nano_llama.core.errors import UserError
+
+Rows = TypeVar("Rows")  # a NumPy array or a PyTorch tensor
 
 
 def rope_frequencies(
@@ -63,21 +66,21 @@ def rope_tables(
     return (np.cos(angles) * scaling).astype(dtype), (np.sin(angles) * scaling).astype(dtype)
 
 
-def half_to_interleaved(weight: np.ndarray, head_dim: int) -> np.ndarray:
-    """The rows of W_q or W_k, (n K, ...), from Hugging Face's half layout, in which RoPE rotates feature i with
-    i + K/2, to the interleaved one of Meta's checkpoints and GGUF, in which it rotates 2i with 2i + 1.
+def half_to_interleaved(weight: Rows, head_dim: int) -> Rows:
+    """The rows of W_q or W_k, (n K, ...), an array or a tensor, from Hugging Face's half layout, in which RoPE rotates
+    feature i with i + K/2, to the interleaved one of Meta's checkpoints and GGUF, in which it rotates 2i with 2i + 1.
 
     Attention is unchanged. Raises UserError where the rows are not whole heads.
     """
     return _regroup(weight, head_dim, (2, head_dim // 2))
 
 
-def interleaved_to_half(weight: np.ndarray, head_dim: int) -> np.ndarray:
+def interleaved_to_half(weight: Rows, head_dim: int) -> Rows:
     """The way back from half_to_interleaved."""
     return _regroup(weight, head_dim, (head_dim // 2, 2))
 
 
-def _regroup(weight: np.ndarray, head_dim: int, pairs: tuple[int, int]) -> np.ndarray:
+def _regroup(weight: Any, head_dim: int, pairs: tuple[int, int]) -> Any:
     if head_dim % 2 or len(weight) % head_dim:
         raise UserError(f"{len(weight)} rows are not whole heads of {head_dim} features, an even number.")
     return weight.reshape(-1, *pairs, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)

@@ -55,9 +55,8 @@ class Preflight:
 
     def reaching(self, tokens_per_second: float) -> "Preflight":
         """Training has reached this speed: a peak that was measured lower was disturbed, so it is raised to it."""
-        if not self.peak_flops:
-            return self
-        return replace(self, peak_flops=max(self.peak_flops, tokens_per_second * self.flops_per_token))
+        reached = tokens_per_second * self.flops_per_token
+        return replace(self, peak_flops=reached) if self.peak_flops and reached > self.peak_flops else self
 
     def lines(self) -> list[str]:
         """As text."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nano_llama.core.errors import NanoLlamaError, UserError, import_extra
-from nano_llama.verify.permutation_check import find_permuted, reordered
+from nano_llama.core.rope import half_to_interleaved, interleaved_to_half
+from nano_llama.verify.permutation_check import find_permuted
 
 if TYPE_CHECKING:
     import torch
@@ -214,7 +215,7 @@ def compare_tensors(ours: "Llama", theirs: Any, tolerance: float) -> tuple[list[
 
 
 def _row_order_cause(name: str, a: "torch.Tensor", b: "torch.Tensor", head_dim: int) -> list[str]:
-    if any(_close(a, reordered(b, head_dim, kind)) for kind in ("interleave", "split")):
+    if any(_close(a, turn(b, head_dim)) for turn in (half_to_interleaved, interleaved_to_half)):
         return [
             f"q/k permutation: the rows of {name} are the reference's, reordered between RoPE's half layout (Hugging "
             "Face) and its interleaved layout (Meta, GGUF)."

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nano_llama.core.names import K_PROJ, Q_PROJ, layer_name
+from nano_llama.core.rope import interleaved_to_half
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +33,6 @@ def pair_order(matrix: np.ndarray, head_dim: int) -> tuple[float, float]:
     norms = norms - norms.mean(axis=1, keepdims=True)  # what distinguishes heads says nothing of the order within
     half = _correlation(norms[:, : head_dim // 2], norms[:, head_dim // 2 :])
     return half, _correlation(norms[:, 0::2], norms[:, 1::2])
-
-
-def reordered(matrix: "torch.Tensor", head_dim: int, kind: str) -> "torch.Tensor":
-    """Rows (n*K, D) between RoPE's layouts: "interleave" half -> interleaved, "split" interleaved -> half."""
-    heads = (-1, 2, head_dim // 2) if kind == "interleave" else (-1, head_dim // 2, 2)
-    return matrix.unflatten(0, heads).transpose(1, 2).reshape(matrix.shape)
 
 
 def find_permuted(model: "Llama", tokens: "torch.Tensor") -> list[str]:
@@ -60,7 +55,7 @@ def find_permuted(model: "Llama", tokens: "torch.Tensor") -> list[str]:
         for name, (half, neighbours) in order.items():
             if neighbours - half > GAP:
                 original = params[name].clone()
-                params[name].copy_(reordered(original, K, "split"))
+                params[name].copy_(interleaved_to_half(original, K))
                 gain = baseline - _loss(model, tokens)
                 params[name].copy_(original)
                 if gain > LOSS_GAIN:

@@ -10,8 +10,9 @@ pytest.importorskip("transformers")
 
 from nano_llama.core.errors import UserError  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
+from nano_llama.core.rope import half_to_interleaved, interleaved_to_half  # noqa: E402
 from nano_llama.formats import save_hf  # noqa: E402
-from nano_llama.verify.checkpoint import reordered, verify_checkpoint  # noqa: E402
+from nano_llama.verify.checkpoint import verify_checkpoint  # noqa: E402
 from nano_llama.verify.permutation_check import find_permuted, pair_order  # noqa: E402
 
 Q = "model.layers.1.self_attn.q_proj.weight"
@@ -28,7 +29,7 @@ def saved(tmp_path, tiny_config):
 
 
 def interleaved(name, config):
-    return reordered(torch.from_numpy(init_params(config, seed=1)[name]), config.head_dim, "interleave").numpy()
+    return half_to_interleaved(torch.from_numpy(init_params(config, seed=1)[name]), config.head_dim).numpy()
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -92,10 +93,10 @@ def test_pair_order_tells_the_layouts_apart():
     rows = rng.normal(size=(heads, 2, K // 2, 32))
     rows *= (norms / np.linalg.norm(rows, axis=-1).mean(1))[:, None, :, None]
     half = rows.reshape(heads * K, 32)
-    wrong = reordered(torch.from_numpy(half), K, "interleave").numpy()
+    wrong = half_to_interleaved(torch.from_numpy(half), K).numpy()
     assert pair_order(half, K)[0] > 0.9
     assert pair_order(wrong, K)[1] > 0.9 and pair_order(wrong, K)[0] < 0.5
-    back = reordered(torch.from_numpy(wrong), K, "split").numpy()
+    back = interleaved_to_half(torch.from_numpy(wrong), K).numpy()
     assert np.array_equal(back, half)
 
 
@@ -115,7 +116,7 @@ def test_a_permuted_matrix_of_a_real_model_is_found_without_a_reference(smollm2,
     config = read_config(smollm2)
     with open_weights(smollm2) as weights:
         params = {key: weights[key] for key in weights}
-    params[name] = reordered(torch.tensor(params[name]), config.head_dim, "interleave").numpy()
+    params[name] = half_to_interleaved(torch.tensor(params[name]), config.head_dim).numpy()
     save_hf(tmp_path / "bad", config, params, Tokenizer.from_pretrained(smollm2))
     report = verify_checkpoint(tmp_path / "bad")
     assert not report.ok and any(name in cause and "permutation" in cause for cause in report.causes)
