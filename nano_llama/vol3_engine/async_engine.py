@@ -51,14 +51,13 @@ class AsyncEngine:
     ) -> AsyncGenerator[TextPiece, None]:
         """One prompt or conversation, token by token; the last piece carries the whole result as `.output`.
 
-        Raises UserError for what cannot be honoured, before anything runs. n must be 1.
+        The pieces of n samples alternate. Raises UserError for what cannot be honoured, before anything runs.
         """
-        if sampling_params is not None and getattr(sampling_params, "n", 0) != 1:
-            raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
+        unfinished = 1 if sampling_params is None else getattr(sampling_params, "n", 1)
         async with aclosing(self._events(prompt, sampling_params)) as events:
             async for event, request in events:
-                output = self.llm.output_of(request) if event.last else None
-                yield TextPiece(event.text, event.token, output)
+                unfinished -= event.last
+                yield self.llm.piece_of(request, event, last=not unfinished)
 
     async def generate(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> RequestOutput:
         """One prompt or conversation, to its end; all n samples."""

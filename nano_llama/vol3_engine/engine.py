@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.sampling import token_logprobs
+from nano_llama.core.sampling import TokenLogprob, token_logprobs
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
 from nano_llama.vol3_engine.runner import Runner
 from nano_llama.vol3_engine.sampler import Sampler
@@ -26,13 +26,18 @@ from nano_llama.vol3_engine.trace import NoTrace, Trace
 
 
 class TokenEvent(NamedTuple):
-    """One token of one sequence: the text that is now certain; whether it is the last; the error that ended it."""
+    """One token of one sequence: the text that is now certain; whether it is the last; the error that ended it.
+
+    logprobs: of the tokens whose text is certain with this event, often none, at times several (text.py); None unless
+    requested.
+    """
 
     sequence: Sequence
     token: int
     text: str
     last: bool
     error: NanoLlamaError | None = None
+    logprobs: list[list[TokenLogprob]] | None = None
 
 
 OnEvent = Callable[[TokenEvent], None]
@@ -157,9 +162,11 @@ class Engine:
     def _append_tokens(self, step: ScheduledStep, logits: np.ndarray) -> None:
         """Sample a token from each row of the logits (R,V), and append it to its sequence."""
         for sequence, row, (token, error) in zip(step.sampling, logits, self._sample(logits, step), strict=True):
-            if error is None and sequence.params.logprobs is not None:
-                sequence.logprobs.append(token_logprobs(row, token, sequence.params.logprobs))
-            self._append(sequence, token, error)
+            if error:
+                self._fail(sequence, error)
+                continue
+            count = sequence.params.logprobs
+            self._append(sequence, token, None if count is None else token_logprobs(row, token, count))
 
     def _sample(self, logits: np.ndarray, step: ScheduledStep) -> list[tuple[int, NanoLlamaError | None]]:
         """(token, None) for each row, or (-1, error) for one with broken logits, which the other rows survive."""
@@ -174,18 +181,20 @@ class Engine:
         except NanoLlamaError as error:
             return -1, error
 
-    def _append(self, sequence: Sequence, token: int, error: NanoLlamaError | None) -> None:
+    def _fail(self, sequence: Sequence, error: NanoLlamaError) -> None:
         on_event = self._callbacks[sequence]
-        if error:
-            self.abort(sequence)
-            on_event(TokenEvent(sequence, token, "", True, error))
-            return
-        text = sequence.append(token)
+        self.abort(sequence)
+        on_event(TokenEvent(sequence, -1, "", True, error))
+
+    def _append(self, sequence: Sequence, token: int, logprobs: list[TokenLogprob] | None) -> None:
+        on_event, before = self._callbacks[sequence], sequence.num_certain
+        text = sequence.append(token, logprobs)
+        certain = None if logprobs is None else sequence.logprobs[before : sequence.num_certain]
         if sequence.finished:
             self.scheduler.remove(sequence)
             del self._callbacks[sequence]
             self.trace.ended(sequence)
-        on_event(TokenEvent(sequence, token, text, sequence.finished))
+        on_event(TokenEvent(sequence, token, text, sequence.finished, logprobs=certain))
 
 
 def plan_blocks(runner: Runner, settings: EngineSettings) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.vol3_engine.engine import Engine
+from nano_llama.vol3_engine.engine import Engine, TokenEvent
 from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request, Requests, plain
 from nano_llama.vol3_engine.runner import Runner
@@ -162,6 +162,10 @@ class LLM:
         """The result of a request whose sequences have finished."""
         return self._requests.output(request)
 
+    def piece_of(self, request: Request, event: TokenEvent, *, last: bool) -> TextPiece:
+        """What a stream shows of an event. last: no other event of the request follows."""
+        return self._requests.piece(request, event, last=last)
+
     # -- generating -------------------------------------------------------------------------------------------------
 
     def generate(
@@ -205,18 +209,21 @@ class LLM:
     def stream(
         self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
     ) -> Iterator[TextPiece]:
-        """One prompt or conversation, token by token. The texts of the pieces join to the text that `generate` returns.
+        """One prompt or conversation, token by token; the pieces of n samples alternate, each with its `.index`.
 
-        The last piece carries the whole result as `.output`. Closing the iterator stops the work.
+        The texts of a sample's pieces join to the text that `generate` returns, their logprobs to its logprobs. The
+        last piece carries the whole result as `.output`. Closing the iterator stops the work.
         """
         params = sampling_params or SamplingParams()
-        if not isinstance(params, SamplingParams) or params.n != 1:
-            raise UserError("stream takes one SamplingParams with n=1.", hint="Use generate for several samples.")
+        if not isinstance(params, SamplingParams):
+            raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams: a stream takes one prompt.")
         return self._stream(self.request(prompt, params))
 
     def _stream(self, request: Request) -> Iterator[TextPiece]:
+        unfinished = len(request.sequences)
         for event in self.engine.run(request.sequences):
-            yield TextPiece(event.text, event.token, self._requests.output(request) if event.last else None)
+            unfinished -= event.last
+            yield self.piece_of(request, event, last=not unfinished)
 
     def _run(self, requests: list[Request], progress: bool) -> list[RequestOutput]:
         sequences = [sequence for request in requests for sequence in request.sequences]

@@ -1,6 +1,6 @@
 """What the engine returns, in the shape of vLLM's classes of the same names.
 
-Tests: tests/vol3/test_llm.py.
+Tests: tests/vol3/test_llm.py, tests/vol3/test_stream.py.
 """
 
 from dataclasses import dataclass, field
@@ -22,8 +22,9 @@ class CompletionOutput:
     token_ids: all new ids, including the one that ended the text; text: without it, and cut before a stop string.
     finish_reason: "stop" (end of text, stop token, stop string) or "length" (max_tokens, or the context is full).
     stop_reason: the stop string or stop token id; None for the model's own end of text and for "length".
-    logprobs: for each new token {id: Logprob}, the sampled one first; None unless requested. cumulative_logprob: the
-    sum over the sampled tokens. seed: SamplingParams(seed=..., n=1) gives the same sample again.
+    logprobs: for each new token {id: Logprob}, the sampled one first; None unless requested. Tokens whose whole text a
+    stop string cut off are left out, so there may be fewer than token_ids. cumulative_logprob: the sum over the sampled
+    tokens in logprobs. seed: SamplingParams(seed=..., n=1) gives the same sample again.
     """
 
     index: int
@@ -61,12 +62,19 @@ class RequestOutput:
 class TextPiece:
     """One step of a stream: the text that is now certain (often "", never half a character) and the new token.
 
-    `output` is the whole result, on the last piece only. str(piece) is its text.
+    index: which of the n samples it continues. logprobs: one {id: Logprob} for each token whose text is certain with
+    this piece, so joined over the stream they are the sample's; None unless requested. finish_reason, stop_reason: as
+    CompletionOutput's, on the last piece of each sample. output: the whole result, on the very last piece.
+    str(piece) is its text.
     """
 
     text: str
     token_id: int
     output: RequestOutput | None = None
+    index: int = 0
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
 
     def __str__(self) -> str:
         return self.text

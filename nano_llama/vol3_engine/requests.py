@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
-from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput
+from nano_llama.vol3_engine.engine import TokenEvent
+from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.scheduler import length_limit
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import Decoder, TextStream
@@ -117,16 +118,30 @@ class Requests:
         samples = [self._completion(sequence) for sequence in request.sequences]
         return RequestOutput(str(request.number), request.prompt, request.prompt_ids, samples)
 
+    def piece(self, request: Request, event: TokenEvent, *, last: bool) -> TextPiece:
+        """What a stream shows of an event. last: no other event of the request follows."""
+        sequence = event.sequence
+        return TextPiece(
+            text=event.text,
+            token_id=event.token,
+            output=self.output(request) if last else None,
+            index=sequence.index,
+            logprobs=None if event.logprobs is None else [self._with_text(entries) for entries in event.logprobs],
+            finish_reason=sequence.finish_reason if event.last else None,
+            stop_reason=sequence.stop_reason if event.last else None,
+        )
+
     def _completion(self, sequence: Sequence) -> CompletionOutput:
         with_logprobs = sequence.params.logprobs is not None
+        logprobs = sequence.logprobs[: sequence.num_certain]
         return CompletionOutput(
             index=sequence.index,
             text=sequence.text.text,
             token_ids=sequence.output_ids,
             finish_reason=sequence.finish_reason,
             stop_reason=sequence.stop_reason,
-            logprobs=[self._with_text(entries) for entries in sequence.logprobs] if with_logprobs else None,
-            cumulative_logprob=sum(entries[0].logprob for entries in sequence.logprobs) if with_logprobs else None,
+            logprobs=[self._with_text(entries) for entries in logprobs] if with_logprobs else None,
+            cumulative_logprob=sum(entries[0].logprob for entries in logprobs) if with_logprobs else None,
             seed=sequence.seed,
         )
 
@@ -143,7 +158,7 @@ def plain(value: Any) -> Any:
 
 
 class NoText:
-    """The decoder of a model without a tokenizer."""
+    """The decoder of a model without a tokenizer: no text, so a stream's logprobs come with its last piece."""
 
     def push(self, token: int) -> str:
         return ""

@@ -36,7 +36,7 @@ class Sequence:
     end_ids: frozenset[int] = frozenset()
 
     output_ids: list[int] = field(default_factory=list)
-    logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # per token, if the request asked for them
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # of each token, if the request asks for them
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort"
     stop_reason: int | str | None = None  # the stop token id or stop string; None for the model's own end
@@ -66,13 +66,21 @@ class Sequence:
     def max_new_tokens(self) -> int:
         return self.max_length - len(self.prompt_ids)
 
-    def append(self, token: int) -> str:
+    @property
+    def num_certain(self) -> int:
+        """Tokens whose text is certain; at the end all, but for those whose whole text a stop string cut off."""
+        cut = self.text.stopped_by is not None
+        return len(self.output_ids) if self.finished and not cut else self.text.num_certain
+
+    def append(self, token: int, logprobs: list[TokenLogprob] | None = None) -> str:
         """Add the next token, decide whether the sequence ends with it, and return the text that is now certain.
 
         A stop token is kept in output_ids and adds no text; a stop string is cut off the text.
         """
         assert not self.finished, "a finished sequence takes no more tokens"
         self.output_ids.append(token)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
         if token in (self.params.stop_token_ids or ()):
             return self._finish("stop", token)
         if token in self.end_ids and not self.params.ignore_eos:

@@ -1,9 +1,10 @@
 """Token ids to text, incrementally: never half a character, never part of a stop string.
 
 Not here: which bytes a token stands for (tokenizer), which token ids end a sequence (sequence.py).
-Tests: tests/vol3/test_text.py.
+Tests: tests/vol3/test_text.py, tests/vol3/test_stream.py.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,10 @@ class TextStream:
 
     Text that may be the beginning of a stop string is held back until it is known not to be one; text that was
     returned is final. `text` is all that was returned.
+
+    `num_certain` counts the tokens of whose text something was returned, or of text behind theirs: a token that adds
+    none of its own, as the first bytes of a character, waits for the next. So what is said of a token, its
+    logprobs, never goes out before its text does, and never at all if a stop string cuts it off.
     """
 
     def __init__(self, decoder: Decoder, stop: Sequence[str] = ()):
@@ -28,10 +33,13 @@ class TextStream:
         self.stop = tuple(stop)
         self.text = ""
         self.stopped_by: str | None = None  # the stop string that was found
+        self.num_certain = 0
         self._held = ""
+        self._begins: deque[int] = deque()  # where the texts of the later tokens begin, as characters before
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is now certain. Check `stopped_by` afterwards."""
+        self._begins.append(len(self.text) + len(self._held))
         return self._advance(self.decoder.push(token))
 
     def finish(self) -> str:
@@ -64,4 +72,7 @@ class TextStream:
     def _release(self, text: str) -> str:
         self._held = self._held[len(text) :]
         self.text += text
+        while self._begins and self._begins[0] < len(self.text):
+            self._begins.popleft()
+            self.num_certain += 1
         return text
