@@ -5,9 +5,11 @@ error into one or two lines and its exit code). Tests: tests/core/test_files.py.
 
     NanoLlamaError              every error of ours
       UserError         exit 2  the user can fix it: an argument, a path, a value
+        ContextLengthError      prompt and new tokens do not fit into the context
         ConfigError             a model's shape is impossible, unknown or not a LLaMA
         FormatError             a file is damaged, hostile, or of a kind we do not read
       EnvironmentFault  exit 1  the machine lacks something: a package, memory, disk, a network
+      EngineOverloaded  exit 1  the engine's queue is full; later there is room
 """
 
 import json
@@ -44,6 +46,24 @@ class ConfigError(UserError):
 
 class FormatError(UserError):
     """A file that is damaged, hostile, or of a kind we do not read."""
+
+
+class ContextLengthError(UserError):
+    """A prompt of prompt_tokens, with max_tokens to follow (None: at least one), is longer than context tokens."""
+
+    def __init__(self, message: str, hint: str = "", *, prompt_tokens: int, max_tokens: int | None, context: int):
+        super().__init__(message, hint)
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.context = context
+
+
+class EngineOverloaded(NanoLlamaError):
+    """The engine's queue is full. retry_after: seconds until there is likely to be room."""
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: float):
+        super().__init__(message, hint)
+        self.retry_after = retry_after
 
 
 class EnvironmentFault(NanoLlamaError):

@@ -1,0 +1,61 @@
+"""Service: what the handlers of requests need, at request.app.state.service: the engine, the settings, the metrics.
+
+Tests: tests/server/test_app.py.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from starlette.requests import Request
+
+from nano_llama.server.errors import ApiError
+from nano_llama.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from nano_llama.server.streaming import Watch
+    from nano_llama.tokenizer import Tokenizer
+    from nano_llama.vol3_engine.async_engine import AsyncEngine
+    from nano_llama.vol3_engine.llm import LLM
+
+State = Literal["loading", "ready", "draining"]
+
+
+class Service:
+    """One model that is served, from the first second: while it loads, requests are answered with 503."""
+
+    def __init__(self, settings: ServerSettings, model_ids: Sequence[str]):
+        self.settings = settings
+        self.model_ids = tuple(model_ids)  # names under which clients may ask for it; the first is the answer's
+        self.created = int(time.time())
+        self.draining = False
+        self.running: set[Watch] = set()  # the requests that the engine has
+        self._engine: AsyncEngine | None = None
+
+    def opened(self, engine: "AsyncEngine") -> None:
+        """The model is loaded: requests may come."""
+        self._engine = engine
+
+    @property
+    def state(self) -> State:
+        return "draining" if self.draining else "loading" if self._engine is None else "ready"
+
+    @property
+    def engine(self) -> "AsyncEngine":
+        assert self._engine is not None, "app.py lets no request through before the model is loaded"
+        return self._engine
+
+    @property
+    def llm(self) -> "LLM":
+        return self.engine.llm
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        """Raises ApiError where the model has none."""
+        if self.llm.tokenizer is None:
+            raise ApiError(400, "This model has no tokenizer: it takes prompts as token ids.", code="no_tokenizer")
+        return self.llm.tokenizer
+
+    def cache_salt(self, request: Request) -> str | None:
+        """Prompts share cached blocks only under the same salt: one per API key, so that nobody can time another's."""
+        return getattr(request.state, "key_digest", None)
