@@ -37,12 +37,15 @@ def generate_past_context(
     if params.seed is None:
         params = params.replace(seed=0 if params.is_greedy else secrets.randbits(63))
     assert params.seed is not None, "set above"
-    text = TextStream(llm.tokenizer.decoder(continues=True), params.stop_strings)
+    text = TextStream(llm.tokenizer.decoder(continues=True), params.stop_strings, params.min_tokens)
     ids: list[int] = []
     window = prompt_ids
     while True:
         window_params = params.replace(
-            stop=None, max_tokens=max_tokens - len(ids), seed=(params.seed + len(ids)) & MAX_SEED
+            stop=None,
+            max_tokens=max_tokens - len(ids),
+            min_tokens=max(0, params.min_tokens - len(ids)),
+            seed=(params.seed + len(ids)) & MAX_SEED,
         )
         for piece in llm.stream(window, window_params):
             ids.append(piece.token_id)

@@ -86,7 +86,7 @@ def _tokens(
     output_ids: list[int] = []
     new = prompt_ids
     for _ in range(steps):
-        token = sample(next_logits(new), params, prompt_ids, output_ids, seed=seed)
+        token = sample(next_logits(new), params, prompt_ids, output_ids, seed=seed, end_ids=ends)
         output_ids.append(token)
         yield token
         if token in ends:

@@ -32,7 +32,7 @@ def generate(
     new, output = context, list[int]()
     for _ in range(steps):
         logits = _next_logits(model, new if cache else context + output, cache)
-        token = sample(logits.numpy(), params, context, output, seed=params.seed)
+        token = sample(logits.numpy(), params, context, output, seed=params.seed, end_ids=ends)
         output.append(token)
         yield token
         if token in ends:

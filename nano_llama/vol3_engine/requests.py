@@ -41,7 +41,8 @@ class Requests:
         self.tokenizer = tokenizer
         self.config = config
         self.cache_tokens = cache_tokens
-        self.end_ids = frozenset(config.eos_token_ids) | (tokenizer.stop_ids if tokenizer else frozenset())
+        end_ids = {*config.eos_token_ids, *(tokenizer.stop_ids if tokenizer else ())}
+        self.end_ids = frozenset(token for token in end_ids if token < config.vocab_size)
 
     def from_prompt(self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams) -> Request:
         """A string, or token ids. Raises UserError if it is neither, empty, outside the vocabulary, or too long."""
@@ -87,7 +88,7 @@ class Requests:
                 prompt_ids=ids,
                 params=params,
                 seed=(seed + index) & MAX_SEED,
-                text=TextStream(self._decoder(continues), params.stop_strings),
+                text=TextStream(self._decoder(continues), params.stop_strings, params.min_tokens),
                 max_length=limit,
                 end_ids=self.end_ids,
             )

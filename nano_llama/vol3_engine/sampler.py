@@ -39,7 +39,7 @@ class Sampler:
     def sample_row(self, logits: np.ndarray, sequence: Sequence) -> int:
         """Penalties, then the most likely token or a draw.    logits: (V,)"""
         params, prompt, output = sequence.params, sequence.prompt_ids, sequence.output_ids
-        x = penalized(logits, params, prompt, output)  # (V,)
+        x = penalized(logits, params, prompt, output, sequence.stop_ids)  # (V,)
         best = greedy(x)  # raises on broken logits
         if params.is_greedy:
             return best

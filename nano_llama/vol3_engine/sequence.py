@@ -6,6 +6,7 @@ Tests: tests/vol3/test_sequence.py.
 from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
@@ -65,6 +66,11 @@ class Sequence:
     @property
     def max_new_tokens(self) -> int:
         return self.max_length - len(self.prompt_ids)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """All ids that end it."""
+        return (frozenset() if self.params.ignore_eos else self.end_ids) | frozenset(self.params.stop_token_ids or ())
 
     @property
     def num_certain(self) -> int:

@@ -21,16 +21,18 @@ class TextStream:
     """The text of one sequence as it grows.
 
     Text that may be the beginning of a stop string is held back until it is known not to be one; text that was
-    returned is final. `text` is all that was returned.
+    returned is final. `text` is all that was returned. A stop string that is complete within the first `min_tokens`
+    tokens does not count.
 
     `num_certain` counts the tokens of whose text something was returned, or of text behind theirs: a token that adds
     none of its own, as the first bytes of a character, waits for the next. So what is said of a token, its
     logprobs, never goes out before its text does, and never at all if a stop string cuts it off.
     """
 
-    def __init__(self, decoder: Decoder, stop: Sequence[str] = ()):
+    def __init__(self, decoder: Decoder, stop: Sequence[str] = (), min_tokens: int = 0):
         self.decoder = decoder
         self.stop = tuple(stop)
+        self.min_tokens = min_tokens
         self.text = ""
         self.stopped_by: str | None = None  # the stop string that was found
         self.num_certain = 0
@@ -52,9 +54,13 @@ class TextStream:
         return released
 
     def _advance(self, piece: str) -> str:
+        known = len(self._held)
         self._held += piece
-        found = [(place, stop) for stop in self.stop if (place := self._held.find(stop)) >= 0]
-        if found:  # the earliest in the text; at the same place the first in the list
+        found = [  # those that end in the new piece
+            (place, stop) for stop in self.stop if (place := self._held.find(stop, max(0, known + 1 - len(stop)))) >= 0
+        ]
+        num_tokens = self.num_certain + len(self._begins)
+        if found and num_tokens > self.min_tokens:  # the earliest in the text; at the same place the first in the list
             place, self.stopped_by = min(found, key=lambda entry: entry[0])
             released = self._release(self._held[:place])
             self._held = ""

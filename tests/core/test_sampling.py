@@ -53,6 +53,32 @@ def test_bias_comes_before_the_repetition_penalty():
     np.testing.assert_allclose(penalized(logits, params, [0, 2], []), [-4.0, -1.0, 2.0])
 
 
+@pytest.mark.parametrize("new", [0, 4, 5, 6])
+def test_min_tokens_is_transformers(new):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    logits, prompt, output, ends = random_logits(0), [3, 5], list(range(20, 20 + new)), {7, 9}
+    logits[[7, 9]] = 50.0
+    reference = transformers.MinNewTokensLengthLogitsProcessor(len(prompt), 5, sorted(ends), device="cpu")
+    expected = reference(torch.tensor([prompt + output]), torch.from_numpy(logits)[None])[0].numpy()
+    params = SamplingParams(min_tokens=5)
+    np.testing.assert_array_equal(penalized(logits, params, prompt, output, ends), expected)
+    drawn = {sample(logits, params, prompt, output, seed=seed, end_ids=ends) for seed in range(40)}
+    assert drawn <= ends if new >= 5 else not drawn & ends
+
+
+def test_no_bias_or_penalty_brings_a_masked_token_back():
+    params = SamplingParams(min_tokens=1, logit_bias={1: 100.0}, repetition_penalty=0.1, presence_penalty=-2.0)
+    x = penalized(np.array([0.0, 3.0]), params, [1], [], end_ids=[1])
+    assert x.tolist() == [0.0, -np.inf] and sample(np.array([0.0, 3.0]), params, [1], [], end_ids=[1]) == 0
+
+
+def test_a_token_of_probability_zero_is_never_drawn():
+    rng, ids = np.random.default_rng(0), np.array([4, 5, 6, 7])
+    for largest in (0.5, np.nextafter(0.5, 1), 1.0, np.nextafter(1.0, 2), *rng.uniform(0, 2, 2000)):
+        assert draw(ids, np.array([0.0, largest / 4, largest, 0.0]), 1 - 2.0**-53) == 6
+        assert draw(ids, np.array([0.0, largest / 4, largest, 0.0]), 0.0) == 5
+
+
 def test_without_penalties_the_logits_are_untouched_and_with_them_copied():
     logits = random_logits(2)
     before = logits.copy()

@@ -14,6 +14,7 @@ def test_defaults_are_vllms():
     assert (params.temperature, params.top_k, params.top_p, params.min_p) == (1.0, 0, 1.0, 0.0)
     assert (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) == (1.0, 0.0, 0.0)
     assert (params.max_tokens, params.n, params.seed, params.logprobs, params.ignore_eos) == (16, 1, None, None, False)
+    assert params.min_tokens == 0
     assert params.stop is None and params.stop_token_ids is None and params.logit_bias is None
 
 
@@ -61,6 +62,9 @@ def test_frozen_and_keyword_only_and_closed():
         ("presence_penalty", 2.1, "at least -2 and at most 2"),
         ("frequency_penalty", float("inf"), "at most 2"),
         ("max_tokens", 0, "at least 1"),
+        ("min_tokens", -1, "at least 0"),
+        ("min_tokens", None, "whole number"),
+        ("min_tokens", 17, "min_tokens=17 must be at most max_tokens=16"),
         ("n", 0, "at least 1"),
         ("seed", -1, "at least 0"),
         ("seed", 2**64, str(2**64 - 1)),

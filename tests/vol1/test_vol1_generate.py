@@ -78,6 +78,8 @@ def test_generation_ends_at_eos_or_at_the_context_limit():
     assert list(generate(model, [1, 2], ignoring, end_ids=[third])) == free[:20]
     asked = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True, stop_token_ids=[third])
     assert list(generate(model, [1, 2], asked)) == free[:place]
+    longer = list(generate(model, [1, 2], greedy.replace(min_tokens=8), end_ids=[third]))
+    assert longer[: place - 1] == free[: place - 1] and third not in longer[:8] and len(longer) > 8
     ended = Llama(model.config.replace(eos_token_id=third), model.params)
     assert list(generate(ended, [1, 2], greedy)) == free[:place]
 

@@ -23,6 +23,10 @@ def test_equals_uncached_generation_and_volume_1(tiny_config, changes):
     tokens = list(generate(model, [1, 2, 3], PARAMS))
     assert tokens == list(generate(model, [1, 2, 3], PARAMS, use_cache=False))
     assert tokens == list(numpy_generate(NumpyLlama(config, params), [1, 2, 3], PARAMS))
+    longer = PARAMS.replace(min_tokens=15, stop_token_ids=tokens)
+    tokens = list(generate(model, [1, 2, 3], longer))
+    assert len(tokens) > 15 and not {*tokens[:15]} & {*(longer.stop_token_ids or ())}
+    assert tokens == list(numpy_generate(NumpyLlama(config, params), [1, 2, 3], longer))
 
 
 def test_generation_ends_at_the_context_limit(tiny_config):

@@ -126,6 +126,27 @@ def test_stop_strings_and_finish_reasons(llm):
     assert (sample.finish_reason, len(sample.token_ids)) == ("length", 60)
 
 
+def test_min_tokens_keeps_the_text_from_ending(llm):
+    whole = llm.generate("hi", LONG)[0].outputs[0].token_ids
+    for params in (LONG, LONG.replace(stop_token_ids=[ord("i")])):
+        first = next(i for i, token in enumerate(whole) if token in (END, *(params.stop_token_ids or ())))
+        for new in (first, first + 1, first + 9):
+            sample = llm.generate("hi", params.replace(min_tokens=new))[0].outputs[0]
+            assert sample.token_ids[:first] == whole[:first]
+            assert (len(sample.token_ids) == first + 1) == (new == first)  # it may be the one after the first `new`
+            assert not {END, *(params.stop_token_ids or ())} & set(sample.token_ids[:new])
+    sample = llm.generate("hi", LONG.replace(min_tokens=60))[0].outputs[0]
+    assert (len(sample.token_ids), sample.finish_reason) == (60, "length")
+    assert llm.generate("hi", LONG.replace(min_tokens=60, ignore_eos=True))[0].token_ids[: len(whole)] == whole
+
+
+def test_a_stop_string_that_is_complete_before_min_tokens_does_not_count(llm):
+    stop = LONG.replace(stop=["END", "is near"])
+    for new, text in ((17, "naïve 🦙. The "), (18, "naïve 🦙. The END "), (26, SCRIPT["hi"])):
+        assert len("naïve 🦙. The END".encode()) == 20
+        assert llm.generate("hi", stop.replace(min_tokens=new + 2))[0].text == text
+
+
 def test_a_full_context_finishes_with_length(llm):
     (out,) = llm.generate([[1] * 120], LONG.replace(max_tokens=None))
     assert out.outputs[0].finish_reason == "length" and len(out.token_ids) == 8

@@ -9,6 +9,7 @@ from nano_llama.vol3_engine.sampler import Sampler
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import TextStream
 
+STOP = list(range(0, 300, 7))
 GIVEN = [
     {"temperature": 0.0},
     {"temperature": 0.0, "repetition_penalty": 1.3},
@@ -23,6 +24,11 @@ GIVEN = [
     {"temperature": 1.0, "top_k": 50, "top_p": 0.8, "min_p": 0.01},
     {"temperature": 1.0, "presence_penalty": 0.5, "frequency_penalty": 0.3, "logit_bias": {3: 5.0}, "top_p": 0.95},
     {"temperature": 1.0, "top_k": 10**6},
+    {"temperature": 0.0, "min_tokens": 4, "stop_token_ids": STOP},
+    {"temperature": 1.0, "min_tokens": 4, "stop_token_ids": STOP},
+    {"temperature": 1.0, "min_tokens": 9, "stop_token_ids": STOP, "top_k": 460},
+    {"temperature": 0.7, "min_tokens": 9, "stop_token_ids": STOP, "top_p": 0.9, "repetition_penalty": 1.2},
+    {"temperature": 0.7, "min_tokens": 9, "stop_token_ids": STOP, "min_p": 0.1},
 ]
 
 
@@ -55,7 +61,7 @@ def test_every_token_is_the_references(given):
         if seed % 3 == 0:
             logits = np.round(logits)  # many equals
         output = rng.integers(0, 500, seed % 7).tolist()
-        wanted = sample(logits, params, [1, 2, 3], output, seed=seed)
+        wanted = sample(logits, params, [1, 2, 3], output, seed=seed, end_ids=params.stop_token_ids or ())
         assert draw_tokens(logits[None], [sequence(params, seed, output)]) == [wanted]
 
 
@@ -71,7 +77,7 @@ def test_a_large_vocabulary_of_any_shape(given, shape):
             shape
         ]
         logits = logits.astype(np.float32)
-        wanted = sample(logits, params, [1, 2, 3], [5, 5], seed=seed)
+        wanted = sample(logits, params, [1, 2, 3], [5, 5], seed=seed, end_ids=params.stop_token_ids or ())
         assert sampler.sample(logits[None], [sequence(params, seed, [5, 5])]) == [wanted]
 
 

@@ -23,8 +23,8 @@ class Pieces:
         return self.tail
 
 
-def run(pieces, stop=(), tail=""):
-    stream = TextStream(Pieces(pieces, tail), stop)
+def run(pieces, stop=(), tail="", min_tokens=0):
+    stream = TextStream(Pieces(pieces, tail), stop, min_tokens)
     out = []
     for token in range(len(pieces)):
         out.append(stream.push(token))
@@ -88,6 +88,30 @@ def test_any_cut_gives_the_result_of_searching_the_whole_text(text, stop, cuts):
     assert stream.stopped_by in stop
     assert text.startswith(stream.text + stream.stopped_by)
     assert not any(s in stream.text for s in stop)
+
+
+@given(
+    st.lists(st.text("ab", max_size=3), max_size=12),
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(0, 12),
+)
+def test_within_min_tokens_no_stop_string_ends_the_text(pieces, stop, min_tokens):
+    """The plain way: look at the text after each token, for a stop string that ends in that token."""
+    expected = ("".join(pieces), None)
+    for count in range(min_tokens + 1, len(pieces) + 1):
+        known, text = len("".join(pieces[: count - 1])), "".join(pieces[:count])
+        places = [
+            (place, order)
+            for order, string in enumerate(stop)
+            for place in range(len(text))
+            if text.startswith(string, place) and place + len(string) > known
+        ]
+        if places:
+            place, order = min(places)
+            expected = (text[:place], stop[order])
+            break
+    stream, _ = run(pieces, stop, min_tokens=min_tokens)
+    assert (stream.text, stream.stopped_by) == expected
 
 
 @pytest.mark.parametrize("text", ["naïve — 東京 🦙🦙", "e\u0301"])

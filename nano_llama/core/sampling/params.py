@@ -30,6 +30,8 @@ class SamplingParams:
       top_p                (0, 1]; nucleus: the smallest set of tokens of this total probability     default: 1, off
     When it ends
       max_tokens           >= 1 new tokens; None: until the context is full                          default: 16
+      min_tokens           until there are so many, no id that ends the text may come, and a stop
+                           string that is complete by then does not end it                           default: 0
       stop                 a string or several: the text ends before the first that appears          default: none
       stop_token_ids       ids that end the text; the id stays in token_ids, its text is left out    default: none
       ignore_eos           continue after the model's own end of text                                default: False
@@ -49,6 +51,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] | None = None
     max_tokens: int | None = 16
+    min_tokens: int = 0
     stop: str | Sequence[str] | None = None
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool = False
@@ -66,8 +69,10 @@ class SamplingParams:
         # NumPy's integers wrap around where Python's grow, and so would draw other tokens for the same seed.
         for name, low, high in _INTEGERS:
             value = getattr(self, name)
-            if value is not None or name in ("top_k", "n"):
+            if value is not None or name in ("top_k", "n", "min_tokens"):
                 object.__setattr__(self, name, _checked_integer(name, value, low=low, high=high))
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise UserError(f"min_tokens={self.min_tokens} must be at most max_tokens={self.max_tokens}.")
         if not isinstance(self.ignore_eos, bool):
             raise UserError(f"ignore_eos={self.ignore_eos!r} must be True or False.")
         # Normalized copies: the rest of the code sees one form of each, and shares no list with the caller.
@@ -111,6 +116,7 @@ _INTEGERS: tuple[tuple[str, int, int | None], ...] = (
     ("top_k", -1, None),
     ("n", 1, None),
     ("max_tokens", 1, None),
+    ("min_tokens", 0, None),
     ("seed", 0, MAX_SEED),
     ("logprobs", 0, None),
 )

@@ -2,13 +2,14 @@
 
 One request at a time, in float64, in the order of vLLM's sampler (vllm/v1/sample/sampler.py):
 
-    logits -> logit_bias -> repetition, frequency, presence penalties -> temperature -> min_p -> top_k -> top_p -> token
+    logits -> min_tokens, logit_bias -> repetition, frequency, presence penalties -> temperature -> min_p -> top_k
+           -> top_p -> token
 
 Tests: tests/core/test_sampling.py, against transformers' logits processors and a chi-square test.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +26,15 @@ def sample(
     output_ids: Sequence[int],
     *,
     seed: int = 0,
+    end_ids: Collection[int] = (),
 ) -> int:
     """Choose the token that follows prompt_ids + output_ids.    logits: (V,), of any float type
 
     The random number is uniform(seed, position), where position counts the tokens before the new one; params.seed is
-    not read, since sample i of n has its own. Raises NanoLlamaError where the logits hold a NaN.
+    not read, since sample i of n has its own. end_ids: the ids that end this text; they do not come before min_tokens.
+    Raises NanoLlamaError where the logits hold a NaN.
     """
-    adjusted = penalized(logits, params, prompt_ids, output_ids)
+    adjusted = penalized(logits, params, prompt_ids, output_ids, end_ids)
     if params.is_greedy:
         return greedy(adjusted)
     ids, probabilities = candidates(adjusted, params)
@@ -39,18 +42,26 @@ def sample(
 
 
 def penalized(
-    logits: np.ndarray, params: SamplingParams, prompt_ids: Sequence[int], output_ids: Sequence[int]
+    logits: np.ndarray,
+    params: SamplingParams,
+    prompt_ids: Sequence[int],
+    output_ids: Sequence[int],
+    end_ids: Collection[int] = (),
 ) -> np.ndarray:
     """The logits after bias and penalties, float64; the input itself where the request asks for none.    (V,) -> (V,)
 
+    min_tokens          -inf, for t in end_ids, while the output has fewer             (vLLM)
     logit_bias          x_t + b_t                                                      (OpenAI's API)
     repetition_penalty  x_t / r if x_t > 0 else x_t * r, for t in prompt or output     (Keskar et al. 2019, CTRL, 4.1)
     frequency_penalty   x_t - f * (times t occurs in the output)                       (OpenAI's API)
     presence_penalty    x_t - p * (1 if t occurs in the output)                        (OpenAI's API)
     """
-    if not params.changes_logits:
+    too_short = len(output_ids) < params.min_tokens and bool(end_ids)
+    if not too_short and not params.changes_logits:
         return logits
     x = np.array(logits, np.float64)  # (V,), a copy
+    if too_short:
+        x[list(end_ids)] = -np.inf  # which no bias or penalty changes
     for token, amount in (params.logit_bias or {}).items():
         x[token] += amount
     if params.repetition_penalty != 1.0:
@@ -106,8 +117,8 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
 def draw(ids: np.ndarray, probabilities: np.ndarray, u: float) -> int:
     """Invert the distribution function: the first token whose cumulated probability exceeds u.    u in [0, 1)"""
     cumulated = np.cumsum(probabilities)
-    place = np.searchsorted(cumulated, u * cumulated[-1], side="right")
-    return int(ids[min(place, len(ids) - 1)])  # u * total may round up to the total itself
+    # u is at most 1 - 2^-53, so the product is below the total however it is rounded, and some sum exceeds it.
+    return int(ids[np.searchsorted(cumulated, u * cumulated[-1], side="right")])
 
 
 class TokenLogprob(NamedTuple):
