@@ -8,6 +8,7 @@ Tests: tests/vol3/test_engine.py, tests/vol3/test_engine_random.py.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from nano_llama.vol3_engine.sampler import Sampler
 from nano_llama.vol3_engine.scheduler import ScheduledStep, Scheduler
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.settings import EngineSettings
+from nano_llama.vol3_engine.step_size import SMALLEST, measured_step_size
 from nano_llama.vol3_engine.trace import NoTrace, Trace
 
 
@@ -58,12 +60,13 @@ class Engine:
             prefix_caching=settings.prefix_caching, separate_prefill=runner.separate_prefill,
         )  # fmt: skip
         self.sampler = Sampler(runner.config.vocab_size)
-        self.trace = trace or NoTrace()
-        self.trace.began(self.scheduler)
         self._callbacks: dict[Sequence, OnEvent] = {}  # of every unfinished sequence, in order of arrival
         self._num_added = 0
         self._lock = threading.RLock()
         self._closed = False
+        self._traces: tuple[NoTrace, ...] = ()
+        if trace is not None:
+            self.subscribe(trace)
 
     def __repr__(self) -> str:
         runner, tokens = type(self.runner).__name__, self.scheduler.cache_tokens
@@ -82,30 +85,60 @@ class Engine:
             sequence.number = self._num_added
             self._num_added += 1
             self._callbacks[sequence] = on_event
+            sequence.timing.arrived = sequence.timing.arrived or time.perf_counter()
             self.scheduler.add(sequence)
-            self.trace.arrived(sequence)
+            for trace in self._traces:
+                trace.arrived(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Drop a sequence and free its memory at once. Does nothing for one that has finished."""
         with self._lock:
             if self._callbacks.pop(sequence, None) is not None:
                 sequence.abort()
-                self.scheduler.remove(sequence)
-                self.trace.ended(sequence)
+                self._retire(sequence)
 
     def step(self) -> None:
         """Run one step and report its events. If it fails midway, every sequence can go on with the next step."""
         with self._lock:
+            began = time.perf_counter()
             if self._weights_changed(thorough=not self.scheduler.running):
                 self.reset_prefix_cache()
             try:
                 step = self.scheduler.schedule()
+                for sequence in step.sequences:
+                    sequence.timing.scheduled = sequence.timing.scheduled or began
                 logits = self.runner.execute(step.batch)
                 self._append_tokens(step, logits)
             except BaseException:  # schedule, blocks and tokens may be half done: start over with what is unfinished
                 self.reset_prefix_cache()
                 raise
-            self.trace.stepped(step, self.scheduler)
+            for trace in self._traces:
+                trace.stepped(step, self.scheduler)
+
+    def limit_step_time(self, seconds: float) -> int:
+        """Measure how many tokens a step may have to take at most this long, and keep to it -> that number.
+
+        Room for every sequence to decode beside a small piece of a prompt is kept in any case. Raises UserError while
+        sequences run: their keys and values would be overwritten.
+        """
+        with self._lock:
+            self.require_open()
+            if self.has_work:
+                raise UserError("The step's size cannot be measured while sequences run.", hint="Do it at the start.")
+            self.reset_prefix_cache()
+            tokens = measured_step_size(self.runner, self.scheduler.pool.num_blocks, seconds)
+            self.scheduler.max_num_batched_tokens = max(tokens, self.scheduler.max_num_seqs + SMALLEST)
+        return self.scheduler.max_num_batched_tokens
+
+    def subscribe(self, trace: NoTrace) -> None:
+        """Report everything to this trace from now on, in the thread that runs the steps: it must not wait."""
+        with self._lock:
+            trace.began(self.scheduler)
+            self._traces = (*self._traces, trace)
+
+    def unsubscribe(self, trace: NoTrace) -> None:
+        with self._lock:
+            self._traces = tuple(other for other in self._traces if other is not trace)
 
     def reset_prefix_cache(self) -> None:
         """Discard all keys and values. Unfinished sequences compute theirs again and go on."""
@@ -154,7 +187,8 @@ class Engine:
             return
         self._closed = True
         self.abort_all()
-        self.trace.close()
+        for trace in self._traces:
+            trace.close()
         self.runner.close()
 
     # -- tokens ---------------------------------------------------------------------------------------------------
@@ -190,11 +224,18 @@ class Engine:
         on_event, before = self._callbacks[sequence], sequence.num_certain
         text = sequence.append(token, logprobs)
         certain = None if logprobs is None else sequence.logprobs[before : sequence.num_certain]
+        sequence.timing.first_token = sequence.timing.first_token or time.perf_counter()
         if sequence.finished:
-            self.scheduler.remove(sequence)
             del self._callbacks[sequence]
-            self.trace.ended(sequence)
+            self._retire(sequence)
         on_event(TokenEvent(sequence, token, text, sequence.finished, logprobs=certain))
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Free the blocks of a sequence that has finished."""
+        sequence.timing.finished = time.perf_counter()
+        self.scheduler.remove(sequence)
+        for trace in self._traces:
+            trace.ended(sequence)
 
 
 def plan_blocks(runner: Runner, settings: EngineSettings) -> int:

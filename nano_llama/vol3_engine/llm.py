@@ -152,11 +152,20 @@ class LLM:
         """Discard the keys and values of earlier prompts. Changed weights are noticed without it."""
         self.engine.reset_prefix_cache()
 
-    def request(self, prompt: Any, params: SamplingParams, number: int = 0) -> Request:
-        """A prompt or a conversation, checked and ready for `engine.add`. Raises UserError."""
+    def request(
+        self, prompt: Any, params: SamplingParams, number: int = 0, *, cache_salt: str | None = None, **template: Any
+    ) -> Request:
+        """A prompt or a conversation, checked and ready for `engine.add`. Raises UserError.
+
+        cache_salt: cached keys and values are shared with requests of the same salt only (None is one of them).
+        template: for a conversation, arguments of Tokenizer.encode_chat.
+        """
         self.engine.require_open()
-        make: Any = self._requests.from_messages if _is_conversation(prompt) else self._requests.from_prompt
-        return make(number, prompt, params)
+        if _is_conversation(prompt):
+            return self._requests.from_messages(number, prompt, params, cache_salt, **template)
+        if template:
+            raise UserError(f"{next(iter(template))} is for the messages of a conversation; this prompt is not one.")
+        return self._requests.from_prompt(number, prompt, params, cache_salt)
 
     def output_of(self, request: Request) -> RequestOutput:
         """The result of a request whose sequences have finished."""
@@ -191,10 +200,12 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         progress: bool = False,
+        **template: Any,
     ) -> list[RequestOutput]:
         """Answer a conversation, [{"role": "user", "content": "..."}, ...], or each of several, as `generate` does.
 
-        The model's own chat template formats the conversation. Raises UserError if it has none.
+        The model's own chat template formats the conversation. template: arguments of Tokenizer.encode_chat, such as
+        tools or continue_final_message. Raises UserError if the model has no template, or it does not read them.
         """
         if isinstance(messages, str) or not hasattr(messages, "__iter__"):
             raise UserError(
@@ -203,7 +214,7 @@ class LLM:
             )
         self.engine.require_open()
         listed = [messages] if _is_conversation(messages) else list(messages)
-        requests = [self._requests.from_messages(*entry) for entry in _numbered(listed, sampling_params)]
+        requests = [self._requests.from_messages(*entry, **template) for entry in _numbered(listed, sampling_params)]
         return self._run(requests, progress)
 
     def stream(

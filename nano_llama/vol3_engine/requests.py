@@ -16,6 +16,7 @@ from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOut
 from nano_llama.vol3_engine.scheduler import length_limit
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import Decoder, TextStream
+from nano_llama.vol3_engine.timing import Timing
 
 if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
@@ -29,6 +30,11 @@ class Request:
     prompt: str | None
     prompt_ids: list[int]
     sequences: list[Sequence]
+
+    @property
+    def timing(self) -> Timing:
+        """Of its samples together."""
+        return Timing.merged(sequence.timing for sequence in self.sequences)
 
 
 class Requests:
@@ -44,27 +50,44 @@ class Requests:
         end_ids = {*config.eos_token_ids, *(tokenizer.stop_ids if tokenizer else ())}
         self.end_ids = frozenset(token for token in end_ids if token < config.vocab_size)
 
-    def from_prompt(self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams) -> Request:
+    def from_prompt(
+        self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams, cache_salt: str | None = None
+    ) -> Request:
         """A string, or token ids. Raises UserError if it is neither, empty, outside the vocabulary, or too long."""
         if isinstance(prompt, str):
-            return self._make(number, prompt, self._required_tokenizer("A text prompt").encode(prompt), params)
+            ids = self._required_tokenizer("A text prompt").encode(prompt)
+            return self._make(number, prompt, ids, params, cache_salt)
         ids = plain(prompt)
         if isinstance(ids, (dict, bytes)) or not hasattr(ids, "__iter__"):
             raise UserError(
                 f"Prompt {number} is {prompt!r:.80}; expected a string or a list of token ids.",
                 hint="Use chat for the messages of a conversation.",
             )
-        return self._make(number, None, list(ids), params)
+        return self._make(number, None, list(ids), params, cache_salt)
 
-    def from_messages(self, number: int, messages: abc.Sequence[Any], params: SamplingParams) -> Request:
-        """A conversation, formatted by the model's chat template."""
+    def from_messages(
+        self,
+        number: int,
+        messages: abc.Sequence[Any],
+        params: SamplingParams,
+        cache_salt: str | None = None,
+        **template: Any,
+    ) -> Request:
+        """A conversation, formatted by the model's chat template. template: arguments of Tokenizer.encode_chat."""
         tokenizer = self._required_tokenizer("A conversation")
-        ids = tokenizer.encode_chat(messages, add_generation_prompt=True)
+        ids = tokenizer.encode_chat(messages, **template)
         text = tokenizer.decode(ids, skip_special=False)  # what the model actually reads
-        return self._make(number, text, ids, params, continues=False)
+        return self._make(number, text, ids, params, cache_salt, continues=bool(template.get("continue_final_message")))
 
     def _make(
-        self, number: int, prompt: str | None, ids: list[int], params: SamplingParams, *, continues: bool = True
+        self,
+        number: int,
+        prompt: str | None,
+        ids: list[int],
+        params: SamplingParams,
+        cache_salt: str | None,
+        *,
+        continues: bool = True,
     ) -> Request:
         """continues: the output continues the prompt's text, so a space at its start is kept."""
         if not ids:
@@ -91,6 +114,7 @@ class Requests:
                 text=TextStream(self._decoder(continues), params.stop_strings, params.min_tokens),
                 max_length=limit,
                 end_ids=self.end_ids,
+                cache_salt=cache_salt,
             )
             for index in range(params.n)
         ]

@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nano_llama.core.errors import UserError
+from nano_llama.core.errors import ContextLengthError
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
-from nano_llama.vol3_engine.blocks import BLOCK_SIZE, EMPTY_PREFIX, BlockPool, blocks_for
+from nano_llama.vol3_engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from nano_llama.vol3_engine.sequence import Sequence, Status
 
 
@@ -72,6 +72,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. It must fit into memory alone: `length_limit` ensures that."""
         assert sequence.max_length <= self.cache_tokens + 1, "a sequence that can never fit is refused earlier"
+        sequence.prefix_id = self.pool.root(sequence.cache_salt)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -95,7 +96,8 @@ class Scheduler:
         """Free its blocks: nothing of it is computed any more."""
         self.pool.free(sequence.block_table)
         sequence.block_table.clear()
-        sequence.num_computed, sequence.prefix_id, sequence.num_hashed_blocks = 0, EMPTY_PREFIX, 0
+        sequence.num_computed, sequence.num_hashed_blocks = 0, 0
+        sequence.prefix_id = self.pool.root(sequence.cache_salt)
         if not sequence.finished:
             sequence.status = Status.WAITING
 
@@ -224,23 +226,29 @@ def _chunk(sequence: Sequence, count: int) -> Chunk:
 
 
 def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache_tokens: int) -> int:
-    """The most tokens that a sequence may have, prompt included. Raises UserError if it can never run.
+    """The most tokens that a sequence may have, prompt included. Raises ContextLengthError if it can never run.
 
     max_tokens None means: as many as context and memory allow.
     """
     if prompt_length >= context:
-        raise UserError(
+        raise ContextLengthError(
             f"The prompt has {prompt_length} tokens; the model's context, max_position_embeddings, is {context}.",
             hint=f"Shorten the prompt to at most {context - 1} tokens, so that one can follow.",
+            prompt_tokens=prompt_length,
+            max_tokens=max_tokens,
+            context=context,
         )
     length = context if max_tokens is None else min(context, prompt_length + max_tokens)
     longest = cache_tokens + 1  # the keys and values of the last token are never needed
     if max_tokens is None and prompt_length < longest:
         return min(length, longest)
     if length > longest:
-        raise UserError(
+        raise ContextLengthError(
             f"A prompt of {prompt_length} tokens with {length - prompt_length} new ones needs a KV cache of "
             f"{length - 1} tokens; kv_cache_memory holds {cache_tokens}.",
             hint="Raise kv_cache_memory, or lower max_tokens.",
+            prompt_tokens=prompt_length,
+            max_tokens=max_tokens,
+            context=longest,
         )
     return length

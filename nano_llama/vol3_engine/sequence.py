@@ -11,6 +11,7 @@ from functools import cached_property
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
 from nano_llama.vol3_engine.text import TextStream
+from nano_llama.vol3_engine.timing import Timing
 
 
 class Status(Enum):
@@ -23,6 +24,7 @@ class Status(Enum):
 class Sequence:
     """Sample number `index` of request number `request`.
 
+    cache_salt: sequences share cached blocks with those of the same salt only.
     end_ids: the model's own end-of-text ids (params.stop_token_ids come on top).
     max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
     """
@@ -35,12 +37,14 @@ class Sequence:
     text: TextStream
     max_length: int
     end_ids: frozenset[int] = frozenset()
+    cache_salt: str | None = None
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # of each token, if the request asks for them
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort"
     stop_reason: int | str | None = None  # the stop token id or stop string; None for the model's own end
+    timing: Timing = field(default_factory=Timing)
 
     # Kept by the scheduler: where the keys and values are.
     number: int = -1  # in the order of arrival

@@ -1,4 +1,6 @@
-"""The engine's trace: what the scheduler decided, one JSON object per line, so that a run can be replayed on a page.
+"""The engine's trace: what the scheduler decided, event by event, so that a run can be replayed or watched on a page.
+
+Trace writes the events to a file, one JSON object per line; RecentEvents keeps the last ones in memory.
 
     {"event": "began", "version": 1, "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"}
     {"event": "arrived", "t", "sequence", "request", "prompt_tokens", "max_length"}
@@ -17,7 +19,9 @@ Tests: tests/vol3/test_trace.py.
 import json
 import time
 import warnings
+from collections import deque
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from nano_llama.vol3_engine.sequence import Sequence
 
 
 class NoTrace:
-    """The no-op tracer."""
+    """The no-op tracer. Its methods are called in the engine's thread, with the engine's lock held."""
 
     def began(self, scheduler: Scheduler) -> None: ...
 
@@ -41,30 +45,23 @@ class NoTrace:
     def close(self) -> None: ...
 
 
-class Trace(NoTrace):
-    """Writes the lines above to `path`. Raises EnvironmentFault if it cannot be opened.
+class EventTrace(NoTrace):
+    """Makes the events above, and hands each to `emit`."""
 
-    A write that fails later, say on a full disk, ends the trace with a warning; the engine goes on.
-    """
-
-    def __init__(self, path: str | Path):
-        try:
-            self.file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"The trace {path} cannot be written: {error.strerror}.",
-                hint="Give a path in a folder that you may write to.",
-            ) from error
+    def __init__(self) -> None:
         self.start, self.steps = time.perf_counter(), 0
 
+    def emit(self, event: dict[str, Any]) -> None:
+        raise NotImplementedError
+
     def began(self, scheduler: Scheduler) -> None:
-        self._write(
+        self._emit(
             "began", version=1, block_size=BLOCK_SIZE, num_blocks=scheduler.pool.num_blocks,
             max_num_seqs=scheduler.max_num_seqs, max_num_batched_tokens=scheduler.max_num_batched_tokens,
         )  # fmt: skip
 
     def arrived(self, sequence: Sequence) -> None:
-        self._write(
+        self._emit(
             "arrived", t=self._now(), sequence=sequence.number, request=sequence.request,
             prompt_tokens=len(sequence.prompt_ids), max_length=sequence.max_length,
         )  # fmt: skip
@@ -79,7 +76,7 @@ class Trace(NoTrace):
             for s, sequence in enumerate(step.sequences)
         ]  # fmt: skip
         in_use, evictable = len(pool.ref_counts), pool.num_evictable
-        self._write(
+        self._emit(
             "step", t=self._now(), step=self.steps, rows=rows, prefix_hits=step.prefix_hits, preempted=step.preempted,
             blocks={"held": in_use, "kept": evictable, "empty": pool.num_blocks - in_use - evictable},
             running=len(scheduler.running), waiting=len(scheduler.waiting),
@@ -87,23 +84,59 @@ class Trace(NoTrace):
         self.steps += 1
 
     def ended(self, sequence: Sequence) -> None:
-        self._write(
+        self._emit(
             "ended", t=self._now(), sequence=sequence.number, tokens=len(sequence.output_ids),
             reason=sequence.finish_reason,
         )  # fmt: skip
+
+    def _now(self) -> float:
+        return round(time.perf_counter() - self.start, 6)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        self.emit({"event": event, **fields})
+
+
+class RecentEvents(EventTrace):
+    """The last `capacity` events, numbered from 0. Reading and writing never wait for each other."""
+
+    def __init__(self, capacity: int = 4096):
+        super().__init__()
+        self._events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=capacity)
+        self._numbers = count()
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self._events.append((next(self._numbers), event))
+
+    def since(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """(number, event) of those from `number` on that are still kept. Gaps show what came too fast to be kept."""
+        return [entry for entry in self._events.copy() if entry[0] >= number]
+
+
+class Trace(EventTrace):
+    """Writes the events to `path`. Raises EnvironmentFault if it cannot be opened.
+
+    A write that fails later, say on a full disk, ends the trace with a warning; the engine goes on.
+    """
+
+    def __init__(self, path: str | Path):
+        try:
+            self.file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"The trace {path} cannot be written: {error.strerror}.",
+                hint="Give a path in a folder that you may write to.",
+            ) from error
+        super().__init__()
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written before cannot be flushed now
             self.file.close()
 
-    def _now(self) -> float:
-        return round(time.perf_counter() - self.start, 6)
-
-    def _write(self, event: str, **fields: Any) -> None:
+    def emit(self, event: dict[str, Any]) -> None:
         if self.file.closed:
             return
         try:
-            self.file.write(json.dumps({"event": event, **fields}) + "\n")
+            self.file.write(json.dumps(event) + "\n")
             self.file.flush()
         except OSError as error:
             warnings.warn(f"The trace {self.file.name} ends here: {error.strerror}.", stacklevel=2)

@@ -6,6 +6,7 @@ import pytest
 from helpers.stub_engine import ByteTokenizer, small_config
 from nano_llama import LLM, SamplingParams
 from nano_llama.vol1_numpy import Llama as NumpyLlama
+from nano_llama.vol3_engine.trace import NoTrace
 
 PROMPT = "In the morning the old man went down to the river, and there he sat upon a stone."
 PARAMS = SamplingParams(max_tokens=6, temperature=0.0, logprobs=0)
@@ -131,7 +132,9 @@ def test_the_cache_is_kept_while_the_weights_stay(make, monkeypatch):
     model = make()
     llm = LLM.from_model(model, ByteTokenizer())
     hits = []
-    monkeypatch.setattr(llm.engine.trace, "stepped", lambda step, scheduler: hits.append(dict(step.prefix_hits)))
+    trace = NoTrace()
+    monkeypatch.setattr(trace, "stepped", lambda step, scheduler: hits.append(dict(step.prefix_hits)))
+    llm.engine.subscribe(trace)
     first = answers(llm)
     assert not any(hits)
     assert answers(llm) == first and any(hits), "the second time the prompt is found"
