@@ -48,7 +48,10 @@ class Admission:
     max_waiting_tokens: int
 
     def __post_init__(self) -> None:
-        for name, value, least in (("max_waiting", self.max_waiting, 0), ("max_waiting_tokens", self.max_waiting_tokens, 1)):
+        for name, value, least in (
+            ("max_waiting", self.max_waiting, 0),
+            ("max_waiting_tokens", self.max_waiting_tokens, 1),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
 

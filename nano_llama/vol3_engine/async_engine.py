@@ -7,7 +7,7 @@
 Requests of many tasks run together in the engine's batches. A task that is cancelled, or stops iterating, aborts its
 own request only. A step that fails fails the requests that were in it; the engine stays up for the next. How many may
 wait is bounded (admission.py). What a step brings is handed to the event loop at once, however many sequences it is of.
-Not here: HTTP (server/), what a step does (engine.py). Tests: tests/vol3/test_async_engine.py.
+Not here: HTTP, what a step does (engine.py). Tests: tests/vol3/test_async_engine.py.
 """
 
 import asyncio
@@ -154,9 +154,7 @@ class AsyncEngine:
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
 
-        request = await asyncio.to_thread(
-            self.llm.request, prompt, params, number, cache_salt=cache_salt, **template
-        )
+        request = await asyncio.to_thread(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
         if params.max_tokens is not None and length + params.max_tokens > context:
             raise ContextLengthError(

@@ -116,7 +116,7 @@ class Engine:
                 trace.stepped(step, self.scheduler)
 
     def limit_step_time(self, seconds: float) -> int:
-        """Measure how many tokens a step may have to take at most this long, and keep to it -> that number.
+        """Measure how many tokens fit into a step of at most this long, and keep to it -> that number.
 
         Room for every sequence to decode beside a small piece of a prompt is kept in any case. Raises UserError while
         sequences run: their keys and values would be overwritten.

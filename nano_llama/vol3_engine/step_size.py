@@ -1,4 +1,4 @@
-"""How many tokens a step may have, so that it takes no longer than a given time: measured, on this model and machine.
+"""The size of a step, in tokens, that takes no longer than a given time: measured, on this model and machine.
 
 While a long prompt is computed, everyone else's next token waits for the step: a short step keeps a stream smooth, a
 long one computes the prompt a little faster. A step is timed at a depth of DEPTH tokens, where attention costs what it
@@ -21,7 +21,7 @@ REPEATS = 3  # the fastest counts: another process may have had the core
 def measured_step_size(
     runner: Runner, num_blocks: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> int:
-    """The most tokens, a multiple of BLOCK_SIZE from SMALLEST to LARGEST, of a step that takes at most `seconds`.
+    """The largest step, in tokens, that takes at most `seconds`: a multiple of BLOCK_SIZE from SMALLEST to LARGEST.
 
     Steps of 2, 4, 8 ... times SMALLEST tokens are timed until one takes too long; between it and the one before, time
     is taken to grow linearly. The KV cache is written, so no sequence may have blocks of it.
