@@ -9,18 +9,14 @@ Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
 """
 
 import json
-import os
-import subprocess
-import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError, UserError
+from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
+from nano_llama.core.limited_process import LimitedProcess, ProcessEnded
 
-START_SECONDS = 30.0  # to start Python and import Jinja2, on a busy machine
 RENDER_SECONDS = 3.0
 MEMORY_BYTES = 128 * 2**20
 MAX_TEMPLATE_CHARACTERS = 2**20
@@ -84,82 +80,28 @@ class _Worker:
                 f"The chat template has {len(source):,} characters; at most {MAX_TEMPLATE_CHARACTERS:,} are run."
             )
         script = Path(__file__).with_name("template_worker.py")
-        try:
-            # -I -S: nothing from the user's site, environment or folder; the paths of this process are handed over.
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                encoding="utf-8",
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise EnvironmentFault(
-                f"A chat template needs a process of its own, which cannot start: {error}."
-            ) from error
-        self._owner = os.getpid()
-        weakref.finalize(self, _end, self._process, self._owner)
-        setup = {"path": sys.path, "template": source, "memory": MEMORY_BYTES, "seconds": RENDER_SECONDS}
-        self._exchange(setup, START_SECONDS)
-        self.facts = self._exchange(None, RENDER_SECONDS)
+        setup = {"template": source, "memory": MEMORY_BYTES, "seconds": RENDER_SECONDS}
+        self.process = LimitedProcess(script, setup, "A chat template")
+        self.facts = self.ask(None)
 
     def usable(self) -> bool:
-        """Alive, and ours: after a fork the pipes belong to the parent."""
-        return self._owner == os.getpid() and self._process.poll() is None
+        return self.process.usable()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._exchange(request, RENDER_SECONDS)
-
-    def _exchange(self, request: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
-        """Send a line, wait for one. A timer kills a process that does not answer, which ends the reading."""
-        assert self._process.stdin is not None and self._process.stdout is not None, "the process has pipes"
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(seconds, give_up)
-        timer.daemon = True
-        timer.start()
+    def ask(self, request: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            if request is not None:
-                self._process.stdin.write(json.dumps(request) + "\n")
-                self._process.stdin.flush()
-            reply = json.loads(self._process.stdout.readline())
-        except (OSError, ValueError):  # no answer: killed by the timer, by its limits, or crashed
-            _end(self._process, self._owner)
-            raise _no_answer(late.is_set(), seconds, self._process.returncode) from None
-        except BaseException:  # Ctrl-C: the pending answer would be taken for the next one
-            _end(self._process, self._owner)
-            raise
-        finally:
-            timer.cancel()
+            reply = self.process.exchange(request, RENDER_SECONDS)
+        except ProcessEnded as ended:
+            raise _no_answer(ended) from None
         if "error" in reply:
             raise _error_from(reply)
         return reply
 
 
-def _end(process: subprocess.Popen, owner: int) -> None:
-    if owner == os.getpid():
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # what was still to be written has no reader
-                    continue
-
-
-def _no_answer(late: bool, seconds: float, status: int) -> NanoLlamaError:
-    if late and seconds == START_SECONDS:
-        return EnvironmentFault(f"The process for chat templates did not start within {seconds:.0f} s.")
-    if late:
-        return FormatError(f"The chat template ran longer than {seconds:.0f} s and was stopped.", hint=_HINT)
+def _no_answer(ended: ProcessEnded) -> FormatError:
+    if ended.late:
+        return FormatError(f"The chat template ran longer than {ended.seconds:.0f} s and was stopped.", hint=_HINT)
     return FormatError(
-        f"The chat template ended its process (status {status}), perhaps for lack of memory.", hint=_HINT
+        f"The chat template ended its process (status {ended.status}), perhaps for lack of memory.", hint=_HINT
     )
 
 

@@ -1,6 +1,6 @@
 """The process in which a chat template runs: a program that came with a file gets its own process.
 
-Started by chat.py as a script, so it imports the standard library and Jinja2 only. It speaks lines of JSON:
+Started by chat.py as a script, so it imports Jinja2 and little else. It speaks lines of JSON:
 
     in    {"path": [...], "template": "...", "memory": bytes, "seconds": n}       once
     out   {"ready": true}, then {"names": [...], "reads_parts": bool} or {"error": kind, "message": "..."}
@@ -25,6 +25,8 @@ def serve(lines, answer) -> None:
     sys.path[:] = setup["path"]
     import jinja2.ext  # all of it now: memory is limited afterwards
     import jinja2.sandbox
+
+    from nano_llama.core.limited_process import limit_resources
 
     limit_resources(setup["memory"], setup["seconds"])
     answer({"ready": True})
@@ -137,21 +139,6 @@ def strftime_now(format):
 def failure(error: BaseException) -> dict:
     kinds: dict[type, str] = {Refused: "refused", TooLong: "too long", MemoryError: "memory"}
     return {"error": kinds.get(type(error), "failed"), "message": f"{type(error).__name__}: {error}"[:1000]}
-
-
-def limit_resources(memory: int, seconds: float) -> None:
-    """Bound the address space, and the processor time from now on."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    for what, soft in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, int(used + seconds) + 2)):
-        hard = resource.getrlimit(what)[1]
-        try:
-            resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-        except (ValueError, OSError):  # macOS refuses some
-            continue
 
 
 def main() -> None:

@@ -80,9 +80,9 @@ def test_the_process_is_small_and_replaced_after_a_failure():
         "{% if messages[0].content == 'loop' %}" + HOSTILE["a loop without a body"] + "{% endif %}ok"
     )
     assert template.render(MESSAGES) == "ok"
-    first = template._worker._process
+    first = template._worker.process.popen
     assert template.render(MESSAGES) == "ok"
-    assert template._worker._process is first, "one process serves many conversations"
+    assert template._worker.process.popen is first, "one process serves many conversations"
     with pytest.raises(FormatError, match="longer than 3 s"):
         template.render({"messages": [{"role": "user", "content": "loop"}]})
     assert first.poll() is not None, "it was ended"
@@ -137,12 +137,12 @@ def test_a_hostile_template_in_a_thread(monkeypatch):
 def test_the_process_goes_with_the_template_and_with_the_program():
     template = ChatTemplate("ok")
     template.render(MESSAGES)
-    process = template._worker._process
+    process = template._worker.process.popen
     del template
     process.wait(10)
     code = (
         "from nano_llama.tokenizer.chat import ChatTemplate; t = ChatTemplate('ok'); t.render({});"
-        "print(t._worker._process.pid, flush=True); import os; os._exit(0)"
+        "print(t._worker.process.popen.pid, flush=True); import os; os._exit(0)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     for _ in range(200):
