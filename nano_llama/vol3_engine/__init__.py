@@ -9,6 +9,7 @@
     text.py         token ids -> text, incrementally; stop strings         } tested in milliseconds
     batch.py        the rows of a step, packed without padding             }
     sampler.py      logits -> tokens
+    constraints.py  which tokens may come next: JSON schemas, expressions, grammars
     runner/         what computes a step: NumPy (Volume 1) and PyTorch (Volume 2), and padded batches beside them
     cpu/            the CPU runner and its compiled kernels
     admission.py    how many requests may wait before the engine;  step_size.py  how long a step may take

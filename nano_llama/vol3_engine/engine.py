@@ -222,7 +222,11 @@ class Engine:
 
     def _append(self, sequence: Sequence, token: int, logprobs: list[TokenLogprob] | None) -> None:
         on_event, before = self._callbacks[sequence], sequence.num_certain
-        text = sequence.append(token, logprobs)
+        try:
+            text = sequence.append(token, logprobs)
+        except UserError as error:  # its constraint cannot be followed any further
+            self._fail(sequence, error)
+            return
         certain = None if logprobs is None else sequence.logprobs[before : sequence.num_certain]
         sequence.timing.first_token = sequence.timing.first_token or time.perf_counter()
         if sequence.finished:

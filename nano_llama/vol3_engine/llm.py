@@ -40,6 +40,9 @@ class LLM:
     Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault if the machine
     lacks a device, a package or memory.
 
+    SamplingParams(structured_outputs={"json": schema}) makes a text follow a JSON schema; {"regex": ...}, {"choice":
+    [...]} and {"grammar": ...} are the other forms (constraints.py).
+
     A request's tokens, greedy or for a seed, do not depend on what else is in the batch: with the CPU kernels to the
     last bit; with PyTorch and NumPy up to the rounding of matrix products, whose order of summation depends on their
     shape.

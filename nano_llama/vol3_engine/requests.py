@@ -6,11 +6,13 @@ Not here: running them (engine.py). Tests: tests/vol3/test_llm.py.
 import secrets
 from collections import abc
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
+from nano_llama.vol3_engine.constraints import Constraint, ConstraintCompiler
 from nano_llama.vol3_engine.engine import TokenEvent
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.scheduler import length_limit
@@ -101,6 +103,8 @@ class Requests:
         if params.stop_strings:
             self._required_tokenizer("A stop string")
         limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
+        constraint = self._constraint(params)
+        keeps_space = continues or constraint is not None  # a constraint means every byte of the text
         seed = params.seed
         if seed is None:
             seed = 0 if params.is_greedy else secrets.randbits(63)
@@ -111,14 +115,26 @@ class Requests:
                 prompt_ids=ids,
                 params=params,
                 seed=(seed + index) & MAX_SEED,
-                text=TextStream(self._decoder(continues), params.stop_strings, params.min_tokens),
+                text=TextStream(self._decoder(keeps_space), params.stop_strings, params.min_tokens),
                 max_length=limit,
                 end_ids=self.end_ids,
+                constraint=constraint.copy() if constraint else None,
                 cache_salt=cache_salt,
             )
             for index in range(params.n)
         ]
         return Request(number, prompt, ids, sequences)
+
+    def _constraint(self, params: SamplingParams) -> Constraint | None:
+        if params.structured_outputs is None:
+            return None
+        self._required_tokenizer("structured_outputs")
+        return self._constraints.compile(params.structured_outputs)
+
+    @cached_property
+    def _constraints(self) -> ConstraintCompiler:
+        assert self.tokenizer is not None, "checked before"
+        return ConstraintCompiler(self.tokenizer, self.config.vocab_size, self.end_ids)
 
     def _decoder(self, continues: bool) -> Decoder:
         return self.tokenizer.decoder(continues=continues) if self.tokenizer else NoText()

@@ -37,8 +37,10 @@ class Sampler:
         return [self.sample_row(row, sequence) for row, sequence in zip(logits, sequences, strict=True)]
 
     def sample_row(self, logits: np.ndarray, sequence: Sequence) -> int:
-        """Penalties, then the most likely token or a draw.    logits: (V,)"""
+        """The constraint's mask, penalties, then the most likely token or a draw.    logits: (V,)"""
         params, prompt, output = sequence.params, sequence.prompt_ids, sequence.output_ids
+        if sequence.constraint is not None:
+            logits = masked(logits, sequence.constraint.allowed(end=not params.ignore_eos))
         x = penalized(logits, params, prompt, output, sequence.stop_ids)  # (V,)
         best = greedy(x)  # raises on broken logits
         if params.is_greedy:
@@ -73,6 +75,12 @@ class Sampler:
         below = within[index - 1] if index else (sums[part - 1] if part else -np.inf)
         too_close = min(within[index] - target, target - below) <= SLACK * sums[-1]
         return None if too_close else part * PART + index
+
+
+def masked(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """The logits where a token is allowed, else -inf, which no bias or penalty changes.    (V,), (V,) bool -> (V,)"""
+    greedy(logits)  # raises on broken ones, those of tokens that are not allowed too
+    return np.where(allowed, logits, np.float32(-np.inf))
 
 
 def prefilter(x: np.ndarray, largest: float, params: SamplingParams) -> np.ndarray | None:

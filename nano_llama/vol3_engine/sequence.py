@@ -10,6 +10,7 @@ from functools import cached_property
 
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
+from nano_llama.vol3_engine.constraints import Constraint
 from nano_llama.vol3_engine.text import TextStream
 from nano_llama.vol3_engine.timing import Timing
 
@@ -26,6 +27,7 @@ class Sequence:
 
     cache_salt: sequences share cached blocks with those of the same salt only.
     end_ids: the model's own end-of-text ids (params.stop_token_ids come on top).
+    constraint: what its text may be; None: anything.
     max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
     """
 
@@ -37,6 +39,7 @@ class Sequence:
     text: TextStream
     max_length: int
     end_ids: frozenset[int] = frozenset()
+    constraint: Constraint | None = None
     cache_salt: str | None = None
 
     output_ids: list[int] = field(default_factory=list)
@@ -85,7 +88,8 @@ class Sequence:
     def append(self, token: int, logprobs: list[TokenLogprob] | None = None) -> str:
         """Add the next token, decide whether the sequence ends with it, and return the text that is now certain.
 
-        A stop token is kept in output_ids and adds no text; a stop string is cut off the text.
+        A stop token is kept in output_ids and adds no text; a stop string is cut off the text. Raises UserError where
+        the constraint cannot be followed any further.
         """
         assert not self.finished, "a finished sequence takes no more tokens"
         self.output_ids.append(token)
@@ -98,6 +102,10 @@ class Sequence:
         new_text = self.text.push(token)
         if self.text.stopped_by is not None:
             return new_text + self._finish("stop", self.text.stopped_by)
+        if self.constraint is not None:
+            self.constraint.accept(token)
+            if self.constraint.finished:
+                return new_text + self._finish("stop", None)
         if len(self) >= self.max_length:
             new_text += self._finish("length", None)
         return new_text

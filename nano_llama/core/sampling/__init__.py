@@ -1,6 +1,7 @@
 """How the next token is chosen: the settings, the random numbers, and the plain NumPy reference of every engine.
 
     params.py     SamplingParams, in vLLM's vocabulary
+    structured_outputs.py   the forms of the parameter of that name
     philox.py     uniform(seed, position): randomness without state
     sampler.py    logits -> token, one request at a time
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling.philox import MAX_SEED
+from nano_llama.core.sampling.structured_outputs import checked_structured_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,12 @@ class SamplingParams:
       stop                 a string or several: the text ends before the first that appears          default: none
       stop_token_ids       ids that end the text; the id stays in token_ids, its text is left out    default: none
       ignore_eos           continue after the model's own end of text                                default: False
+    What it may be
+      structured_outputs   one of {"json": a schema, or True}, {"regex": text}, {"choice": [texts]}, {"grammar":
+                           text, in Lark's syntax or llama.cpp's}: only texts of this form are generated.
+                           The text ends where nothing may follow, whatever min_tokens and ignore_eos say;
+                           max_tokens, stop and stop_token_ids may cut it short. Needs the extra `structured`.
+                                                                                                     default: none
     Other
       seed                 0 ... 2^64 - 1: the same seed, the same tokens; None: a random one        default: None
       n                    samples of each prompt; sample i uses seed + i                            default: 1
@@ -55,6 +62,7 @@ class SamplingParams:
     stop: str | Sequence[str] | None = None
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool = False
+    structured_outputs: Mapping[str, Any] | None = None
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
@@ -79,6 +87,7 @@ class SamplingParams:
         object.__setattr__(self, "stop", _strings("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+        object.__setattr__(self, "structured_outputs", checked_structured_outputs(self.structured_outputs))
 
     @property
     def is_greedy(self) -> bool:
