@@ -4,7 +4,6 @@ Not here: whether programs that compute the same agree (volumes.py). Tests: test
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +44,8 @@ def prompt_logits(llm: "LLM", ids: Ids) -> np.ndarray:
 
     It writes into the first blocks of the KV cache, so `llm` should serve nothing else meanwhile.
     """
-    prompt = PackedBatch.pack([Chunk(list(ids), 0, len(ids), list(range(blocks_for(len(ids)))))])
-    return llm.engine.runner.execute(replace(prompt, logit_rows=list(range(len(ids)))))
+    blocks = list(range(blocks_for(len(ids))))
+    return llm.engine.runner.execute(PackedBatch.pack([Chunk(list(ids), 0, len(ids), blocks, num_logits=len(ids))]))
 
 
 def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -57,10 +57,10 @@ def generate(
     params: how tokens are sampled, and how many. end_ids: the ids that end a text unless params.ignore_eos; by default
     the config's (a chat needs the tokenizer's stop_ids). use_cache=False: the naive way, for comparison. Never
     generates past the model's context. Raises UserError for a prompt that is empty or too long, and for parameters
-    that only the engine supports (n > 1, logprobs, stop strings).
+    that only the engine supports (n > 1, logprobs of output or prompt, stop strings).
     """
     params = params or SamplingParams()
-    if params.n > 1 or params.logprobs is not None or params.stop:
+    if params.n > 1 or params.logprobs is not None or params.prompt_logprobs is not None or params.stop:
         raise UserError(
             "This function generates one list of tokens: it does not support n, logprobs and stop strings.",
             hint='Use the engine: nano_llama.LLM(path), or LLM(path, runner="numpy") to stay in Volume 1.',

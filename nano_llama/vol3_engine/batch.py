@@ -24,7 +24,7 @@ class Chunk(NamedTuple):
     position: int  # of the first of them
     prompt_length: int  # of the sequence: its tokens before this position are prefill rows, the others decode rows
     block_table: list[int]
-    sampled: bool = True  # whether the logits of the last row are needed
+    num_logits: int = 1  # the last so many rows' logits are needed
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PackedBatch:
     positions: list[int]  # (S,)
     prefill_rows: list[int]  # (S,)
     block_tables: list[list[int]]  # (S,) blocks for the positions from 0 to the sequence's last row, or more
-    logit_rows: list[int]  # (R,) rows whose logits are needed, ascending; the scheduler's are last rows of sequences
+    logit_rows: list[int]  # (R,) rows whose logits are needed, ascending
 
     @classmethod
     def pack(cls, chunks: Iterable[Chunk]) -> "PackedBatch":
@@ -49,8 +49,7 @@ class PackedBatch:
             batch.positions.append(chunk.position)
             batch.prefill_rows.append(min(max(chunk.prompt_length - chunk.position, 0), count))
             batch.block_tables.append(list(chunk.block_table))
-            if chunk.sampled:
-                batch.logit_rows.append(len(batch.token_ids) - 1)
+            batch.logit_rows.extend(range(len(batch.token_ids) - chunk.num_logits, len(batch.token_ids)))
         return batch
 
     @property

@@ -194,13 +194,32 @@ class Engine:
     # -- tokens ---------------------------------------------------------------------------------------------------
 
     def _append_tokens(self, step: ScheduledStep, logits: np.ndarray) -> None:
-        """Sample a token from each row of the logits (R,V), and append it to its sequence."""
+        """Reduce the logits (R,V) of prompts; sample a token from each of the others, and append it to its sequence."""
+        if step.prompt_logits:
+            logits = self._reduce_prompts(step, logits)
         for sequence, row, (token, error) in zip(step.sampling, logits, self._sample(logits, step), strict=True):
-            if error:
+            if error and not sequence.finished:
                 self._fail(sequence, error)
+            if sequence.finished:
                 continue
             count = sequence.params.logprobs
             self._append(sequence, token, None if count is None else token_logprobs(row, token, count))
+
+    def _reduce_prompts(self, step: ScheduledStep, logits: np.ndarray) -> np.ndarray:
+        """Note what rows for prompt_logprobs say -> the logits of the other rows, which sample.    (R,V) -> (R',V)"""
+        sampling, sampled, end = set(step.sampling), list[int](), 0
+        for sequence, count in zip(step.sequences, step.num_logits, strict=True):
+            start, end = end, end + count
+            if sequence in sampling:
+                sampled.append(end - 1)
+            record = sequence.prompt_logprobs
+            try:
+                for row in range(start, end - (sequence in sampling)):
+                    assert record is not None, "only rows for prompt_logprobs do not sample"
+                    record.add(logits[row])
+            except NanoLlamaError as error:
+                self._fail(sequence, error)
+        return logits[sampled]
 
     def _sample(self, logits: np.ndarray, step: ScheduledStep) -> list[tuple[int, NanoLlamaError | None]]:
         """(token, None) for each row, or (-1, error) for one with broken logits, which the other rows survive."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.engine import Engine, TokenEvent
-from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
+from nano_llama.vol3_engine.outputs import Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request, Requests, plain
 from nano_llama.vol3_engine.runner import Runner
 from nano_llama.vol3_engine.settings import EngineSettings
@@ -177,6 +177,10 @@ class LLM:
     def piece_of(self, request: Request, event: TokenEvent, *, last: bool) -> TextPiece:
         """What a stream shows of an event. last: no other event of the request follows."""
         return self._requests.piece(request, event, last=last)
+
+    def prompt_logprobs_of(self, request: Request) -> list[dict[int, Logprob] | None] | None:
+        """As RequestOutput.prompt_logprobs, and complete before the request's first event."""
+        return self._requests.prompt_logprobs(request)
 
     # -- generating -------------------------------------------------------------------------------------------------
 

@@ -39,13 +39,19 @@ class CompletionOutput:
 
 @dataclass
 class RequestOutput:
-    """One prompt and its n samples. prompt is None if the prompt was given as ids."""
+    """One prompt and its n samples. prompt is None if the prompt was given as ids.
+
+    prompt_logprobs: one entry per prompt token, None for the first, then {id: Logprob}, the prompt's token first; None
+    unless requested. num_cached_tokens: prompt tokens whose keys and values were there already, from other requests.
+    """
 
     request_id: str
     prompt: str | None
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput] = field(default_factory=list)
     finished: bool = True
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    num_cached_tokens: int = 0
 
     @property
     def token_ids(self) -> list[int]:

@@ -16,7 +16,7 @@ from nano_llama.vol3_engine.constraints import Constraint, ConstraintCompiler
 from nano_llama.vol3_engine.engine import TokenEvent
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.scheduler import length_limit
-from nano_llama.vol3_engine.sequence import Sequence
+from nano_llama.vol3_engine.sequence import PromptLogprobs, Sequence
 from nano_llama.vol3_engine.text import Decoder, TextStream
 from nano_llama.vol3_engine.timing import Timing
 
@@ -108,6 +108,8 @@ class Requests:
         seed = params.seed
         if seed is None:
             seed = 0 if params.is_greedy else secrets.randbits(63)
+        wanted = params.prompt_logprobs
+        prompt_logprobs = None if wanted is None else PromptLogprobs(ids, wanted)
         sequences = [
             Sequence(
                 request=number,
@@ -120,6 +122,7 @@ class Requests:
                 end_ids=self.end_ids,
                 constraint=constraint.copy() if constraint else None,
                 cache_salt=cache_salt,
+                prompt_logprobs=prompt_logprobs,
             )
             for index in range(params.n)
         ]
@@ -156,8 +159,19 @@ class Requests:
 
     def output(self, request: Request) -> RequestOutput:
         """The result, once its sequences have finished."""
-        samples = [self._completion(sequence) for sequence in request.sequences]
-        return RequestOutput(str(request.number), request.prompt, request.prompt_ids, samples)
+        return RequestOutput(
+            request_id=str(request.number),
+            prompt=request.prompt,
+            prompt_token_ids=request.prompt_ids,
+            outputs=[self._completion(sequence) for sequence in request.sequences],
+            prompt_logprobs=self.prompt_logprobs(request),
+            num_cached_tokens=request.sequences[0].num_cached_tokens or 0,
+        )
+
+    def prompt_logprobs(self, request: Request) -> list[dict[int, Logprob] | None] | None:
+        """As RequestOutput's. They are complete before the first event of any of the request's sequences."""
+        record = request.sequences[0].prompt_logprobs
+        return None if record is None else [None, *(self._with_text(entries) for entries in record.entries)]
 
     def piece(self, request: Request, event: TokenEvent, *, last: bool) -> TextPiece:
         """What a stream shows of an event. last: no other event of the request follows."""

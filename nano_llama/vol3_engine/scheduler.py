@@ -9,6 +9,10 @@ First come, first served: `running` followed by `waiting` is always in order of 
 last arrival is preempted: it frees its blocks and computes its tokens again later. So the oldest sequence is never
 preempted, and since each sequence fits into memory alone, every one becomes the oldest eventually: none starves.
 
+The rows of a prompt whose prompt_logprobs are wanted yield logits, which take memory: at most MAX_PROMPT_LOGITS rows in
+a step, and of n samples of one prompt only one at a time computes them; where none are left, a sequence pauses. Such a
+row is not skipped where cached blocks hold its token, until its logits have been seen.
+
 Not here: sampling (sampler.py), the loop (engine.py). Tests: tests/vol3/test_scheduler.py, and over 10,000 random
 steps tests/vol3/test_engine_random.py.
 """
@@ -16,11 +20,14 @@ steps tests/vol3/test_engine_random.py.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from sys import maxsize
 
 from nano_llama.core.errors import ContextLengthError
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
-from nano_llama.vol3_engine.sequence import Sequence, Status
+from nano_llama.vol3_engine.sequence import PromptLogprobs, Sequence, Status
+
+MAX_PROMPT_LOGITS = 64  # rows per step, of all prompts together: 12.6 MB with a vocabulary of 49,152, 33.6 with 131,072
 
 
 @dataclass
@@ -29,7 +36,9 @@ class ScheduledStep:
 
     sequences: list[Sequence] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # tokens to compute, per sequence
-    sampling: list[Sequence] = field(default_factory=list)  # those that sample a token, in the order of the logits
+    num_logits: list[int] = field(default_factory=list)  # the last so many rows' logits are needed, per sequence
+    sampling: list[Sequence] = field(default_factory=list)  # those that sample a token, each from its last logits
+    prompt_logits: dict[PromptLogprobs, int] = field(default_factory=dict)  # how many rows' are for these
     prefix_hits: dict[int, int] = field(default_factory=dict)  # sequence number -> tokens found in cached blocks
     preempted: list[int] = field(default_factory=list)  # sequence numbers
     batch: PackedBatch = field(default_factory=lambda: PackedBatch.pack([]))
@@ -109,17 +118,17 @@ class Scheduler:
         budget = self._schedule_running(step, self.max_num_batched_tokens)
         if not step.preempted:  # the blocks of a preempted sequence must not go to one that arrived later
             self._admit_waiting(step, budget)
-        step.batch = PackedBatch.pack(map(_chunk, step.sequences, step.counts))
+        step.batch = PackedBatch.pack(map(_chunk, step.sequences, step.counts, step.num_logits))
         return step
 
     def _schedule_running(self, step: ScheduledStep, budget: int) -> int:
-        """Every running sequence advances by at least one token -> the rest of the budget."""
+        """Every running sequence that does not pause advances by at least one token -> the rest of the budget."""
         index = 0
         while index < len(self.running):
             sequence = self.running[index]
             self._acquire_cached_prefix(step, sequence)
             num_later = len(self.running) - index - 1  # each keeps one token of the budget
-            count = chunk_size(sequence, budget - num_later)
+            count = chunk_size(sequence, min(budget - num_later, _row_limit(step, sequence)))
             while not self._fits(sequence, count):
                 self._preempt_last(step)
                 if index == len(self.running):  # it preempted itself
@@ -141,7 +150,7 @@ class Scheduler:
                 return
             self.running.append(self.waiting.popleft())
             sequence.status = Status.RUNNING
-            count = chunk_size(sequence, budget)
+            count = chunk_size(sequence, min(budget, _row_limit(step, sequence)))
             self._add_to_step(step, sequence, count)
             reserved += _missing_blocks(sequence)
             budget -= count
@@ -154,7 +163,7 @@ class Scheduler:
         """
         while self.prefix_caching and len(sequence.block_table) * BLOCK_SIZE == sequence.num_computed:
             start, end = sequence.num_computed, sequence.num_computed + BLOCK_SIZE
-            if end >= len(sequence):
+            if end >= len(sequence) or end > sequence.num_settled:
                 return
             block = self.pool.lookup(sequence.prefix_id, self._block_contents(sequence, start))
             if block is None:
@@ -184,10 +193,15 @@ class Scheduler:
 
     def _add_to_step(self, step: ScheduledStep, sequence: Sequence, count: int) -> None:
         """Compute the sequence's next `count` tokens in this step: allocate their blocks, register those now full."""
-        assert count > 0, "a running sequence has at least the token that it sampled last to compute"
+        assert count >= 0, "a row was skipped whose logits are wanted"
+        if count == 0:
+            return  # it pauses
         step.sequences.append(sequence)
         step.counts.append(count)
         sequence.num_computed += count
+        self._need_logits(step, sequence)
+        if sequence.num_cached_tokens is None:
+            sequence.num_cached_tokens = step.prefix_hits.get(sequence.number, 0)
         while len(sequence.block_table) < blocks_for(sequence.num_computed):
             sequence.block_table.append(self.pool.allocate())
         while self.prefix_caching and (sequence.num_hashed_blocks + 1) * BLOCK_SIZE <= sequence.num_computed:
@@ -195,8 +209,28 @@ class Scheduler:
             contents = self._block_contents(sequence, index * BLOCK_SIZE)
             sequence.prefix_id = self.pool.register(sequence.block_table[index], sequence.prefix_id, contents)
             sequence.num_hashed_blocks += 1
-        if sequence.num_computed == len(sequence):
+
+    def _need_logits(self, step: ScheduledStep, sequence: Sequence) -> None:
+        """Note which of the sequence's rows need logits: the last of all its tokens, and those for prompt_logprobs."""
+        end, record, num_rows = sequence.num_computed, sequence.prompt_logprobs, 0
+        if record is not None and record.num_missing and end > len(record.entries):
+            num_rows = min(end - len(record.entries), record.num_missing)
+            step.prompt_logits[record] = num_rows
+        if end == len(sequence):
             step.sampling.append(sequence)
+            num_rows += 1
+        step.num_logits.append(num_rows)
+
+
+def _row_limit(step: ScheduledStep, sequence: Sequence) -> int:
+    """How many tokens it may compute for the sake of prompt_logprobs: up to the last row whose logits it may have."""
+    record = sequence.prompt_logprobs
+    if record is None or not record.num_missing:
+        return maxsize
+    if record in step.prompt_logits:
+        return 0  # another sample of the same prompt is at it, and leaves its blocks to this one
+    left = MAX_PROMPT_LOGITS - sum(step.prompt_logits.values())
+    return maxsize if record.num_missing <= left else len(record.entries) + left - sequence.num_computed
 
 
 def chunk_size(sequence: Sequence, budget: int) -> int:
@@ -213,7 +247,7 @@ def _missing_blocks(sequence: Sequence) -> int:
     return blocks_for(len(sequence)) - len(sequence.block_table)
 
 
-def _chunk(sequence: Sequence, count: int) -> Chunk:
+def _chunk(sequence: Sequence, count: int, num_logits: int) -> Chunk:
     """The last `count` tokens that count as computed."""
     end = sequence.num_computed
     return Chunk(
@@ -221,7 +255,7 @@ def _chunk(sequence: Sequence, count: int) -> Chunk:
         position=end - count,
         prompt_length=len(sequence.prompt_ids),
         block_table=sequence.block_table,
-        sampled=end == len(sequence),
+        num_logits=num_logits,
     )
 
 

@@ -1,6 +1,6 @@
 """A sequence: one sample in flight, its token ids and parameters, and the one place that decides when it ends.
 
-Tests: tests/vol3/test_sequence.py.
+Tests: tests/vol3/test_sequence.py, tests/vol3/test_prompt_logprobs.py.
 """
 
 from collections import abc
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-from nano_llama.core.sampling import SamplingParams, TokenLogprob
+import numpy as np
+
+from nano_llama.core.sampling import SamplingParams, TokenLogprob, token_logprobs
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
 from nano_llama.vol3_engine.constraints import Constraint
 from nano_llama.vol3_engine.text import TextStream
@@ -21,6 +23,26 @@ class Status(Enum):
     FINISHED = "finished"
 
 
+class PromptLogprobs:
+    """The log-probabilities of a prompt's tokens, and of the `count` likeliest, as far as they are computed.
+
+    The n samples of a request share it: whichever computes a row first adds what its logits say of the next token.
+    """
+
+    def __init__(self, prompt_ids: abc.Sequence[int], count: int):
+        self.prompt_ids, self.count = prompt_ids, count
+        self.entries: list[list[TokenLogprob]] = []  # entry i is prompt token i + 1's, from row i
+
+    @property
+    def num_missing(self) -> int:
+        return len(self.prompt_ids) - 1 - len(self.entries)
+
+    def add(self, logits: np.ndarray) -> None:
+        """Reduce the logits (V,) of the next row. Raises NanoLlamaError if they hold a NaN."""
+        following = self.prompt_ids[len(self.entries) + 1]
+        self.entries.append(token_logprobs(logits, following, self.count))
+
+
 @dataclass(kw_only=True, eq=False)
 class Sequence:
     """Sample number `index` of request number `request`.
@@ -29,6 +51,7 @@ class Sequence:
     end_ids: the model's own end-of-text ids (params.stop_token_ids come on top).
     constraint: what its text may be; None: anything.
     max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
+    prompt_logprobs: None unless requested.
     """
 
     request: int
@@ -41,6 +64,7 @@ class Sequence:
     end_ids: frozenset[int] = frozenset()
     constraint: Constraint | None = None
     cache_salt: str | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # of each token, if the request asks for them
@@ -55,6 +79,7 @@ class Sequence:
     num_computed: int = 0  # tokens whose keys and values are in the blocks, or will be by the end of the step
     prefix_id: int = EMPTY_PREFIX  # the block pool's id for the contents of the first num_hashed_blocks blocks
     num_hashed_blocks: int = 0
+    num_cached_tokens: int | None = None  # of the prompt: found in cached blocks when it first ran
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
@@ -65,6 +90,12 @@ class Sequence:
         if start >= prompt:
             return self.output_ids[start - prompt : end - prompt]
         return [*self.prompt_ids[start:end], *self.output_ids[: max(0, end - prompt)]]
+
+    @property
+    def num_settled(self) -> int:
+        """Tokens whose rows are not needed for prompt_logprobs: only these may be skipped if they are cached."""
+        record = self.prompt_logprobs
+        return len(self) if record is None or not record.num_missing else len(record.entries)
 
     @property
     def finished(self) -> bool:

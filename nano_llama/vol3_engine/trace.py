@@ -67,11 +67,11 @@ class EventTrace(NoTrace):
         )  # fmt: skip
 
     def stepped(self, step: ScheduledStep, scheduler: Scheduler) -> None:
-        batch, pool = step.batch, scheduler.pool
+        batch, pool, sampling = step.batch, scheduler.pool, set(step.sampling)
         rows = [
             {
                 "sequence": sequence.number, "position": batch.positions[s], "count": step.counts[s],
-                "blocks": batch.block_tables[s], "chooses": batch.starts[s + 1] - 1 in batch.logit_rows,
+                "blocks": batch.block_tables[s], "chooses": sequence in sampling,
             }
             for s, sequence in enumerate(step.sequences)
         ]  # fmt: skip

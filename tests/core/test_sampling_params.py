@@ -14,7 +14,7 @@ def test_defaults_are_vllms():
     assert (params.temperature, params.top_k, params.top_p, params.min_p) == (1.0, 0, 1.0, 0.0)
     assert (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) == (1.0, 0.0, 0.0)
     assert (params.max_tokens, params.n, params.seed, params.logprobs, params.ignore_eos) == (16, 1, None, None, False)
-    assert params.min_tokens == 0
+    assert params.min_tokens == 0 and params.prompt_logprobs is None
     assert params.stop is None and params.stop_token_ids is None and params.logit_bias is None
 
 
@@ -69,6 +69,8 @@ def test_frozen_and_keyword_only_and_closed():
         ("seed", -1, "at least 0"),
         ("seed", 2**64, str(2**64 - 1)),
         ("logprobs", -1, "at least 0"),
+        ("prompt_logprobs", -1, "at least 0"),
+        ("prompt_logprobs", True, "whole number"),
         ("ignore_eos", 1, "True or False"),
         ("stop", "", "none of them empty"),
         ("stop", ["a", 3], "none of them empty"),

@@ -93,7 +93,8 @@ class ScriptedRunner:
             if self.separate_prefill:
                 of_prompt = self.of_prompts[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
                 assert (np.diff(of_prompt.astype(int)) <= 0).all(), "a prefill row behind a decode row"
-            texts[batch.starts[s + 1] - 1] = text
+            for row in range(batch.starts[s], batch.starts[s + 1]):
+                texts[row] = text[: batch.positions[s] + row - batch.starts[s] + 1]
         return np.array([self.logits(tuple(texts[row].tolist())) for row in batch.logit_rows], np.float32)
 
     def logits(self, text: tuple[int, ...]) -> np.ndarray:
@@ -138,5 +139,5 @@ class PackedTexts:
             self.lengths[text] = length + len(tokens)
             while len(table) * self.block_size < self.lengths[text]:
                 table.append(self.free.pop())
-            chunks.append(Chunk(tokens, length, self.prompt_length, table, sampled=text not in quiet))
+            chunks.append(Chunk(tokens, length, self.prompt_length, table, num_logits=int(text not in quiet)))
         return PackedBatch.pack(chunks), [text for text in pieces if text not in quiet]

@@ -89,6 +89,27 @@ def test_small_models_that_transformers_wrote(tiny_config, tmp_path, attention, 
         assert out.token_ids == chosen[len(out.prompt_token_ids) - 1 : -1]
 
 
+@pytest.mark.parametrize(("attention", "rope", "tied"), [("gqa", "default", False), ("mqa", "llama3", True)])
+def test_prompt_logprobs_are_transformers(tiny_config, tmp_path, attention, rope, tied):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(LlamaConfig(**tiny_config(attention, tied, rope).to_hf_dict())).eval()
+    theirs.save_pretrained(tmp_path / "model")
+    prompts = [torch.randint(0, 101, (length,)).tolist() for length in (63, 40, 17, 2)]
+    with LLM(tmp_path / "model", device="cpu", max_num_batched_tokens=48) as llm:
+        outputs = llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=5))
+    for prompt, out in zip(prompts, outputs, strict=True):
+        with torch.no_grad():
+            logprobs = theirs(torch.tensor([prompt])).logits[0].double().log_softmax(-1)  # (T,V)
+        assert len(out.prompt_logprobs) == len(prompt) and out.prompt_logprobs[0] is None
+        for before, token, found in zip(logprobs, prompt[1:], out.prompt_logprobs[1:], strict=False):
+            assert list(dict.fromkeys([token, *before.topk(5).indices.tolist()])) == list(found)
+            assert found[token].rank == (before >= before[token]).sum()
+            for other, entry in found.items():
+                assert entry.logprob == pytest.approx(before[other].item(), abs=2e-5)
+
+
 @pytest.fixture(scope="module")
 def greedy(llm, reference, smollm2):
     """-> prompts, and of each the 64 tokens of transformers' own tokenizer and `generate`."""

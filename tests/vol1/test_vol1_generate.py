@@ -90,7 +90,7 @@ def test_an_empty_or_too_long_prompt_is_refused_with_its_length(prompt):
         generate(tiny(), prompt)
 
 
-@pytest.mark.parametrize("wish", [{"n": 2}, {"logprobs": 1}, {"stop": "x"}])
+@pytest.mark.parametrize("wish", [{"n": 2}, {"logprobs": 1}, {"prompt_logprobs": 0}, {"stop": "x"}])
 def test_unsupported_sampling_params_are_refused(wish):
     with pytest.raises(UserError, match="does not support"):
         generate(tiny(), [1], SamplingParams(**wish))

@@ -1,11 +1,13 @@
-"""10,000 random steps of arrivals, aborts, shared prefixes and tiny memories: invariants hold, outputs are right."""
+"""10,000 random steps of arrivals, aborts, shared prefixes, prompt_logprobs and tiny memories: invariants hold, outputs
+are right."""
 
 import random
+from collections import Counter
 
 import pytest
 
 from helpers.stub_engine import ByteTokenizer, ScriptedRunner
-from nano_llama.core.sampling import SamplingParams, sample
+from nano_llama.core.sampling import SamplingParams, sample, token_logprobs
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
 from nano_llama.vol3_engine.engine import Engine
 from nano_llama.vol3_engine.requests import Requests
@@ -37,24 +39,32 @@ def check(engine, alive):
     assert order == sorted(order), "arrival order was not kept"
 
 
-def generate_plainly(runner, prompt, params):
+def generate_plainly(runner, prompt, params, seed):
     """Token by token, without an engine: each depends on the text before it alone."""
-    output = []
+    output, ends = [], params.stop_token_ids
     while len(output) < params.max_tokens:
-        output.append(sample(runner.logits((*prompt, *output)), params, prompt, output, seed=params.seed))
+        logits = runner.logits((*prompt, *output))
+        output.append(sample(logits, params, prompt, output, seed=seed, end_ids=ends))
+        if output[-1] in ends:
+            break
     return output
 
 
+def prompt_logprobs_plainly(runner, prompt, count):
+    return [token_logprobs(runner.logits(tuple(prompt[:i])), prompt[i], count) for i in range(1, len(prompt))]
+
+
 @pytest.mark.parametrize(
-    ("seed", "steps", "settings"),
+    ("seed", "steps", "prompt_logits", "settings"),
     [
-        (0, 4000, {"cache": 9 * 16, "max_num_seqs": 5, "max_num_batched_tokens": 20}),
-        (1, 2500, {"cache": 8 * 16 + 5, "max_num_seqs": 8, "max_num_batched_tokens": 8}),
-        (2, 2000, {"cache": 40 * 16, "max_num_seqs": 6, "max_num_batched_tokens": 64}),
-        (3, 1500, {"cache": 10 * 16, "max_num_seqs": 4, "max_num_batched_tokens": 17, "prefix_caching": False}),
+        (0, 4000, 7, {"cache": 9 * 16, "max_num_seqs": 5, "max_num_batched_tokens": 20}),
+        (1, 2500, 3, {"cache": 8 * 16 + 5, "max_num_seqs": 8, "max_num_batched_tokens": 8}),
+        (2, 2000, 64, {"cache": 40 * 16, "max_num_seqs": 6, "max_num_batched_tokens": 64}),
+        (3, 1500, 5, {"cache": 10 * 16, "max_num_seqs": 4, "max_num_batched_tokens": 17, "prefix_caching": False}),
     ],
 )
-def test_random_schedules_give_the_outputs_of_running_alone(seed, steps, settings):
+def test_random_schedules_give_the_outputs_of_running_alone(monkeypatch, seed, steps, prompt_logits, settings):
+    monkeypatch.setattr("nano_llama.vol3_engine.scheduler.MAX_PROMPT_LOGITS", prompt_logits)
     rng = random.Random(seed)
     runner = ScriptedRunner(max_position_embeddings=128)
     runner.separate_prefill = seed in (0, 2)
@@ -62,7 +72,8 @@ def test_random_schedules_give_the_outputs_of_running_alone(seed, steps, setting
     requests = Requests(ByteTokenizer(), runner.config, engine.scheduler.cache_tokens)
     stems = [bytes(rng.randrange(97, 123) for _ in range(length)) for length in (8, 16, 40, 64)]
     alive, done, events = [], [], []
-    computed = preempted = 0
+    computed = preempted = paused = 0
+    rows_asked = Counter()  # of each prompt's logits
 
     def arrive():
         stem = rng.choice(stems)[: rng.choice([8, 16, 33, 64])]
@@ -73,20 +84,26 @@ def test_random_schedules_give_the_outputs_of_running_alone(seed, steps, setting
         room = min(128, engine.scheduler.cache_tokens + 1) - len(prompt)
         params = SamplingParams(
             max_tokens=rng.randint(1, min(room, 30)), temperature=rng.choice([0.0, 1.0]), seed=rng.randrange(99),
-            ignore_eos=True,
+            ignore_eos=True, n=rng.choice([1, 1, 1, 2, 3]), prompt_logprobs=rng.choice([None, None, 0, 2]),
+            stop_token_ids=rng.sample(range(260), 8),
         )  # fmt: skip
-        (sequence,) = requests.from_prompt(0, prompt, params).sequences
-        engine.add(sequence, events.append)
-        alive.append(sequence)
+        params = params.replace(min_tokens=rng.randint(0, params.max_tokens))
+        for sequence in requests.from_prompt(0, prompt, params).sequences:
+            engine.add(sequence, events.append)
+            alive.append(sequence)
 
     schedule = engine.scheduler.schedule
 
     def spied():
-        nonlocal preempted
+        nonlocal preempted, paused
         step = schedule()
         preempted += len(step.preempted)
         assert sum(step.counts) <= engine.scheduler.max_num_batched_tokens
         assert step.sequences, "there was work, and none was scheduled"
+        assert sum(step.prompt_logits.values()) <= prompt_logits
+        assert sum(step.num_logits) == len(step.batch.logit_rows)
+        rows_asked.update(step.prompt_logits)
+        paused += len(engine.scheduler.running) - len(step.sequences)
         return step
 
     engine.scheduler.schedule = spied
@@ -116,5 +133,10 @@ def test_random_schedules_give_the_outputs_of_running_alone(seed, steps, setting
     assert computed > steps / 2 and len(done) > 50
     if "prefix_caching" in settings or seed < 2:
         assert preempted > 20, "memory was never short: the test tests nothing"
+        assert paused > 20 or seed == 2
     for sequence in done:
-        assert sequence.output_ids == generate_plainly(runner, sequence.prompt_ids, sequence.params)
+        prompt, record = sequence.prompt_ids, sequence.prompt_logprobs
+        assert sequence.output_ids == generate_plainly(runner, prompt, sequence.params, sequence.seed)
+        if record is not None:
+            assert record.entries == prompt_logprobs_plainly(runner, prompt, record.count)
+            assert rows_asked[record] == len(prompt) - 1, "a row's logits were asked for twice"

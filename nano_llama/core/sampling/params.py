@@ -47,6 +47,7 @@ class SamplingParams:
       n                    samples of each prompt; sample i uses seed + i                            default: 1
       logprobs             for each token its log-probability and those of this many of the most likely,
                            under the model's own distribution (before everything above); None: none  default: None
+      prompt_logprobs      the same for each token of the prompt, given those before it              default: None
     """
 
     temperature: float = 1.0
@@ -66,6 +67,7 @@ class SamplingParams:
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _check_number("temperature", self.temperature, low=0.0)
@@ -128,6 +130,7 @@ _INTEGERS: tuple[tuple[str, int, int | None], ...] = (
     ("min_tokens", 0, None),
     ("seed", 0, MAX_SEED),
     ("logprobs", 0, None),
+    ("prompt_logprobs", 0, None),
 )
 
 
