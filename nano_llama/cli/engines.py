@@ -1,4 +1,6 @@
-"""The options that `generate` and `chat` share: sampling, and what computes the model. Volume 3 serves it in any case:
+"""The options that `generate`, `chat` and `serve` share: sampling, and what computes the model.
+
+Volume 3 serves it in any case:
 
     engine   with its compiled kernels on a CPU, which need no torch; with PyTorch on a GPU
     torch    with Volume 2's model in PyTorch, on a CPU too
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -80,8 +82,11 @@ class Compute:
     "CPU threads (default: one per core)."
 
 
-def load_llm(model: Path, compute: Compute) -> "LLM":
-    """The model on the engine that was chosen. Raises UserError for a setting that the engine cannot honour."""
+def load_llm(model: Path, compute: Compute, *, max_num_seqs: int = 1, **settings: Any) -> "LLM":
+    """The model on the engine that was chosen. settings: more of EngineSettings' fields.
+
+    Raises UserError for a setting that the engine cannot honour.
+    """
     from nano_llama.vol3_engine.llm import LLM
 
     if compute.engine != "engine" and compute.quantization is not None:
@@ -99,8 +104,9 @@ def load_llm(model: Path, compute: Compute) -> "LLM":
         device=compute.device,
         dtype=compute.dtype,
         quantization=compute.quantization,
-        max_num_seqs=1,
+        max_num_seqs=max_num_seqs,
         num_threads=compute.threads,
+        **settings,
     )
 
 

@@ -6,12 +6,14 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     NANO_LLAMA_OFFLINE   1: never open a connection (HF_HUB_OFFLINE is honoured too)
     NANO_LLAMA_CPU       instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: best)
     OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
+    NANO_LLAMA_API_KEY   the key that clients of nano-llama serve must send
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
 """
 
 import os
 from pathlib import Path
 
+API_KEY_VARIABLE = "NANO_LLAMA_API_KEY"
 SPIN_COUNT = 10_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (bench/busy.py)
 
 
@@ -49,3 +51,8 @@ def sleep_at_barriers() -> None:
 def cxx() -> str | None:
     """The C++ compiler that the user has chosen."""
     return os.environ.get("CXX") or None
+
+
+def api_key() -> str | None:
+    """The key that the server asks its clients for."""
+    return os.environ.get(API_KEY_VARIABLE) or None

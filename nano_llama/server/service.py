@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from starlette.requests import Request
 
 from nano_llama.server.errors import ApiError
+from nano_llama.server.metrics import Metrics
 from nano_llama.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol3_engine.async_engine import AsyncEngine
     from nano_llama.vol3_engine.llm import LLM
+    from nano_llama.vol3_engine.statistics import EngineStats
 
 State = Literal["loading", "ready", "draining"]
 
@@ -30,15 +32,24 @@ class Service:
         self.created = int(time.time())
         self.draining = False
         self.running: set[Watch] = set()  # the requests that the engine has
+        self.in_flight = 0  # requests that have arrived and are not answered
         self._engine: AsyncEngine | None = None
+        self.metrics = Metrics(settings.metrics_prefix, self.model_ids[0], self._stats)
 
     def opened(self, engine: "AsyncEngine") -> None:
         """The model is loaded: requests may come."""
         self._engine = engine
 
+    def _stats(self) -> "EngineStats | None":
+        return None if self._engine is None else self._engine.stats()
+
+    @property
+    def loaded(self) -> bool:
+        return self._engine is not None
+
     @property
     def state(self) -> State:
-        return "draining" if self.draining else "loading" if self._engine is None else "ready"
+        return "draining" if self.draining else "ready" if self.loaded else "loading"
 
     @property
     def engine(self) -> "AsyncEngine":
@@ -55,6 +66,11 @@ class Service:
         if self.llm.tokenizer is None:
             raise ApiError(400, "This model has no tokenizer: it takes prompts as token ids.", code="no_tokenizer")
         return self.llm.tokenizer
+
+    def give_up(self, reason: Exception) -> None:
+        """End what the engine is doing: each client gets the reason."""
+        for watch in list(self.running):
+            watch.stop(reason)
 
     def cache_salt(self, request: Request) -> str | None:
         """Prompts share cached blocks only under the same salt: one per API key, so that nobody can time another's."""

@@ -29,6 +29,8 @@ class ServerSettings:
     max_waiting: int = 128  # requests that may wait; further ones get 429
     max_waiting_tokens: int | None = None  # prompt tokens that may wait; None: AsyncEngine's default
 
+    step_seconds: float = 0.1  # how long a step of the engine may take: everybody's next token waits for it
+
     # connections
     max_connections: int = 256
     max_connections_per_address: int = 16  # loopback excepted

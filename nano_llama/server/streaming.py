@@ -2,12 +2,13 @@
 
 Nothing of ASGI tells a handler that its client has gone, unless somebody listens: a Watch does, and aborts the
 engine's work at once, in the queue, in prefill and in decode.
-Tests: tests/server/test_app.py.
+Tests: tests/server/test_streaming.py.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from nano_llama.server.errors import ClientLeft, api_error
+from nano_llama.server.metrics import between
 from nano_llama.server.service import Service
+from nano_llama.vol3_engine.timing import Timing
 
 if TYPE_CHECKING:
     from nano_llama.vol3_engine.async_engine import Stream
@@ -35,25 +38,31 @@ class Watch:
     """While the engine works for a request: ends it when its client leaves, or when the server gives it up.
 
     As a context manager around the work. The task is cancelled, as asyncio.timeout does it, and the reason is raised.
+    At the end, however it comes, the request is counted and its figures are left for the log.
     """
 
     def __init__(self, request: HttpRequest, stream: "Stream"):
         self.stream = stream
-        self._receive = request.receive
-        self._running: set[Watch] = request.app.state.service.running
+        self._request = request
+        self._service: Service = request.app.state.service
         self._reason: Exception | None = None
+        self._last_token: dict[tuple[int, int], float] = {}  # when, by request and sample
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> "Watch":
         task = asyncio.current_task()
         assert task is not None, "answers are given by tasks"
         self._task = task
         self._listener = asyncio.create_task(self._listen())
-        self._running.add(self)
+        self._service.running.add(self)
+        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._running.discard(self)
+        self._service.running.discard(self)
         self._listener.cancel()
         self.stream.abort()  # does nothing for what has finished
+        for engine_request in self.stream.requests:
+            self._service.metrics.ended(engine_request)
+        self._request.state.log |= figures(self.stream.requests, self._service.settings.log_prompts)
         if self._reason is None:
             return
         if kind is None:  # the work ended just before the cancellation arrived
@@ -70,8 +79,17 @@ class Watch:
             self.stream.abort()
             self._task.cancel()
 
+    def received(self, pieces: Pieces) -> None:
+        """Tokens have come: measure the intervals between them, as a client sees them."""
+        now, observe = time.perf_counter(), self._service.metrics.token_interval.observe
+        for engine_request, piece in pieces:
+            sample = (id(engine_request), piece.index)
+            if sample in self._last_token:
+                observe(now - self._last_token[sample])
+            self._last_token[sample] = now
+
     async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._request.receive())["type"] != "http.disconnect":
             pass
         self.stop(ClientLeft())
 
@@ -79,8 +97,9 @@ class Watch:
 async def collect(request: HttpRequest, stream: "Stream") -> "list[tuple[Request, list[TextPiece]]]":
     """All pieces of a plain answer, by request, in the order of the first piece of each. Raises ClientLeft."""
     collected: dict[int, tuple[Request, list[TextPiece]]] = {}
-    async with Watch(request, stream):
+    async with Watch(request, stream) as watch:
         async for pieces in stream:
+            watch.received(pieces)
             for engine_request, piece in pieces:
                 collected.setdefault(id(engine_request), (engine_request, []))[1].append(piece)
     return list(collected.values())
@@ -108,15 +127,16 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async with Watch(self.request, self.stream):
+            async with Watch(self.request, self.stream) as watch:
                 async for pieces in self.stream:
+                    watch.received(pieces)
                     if events := encode_events(self.chunks(pieces)):
                         await send({"type": "http.response.body", "body": events, "more_body": True})
                 end = encode_events(self.last()) + DONE
         except ClientLeft:
             raise
         except Exception as error:
-            end = encode_events([api_error(error, getattr(self.request.state, "request_id", "")).body()])
+            end = encode_events([api_error(error, self.request.state.request_id).body()])
         await send({"type": "http.response.body", "body": end, "more_body": False})
 
 
@@ -125,5 +145,21 @@ def encode_events(chunks: Chunks) -> bytes:
     return "".join([f"data: {_encode(chunk)}\n\n" for chunk in chunks]).encode("ascii")
 
 
-def service_of(request: HttpRequest) -> Service:
-    return request.app.state.service
+def figures(requests: "Sequence[Request]", with_prompts: bool) -> dict[str, Any]:
+    """What the log says of the engine's part: how many tokens, how they ended, how long each phase took."""
+    timing = Timing.merged(request.timing for request in requests)
+    samples = [sequence for request in requests for sequence in request.sequences]
+    found = {
+        "prompt_tokens": sum(len(request.prompt_ids) for request in requests),
+        "completion_tokens": sum(len(sequence.output_ids) for sequence in samples),
+        "finish_reasons": [sequence.finish_reason for sequence in samples],
+        "queue_seconds": _rounded(between(timing.arrived, timing.scheduled)),
+        "first_token_seconds": _rounded(between(timing.arrived, timing.first_token)),
+    }
+    if with_prompts:
+        found["prompts"] = [request.prompt_ids if request.prompt is None else request.prompt for request in requests]
+    return found
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

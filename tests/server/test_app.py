@@ -11,8 +11,11 @@ from nano_llama.server.service import Service
 from nano_llama.server.settings import ServerSettings
 
 
-def client(**settings) -> TestClient:
-    return TestClient(create_app(Service(ServerSettings(**settings), ["tiny"])), raise_server_exceptions=False)
+def client(loaded: bool = True) -> TestClient:
+    service = Service(ServerSettings(), ["tiny"])
+    if loaded:
+        service.opened(object())  # no route here asks it for anything
+    return TestClient(create_app(service), base_url="http://localhost")
 
 
 def test_version():
@@ -20,7 +23,7 @@ def test_version():
 
 
 def test_health_says_that_the_model_is_loading():
-    answer = client().get("/health")
+    answer = client(loaded=False).get("/health")
     assert (answer.status_code, answer.json()) == (503, {"status": "loading"})
 
 

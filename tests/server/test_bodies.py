@@ -15,7 +15,7 @@ from nano_llama.server.errors import ApiError
     [b"", b"{", b"[1]", b'"text"', b"null", b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1}x', b'\xff\xfe{"a": 1}',
      b'{"a": "\xe9"}', rb'{"a": "\ud800"}', rb'{"\uDfff": 1}', b'{"a": ' + b"9" * 5000 + b"}", b'\xef\xbb\xbf{"a": 1}'],
 )  # fmt: skip
-def test_what_is_no_json_object_is_refused(body):
+def test_what_is_not_a_json_object_is_refused(body):
     with pytest.raises(ApiError) as raised:
         parse_object(body, 128)
     assert (raised.value.status, raised.value.code) == (400, "invalid_json")
