@@ -2,7 +2,8 @@
 
 The program is not trusted. It runs in a process of its own (template_worker.py) that may take 3 seconds and 128 MiB,
 so a template that loops or prints endlessly costs an error and nothing else. The process is kept for the next
-conversation: starting it takes about 0.2 s, rendering less than a millisecond.
+conversation: starting it takes about 0.2 s, rendering less than a millisecond. Where threads render at once, there are
+two of them.
 
 Not here: finding special tokens in the text (conversation.py).
 Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
@@ -10,7 +11,8 @@ Tests: tests/tokenizer/test_chat.py, test_template_limits.py.
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 from nano_llama.core.limited_process import LimitedProcess, ProcessEnded
 
 RENDER_SECONDS = 3.0
+MAX_WORKERS = 2  # processes of one template
 MEMORY_BYTES = 128 * 2**20
 MAX_TEMPLATE_CHARACTERS = 2**20
 MAX_CHARACTERS = 2**22  # of output, in addition to sixteen times the input
@@ -30,12 +33,18 @@ Templates = Mapping[str, str]  # name -> source; "default" is the one for plain 
 
 
 class ChatTemplate:
-    """A template's source, and the process that renders it. Usable from several threads; one renders at a time."""
+    """A template's source, and the processes that render it. Usable from several threads; MAX_WORKERS render at once.
+
+    More than one, so that a conversation which a template takes seconds for does not hold up the next. A second process
+    is started when the first is busy.
+    """
 
     def __init__(self, source: str):
         self.source = source
+        self._places = threading.BoundedSemaphore(MAX_WORKERS)
+        self._idle: list[_Worker] = []
         self._lock = threading.Lock()
-        self._worker: _Worker | None = None
+        self._facts: dict[str, Any] | None = None
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text of a conversation.
@@ -50,25 +59,38 @@ class ChatTemplate:
                 f"Chat messages must be plain data (text, numbers, lists, dicts): {error!s:.200}."
             ) from None
         limit = MAX_CHARACTERS + 16 * len(request)
-        with self._lock:
-            return self._running().ask({"variables": variables, "limit": limit})["text"]
+        with self._worker() as worker:
+            return worker.ask({"variables": variables, "limit": limit})["text"]
 
     @property
     def names(self) -> frozenset[str]:
         """The variables that the template reads. Raises FormatError as `render` does."""
-        with self._lock:
-            return frozenset(self._running().facts["names"])
+        return frozenset(self._known_facts()["names"])
 
     @property
     def reads_parts(self) -> bool:
         """Whether it goes through a message's content part by part, so that the content may be a list."""
-        with self._lock:
-            return self._running().facts["reads_parts"]
+        return self._known_facts()["reads_parts"]
 
-    def _running(self) -> "_Worker":
-        if self._worker is None or not self._worker.usable():
-            self._worker = _Worker(self.source)
-        return self._worker
+    def _known_facts(self) -> dict[str, Any]:
+        if self._facts is None:
+            with self._worker() as worker:
+                self._facts = worker.facts
+        return self._facts
+
+    @contextmanager
+    def _worker(self) -> "Iterator[_Worker]":
+        """A process for this thread alone: the one that was idle last, or a new one."""
+        with self._places:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or not worker.usable():
+                worker = _Worker(self.source)
+            try:
+                yield worker
+            finally:
+                if worker.usable():
+                    self._idle.append(worker)
 
 
 class _Worker:

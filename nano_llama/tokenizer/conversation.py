@@ -71,6 +71,13 @@ class ConversationEncoder:
         broken, undo = self._special_text.broken(given)
         return self._codec.encode_quoted(self._render(program, broken, options), undo)
 
+    def tool_template(self) -> str | None:
+        """The source of the chat template that shows tools to the model; None: there is none, or it reads no tools."""
+        if not self._templates:
+            return None
+        program = self._program(ChatOptions(tools=()))
+        return program.source if "tools" in program.names else None
+
     def _program(self, options: ChatOptions) -> ChatTemplate:
         """The template that transformers would take: by name, by source, "tool_use" where there are tools."""
         asked = options.chat_template

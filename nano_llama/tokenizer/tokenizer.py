@@ -53,7 +53,7 @@ class Tokenizer:
         self.chat_templates = {name: text for name, text in templates.items() if text is not None}
         self._codec = Codec(backend, self.roles)
         self.special_ids = self._codec.special_ids
-        self._conversations = ConversationEncoder(self.chat_templates, self._codec)
+        self.conversations = ConversationEncoder(self.chat_templates, self._codec)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_source, (self.backend.source, self.roles, self.chat_templates)
@@ -225,7 +225,7 @@ class Tokenizer:
             add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message, tools=tools,
             documents=documents, chat_template=chat_template, variables=variables,
         )  # fmt: skip
-        return self._conversations.text(messages, options)
+        return self.conversations.text(messages, options)
 
     def encode_chat(
         self,
@@ -246,7 +246,7 @@ class Tokenizer:
             add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message, tools=tools,
             documents=documents, chat_template=chat_template, variables=variables,
         )  # fmt: skip
-        return self._conversations.ids(messages, options)
+        return self.conversations.ids(messages, options)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -139,7 +139,7 @@ def test_many_templates_leave_few_processes(bpe):
     tokenizer = Tokenizer(bpe.backend)
     for number in range(10):
         assert tokenizer.apply_chat_template(CHAT, chat_template=f"{{{{ {number} }}}}") == str(number)
-    assert len(tokenizer._conversations._programs) == 8
+    assert len(tokenizer.conversations._programs) == 8
 
 
 def test_several_templates_without_a_default(bpe):

@@ -80,9 +80,10 @@ def test_the_process_is_small_and_replaced_after_a_failure():
         "{% if messages[0].content == 'loop' %}" + HOSTILE["a loop without a body"] + "{% endif %}ok"
     )
     assert template.render(MESSAGES) == "ok"
-    first = template._worker.process.popen
+    (worker,) = template._idle
+    first = worker.process.popen
     assert template.render(MESSAGES) == "ok"
-    assert template._worker.process.popen is first, "one process serves many conversations"
+    assert template._idle == [worker], "one process serves many conversations"
     with pytest.raises(FormatError, match="longer than 3 s"):
         template.render({"messages": [{"role": "user", "content": "loop"}]})
     assert first.poll() is not None, "it was ended"
@@ -118,6 +119,42 @@ def test_from_several_threads():
     assert found == {number: str(number) for number in range(4)}
 
 
+def test_a_slow_conversation_does_not_hold_up_the_next():
+    template = ChatTemplate(
+        "{% if messages[0].content == 'loop' %}" + HOSTILE["a loop without a body"] + "{% endif %}ok"
+    )
+    order = []
+
+    def ask(content: str) -> None:
+        try:
+            template.render({"messages": [{"content": content}]})
+        except FormatError:
+            order.append("stopped")
+
+    slow = threading.Thread(target=ask, args=("loop",))
+    slow.start()
+    while template._places._value == chat.MAX_WORKERS:  # until it has a process
+        time.sleep(0.01)
+    assert template.render({"messages": [{"content": "x"}]}) == "ok"
+    order.append("next")
+    slow.join()
+    assert order == ["next", "stopped"]
+
+
+def test_there_are_no_more_processes_than_said(monkeypatch):
+    started = []
+    real = chat._Worker.__init__
+    monkeypatch.setattr(chat._Worker, "__init__", lambda self, source: (started.append(self), real(self, source))[1])
+    template = ChatTemplate("{{ messages[0].content }}")
+    ask = lambda: template.render(MESSAGES)  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= len(started) <= chat.MAX_WORKERS and len(template._idle) == len(started)
+
+
 def test_a_hostile_template_in_a_thread(monkeypatch):
     monkeypatch.setattr(chat, "RENDER_SECONDS", 1.0)
     caught = []
@@ -137,12 +174,12 @@ def test_a_hostile_template_in_a_thread(monkeypatch):
 def test_the_process_goes_with_the_template_and_with_the_program():
     template = ChatTemplate("ok")
     template.render(MESSAGES)
-    process = template._worker.process.popen
+    process = template._idle[0].process.popen
     del template
     process.wait(10)
     code = (
         "from nano_llama.tokenizer.chat import ChatTemplate; t = ChatTemplate('ok'); t.render({});"
-        "print(t._worker.process.popen.pid, flush=True); import os; os._exit(0)"
+        "print(t._idle[0].process.popen.pid, flush=True); import os; os._exit(0)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     for _ in range(200):
