@@ -70,6 +70,8 @@ def run(
     adapter: tuple[str, ...] = (),
     access: Access | None = None,
     capacity: Capacity | None = None,
+    ignore_unknown_fields: bool = False,
+    chat_template_kwarg: tuple[str, ...] = (),
     drain_seconds: Annotated[float, Parameter()] = 30.0,
     metrics_prefix: str = "nano_llama",
     log_prompts: bool = False,
@@ -91,6 +93,10 @@ def run(
         Name under which clients ask for the model (default: its file's or folder's name); may be given several times.
     adapter
         NAME=DIR: also serve a LoRA adapter, under that name. (Comes with fine-tuning; refused until then.)
+    ignore_unknown_fields
+        Ignore fields of a request that the server does not know, instead of refusing them.
+    chat_template_kwarg
+        Name of a variable of the chat template that requests may set (as enable_thinking); may be given several times.
     drain_seconds
         After SIGTERM, running requests may go on for so long.
     metrics_prefix
@@ -100,14 +106,14 @@ def run(
     """
     screen = Screen(output)
     access, capacity = access or Access(), capacity or Capacity()
-    if adapter:
-        raise UserError(f"--adapter {adapter[0]}: adapters come with fine-tuning.", hint="Serve a merged model.")
     import_extra("uvicorn", "serve", "nano-llama serve")
+    from nano_llama.server.adapters import Adapter, served_names
     from nano_llama.server.auth import read_keys
     from nano_llama.server.logs import LogWriter, event
     from nano_llama.server.run import bind, serve, warning_of
     from nano_llama.server.service import Service
 
+    names = served_names(served_model_name or (model_id(model),), [Adapter.parse(text) for text in adapter])
     settings = settings_of(
         capacity.limit,
         host=access.host,
@@ -117,11 +123,13 @@ def run(
         cors_origins=access.cors_origin,
         max_waiting=capacity.max_waiting,
         drain_seconds=drain_seconds,
+        ignore_unknown_fields=ignore_unknown_fields,
+        chat_template_kwargs=chat_template_kwarg,
         metrics_prefix=metrics_prefix,
         log_prompts=log_prompts,
     )
     path = locate_model(model, screen)
-    service = Service(settings, served_model_name or (model_id(model),))
+    service = Service(settings, names)
     options = {name: getattr(capacity, name) for name in ("max_num_seqs", "kv_cache_memory", "kv_cache_dtype")}
 
     def load() -> "LLM":

@@ -6,5 +6,12 @@
     errors.py     every failure in OpenAI's shape          service.py    what the handlers of requests need
     settings.py   every limit, with its default            metrics.py, logs.py   what the operator sees
 
+The API, endpoint by endpoint; a body goes from schemas.py through validation.py and parameters.py to the engine:
+
+    completions.py, completion_answer.py      /v1/completions           tokenization.py   /tokenize and its like
+    chat.py, chat_answer.py                   /v1/chat/completions      models.py         /v1/models; adapters.py
+    tools.py, tool_calls.py                   tools, and their calls    openapi.py        /openapi.json
+    usage.py, logprobs.py                     parts of every answer     openapi_answers.py
+
 Tests: tests/server.
 """

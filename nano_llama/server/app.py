@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nano_llama.core.version import VERSION
+from nano_llama.server import chat, completions, models, openapi, tokenization
 from nano_llama.server.auth import OPEN_PATHS, check_key
 from nano_llama.server.errors import ApiError, ClientLeft, api_error, error_response, json_response
 from nano_llama.server.hosts import check_host, check_origin, cors_headers, preflight
@@ -155,4 +156,13 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE)
 
 
-ROUTES = [Route("/health", health), Route("/version", version), Route("/metrics", metrics)]
+ROUTES = [
+    Route("/health", health),
+    Route("/version", version),
+    Route("/metrics", metrics),
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *tokenization.ROUTES,
+    *models.ROUTES,
+    *openapi.ROUTES,
+]

@@ -1,0 +1,140 @@
+"""POST /v1/chat/completions, and /render beside it: messages in, an answer out, or only what the model would read.
+
+Tests: tests/server/test_api_chat.py, test_api_streams.py, test_api_tools.py, test_api_client.py.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from nano_llama.server.chat_answer import ChatAnswer
+from nano_llama.server.errors import ApiError, json_response, limit_exceeded
+from nano_llama.server.models import served_model
+from nano_llama.server.parameters import chat_params
+from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
+from nano_llama.server.streaming import EventStream, collect
+from nano_llama.server.tools import tool_use
+from nano_llama.server.usage import Head, Usage, service_of
+from nano_llama.server.validation import read_as
+
+if TYPE_CHECKING:
+    from nano_llama.server.service import Service
+
+# Names that a template gets from us: chat_template_kwargs never sets them, whatever the operator lists.
+RESERVED = ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
+
+
+async def create_chat_completion(http: HttpRequest) -> Response:
+    service = service_of(http)
+    service.engine.require_room()
+    body = await read_as(http, ChatBody)
+    model = served_model(service, body.model)
+    messages, options = conversation(body.messages, body, service)
+    template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
+    tools = tool_use(body, service, template)
+    params = chat_params(body, service, tools.forced)
+    if tools.shown is not None:
+        options["tools"] = tools.shown
+    prompt: Any = messages
+    truncated = None
+    if body.truncate_prompt_tokens is not None:
+        ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
+        truncated = max(0, len(ids) - body.truncate_prompt_tokens)
+        prompt, options = ids[truncated:], {}
+    request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    answer = ChatAnswer(
+        Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
+        body,
+        Usage([request], body.stream_options, truncated),
+        request,
+        tools,
+        service,
+    )
+    stream = service.engine.submit([request])
+    if body.stream:
+        return EventStream(http, stream, answer.chunks, answer.last)
+    pieces = await collect(http, stream)
+    return json_response(answer.whole((request, piece) for request, own in pieces for piece in own))
+
+
+async def render(http: HttpRequest) -> Response:
+    """The text of a conversation and its ids, as the model would read them."""
+    service = service_of(http)
+    body = await read_as(http, RenderBody)
+    model = served_model(service, body.model)
+    text, ids = await rendered(body.messages, body, service)
+    context = service.llm.config.max_position_embeddings
+    return json_response(
+        {"model": model, "prompt": text, "prompt_token_ids": ids, "count": len(ids), "max_model_len": context}
+    )
+
+
+async def rendered(
+    messages: Sequence[Message], body: RenderBody | TokenizeBody, service: "Service"
+) -> tuple[str, list[int]]:
+    """A conversation as text and as ids. Special tokens that a user typed are text: in the ids they differ."""
+    given, options = conversation(messages, body, service)
+    if body.tools:
+        options["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
+    tokenizer = service.tokenizer
+    ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
+    return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False), ids
+
+
+def conversation(
+    messages: Sequence[Message], body: TemplateBody, service: "Service"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The messages as templates read them, and the arguments of Tokenizer.encode_chat. Raises ApiError."""
+    options: dict[str, Any] = {
+        name: value
+        for name in ("add_generation_prompt", "continue_final_message")
+        if (value := getattr(body, name)) is not None
+    }
+    allowed = [name for name in service.settings.chat_template_kwargs if name not in RESERVED]
+    for name, value in (body.chat_template_kwargs or {}).items():
+        if name not in allowed:
+            raise ApiError(
+                400,
+                f"chat_template_kwargs: {name!r:.80} is not among the names that this server's operator allows: "
+                f"{', '.join(allowed) or 'none'} (chat_template_kwargs).",
+                param="chat_template_kwargs",
+            )
+        options[name] = value
+    most = service.settings.max_prompt_characters
+    plain = [_plain(message, number) for number, message in enumerate(messages)]
+    length = sum(len(part) for message in messages for part in _texts(message))
+    if length > most:
+        raise limit_exceeded("messages", f"{length} characters", "max_prompt_characters", most)
+    return plain, options
+
+
+def _plain(message: Message, number: int) -> dict[str, Any]:
+    """A message as a dict without what is empty. Arguments of earlier calls are objects for templates, text for us."""
+    plain = message.model_dump(exclude_none=True, exclude={"annotations": True})
+    for place, call in enumerate(plain.get("tool_calls", ())):
+        call.pop("index", None)
+        path = f"messages[{number}].tool_calls[{place}].function.arguments"
+        try:
+            arguments = json.loads(call["function"]["arguments"] or "{}")
+        except ValueError as error:
+            raise ApiError(400, f"{path} is not valid JSON: {error}.", param=path) from None
+        if not isinstance(arguments, dict):
+            raise ApiError(400, f"{path}={arguments!r:.80} must be an object, as JSON.", param=path)
+        call["function"]["arguments"] = arguments
+    return plain
+
+
+def _texts(message: Message) -> list[str]:
+    content = message.content
+    return [content] if isinstance(content, str) else [part.text for part in content or ()]
+
+
+ROUTES = [
+    Route("/v1/chat/completions", create_chat_completion, methods=["POST"]),
+    Route("/v1/chat/completions/render", render, methods=["POST"]),
+]

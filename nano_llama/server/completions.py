@@ -1,0 +1,99 @@
+"""POST /v1/completions: prompts in, continuations out.
+
+Tests: tests/server/test_api_completions.py, test_api_streams.py, test_api_client.py.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from nano_llama.server.completion_answer import CompletionAnswer
+from nano_llama.server.errors import json_response, limit_exceeded
+from nano_llama.server.models import served_model
+from nano_llama.server.parameters import completion_params
+from nano_llama.server.schemas import CompletionBody
+from nano_llama.server.streaming import EventStream, collect
+from nano_llama.server.usage import Head, Usage, service_of
+from nano_llama.server.validation import read_as
+
+if TYPE_CHECKING:
+    from nano_llama.core.sampling import SamplingParams
+    from nano_llama.server.service import Service
+    from nano_llama.vol3_engine.requests import Request
+
+
+async def create_completion(http: HttpRequest) -> Response:
+    service = service_of(http)
+    service.engine.require_room()
+    body = await read_as(http, CompletionBody)
+    model = served_model(service, body.model)
+    params = completion_params(body, service)
+    prompts = listed_prompts(body.prompt, service)
+    prepared = await asyncio.gather(
+        *(_prepare(service, body, params, number, prompt, http) for number, prompt in enumerate(prompts))
+    )
+    requests = [request for request, _ in prepared]
+    truncated = sum(cut for _, cut in prepared) if body.truncate_prompt_tokens is not None else None
+    texts = [
+        prompt if isinstance(prompt, str) and not cut else _text_of(service, request)
+        for prompt, (request, cut) in zip(prompts, prepared, strict=True)
+    ]
+    answer = CompletionAnswer(
+        Head.of(service, "text_completion", f"cmpl-{http.state.request_id}", model),
+        body,
+        Usage(requests, body.stream_options, truncated),
+        requests,
+        texts,
+        service.llm,
+    )
+    stream = service.engine.submit(requests)
+    if body.stream:
+        return EventStream(http, stream, answer.chunks, answer.last)
+    pieces = await collect(http, stream)
+    return json_response(answer.whole((request, piece) for request, own in pieces for piece in own))
+
+
+def listed_prompts(prompt: str | list[str] | list[int] | list[list[int]], service: "Service") -> list[str | list[int]]:
+    """One prompt or several, each a text or a list of ids. Raises ApiError for too many."""
+    single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
+    prompts: list[str | list[int]] = [prompt] if single else list(prompt)  # type: ignore[list-item,arg-type]
+    most, characters = service.settings.max_prompts, service.settings.max_prompt_characters
+    if len(prompts) > most:
+        raise limit_exceeded("prompt", f"{len(prompts)} prompts", "max_prompts", most)
+    for entry in prompts:
+        if isinstance(entry, str) and len(entry) > characters:
+            raise limit_exceeded("prompt", f"{len(entry)} characters", "max_prompt_characters", characters)
+    return prompts
+
+
+async def _prepare(
+    service: "Service",
+    body: CompletionBody,
+    params: "SamplingParams",
+    number: int,
+    prompt: str | list[int],
+    http: HttpRequest,
+) -> "tuple[Request, int]":
+    """The engine's request for one prompt, and how many of its tokens were cut off."""
+    keep, given = body.truncate_prompt_tokens, prompt
+    if isinstance(prompt, str) and (keep is not None or body.add_special_tokens is False):
+        add_bos = False if body.add_special_tokens is False else None
+        given = await asyncio.to_thread(service.tokenizer.encode, prompt, add_bos=add_bos)
+    cut = 0
+    if keep is not None:
+        cut = max(0, len(given) - keep)
+        given = given[cut:]
+    salt = service.cache_salt(http)
+    return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
+
+
+def _text_of(service: "Service", request: "Request") -> str:
+    """A prompt of ids as text, special tokens included."""
+    tokenizer = service.llm.tokenizer
+    return tokenizer.decode(request.prompt_ids, skip_special=False) if tokenizer else ""
+
+
+ROUTES = [Route("/v1/completions", create_completion, methods=["POST"])]

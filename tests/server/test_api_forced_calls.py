@@ -1,0 +1,110 @@
+"""Forced tool calls and structured outputs (tools.py, parameters.py) on random weights: always valid JSON."""
+
+import json
+import re
+
+import pytest
+
+from helpers.api import events, post, random_llm, served
+from nano_llama.server.tool_calls import joined
+
+pytest.importorskip("llguidance")
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+ASK = [{"role": "user", "content": "the quick"}]
+PLACE = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"$ref": "#/$defs/days"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+    "$defs": {"days": {"type": "boolean"}},
+}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
+PING = {"type": "function", "function": {"name": "ping"}}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with served(random_llm()) as client:
+        yield client
+
+
+def check(name: str, arguments: str) -> None:
+    read = json.loads(arguments)
+    if name == "ping":
+        assert read == {}
+    else:
+        assert name == "weather" and read["city"] in ("Rome", "Oslo") and isinstance(read["days"], bool)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_forced_call_obeys_the_function_s_schema(client, choice, seed):
+    body = {"messages": ASK, "tools": [WEATHER, PING], "tool_choice": choice, "parallel_tool_calls": False}
+    (plain,) = post(client, CHAT, **body, seed=seed, max_tokens=150)["choices"]
+    assert plain["finish_reason"] == "tool_calls" and plain["message"]["content"] is None
+    (call,) = plain["message"]["tool_calls"]
+    check(**call["function"])
+    chunks = [chunk["choices"][0] for chunk in events(client, CHAT, **body, seed=seed, max_tokens=150)]
+    (streamed,) = joined([piece for chunk in chunks for piece in chunk["delta"].get("tool_calls", ())])
+    assert streamed["function"] == call["function"] and chunks[-1]["finish_reason"] == "tool_calls"
+
+
+def test_a_forced_call_that_is_cut_off_is_length(client):
+    body = {"messages": ASK, "tools": [WEATHER], "tool_choice": "required", "max_tokens": 12, "seed": 1}
+    (choice,) = post(client, CHAT, **body)["choices"]
+    assert choice["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize(
+    ("field", "value", "fits"),
+    [
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE, "strict": True}},
+            None,
+        ),
+        ("structured_outputs", {"json": PLACE}, None),
+        ("structured_outputs", {"json": json.dumps(PLACE)}, None),
+        ("structured_outputs", {"regex": "[ab]{3,5}c"}, re.compile("[ab]{3,5}c")),
+        ("structured_outputs", {"choice": ["yes", "no"]}, re.compile("yes|no")),
+        ("structured_outputs", {"grammar": 'start: "x" "y"'}, re.compile("xy")),
+    ],
+)
+def test_structured_outputs(client, path, field, value, fits):
+    ask = {"messages": ASK} if path == CHAT else {"prompt": "the quick"}
+    answer = post(client, path, **ask, **{field: value}, max_tokens=100, n=2, seed=5)
+    for choice in answer["choices"]:
+        text = choice["text"] if path == TEXT else choice["message"]["content"]
+        assert choice["finish_reason"] == "stop"
+        if fits is None:
+            check("weather", text)
+        else:
+            assert fits.fullmatch(text)
+
+
+def test_json_object(client):
+    (choice,) = post(client, CHAT, messages=ASK, response_format={"type": "json_object"}, max_tokens=120, seed=2)[
+        "choices"
+    ]
+    assert choice["message"]["content"].lstrip().startswith("{")
+    if choice["finish_reason"] == "stop":
+        assert isinstance(json.loads(choice["message"]["content"]), dict)
+    plain = post(client, CHAT, messages=ASK, response_format={"type": "text"}, max_tokens=5, seed=2)
+    assert plain["choices"] == post(client, CHAT, messages=ASK, max_tokens=5, seed=2)["choices"]
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"regex": "("},
+        {"json": {"type": "nothing"}},
+        {"json": "{"},
+        {"grammar": "start: x"},
+        {"json": {"$ref": "http://x/y"}},
+    ],
+)
+def test_a_constraint_that_makes_no_sense_is_refused(client, constraint):
+    error = post(client, TEXT, 400, prompt="a", structured_outputs=constraint)["error"]
+    assert error["type"] == "invalid_request_error" and len(error["message"]) > 20
