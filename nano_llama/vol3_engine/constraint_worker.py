@@ -18,11 +18,12 @@ import re
 import signal
 import sys
 import threading
+from decimal import Decimal
 
 # JSON's white space, which llguidance would let a model repeat without end.
 WHITESPACE = r"[\x20\x0A\x0D\x09]{0,8}"
 # Any tokens whose bytes follow the grammar may come, where llguidance would allow only those of its own encoding.
-ANY_SPELLING = '%llguidance {"no_forcing": true}\n'
+ANY_SPELLING = '%llguidance {"no_forcing": true}'
 BYTES = [bytes([byte]) for byte in range(256)]
 
 
@@ -55,7 +56,10 @@ def serve(lines, answer) -> None:
             matcher = llguidance.LLMatcher(vocabulary, grammar, log_level=0, limits=limits)
             if not matcher.is_error():
                 matcher.compute_bitmask()
-            reply.update({"error": matcher.get_error()} if matcher.is_error() else {"grammar": grammar})
+            if matcher.is_error():
+                reply["error"] = in_terms_of(request["kind"], matcher.get_error())
+            else:
+                reply["grammar"] = grammar
         except (MemoryError, RecursionError, Exception) as error:
             reply["error"] = f"{error}" or type(error).__name__
 
@@ -74,7 +78,9 @@ def grammar_of(kind: str, given) -> str:
     from llguidance.gbnf_to_lark import any_to_lark
 
     if kind == "json":
-        lark = "start: %json " + json.dumps(with_bounded_whitespace(json.loads(given)))
+        lark = "start: %json " + json.dumps(
+            with_bounded_whitespace(json.loads(given, parse_int=exact_number, parse_float=exact_number))
+        )
     elif kind == "regex":
         lark = json.loads(LLMatcher.grammar_from_regex(given))["grammars"][0]["lark_grammar"]
     elif kind == "choice":
@@ -83,7 +89,16 @@ def grammar_of(kind: str, given) -> str:
         assert kind == "grammar", f"unknown kind {kind}"
         lark = any_to_lark(given)
         refuse_special_tokens(lark)
-    return LLMatcher.grammar_from_lark(ANY_SPELLING + lark)
+    return LLMatcher.grammar_from_lark(f"{lark}\n{ANY_SPELLING}")  # behind it: the numbers of its lines stay
+
+
+def exact_number(text: str) -> int | float:
+    """A number of a schema. ValueError for one that llguidance, which holds numbers in float64, would change."""
+    number = float(text) if any(letter in text for letter in ".eE") else int(text)
+    whole = number == int(number) and abs(number) <= 2**53
+    if not whole and not (Decimal(text) == Decimal(f"{number:.15g}") and 1e-22 < abs(number) < 1e22):
+        raise ValueError(f"the number {text:.40} is too long, too large or too small to be followed exactly")
+    return number
 
 
 def with_bounded_whitespace(schema: dict) -> dict:
@@ -92,6 +107,15 @@ def with_bounded_whitespace(schema: dict) -> dict:
     if not isinstance(own, dict) or "whitespace_flexible" in own:
         return schema
     return {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE, **own}}
+
+
+def in_terms_of(kind: str, error: str) -> str:
+    """llguidance's message for what was given, without what `grammar_of` has put around it."""
+    if error.startswith("NoExtensionBias"):
+        return "no text satisfies it"
+    if kind == "grammar":
+        return error
+    return re.sub(r"^at 1\(\d+\): (failed to compile JSON schema: )?", "", error.partition("\n   1 | start:")[0])
 
 
 def refuse_special_tokens(lark: str) -> None:
