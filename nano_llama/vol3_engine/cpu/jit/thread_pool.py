@@ -14,6 +14,7 @@ Tests: tests/vol3/cpu/jit/test_thread_pool.py.
 
 import os
 import platform
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,21 +23,26 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.jit.jit import kernel
 from nano_llama.vol3_engine.cpu.simd.intrinsics import call, pointer
 
-# Indices into the control array, each on a cache line of its own. ASLEEP: one per thread.
-CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, ASLEEP = (8 * i for i in range(7))
+# Indices into the control array, each on a cache line of its own. SLEEPERS, PATIENCE: at barriers. ASLEEP: per thread.
+CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, SLEEPERS, PATIENCE, ASLEEP = (8 * i for i in range(9))
 SPINS_BEFORE_SLEEP = 30_000  # of a worker that waits for a call: about 1.5 ms
 SPINS_BEFORE_YIELD = 4_000  # of a thread that may share its core with the one it waits for
-SPINS_BEFORE_NAP = 10_000  # at a barrier, about 0.5 ms: who is later than that does not run, so let it have this core
-NAP_MICROSECONDS = 50
+MIN_PATIENCE, MAX_PATIENCE = 100, 4_000  # spins at a barrier before a thread sleeps: about 5 to 200 microseconds
+SLEEP_NANOSECONDS = 5_000_000  # at most, at a barrier: a cancelled call wakes nobody
+NAP_MICROSECONDS = 50  # where the system offers no futex
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 _MACHINE = platform.machine().lower()
+# Linux's system call by which a thread sleeps until a word in memory changes; WAIT and WAKE within one process.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(_MACHINE) if sys.platform == "linux" else None
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129
 
 
 # -- atomics ----------------------------------------------------------------------------------------------------------
@@ -103,15 +109,42 @@ def yield_cpu(typing_context):
 
 
 @intrinsic
-def nap(typing_context):
-    """Sleep for NAP_MICROSECONDS."""
+def sleep_while(typing_context, control, index, value):
+    """Sleep if control[index] == value, until `wake_all`, at most SLEEP_NANOSECONDS. Elsewhere than on Linux: a nap."""
 
     def generate(context, builder, sig, args):
-        if os.name == "posix":
+        place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I32)
+        if _FUTEX is not None:
+            span = cgutils.alloca_once(builder, ir.LiteralStructType([_I64, _I64]))  # seconds, nanoseconds
+            builder.store(ir.Constant(span.type.pointee, [0, SLEEP_NANOSECONDS]), span)
+            low = builder.trunc(args[2], _I32)  # it compares 32 bits: the low ones, on these machines the first
+            _futex(builder, place, _FUTEX_WAIT, low, span)
+        elif os.name == "posix":
             call(builder, "usleep", _I32, [ir.Constant(_I32, NAP_MICROSECONDS)])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(control, types.intp, types.int64), generate
+
+
+@intrinsic
+def wake_all(typing_context, control, index):
+    """Wake the threads that sleep at control[index]."""
+
+    def generate(context, builder, sig, args):
+        if _FUTEX is not None:
+            place = pointer(context, builder, sig.args[0], args[0], [args[1]], _I32)
+            _futex(builder, place, _FUTEX_WAKE, ir.Constant(_I32, 2**31 - 1), ir.Constant(_I64.as_pointer(), None))
+        return context.get_dummy_value()
+
+    return types.void(control, types.intp), generate
+
+
+def _futex(builder, place, operation, value, timeout):
+    """futex(place, operation, value, timeout), by its number: the C library has no function for it."""
+    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
+    syscall = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    word = [builder.ptrtoint(place, _I64), ir.Constant(_I64, operation), builder.zext(value, _I64)]
+    builder.call(syscall, [ir.Constant(_I64, _FUTEX), *word, builder.ptrtoint(timeout, _I64)])
 
 
 # -- waiting ----------------------------------------------------------------------------------------------------------
@@ -129,20 +162,33 @@ def spin_wait(spins):
 
 @kernel
 def barrier(control, threads):
-    """No thread returns before all have arrived. What was written before it is visible to all after it."""
+    """No thread returns before all have arrived. What was written before it is visible to all after it.
+
+    On an idle machine the others come within microseconds, and spinning is the fastest way to wait. Beside busy
+    programs they may not be running: then each spin only keeps a core from them. So threads spin for as long as that
+    has paid lately, and then sleep. Who sleeps says so before it looks at ROUND one last time, and who comes last
+    changes ROUND before it looks for sleepers: no wake-up is missed.
+    """
     if threads == 1:
         return
     this_round = atomic_load(control, ROUND)
     if fetch_add(control, ARRIVED, 1) == threads - 1:
         atomic_store(control, ARRIVED, 0)
         atomic_store(control, ROUND, this_round + 1)
+        if atomic_load(control, SLEEPERS) != 0:
+            wake_all(control, ROUND)
         return
-    spins = 0
+    patience = max(atomic_load(control, PATIENCE), MIN_PATIENCE)
+    spins, slept = 0, False
     while atomic_load(control, ROUND) == this_round and atomic_load(control, CANCELLED) == 0:
-        if spins < SPINS_BEFORE_NAP:
+        if spins < patience:
             spins = spin_wait(spins)
         else:
-            nap()
+            slept = True
+            fetch_add(control, SLEEPERS, 1)
+            sleep_while(control, ROUND, this_round)
+            fetch_add(control, SLEEPERS, -1)
+    atomic_store(control, PATIENCE, patience // 2 if slept else min(2 * patience, MAX_PATIENCE))
 
 
 @kernel

@@ -1,6 +1,7 @@
 """The thread pool: every thread runs every call once, between barriers, through sleep, forks and Ctrl-C."""
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -68,6 +69,32 @@ def test_no_call_is_missed_by_a_sleeping_worker(make_pool):
     assert pool.control[ASLEEP + 8], "an idle worker sleeps"
     pool.run()
     assert counts.tolist() == [305, 305] and not wrong.any()
+
+
+@njit(nogil=True)
+def late_at_barriers(thread, control, seen, patience, threads, rounds, work, sums):
+    """Each round, thread 1 computes for some milliseconds while the others wait."""
+    while wait_for_call(thread, control, seen, patience):
+        seen += 1
+        for _ in range(rounds):
+            if thread == 1:
+                for k in range(work):
+                    sums[0] += 1.0 / (1.0 + k * sums[0])
+            barrier(control, threads)
+    return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere waiting threads take naps")
+def test_who_waits_long_at_a_barrier_sleeps():
+    """A waiting thread that spins keeps a core from the one it waits for, where other programs are busy."""
+    pool, sums = ThreadPool(2), np.zeros(1)
+    pool.assign(late_at_barriers, lambda thread: (2, 20, 1_000_000, sums))
+    begin, begin_own = time.process_time(), time.thread_time()
+    pool.run()
+    own, all_threads = time.thread_time() - begin_own, time.process_time() - begin
+    pool.close()
+    assert sums[0] > 0.0
+    assert own < 0.03 * all_threads
 
 
 def test_two_pools_are_independent(make_pool):
