@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 API_KEY_VARIABLE = "NANO_LLAMA_API_KEY"
-SPIN_COUNT = 10_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (bench/busy.py)
+SPIN_COUNT = 2_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (dev/LOG.md has why)
 
 
 def cache_dir() -> Path:
