@@ -240,7 +240,7 @@ class Engine:
         on_event(TokenEvent(sequence, -1, "", True, error))
 
     def _append(self, sequence: Sequence, token: int, logprobs: list[TokenLogprob] | None) -> None:
-        on_event, before = self._callbacks[sequence], sequence.num_certain
+        on_event, before = self._callbacks[sequence], sequence.text.num_certain
         try:
             text = sequence.append(token, logprobs)
         except UserError as error:  # its constraint cannot be followed any further

@@ -51,6 +51,7 @@ class Requests:
         self.cache_tokens = cache_tokens
         end_ids = {*config.eos_token_ids, *(tokenizer.stop_ids if tokenizer else ())}
         self.end_ids = frozenset(token for token in end_ids if token < config.vocab_size)
+        self._texts: dict[int, str] = {}  # of tokens that logprobs named; no more than the vocabulary
 
     def from_prompt(
         self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams, cache_salt: str | None = None
@@ -201,10 +202,15 @@ class Requests:
         )
 
     def _with_text(self, entries: list[TokenLogprob]) -> dict[int, Logprob]:
-        def text(token: int) -> str:
-            return self.tokenizer.decode([token], skip_special=False, continues=True) if self.tokenizer else ""
+        return {entry.token: Logprob(entry.logprob, entry.rank, self._text_of(entry.token)) for entry in entries}
 
-        return {entry.token: Logprob(entry.logprob, entry.rank, text(entry.token)) for entry in entries}
+    def _text_of(self, token: int) -> str:
+        """A token's text by itself. Kept, since decoding takes longer than all else about a logprob."""
+        text = self._texts.get(token)
+        if text is None:
+            text = self.tokenizer.decode([token], skip_special=False, continues=True) if self.tokenizer else ""
+            self._texts[token] = text
+        return text
 
 
 def plain(value: Any) -> Any:

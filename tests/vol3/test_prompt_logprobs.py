@@ -1,5 +1,7 @@
 """prompt_logprobs: every runner's are Volume 1's, whatever else the engine does meanwhile; each row is seen once."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from nano_llama.core.init import init_params
 from nano_llama.core.sampling import SamplingParams, token_logprobs
 from nano_llama.formats.mapping import Arrays
 from nano_llama.vol1_numpy import Llama
+from nano_llama.vol3_engine.async_engine import AsyncEngine
 from nano_llama.vol3_engine.llm import LLM
 from nano_llama.vol3_engine.scheduler import MAX_PROMPT_LOGITS
 from nano_llama.vol3_engine.trace import RecentEvents
@@ -56,6 +59,19 @@ def test_they_are_complete_with_the_first_piece_of_a_stream():
         assert numbers(llm.prompt_logprobs_of(request)) == expected
     pieces = list(llm.stream(TEXT, GREEDY))
     assert numbers(pieces[-1].output.prompt_logprobs) == expected
+
+
+def test_many_tasks_at_once():
+    alone, together = scripted(), scripted(kv_cache_memory=64 * 16, max_num_batched_tokens=100)
+    wishes = [(TEXT[i : i + 180], GREEDY.replace(n=1 + i % 3, prompt_logprobs=[None, 0, 3][i // 3])) for i in range(9)]
+
+    async def ask():
+        async with AsyncEngine(together) as engine:
+            return await asyncio.gather(*(engine.generate(*wish) for wish in wishes))
+
+    for found, wish in zip(asyncio.run(ask()), wishes, strict=True):
+        (expected,) = alone.generate(*wish)
+        assert (found.outputs, found.prompt_logprobs) == (expected.outputs, expected.prompt_logprobs)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
