@@ -1,0 +1,14 @@
+# stage: smallest | says: The gain is w, not 1 + w: at w = 0 nothing would come through.
+import numpy as np
+
+
+def norm_forward(x, weight, eps):
+    r = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    return x * r * weight, (x, weight, r)
+
+
+def norm_backward(dy, cache):
+    x, weight, r = cache
+    g = dy * weight
+    dx = r * g - x * r**3 * np.mean(g * x, axis=-1, keepdims=True)
+    return dx, np.sum(dy * x * r, axis=tuple(range(x.ndim - 1)))

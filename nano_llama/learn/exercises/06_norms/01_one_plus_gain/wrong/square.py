@@ -1,0 +1,14 @@
+# stage: gradcheck | says: dr/dx_i = -r^3 x_i / D, with the cube of r: r is a power -1/2, whose derivative is a power -3/2.
+import numpy as np
+
+
+def norm_forward(x, weight, eps):
+    r = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    return x * r * (1 + weight), (x, weight, r)
+
+
+def norm_backward(dy, cache):
+    x, weight, r = cache
+    g = dy * (1 + weight)
+    dx = r * g - x * r**2 * np.mean(g * x, axis=-1, keepdims=True)
+    return dx, np.sum(dy * x * r, axis=tuple(range(x.ndim - 1)))

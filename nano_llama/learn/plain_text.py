@@ -1,0 +1,48 @@
+r"""Statements for a terminal: Markdown stays as it is, formulas lose their TeX.
+
+    "$\\frac{a+b}{n}$"  ->  "(a+b)/n"
+
+Only what our statements use is known; tests/learn/test_plain_text.py holds that nothing of TeX is left in any of them.
+"""
+
+import re
+
+SYMBOLS = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "lambda": "λ", "tau": "τ",
+    "sigma": "σ", "theta": "θ", "mu": "μ", "sum": "Σ", "prod": "Π", "partial": "∂", "infty": "∞", "to": "->", "in": "∈",
+    "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙", "dots": "...",
+    "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "top": "ᵀ", "ell": "l",
+    "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "arg": "arg", "left": "",
+    "right": "", "big": "", "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
+}  # fmt: skip
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.S)
+_SIMPLE = re.compile(r"[^\W_]*'?|√\([^()]*\)|\|\w*\|")  # one name, number or root
+
+
+def plain(markdown: str) -> str:
+    """The text with its formulas in plain characters."""
+    return _FORMULA.sub(lambda found: _formula(found[1]) if found[1] else _formula(found[2]), markdown)
+
+
+def _formula(tex: str) -> str:
+    text = " ".join(tex.split())
+    text = re.sub(r"\\(?:mathrm|text|mathbb|mathbf|operatorname)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r" ?\\[,;:! ] ?", " ", text).replace(r"\{", "⦃").replace(r"\}", "⦄").replace(r"\|", "|")
+    before = None
+    while before != text:  # innermost braces first
+        before = text
+        text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: f"{_factor(m[1])}/{_factor(m[2])}", text)
+        text = re.sub(r"\\sqrt\{([^{}]*)\}", r"√(\1)", text)
+        text = re.sub(r"([_^])\{([^{}]*)\}", lambda m: m[1] + (_factor(m[2]) if m[1] == "^" else _index(m[2])), text)
+    text = re.sub(r"\\([a-zA-Z]+)", lambda m: SYMBOLS.get(m[1], m[0]), text)
+    return re.sub(r" {4,}", "   ", text).replace("⦃", "{").replace("⦄", "}").strip()
+
+
+def _index(text: str) -> str:
+    return text if re.fullmatch(r"[\w']*", text) else f"({text})"
+
+
+def _factor(text: str) -> str:
+    """In parentheses, unless it is one name or number."""
+    text = text.strip()
+    return text if _SIMPLE.fullmatch(text) else f"({text})"

@@ -1,0 +1,53 @@
+"""The process in which a learner's file is checked, so that one that hangs or eats memory costs an error only.
+
+Started by run_check.py through core/limited_process.py, as a script. It is not a sandbox: the learner's file may do
+whatever the learner may. It speaks lines of JSON:
+
+    in    {"path": [...], "memory": bytes, "seconds": n}                                       once
+    out   {"ready": true}
+    in    {"folder": exercise, "imports": [...], "file": learner's, "stage": name, "seed": n}   any number of times
+    out   {"passed": true, "cases": n, "printed": "..."} or {"passed": false, "message": "...", ...}
+
+Tests: tests/learn/test_run_check.py.
+"""
+
+import json
+import sys
+
+
+def serve(lines, answer) -> None:
+    """Answer every line until there are no more."""
+    setup = json.loads(next(lines))
+    sys.path[:] = setup["path"]
+    sys.dont_write_bytecode = True
+    from threadpoolctl import threadpool_limits
+
+    from nano_llama.core.limited_process import limit_resources
+    from nano_llama.learn import stages
+
+    threadpool_limits(1)
+    limit_resources(setup["memory"], setup["seconds"])
+    answer({"ready": True})
+    for line in lines:
+        limit_resources(setup["memory"], setup["seconds"])
+        answer(stages.run_stage(**json.loads(line)))
+
+
+def main() -> None:
+    """Answers go to the standard output that the parent gave; what the learner's code prints is caught."""
+    import os
+
+    if hasattr(os, "nice"):
+        os.nice(5)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints to the descriptor itself goes where errors go
+
+    def answer(reply: dict) -> None:
+        out.write(json.dumps(reply) + "\n")
+        out.flush()
+
+    serve(iter(sys.stdin), answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A check from outside: which stage stops a wrong file, what it is told, and that nothing brings the checker down."""
+
+import pytest
+
+from nano_llama.learn.run_check import Checker
+
+
+def test_the_reference_passes(verdict_on):
+    verdict = verdict_on()
+    assert verdict.passed
+    assert verdict.stage is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stage", "message"),
+    [
+        ("x * x, (x", "x * x, (x,, ", "imports", "Python cannot read it: line 3"),
+        ("def forward", "import nano_llama.vol1_numpy\n\n\ndef forward", "imports", "It imports nano_llama.vol1_numpy"),
+        ("def forward", "from os import nothing\n\n\ndef forward", "imports", "Importing it fails: ImportError"),
+        ("def forward", "raise SystemExit(3)\n\n\ndef forward", "imports", "Importing it fails: SystemExit"),
+        ("return a * x * x", "return (a * x * x).sum(0)", "shapes", "out has shape (3,); expected (2, 3)"),
+        ("return a * x * x", "return (a * x * x).astype('f8')", "shapes", "out is float64; expected float32"),
+        ("return a * x * x, (x, a)", "return a * x * x", "shapes", "forward returned one ndarray; expected two"),
+        ("return 2 * a * x * dy", "...", "shapes", "backward returned None"),
+        ("def backward", "def backwards", "shapes", "no function 'backward'"),
+        ("return a * x * x", "x *= a\n    return x * x", "shapes", "forward changes its argument 'x' in place"),
+        ("return a * x * x", "return a * x * x * x", "smallest", "out is wrong."),
+        ("return a * x * x", "return a * x * x * (1 if len(x) < 3 else 2)", "random", "out is wrong."),
+        ("return 2 * a * x", "return 3 * a * x", "gradcheck", "dx is wrong."),
+        ("return a * x * x", "return 1 / (1 / (a * x * x))", "", ""),
+        ("return 2 * a * x * dy", "return 2 * a * x * dy / (x != 0)", "edge", "dx is wrong."),
+    ],
+)  # fmt: skip
+def test_the_stage_that_stops_it(verdict_on, old, new, stage, message):
+    verdict = verdict_on((old, new))
+    if not stage:  # infinite in between, and right all the same
+        assert verdict.passed
+        return
+    assert not verdict.passed
+    assert verdict.stage == stage
+    assert message in verdict.message
+
+
+def test_the_smallest_example_is_shown_with_what_was_expected_and_found(verdict_on):
+    verdict = verdict_on(("return a * x * x", "return x * x"))
+    assert verdict.case == "N = 1, D = 1"
+    assert verdict.inputs.splitlines()[0] == "x = [[0.1]]"
+    assert (float(verdict.expected), float(verdict.found)) == pytest.approx((0.02, 0.01))
+    assert verdict.index == [0, 0]
+
+
+def test_a_known_mistake_is_named(verdict_on):
+    """Found by what it returns, not by how it is written."""
+    verdict = verdict_on(("return 2 * a * x * dy", "return (x * dy) * a"))
+    assert verdict.stage == "gradcheck"
+    assert verdict.known
+    assert verdict.says == "The 2 of the square is missing."
+
+
+def test_an_unknown_mistake_gets_a_pattern(verdict_on):
+    verdict = verdict_on(("return a * x * x", "return a * x * x * (1 if x.size < 2 else -1)"))
+    assert verdict.stage == "smallest"
+    assert not verdict.known
+    assert "opposite" in verdict.says
+
+
+def test_the_seed_repeats_a_random_failure(verdict_on):
+    change = ("return a * x * x", "return a * x * x * (1 if len(x) < 3 else 2)")
+    first, again, other = verdict_on(change, seed=3), verdict_on(change, seed=3), verdict_on(change, seed=4)
+    assert first.seed == 3
+    assert first.inputs == again.inputs != other.inputs
+
+
+def test_an_error_names_the_line(verdict_on):
+    verdict = verdict_on(("return 2 * a * x * dy", "return 2 * a * x / (1 // 0)"))
+    assert "ZeroDivisionError" in verdict.message
+    assert "return 2 * a * x / (1 // 0)" in verdict.where
+
+
+def test_what_the_file_prints_is_returned_and_not_mixed_into_the_answer(verdict_on):
+    verdict = verdict_on(("return a * x * x", "print('here', x.shape)\n    return x"))
+    assert not verdict.passed
+    assert "here (1, 1)" in verdict.printed
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("while True: pass", "ran longer than 2 s"),
+        ("import os; os._exit(3)", "ended its process (status 3)"),
+        ("x = [0] * 10**9", "MemoryError"),
+    ],
+)
+def test_a_file_that_hangs_crashes_or_eats_memory_costs_a_verdict(square, tmp_path, body, says):
+    checker = Checker(stage_seconds=2)
+    file = tmp_path / "mine.py"
+    try:
+        file.write_text(f"def forward(x, a):\n    {body}\n")
+        verdict = checker.check(square, file, 0)
+        assert not verdict.passed
+        assert verdict.stage == "shapes"
+        assert says in verdict.message
+        assert checker.check(square, square.folder / "solution.py", 0).passed, "the next check is as good as new"
+    finally:
+        checker.close()
