@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.sampling import TokenLogprob, token_logprobs
+from nano_llama.core.sampling import TokenLogprob
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, blocks_for
 from nano_llama.vol3_engine.runner import Runner
-from nano_llama.vol3_engine.sampler import Sampler
+from nano_llama.vol3_engine.sampler import Sampler, listed_logprobs
 from nano_llama.vol3_engine.scheduler import ScheduledStep, Scheduler
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.settings import EngineSettings
@@ -203,7 +203,7 @@ class Engine:
             if sequence.finished:
                 continue
             count = sequence.params.logprobs
-            self._append(sequence, token, None if count is None else token_logprobs(row, token, count))
+            self._append(sequence, token, None if count is None else listed_logprobs(row, token, count))
 
     def _reduce_prompts(self, step: ScheduledStep, logits: np.ndarray) -> np.ndarray:
         """Note what rows for prompt_logprobs say -> the logits of the other rows, which sample.    (R,V) -> (R',V)"""
@@ -216,7 +216,7 @@ class Engine:
             try:
                 for row in range(start, end - (sequence in sampling)):
                     assert record is not None, "only rows for prompt_logprobs do not sample"
-                    record.add(logits[row])
+                    record.entries.append(listed_logprobs(logits[row], record.next_token, record.count))
             except NanoLlamaError as error:
                 self._fail(sequence, error)
         return logits[sampled]

@@ -12,7 +12,7 @@ from collections import abc
 
 import numpy as np
 
-from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.sampling import SamplingParams, TokenLogprob, token_logprobs
 from nano_llama.core.sampling.philox import uniform
 from nano_llama.core.sampling.sampler import candidates, draw, greedy, penalized
 from nano_llama.vol3_engine.sequence import Sequence
@@ -94,6 +94,12 @@ def prefilter(x: np.ndarray, largest: float, params: SamplingParams) -> np.ndarr
         floor = max(floor, top_k_floor(x, params.top_k))
     # Two different logits may become equal when the largest is subtracted and the temperature divides.
     return np.flatnonzero(x >= floor - SLACK * (abs(largest) + abs(largest - floor)))
+
+
+def listed_logprobs(logits: np.ndarray, token: int, count: int) -> list[TokenLogprob]:
+    """core's token_logprobs, which is shown only the few tokens that may be among the most likely.    logits: (V,)"""
+    among = np.flatnonzero(logits >= top_k_floor(logits, count)) if 0 < count < len(logits) else None
+    return token_logprobs(logits, token, count, among)
 
 
 def top_k_floor(x: np.ndarray, k: int) -> float:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-import numpy as np
-
-from nano_llama.core.sampling import SamplingParams, TokenLogprob, token_logprobs
+from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
 from nano_llama.vol3_engine.constraints import Constraint
 from nano_llama.vol3_engine.text import TextStream
@@ -26,7 +24,7 @@ class Status(Enum):
 class PromptLogprobs:
     """The log-probabilities of a prompt's tokens, and of the `count` likeliest, as far as they are computed.
 
-    The n samples of a request share it: whichever computes a row first adds what its logits say of the next token.
+    The n samples of a request share it: whichever computes a row first adds what its logits say of the token after it.
     """
 
     def __init__(self, prompt_ids: abc.Sequence[int], count: int):
@@ -37,10 +35,10 @@ class PromptLogprobs:
     def num_missing(self) -> int:
         return len(self.prompt_ids) - 1 - len(self.entries)
 
-    def add(self, logits: np.ndarray) -> None:
-        """Reduce the logits (V,) of the next row. Raises NanoLlamaError if they hold a NaN."""
-        following = self.prompt_ids[len(self.entries) + 1]
-        self.entries.append(token_logprobs(logits, following, self.count))
+    @property
+    def next_token(self) -> int:
+        """The one that the next row's logits are asked about."""
+        return self.prompt_ids[len(self.entries) + 1]
 
 
 @dataclass(kw_only=True, eq=False)

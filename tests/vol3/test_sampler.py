@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import NanoLlamaError
-from nano_llama.core.sampling import SamplingParams, sample
-from nano_llama.vol3_engine.sampler import Sampler
+from nano_llama.core.sampling import SamplingParams, sample, token_logprobs
+from nano_llama.vol3_engine.sampler import Sampler, listed_logprobs
 from nano_llama.vol3_engine.sequence import Sequence
 from nano_llama.vol3_engine.text import TextStream
 
@@ -96,6 +96,17 @@ def test_where_rounding_might_decide_the_reference_is_asked(monkeypatch, top_p):
             assert draw_tokens(logits[None], [sequence(params, 0)]) == [wanted], f"u = {u}"
 
 
+@pytest.mark.parametrize("count", [0, 1, 5, 20, 200, 5003, 10**6])
+@pytest.mark.parametrize("shape", ["peaked", "rounded", "equal", "few"])
+def test_logprobs_are_the_references(count, shape):
+    rng = np.random.default_rng(3)
+    for token in (0, 5, 5002):
+        noise = rng.normal(size=5003).astype(np.float32)
+        logits = {"peaked": 4 * noise, "rounded": np.round(noise), "equal": 0 * noise, "few": noise[:50]}[shape]
+        token = min(token, len(logits) - 1)
+        assert listed_logprobs(logits, token, count) == token_logprobs(logits, token, count)
+
+
 def test_batch_invariance():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(len(GIVEN), 300)).astype(np.float32)
@@ -111,5 +122,7 @@ def test_batch_invariance():
 def test_nan_is_an_error_and_no_token(given):
     logits = np.zeros((2, 50), np.float32)
     logits[1, 7] = np.nan
+    with pytest.raises(NanoLlamaError, match="largest logit"):
+        listed_logprobs(logits[1], 3, 2)
     with pytest.raises(NanoLlamaError, match="largest logit"):
         draw_tokens(logits, [sequence(SamplingParams(**given), 0)] * 2)

@@ -71,6 +71,7 @@ def tokens_before(pieces, place):
 TEXTS = st.text("ab<é🦙", min_size=1, max_size=24)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sets(st.integers(1, 60)), st.lists(st.text("ab<é🦙", min_size=1, max_size=3), max_size=2), st.data())
 def test_a_tokens_logprobs_travel_with_its_text(text, cuts, stop, data):
     """The tokens are the bytes of a text, cut anywhere; a stop string is part of it as often as not."""
@@ -101,7 +102,7 @@ def test_a_tokens_logprobs_travel_with_its_text(text, cuts, stop, data):
         assert told == tokens_before(used, len(shown))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 99), st.integers(0, 20), st.integers(1, 3), st.booleans())
 def test_n_samples_of_noise(n, seed, start, length, with_logprobs):
     """Random bytes: mostly broken characters. The stop string is a part of the first sample's text."""

@@ -129,12 +129,12 @@ class TokenLogprob(NamedTuple):
     rank: int
 
 
-def token_logprobs(logits: np.ndarray, token: int, count: int) -> list[TokenLogprob]:
+def token_logprobs(logits: np.ndarray, token: int, count: int, among: np.ndarray | None = None) -> list[TokenLogprob]:
     """log p = x - log(sum(exp(x))) of `token`, then of the `count` most likely (not `token` again).    logits: (V,)
 
     `logits` are the model's own, before bias, penalties and temperature (vLLM's "raw_logprobs"). A token's rank is the
     number of tokens at least as likely as it, as in vLLM; the most likely are listed in descending order, ties by
-    ascending id.
+    ascending id. among: ids, ascending, that are known to hold the most likely and all of their equals; None: all.
     """
     x = np.asarray(logits, np.float64)
     largest = x.max()
@@ -144,8 +144,9 @@ def token_logprobs(logits: np.ndarray, token: int, count: int) -> list[TokenLogp
     count = min(count, len(x))
     if count == 0:
         return [chosen]
-    threshold = np.partition(x, -count)[-count]
-    ids = np.flatnonzero(x >= threshold)  # ascending, so that a stable sort keeps the lower of equal ids first
+    ids = np.arange(len(x)) if among is None else among
+    threshold = np.partition(x[ids], -count)[-count]
+    ids = ids[x[ids] >= threshold]  # ascending, so that a stable sort keeps the lower of equal ids first
     ids = ids[np.argsort(-x[ids], kind="stable")][:count]
     likeliest = [TokenLogprob(int(i), float(logprobs[i]), rank) for rank, i in enumerate(ids, start=1)]
     return [chosen, *(entry for entry in likeliest if entry.token != token)]
