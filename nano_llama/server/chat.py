@@ -37,7 +37,7 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     messages, options = conversation(body.messages, body, service)
     template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
     tools = tool_use(body, service, template)
-    params = chat_params(body, service, tools.forced)
+    params = chat_params(body, service, tools.constraint)
     if tools.shown is not None:
         options["tools"] = tools.shown
     prompt: Any = messages
