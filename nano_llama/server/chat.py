@@ -35,18 +35,19 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     body = await read_as(http, ChatBody)
     model = served_model(service, body.model)
     messages, options = conversation(body.messages, body, service)
-    template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
-    tools = tool_use(body, service, template)
-    params = chat_params(body, service, tools.constraint)
-    if tools.shown is not None:
-        options["tools"] = tools.shown
-    prompt: Any = messages
-    truncated = None
-    if body.truncate_prompt_tokens is not None:
-        ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
-        truncated = max(0, len(ids) - body.truncate_prompt_tokens)
-        prompt, options = ids[truncated:], {}
-    request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    async with service.costly:
+        template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
+        tools = tool_use(body, service, template)
+        params = chat_params(body, service, tools.constraint)
+        if tools.shown is not None:
+            options["tools"] = tools.shown
+        prompt: Any = messages
+        truncated = None
+        if body.truncate_prompt_tokens is not None:
+            ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
+            truncated = max(0, len(ids) - body.truncate_prompt_tokens)
+            prompt, options = ids[truncated:], {}
+        request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
         body,
@@ -82,7 +83,8 @@ async def rendered(
     if body.tools:
         options["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
     tokenizer = service.tokenizer
-    ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
+    async with service.costly:
+        ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
     return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False), ids
 
 

@@ -4,6 +4,7 @@ Tests: tests/server/test_api_completions.py, test_api_streams.py, test_api_clien
 """
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
@@ -87,7 +88,8 @@ async def _prepare(
         cut = max(0, len(given) - keep)
         given = given[cut:]
     salt = service.cache_salt(http)
-    return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
+    async with nullcontext() if params.structured_outputs is None else service.costly:
+        return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
 
 
 def _text_of(service: "Service", request: "Request") -> str:
