@@ -1,12 +1,12 @@
 """Runs by the clock: does a run end within its minutes, use them, and end with a validation loss?
 
-    python bench/clocked.py [--minutes 0.5 1 2] [--engines torch numpy] [--slow-first-step 0 15]
+    python bench/clocked.py [--minutes 0.5 1 2] [--engines torch numpy] [--slow-first-step 0 0.2]
 
 Each run is a process, `nano-llama train --max-minutes M`, timed from its start to its end: alone, and beside one-thread
-loops, as many as cores, that come and go every few seconds; as it is, and with a first step that sleeps for some
-seconds (a guess from it must not end a run early). Bar: none over; alone 85% of the minutes used (93% from 2 minutes
-on), with neighbours 75%; always a validation loss. Needs torch. Writes bench/results/clocked.json; its last printed
-line is the summary. The default grid takes 30 minutes.
+loops, as many as cores, that come and go every few seconds; as it is, and with a first step that sleeps for a fifth of
+the minutes (a guess from it must not end a run early). Bar: none over; alone 85% of the minutes used (93% from 2
+minutes on), with neighbours 75%; always a validation loss. Needs torch. Writes bench/results/clocked.json; its last
+printed line is the summary. The default grid takes 28 minutes.
 """
 
 import argparse
@@ -58,13 +58,13 @@ def train(seconds: float, arguments: list[str]) -> None:
     main(arguments)
 
 
-def run(folder: Path, text: Path, minutes: float, engine: str, busy: bool, first: float) -> dict[str, Any]:
+def run(folder: Path, text: Path, minutes: float, engine: str, busy: bool, share: float) -> dict[str, Any]:
     over = threading.Event()
     company = threading.Thread(target=come_and_go, args=(over,), daemon=True)
     if busy:
         company.start()
     begin = time.perf_counter()
-    out = folder / f"{engine}-{minutes}-{busy}-{first}"
+    out, first = folder / f"{engine}-{minutes}-{busy}-{share}", 60 * minutes * share
     flags = [*COMMAND, "--data", text, "--out", out, "--max-minutes", minutes, "--engine", engine]
     command = [sys.executable, __file__, "--train", str(first), *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     parser.add_argument("--engines", nargs="+", default=["torch", "numpy"])
-    parser.add_argument("--slow-first-step", type=float, nargs="+", default=[0.0, 15.0], metavar="SECONDS")
+    parser.add_argument("--slow-first-step", type=float, nargs="+", default=[0.0, 0.2], metavar="SHARE")
     args = parser.parse_args()
     runs = []
     with tempfile.TemporaryDirectory() as folder:
