@@ -12,12 +12,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from nano_llama.server.answering import respond
 from nano_llama.server.chat_answer import ChatAnswer
 from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import chat_params
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
-from nano_llama.server.streaming import EventStream, collect
 from nano_llama.server.tools import tool_use
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
@@ -57,10 +57,8 @@ async def create_chat_completion(http: HttpRequest) -> Response:
         service,
     )
     stream = service.engine.submit([request])
-    if body.stream:
-        return EventStream(http, stream, answer.chunks, answer.last)
-    pieces = await collect(http, stream)
-    return json_response(answer.whole((request, piece) for request, own in pieces for piece in own))
+    long = not body.stream and (bool(body.logprobs) or body.prompt_logprobs is not None)
+    return await respond(http, stream, answer, streamed=bool(body.stream), long=long)
 
 
 async def render(http: HttpRequest) -> Response:
