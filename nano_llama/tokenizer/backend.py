@@ -1,9 +1,9 @@
 """The `tokenizers` library without its surprises: one object that encodes, decodes and never panics.
 
-Three of its habits would surprise our users. Special tokens are looked for in every text: here a text is only text
+Four of its habits would surprise our users. Special tokens are looked for in every text: here a text is only text
 unless special tokens are asked for. A file may ask for padding, truncation or dropout: an encoding here is a function
 of the text alone. A fault inside Rust arrives as a `PanicException`, which no `except Exception` catches: here it is a
-FormatError.
+FormatError. And while it encodes a text, it stops all threads of Python: here a long text stops its own only.
 
 Tests: tests/tokenizer/test_tokenizer.py, test_hostile.py.
 """
@@ -19,6 +19,8 @@ from tokenizers import processors
 
 from nano_llama.core.errors import FormatError, UserError
 
+LONG = 2_000  # characters, 2 ms; encode_batch also has a price, threads of its own
+
 
 @contextmanager
 def rust_errors(doing: str) -> Iterator[None]:
@@ -31,6 +33,14 @@ def rust_errors(doing: str) -> Iterator[None]:
                 f"{doing} failed in the tokenizers library: {error}.", hint="Its tokenizer.json may be damaged."
             ) from None
         raise
+
+
+def encoding(library: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    """Ids and offsets of one text. The library's `encode` stops all threads of Python, for a long text for seconds:
+    its encode_batch does not."""
+    if isinstance(text, str) and len(text) > LONG:
+        return library.encode_batch([text], add_special_tokens=False)[0]
+    return library.encode(text, add_special_tokens=False)
 
 
 class Backend:
@@ -143,7 +153,7 @@ class Backend:
         library = self.parsing if parse_special else self._plain
         with rust_errors("Encoding"):
             try:
-                return library.encode(text, add_special_tokens=False).ids
+                return encoding(library, text).ids
             except TypeError:
                 raise not_text(text) from None
 

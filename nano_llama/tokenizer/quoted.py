@@ -15,7 +15,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from nano_llama.tokenizer.backend import Backend, rust_errors
+from nano_llama.tokenizer.backend import Backend, encoding, rust_errors
 
 _OTHER = "\0"  # the one token of the finder's model
 
@@ -29,8 +29,8 @@ class QuotedEncoder:
     def pieces(self, text: str, undo: Mapping[int, str]) -> Iterator[tuple[list[int], str | None]]:
         """Ids in order: of an added token, or of what stands between two, with its text where it was quoted."""
         with rust_errors("Encoding"):
-            found = self._finder.encode(text, add_special_tokens=False)
-            whole = self._backend.parsing.encode(text, add_special_tokens=False)
+            found = encoding(self._finder, text)
+            whole = encoding(self._backend.parsing, text)
         tokens = list(zip(whole.ids, whole.offsets, strict=True))
         added = [
             (self._numbers[place], span)
@@ -54,7 +54,7 @@ class QuotedEncoder:
             return ids, None
         library = self._after_normalized if normalized else self._after if goes_on else self._first
         with rust_errors("Encoding"):
-            return library.encode(restored, add_special_tokens=False).ids, restored
+            return encoding(library, restored).ids, restored
 
     @cached_property
     def _finder(self) -> tokenizers.Tokenizer:

@@ -1,6 +1,8 @@
 """The Tokenizer's promises: exact round trips, special tokens never out of typed text, errors that name the cause."""
 
 import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from nano_llama.core.errors import UserError
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.tokenizer.backend import Backend
+from nano_llama.tokenizer.backend import LONG, Backend
 from nano_llama.tokenizer.roles import Roles
 
 from .conftest import CORPUS, HARD_TEXTS
@@ -38,6 +40,19 @@ def test_encoding_is_the_librarys(bpe):
     for text in [*HARD_TEXTS[:16], *CORPUS]:
         assert bpe.encode(text) == library.encode(text).ids
         assert bpe.decode(bpe.encode(text)) == library.decode(library.encode(text).ids)
+    long = "".join(CORPUS) * (3 * LONG // len("".join(CORPUS)) + 1) + E
+    assert len(long) > LONG and bpe.encode(long) == library.encode(long.removesuffix(E)).ids + bpe.encode(E)
+
+
+def test_a_long_text_does_not_stop_other_threads(bpe):
+    """The library's `encode` would: a server would answer nobody for as long as it takes."""
+    text, turns = "1234567890" * 20_000, 0
+    encoding = threading.Thread(target=bpe.encode, args=[text])
+    encoding.start()
+    while encoding.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 20
 
 
 @pytest.mark.parametrize("text", [E, f"a{E}b", f"{E}{E}", f" {E}\n", "<|endoftext|><|endoftext"])
@@ -97,6 +112,8 @@ def test_what_is_no_text_is_refused(bpe, char, wrong):
 def test_half_a_surrogate_pair_is_refused_with_its_place(bpe):
     with pytest.raises(UserError, match=r"U\+D83D, at position 2"):
         bpe.encode("ab\ud83d")
+    with pytest.raises(UserError, match=r"U\+D83D, at position 2"):
+        bpe.encode("ab\ud83d" + "x" * LONG)
     with pytest.raises(UserError, match=r"U\+DE00, at position 0"):
         bpe.encode_batch(["fine", "\ude00"])
 
