@@ -1,5 +1,5 @@
 # Conveniences over the README's commands, which themselves need Python and pip only.
-.PHONY: quickstart test slow lint format
+.PHONY: quickstart test slow lint format book formulas record
 PYTHON ?= python3
 
 .venv/ready: pyproject.toml constraints.txt
@@ -19,3 +19,18 @@ lint: .venv/ready
 
 format: .venv/ready
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+# The book: with the `python` first on PATH, which has the extra `book`; installs nothing and needs no network.
+SPHINX = python -m sphinx -W -d book/_build/doctrees book book/_build/html
+
+book:
+	$(SPHINX)
+
+formulas: book/node_modules  # when a formula is new: renders it into book/formulas.json, with Node
+	$(SPHINX) -E -D render_formulas=1
+
+book/node_modules: book/package.json
+	npm install --prefix book --no-package-lock --no-audit --no-fund && touch $@
+
+record:  # runs the cells that take minutes or other data, and keeps their results in book/results
+	$(SPHINX) -E -D record_cells=1

@@ -14,7 +14,6 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -119,8 +118,6 @@ class AsyncEngine:
         self._streams: dict[Stream, None] = {}  # submitted and not over; event loops add and remove
         self._running: dict[Stream, int] = {}  # how many of its sequences the engine has; of the engine's thread
         self._outbox: dict[Stream, list[Event]] = {}  # of the step that runs
-        # Constraints may take seconds to compile: they have threads of their own, so that other requests have theirs.
-        self._compiling = ThreadPoolExecutor(2, "nano-llama-constraints")
         self._closed = False
         self._close_lock = threading.Lock()  # no request is queued behind the command to close
         self._thread = threading.Thread(target=self._run, name="nano-llama-engine", daemon=True)
@@ -157,9 +154,7 @@ class AsyncEngine:
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
 
-        make = partial(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
-        executor = self._compiling if params.structured_outputs else None
-        request = await asyncio.get_running_loop().run_in_executor(executor, make)
+        request = await asyncio.to_thread(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
         if params.max_tokens is not None and length + params.max_tokens > context:
             raise ContextLengthError(
@@ -235,7 +230,6 @@ class AsyncEngine:
             if not self._closed:
                 self._closed = True
                 self._commands.put(None)
-        self._compiling.shutdown(wait=False)
         await asyncio.to_thread(self._thread.join)
 
     def _queue(self) -> Queue:

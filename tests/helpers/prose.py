@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [
-    path for folder in ("nano_llama", "tests", "bench", "recipes") for path in sorted((ROOT / folder).rglob("*.py"))
-]
+FOLDERS = ("nano_llama", "tests", "bench", "recipes", "book")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def texts(path: Path) -> Iterator[str]:

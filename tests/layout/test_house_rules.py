@@ -103,7 +103,7 @@ def test_readme_shows_the_tree_as_it_is():
     assert not missing, f"README names what is not there: {missing}"
     package = ROOT / "nano_llama"
     rooms = {relative(path) for path in [*package.iterdir(), *package.glob("*/*")] if any(path.glob("*.py"))}
-    rooms |= {name for name in ("tests", "bench", "dev") if (ROOT / name).exists()}
+    rooms |= {name for name in ("tests", "bench", "dev", "book") if (ROOT / name).exists()}
     assert not rooms - shown, f"README's tree lacks {sorted(rooms - shown)}"
 
 
