@@ -92,6 +92,8 @@ def prefilter(x: np.ndarray, largest: float, params: SamplingParams) -> np.ndarr
         floor = largest + params.temperature * float(np.log(params.min_p))  # lowest logit that min_p keeps
     if 0 < params.top_k < len(x):
         floor = max(floor, top_k_floor(x, params.top_k))
+    if floor == -np.inf:  # fewer than k are left by a constraint
+        return np.flatnonzero(x > floor)
     # Two different logits may become equal when the largest is subtracted and the temperature divides.
     return np.flatnonzero(x >= floor - SLACK * (abs(largest) + abs(largest - floor)))
 

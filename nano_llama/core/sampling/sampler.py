@@ -95,9 +95,9 @@ def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, 
     _check_finite(largest)
     with np.errstate(over="ignore"):  # a tiny temperature may send all others to -inf, which is what it asks for
         y = (x - largest) / params.temperature  # (V,), at most 0: exp cannot overflow
-    ids = np.arange(len(y))
+    ids = np.flatnonzero(y > -np.inf)  # all but those that min_tokens or a constraint excludes
     if params.min_p > 0:
-        ids = ids[y >= np.log(params.min_p)]
+        ids = ids[y[ids] >= np.log(params.min_p)]
     if 0 < params.top_k < len(ids):
         threshold = np.partition(y[ids], -params.top_k)[-params.top_k]
         ids = ids[y[ids] >= threshold]
