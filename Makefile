@@ -1,5 +1,5 @@
 # Conveniences over the README's commands, which themselves need Python and pip only.
-.PHONY: quickstart test slow lint format book formulas record
+.PHONY: quickstart test slow server lint format book formulas record
 PYTHON ?= python3
 
 .venv/ready: pyproject.toml constraints.txt
@@ -13,6 +13,10 @@ test: .venv/ready
 
 slow: .venv/ready  # the tests that take minutes
 	.venv/bin/python -m pytest -m slow
+
+server: .venv/ready  # servers in processes of their own, and clients of others
+	.venv/bin/pip install -q -c constraints.txt -e ".[judges,eval]"
+	.venv/bin/python -m pytest -m server
 
 lint: .venv/ready
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports && .venv/bin/mypy

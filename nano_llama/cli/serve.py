@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from cyclopts import Group, Parameter
 from rich.console import RenderableType
@@ -72,7 +72,7 @@ def run(
     capacity: Capacity | None = None,
     ignore_unknown_fields: bool = False,
     chat_template_kwarg: tuple[str, ...] = (),
-    drain_seconds: Annotated[float, Parameter()] = 30.0,
+    drain_seconds: float = 30.0,
     metrics_prefix: str = "nano_llama",
     log_prompts: bool = False,
     compute: Compute | None = None,

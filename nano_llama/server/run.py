@@ -31,6 +31,7 @@ from nano_llama.vol3_engine.async_engine import AsyncEngine
 from nano_llama.vol3_engine.llm import LLM
 
 BACKLOG = 128  # connections that the kernel accepts before we do
+OTHER_FILES = BACKLOG + 64  # connections that wait to be closed, the model, its processes, Python's own
 GRACE_SECONDS = 2.0  # for clients to read the error with which a drain ends
 
 
@@ -40,6 +41,7 @@ def serve(service: Service, load: Callable[[], LLM], on_ready: Callable[[str], N
     0: everything was answered. 1: a drain took too long, or was cut short. Raises what `load` raises, and
     KeyboardInterrupt after Ctrl-C.
     """
+    require_files(service.settings.max_connections)
     server = DrainingServer(service)
     asyncio.run(server.run_until_signal(load, on_ready, sock))
     if server.failure is not None:
@@ -174,6 +176,26 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise UserError(f"--host {host} is not an address of this machine.") from None
         raise EnvironmentFault(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
+
+
+def require_files(connections: int) -> None:
+    """Raise this process's limit on open files as far as so many connections need, and as the system allows.
+
+    Raises UserError where that is too little: without a free file the server could not even refuse a connection.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    needed = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(
+                f"max_connections={connections} needs {needed} open files, and this system allows {hard}.",
+                hint=f"Raise it (ulimit -n {needed}), or lower the other:  --limit max_connections=N",
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def url_of(sock: socket.socket) -> str:

@@ -52,6 +52,8 @@ class ServerSettings:
     max_stop_strings: int = 16
     max_stop_characters: int = 1024  # of one stop string
     max_schema_bytes: int = 64 * 1024  # of a schema, regex, choice or grammar
+
+    # what is understood
     ignore_unknown_fields: bool = False  # of a body; else they are refused
     chat_template_kwargs: tuple[str, ...] = ()  # names that a request may set for the chat template
 

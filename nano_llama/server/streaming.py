@@ -125,9 +125,11 @@ class EventStream(Response):
         self.request, self.stream, self.chunks, self.last = request, stream, chunks, last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        started = False
         try:
             async with Watch(self.request, self.stream) as watch:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                started = True
                 async for pieces in self.stream:
                     watch.received(pieces)
                     if events := encode_events(self.chunks(pieces)):
@@ -136,6 +138,8 @@ class EventStream(Response):
         except ClientLeft:
             raise
         except Exception as error:
+            if not started:
+                raise
             end = encode_events([api_error(error, self.request.state.request_id).body()])
         await send({"type": "http.response.body", "body": end, "more_body": False})
 

@@ -43,6 +43,16 @@ def test_a_model_that_does_not_load_ends_the_server():
     assert isinstance(served.server.failure, UserError)
 
 
+def test_a_signal_while_the_model_loads_ends_at_once():
+    never = threading.Event()
+    with Served(load=lambda: never.wait(20)) as served:
+        assert served.get("/health").status == 503
+        served.signal()
+        assert served.ended.wait(10)
+        never.set()
+    assert served.server.failure is None and not served.server.cut
+
+
 def test_health_answers_while_a_step_takes_long():
     with Served(GatedRunner()) as served:
         assert served.ready.wait(10)
