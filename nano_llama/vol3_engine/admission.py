@@ -23,9 +23,9 @@ class Queue:
     waiting_tokens: int = 0  # prompt tokens of the requests that have not started
 
     @classmethod
-    def of(cls, requests: Iterable[Request]) -> "Queue":
-        """Counted from the states of the sequences, which only the engine changes."""
-        waiting = running = tokens = 0
+    def of(cls, requests: Iterable[Request], preparing: int = 0) -> "Queue":
+        """Counted from the states of the sequences, which only the engine changes. preparing: so many more wait."""
+        waiting, running, tokens = preparing, 0, 0
         for request in requests:
             states = [sequence.status for sequence in request.sequences]
             waiting += states.count(Status.WAITING)

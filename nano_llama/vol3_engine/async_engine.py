@@ -116,6 +116,7 @@ class AsyncEngine:
         llm.engine.subscribe(self._meter)
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: close
         self._streams: dict[Stream, None] = {}  # submitted and not over; event loops add and remove
+        self._preparing = 0  # samples of prompts that are being encoded
         self._running: dict[Stream, int] = {}  # how many of its sequences the engine has; of the engine's thread
         self._outbox: dict[Stream, list[Event]] = {}  # of the step that runs
         self._closed = False
@@ -132,8 +133,11 @@ class AsyncEngine:
     # -- for tasks ------------------------------------------------------------------------------------------------
 
     def require_room(self) -> None:
-        """Raise EngineOverloaded if not even one sequence may wait now: ask before encoding a prompt."""
-        self.admission.check(self._queue(), self._meter.ends_per_second)
+        """Raise EngineOverloaded if not even one sequence may wait now: ask before encoding a prompt.
+
+        Samples of prompts that are being encoded count as waiting here, or else many would be encoded for nothing.
+        """
+        self.admission.check(self._queue(self._preparing), self._meter.ends_per_second)
 
     async def prepare(
         self,
@@ -154,7 +158,13 @@ class AsyncEngine:
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
 
-        request = await asyncio.to_thread(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
+        self._preparing += params.n
+        try:
+            request = await asyncio.to_thread(
+                self.llm.request, prompt, params, number, cache_salt=cache_salt, **template
+            )
+        finally:
+            self._preparing -= params.n
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
         if params.max_tokens is not None and length + params.max_tokens > context:
             raise ContextLengthError(
@@ -232,8 +242,8 @@ class AsyncEngine:
                 self._commands.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _queue(self) -> Queue:
-        return Queue.of(request for stream in self._streams for request in stream.requests)
+    def _queue(self, preparing: int = 0) -> Queue:
+        return Queue.of((request for stream in self._streams for request in stream.requests), preparing)
 
     def _abort(self, stream: Stream) -> None:
         """Nobody reads it any more."""

@@ -220,6 +220,30 @@ def test_the_queue_is_bounded_and_what_is_refused_costs_nothing(make):
     assert run(ask()) == make().generate("b", SamplingParams(max_tokens=5, seed=1))[0].text
 
 
+def test_prompts_that_are_being_encoded_count_as_waiting(make):
+    llm, go_on = make(max_num_seqs=1), threading.Event()
+    encode = llm.tokenizer.encode
+    llm.tokenizer.encode = lambda text: go_on.wait(10) and encode(text)
+
+    async def ask():
+        async with AsyncEngine(llm, max_waiting=2) as engine:
+            params = SamplingParams(max_tokens=1)
+            tasks = [asyncio.create_task(engine.prepare("a", params)) for _ in range(2)]
+            await asyncio.sleep(0)
+            engine.require_room()
+            tasks.append(asyncio.create_task(engine.prepare("a", params.replace(n=2))))
+            await asyncio.sleep(0)
+            with pytest.raises(EngineOverloaded, match="4 sequences wait"):
+                engine.require_room()
+            tasks[0].cancel()
+            go_on.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            engine.require_room()
+            assert engine._preparing == 0
+
+    run(ask())
+
+
 @pytest.mark.parametrize("when", ["submitted", "in its first step", "decoding", "over"])
 def test_an_abort_frees_all_samples_at_any_moment(make, when):
     llm, begun, go_on = make(), threading.Event(), threading.Event()
