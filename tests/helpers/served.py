@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+import numpy as np
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -34,6 +35,7 @@ class GatedRunner(ScriptedRunner):
         self._gate = threading.Semaphore(0)
         self._open = False
         self.failure: Exception | None = None  # raised by the next step
+        self.broken_logits = False  # of the next step
 
     def allow(self, steps: int | None = None) -> None:
         if steps is None:
@@ -46,7 +48,11 @@ class GatedRunner(ScriptedRunner):
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        return super().execute(batch)
+        logits = super().execute(batch)
+        if self.broken_logits:
+            self.broken_logits = False
+            logits[:] = np.nan
+        return logits
 
     def close(self) -> None:
         self.allow()

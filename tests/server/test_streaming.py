@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import struct
+import time
 
 import pytest
 
@@ -115,6 +116,28 @@ def test_a_step_that_fails_fails_its_requests_and_no_others(served):
     received = read_until(raw, b"0\r\n\r\n")
     assert b'"error"' in received and b"[DONE]" not in received
     assert served.post("/test/plain", {"prompt": PROMPT, "max_tokens": 4}).json["text"] == "grü"
+
+
+@pytest.mark.parametrize("path", ["/test/plain", "/test/streamed"])
+def test_broken_logits_are_an_error_and_no_success(served, path):
+    served.runner.broken_logits = True
+    served.runner.allow()
+    answer = served.post(path, {"prompt": PROMPT})
+    assert answer.status == (500 if path == "/test/plain" else 200)
+    assert b'"error"' in answer.body and b"[DONE]" not in answer.body
+    assert served.post("/test/plain", {"prompt": PROMPT, "max_tokens": 4}).json["text"] == "grü"
+    until(lambda: served.stats().blocks_held == 0)
+
+
+@pytest.mark.parametrize("days", [-1000, 1000])
+def test_the_wall_clock_may_jump(served, monkeypatch, days):
+    raw = served.start("/test/streamed", {"prompt": PROMPT, "max_tokens": 4})
+    until(lambda: served.stats().busy)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400 * days)
+    served.runner.allow()
+    assert b"[DONE]" in read_until(raw, b"0\r\n\r\n")
+    assert served.get("/health").status == 200
 
 
 def test_a_reader_that_does_not_read_is_cut_off():
