@@ -35,6 +35,7 @@ CALL, ARRIVED, ROUND, CANCELLED, STOP, NEXT_TASK, SLEEPERS, PATIENCE, ASLEEP = (
 SPINS_BEFORE_SLEEP = 30_000  # of a worker that waits for a call: about 1.5 ms
 SPINS_BEFORE_YIELD = 4_000  # of a thread that may share its core with the one it waits for
 MIN_PATIENCE, MAX_PATIENCE = 100, 4_000  # spins at a barrier before a thread sleeps: about 5 to 200 microseconds
+ROUNDS_PER_TRIAL = 251  # of MAX_PATIENCE: a prime, so that trials meet all barriers of a step
 SLEEP_NANOSECONDS = 5_000_000  # at most, at a barrier: a cancelled call wakes nobody
 NAP_MICROSECONDS = 50  # where the system offers no futex
 
@@ -166,8 +167,9 @@ def barrier(control, threads):
 
     On an idle machine the others come within microseconds, and spinning is the fastest way to wait. Beside busy
     programs they may not be running: then each spin only keeps a core from them. So threads spin for as long as that
-    has paid lately, and then sleep. Who sleeps says so before it looks at ROUND one last time, and who comes last
-    changes ROUND before it looks for sleepers: no wake-up is missed.
+    has paid lately, and then sleep; now and then they try whether a long spin pays again. Who sleeps says so before
+    it looks at ROUND one last time, and who comes last changes ROUND before it looks for sleepers: no wake-up is
+    missed.
     """
     if threads == 1:
         return
@@ -178,7 +180,8 @@ def barrier(control, threads):
         if atomic_load(control, SLEEPERS) != 0:
             wake_all(control, ROUND)
         return
-    patience = max(atomic_load(control, PATIENCE), MIN_PATIENCE)
+    trial = this_round % ROUNDS_PER_TRIAL == 0
+    patience = MAX_PATIENCE if trial else max(atomic_load(control, PATIENCE), MIN_PATIENCE)
     spins, slept = 0, False
     while atomic_load(control, ROUND) == this_round and atomic_load(control, CANCELLED) == 0:
         if spins < patience:
