@@ -93,6 +93,9 @@ def _cpu_quota(cgroup: Path) -> float | None:
     return None
 
 
+SHORTEST_LOOK = 0.4  # seconds: the system counts the time of processors in hundredths
+
+
 class CpuUse:
     """How many cores' worth of work other programs have done since this was made."""
 
@@ -103,7 +106,7 @@ class CpuUse:
     def by_others(self) -> float | None:
         """Cores, 0 and more; None: the system does not say, or too little time has passed to tell."""
         now = self._seconds()
-        if now is None or self._before is None or now[0] - self._before[0] < 1.0:
+        if now is None or self._before is None or now[0] - self._before[0] < SHORTEST_LOOK:
             return None
         wall, busy, own = (after - before for after, before in zip(now, self._before, strict=True))
         return max(busy - own, 0.0) / wall

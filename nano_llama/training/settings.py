@@ -131,8 +131,9 @@ class TrainSettings:
         0, "processes that prefetch batches; 0: none. The batches are the same", least=0, most=64
     )
     num_threads: int = COMPUTE.setting(
-        0, "CPU threads; 0: the engine's choice. The same bits need the same number of threads", least=0
-    )
+        0, "CPU threads; 0: one per core, torch by the clock: those that are free. The same bits need as many threads",
+        least=0,
+    )  # fmt: skip
     seed: int = COMPUTE.setting(0, "seed of the initial weights and the order of the data", least=0, most=2**63 - 1)
 
     log_every: int = REPORTS.setting(10, "steps per line of metrics.jsonl", least=1)

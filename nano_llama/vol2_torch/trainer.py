@@ -33,7 +33,7 @@ from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
-from nano_llama.vol2_torch.training_device import TorchDevice
+from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
 from nano_llama.vol2_torch.training_state import (
     CUDA_RNG,
     RNG,
@@ -107,7 +107,7 @@ class TorchBackend:
     ) -> "TorchBackend":
         place = resolve_device(settings.device)
         precision = resolve_precision(settings.precision, place, config.hidden_size)
-        device = TorchDevice(place, precision.dtype, settings.num_threads)
+        device = TorchDevice(place, precision.dtype, choose_threads(settings, place, notice))
         expected = preflight(
             config, settings, compute_bytes=precision.dtype.itemsize,
             attention_bytes=precision.attention_bytes(settings.context), logits_limit=CHUNK_BYTES,

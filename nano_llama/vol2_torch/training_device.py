@@ -12,7 +12,22 @@ import torch
 from torch import Tensor
 
 from nano_llama.core.machine import available_bytes, peak_resident_bytes
+from nano_llama.training.backend import Notice
+from nano_llama.training.neighbours import free_threads
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.peak_flops import measured_peak
+
+
+def choose_threads(settings: TrainSettings, place: torch.device, notice: Notice) -> int:
+    """How many threads compute on the CPU; 0: as many as PyTorch takes by itself.
+
+    A run by the clock takes those that other programs leave free when it starts, also when it is resumed. A run by
+    steps does not look: its settings alone decide on its bits. Nor is the choice made again later, as a compiled model
+    would have to be compiled again.
+    """
+    if settings.num_threads or settings.max_minutes is None or place.type != "cpu":
+        return settings.num_threads
+    return free_threads(torch.get_num_threads(), notice)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nano_llama.data.prepare import prepare  # noqa: E402
 from nano_llama.formats import open_weights  # noqa: E402
 from nano_llama.training.metrics import read_metrics  # noqa: E402
 from nano_llama.training.outcome import TrainingDiverged  # noqa: E402
-from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol2_torch import Llama, training_device  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 
@@ -128,6 +128,21 @@ def test_threads_are_set_for_the_run_only(recipe, tmp_path):
     trainer.train_step = lambda *arguments: seen.append(torch.get_num_threads()) or step(*arguments)
     trainer.fit()
     assert seen == [1] and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "chosen"),
+    [
+        ({"max_minutes": 1.0, "num_threads": 0}, "cpu", 7),
+        ({"max_minutes": 1.0, "num_threads": 2}, "cpu", 2),
+        ({"max_minutes": 1.0, "num_threads": 0}, "cuda", 0),
+        ({"num_threads": 0}, "cpu", 0),
+    ],
+)
+def test_only_a_run_by_the_clock_takes_as_many_threads_as_are_free(recipe, monkeypatch, changes, place, chosen):
+    """By steps, the same settings must give the same bits, whatever else the machine does."""
+    monkeypatch.setattr(training_device, "free_threads", lambda threads, notice: 7)
+    assert training_device.choose_threads(recipe.replace(**changes), torch.device(place), pytest.fail) == chosen
 
 
 def test_gradients_are_reduced_over_the_ranks_that_share_a_batch(recipe, tmp_path):
