@@ -11,7 +11,7 @@ The API, endpoint by endpoint; a body goes from schemas.py through validation.py
     completions.py, completion_answer.py      /v1/completions           tokenization.py   /tokenize and its like
     chat.py, chat_answer.py                   /v1/chat/completions      models.py         /v1/models; adapters.py
     tools.py, tool_calls.py                   tools, and their calls    openapi.py        /openapi.json
-    usage.py, logprobs.py                     parts of every answer     openapi_answers.py
+    answering.py, usage.py, logprobs.py       for every answer          openapi_answers.py
 
 Tests: tests/server.
 """

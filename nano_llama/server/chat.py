@@ -12,12 +12,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from nano_llama.server.answering import respond
 from nano_llama.server.chat_answer import ChatAnswer
 from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import chat_params
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
-from nano_llama.server.streaming import EventStream, collect
 from nano_llama.server.tools import tool_use
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
@@ -35,18 +35,19 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     body = await read_as(http, ChatBody)
     model = served_model(service, body.model)
     messages, options = conversation(body.messages, body, service)
-    template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
-    tools = tool_use(body, service, template)
-    params = chat_params(body, service, tools.forced)
-    if tools.shown is not None:
-        options["tools"] = tools.shown
-    prompt: Any = messages
-    truncated = None
-    if body.truncate_prompt_tokens is not None:
-        ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
-        truncated = max(0, len(ids) - body.truncate_prompt_tokens)
-        prompt, options = ids[truncated:], {}
-    request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    async with service.costly:
+        template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
+        tools = tool_use(body, service, template)
+        params = chat_params(body, service, tools.constraint)
+        if tools.shown is not None:
+            options["tools"] = tools.shown
+        prompt: Any = messages
+        truncated = None
+        if body.truncate_prompt_tokens is not None:
+            ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
+            truncated = max(0, len(ids) - body.truncate_prompt_tokens)
+            prompt, options = ids[truncated:], {}
+        request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
         body,
@@ -56,10 +57,8 @@ async def create_chat_completion(http: HttpRequest) -> Response:
         service,
     )
     stream = service.engine.submit([request])
-    if body.stream:
-        return EventStream(http, stream, answer.chunks, answer.last)
-    pieces = await collect(http, stream)
-    return json_response(answer.whole((request, piece) for request, own in pieces for piece in own))
+    long = not body.stream and (bool(body.logprobs) or body.prompt_logprobs is not None)
+    return await respond(http, stream, answer, streamed=bool(body.stream), long=long)
 
 
 async def render(http: HttpRequest) -> Response:
@@ -82,7 +81,8 @@ async def rendered(
     if body.tools:
         options["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
     tokenizer = service.tokenizer
-    ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
+    async with service.costly:
+        ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
     return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False), ids
 
 

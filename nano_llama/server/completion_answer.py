@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class CompletionAnswer:
     """Choice i * n + k is sample k of prompt i.
 
-    texts: the prompts as text, for echo. They are in the order of the requests, whose numbers are their places.
+    texts: the prompts as text, if they are echoed; in the order of the requests, whose numbers are their places.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Choice:
 
     def __init__(self, request: "Request", body: CompletionBody, prompt: str, llm: "LLM", *, index: int):
         self.request, self.body, self.llm, self.index = request, body, llm, index
-        self.echo = prompt if body.echo else ""
+        self.echo = prompt
         self.logprobs = TextLogprobs(llm.tokenizer) if body.logprobs is not None else None
         self.begun = False
 

@@ -4,18 +4,19 @@ Tests: tests/server/test_api_completions.py, test_api_streams.py, test_api_clien
 """
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from nano_llama.server.answering import respond
 from nano_llama.server.completion_answer import CompletionAnswer
-from nano_llama.server.errors import json_response, limit_exceeded
+from nano_llama.server.errors import limit_exceeded
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import completion_params
 from nano_llama.server.schemas import CompletionBody
-from nano_llama.server.streaming import EventStream, collect
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
 
@@ -38,7 +39,7 @@ async def create_completion(http: HttpRequest) -> Response:
     requests = [request for request, _ in prepared]
     truncated = sum(cut for _, cut in prepared) if body.truncate_prompt_tokens is not None else None
     texts = [
-        prompt if isinstance(prompt, str) and not cut else _text_of(service, request)
+        "" if not body.echo else prompt if isinstance(prompt, str) and not cut else _text_of(service, request)
         for prompt, (request, cut) in zip(prompts, prepared, strict=True)
     ]
     answer = CompletionAnswer(
@@ -50,10 +51,9 @@ async def create_completion(http: HttpRequest) -> Response:
         service.llm,
     )
     stream = service.engine.submit(requests)
-    if body.stream:
-        return EventStream(http, stream, answer.chunks, answer.last)
-    pieces = await collect(http, stream)
-    return json_response(answer.whole((request, piece) for request, own in pieces for piece in own))
+    echoed = bool(body.echo) and body.logprobs is not None
+    long = echoed if body.stream else body.logprobs is not None or body.prompt_logprobs is not None
+    return await respond(http, stream, answer, streamed=bool(body.stream), long=long)
 
 
 def listed_prompts(prompt: str | list[str] | list[int] | list[list[int]], service: "Service") -> list[str | list[int]]:
@@ -87,7 +87,8 @@ async def _prepare(
         cut = max(0, len(given) - keep)
         given = given[cut:]
     salt = service.cache_salt(http)
-    return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
+    async with nullcontext() if params.structured_outputs is None else service.costly:
+        return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
 
 
 def _text_of(service: "Service", request: "Request") -> str:

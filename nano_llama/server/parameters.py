@@ -48,8 +48,8 @@ def completion_params(body: CompletionBody, service: "Service") -> SamplingParam
     )
 
 
-def chat_params(body: ChatBody, service: "Service", forced: Mapping[str, Any] | None) -> SamplingParams:
-    """forced: the constraint that makes the answer a tool call."""
+def chat_params(body: ChatBody, service: "Service", of_tools: Mapping[str, Any] | None) -> SamplingParams:
+    """of_tools: the constraint by which tool calls obey their schemas."""
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise ApiError(
             400,
@@ -62,7 +62,7 @@ def chat_params(body: ChatBody, service: "Service", forced: Mapping[str, Any] | 
     _check(service, "top_logprobs", body.top_logprobs, "max_logprobs")
     return _checked(
         **_common(body, service),
-        **(_constraint(body, service) if forced is None else {"structured_outputs": forced}),
+        **(_constraint(body, service) if of_tools is None else {"structured_outputs": of_tools}),
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,

@@ -113,7 +113,7 @@ class Function(Strict):
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
     description: str | None = None
     parameters: JsonObject | None = None  # a JSON schema; None: no parameters
-    strict: bool | None = None  # forced calls always obey the schema, others never
+    strict: bool | None = None  # calls obey the schema; forced ones always do
 
 
 class Tool(Strict):

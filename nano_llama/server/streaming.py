@@ -108,7 +108,8 @@ async def collect(request: HttpRequest, stream: "Stream") -> "list[tuple[Request
 class EventStream(Response):
     """Server-sent events: what `chunks` makes of each step's pieces, then `last`, then [DONE].
 
-    One write per step. A failure amid the stream is an event with "error", and then no [DONE].
+    One write per step. A failure amid the stream is an event with "error", and then no [DONE]. in_thread: where
+    `chunks` may take long.
     """
 
     media_type = "text/event-stream"
@@ -119,10 +120,13 @@ class EventStream(Response):
         stream: "Stream",
         chunks: Callable[[Pieces], Chunks],
         last: Callable[[], Chunks] = tuple,
+        *,
+        in_thread: bool = False,
     ):
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self.request, self.stream, self.chunks, self.last = request, stream, chunks, last
+        self.in_thread = in_thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -132,7 +136,7 @@ class EventStream(Response):
                 started = True
                 async for pieces in self.stream:
                     watch.received(pieces)
-                    if events := encode_events(self.chunks(pieces)):
+                    if events := await self._events(pieces):
                         await send({"type": "http.response.body", "body": events, "more_body": True})
                 end = encode_events(self.last()) + DONE
         except ClientLeft:
@@ -142,6 +146,11 @@ class EventStream(Response):
                 raise
             end = encode_events([api_error(error, self.request.state.request_id).body()])
         await send({"type": "http.response.body", "body": end, "more_body": False})
+
+    async def _events(self, pieces: Pieces) -> bytes:
+        if self.in_thread:
+            return await asyncio.to_thread(lambda: encode_events(self.chunks(pieces)))
+        return encode_events(self.chunks(pieces))
 
 
 def encode_events(chunks: Chunks) -> bytes:

@@ -14,6 +14,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -119,6 +120,8 @@ class AsyncEngine:
         self._preparing = 0  # samples of prompts that are being encoded
         self._running: dict[Stream, int] = {}  # how many of its sequences the engine has; of the engine's thread
         self._outbox: dict[Stream, list[Event]] = {}  # of the step that runs
+        # Constraints may take seconds to compile: they have threads of their own, so that other requests have theirs.
+        self._compiling = ThreadPoolExecutor(2, "nano-llama-constraints")
         self._closed = False
         self._close_lock = threading.Lock()  # no request is queued behind the command to close
         self._thread = threading.Thread(target=self._run, name="nano-llama-engine", daemon=True)
@@ -158,11 +161,11 @@ class AsyncEngine:
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
 
+        make = partial(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
+        executor = self._compiling if params.structured_outputs else None
         self._preparing += params.n
         try:
-            request = await asyncio.to_thread(
-                self.llm.request, prompt, params, number, cache_salt=cache_salt, **template
-            )
+            request = await asyncio.get_running_loop().run_in_executor(executor, make)
         finally:
             self._preparing -= params.n
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
@@ -240,6 +243,7 @@ class AsyncEngine:
             if not self._closed:
                 self._closed = True
                 self._commands.put(None)
+        self._compiling.shutdown(wait=False)
         await asyncio.to_thread(self._thread.join)
 
     def _queue(self, preparing: int = 0) -> Queue:

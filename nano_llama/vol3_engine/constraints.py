@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
 
 MAX_BYTES = 2**18  # of a schema, an expression or a grammar
-SECONDS = 3.0  # to compile it: most take milliseconds, a schema of 1,000 properties a tenth of a second
+SECONDS = 2.0  # to compile it: most take milliseconds, a schema of 1,000 properties a tenth of a second
 MEMORY_BYTES = 2**29
 STACK_BYTES = 2**20  # of the trial; a thread of this process has 2 MiB at least, 8 MiB as a rule
 LIMITS = {  # llguidance's own

@@ -1,9 +1,13 @@
 """/v1/chat/completions and /render (chat.py, chat_answer.py): messages as clients send them, and the answers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from helpers.api import TEMPLATE, post, random_llm, scripted_llm, served
+from helpers.served import SOON, Served
 from nano_llama import SamplingParams
+from nano_llama.tokenizer import chat as chat_templates
 
 CHAT, RENDER = "/v1/chat/completions", "/v1/chat/completions/render"
 HI = [{"role": "user", "content": "Hi"}]
@@ -136,6 +140,22 @@ def test_a_conversation_is_cut_only_where_that_is_asked_for(client, llm):
     assert answer["usage"]["prompt_tokens_details"]["truncated_tokens"] == len(ids) - 5
     (out,) = llm.generate([ids[-5:]], SamplingParams(max_tokens=4, temperature=0))
     assert answer["choices"][0]["message"]["content"] == out.text
+
+
+def test_slow_templates_leave_threads_for_others(monkeypatch):
+    monkeypatch.setattr(chat_templates, "RENDER_SECONDS", 1.5)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = "{% if messages[0].content == 'loop' %}" + endless + "{% endif %}" + TEMPLATE
+    with Served(load=lambda: random_llm_with(template)) as server, ThreadPoolExecutor(7) as threads:
+        assert server.ready.wait(SOON)
+        loop = {"messages": [{"role": "user", "content": "loop"}]}
+        slow = [threads.submit(server.post, CHAT, loop) for _ in range(7)]  # more than asyncio has threads here
+        server.until(lambda: server.service.in_flight == 7)
+        assert server.post("/tokenize", {"prompt": "quick"}).status == 200
+        assert server.post("/v1/completions", {"prompt": "quick", "max_tokens": 1}).status == 200
+        assert not any(future.done() for future in slow), "the quick ones did not wait for the slow ones"
+        for future in slow:
+            assert "longer than" in future.result().error["message"]
 
 
 def test_logprobs_spell_the_content_byte_by_byte(asked):

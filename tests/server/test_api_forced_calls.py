@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helpers.api import events, post, random_llm, served
+from helpers.api import TEMPLATE, events, post, random_llm, scripted_llm, served
 from nano_llama.server.tool_calls import joined
 
 pytest.importorskip("llguidance")
@@ -54,6 +54,50 @@ def test_a_forced_call_that_is_cut_off_is_length(client):
     body = {"messages": ASK, "tools": [WEATHER], "tool_choice": "required", "max_tokens": 12, "seed": 1}
     (choice,) = post(client, CHAT, **body)["choices"]
     assert choice["finish_reason"] == "length"
+
+
+SAID = '{"name": "weather", "%s": {"city": "Paris", "days": 3}}'
+SHOWN = "{{ tools }}" + TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "text"),
+    [
+        ("<tool_call>" + SHOWN, "So: <tool_call>" + SAID % "arguments" + "</tool_call>", "So:"),
+        ('{"name": function name, "parameters": object}' + SHOWN, SAID % "parameters", None),
+    ],
+)
+def test_a_call_of_a_strict_function_obeys_its_schema(template, said, text):
+    """What the model would rather write does not."""
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+    with served(scripted_llm({"<assistant>": said}, template)) as client:
+        body = {"messages": ASK, "temperature": 0}
+        (choice,) = post(client, CHAT, tools=[WEATHER, PING], **body)["choices"]
+        assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])["city"] == "Paris"
+        (choice,) = post(client, CHAT, tools=[strict, PING], **body)["choices"]
+        (call,) = choice["message"]["tool_calls"]
+        check(**call["function"])
+        assert (choice["message"]["content"], choice["finish_reason"]) == (text, "tool_calls")
+
+
+@pytest.mark.parametrize("between", ["</tool_call>\n<tool_call>", "; "])
+def test_without_parallel_calls_a_text_ends_with_the_first(between):
+    ping = '{"name": "ping", "%s": {"x": "::="}}'
+    if between == "; ":
+        template, said = '{"name": function name, "parameters": object}' + SHOWN, ping % "parameters"
+        said = said + between + said
+    else:
+        template, call = "<tool_call>" + SHOWN, ping % "arguments"
+        said = "<tool_call>" + call + between + call + "</tool_call>"
+    described = {"type": "function", "function": {"name": "ping", "description": "a ::= b"}}
+    with served(scripted_llm({"<assistant>": said}, template)) as client:
+        both, one = (
+            post(client, CHAT, messages=ASK, tools=[described], temperature=0, parallel_tool_calls=flag)
+            for flag in (True, False)
+        )
+        assert len(both["choices"][0]["message"]["tool_calls"]) == 2
+        assert len(one["choices"][0]["message"]["tool_calls"]) == 1
+        assert one["usage"]["completion_tokens"] < both["usage"]["completion_tokens"] * 0.6
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])

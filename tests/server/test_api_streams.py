@@ -1,5 +1,7 @@
 """Streamed and plain answers (completion_answer.py, chat_answer.py): equal field by field, and what LLM itself says."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.api import events, post, random_folder, served
 from nano_llama import LLM, SamplingParams
+from nano_llama.server.logprobs import TextLogprobs
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -162,6 +165,24 @@ def test_chats(client, llm, asked, logprobs, content):
             likeliest = sorted(value.logprob for value in entry.values() if value.rank <= logprobs)[::-1][:logprobs]
             assert [top["logprob"] for top in token["top_logprobs"]] == likeliest
         assert len(choice["logprobs"]["content"]) == len(sample.logprobs)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_logprobs_of_a_prompt_are_written_in_a_thread(client, monkeypatch, stream):
+    """Of thousands of tokens they take a second, which no other request is to wait."""
+    in_loop = []
+    real = TextLogprobs.prompt
+
+    def noted(*arguments):
+        try:
+            in_loop.append(asyncio.get_running_loop())
+        except RuntimeError:
+            in_loop.append(None)
+        return real(*arguments)
+
+    monkeypatch.setattr(TextLogprobs, "prompt", noted)
+    answer = client.post(TEXT, json={"prompt": "the quick", "echo": True, "logprobs": 1, "stream": stream})
+    assert answer.is_success and in_loop == [None]
 
 
 def without_cache(usage: dict) -> dict:

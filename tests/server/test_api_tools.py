@@ -108,12 +108,6 @@ def test_what_a_template_does_not_say_is_refused():
             assert error["param"] == "tools" and says in error["message"] and error["code"] == "unsupported"
 
 
-def test_strict_functions_need_a_forced_call(hermes):
-    strict = {**ADD, "function": {**ADD["function"], "strict": True}}
-    error = post(hermes, PATH, 400, messages=ASK, tools=[strict])["error"]
-    assert "strict" in error["message"] and "required" in error["message"]
-
-
 class Settings:
     max_schema_bytes = 10_000
 
@@ -129,10 +123,10 @@ def use_of(template: str | None = None, **fields):
 def test_a_forced_call_is_a_constraint():
     named = {"type": "function", "function": {"name": "add"}}
     use = use_of(tools=[ADD, PING], tool_choice=named)
-    assert use.forced == {"json": NUMBERS} and use.shown is None and use.name == "add"
+    assert use.constraint == {"json": NUMBERS} and use.shown is None and use.name == "add"
     assert use_of(HERMES, tools=[ADD], tool_choice=named).shown == [ADD]
     use = use_of(tools=[ADD, PING], tool_choice="required", parallel_tool_calls=False)
-    assert use.forced["json"]["maxItems"] == 1 and use.forced["json"]["minItems"] == 1
+    assert use.constraint["json"]["maxItems"] == 1 and use.constraint["json"]["minItems"] == 1
 
 
 @pytest.mark.server

@@ -1,5 +1,6 @@
 """Constraints that are wrong, unsupported or hostile: each ends within limits in our error, and the next one works."""
 
+import asyncio
 import resource
 import threading
 import time
@@ -10,6 +11,7 @@ from helpers.constrained import byte_level, characters, noise_llm
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine import constraints
+from nano_llama.vol3_engine.async_engine import AsyncEngine
 from nano_llama.vol3_engine.constraints import ConstraintCompiler
 
 
@@ -201,3 +203,22 @@ def test_a_grammars_own_options_do_no_harm():
         for token in tokenizer.encode("ab"):
             constraint.accept(token)
         constraint.allowed()
+
+
+def test_other_requests_do_not_wait_for_hostile_constraints(monkeypatch):
+    """More of them than there are threads for all: a free request is answered while they compile."""
+    monkeypatch.setattr(constraints, "SECONDS", 0.4)
+
+    async def main():
+        async with AsyncEngine(noise_llm(byte_level())) as engine:
+            hostile = SamplingParams(structured_outputs=HOSTILE["a multiple that compiles for seconds"])
+            compiling = [asyncio.create_task(engine.generate("x", hostile)) for _ in range(40)]
+            await asyncio.sleep(0.1)
+            out = await engine.generate("x", SamplingParams(max_tokens=3))
+            assert len(out.token_ids) == 3 and not all(task.done() for task in compiling)
+            for task in compiling:
+                task.cancel()
+            ended = await asyncio.gather(*compiling, return_exceptions=True)
+        assert all(isinstance(error, UserError | asyncio.CancelledError) for error in ended)
+
+    asyncio.run(main())
