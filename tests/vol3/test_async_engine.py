@@ -198,7 +198,9 @@ def test_what_is_submitted_together_comes_back_as_each_alone(make):
 
 
 def test_the_queue_is_bounded_and_what_is_refused_costs_nothing(make):
-    llm = make(max_num_seqs=2)
+    llm, go_on = make(max_num_seqs=2), threading.Event()
+    execute = llm.engine.runner.execute
+    llm.engine.runner.execute = lambda batch: go_on.wait(10) and execute(batch)
 
     async def ask():
         async with AsyncEngine(llm, max_waiting=3) as engine:
@@ -213,6 +215,7 @@ def test_the_queue_is_bounded_and_what_is_refused_costs_nothing(make):
             engine.submit([await engine.prepare("a", SamplingParams(max_tokens=1))])
             for stream in streams:
                 stream.abort()
+            go_on.set()
             await settled(engine)
             assert llm.engine.scheduler.pool.ref_counts == {} and engine.stats().waiting == 0
             return (await engine.generate("b", SamplingParams(max_tokens=5, seed=1))).text
