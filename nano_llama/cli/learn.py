@@ -15,7 +15,7 @@ from nano_llama.cli.common import NotNegative, Output, Screen, table
 from nano_llama.core.errors import UserError
 from nano_llama.learn.catalogue import HINT_STAGES, Exercise, exercise, exercises
 from nano_llama.learn.checks import STAGE_TITLES, STAGES
-from nano_llama.learn.plain_text import plain
+from nano_llama.learn.plain_text import plain, wrapped
 from nano_llama.learn.run_check import Verdict, check_file
 from nano_llama.learn.workshop import Workshop, stars_text
 
@@ -103,7 +103,7 @@ def begin(screen: Screen, workshop: Workshop, chosen: Exercise | None) -> int:
     screen.result(
         data,
         f"{chosen.title}  {stars_text(chosen)}  about {chosen.minutes} minutes  ({chosen.name})\n",
-        plain(chosen.statement),
+        wrapped(chosen.statement),
         f"\nYour file:  {workshop.file(chosen)}",
     )
     screen.say("Check it:   nano-llama learn check        (--watch: at every save)", style="dim", whole_lines=True)

@@ -32,7 +32,9 @@ STAGE_TITLES = {
     "resources": "time and memory",
 }
 TOLERANCE = 1e-9  # of a result in float64, relative to the array's largest entry
+FLOOR = 1e-4  # but to no less than this: of a sum that cancels, rounding is left
 GRADIENT_TOLERANCE = 1e-7
+NO_SIZES: Mapping[str, int] = {}
 SHOWN_ENTRIES = 24  # an argument with more is shown by its shape
 
 Inputs = dict[str, Any]
@@ -75,6 +77,7 @@ class Case:
     judge: Callable[[ModuleType], Difference | None] | None = None
     also: Callable[[ModuleType], Inputs] | None = None
     tolerance: float = TOLERANCE
+    floor: float = FLOOR
 
     def difference(self, module: ModuleType, outputs: Outputs, reference: ModuleType) -> Difference | None:
         """What is wrong with the outputs of run(module), if anything."""
@@ -84,7 +87,7 @@ class Case:
             says = self.holds(outputs)
             return Difference("", says) if says else None
         wanted = self.expected() if self.expected is not None else self.run(reference)
-        return compare(outputs, wanted, self.tolerance, shapes_only=self.stage == "shapes")
+        return compare(outputs, wanted, self.tolerance, self.floor, shapes_only=self.stage == "shapes")
 
     def arguments(self, reference: ModuleType) -> str:
         """The inputs as text, large arrays by their shape; all arrays so where only shapes are looked at."""
@@ -203,11 +206,17 @@ def function_cases(
     seed: int,
     edges: Mapping[str, Inputs] | None = None,
     expected: Callable[..., Any] | None = None,
-    output: str = "result",
+    holds: Callable[..., str | None] | None = None,
+    tolerance: float = TOLERANCE,
+    floor: float = FLOOR,
 ) -> Iterator[Case]:
-    """The cases of one function, compared with the reference, or with expected(**inputs), written another way."""
+    """The cases of one function, compared with the reference, or with expected(**inputs), written another way.
 
-    def case(stage: str, label: str, seed: int, inputs: Inputs, sizes: Mapping[str, int] | None = None) -> Case:
+    holds(result, **inputs), where several results are right: a sentence about what is wrong with this one, or None.
+    """
+    output = "result"
+
+    def case(stage: str, label: str, seed: int, inputs: Inputs, sizes: Mapping[str, int] = NO_SIZES) -> Case:
         def run(module: ModuleType) -> Outputs:
             return _by_name(called(module, name, inputs), output)
 
@@ -215,10 +224,17 @@ def function_cases(
             assert expected is not None
             return _by_name(expected(**{key: copied(value) for key, value in inputs.items()}), output)
 
-        return Case(stage, label, run, seed, inputs, sizes or {}, expected=wanted if expected else None)
+        def property_holds(outputs: Outputs) -> str | None:
+            assert holds is not None
+            return holds(outputs[output], **inputs)
+
+        against = wanted if expected is not None else None
+        judged = property_holds if holds is not None and stage != "shapes" else None
+        return Case(stage, label, run, seed, inputs, sizes, against, judged, tolerance=tolerance, floor=floor)
 
     small = list(small)
-    yield case("shapes", "", 0, make(np.random.default_rng(0), **small[-1]))
+    if small:
+        yield case("shapes", "", 0, make(np.random.default_rng(0), **small[-1]))
     for sizes in small:
         yield case("smallest", _label(sizes), 0, rounded(make(np.random.default_rng(0), **sizes)), sizes)
     for number, sizes in enumerate(random):
@@ -227,53 +243,56 @@ def function_cases(
         yield case("edge", label, 0, inputs)
 
 
-def test_cases(
-    name: str, sound: Mapping[str, Callable[..., Any]], faults: Mapping[str, Callable[..., Any]]
-) -> Iterator[Case]:
-    """The cases of a test that the learner writes: name(function) returns for sound ones, and raises for faulty ones.
+def test_cases(name: str, sound: Mapping[str, tuple], faults: Mapping[str, tuple]) -> Iterator[Case]:
+    """The cases of a test that the learner writes: name(*arguments) returns for sound code, and raises for faulty code.
 
-    Sound implementations are tried in the stage "smallest", faults in "random".
+    sound, faults: label -> arguments. The former are tried in the stage "smallest", the latter in "random".
     """
 
-    def case(stage: str, label: str, function: Callable[..., Any], wanted: str) -> Case:
+    def case(stage: str, label: str, arguments: tuple, wanted: str) -> Case:
         def run(module: ModuleType) -> Outputs:
             test = getattr(module, name, None)
             if not callable(test):
                 raise Rejected(f"The file has no function {name!r}.")
             try:
-                test(function)
+                test(*map(copied, arguments))
             except AssertionError as error:
-                says = str(error).strip()
-                return (
-                    {"your test": "fails", "because": says} if stage == "smallest" and says else {"your test": "fails"}
-                )
-            return {"your test": "passes"}
+                return {"your test": "fails", "because": str(error).strip() if wanted == "passes" else ""}
+            return {"your test": "passes", "because": ""}
 
         def holds(outputs: Outputs) -> str | None:
             if outputs["your test"] == wanted:
                 return None
-            if stage == "random":
+            if wanted == "fails":
                 return f"Your test passes on faulty code: {label}."
-            because = f" It says: {outputs['because']}" if "because" in outputs else ""
+            because = f" It says: {outputs['because']}" if outputs["because"] else ""
             return f"Your test fails on sound code: {label}.{because}"
 
         return Case(stage, label, run, holds=holds)
 
-    for label, function in sound.items():
-        yield case("smallest", label, function, "passes")
-    for label, function in faults.items():
-        yield case("random", label, function, "fails")
+    for label, arguments in sound.items():
+        yield case("smallest", label, arguments, "passes")
+    for label, arguments in faults.items():
+        yield case("random", label, arguments, "fails")
 
 
-def memory_case(label: str, run: Callable[[ModuleType], Any], limit: int, unit: int, what: str) -> Case:
-    """The peak memory of run(module), beyond what was there, is at most `limit` of `unit` bytes each (`what`)."""
+def memory_case(
+    label: str, prepare: Callable[[ModuleType], Any], run: Callable[..., Any], limit: int, unit: int, what: str
+) -> Case:
+    """The peak memory of run(module, prepare(module)), beyond what was there, is at most `limit` of `unit` bytes each.
+
+    what: such a unit, in words.
+    """
 
     def measured(module: ModuleType) -> Outputs:
-        run(module)  # once before, so that imports and caches of NumPy do not count
+        prepared = prepare(module)
+        run(module, prepared)  # once before, so that imports and NumPy's own caches do not count
         tracemalloc.start()
         try:
-            run(module)
-            return {"peak": tracemalloc.get_traced_memory()[1]}
+            kept = run(module, prepared)  # what it returns counts
+            peak = tracemalloc.get_traced_memory()[1]
+            del kept
+            return {"peak": float(peak)}
         finally:
             tracemalloc.stop()
 
@@ -284,18 +303,22 @@ def memory_case(label: str, run: Callable[[ModuleType], Any], limit: int, unit: 
     return Case("resources", label, measured, holds=holds)
 
 
-def compare(found: Outputs, expected: Outputs, tolerance: float, shapes_only: bool = False) -> Difference | None:
+def compare(
+    found: Outputs, expected: Outputs, tolerance: float, floor: float = FLOOR, shapes_only: bool = False
+) -> Difference | None:
     """The first output that differs, at its worst index."""
     if found.keys() != expected.keys():
         return Difference("", f"It returned {len(found)} results; expected {len(expected)}: {', '.join(expected)}.")
     for name, wanted in expected.items():
-        difference = _compare_one(name, found[name], wanted, tolerance, shapes_only)
+        difference = _compare_one(name, found[name], wanted, tolerance, floor, shapes_only)
         if difference:
             return difference
     return None
 
 
-def _compare_one(name: str, found: Any, wanted: Any, tolerance: float, shapes_only: bool) -> Difference | None:
+def _compare_one(
+    name: str, found: Any, wanted: Any, tolerance: float, floor: float, shapes_only: bool
+) -> Difference | None:
     if not isinstance(wanted, np.ndarray | float | np.floating):
         if type(found) is not type(wanted) and not (isinstance(wanted, int) and isinstance(found, int | np.integer)):
             kinds = type(wanted).__name__, type(found).__name__
@@ -314,7 +337,7 @@ def _compare_one(name: str, found: Any, wanted: Any, tolerance: float, shapes_on
     errors = distances(found, wanted)
     finite = np.abs(np.asarray(wanted, np.float64))
     scale = float(np.max(finite, initial=0, where=np.isfinite(finite)))
-    if not np.any(errors > tolerance * max(scale, 1e-9)):
+    if not np.any(errors > tolerance * max(scale, floor)):
         return None
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), np.shape(wanted)))
     return Difference(
@@ -352,6 +375,8 @@ def shown(value: Any, entries: int = SHOWN_ENTRIES) -> str:
         return re.sub(r"(?<=\[) +| +(?=\])", "", re.sub(r"\s+", " ", text))
     if isinstance(value, float):
         return f"{value:.10g}"
+    if callable(value):
+        return value.__doc__ or value.__name__
     text = repr(value)
     return text if len(text) <= 400 else f"{text[:400]} ..."
 
@@ -380,7 +405,10 @@ def _gradcheck(
 
     def back(dout: Any, kept: Any) -> tuple[Any, ...]:
         cache, several = kept
-        return tuple(_gradients(module, backward, wrt, tuple(dout) if several else dout, cache).values())
+        return tuple(
+            np.asarray(grad)
+            for grad in _gradients(module, backward, wrt, tuple(dout) if several else dout, cache).values()
+        )
 
     try:
         gradcheck(run, back, {name: copied(value) for name, value in inputs.items()}, wrt=wrt, seed=seed)
@@ -416,9 +444,15 @@ def _pair(result: Any, name: str) -> tuple[Any, Any]:
 
 
 def _by_name(result: Any, name: str) -> Outputs:
+    """The parts of a result: of a tuple, and of a dict of arrays."""
+    parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(result, tuple):
-        return {f"{name}[{i}]": item for i, item in enumerate(result)}
-    return {name: result}
+        parts = enumerate(result)
+    elif isinstance(result, dict) and any(isinstance(value, np.ndarray) for value in result.values()):
+        parts = result.items()
+    else:
+        return {name: result}
+    return {key: item for part, value in parts for key, item in _by_name(value, f"{name}[{part!r}]").items()}
 
 
 def _label(sizes: Mapping[str, int]) -> str:

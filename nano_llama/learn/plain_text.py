@@ -6,6 +6,7 @@ Only what our statements use is known; tests/learn/test_plain_text.py holds that
 """
 
 import re
+import textwrap
 
 SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "lambda": "λ", "tau": "τ",
@@ -16,12 +17,21 @@ SYMBOLS = {
     "right": "", "big": "", "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.S)
-_SIMPLE = re.compile(r"[^\W_]*'?|√\([^()]*\)|\|\w*\|")  # one name, number or root
+_SIMPLE = re.compile(r"[^\W_]*'?|√?\([^()]*\)|\|\w*\|")  # one name, number or root
 
 
 def plain(markdown: str) -> str:
-    """The text with its formulas in plain characters."""
-    return _FORMULA.sub(lambda found: _formula(found[1]) if found[1] else _formula(found[2]), markdown)
+    """The text with its formulas in plain characters; those on lines of their own are indented."""
+    return _FORMULA.sub(lambda found: f"    {_formula(found[1])}" if found[1] else _formula(found[2]), markdown)
+
+
+def wrapped(markdown: str, width: int = 110) -> str:
+    """The same, its paragraphs filled to a width; what is indented stays as it is."""
+    paragraphs = plain(markdown).split("\n\n")
+    return "\n\n".join(
+        part if part.startswith("    ") else textwrap.fill(part, width, break_long_words=False, break_on_hyphens=False)
+        for part in paragraphs
+    )
 
 
 def _formula(tex: str) -> str:

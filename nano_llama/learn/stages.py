@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.learn.catalogue import read_wrong
-from nano_llama.learn.checks import Case, Difference, Outputs, Rejected, compare, shown
+from nano_llama.learn.checks import STAGES, Case, Difference, Rejected, compare, shown
 from nano_llama.learn.patterns import usual_cause
 
 PRINTED = 2000  # characters of what the learner's code prints that are shown
@@ -46,65 +46,84 @@ def run_stage(folder: str, imports: list[str], file: str, stage: str, seed: int)
 
 
 def _run_cases(folder: Path, module: ModuleType, stage: str, seed: int) -> int:
-    count = 0
-    for case in load(folder / "check.py").cases(seed):
+    reference, count = load(folder / "solution.py"), 0
+    for case in _cases(folder, seed):
         if case.stage != stage:
             continue
         count += 1
-        _run_case(case, folder, module)
+        outcome, difference = _outcome(case, module, reference)
+        if difference is not None:
+            raise _failed(case, folder, seed, outcome, difference, module)
     return count
 
 
-def _run_case(case: Case, folder: Path, module: ModuleType) -> None:
-    """Raises Failed with all that the learner is told."""
-    reference = load(folder / "solution.py")
+def _cases(folder: Path, seed: int) -> Iterator[Case]:
+    """In the order in which they are tried."""
+    return iter(sorted(load(folder / "check.py").cases(seed), key=lambda case: STAGES.index(case.stage)))
 
-    def failed(message: str, **more: Any) -> Failed:
-        return Failed(message, case=case.label, seed=case.seed, inputs=case.arguments(reference), **more)
 
+def _outcome(case: Case, module: ModuleType, reference: ModuleType) -> tuple[Any, Difference | None]:
+    """What a module makes of a case, its outputs or what it raises; and what is wrong with that."""
+    outputs = None
     try:
         with np.errstate(all="ignore"):
             outputs = case.run(module)
-            difference = case.difference(module, outputs, reference)
+            return outputs, case.difference(module, outputs, reference)
     except Rejected as rejected:
-        raise failed(str(rejected), says=_said(case, folder, str(rejected))) from None
+        return str(rejected), Difference("", str(rejected))
     except (Exception, SystemExit) as error:
-        message = f"{type(error).__name__}: {error}"
-        raise failed(message, where=_place(error, module), says=_said(case, folder, type(error))) from None
-    if difference is None:
-        return
-    known = _said(case, folder, outputs)
-    raise failed(
+        return (outputs or error), Difference("", f"{type(error).__name__}: {error}")
+
+
+def _failed(case: Case, folder: Path, seed: int, outcome: Any, difference: Difference, module: ModuleType) -> Failed:
+    """All that the learner is told."""
+    reference = load(folder / "solution.py")
+    known = _known_mistake(case, folder, seed, outcome)
+    return Failed(
         difference.message,
+        case=case.label,
+        seed=case.seed,
+        inputs=case.arguments(reference),
+        where=_place(outcome, module) if isinstance(outcome, BaseException) else "",
         index=difference.index,
         expected=None if difference.expected is None else shown(difference.expected),
         found=None if difference.expected is None else shown(difference.found),
-        says=known or _pattern(case, difference, outputs, reference),
+        says=known or _pattern(case, difference, outcome, reference),
         known=bool(known),
     )
 
 
-def _said(case: Case, folder: Path, outcome: Outputs | str | type) -> str:
-    """The sentence of the kept wrong solution that ends the same way in this case, if there is one."""
+def _known_mistake(case: Case, folder: Path, seed: int, outcome: Any) -> str:
+    """The sentence of the kept wrong solution that gets as far as this case, and there ends the same way, if any."""
     for file in sorted((folder / "wrong").glob("*.py")):
-        try:
-            with np.errstate(all="ignore"):
-                ending: Any = case.run(load(file))
-        except Rejected as rejected:
-            ending = str(rejected)
-        except Exception as error:
-            ending = type(error)
-        if isinstance(outcome, dict) and isinstance(ending, dict):
-            alike = compare(outcome, ending, 1e-7) is None
-        else:
-            alike = outcome == ending
-        if alike:
+        first, ending = _first_failure(file, seed)
+        if first == (case.stage, case.label) and _alike(outcome, ending, case):
             return read_wrong(file).says
     return ""
 
 
-def _pattern(case: Case, difference: Difference, outputs: Outputs, reference: ModuleType) -> str:
-    if case.holds is not None or difference.output not in outputs:
+@cache
+def _first_failure(wrong: Path, seed: int) -> tuple[tuple[str, str] | None, Any]:
+    """Stage and label of the case at which a wrong solution fails, and its outcome there."""
+    folder = wrong.parents[1]
+    module, reference = load(wrong), load(folder / "solution.py")
+    for case in _cases(folder, seed):
+        outcome, difference = _outcome(case, module, reference)
+        if difference is not None:
+            return (case.stage, case.label), outcome
+    return None, None
+
+
+def _alike(outcome: Any, ending: Any, case: Case) -> bool:
+    if isinstance(outcome, dict) and isinstance(ending, dict):
+        return compare(outcome, ending, 100 * case.tolerance, case.floor) is None
+    if isinstance(outcome, BaseException):
+        return type(outcome) is type(ending)
+    return isinstance(outcome, str) and outcome == ending
+
+
+def _pattern(case: Case, difference: Difference, outputs: Any, reference: ModuleType) -> str:
+    if case.holds is not None or not isinstance(outputs, dict) or difference.output not in outputs:
         return ""
     wanted = case.expected() if case.expected is not None else case.run(reference)
     return usual_cause(outputs[difference.output], wanted.get(difference.output), case.sizes)

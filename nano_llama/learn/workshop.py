@@ -3,7 +3,6 @@
 Tests: tests/learn/test_workshop.py.
 """
 
-import textwrap
 import time
 from itertools import count
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from nano_llama.core.errors import UserError
 from nano_llama.core.files import read_json, write_json, write_text
 from nano_llama.learn.catalogue import Exercise, exercises
-from nano_llama.learn.plain_text import plain
+from nano_llama.learn.plain_text import wrapped
 
 STATES = ("new", "open", "passed")
 HINTS_FOR_SOLUTION = 2
@@ -124,14 +123,10 @@ class Workshop:
 
 def starting_text(exercise: Exercise) -> str:
     """The learner's file at first: the statement as its docstring, then the stub."""
-    lines = [
-        line if line.startswith("    ") else textwrap.fill(line, 110, break_long_words=False, break_on_hyphens=False)
-        for line in plain(exercise.statement).splitlines()
-    ]
     short = exercise.name.split("/")[1].split("_", 1)[1]
     return (
         f'"""{exercise.title}  {stars_text(exercise)}  about {exercise.minutes} minutes  ({exercise.name})\n\n'
-        + "\n".join(lines)
+        + wrapped(exercise.statement)
         + f"\n\nCheck it:  nano-llama learn check {short}      A hint:  nano-llama learn hint {short}\n"
         + f'"""\n\n{exercise.stub}'
     )

@@ -15,7 +15,7 @@ from nano_llama.learn.workshop import starting_text
         (r"so $x_{ij}^{2}$ and $r^{-1/2}$", "so x_ij^2 and r^(-1/2)"),
         (r"$\left( \sum_j e^{x_j} \right)$", "( Σ_j e^(x_j) )"),
         (r"$\log P(a \mid b)$, $\{a\}$", "log P(a | b), {a}"),
-        (r"$$ a \, b \quad c $$", "a b   c"),
+        (r"$$ a \, b \quad c $$", "    a b   c"),
         ("no formula, 5 dollars", "no formula, 5 dollars"),
     ],
 )

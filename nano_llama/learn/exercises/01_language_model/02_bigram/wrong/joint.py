@@ -1,0 +1,13 @@
+# stage: smallest | says: These are probabilities of pairs; divide each row by its own sum to get those of b behind a.
+from itertools import pairwise
+
+import numpy as np
+
+
+def bigram(documents, V):
+    counts = np.zeros((V, V))
+    for document in documents:
+        for a, b in pairwise(document):
+            counts[a, b] += 1
+    totals = counts.sum() * (counts.sum(axis=1, keepdims=True) > 0)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), 1 / V)

@@ -1,0 +1,13 @@
+# stage: smallest | says: One was added to every count; the likeliest table gives unseen pairs the probability 0.
+from itertools import pairwise
+
+import numpy as np
+
+
+def bigram(documents, V):
+    counts = np.ones((V, V))
+    for document in documents:
+        for a, b in pairwise(document):
+            counts[a, b] += 1
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), 1 / V)

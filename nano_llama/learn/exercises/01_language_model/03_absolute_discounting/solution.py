@@ -1,0 +1,8 @@
+import numpy as np
+
+
+def discounted(counts, q, d):
+    totals = counts.sum(axis=1, keepdims=True)
+    taken = d * (counts > 0).sum(axis=1, keepdims=True)
+    left = (np.maximum(counts - d, 0) + taken * q) / np.maximum(totals, 1)
+    return np.where(totals > 0, left, q)

@@ -1,0 +1,8 @@
+# stage: random | says: Your batches have equal lengths or equal means: then the mean of means is right.
+import numpy as np
+
+
+def check_evaluate(evaluate):
+    batches = [np.array([4.0, 1.0, 2.0]), np.array([2.0, 7.0, 5.0])]
+    found = evaluate(batches)
+    assert abs(found - 21 / 6) < 1e-9, f"{found} for 21 / 6"

@@ -1,0 +1,3 @@
+def count_pairs(ids):
+    """ids: a list of integers   -> {(a, b): places that can be merged at once}"""
+    ...

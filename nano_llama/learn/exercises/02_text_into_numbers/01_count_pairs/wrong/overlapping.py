@@ -1,0 +1,9 @@
+# stage: smallest | says: Overlapping places were counted: "aaa" can be merged at one place only.
+def count_pairs(ids):
+    counts = {}
+    used = False  # whether the left token belongs to the place before, which is one of the same pair
+    for i in range(len(ids) - 1):
+        pair = (ids[i], ids[i + 1])
+        if not used:
+            counts[pair] = counts.get(pair, 0) + 1
+    return counts

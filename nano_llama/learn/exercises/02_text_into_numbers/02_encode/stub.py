@@ -1,0 +1,3 @@
+def encode(data, merges):
+    """data: bytes   merges: pairs of tokens; number i makes token 256 + i   -> a list of tokens"""
+    ...

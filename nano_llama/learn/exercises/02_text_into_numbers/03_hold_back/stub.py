@@ -1,0 +1,3 @@
+def hold_back(data):
+    """data: bytes, the beginning of a valid UTF-8 text   -> how many at its end are an unfinished character"""
+    ...

@@ -1,0 +1,3 @@
+def best_pieces(text, logp):
+    """text: a string   logp: {piece: log of its probability}   -> the list of pieces with the largest sum"""
+    ...

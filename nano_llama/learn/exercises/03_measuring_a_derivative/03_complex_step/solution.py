@@ -1,0 +1,12 @@
+import numpy as np
+
+H = 1e-20
+
+
+def gradient(f, x):
+    grad = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        moved = x.astype(complex)
+        moved[index] += 1j * H
+        grad[index] = np.imag(f(moved)) / H
+    return grad

@@ -1,0 +1,13 @@
+# stage: smallest | says: The imaginary part is h f'(x): it is to be divided by h.
+import numpy as np
+
+H = 1e-20
+
+
+def gradient(f, x):
+    grad = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        moved = x.astype(complex)
+        moved[index] += 1j * H
+        grad[index] = np.imag(f(moved))
+    return grad

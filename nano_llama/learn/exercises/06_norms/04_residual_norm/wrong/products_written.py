@@ -1,0 +1,20 @@
+# stage: resources | says: dy * h * r is written as a whole array, twice, only to be summed up; np.einsum sums products directly.
+import numpy as np
+
+
+def residual_norm_forward(x, delta, weight, eps):
+    h = x + delta
+    r = 1 / np.sqrt(np.vecdot(h, h)[:, None] / h.shape[1] + eps)  # (N,1)
+    y = h * r
+    y *= weight
+    return (h, y), (h, weight, r)
+
+
+def residual_norm_backward(dh, dy, cache):
+    h, weight, r = cache
+    d = dy * weight
+    mean = np.vecdot(d, h)[:, None] / h.shape[1]  # (N,1)
+    d *= r
+    d += dh
+    d -= h * (r**3 * mean)
+    return d, d, np.sum(dy * h * r, axis=0)
