@@ -46,7 +46,7 @@ Usage: nano-llama COMMAND [OPTIONS]
 
 OUTRO = """\
 Every command has --help, --json (one object on stdout) and --quiet.
-New here?  nano-llama quickstart
+New here?  nano-llama quickstart      How does it work?  nano-llama learn
 """
 
 

@@ -197,9 +197,14 @@ def say_next_steps(screen: Screen, folder: Path, engine: str, seconds: float) ->
         "train longer": f"nano-llama train --preset {PRESET} --init-from {here} --out {more} --max-minutes 10{by}",
         "your own text": f"nano-llama train --data YOUR_TEXT --out runs/mine --max-minutes 10{by}",
         "for llama.cpp": f"nano-llama export --model {here} --format gguf --out quick.gguf",
-        "why it works": "nano-llama study",
+        "experiments": "nano-llama study",
     }
     say_heading(screen, f"Done in {time_text(seconds)}. Next")
     screen.say(f"  {'the loss curve':<18}{folder / 'loss.png'}", whole_lines=True)
     for what, command in commands.items():
         screen.say(f"  {what:<18}{command}", whole_lines=True)
+    screen.say(
+        "\nHow does it work? Chapter 1 of the book, What a language model is, begins with that question, and\n"
+        "  nano-llama learn  gives you its exercises.",
+        whole_lines=True,
+    )

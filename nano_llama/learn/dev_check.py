@@ -50,7 +50,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """One survivor of few is no fault: some mutants mean the same as the solution."""
+        """One survivor of few is not a fault: some mutants mean the same as the solution."""
         return not self.faults and len(self.survivors) <= max(1, (1 - REJECTED) * self.mutants)
 
     def to_json(self) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_from_text_to_text(quick, tmp_path, engine, drawn):
         "Next",
     ):
         assert heading in done.err
+    assert "nano-llama learn" in done.err.splitlines()[-1], "it ends with where to learn how it works"
+    assert "Chapter 1" in done.err.splitlines()[-2]
     assert "validation loss" in done.out
     folder = tmp_path / "runs" / "quickstart"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")

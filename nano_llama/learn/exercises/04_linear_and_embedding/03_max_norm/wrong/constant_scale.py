@@ -1,4 +1,4 @@
-# stage: gradcheck | says: c/|e| was treated as a constant; it depends on every entry of its row.
+# stage: gradcheck | says: The factor c / |e| was treated as a constant; it depends on every entry of its row.
 import numpy as np
 
 
