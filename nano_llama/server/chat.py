@@ -18,12 +18,14 @@ from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import chat_params
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
-from nano_llama.server.tools import tool_use
+from nano_llama.server.streaming import unless_left
+from nano_llama.server.tools import ToolUse, tool_use
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
 
 if TYPE_CHECKING:
     from nano_llama.server.service import Service
+    from nano_llama.vol3_engine.requests import Request
 
 # Names that a template gets from us: chat_template_kwargs never sets them, whatever the operator lists.
 RESERVED = ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
@@ -35,19 +37,7 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     body = await read_as(http, ChatBody)
     model = served_model(service, body.model)
     messages, options = conversation(body.messages, body, service)
-    async with service.costly:
-        template = await asyncio.to_thread(service.tokenizer.conversations.tool_template) if body.tools else None
-        tools = tool_use(body, service, template)
-        params = chat_params(body, service, tools.constraint)
-        if tools.shown is not None:
-            options["tools"] = tools.shown
-        prompt: Any = messages
-        truncated = None
-        if body.truncate_prompt_tokens is not None:
-            ids = await asyncio.to_thread(service.tokenizer.encode_chat, messages, **options)
-            truncated = max(0, len(ids) - body.truncate_prompt_tokens)
-            prompt, options = ids[truncated:], {}
-        request = await service.engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    request, tools, truncated = await unless_left(http, _prepare(http, body, messages, options))
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
         body,
@@ -61,12 +51,33 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     return await respond(http, stream, answer, streamed=bool(body.stream), long=long)
 
 
+async def _prepare(
+    http: HttpRequest, body: ChatBody, messages: list[dict[str, Any]], options: dict[str, Any]
+) -> "tuple[Request, ToolUse, int | None]":
+    """The engine's request, how its tools are used, and how many of its tokens were cut off (None: none could be)."""
+    service = service_of(http)
+    engine, tokenizer = service.engine, service.tokenizer
+    template = await engine.with_template(tokenizer.conversations.tool_template) if body.tools else None
+    tools = tool_use(body, service, template)
+    params = chat_params(body, service, tools.constraint)
+    if tools.shown is not None:
+        options["tools"] = tools.shown
+    prompt: Any = messages
+    truncated = None
+    if body.truncate_prompt_tokens is not None:
+        ids = await engine.with_template(tokenizer.encode_chat, messages, **options)
+        truncated = max(0, len(ids) - body.truncate_prompt_tokens)
+        prompt, options = ids[truncated:], {}
+    request = await engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    return request, tools, truncated
+
+
 async def render(http: HttpRequest) -> Response:
     """The text of a conversation and its ids, as the model would read them."""
     service = service_of(http)
     body = await read_as(http, RenderBody)
     model = served_model(service, body.model)
-    text, ids = await rendered(body.messages, body, service)
+    text, ids = await unless_left(http, rendered(body.messages, body, service))
     context = service.llm.config.max_position_embeddings
     return json_response(
         {"model": model, "prompt": text, "prompt_token_ids": ids, "count": len(ids), "max_model_len": context}
@@ -81,8 +92,7 @@ async def rendered(
     if body.tools:
         options["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
     tokenizer = service.tokenizer
-    async with service.costly:
-        ids = await asyncio.to_thread(tokenizer.encode_chat, given, **options)
+    ids = await service.engine.with_template(tokenizer.encode_chat, given, **options)
     return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False), ids
 
 

@@ -4,7 +4,6 @@ Tests: tests/server/test_api_completions.py, test_api_streams.py, test_api_clien
 """
 
 import asyncio
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
@@ -17,6 +16,7 @@ from nano_llama.server.errors import limit_exceeded
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import completion_params
 from nano_llama.server.schemas import CompletionBody
+from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
 
@@ -33,9 +33,7 @@ async def create_completion(http: HttpRequest) -> Response:
     model = served_model(service, body.model)
     params = completion_params(body, service)
     prompts = listed_prompts(body.prompt, service)
-    prepared = await asyncio.gather(
-        *(_prepare(service, body, params, number, prompt, http) for number, prompt in enumerate(prompts))
-    )
+    prepared = await unless_left(http, _prepare_all(service, body, params, prompts, http))
     requests = [request for request, _ in prepared]
     truncated = sum(cut for _, cut in prepared) if body.truncate_prompt_tokens is not None else None
     texts = [
@@ -69,6 +67,25 @@ def listed_prompts(prompt: str | list[str] | list[int] | list[list[int]], servic
     return prompts
 
 
+async def _prepare_all(
+    service: "Service",
+    body: CompletionBody,
+    params: "SamplingParams",
+    prompts: list[str | list[int]],
+    http: HttpRequest,
+) -> "list[tuple[Request, int]]":
+    """As _prepare, all prompts at once. Where one of them is refused, the others are not begun."""
+    tasks = [
+        asyncio.create_task(_prepare(service, body, params, number, prompt, http))
+        for number, prompt in enumerate(prompts)
+    ]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 async def _prepare(
     service: "Service",
     body: CompletionBody,
@@ -87,8 +104,7 @@ async def _prepare(
         cut = max(0, len(given) - keep)
         given = given[cut:]
     salt = service.cache_salt(http)
-    async with nullcontext() if params.structured_outputs is None else service.costly:
-        return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
+    return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
 
 
 def _text_of(service: "Service", request: "Request") -> str:

@@ -3,7 +3,6 @@
 Tests: tests/server/test_app.py.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
     from nano_llama.vol3_engine.statistics import EngineStats
 
-# Templates and schemas may take seconds. They share asyncio's threads, of which there are at least five, with all that
-# is quick: so many of them at a time leave some.
-COSTLY = 3
 State = Literal["loading", "ready", "draining"]
 
 
@@ -36,7 +32,6 @@ class Service:
         self.created = int(time.time())
         self.draining = False
         self.running: set[Watch] = set()  # the requests that the engine has
-        self.costly = asyncio.Semaphore(COSTLY)  # held while a chat template runs, or a schema is compiled
         self.in_flight = 0  # requests that have arrived and are not answered
         self._engine: AsyncEngine | None = None
         self.metrics = Metrics(settings.metrics_prefix, self.model_ids[0], self._stats)

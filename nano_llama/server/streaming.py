@@ -1,16 +1,16 @@
 """Answers from the engine's Stream, whole or as server-sent events, for clients that may leave at any moment.
 
-Nothing of ASGI tells a handler that its client has gone, unless somebody listens: a Watch does, and aborts the
-engine's work at once, in the queue, in prefill and in decode.
+Nothing of ASGI tells a handler that its client has gone, unless somebody listens: unless_left does before the engine
+has the request, and a Watch from then on, which aborts the engine's work at once, in queue, prefill and decode.
 Tests: tests/server/test_streaming.py.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.outputs import TextPiece
     from nano_llama.vol3_engine.requests import Request
 
+T = TypeVar("T")
 Pieces = list[tuple["Request", "TextPiece"]]  # what one step of the engine brought for one HTTP request
 Chunks = Iterable[dict[str, Any]]
 
@@ -89,9 +90,28 @@ class Watch:
             self._last_token[sample] = now
 
     async def _listen(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
+        await left(self._request)
         self.stop(ClientLeft())
+
+
+async def left(request: HttpRequest) -> None:
+    """Wait until the client leaves. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_left(request: HttpRequest, work: Awaitable[T]) -> T:
+    """What `work` brings: what is done for a request before the engine has it. Raises ClientLeft if the client leaves
+    first; then what still waits for a thread is not begun."""
+    tasks = working, _ = asyncio.ensure_future(work), asyncio.create_task(left(request))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def collect(request: HttpRequest, stream: "Stream") -> "list[tuple[Request, list[TextPiece]]]":

@@ -15,6 +15,7 @@ from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.logprobs import token_name
 from nano_llama.server.models import served_model
 from nano_llama.server.schemas import DetokenizeBody, TokenizeBody
+from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import service_of
 from nano_llama.server.validation import read_as
 
@@ -35,7 +36,7 @@ async def tokenize(http: HttpRequest) -> Response:
             raise ApiError(400, f"{name} needs {other}.", param=name)
     tokenizer = service.tokenizer
     if body.messages is not None:
-        _, ids = await rendered(body.messages, body, service)
+        _, ids = await unless_left(http, rendered(body.messages, body, service))
     else:
         assert body.prompt is not None, "one of the two is given"
         most = service.settings.max_prompt_characters

@@ -17,18 +17,19 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from nano_llama.core.errors import ContextLengthError, NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.admission import DEFAULT_MAX_WAITING, Admission, Queue
 from nano_llama.vol3_engine.engine import TokenEvent
-from nano_llama.vol3_engine.llm import LLM
+from nano_llama.vol3_engine.llm import LLM, is_conversation
 from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request
 from nano_llama.vol3_engine.statistics import EngineStats, Meter
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, ids, or the messages of a conversation
+T = TypeVar("T")
 Event = tuple[int, TokenEvent]  # and the number of the request, of those that were submitted together
 MIN_WAITING_TOKENS = 65_536
 
@@ -120,8 +121,10 @@ class AsyncEngine:
         self._preparing = 0  # samples of prompts that are being encoded
         self._running: dict[Stream, int] = {}  # how many of its sequences the engine has; of the engine's thread
         self._outbox: dict[Stream, list[Event]] = {}  # of the step that runs
-        # Constraints may take seconds to compile: they have threads of their own, so that other requests have theirs.
-        self._compiling = ThreadPoolExecutor(2, "nano-llama-constraints")
+        # A constraint may take seconds to compile, a chat template to run: they have threads of their own, so that each
+        # holds up its like only.
+        self._constraints = ThreadPoolExecutor(2, "nano-llama-constraints")
+        self._templates = ThreadPoolExecutor(2, "nano-llama-templates")
         self._closed = False
         self._close_lock = threading.Lock()  # no request is queued behind the command to close
         self._thread = threading.Thread(target=self._run, name="nano-llama-engine", daemon=True)
@@ -162,10 +165,14 @@ class AsyncEngine:
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
 
         make = partial(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
-        executor = self._compiling if params.structured_outputs else None
         self._preparing += params.n
         try:
-            request = await asyncio.get_running_loop().run_in_executor(executor, make)
+            if params.structured_outputs is not None:
+                request = await asyncio.get_running_loop().run_in_executor(self._constraints, make)
+            elif is_conversation(prompt):
+                request = await self.with_template(make)
+            else:
+                request = await asyncio.to_thread(make)
         finally:
             self._preparing -= params.n
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
@@ -179,6 +186,10 @@ class AsyncEngine:
                 context=context,
             )
         return request
+
+    async def with_template(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """As asyncio.to_thread, for what runs a chat template. Cancelled before a thread is free, it is not begun."""
+        return await asyncio.get_running_loop().run_in_executor(self._templates, partial(work, *arguments, **named))
 
     def submit(self, requests: Sequence[Request]) -> Stream:
         """Queue these requests, all their samples or none. Call it in an event loop.
@@ -243,7 +254,8 @@ class AsyncEngine:
             if not self._closed:
                 self._closed = True
                 self._commands.put(None)
-        self._compiling.shutdown(wait=False)
+        for executor in (self._constraints, self._templates):
+            executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._thread.join)
 
     def _queue(self, preparing: int = 0) -> Queue:

@@ -164,7 +164,7 @@ class LLM:
         template: for a conversation, arguments of Tokenizer.encode_chat.
         """
         self.engine.require_open()
-        if _is_conversation(prompt):
+        if is_conversation(prompt):
             return self._requests.from_messages(number, prompt, params, cache_salt, **template)
         if template:
             raise UserError(f"{next(iter(template))} is for the messages of a conversation; this prompt is not one.")
@@ -220,7 +220,7 @@ class LLM:
                 hint='For example [{"role": "user", "content": "..."}]. Use generate for plain text.',
             )
         self.engine.require_open()
-        listed = [messages] if _is_conversation(messages) else list(messages)
+        listed = [messages] if is_conversation(messages) else list(messages)
         requests = [self._requests.from_messages(*entry, **template) for entry in _numbered(listed, sampling_params)]
         return self._run(requests, progress)
 
@@ -321,7 +321,7 @@ def _listed(prompts: Any) -> list[Any]:
     return [listed] if listed and all(isinstance(entry, int) for entry in listed) else listed
 
 
-def _is_conversation(value: Any) -> bool:
+def is_conversation(value: Any) -> bool:
     """Whether it is a list of messages, not a prompt or a list of conversations."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
 

@@ -142,11 +142,36 @@ def test_a_conversation_is_cut_only_where_that_is_asked_for(client, llm):
     assert answer["choices"][0]["message"]["content"] == out.text
 
 
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+WITH_LOOP = "{% if messages[0].content == 'loop' %}" + ENDLESS + "{% endif %}" + TEMPLATE
+
+
+@pytest.mark.parametrize("path", [CHAT, RENDER, "/tokenize"])
+def test_who_leaves_while_a_template_runs_is_not_waited_for(monkeypatch, path):
+    started = []
+
+    class Recorded(chat_templates.LimitedProcess):
+        def __init__(self, *args):
+            started.append(self)
+            super().__init__(*args)
+
+    monkeypatch.setattr(chat_templates, "LimitedProcess", Recorded)
+    monkeypatch.setattr(chat_templates, "RENDER_SECONDS", 2 * SOON)
+    with Served(load=lambda: random_llm_with(WITH_LOOP)) as server:
+        assert server.ready.wait(SOON)
+        for _ in range(9):
+            with server.start(path, {"messages": [{"role": "user", "content": "loop"}]}):
+                server.until(lambda: server.service.in_flight == 1)
+            server.until(lambda: server.service.in_flight == 0)
+        assert server.post("/v1/completions", {"prompt": "quick", "max_tokens": 1}).status == 200
+        assert server.stats().steps == 1
+    for process in started:
+        process.popen.kill()  # or this process would wait for the loops at its end
+
+
 def test_slow_templates_leave_threads_for_others(monkeypatch):
     monkeypatch.setattr(chat_templates, "RENDER_SECONDS", 1.5)
-    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    template = "{% if messages[0].content == 'loop' %}" + endless + "{% endif %}" + TEMPLATE
-    with Served(load=lambda: random_llm_with(template)) as server, ThreadPoolExecutor(7) as threads:
+    with Served(load=lambda: random_llm_with(WITH_LOOP)) as server, ThreadPoolExecutor(7) as threads:
         assert server.ready.wait(SOON)
         loop = {"messages": [{"role": "user", "content": "loop"}]}
         slow = [threads.submit(server.post, CHAT, loop) for _ in range(7)]  # more than asyncio has threads here

@@ -67,6 +67,8 @@ def test_a_client_that_leaves_frees_its_blocks_within_a_step(served, path, phase
         until(lambda: served.stats().running == 2)
     raw = served.start(path, {"prompt": PROMPT, "max_tokens": 100})
     until(lambda: served.stats().running + served.stats().waiting == len(others) + 1)
+    if phase == "prefill":
+        until(lambda: served.stats().running == 1)
     if phase == "decode":
         served.runner.allow(3)
         until(lambda: served.stats().generation_tokens == 3)
