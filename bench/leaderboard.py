@@ -179,6 +179,36 @@ def clocked(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]
 
 
+def server(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """The HTTP server beside the engine that it serves."""
+    rows: list[tuple[str, str, str, bool]] = []
+    if found := r.get("throughput"):
+        for name, key, bar in (
+            ("LLM.generate", "of_offline", 0.8),
+            ("the same beside the client reading from a null app", "of_offline_beside_the_client", 0.95),
+        ):
+            figure = f"{found[key]:.2f} x"
+            rows.append((f"32 streaming clients, 256 in and 128 out / {name}", figure, f"{bar} x", found[key] >= bar))
+    if found := r.get("readers"):
+        what = "16 readers while a prompt of 1,000 tokens comes every 5 s: between two tokens, 99%"
+        rows.append((what, f"{found['p99_ms']:.0f} ms", "150 ms", found["p99_ms"] <= 150))
+    if found := r.get("overload"):
+        what = f"ten times what it can do: {found['refused']:,} requests refused, half of them within"
+        fast = found["refused_in"]["p50_ms"]
+        rows.append((what, f"{fast:.0f} ms", "20 ms", fast <= 20))
+        kept = found["good_per_second_at_10x"] / found["good_per_second_at_0.9x"]
+        rows.append(
+            ("the same, requests answered / at 0.9 times what it can do", f"{kept:.2f} x", "0.9 x", kept >= 0.9)
+        )
+    if found := r.get("health"):
+        rows.append(("`/health` beside 32 streams, 99%", f"{found['p99_ms']:.0f} ms", "50 ms", found["p99_ms"] <= 50))
+    if found := r.get("start"):
+        ready, more = sorted(found["ready_s"])[1], found["peak_mb"] - found["offline_peak_mb"]
+        rows.append(("`nano-llama serve` until it answers, kernels compiled", f"{ready:.2f} s", "2.5 s", ready <= 2.5))
+        rows.append(("peak memory beyond LLM's after the same requests", f"{more} MB", "60 MB", more <= 60))
+    return rows
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
@@ -187,6 +217,7 @@ TABLES = {
     "shards": shards,
     "busy": busy,
     "clocked": clocked,
+    "server": server,
     "engine_*": engine,  # a file per instruction set
 }
 

@@ -7,7 +7,6 @@ Sections, each by turns within this run, with random prompts of token ids, greed
     throughput   32 streaming clients, 256 tokens in, 128 out / LLM.generate; and that again beside the same client
                  reading from a null app, which replays a recorded stream: the client's processor time is not the
                  server's fault
-    latency      one request at a time through HTTP / through AsyncEngine in this process's child
     readers      16 readers, while a prompt of 1,000 tokens comes every 5 s: the time between two tokens
     overload     ten times what the server can do, for a while: what is refused, how fast, and what the others get
     health       /health while 32 clients stream
