@@ -14,13 +14,14 @@ from cyclopts import Parameter
 from nano_llama.cli.common import NotNegative, Output, Screen, table
 from nano_llama.core.errors import UserError
 from nano_llama.learn.catalogue import HINT_STAGES, Exercise, exercise, exercises
-from nano_llama.learn.checks import STAGE_TITLES, STAGES
+from nano_llama.learn.checks import STAGE_TITLES, STAGES, TEST_TITLES
 from nano_llama.learn.plain_text import plain, wrapped
 from nano_llama.learn.run_check import Verdict, check_file
 from nano_llama.learn.workshop import Workshop, stars_text
 
 Action = Literal["next", "list", "check", "hint", "progress", "solution", "reset", "goto", "dev"]
 WATCH_SECONDS = 0.5
+BOOK = Path(__file__).resolve().parents[2] / "book" / "chapters"  # in a clone
 
 
 def run(
@@ -37,7 +38,7 @@ def run(
 
     list, progress: all exercises; how far you are. solution: ours, once yours is passed or two hints are read.
     goto, reset: another exercise; this one from the start (your file is kept). dev check, dev solution NAME: for
-    authors.
+    authors. A check runs your file in a process with limits of time and memory, which is not a sandbox.
 
     Parameters
     ----------
@@ -106,6 +107,9 @@ def begin(screen: Screen, workshop: Workshop, chosen: Exercise | None) -> int:
         wrapped(chosen.statement),
         f"\nYour file:  {workshop.file(chosen)}",
     )
+    chapter = BOOK / f"{chosen.chapter}.md"
+    if chapter.is_file():
+        screen.say(f"Chapter:    {chapter}", style="dim", whole_lines=True)
     screen.say("Check it:   nano-llama learn check        (--watch: at every save)", style="dim", whole_lines=True)
     screen.say("A hint:     nano-llama learn hint", style="dim", whole_lines=True)
     return 0
@@ -136,7 +140,8 @@ def show_list(screen: Screen, workshop: Workshop) -> int:
 
 def _history(workshop: Workshop, one: Exercise) -> str:
     facts = workshop.facts(one)
-    parts = [f"{facts['hints']} hints" if facts["hints"] else "", "solution read" if "solution_shown" in facts else ""]
+    hints = f"{facts['hints']} hint{'s' * (facts['hints'] > 1)}" if facts["hints"] else ""
+    parts = [hints, "solution read" if "solution_shown" in facts else ""]
     return ", ".join(filter(None, parts))
 
 
@@ -202,9 +207,11 @@ def check(screen: Screen, workshop: Workshop, chosen: Exercise, watch: bool, see
 def check_once(screen: Screen, workshop: Workshop, chosen: Exercise, file: Path, seed: int | None) -> Verdict:
     seed = int(time.time()) % 100_000 if seed is None else seed
 
+    titles = _titles(chosen)
+
     def passed(stage: str, count: int) -> None:
         if count or stage == "imports":
-            screen.say(f"  passed  {STAGE_TITLES[stage]}", style="dim")
+            screen.say(f"  passed  {titles[stage]}", style="dim")
 
     screen.say(f"{file}", whole_lines=True)
     verdict = check_file(chosen, file, seed, passed)
@@ -222,14 +229,18 @@ def check_once(screen: Screen, workshop: Workshop, chosen: Exercise, file: Path,
     return verdict
 
 
+def _titles(chosen: Exercise) -> dict[str, str]:
+    return STAGE_TITLES | (TEST_TITLES if chosen.kind == "M" else {})
+
+
 def _success(chosen: Exercise) -> list[Any]:
     return [f"{chosen.name}: public checks passed."]
 
 
 def _failure(chosen: Exercise, verdict: Verdict, seed: int) -> list[Any]:
     """The verdict as lines: what was called, what came, what that usually means, how to repeat it."""
-    stage = verdict.stage or STAGES[0]
-    lines = [f"  failed  {STAGE_TITLES[stage]}{': ' + verdict.case if verdict.case else ''}", "", verdict.message]
+    title = _titles(chosen)[verdict.stage or STAGES[0]]
+    lines = [f"  failed  {title}{': ' + verdict.case if verdict.case else ''}", "", verdict.message]
     if verdict.where:
         lines.append(f"  {verdict.where}")
     if verdict.expected is not None:

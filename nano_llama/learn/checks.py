@@ -31,6 +31,8 @@ STAGE_TITLES = {
     "edge": "edge cases",
     "resources": "time and memory",
 }
+# Where the learner writes the test.
+TEST_TITLES = {"smallest": "it passes on sound code", "random": "it fails on faulty code"}
 TOLERANCE = 1e-9  # of a result in float64, relative to the array's largest entry
 FLOOR = 1e-4  # but to no less than this: of a sum that cancels, rounding is left
 GRADIENT_TOLERANCE = 1e-7
@@ -214,7 +216,7 @@ def function_cases(
 
     holds(result, **inputs), where several results are right: a sentence about what is wrong with this one, or None.
     """
-    output = "result"
+    output = f"{name}(...)"
 
     def case(stage: str, label: str, seed: int, inputs: Inputs, sizes: Mapping[str, int] = NO_SIZES) -> Case:
         def run(module: ModuleType) -> Outputs:
@@ -366,6 +368,12 @@ def rounded(inputs: Inputs) -> Inputs:
     return {name: one(value) for name, value in inputs.items()}
 
 
+def shown_apart(expected: Any, found: Any) -> tuple[str, str]:
+    """Both as text, numbers with as many digits as tell them apart."""
+    texts = shown(expected), shown(found)
+    return texts if texts[0] != texts[1] else (repr(expected), repr(found))
+
+
 def shown(value: Any, entries: int = SHOWN_ENTRIES) -> str:
     """A value as Python would write it, or the shape of an array with more entries."""
     if isinstance(value, np.ndarray):
@@ -377,7 +385,13 @@ def shown(value: Any, entries: int = SHOWN_ENTRIES) -> str:
         return f"{value:.10g}"
     if callable(value):
         return value.__doc__ or value.__name__
-    text = repr(value)
+    if isinstance(value, dict):
+        text = ", ".join(f"{key!r}: {shown(item, entries)}" for key, item in value.items())
+        text = f"{{{text}}}"
+    elif isinstance(value, list):
+        text = f"[{', '.join(shown(item, entries) for item in value)}]"
+    else:
+        text = repr(value)
     return text if len(text) <= 400 else f"{text[:400]} ..."
 
 

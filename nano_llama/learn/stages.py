@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.learn.catalogue import read_wrong
-from nano_llama.learn.checks import STAGES, Case, Difference, Rejected, compare, shown
+from nano_llama.learn.checks import STAGES, Case, Difference, Rejected, compare, shown_apart
 from nano_llama.learn.patterns import usual_cause
 
 PRINTED = 2000  # characters of what the learner's code prints that are shown
@@ -79,6 +79,7 @@ def _failed(case: Case, folder: Path, seed: int, outcome: Any, difference: Diffe
     """All that the learner is told."""
     reference = load(folder / "solution.py")
     known = _known_mistake(case, folder, seed, outcome)
+    texts = (None, None) if difference.expected is None else shown_apart(difference.expected, difference.found)
     return Failed(
         difference.message,
         case=case.label,
@@ -86,8 +87,8 @@ def _failed(case: Case, folder: Path, seed: int, outcome: Any, difference: Diffe
         inputs=case.arguments(reference),
         where=_place(outcome, module) if isinstance(outcome, BaseException) else "",
         index=difference.index,
-        expected=None if difference.expected is None else shown(difference.expected),
-        found=None if difference.expected is None else shown(difference.found),
+        expected=texts[0],
+        found=texts[1],
         says=known or _pattern(case, difference, outcome, reference),
         known=bool(known),
     )

@@ -23,11 +23,15 @@ class Workshop:
     def __init__(self, folder: Path = Path("learn")):
         self.folder = folder
         self._file = folder / ".state.json"
-        self._state: dict[str, Any] = {"current": None, "exercises": {}}
-        if self._file.exists():
-            self._state = read_json(self._file, "record of your exercises")
-            if not isinstance(self._state, dict) or not isinstance(self._state.get("exercises"), dict):
-                raise UserError(f"{self._file} is not a record of exercises.", hint="Move it away to begin anew.")
+        self._state = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        if not self._file.exists():
+            return {"current": None, "exercises": {}}
+        state = read_json(self._file, "record of your exercises")
+        if not isinstance(state, dict) or not isinstance(state.get("exercises"), dict):
+            raise UserError(f"{self._file} is not a record of exercises.", hint="Move it away to begin anew.")
+        return state
 
     # -- what is so
 
@@ -65,6 +69,7 @@ class Workshop:
         return created
 
     def checked(self, exercise: Exercise, passed: bool) -> None:
+        self._state = self._read()  # during --watch, hints are taken in another terminal
         facts: dict[str, Any] = {"checks": self.facts(exercise)["checks"] + 1}
         if passed and self.state(exercise) != "passed":
             facts["passed"] = time.time()

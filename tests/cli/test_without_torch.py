@@ -20,6 +20,7 @@ runs = [
     (0, ["info", f"{out}/m.gguf"]),
     (0, ["doctor"]),
     (0, ["study"]),
+    (0, ["learn", "list"]),
     (1, ["train", "--data", data, "--out", f"{out}/other", "--max-steps", "2", *shape]),
     (1, ["eval", "--model", f"{out}/run"]),
     (0, ["generate", "--model", f"{out}/run", "--prompt", "the", "--max-tokens", "5", "--engine", "engine"]),
@@ -36,6 +37,6 @@ for wanted, words in runs:
 def test_the_base_install_is_enough(tiny_text, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tiny_text), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.count("as wanted") == 14, done.stdout + done.stderr
+    assert done.stdout.count("as wanted") == 15, done.stdout + done.stderr
     assert "inside nano-llama" not in done.stderr
     assert done.stderr.count("pip install") == 5, "every refusal says what to install"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.learn import checks
-from nano_llama.learn.checks import Rejected, called, compare, memory_case, rounded, same, shown
+from nano_llama.learn.checks import Rejected, called, compare, memory_case, rounded, same, shown, shown_apart
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,9 @@ def test_values_are_shown_as_they_would_be_typed():
     assert shown(np.array([[0.1, -2.0]])) == "[[0.1, -2.]]"
     assert shown(np.zeros((5, 6))) == "array of shape (5, 6), float64"
     assert shown("aé") == "'aé'"
+    assert shown([{"w": np.array([0.5])}, 1.0]) == "[{'w': [0.5]}, 1]"
+    assert shown_apart(1.5, 2.5) == ("1.5", "2.5")
+    assert shown_apart(0.1 + 0.2, 0.3) == ("0.30000000000000004", "0.3")
 
 
 def test_same_is_strict():

@@ -119,6 +119,14 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path, text, error):
         Workshop(tmp_path)
 
 
+def test_a_watching_process_keeps_what_another_records(workshop):
+    workshop.begin(FIRST)
+    other = Workshop(workshop.folder)
+    other.hint(FIRST)
+    workshop.checked(FIRST, passed=False)
+    assert Workshop(workshop.folder).facts(FIRST)["hints"] == 1
+
+
 def test_the_record_is_plain_json(workshop):
     workshop.begin(FIRST)
     assert json.loads((workshop.folder / ".state.json").read_text())["current"] == FIRST.name

@@ -22,8 +22,8 @@ EXAMPLES = (
 )
 
 
-def an_example(rng, number):
-    text, logp = EXAMPLES[number]
+def an_example(rng, example):
+    text, logp = EXAMPLES[example]
     return {"text": text, "logp": logp}
 
 
@@ -61,6 +61,6 @@ def cases(seed):
 
     long = make(np.random.default_rng(5), n=2000, letters=3, pieces=30)
     random = [{"n": n, "letters": 2, "pieces": 8} for n in (8, 10, 12)] + [{"n": 12, "letters": 3, "pieces": 14}]
-    yield from some(an_example, small=[{"number": number} for number in range(len(EXAMPLES))])
+    yield from some(an_example, small=[{"example": number} for number in range(len(EXAMPLES))])
     yield from some(make, random=random)
     yield from some(make, edges={"an empty text": {"text": "", "logp": {"a": -1.0}}, "2,000 characters": long})

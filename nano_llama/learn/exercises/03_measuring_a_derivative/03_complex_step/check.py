@@ -27,16 +27,16 @@ def gradient_of(f, x):
     return np.exp(x) * (np.sin(angles) + np.cos(angles))
 
 
-def make(rng, f, **sizes):
-    return {"f": (cube, product, waves)[f], "x": rng.uniform(1, 3, tuple(sizes.values()))}
+def make(rng, function, **sizes):
+    return {"f": (cube, product, waves)[function], "x": rng.uniform(1, 3, tuple(sizes.values()))}
 
 
 def cases(seed):
     yield from function_cases(
         "gradient",
         make,
-        small=[{"f": 0, "D": 1}, {"f": 0, "D": 2}, {"f": 1, "N": 2, "D": 2}],
-        random=[{"f": 1, "D": 3}, {"f": 2, "N": 2, "D": 3}, {"f": 2, "B": 2, "T": 1, "D": 2}],
+        small=[{"function": 0, "D": 1}, {"function": 0, "D": 2}, {"function": 1, "N": 2, "D": 2}],
+        random=[{"function": 1, "D": 3}, {"function": 2, "N": 2, "D": 3}, {"function": 2, "B": 2, "T": 1, "D": 2}],
         seed=seed,
         expected=gradient_of,
         edges={"shape ()": {"f": cube, "x": np.array(2.0)}, "no entries": {"f": cube, "x": np.zeros((0, 3))}},
