@@ -55,5 +55,5 @@ def _check(app: Sphinx, env: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("erratum", Erratum)
-    app.connect("env-check-consistency", _check)
+    app.connect("env-updated", _check)
     return {"version": "1", "parallel_read_safe": False}

@@ -124,5 +124,5 @@ def _judge(what: str, everything: Any, missing: list[Any], bar: float) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("book_bars", {}, "env")
     app.connect("doctree-read", _read, priority=900)
-    app.connect("env-check-consistency", report)
+    app.connect("env-updated", report)  # before the environment is kept: what fails once fails again
     return {"version": "1", "parallel_read_safe": False}

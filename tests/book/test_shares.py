@@ -12,9 +12,10 @@ DATA = '{"$$x^2$$": "<math></math>"}'
 
 
 def test_a_formula_that_nothing_executes_ends_the_build(book):
-    built = book({"chapters/one": "# One\n\n$$\nx^2\n$$ (eq-square)\n", "formulas.json": DATA})
-    assert built.code != 0
-    assert "displayed formulas that are executed: 0 of 1" in built.said and "eq-square" in built.said
+    for _ in range(2):  # what has failed is not taken for done
+        built = book({"chapters/one": "# One\n\n$$\nx^2\n$$ (eq-square)\n", "formulas.json": DATA})
+        assert built.code != 0
+        assert "displayed formulas that are executed: 0 of 1" in built.said and "eq-square" in built.said
 
 
 def test_a_typed_number_ends_the_build(book):
