@@ -4,8 +4,10 @@ The learner's files and what happened so far are in ./learn (learn/workshop.py);
 (learn/run_check.py). Tests: tests/cli/test_learn.py.
 """
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +23,8 @@ from nano_llama.learn.workshop import Workshop, stars_text
 
 Action = Literal["next", "list", "check", "hint", "progress", "solution", "reset", "goto", "dev"]
 WATCH_SECONDS = 0.5
-BOOK = Path(__file__).resolve().parents[2] / "book" / "chapters"  # in a clone
+BOOK = Path(__file__).resolve().parents[2] / "book"  # in a clone
+SITE = BOOK / "_build" / "html" if BOOK.is_dir() else Path("book/_build/html")
 
 
 def run(
@@ -32,6 +35,9 @@ def run(
     *,
     watch: bool = False,
     seed: Annotated[NotNegative | None, Parameter(show_default=False)] = None,
+    serve: bool = False,
+    book: Annotated[Path, Parameter(show_default=False)] = SITE,
+    port: NotNegative = 0,
     output: Output | None = None,
 ) -> int:
     """Learn by writing: next writes an exercise's file, check checks it, hint helps.
@@ -50,12 +56,24 @@ def run(
         With check: again whenever the file is saved, until it passes.
     seed
         With check: the random cases of an earlier check again. By default new ones.
+    serve
+        Serve the built book, for a browser on this machine, with a Run button under its cells: they run in this Python.
+    book
+        With --serve: the folder of the built book. By default book/_build/html.
+    port
+        With --serve: the port to listen on. 0: any that is free.
     """
     screen = Screen(output)
     if name_for_dev and action != "dev":
         raise UserError(f"What is {name_for_dev!r}?", hint=f"learn {action} takes one name.")
     if (watch or seed is not None) and action != "check":
         raise UserError("--watch and --seed belong to check.", hint="nano-llama learn check --watch")
+    if serve:
+        if action != "next":
+            raise UserError(f"--serve does not go with {action}.", hint="nano-llama learn --serve")
+        return serve_book(screen, book, port)
+    if book != SITE or port:
+        raise UserError("--book and --port belong to --serve.", hint="nano-llama learn --serve --book FOLDER")
     if action == "dev":
         return dev(screen, name, name_for_dev)
     workshop = Workshop()
@@ -107,7 +125,7 @@ def begin(screen: Screen, workshop: Workshop, chosen: Exercise | None) -> int:
         wrapped(chosen.statement),
         f"\nYour file:  {workshop.file(chosen)}",
     )
-    chapter = BOOK / f"{chosen.chapter}.md"
+    chapter = BOOK / "chapters" / f"{chosen.chapter}.md"
     if chapter.is_file():
         screen.say(f"Chapter:    {chapter}", style="dim", whole_lines=True)
     screen.say("Check it:   nano-llama learn check        (--watch: at every save)", style="dim", whole_lines=True)
@@ -255,6 +273,19 @@ def _failure(chosen: Exercise, verdict: Verdict, seed: int) -> list[Any]:
     if verdict.seed:
         lines += ["", f"Repeat it:  nano-llama learn check {chosen.name} --seed {seed}"]
     return ["\n".join(lines)]
+
+
+def serve_book(screen: Screen, site: Path, port: int) -> int:
+    """Serve until Ctrl-C. The address is the result: it holds the token."""
+    from nano_llama.learn.serve import BookServer
+
+    with BookServer(site, port) as server:
+        screen.result({"url": server.url, "book": site}, f"The book, with cells that run:  {server.url}")
+        sys.stdout.flush()
+        screen.say("Whoever has this address can run code as you. Ctrl-C ends.", style="dim")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
 
 
 def dev(screen: Screen, action: str, name: str) -> int:

@@ -72,7 +72,7 @@ class Checker:
             "seed": seed,
         }
         if self._process is None or not self._process.usable():
-            setup = {"memory": MEMORY_BYTES, "seconds": self._seconds}
+            setup = {"module": "nano_llama.learn.stages", "memory": MEMORY_BYTES, "seconds": self._seconds}
             self._process = LimitedProcess(Path(__file__).with_name("worker.py"), setup, "A check")
         try:
             return self._process.exchange(request, self._seconds)

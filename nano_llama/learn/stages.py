@@ -32,8 +32,8 @@ class Failed(Exception):
         self.reply = {"passed": False, "message": message, **more}
 
 
-def run_stage(folder: str, imports: list[str], file: str, stage: str, seed: int) -> dict[str, Any]:
-    """The verdict of one stage on a file, as worker.py sends it."""
+def answer(folder: str, imports: list[str], file: str, stage: str, seed: int) -> dict[str, Any]:
+    """The verdict of one stage on a file: {"passed": true, "cases": n, "printed": ...}, or the fields of Verdict."""
     with _caught() as printed:
         try:
             text = Path(file).read_text(encoding="utf-8")

@@ -1,17 +1,18 @@
-"""The process in which a learner's file is checked, so that one that hangs or eats memory costs an error only.
+"""The process in which a learner's code runs, so that code that hangs or eats memory costs an error only.
 
-Started by run_check.py through core/limited_process.py, as a script. It is not a sandbox: the learner's file may do
-whatever the learner may. It speaks lines of JSON:
+Started through core/limited_process.py, as a script, by run_check.py (the module stages.py) and serve.py (the module
+cells.py). It is not a sandbox: the code may do whatever the learner may. It speaks lines of JSON:
 
-    in    {"path": [...], "memory": bytes, "seconds": n}                                       once
+    in    {"path": [...], "module": name, "memory": bytes, "seconds": n}     once
     out   {"ready": true}
-    in    {"folder": exercise, "imports": [...], "file": learner's, "stage": name, "seed": n}   any number of times
-    out   {"passed": true, "cases": n, "printed": "..."} or {"passed": false, "message": "...", ...}
+    in    what answer(...) of that module takes                              any number of times
+    out   what it returns
 
 Tests: tests/learn/test_run_check.py.
 """
 
 import json
+import os
 import sys
 
 
@@ -20,23 +21,23 @@ def serve(lines, answer) -> None:
     setup = json.loads(next(lines))
     sys.path[:] = setup["path"]
     sys.dont_write_bytecode = True
+    from importlib import import_module
+
     from threadpoolctl import threadpool_limits
 
     from nano_llama.core.limited_process import limit_resources
-    from nano_llama.learn import stages
 
+    module = import_module(setup["module"])
     threadpool_limits(1)
     limit_resources(setup["memory"], setup["seconds"])
     answer({"ready": True})
     for line in lines:
         limit_resources(setup["memory"], setup["seconds"])
-        answer(stages.run_stage(**json.loads(line)))
+        answer(module.answer(**json.loads(line)))
 
 
 def main() -> None:
     """Answers go to the standard output that the parent gave; what the learner's code prints is caught."""
-    import os
-
     if hasattr(os, "nice"):
         os.nice(5)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -144,6 +144,10 @@ def test_dev_check_of_one(cli):
         (["dev", "solution"], "dev check"),
         (["hint", NAME, "more"], "What is 'more'?"),
         (["check", NAME, "--seed", "-1"], "seed"),
+        (["--port", "8000"], "--book and --port belong to --serve"),
+        (["list", "--book", "x"], "--book and --port belong to --serve"),
+        (["check", "--serve"], "--serve does not go with check"),
+        (["--serve", "--book", "nowhere"], "no built book in nowhere"),
     ],
 )
 def test_misuse(cli, args, says):
