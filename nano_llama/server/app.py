@@ -40,6 +40,7 @@ def create_app(service: Service) -> Starlette:
         middleware=[Middleware(Entrance, service=service)],
         exception_handlers={HTTPException: _raise},  # the framework's own errors are answered by the Entrance too
     )
+    app.router.redirect_slashes = False  # a redirect behind a proxy with TLS would lead to http, and take the key along
     app.state.service = service
     return app
 

@@ -100,6 +100,10 @@ def conversation(
     messages: Sequence[Message], body: TemplateBody, service: "Service"
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The messages as templates read them, and the arguments of Tokenizer.encode_chat. Raises ApiError."""
+    if not service.tokenizer.chat_templates:
+        raise ApiError(
+            400, "This model has no chat template: it continues texts. Use /v1/completions.", code="no_chat_template"
+        )
     options: dict[str, Any] = {
         name: value
         for name in ("add_generation_prompt", "continue_final_message")

@@ -85,7 +85,8 @@ def _from_starlette(error: HTTPException) -> ApiError:
     """404, 405 and 413, which the framework finds by itself."""
     codes = {404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large"}
     phrase = HTTPStatus(error.status_code).phrase
-    message = error.detail if error.detail != phrase else f"{phrase}: see /openapi.json for what this server offers."
+    hint = "OpenAI's paths begin with /v1; /openapi.json lists what this server offers."
+    message = error.detail if error.detail != phrase else f"{phrase}. {hint}"
     return ApiError(error.status_code, message, code=codes.get(error.status_code), headers=error.headers)
 
 

@@ -216,7 +216,7 @@ class Vocabulary:
 
 def _refused(kind: str, message: str) -> UserError:
     return UserError(
-        f"structured_outputs: the {kind} cannot be followed: {_shortened(message)}",
+        f"structured_outputs: the {kind} cannot be followed: {_shortened(message).rstrip('.')}.",
         hint="Correct it, or leave out what is not supported.",
     )
 

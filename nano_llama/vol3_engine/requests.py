@@ -99,8 +99,9 @@ class Requests:
                 hint="Give some text, or the token id that begins a document.",
             )
         ids = [self._checked_id(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
-        for token in (*(params.stop_token_ids or ()), *(params.logit_bias or ())):
-            self._checked_id(token, "SamplingParams")
+        for name in ("stop_token_ids", "logit_bias"):
+            for token in getattr(params, name) or ():
+                self._checked_id(token, name)
         if params.stop_strings:
             self._required_tokenizer("A stop string")
         limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)

@@ -130,7 +130,7 @@ def test_template_variables_only_by_names_that_the_operator_lists():
 def test_a_model_without_a_template_says_so():
     with served(random_llm_with(None)) as client:
         error = post(client, CHAT, 400, messages=HI)["error"]
-        assert "no chat template" in error["message"]
+        assert error["code"] == "no_chat_template" and "/v1/completions" in error["message"]
 
 
 def test_a_conversation_is_cut_only_where_that_is_asked_for(client, llm):

@@ -29,8 +29,9 @@ def test_health_says_that_the_model_is_loading():
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/v1/nothing", 404, "unknown_url"), ("DELETE", "/health", 405, "method_not_allowed")],
-)
+    [("GET", "/v1/nothing", 404, "unknown_url"), ("DELETE", "/health", 405, "method_not_allowed"),
+     ("POST", "/v1/completions/", 404, "unknown_url")],
+)  # fmt: skip
 def test_what_the_framework_refuses_has_openai_s_shape(method, path, status, code):
     answer = client().request(method, path)
     assert answer.status_code == status

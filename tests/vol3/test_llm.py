@@ -205,8 +205,8 @@ def test_stream_checks_its_arguments_at_once_and_can_be_closed(llm):
         ([[1.5]], None, "1.5 is not a token id"),
         ([None], None, "Prompt 0 is None"),
         (7, None, "prompts=7"),
-        ("hi", {"stop_token_ids": [999]}, "SamplingParams: 999"),
-        ("hi", {"logit_bias": {999: 1.0}}, "SamplingParams: 999"),
+        ("hi", {"stop_token_ids": [999]}, "stop_token_ids: 999"),
+        ("hi", {"logit_bias": {999: 1.0}}, "logit_bias: 999"),
         ([[1] * 128], None, "128 tokens.*max_position_embeddings, is 128"),
     ],
 )
