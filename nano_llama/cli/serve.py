@@ -60,7 +60,7 @@ class Capacity:
     kv_cache_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     "Number format of the KV cache; auto: float32 with --dtype float32, else bfloat16."
     limit: tuple[str, ...] = ()
-    "Another limit, as NAME=VALUE: the names stand in the errors they cause (max_body_bytes, max_choices, ...)."
+    "Another limit, as NAME=VALUE (max_body_bytes=100000); docs/serving.md lists them, errors name them; repeatable."
 
 
 def run(
@@ -80,9 +80,13 @@ def run(
 ) -> int:
     """Serve a model over HTTP, with OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models and more.
 
+    Start it:  nano-llama serve --model nano_gpt
+
     Try it:  curl http://127.0.0.1:8000/v1/completions -d '{"prompt": "Hello", "max_tokens": 32}'
 
     From Python:  openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any")
+
+    The manual is docs/serving.md: endpoints, limits, metrics, security, sizing.
 
     Requests run together in one batch; the log on stderr is one JSON object per line. Ctrl-C or SIGTERM lets running
     requests end; a second one stops at once.

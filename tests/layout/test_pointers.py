@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers.prose import ROOT, SOURCES, texts
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md")]
 
 URL = re.compile(r"\w+://\S+")
 # A file of ours by its ending, or a folder by the slash behind it.
