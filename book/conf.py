@@ -35,6 +35,7 @@ html_js_files = [("book.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
+highlight_language = "none"  # of blocks in text; cells and quoted code are highlighted by our extensions
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
