@@ -56,7 +56,7 @@ def parse_object(body: bytes, max_depth: int) -> dict[str, Any]:
     except ValueError as error:  # JSONDecodeError and UnicodeError are ValueErrors
         raise ApiError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise ApiError(400, f"The body must be a JSON object, not {body[:40]!r}.", code="invalid_json")
+        raise ApiError(400, f"The body must be a JSON object, not {text[:40]}.", code="invalid_json")
     return value
 
 

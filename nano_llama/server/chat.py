@@ -16,7 +16,7 @@ from nano_llama.server.answering import respond
 from nano_llama.server.chat_answer import ChatAnswer
 from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.models import served_model
-from nano_llama.server.parameters import chat_params
+from nano_llama.server.parameters import chat_params, constraint_errors
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
@@ -68,7 +68,8 @@ async def _prepare(
         ids = await engine.with_template(tokenizer.encode_chat, messages, **options)
         truncated = max(0, len(ids) - body.truncate_prompt_tokens)
         prompt, options = ids[truncated:], {}
-    request = await engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+    with constraint_errors(body):
+        request = await engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
     return request, tools, truncated
 
 

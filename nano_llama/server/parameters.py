@@ -5,7 +5,9 @@ Tests: tests/server/test_api_validation.py, test_api_streams.py.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError
@@ -70,11 +72,11 @@ def chat_params(body: ChatBody, service: "Service", of_tools: Mapping[str, Any] 
 
 
 def _checked(**fields: Any) -> SamplingParams:
-    """SamplingParams; its errors begin with the name of the field, NAME=VALUE."""
+    """SamplingParams; its errors begin with the name of the field, NAME=VALUE or NAME: ..."""
     try:
         return SamplingParams(**fields)
     except UserError as error:
-        name = error.message.partition("=")[0]
+        name = re.split("[=:]", error.message, maxsplit=1)[0]
         raise ApiError(400, str(error).replace("\n", " "), param=name if name in fields else None) from None
 
 
@@ -128,6 +130,22 @@ def _constraint(body: GenerationBody, service: "Service") -> dict[str, Any]:
     field = "response_format" if body.structured_outputs is None else "structured_outputs"
     check_schema(wanted, field, service)
     return {"structured_outputs": wanted}
+
+
+@contextmanager
+def constraint_errors(body: GenerationBody) -> Iterator[None]:
+    """What the engine says of a constraint is said of the field that it came from."""
+    try:
+        yield
+    except UserError as error:
+        before, of_constraint, what = error.message.partition("structured_outputs: ")
+        if before or not of_constraint:
+            raise
+        form = body.response_format
+        field = "structured_outputs" if body.structured_outputs is not None else "response_format"
+        if field == "response_format" and (form is None or form.type == "text"):
+            field = "tools"  # the schema of a function
+        raise ApiError(400, " ".join(filter(None, (f"{field}: {what}", error.hint))), param=field) from None
 
 
 def check_schema(constraint: Mapping[str, Any], param: str, service: "Service") -> None:

@@ -3,6 +3,7 @@
 Tests: tests/server/test_api_validation.py.
 """
 
+import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -73,7 +74,7 @@ def _api_error(errors: Sequence[ErrorDetails], schema: type[Body]) -> ApiError:
         return _unknown_field(path, error["loc"], schema)
     context = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     expected = MUST_BE[error["type"]].format(**context) if error["type"] in MUST_BE else error["msg"]
-    value = "" if error["type"] == "missing" else f"={error['input']!r:.80}"
+    value = "" if error["type"] == "missing" else f"={json.dumps(error['input'], ensure_ascii=False):.80}"
     return ApiError(400, f"{path}{value} {expected}.", param=path)
 
 
@@ -97,5 +98,7 @@ def _path(place: Sequence[int | str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """2.0 as 2."""
+    """2.0 as 2, and the values of a Literal as JSON has them."""
+    if isinstance(value, str):
+        return value.replace("'", '"').replace("False", "false")
     return f"{value:g}" if isinstance(value, float) else value

@@ -152,3 +152,17 @@ def test_json_object(client):
 def test_a_constraint_that_makes_no_sense_is_refused(client, constraint):
     error = post(client, TEXT, 400, prompt="a", structured_outputs=constraint)["error"]
     assert error["type"] == "invalid_request_error" and len(error["message"]) > 20
+    assert error["param"] == "structured_outputs" and error["message"].startswith("structured_outputs: ")
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}}),
+        ("tools", {"response_format": {"type": "text"}, "tool_choice": "required", "tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"type": "x"}}}]}),
+    ],
+)  # fmt: skip
+def test_the_error_names_the_field_that_the_schema_is_from(client, param, fields):
+    error = post(client, CHAT, 400, messages=[{"role": "user", "content": "Hi"}], **fields)["error"]
+    assert error["param"] == param and error["message"].startswith(f"{param}: the json cannot be followed")
