@@ -68,7 +68,9 @@ def test_a_snapshot_of_a_running_engine_needs_no_lock():
             loop = asyncio.get_running_loop()
             llm.engine.runner.execute = look
             params = SamplingParams(max_tokens=3, seed=1, ignore_eos=True)
-            await asyncio.gather(engine.generate("a" * 20, params), engine.generate("b" * 20, params))
+            requests = [await engine.prepare(text * 20, params) for text in "ab"]
+            async for _ in engine.submit(requests):
+                pass
             return engine.stats()
 
     async def snapshot(engine):
