@@ -29,6 +29,11 @@ SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 ANSWERED_WHILE_LOADING = (*OPEN_PATHS, "/version", "/metrics")
+UNREADY = {
+    "loading": "The model is being loaded.",
+    "draining": "The server is shutting down.",
+    "failed": "The engine has failed: this server must be started again.",
+}
 REFUSALS = (401, 403, 408, 413, 429, 431, 503)  # statuses of requests that cost nothing, counted in rejected_total
 CLIENT_LEFT = 499  # in the log; nobody receives it
 
@@ -95,8 +100,7 @@ class Entrance:
             raise ApiError(431, f"The headers exceed {settings.max_header_bytes:,} bytes (max_header_bytes).")
         state = self.service.state
         if state != "ready" and request.scope["path"] not in ANSWERED_WHILE_LOADING:
-            reason = "The model is being loaded." if state == "loading" else "The server is shutting down."
-            raise ApiError(503, reason, code=state, headers={"Retry-After": "2"})
+            raise ApiError(503, UNREADY[state], code=state, headers={"Retry-After": "2"})
 
     async def refuse(self, error: ApiError, scope: Scope, receive: Receive, answer: "Answer") -> None:
         if error.status in REFUSALS:

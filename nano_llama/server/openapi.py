@@ -35,7 +35,7 @@ ERRORS = {
     413: "The body exceeds max_body_bytes.",
     429: "The queue is full. Retry-After says in how many seconds there is likely to be room.",
     500: "A fault of the server, which its log explains.",
-    503: "The model is loading, or the server is shutting down.",
+    503: "The model is loading, the server is shutting down, or its engine has failed.",
 }
 OF_POST, OF_GET = tuple(ERRORS), (401, 403, 404, 405, 500, 503)
 

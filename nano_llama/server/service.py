@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
     from nano_llama.vol3_engine.statistics import EngineStats
 
-State = Literal["loading", "ready", "draining"]
+State = Literal["loading", "ready", "draining", "failed"]
 
 
 class Service:
@@ -49,7 +49,11 @@ class Service:
 
     @property
     def state(self) -> State:
-        return "draining" if self.draining else "ready" if self.loaded else "loading"
+        if self.draining:
+            return "draining"
+        if self._engine is None:
+            return "loading"
+        return "ready" if self._engine.failure is None else "failed"
 
     @property
     def engine(self) -> "AsyncEngine":

@@ -1,7 +1,7 @@
 """Volume 3: serving. `from nano_llama import LLM`.
 
     llm.py, async_engine.py   the public API;  settings.py  its configuration;  outputs.py  what it returns
-    requests.py     prompts and parameters -> sequences -> outputs
+    requests.py     prompts and parameters -> sequences -> outputs;  preparation.py  that in threads, for AsyncEngine
     engine.py       the loop: schedule a step, run it, sample tokens, retire finished sequences
     scheduler.py    which tokens the next step computes                    }
     blocks.py       the KV cache in blocks: allocated, shared, evicted     } policy:

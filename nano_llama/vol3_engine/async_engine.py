@@ -13,22 +13,21 @@ Not here: HTTP, what a step does (engine.py). Tests: tests/vol3/test_async_engin
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from nano_llama.core.errors import ContextLengthError, NanoLlamaError, UserError
+from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.admission import DEFAULT_MAX_WAITING, Admission, Queue
 from nano_llama.vol3_engine.engine import TokenEvent
-from nano_llama.vol3_engine.llm import LLM, is_conversation
+from nano_llama.vol3_engine.llm import LLM
 from nano_llama.vol3_engine.outputs import RequestOutput, TextPiece
+from nano_llama.vol3_engine.preparation import Preparation, Prompt
 from nano_llama.vol3_engine.requests import Request
 from nano_llama.vol3_engine.statistics import EngineStats, Meter
 
-Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # text, ids, or the messages of a conversation
 T = TypeVar("T")
 Event = tuple[int, TokenEvent]  # and the number of the request, of those that were submitted together
 MIN_WAITING_TOKENS = 65_536
@@ -118,13 +117,10 @@ class AsyncEngine:
         llm.engine.subscribe(self._meter)
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: close
         self._streams: dict[Stream, None] = {}  # submitted and not over; event loops add and remove
-        self._preparing = 0  # samples of prompts that are being encoded
+        self._preparation = Preparation(llm)
         self._running: dict[Stream, int] = {}  # how many of its sequences the engine has; of the engine's thread
         self._outbox: dict[Stream, list[Event]] = {}  # of the step that runs
-        # A constraint may take seconds to compile, a chat template to run: they have threads of their own, so that each
-        # holds up its like only.
-        self._constraints = ThreadPoolExecutor(2, "nano-llama-constraints")
-        self._templates = ThreadPoolExecutor(2, "nano-llama-templates")
+        self.failure: BaseException | None = None  # what ended the thread, which should never be
         self._closed = False
         self._close_lock = threading.Lock()  # no request is queued behind the command to close
         self._thread = threading.Thread(target=self._run, name="nano-llama-engine", daemon=True)
@@ -143,7 +139,7 @@ class AsyncEngine:
 
         Samples of prompts that are being encoded count as waiting here, or else many would be encoded for nothing.
         """
-        self.admission.check(self._queue(self._preparing), self._meter.ends_per_second)
+        self.admission.check(self._queue(self._preparation.samples), self._meter.ends_per_second)
 
     async def prepare(
         self,
@@ -163,33 +159,11 @@ class AsyncEngine:
         params = SamplingParams() if params is None else params
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
-
-        make = partial(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
-        self._preparing += params.n
-        try:
-            if params.structured_outputs is not None:
-                request = await asyncio.get_running_loop().run_in_executor(self._constraints, make)
-            elif is_conversation(prompt):
-                request = await self.with_template(make)
-            else:
-                request = await asyncio.to_thread(make)
-        finally:
-            self._preparing -= params.n
-        context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
-        if params.max_tokens is not None and length + params.max_tokens > context:
-            raise ContextLengthError(
-                f"The prompt has {length} tokens and max_tokens is {params.max_tokens}: together more than the "
-                f"model's context of {context}.",
-                hint=f"Shorten the prompt, or ask for at most {context - length} tokens.",
-                prompt_tokens=length,
-                max_tokens=params.max_tokens,
-                context=context,
-            )
-        return request
+        return await self._preparation.request(prompt, params, number, cache_salt, template)
 
     async def with_template(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """As asyncio.to_thread, for what runs a chat template. Cancelled before a thread is free, it is not begun."""
-        return await asyncio.get_running_loop().run_in_executor(self._templates, partial(work, *arguments, **named))
+        return await self._preparation.with_template(partial(work, *arguments, **named))
 
     def submit(self, requests: Sequence[Request]) -> Stream:
         """Queue these requests, all their samples or none. Call it in an event loop.
@@ -201,6 +175,8 @@ class AsyncEngine:
         with self._close_lock:
             if self._closed:
                 raise UserError("This engine is closed.", hint="Make a new AsyncEngine.")
+            if self.failure is not None:
+                raise self._failed()
             self._streams[stream] = None
             self._commands.put(lambda: self._add(stream))
         return stream
@@ -254,8 +230,7 @@ class AsyncEngine:
             if not self._closed:
                 self._closed = True
                 self._commands.put(None)
-        for executor in (self._constraints, self._templates):
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._preparation.close()
         await asyncio.to_thread(self._thread.join)
 
     def _queue(self, preparing: int = 0) -> Queue:
@@ -270,7 +245,22 @@ class AsyncEngine:
     # -- in the engine's thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Until closed: run all queued commands, then one step. An error fails requests, never the thread."""
+        try:
+            self._run_until_closed()
+        except BaseException as error:  # in handling an error: what the engine holds can be trusted no more
+            with self._close_lock:
+                self.failure = error
+                left = list(self._streams)
+            for stream in left:
+                with suppress(RuntimeError):  # the event loop has been closed: nobody reads
+                    stream._loop.call_soon_threadsafe(self._end, stream, self._failed())
+            raise
+
+    def _failed(self) -> NanoLlamaError:
+        return NanoLlamaError(f"The engine has failed: {self.failure!r}", hint="Load the model again.")
+
+    def _run_until_closed(self) -> None:
+        """Run all queued commands, then one step, and so on. An error fails requests, not the thread."""
         while True:
             try:
                 if not self._run_commands():

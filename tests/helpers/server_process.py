@@ -20,9 +20,11 @@ PROMPT = "Once upon a time"
 class ServerProcess:
     """`with ServerProcess() as server:` nano_gpt on a free port. Greedy texts of it are the same in every process."""
 
-    def __init__(self, *options: str, port: int = 0, log: Any = subprocess.PIPE, limits: str = ""):
-        command = [sys.executable, "-m", "nano_llama", "serve", "--model", "nano_gpt", "--json", "--port", str(port)]
-        command += ["--engine", "numpy", *options]
+    def __init__(self, *options: str, port: int = 0, log: Any = subprocess.PIPE, limits: str = "", script: str = ""):
+        """script: Python that calls nano_llama's main, with something done before."""
+        program = ["-c", script] if script else ["-m", "nano_llama"]
+        command = [sys.executable, *program, "serve", "--model", "nano_gpt", "--json", "--port", str(port)]
+        command += [*options] if "--engine" in options else ["--engine", "numpy", *options]
         if limits:
             command = ["bash", "-c", f'{limits}; exec "$@"', "bash", *command]
         self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

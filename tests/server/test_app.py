@@ -1,5 +1,7 @@
 """The routes that need no model, and what each failure looks like (app.py, service.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -14,7 +16,7 @@ from nano_llama.server.settings import ServerSettings
 def client(loaded: bool = True) -> TestClient:
     service = Service(ServerSettings(), ["tiny"])
     if loaded:
-        service.opened(object())  # no route here asks it for anything
+        service.opened(SimpleNamespace(failure=None))  # no route here asks it for anything else
     return TestClient(create_app(service), base_url="http://localhost")
 
 

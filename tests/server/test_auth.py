@@ -1,5 +1,7 @@
 """API keys: where they are read, who comes in (auth.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -21,7 +23,7 @@ def client_of(*keys: str) -> TestClient:
 
     app.router.routes.append(Route("/version/salt", salt))
     app.router.routes.append(Route("/static/x", salt))
-    service.opened(object())  # no route here asks it for anything
+    service.opened(SimpleNamespace(failure=None))  # no route here asks it for anything else
     return TestClient(app, base_url="http://localhost")
 
 

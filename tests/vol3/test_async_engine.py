@@ -147,6 +147,27 @@ def test_a_failed_command_fails_its_request_and_the_thread_lives(make):
     assert run(ask()) == "fine"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_in_handling_an_error_ends_all_requests(make):
+    """The thread cannot go on then; nobody may wait for it in vain."""
+    llm = make()
+
+    def broken(*arguments):
+        raise RuntimeError("both are broken")
+
+    async def ask():
+        async with AsyncEngine(llm) as engine:
+            llm.engine.step = llm.engine.abort_all = broken
+            with pytest.raises(NanoLlamaError, match="both are broken"):
+                await asyncio.wait_for(engine.generate("a"), 10)
+            assert isinstance(engine.failure, RuntimeError)
+            with pytest.raises(NanoLlamaError, match="has failed"):
+                await asyncio.wait_for(engine.generate("a"), 10)
+            assert not engine.stats().busy
+
+    run(ask())
+
+
 def test_closing_ends_running_requests_and_refuses_new_ones(make):
     async def close():
         engine = AsyncEngine(make())
@@ -242,7 +263,7 @@ def test_prompts_that_are_being_encoded_count_as_waiting(make):
             go_on.set()
             await asyncio.gather(*tasks, return_exceptions=True)
             engine.require_room()
-            assert engine._preparing == 0
+            assert engine._preparation.samples == 0
 
     run(ask())
 
