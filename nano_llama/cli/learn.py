@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import NotNegative, Output, Screen, table
 from nano_llama.core.errors import UserError
-from nano_llama.learn.catalogue import HINT_STAGES, Exercise, exercise, exercises
+from nano_llama.learn.catalogue import HINT_STAGES, KINDS, Exercise, exercise, exercises
 from nano_llama.learn.checks import STAGE_TITLES, STAGES, TEST_TITLES
 from nano_llama.learn.plain_text import plain, wrapped
 from nano_llama.learn.run_check import Verdict, check_file
@@ -123,7 +123,7 @@ def begin(screen: Screen, workshop: Workshop, chosen: Exercise | None) -> int:
         data,
         f"{chosen.title}  {stars_text(chosen)}  about {chosen.minutes} minutes  ({chosen.name})\n",
         wrapped(chosen.statement),
-        f"\nYour file:  {workshop.file(chosen)}",
+        f"\nChecked:    {KINDS[chosen.kind]}\nYour file:  {workshop.file(chosen)}",
     )
     chapter = BOOK / "chapters" / f"{chosen.chapter}.md"
     if chapter.is_file():

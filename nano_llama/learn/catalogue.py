@@ -14,14 +14,13 @@ from nano_llama.core.errors import UserError
 
 FOLDER = Path(__file__).with_name("exercises")
 HINT_STAGES = ("a question", "the equation", "the line")
-KINDS = {
-    "G": "gradient, against central differences",
-    "P": "properties on random inputs",
-    "H": "results, against ours",
-    "N": "a number",
-    "R": "time or memory",
-    "M": "your test, on sound code and on faults",
-    "T": "read from a trace",
+KINDS = {  # what a check looks at
+    "G": "gradients, against central differences",
+    "P": "what must hold for random inputs",
+    "H": "results, against another way to compute them",
+    "N": "numbers",
+    "R": "results, gradients and memory",
+    "M": "your test, on sound code and on faulty code",
 }
 _FIRST_LINE = re.compile(r"# stage: (?P<stage>\w+) \| says: (?P<says>.+)")
 

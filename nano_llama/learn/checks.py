@@ -122,11 +122,13 @@ def copied(value: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, of equal types and shapes, NaN like NaN."""
+    """Equal, of equal types and shapes, NaN like NaN; a NumPy integer is an integer."""
     if isinstance(b, np.ndarray):
         return isinstance(a, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=b.dtype.kind in "fc")
     if isinstance(b, dict):
         return isinstance(a, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in b)
+    if isinstance(b, int):
+        return isinstance(a, int | np.integer) and bool(a == b)
     if isinstance(b, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and (a == b or (a != a and b != b))
@@ -322,10 +324,10 @@ def _compare_one(
     name: str, found: Any, wanted: Any, tolerance: float, floor: float, shapes_only: bool
 ) -> Difference | None:
     if not isinstance(wanted, np.ndarray | float | np.floating):
-        if type(found) is not type(wanted) and not (isinstance(wanted, int) and isinstance(found, int | np.integer)):
+        if not isinstance(found, (int, np.integer) if isinstance(wanted, int) else type(wanted)):
             kinds = type(wanted).__name__, type(found).__name__
             return Difference(name, f"{name} is of type {kinds[1]}; expected {kinds[0]}.", expected=wanted, found=found)
-        if shapes_only or same(found, wanted) or (isinstance(wanted, int) and found == wanted):
+        if shapes_only or same(found, wanted):
             return None
         return Difference(name, f"{name} is wrong.", expected=wanted, found=found)
     if not isinstance(found, np.ndarray | float | int | np.number):

@@ -16,6 +16,8 @@ def usual_cause(found: Any, expected: Any, sizes: Mapping[str, int]) -> str:
     """A sentence about what mistake gives such an array, or nothing. sizes: "D" -> 8, to name a factor."""
     if not _numbers(found) or not _numbers(expected) or np.shape(found) != np.shape(expected):
         return _about_shape(found, expected)
+    if getattr(found, "dtype", None) != getattr(expected, "dtype", None) and isinstance(expected, np.ndarray):
+        return "A float64 on the way makes it so: np.zeros without a dtype, or a NumPy number, unlike Python's own."
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if np.isnan(found).any() and not np.isnan(expected).any():
         return "NaN comes from 0/0, inf - inf or 0 * inf: which of these can the input reach?"

@@ -1,5 +1,6 @@
 """What a check.py is made of: comparison of results, the learner's tests as exercises, memory."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,9 @@ from nano_llama.learn.checks import Rejected, called, compare, memory_case, roun
         ({"a": True}, {"a": "x"}, "a is of type bool; expected str."),
         ({"a": [1, 2]}, {"a": [1, 3]}, "a is wrong."),
         ({"a": np.int64(3)}, {"a": 3}, None),
+        ({"a": 3.0}, {"a": 3}, "a is of type float; expected int."),
+        ({"a": Counter(a=np.int64(2), b=1)}, {"a": {"a": 2, "b": 1}}, None),
+        ({"a": [np.int32(1)]}, {"a": [1]}, None),
         ({"a": np.zeros(2)}, {"a": np.zeros(3)}, "a has shape (2,); expected (3,)."),
         ({"a": np.zeros(2, "f4")}, {"a": np.zeros(2)}, "a is float32; expected float64, as the inputs are."),
         ({"a": np.array([np.nan, 1])}, {"a": np.array([np.nan, 1])}, None),

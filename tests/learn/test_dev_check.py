@@ -1,6 +1,7 @@
 """`learn dev check`: it sees each broken promise. One exercise here; all by  pytest -m slow."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,13 @@ def test_broken_promises_are_seen(square, tmp_path, file, text, fault):
         assert any(fault in found for found in faults), faults
     else:
         assert not any("no_two.py" in found for found in faults), "another sentence is found by what the code does"
+
+
+def test_a_chapter_does_not_know_what_comes_later():
+    linear = "nano_llama.vol1_numpy.ops.linear"
+    for name, late in (("04_linear_and_embedding/01_bias", True), ("06_norms/02_qk_norm", False)):
+        found = about_files(replace(exercise(name), imports=(linear,)))
+        assert any(linear in fault for fault in found) == late
 
 
 def test_what_files_show(square):

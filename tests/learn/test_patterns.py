@@ -42,5 +42,9 @@ def test_it_is_named(wrong, says):
     assert bool(says) == bool(found)
 
 
+def test_a_dtype():
+    assert "A float64 on the way" in usual_cause(RIGHT, RIGHT.astype("f4"), {})
+
+
 def test_a_transposed_shape():
     assert "transposed shape" in usual_cause(RIGHT[:2].T, RIGHT[:2], {})
