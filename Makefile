@@ -1,5 +1,5 @@
 # Conveniences over the README's commands, which themselves need Python and pip only.
-.PHONY: quickstart test slow server lint format book formulas record
+.PHONY: quickstart test slow server lint format book formulas record has-sphinx
 PYTHON ?= python3
 
 .venv/ready: pyproject.toml constraints.txt
@@ -27,14 +27,17 @@ format: .venv/ready
 # The book: with the `python` first on PATH, which has the extra `book`; installs nothing and needs no network.
 SPHINX = python -m sphinx -W -d book/_build/doctrees book book/_build/html
 
-book:
+book: has-sphinx
 	$(SPHINX)
 
-formulas: book/node_modules  # when a formula is new: renders it into book/formulas.json, with Node
+has-sphinx:
+	@python -c "import sphinx, myst_parser, furo" || (echo 'The book needs an extra: pip install -e ".[book]"'; exit 1)
+
+formulas: has-sphinx book/node_modules  # when a formula is new: renders it into book/formulas.json, with Node
 	$(SPHINX) -E -D render_formulas=1
 
 book/node_modules: book/package.json
 	npm install --prefix book --no-package-lock --no-audit --no-fund && touch $@
 
-record:  # runs the cells that take minutes or other data, and keeps their results in book/results
+record: has-sphinx  # runs the cells that take minutes or other data, and keeps their results in book/results
 	$(SPHINX) -E -D record_cells=1

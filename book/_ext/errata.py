@@ -11,6 +11,7 @@ stands in a chapter; the page of all errata collects them (indexes.py). An errat
 the build: a ledger of others' mistakes is only worth its checks. Tests: tests/book/test_errata.py.
 """
 
+import re
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -20,6 +21,14 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import facts
 from .facts import BookError
+
+THREAD = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)/(?:issues|pull|discussions)/(\d+)\S*")
+
+
+def short(place: str) -> str:
+    """How an address is shown: a thread of GitHub as owner/project #number, any other without its scheme."""
+    thread = THREAD.fullmatch(place)
+    return f"{thread[1]} #{thread[2]}" if thread else place.split("://")[1]
 
 
 class Erratum(SphinxDirective):
@@ -34,7 +43,7 @@ class Erratum(SphinxDirective):
         title, places, cell = self.arguments[0], self.options["where"].split(), self.options["cell"]
         anchor = nodes.make_id(f"erratum-{title}")
         facts.add(self.env, "errata", (title, anchor, places, cell))
-        links = [nodes.reference("", place.split("://")[1], refuri=place) for place in places]
+        links = [nodes.reference("", short(place), refuri=place) for place in places]
         box = nodes.container(ids=[anchor], classes=["erratum"])
         box += nodes.paragraph("", "", nodes.strong("", title), classes=["head"])
         box += self.parse_content_to_nodes()

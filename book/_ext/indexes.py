@@ -3,6 +3,7 @@ cell that checks it, and `{ledger}`, every erratum. Tests: tests/book/test_index
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -10,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from . import facts
+from .errata import short
 
 Link = tuple[str, str | None]  # text, address
 
@@ -40,7 +42,7 @@ def equations(app: Sphinx, page: str) -> list[nodes.Node]:
     env, to = app.env, partial(app.builder.get_relative_uri, page)
     code: dict[str, list[Link]] = {}
     for _, (label, _, path, lines) in facts.of(env, "derived"):
-        code.setdefault(label, []).extend((f"{path}:{n}", f"{to(f'code/{path}')}#L{n}") for n in lines)
+        code.setdefault(label, []).extend((f"{Path(path).name}:{n}", f"{to(f'code/{path}')}#L{n}") for n in lines)
     cells: dict[str, list[Link]] = {}
     for docname, (label, cell) in facts.of(env, "checked"):
         cells.setdefault(label, []).append((cell, f"{to(docname)}#cell-{cell}"))
@@ -49,7 +51,7 @@ def equations(app: Sphinx, page: str) -> list[nodes.Node]:
         if label:
             number = env.toc_fignumbers.get(docname, {}).get("displaymath", {}).get(f"equation-{label}", ())
             where = (f"({'.'.join(map(str, number))})", f"{to(docname)}#equation-{label}")
-            row = _row([[where], [(label, None)], code.get(label, []), cells.get(label, [])])
+            row = _row([[where], [(label.removeprefix("eq-"), None)], code.get(label, []), cells.get(label, [])])
             chapters.setdefault(docname, []).append(row)
     heads = ["equation", "name", "computed by", "checked by"]
     found: list[nodes.Node] = []
@@ -63,7 +65,7 @@ def ledger(app: Sphinx, page: str) -> list[nodes.Node]:
     rows = []
     for docname, (title, anchor, places, cell) in facts.of(app.env, "errata"):
         uri = app.builder.get_relative_uri(page, docname)
-        history = [(place.split("://")[1], place) for place in places]
+        history = [(short(place), place) for place in places]
         chapter = app.env.titles[docname].astext()
         rows.append(_row([[(title, f"{uri}#{anchor}")], [(chapter, uri)], [(cell, f"{uri}#cell-{cell}")], history]))
     return [_table(["mistake", "chapter", "repeated by", "history"], rows)]

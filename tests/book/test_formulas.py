@@ -1,12 +1,15 @@
 """Formulas come from formulas.json as MathML; one that is missing or that does not parse ends the build."""
 
+import json
 import shutil
+import sys
 
 import pytest
 
 from helpers.prose import ROOT
 
 pytestmark = pytest.mark.book
+sys.path.insert(0, str(ROOT / "book"))
 PAGE = (
     "# One\n\nThe sum $x + 1$.\n\n$$\nx^2\n$$ (eq-square)\n\n```{cell} a\n:checks: eq-square\nassert 3**2 == 9\n```\n"
 )
@@ -41,6 +44,12 @@ class TestWithNode:
         link_temml(tmp_path)
         assert book({"chapters/one": PAGE, "formulas.json": "{}"}, "-D", "render_formulas=1").code == 0
         assert book({"chapters/one": PAGE}).code == 0
+
+    def test_what_is_kept_is_what_temml_makes_of_it(self):
+        from _ext.formulas import render
+
+        kept = json.loads((ROOT / "book/formulas.json").read_text())
+        assert render(list(kept), ROOT / "book") == kept
 
     @pytest.mark.parametrize("wrong", [r"\frac{1}", r"\undefinedmacro{x}", r"\left( x"])
     def test_what_does_not_parse_ends_the_build(self, book, tmp_path, wrong):
