@@ -12,12 +12,14 @@ SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "lambda": "λ", "tau": "τ",
     "sigma": "σ", "theta": "θ", "mu": "μ", "sum": "Σ", "prod": "Π", "partial": "∂", "infty": "∞", "to": "->", "in": "∈",
     "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙", "dots": "...",
-    "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "top": "ᵀ", "ell": "l",
+    "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
     "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "arg": "arg", "left": "",
     "right": "", "big": "", "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.S)
-_SIMPLE = re.compile(r"[^\W_]*'?|√?\([^()]*\)|\|\w*\|")  # one name, number or root
+_GROUP = r"√?\([^()]*\)|\|\w*\|"  # a root, what is in parentheses, a size
+_IN_POWER = re.compile(rf"[^\W_]*'?|{_GROUP}")
+_IN_FRACTION = re.compile(rf"\d+|[^\W\d_](?:_\w+)?(?:\^\w+)?'?|[^\W\d_]+|{_GROUP}")  # not 2h: 1/2h could be read twice
 
 
 def plain(markdown: str) -> str:
@@ -37,13 +39,17 @@ def wrapped(markdown: str, width: int = 110) -> str:
 def _formula(tex: str) -> str:
     text = " ".join(tex.split())
     text = re.sub(r"\\(?:mathrm|text|mathbb|mathbf|operatorname)\{([^{}]*)\}", r"\1", text)
+    text = text.replace(r"^\top", "ᵀ")
+    text = re.sub(r"\\(tanh|exp|log|ln) *(\\frac(?:\{[^{}]*\}){2})", r"\\\1(\2)", text)
     text = re.sub(r" ?\\[,;:! ] ?", " ", text).replace(r"\{", "⦃").replace(r"\}", "⦄").replace(r"\|", "|")
     before = None
     while before != text:  # innermost braces first
         before = text
-        text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: f"{_factor(m[1])}/{_factor(m[2])}", text)
+        text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: f"{_part(m[1])}/{_part(m[2])}", text)
         text = re.sub(r"\\sqrt\{([^{}]*)\}", r"√(\1)", text)
-        text = re.sub(r"([_^])\{([^{}]*)\}", lambda m: m[1] + (_factor(m[2]) if m[1] == "^" else _index(m[2])), text)
+        text = re.sub(
+            r"([_^])\{([^{}]*)\}", lambda m: m[1] + (_part(m[2], _IN_POWER) if m[1] == "^" else _index(m[2])), text
+        )
     text = re.sub(r"\\([a-zA-Z]+)", lambda m: SYMBOLS.get(m[1], m[0]), text)
     return re.sub(r" {4,}", "   ", text).replace("⦃", "{").replace("⦄", "}").strip()
 
@@ -52,7 +58,7 @@ def _index(text: str) -> str:
     return text if re.fullmatch(r"[\w']*", text) else f"({text})"
 
 
-def _factor(text: str) -> str:
-    """In parentheses, unless it is one name or number."""
+def _part(text: str, simple: re.Pattern[str] = _IN_FRACTION) -> str:
+    """In parentheses, unless it is one thing."""
     text = text.strip()
-    return text if _SIMPLE.fullmatch(text) else f"({text})"
+    return text if simple.fullmatch(text) else f"({text})"

@@ -36,8 +36,7 @@ def answer(folder: str, imports: list[str], file: str, stage: str, seed: int) ->
     """The verdict of one stage on a file: {"passed": true, "cases": n, "printed": ...}, or the fields of Verdict."""
     with _caught() as printed:
         try:
-            text = Path(file).read_text(encoding="utf-8")
-            module = _load_learners(file, text, tuple(imports))
+            module = _load_learners(file, tuple(imports))
             count = 0 if stage == "imports" else _run_cases(Path(folder), module, stage, seed)
             reply: dict[str, Any] = {"passed": True, "cases": count}
         except Failed as failed:
@@ -130,11 +129,12 @@ def _pattern(case: Case, difference: Difference, outputs: Any, reference: Module
     return usual_cause(outputs[difference.output], wanted.get(difference.output), case.sizes)
 
 
-def _load_learners(file: str, text: str, imports: tuple[str, ...]) -> ModuleType:
+def _load_learners(file: str, imports: tuple[str, ...]) -> ModuleType:
     """The learner's module. Raises Failed where it does not parse, imports what it may not, or fails by itself."""
     try:
+        text = Path(file).read_text(encoding="utf-8")
         tree = ast.parse(text, file)
-    except (SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         raise Failed(f"Python cannot read it: {line}{getattr(error, 'msg', error)}.") from None
     for name in _imported(tree):

@@ -12,6 +12,8 @@ from nano_llama.learn.workshop import starting_text
     [
         (r"$\frac{a+b}{n}$", "(a+b)/n"),
         (r"$\frac{1}{\sqrt{d_{k}}}$", "1/√(d_k)"),
+        (r"$\frac{c_{ab}}{c_a} + \frac{h^2}{2h}$", "c_ab/c_a + h^2/(2h)"),
+        (r"$z = c \tanh \frac{x}{c}$, $x W^\top$", "z = c tanh(x/c), x Wᵀ"),
         (r"so $x_{ij}^{2}$ and $r^{-1/2}$", "so x_ij^2 and r^(-1/2)"),
         (r"$\left( \sum_j e^{x_j} \right)$", "( Σ_j e^(x_j) )"),
         (r"$\log P(a \mid b)$, $\{a\}$", "log P(a | b), {a}"),

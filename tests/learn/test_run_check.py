@@ -77,6 +77,16 @@ def test_an_error_names_the_line(verdict_on):
     assert "return 2 * a * x / (1 // 0)" in verdict.where
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x = 1\0", b"x = " + b"(" * 300, b"-" * 100_000 + b"1", None])
+def test_a_file_that_is_not_python_is_said_to_be_so(square, checker, tmp_path, content):
+    file = tmp_path / "mine.py"
+    if content is not None:
+        file.write_bytes(content)
+    verdict = checker.check(square, file, 0)
+    assert verdict.stage == "imports"
+    assert verdict.message.startswith("Python cannot read it: ")
+
+
 def test_what_the_file_prints_is_returned_and_not_mixed_into_the_answer(verdict_on):
     verdict = verdict_on(("return a * x * x", "print('here', x.shape)\n    return x"))
     assert not verdict.passed

@@ -31,12 +31,12 @@ def column_backward(dy, x):
     return dx
 
 
-def softmax(x):
+def shares(x):
     e = np.exp(x)
     return e / e.sum(-1, keepdims=True), e / e.sum(-1, keepdims=True)
 
 
-def softmax_backward(dy, y):
+def shares_backward(dy, y):
     return y * (dy - np.sum(dy * y, -1, keepdims=True))
 
 
@@ -48,7 +48,7 @@ def row_sums_backward(dy, x):
     return 2 * x * dy[:, None]
 
 
-def softmax_normalized(dy, y):
+def shares_plain_mean(dy, y):
     return y * (dy - np.mean(dy, -1, keepdims=True))
 
 
@@ -102,14 +102,14 @@ def cases(seed):
             "x^3": (cube, cube_backward, X),
             "1e-6 sin(x)": (tiny, tiny_backward, X),
             "the squares of one column": (column, column_backward, X),
-            "softmax": (softmax, softmax_backward, X),
+            "shares, exp(x) over their sum": (shares, shares_backward, X),
             "the sums of squares of rows": (row_sums, row_sums_backward, X),
             "one number": (cube, cube_backward, np.array(0.5)),
         },
         faults={
             "-3 x^2 dy as the gradient of x^3": (cube, sign, X),
             "one entry 1.5 times too large": (cube, one_entry, X),
-            "softmax's backward with the mean of dy in place of its mean under y": (softmax, softmax_normalized, X),
+            "shares: the mean of dy in place of its mean weighted by the shares": (shares, shares_plain_mean, X),
             "a transposed gradient": (cube, transposed, X),
             "every entry too large by one part in 5,000": (cube, slightly, X),
             "a NaN in the gradient": (cube, nan, X),

@@ -1,4 +1,4 @@
-# stage: smallest | says: The merged pair leaves one of its tokens behind, or swallows a third.
+# stage: smallest | says: A merge uses up two tokens; here a third one is swallowed.
 from itertools import pairwise
 
 

@@ -1,4 +1,4 @@
-# stage: smallest | says: h is a square root where two terms are made equal in a two-sided formula as if the first were linear in h: here h^2 meets 1/h, which gives a cube root.
+# stage: smallest | says: A square root belongs to h against 1/h; here h^2 stands against 1/h.
 def best_step(value, third, u):
     rounding = u * abs(value)
     h = (3 * rounding / abs(third)) ** (1 / 2)

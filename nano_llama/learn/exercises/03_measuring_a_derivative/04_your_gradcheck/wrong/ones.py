@@ -1,4 +1,4 @@
-# stage: smallest | says: For a dy of ones softmax has the gradient 0, as its outputs add up to 1; what is left is rounding. Draw dy at random.
+# stage: smallest | says: For a dy of ones, outputs that add up to 1 have the gradient 0, and what is left is rounding. Draw dy at random.
 import numpy as np
 
 H = 1e-3

@@ -1,4 +1,4 @@
-# stage: random | says: A dy of ones hides whatever adds up to nothing in softmax, whose outputs add up to 1: draw dy at random.
+# stage: random | says: A dy of ones hides mistakes where the outputs always add up to 1: draw dy at random.
 import numpy as np
 
 H = 1e-3

@@ -1,4 +1,4 @@
-# stage: smallest | says: r^3 comes from the derivative of r, and nothing takes two of its factors away: r S - r^3 S (r^-2 - eps).
+# stage: smallest | says: The power of r is not right: count the factors of r in each of the two terms.
 import numpy as np
 
 
