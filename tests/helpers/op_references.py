@@ -93,6 +93,11 @@ def cross_entropy_reference(torch, logits, targets, ignore_index=-100, z_loss=0.
     return total / max(count, 1)
 
 
+def lora_linear_reference(torch, x, weight, lora_A, lora_B, scale):
+    """The matrix that the adapter stands for, formed."""
+    return torch.einsum("bti,oi->bto", x, weight + scale * lora_B @ lora_A)
+
+
 def rmsnorm_reference(torch, x, weight, eps):
     return weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps)
 
@@ -126,6 +131,15 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
     if name == "linear":
         out = int(rng.choice([1, 6]))
         return {"x": normal((B, T, D)), "weight": normal((out, D))}, ["x", "weight"], lambda torch, x, w: x @ w.T
+    if name == "lora_linear":
+        out, r = int(rng.choice([1, 6])), int(rng.choice([1, 2, 3]))
+        inputs = {
+            "x": normal((B, T, D)),
+            "weight": normal((out, D)),
+            "lora_A": normal((r, D)),
+            "lora_B": normal((out, r)),
+        }
+        return inputs | {"scale": float(rng.choice([0.5, 3]))}, ["x", "lora_A", "lora_B"], lora_linear_reference
     if name == "embedding":
         tokens = rng.integers(0, 3, (B, T))  # repeated tokens, and tokens of 5 that never occur
         return {"tokens": tokens, "weight": normal((5, D))}, ["weight"], lambda torch, t, w: w[t]
@@ -177,7 +191,7 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
 PAIRS = {
     name: (getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward"))
     for name in (
-        *("linear", "embedding", "rmsnorm", "layernorm", "softmax", "silu", "swiglu", "rope"),
+        *("linear", "lora_linear", "embedding", "rmsnorm", "layernorm", "softmax", "silu", "swiglu", "rope"),
         *("single_head_attention", "attention", "flash_attention", "cross_entropy"),
     )
 }

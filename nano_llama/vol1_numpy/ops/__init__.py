@@ -5,7 +5,8 @@ Gradients come in the order of the forward's arguments, for those that have one:
 as a tuple. layer.py and model.py put the ops together.
 Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
-In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer.
+In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer;
+lora_linear is what fine-tuning trains beside a frozen matrix.
 """
 
 from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_forward, attention_weights
@@ -15,6 +16,7 @@ from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_fo
 from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward, log_sum_exp
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
 from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
+from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
 from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
 from nano_llama.vol1_numpy.ops.rope import rope_backward, rope_forward
 from nano_llama.vol1_numpy.ops.silu import silu_backward, silu_forward
@@ -43,6 +45,8 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "log_sum_exp",
+    "lora_linear_backward",
+    "lora_linear_forward",
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rope_backward",
