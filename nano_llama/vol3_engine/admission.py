@@ -70,9 +70,16 @@ class Admission:
                 hint="Ask for fewer prompts or a smaller n.",
             )
         if queue.waiting + samples > self.max_waiting + max(0, self.max_running - queue.running):
-            full = f"{queue.waiting} sequences wait, and max_waiting is {self.max_waiting}"
+            full = (
+                f"{queue.running} sequences run and {queue.waiting} wait; with {samples} more there would be more than "
+                f"the {self.max_running} that may run (max_num_seqs) and the {self.max_waiting} that may wait "
+                "(max_waiting)"
+            )
         elif queue.waiting_tokens and queue.waiting_tokens + tokens > self.max_waiting_tokens:
-            full = f"{queue.waiting_tokens} prompt tokens wait, and max_waiting_tokens is {self.max_waiting_tokens}"
+            full = (
+                f"{queue.waiting_tokens} prompt tokens wait; with {tokens} more there would be more than the "
+                f"{self.max_waiting_tokens} that may wait (max_waiting_tokens)"
+            )
         else:
             return
         seconds = retry_after(queue.waiting, ends_per_second)
