@@ -12,6 +12,7 @@ from collections import abc
 
 import numpy as np
 
+from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams, TokenLogprob, token_logprobs
 from nano_llama.core.sampling.philox import uniform
 from nano_llama.core.sampling.sampler import candidates, draw, greedy, penalized
@@ -40,7 +41,10 @@ class Sampler:
         """The constraint's mask, penalties, then the most likely token or a draw.    logits: (V,)"""
         params, prompt, output = sequence.params, sequence.prompt_ids, sequence.output_ids
         if sequence.constraint is not None:
-            logits = masked(logits, sequence.constraint.allowed(end=not params.ignore_eos))
+            allowed = sequence.constraint.allowed(end=not params.ignore_eos)
+            if len(output) < params.min_tokens:
+                check_goes_on(allowed, sequence)
+            logits = masked(logits, allowed)
         x = penalized(logits, params, prompt, output, sequence.stop_ids)  # (V,)
         best = greedy(x)  # raises on broken logits
         if params.is_greedy:
@@ -81,6 +85,16 @@ def masked(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """The logits where a token is allowed, else -inf, which no bias or penalty changes.    (V,), (V,) bool -> (V,)"""
     greedy(logits)  # raises on broken ones, those of tokens that are not allowed too
     return np.where(allowed, logits, np.float32(-np.inf))
+
+
+def check_goes_on(allowed: np.ndarray, sequence: Sequence) -> None:
+    """Raise UserError where all that may come is what would end the text before min_tokens.    allowed: (V,) bool"""
+    if np.count_nonzero(allowed) == np.count_nonzero(allowed[list(sequence.stop_ids)]):
+        raise UserError(
+            f"min_tokens={sequence.params.min_tokens} contradicts structured_outputs and stop_token_ids: after "
+            f"{len(sequence.output_ids)} tokens nothing but a token that ends the text may come.",
+            hint="Lower min_tokens, or leave that token out of stop_token_ids.",
+        )
 
 
 def prefilter(x: np.ndarray, largest: float, params: SamplingParams) -> np.ndarray | None:

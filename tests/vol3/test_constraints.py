@@ -186,6 +186,17 @@ def test_the_models_end_comes_only_where_the_text_is_complete(bpe):
     assert (out.text, out.finish_reason) == ("ab", "stop"), "the constraint is stronger than min_tokens"
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_that_must_come_and_may_not_is_a_contradiction(bpe, temperature):
+    """As an error that says so, where it would look as if the weights were broken."""
+    end = bpe.tokenizer.encode("b")[0]
+    asked = {"min_tokens": 3, "stop_token_ids": [end], "temperature": temperature}
+    with pytest.raises(UserError, match="min_tokens=3 contradicts structured_outputs and stop_token_ids: after 1 t"):
+        write(bpe, {"regex": "ab*"}, **asked)
+    (out,) = write(bpe, {"regex": "a(b|c)cc"}, **asked)
+    assert out.text == "accc"
+
+
 def test_stop_strings_cut_a_constrained_text(bpe):
     (out,) = write(bpe, {"regex": "[ab]{20}c"}, stop="ba", seed=0)
     assert (out.finish_reason, out.stop_reason) == ("stop", "ba") and re.fullmatch("a*b*", out.text)
