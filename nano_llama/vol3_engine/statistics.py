@@ -31,7 +31,7 @@ class EngineStats:
     blocks_empty: int
     steps: int
     seconds_since_step: float | None  # None before the first
-    prompt_tokens: int  # computed, without those from the prefix cache
+    prompt_tokens: int  # of samples that have begun to answer, also those from the prefix cache: as vLLM counts
     generation_tokens: int
     tokens_per_second: float  # generated, over the last seconds
     prefix_queries: int  # prompt tokens that were looked up in the prefix cache
@@ -56,7 +56,7 @@ class Meter(NoTrace):
     def stepped(self, step: ScheduledStep, scheduler: Scheduler) -> None:
         self.steps += 1
         self.last_step = self._clock()
-        self.prompt_tokens += sum(step.batch.prefill_rows)
+        self.prompt_tokens += sum(len(s.prompt_ids) for s in step.sampling if len(s.output_ids) == 1)
         self.generation_tokens += len(step.sampling)
         self.prefix_hits += sum(step.prefix_hits.values())
         self.preemptions += len(step.preempted)

@@ -43,6 +43,8 @@ def test_the_dashboard_s_names(prefix):
     assert {f"{prefix}:{name}" for name in DASHBOARD} <= found.keys()
     values = {name.partition(":")[2]: value for name, value in found.items()}
     assert values["generation_tokens_total"] == {(): 10}
+    assert values["prompt_tokens_total"] == {(): 80}
+    assert not any(name.endswith("_created") for name in found)
     assert values["request_success_total"] == {("length",): 2}
     assert values["prefix_cache_queries_total"] == {(): 80}
     assert values["prefix_cache_hits_total"][()] == 32  # two of the prompt's blocks of 16 tokens
