@@ -34,7 +34,7 @@ UNREADY = {
     "draining": "The server is shutting down.",
     "failed": "The engine has failed: this server must be started again.",
 }
-REFUSALS = (401, 403, 408, 413, 429, 431, 503)  # statuses of requests that cost nothing, counted in rejected_total
+REFUSALS = (401, 403, 408, 413, 415, 429, 431, 503)  # statuses of requests that cost nothing, counted in rejected_total
 CLIENT_LEFT = 499  # in the log; nobody receives it
 
 

@@ -19,8 +19,14 @@ STRINGS_AND_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The object in the body. Raises ApiError: 413 for a body that is too long, 400 for one that is not an object."""
+    """The object in the body. Raises ApiError: 413 for a body that is too long, 415 for one that is compressed, 400 for
+    one that is not an object.
+    """
     settings: ServerSettings = request.app.state.service.settings
+    if (coding := request.headers.get("content-encoding", "identity")).lower() != "identity":
+        raise ApiError(
+            415, f"Content-Encoding {coding:.40} is not supported. Send the body as it is.", code="unsupported_encoding"
+        )
     body = await read_body(request, settings.max_body_bytes)
     if len(body) <= PARSED_AT_ONCE:
         return parse_object(body, settings.max_json_depth)
@@ -45,22 +51,23 @@ async def read_body(request: Request, most: int) -> bytes:
             return b"".join(pieces)
 
 
-def parse_object(body: bytes, max_depth: int) -> dict[str, Any]:
-    """Strict JSON: UTF-8, no NaN and no Infinity, no half characters, and not too deep."""
-    check_depth(body, max_depth)
+def parse_object(body: bytes, max_depth: int, what: str = "The body", param: str | None = None) -> dict[str, Any]:
+    """Strict JSON: UTF-8, no NaN and no Infinity, no half characters, and not too deep. what, param: for the error."""
+    check_depth(body, max_depth, what, param)
     try:
         text = body.decode("utf-8")
         value = json.loads(text, parse_constant=_refuse_constant)
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair, which no tokenizer takes
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except ValueError as error:  # JSONDecodeError and UnicodeError are ValueErrors
-        raise ApiError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
+        reason = "a number has too many digits" if "set_int_max_str_digits" in str(error) else error  # Python's hint
+        raise ApiError(400, f"{what} is not valid JSON: {reason}.", code="invalid_json", param=param) from None
     if not isinstance(value, dict):
-        raise ApiError(400, f"The body must be a JSON object, not {text[:40]}.", code="invalid_json")
+        raise ApiError(400, f"{what} must be a JSON object, not {text[:40]}.", code="invalid_json", param=param)
     return value
 
 
-def check_depth(body: bytes, most: int) -> None:
+def check_depth(body: bytes, most: int, what: str = "The body", param: str | None = None) -> None:
     """Raise ApiError where brackets nest deeper than that: parsers recurse, and a schema is walked again and again."""
     depth = 0
     for found in STRINGS_AND_BRACKETS.finditer(body):
@@ -68,7 +75,7 @@ def check_depth(body: bytes, most: int) -> None:
             case b"[" | b"{":
                 depth += 1
                 if depth > most:
-                    raise ApiError(400, f"The body nests deeper than {most} levels (max_json_depth).")
+                    raise ApiError(400, f"{what} nests deeper than {most} levels (max_json_depth).", param=param)
             case b"]" | b"}":
                 depth -= 1
 

@@ -4,7 +4,6 @@ Tests: tests/server/test_api_chat.py, test_api_streams.py, test_api_tools.py, te
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from nano_llama.server.answering import respond
+from nano_llama.server.bodies import parse_object
 from nano_llama.server.chat_answer import ChatAnswer
 from nano_llama.server.errors import ApiError, json_response, limit_exceeded
 from nano_llama.server.models import served_model
-from nano_llama.server.parameters import chat_params, constraint_errors
+from nano_llama.server.parameters import chat_params, engine_errors
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
@@ -68,7 +68,7 @@ async def _prepare(
         ids = await engine.with_template(tokenizer.encode_chat, messages, **options)
         truncated = max(0, len(ids) - body.truncate_prompt_tokens)
         prompt, options = ids[truncated:], {}
-    with constraint_errors(body):
+    with engine_errors(body):
         request = await engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
     return request, tools, truncated
 
@@ -121,26 +121,21 @@ def conversation(
             )
         options[name] = value
     most = service.settings.max_prompt_characters
-    plain = [_plain(message, number) for number, message in enumerate(messages)]
+    plain = [_plain(message, number, service.settings.max_json_depth) for number, message in enumerate(messages)]
     length = sum(len(part) for message in messages for part in _texts(message))
     if length > most:
         raise limit_exceeded("messages", f"{length} characters", "max_prompt_characters", most)
     return plain, options
 
 
-def _plain(message: Message, number: int) -> dict[str, Any]:
+def _plain(message: Message, number: int, max_depth: int) -> dict[str, Any]:
     """A message as a dict without what is empty. Arguments of earlier calls are objects for templates, text for us."""
     plain = message.model_dump(exclude_none=True, exclude={"annotations": True})
     for place, call in enumerate(plain.get("tool_calls", ())):
         call.pop("index", None)
         path = f"messages[{number}].tool_calls[{place}].function.arguments"
-        try:
-            arguments = json.loads(call["function"]["arguments"] or "{}")
-        except ValueError as error:
-            raise ApiError(400, f"{path} is not valid JSON: {error}.", param=path) from None
-        if not isinstance(arguments, dict):
-            raise ApiError(400, f"{path}={arguments!r:.80} must be an object, as JSON.", param=path)
-        call["function"]["arguments"] = arguments
+        arguments = (call["function"]["arguments"] or "{}").encode()
+        call["function"]["arguments"] = parse_object(arguments, max_depth, path, path)
     return plain
 
 

@@ -14,7 +14,7 @@ from nano_llama.server.answering import respond
 from nano_llama.server.completion_answer import CompletionAnswer
 from nano_llama.server.errors import limit_exceeded
 from nano_llama.server.models import served_model
-from nano_llama.server.parameters import completion_params, constraint_errors
+from nano_llama.server.parameters import completion_params, engine_errors
 from nano_llama.server.schemas import CompletionBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import Head, Usage, service_of
@@ -104,7 +104,7 @@ async def _prepare(
         cut = max(0, len(given) - keep)
         given = given[cut:]
     salt = service.cache_salt(http)
-    with constraint_errors(body):
+    with engine_errors(body):
         return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
 
 

@@ -71,12 +71,12 @@ def api_error(error: BaseException, request_id: str) -> ApiError:
         case HTTPException():
             return _from_starlette(error)
         case ContextLengthError():
-            return ApiError(400, _on_one_line(error), code="context_length_exceeded")
+            return ApiError(400, on_one_line(error), code="context_length_exceeded")
         case UserError():
-            return ApiError(400, _on_one_line(error))
+            return ApiError(400, on_one_line(error))
         case EngineOverloaded():
             headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
-            return ApiError(429, _on_one_line(error), code="overloaded", headers=headers)
+            return ApiError(429, on_one_line(error), code="overloaded", headers=headers)
     log.error("internal error", exc_info=error)
     return ApiError(500, f"Internal error. The server's log has the details under {request_id}.", code="internal_error")
 
@@ -90,7 +90,7 @@ def _from_starlette(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, message, code=codes.get(error.status_code), headers=error.headers)
 
 
-def _on_one_line(error: UserError | EngineOverloaded) -> str:
+def on_one_line(error: UserError | EngineOverloaded) -> str:
     return " ".join(filter(None, (error.message, error.hint)))
 
 

@@ -42,11 +42,15 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
     if origin is None or request.method in SAFE_METHODS or is_allowed(origin, allowed):
         return
     if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
-        raise ApiError(
-            403,
-            f"Pages from {origin[:100]!r} may not use this server. Start it with --cors-origin {origin[:100]} if so.",
-            code="origin_not_allowed",
-        )
+        raise _foreign(origin)
+
+
+def _foreign(origin: str) -> ApiError:
+    return ApiError(
+        403,
+        f"Pages from {origin[:100]!r} may not use this server. Start it with --cors-origin {origin[:100]} if so.",
+        code="origin_not_allowed",
+    )
 
 
 def is_allowed(origin: str, allowed: Sequence[str]) -> bool:
@@ -70,11 +74,13 @@ def cors_headers(request: Request, allowed: Sequence[str]) -> list[tuple[bytes, 
 def preflight(request: Request, allowed: Sequence[str]) -> Response | None:
     """The answer to a browser that asks before it sends a request of another origin; None: it is something else.
 
-    It carries no key: this comes before keys are checked.
+    It carries no key: this comes before keys are checked. Raises ApiError for an origin that is not allowed.
     """
-    asked = request.headers.get("access-control-request-method")
-    if request.method != "OPTIONS" or asked is None or not is_allowed(request.headers.get("origin", ""), allowed):
+    asked, origin = request.headers.get("access-control-request-method"), request.headers.get("origin")
+    if request.method != "OPTIONS" or asked is None or origin is None:
         return None
+    if not is_allowed(origin, allowed):
+        raise _foreign(origin)
     headers = {
         "access-control-allow-methods": "GET, POST",
         "access-control-allow-headers": request.headers.get("access-control-request-headers", "authorization"),

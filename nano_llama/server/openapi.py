@@ -33,6 +33,7 @@ ERRORS = {
     404: "The model, or the path, is not served here.",
     405: "The path is served, with another method.",
     413: "The body exceeds max_body_bytes.",
+    415: "The body is compressed.",
     429: "The queue is full. Retry-After says in how many seconds there is likely to be room.",
     500: "A fault of the server, which its log explains.",
     503: "The model is loading, the server is shutting down, or its engine has failed.",

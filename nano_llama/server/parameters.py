@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nano_llama.core.errors import UserError
+from nano_llama.core.errors import ContextLengthError, UserError
 from nano_llama.core.sampling import SamplingParams
-from nano_llama.server.errors import ApiError, limit_exceeded
+from nano_llama.server.errors import ApiError, limit_exceeded, on_one_line
 from nano_llama.server.schemas import ChatBody, CompletionBody, GenerationBody
 
 if TYPE_CHECKING:
@@ -133,10 +133,13 @@ def _constraint(body: GenerationBody, service: "Service") -> dict[str, Any]:
 
 
 @contextmanager
-def constraint_errors(body: GenerationBody) -> Iterator[None]:
-    """What the engine says of a constraint is said of the field that it came from."""
+def engine_errors(body: GenerationBody) -> Iterator[None]:
+    """What the engine says of a prompt or a constraint is said of the field that it came from."""
     try:
         yield
+    except ContextLengthError as error:
+        field = "messages" if isinstance(body, ChatBody) else "prompt"
+        raise ApiError(400, on_one_line(error), code="context_length_exceeded", param=field) from None
     except UserError as error:
         before, of_constraint, what = error.message.partition("structured_outputs: ")
         if before or not of_constraint:

@@ -107,7 +107,7 @@ def test_errors_have_the_client_s_classes(client, kind, asked):
     body = caught.value.body
     assert set(body) == {"message", "type", "param", "code"} and body["message"] in str(caught.value)
     if asked.get("max_tokens"):
-        assert caught.value.code == "context_length_exceeded"
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 
 
 def test_tools():

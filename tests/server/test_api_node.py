@@ -34,6 +34,6 @@ def test_the_npm_client():
     assert found["errors"] == [
         ["NotFoundError", 404, "model_not_found", "model"],
         ["BadRequestError", 400, None, "temperature"],
-        ["BadRequestError", 400, "context_length_exceeded", None],
+        ["BadRequestError", 400, "context_length_exceeded", "messages"],
         ["BadRequestError", 400, "unknown_field", "unknown"],
     ]

@@ -108,6 +108,12 @@ def test_a_wrong_field_of_a_completion_is_named(client, field, value, param, say
             "messages[0].tool_calls[0].function.arguments",
             "not valid JSON",
         ),
+        (
+            "messages",
+            [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "[" * 9999}}]}],
+            "messages[0].tool_calls[0].function.arguments",
+            "max_json_depth",
+        ),
         ("max_tokens", 0, "max_tokens", "at least 1"),
         ("top_logprobs", 3, "top_logprobs", "logprobs=true"),
         ("logprobs", 3, "logprobs", "true or false"),
@@ -165,7 +171,7 @@ def test_tokenize_wants_a_text_or_a_conversation(client):
 
 def test_a_prompt_that_does_not_fit_has_the_three_numbers(client):
     error = post(client, TEXT, 400, prompt=[5] * 200, max_tokens=57)["error"]
-    assert error["code"] == "context_length_exceeded"
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
     assert all(number in error["message"] for number in ("200", "57", "256"))
     assert post(client, TEXT, prompt=[5] * 200, max_tokens=56, ignore_eos=True)["usage"]["total_tokens"] == 256
     assert post(client, TEXT, 400, prompt=[5] * 256)["error"]["code"] == "context_length_exceeded"

@@ -1,13 +1,19 @@
 """Bodies are strict JSON within their limits (bodies.py)."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from nano_llama.server.bodies import check_depth, parse_object
-from nano_llama.server.errors import ApiError
+from nano_llama.server.app import create_app
+from nano_llama.server.bodies import check_depth, parse_object, read_json
+from nano_llama.server.errors import ApiError, json_response
+from nano_llama.server.service import Service
+from nano_llama.server.settings import ServerSettings
 
 
 @pytest.mark.parametrize(
@@ -19,6 +25,26 @@ def test_what_is_not_a_json_object_is_refused(body):
     with pytest.raises(ApiError) as raised:
         parse_object(body, 128)
     assert (raised.value.status, raised.value.code) == (400, "invalid_json")
+
+
+def test_a_number_that_is_too_long_is_said_in_our_words():
+    with pytest.raises(ApiError, match="a number has too many digits"):
+        parse_object(b'{"a": ' + b"9" * 5000 + b"}", 128)
+
+
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("br, gzip", 415), ("Identity", 400), (None, 400)])
+def test_a_compressed_body_is_refused_as_such(coding, status):
+    with TestClient(create_app(Service(ServerSettings(), ["tiny"])), base_url="http://localhost") as client:
+
+        async def read(request):
+            return json_response(await read_json(request))
+
+        client.app.router.routes.append(Route("/health/body", read, methods=["POST"]))
+        client.app.state.service.opened(SimpleNamespace(failure=None))  # this route asks it for nothing
+        headers = {} if coding is None else {"content-encoding": coding}
+        answer = client.post("/health/body", content=b"\x1f\x8b\x08", headers=headers)
+    assert answer.status_code == status
+    assert status != 415 or coding in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("text", ["\U0001f600", "\x00", '"', "\\", "[" * 200, "é\u2028"])

@@ -80,7 +80,8 @@ def test_a_preflight_needs_no_key():
     assert answer.headers["access-control-allow-origin"] == "https://page.example"
     assert answer.headers["access-control-allow-headers"] == "authorization,x-a"
     other = client.options("/v1/completions", headers={"origin": "https://other.example", **asked})
-    assert other.status_code == 401 and "access-control-allow-origin" not in other.headers
+    assert other.status_code == 403 and "access-control-allow-origin" not in other.headers
+    assert other.json()["error"]["code"] == "origin_not_allowed"
 
 
 def test_every_answer_has_the_security_headers():
