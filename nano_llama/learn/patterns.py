@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 CLOSE = 1e-6
+VAGUE = "Most entries are right: look at what is special about the others."
 
 
 def usual_cause(found: Any, expected: Any, sizes: Mapping[str, int]) -> str:
@@ -23,7 +24,7 @@ def usual_cause(found: Any, expected: Any, sizes: Mapping[str, int]) -> str:
         return "NaN comes from 0/0, inf - inf or 0 * inf: which of these can the input reach?"
     if np.isinf(found).any() and not np.isinf(expected).any():
         return "Infinity: an exp of a large number, or a division by 0."
-    if found.size and not found.any():
+    if found.size > 1 and not found.any():
         return "It is zero throughout: was the result computed and never stored?"
     return next(_sentences(found, expected, sizes), "")
 
@@ -33,18 +34,20 @@ def _sentences(found: np.ndarray, expected: np.ndarray, sizes: Mapping[str, int]
         yield "The sign is the opposite: which minus was lost?"
     factor = _constant_factor(found, expected)
     if factor is not None:
-        yield _about_factor(factor, sizes)
+        yield from _about_factor(factor, sizes, expected.size)
     if found.ndim >= 2 and found.shape[-1] == found.shape[-2] and _close(found, np.swapaxes(expected, -1, -2)):
         yield "It is the transpose: are rows and columns exchanged in a product?"
     for axis in range(found.ndim):
-        if found.shape[axis] > 1 and _close(found, np.flip(expected, axis)):
+        if found.shape[axis] <= 2:  # of two entries, little can be told
+            continue
+        if _close(found, np.flip(expected, axis)):
             yield f"It is in reverse order along axis {axis}."
-        if found.shape[axis] > 2 and any(_close(found, np.roll(expected, move, axis)) for move in (1, -1)):
+        if any(_close(found, np.roll(expected, move, axis)) for move in (1, -1)):
             yield f"It is shifted by one along axis {axis}."
     gap = found - expected
-    if found.size > 1 and _close(gap, np.full_like(gap, gap.flat[0])):
+    if found.size > 2 and _close(gap, np.full_like(gap, gap.flat[0])):
         yield f"Every entry is off by the same {gap.flat[0]:.4g}: a term is missing, or one too many."
-    if found.ndim >= 1 and found.shape[-1] > 1:
+    if found.ndim >= 1 and found.shape[-1] > 2:
         if _close(gap, np.broadcast_to(gap[..., :1], gap.shape)):
             yield "Along the last axis every entry is off by the same amount: a mean or sum over it is missing?"
         zero = (found == 0) & (expected != 0)
@@ -52,22 +55,31 @@ def _sentences(found: np.ndarray, expected: np.ndarray, sizes: Mapping[str, int]
             yield "Some entries are 0 and the others are right: a place was skipped, or written over."
         right = np.isclose(found, expected, rtol=CLOSE, atol=0)
         if right.mean() >= 0.5:
-            yield "Most entries are right: look at what is special about the others."
+            yield VAGUE
 
 
-def _about_factor(factor: float, sizes: Mapping[str, int]) -> str:
-    names = {name: float(size) for name, size in sizes.items() if size > 1}
+def _about_factor(factor: float, sizes: Mapping[str, int], entries: int) -> Iterator[str]:
+    """Of one or two entries only a factor that is one of the sizes: any other may be there by chance.
+
+    Where a size is 2, a factor of 2 is left for a larger case to tell.
+    """
+    names = {name: float(size) for name, size in sizes.items() if size > 2}
     names |= {f"{a} {b}": sizes[a] * sizes[b] for a, b in combinations(names, 2)}
     for name, size in names.items():
         if np.isclose(factor, size, rtol=CLOSE):
-            return f"Every entry is {name} = {size:g} times too large: a sum where a mean belongs?"
+            yield f"Every entry is {name} = {size:g} times too large: a sum where a mean belongs?"
         if np.isclose(factor, 1 / size, rtol=CLOSE):
-            return f"Every entry is {name} = {size:g} times too small: a mean where a sum belongs?"
-        if np.isclose(factor, size**0.5, rtol=CLOSE) or np.isclose(factor, size**-0.5, rtol=CLOSE):
-            return f"Every entry is off by a factor of the square root of {name} = {size:g}."
-    if np.isclose(factor, 2, rtol=CLOSE) or np.isclose(factor, 0.5, rtol=CLOSE):
-        return "Every entry is off by a factor of 2: the 2 of a square's derivative, or a term counted twice?"
-    return f"Every entry is {factor:.4g} times what it should be: a constant factor is missing, or one too many."
+            yield f"Every entry is {name} = {size:g} times too small: a mean where a sum belongs?"
+        root = np.isclose(factor, size**0.5, rtol=CLOSE) or np.isclose(factor, size**-0.5, rtol=CLOSE)
+        if root and size != 4:
+            yield f"Every entry is off by a factor of the square root of {name} = {size:g}."
+    two = np.isclose(factor, 2, rtol=CLOSE) or np.isclose(factor, 0.5, rtol=CLOSE)
+    if two and 2 in sizes.values():
+        return
+    if two:
+        yield "Every entry is off by a factor of 2: the 2 of a square's derivative, or a term counted twice?"
+    if entries > 2:
+        yield f"Every entry is {factor:.4g} times what it should be: a constant factor is missing, or one too many."
 
 
 def _about_shape(found: Any, expected: Any) -> str:
@@ -85,7 +97,7 @@ def _about_shape(found: Any, expected: Any) -> str:
 def _constant_factor(found: np.ndarray, expected: np.ndarray) -> float | None:
     """k where found = k expected, k not 1."""
     used = np.abs(expected) > CLOSE * np.max(np.abs(expected), initial=0)
-    if np.count_nonzero(used) < 2:  # any single number is a multiple of another
+    if not used.any():
         return None
     factor = float(np.median(found[used] / expected[used]))
     return factor if np.isfinite(factor) and abs(factor - 1) > CLOSE and _close(found, factor * expected) else None
@@ -97,4 +109,4 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, np.ndarray | float | int | np.number) and np.asarray(value).dtype.kind in "fiu"
+    return isinstance(value, np.ndarray | float | np.floating) and np.asarray(value).dtype.kind in "fiu"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from nano_llama.learn.catalogue import read_wrong
 from nano_llama.learn.checks import STAGES, Case, Difference, Rejected, compare, shown_apart
-from nano_llama.learn.patterns import usual_cause
+from nano_llama.learn.patterns import VAGUE, usual_cause
 
 PRINTED = 2000  # characters of what the learner's code prints that are shown
 
@@ -88,7 +89,7 @@ def _failed(case: Case, folder: Path, seed: int, outcome: Any, difference: Diffe
         index=difference.index,
         expected=texts[0],
         found=texts[1],
-        says=known or _pattern(case, difference, outcome, reference),
+        says=known or _pattern(case, difference, folder, seed, module),
         known=bool(known),
     )
 
@@ -122,11 +123,21 @@ def _alike(outcome: Any, ending: Any, case: Case) -> bool:
     return isinstance(outcome, str) and outcome == ending
 
 
-def _pattern(case: Case, difference: Difference, outputs: Any, reference: ModuleType) -> str:
-    if case.holds is not None or not isinstance(outputs, dict) or difference.output not in outputs:
+def _pattern(first: Case, difference: Difference, folder: Path, seed: int, module: ModuleType) -> str:
+    """What such a result usually means, seen in the case that failed or in a larger one of its stage."""
+    if first.holds is not None or not difference.output:
         return ""
-    wanted = case.expected() if case.expected is not None else case.run(reference)
-    return usual_cause(outputs[difference.output], wanted.get(difference.output), case.sizes)
+    reference, vague = load(folder / "solution.py"), ""
+    cases = dropwhile(lambda case: (case.stage, case.label) != (first.stage, first.label), _cases(folder, seed))
+    for case in takewhile(lambda case: case.stage == first.stage, cases):
+        found, wrong = _outcome(case, module, reference)
+        wanted = case.expected() if case.expected is not None else case.run(reference)
+        if wrong is not None and isinstance(found, dict) and difference.output in found.keys() & wanted.keys():
+            cause = usual_cause(found[difference.output], wanted[difference.output], case.sizes)
+            if cause and cause != VAGUE:
+                return cause
+            vague = vague or cause
+    return vague
 
 
 def _load_learners(file: str, imports: tuple[str, ...]) -> ModuleType:

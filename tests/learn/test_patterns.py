@@ -42,6 +42,13 @@ def test_it_is_named(wrong, says):
     assert bool(says) == bool(found)
 
 
+def test_of_a_single_number_only_named_factors_say_something():
+    assert "N = 3 times too large" in usual_cause(0.3, 0.1, {"N": 3})
+    assert "factor of 2" in usual_cause(0.2, 0.1, {})
+    assert usual_cause(0.17, 0.1, {"N": 3}) == ""
+    assert usual_cause(0, 3, {}) == ""
+
+
 def test_a_dtype():
     assert "A float64 on the way" in usual_cause(RIGHT, RIGHT.astype("f4"), {})
 

@@ -64,6 +64,12 @@ def test_an_unknown_mistake_gets_a_pattern(verdict_on):
     assert "opposite" in verdict.says
 
 
+def test_a_pattern_that_one_number_does_not_show_is_looked_for_in_larger_cases(verdict_on):
+    verdict = verdict_on(("return a * x * x", "return a * x * x + x.size * 0.3"))
+    assert verdict.case == "N = 1, D = 1"
+    assert "off by the same" in verdict.says
+
+
 def test_the_seed_repeats_a_random_failure(verdict_on):
     change = ("return a * x * x", "return a * x * x * (1 if len(x) < 3 else 2)")
     first, again, other = verdict_on(change, seed=3), verdict_on(change, seed=3), verdict_on(change, seed=4)
