@@ -209,6 +209,27 @@ def server(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return rows
 
 
+def load(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Clients that leave, and answers that must not change for it."""
+    counts, ratio = r["counts"], r["memory_mb"]["ratio"]
+    finished = counts["equal"] + counts.get("different", 0)
+    left = sum(r["aborted"].values())
+    what = f"{r['clients']} clients of all kinds for {r['seconds']:.0f} s, {left:.0f} requests left"
+    return [
+        (f"{what}: answers equal to those alone", f"{counts['equal']:,} of {finished:,}", "all", r["passed"]["equal"]),
+        ("the same: blocks held afterwards", f"{r['blocks']['held']:.0f}", "0", r["passed"]["blocks"]),
+        ("the same: memory at the end / after a fifth", f"{ratio:.3f} x", "1.03 x", r["passed"]["memory"]),
+    ]
+
+
+def fuzz(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """What is not meant well."""
+    kinds = ("bodies", "constraints", "connections")
+    what = ", ".join(f"{r[kind]['count']:,} hostile {kind}" for kind in kinds)
+    good, wrong = sum(r[kind]["good_requests"] for kind in kinds), sum(len(r[kind]["wrong"]) for kind in kinds)
+    return [(f"{what}, {good} good requests between: wrong answers, 500s, leaks", f"{wrong}", "0", wrong == 0)]
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
@@ -218,6 +239,8 @@ TABLES = {
     "busy": busy,
     "clocked": clocked,
     "server": server,
+    "server_load": load,
+    "server_fuzz": fuzz,
     "engine_*": engine,  # a file per instruction set
 }
 
