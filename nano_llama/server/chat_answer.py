@@ -91,8 +91,8 @@ class Choice:
             delta["content"] = found.text
         if found.calls:
             delta["tool_calls"] = found.calls
-        if ended == "stop" and self.reader is not None and self.reader.num_calls:
-            ended = "tool_calls"  # a call that max_tokens cut off is "length": it is not whole
+        if ended == "stop" and self.reader is not None and self.reader.num_calls and not self.reader.amid_call:
+            ended = "tool_calls"  # not for one that max_tokens ("length") or a stop string ("stop") cut off
         choice = {"index": self.index, "delta": delta, "logprobs": self._logprobs(pieces), "finish_reason": ended}
         if self.body.return_token_ids:
             choice["token_ids"] = [piece.token_id for piece in pieces]

@@ -5,7 +5,8 @@
     TaggedCalls   text with <tool_call>{...}</tool_call> in it                (Hermes, Qwen)
 
 A call is {"name": ..., "arguments" or "parameters": {...}}. Its arguments go out as they are written, as soon as the
-name is known. Anything else stays text, as does a call that was cut before its arguments: only blanks are lost.
+name is known. Anything else stays text, as does a call that was cut before its arguments: only blanks are lost. Where
+calls are forced nothing is text: such a call goes out as far as its name, or not at all.
 Tests: tests/server/test_api_tool_calls.py, test_api_tools.py.
 """
 
@@ -15,7 +16,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL)
+NAME = r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*'
+HEAD = re.compile(NAME + r',\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL)
 ARGUMENTS = ("arguments", "parameters")
 
 
@@ -33,9 +35,12 @@ class Found:
 
 
 class TextReader(Protocol):
-    """num_calls: how many calls have begun."""
+    """num_calls: how many calls have begun. amid_call: whether the last one is not whole."""
 
     num_calls: int
+
+    @property
+    def amid_call(self) -> bool: ...
 
     def push(self, text: str) -> Found: ...
 
@@ -69,12 +74,22 @@ class NamedCall:
     def __init__(self, name: str):
         self.name = name
         self.num_calls = 0
+        self._text = ""
+
+    @property
+    def amid_call(self) -> bool:
+        try:
+            json.loads(self._text)
+        except (ValueError, RecursionError):
+            return True
+        return False
 
     def push(self, text: str) -> Found:
         if not text:
             return Found()
         piece = next_piece(0, text) if self.num_calls else first_piece(0, self.name, text)
         self.num_calls = 1
+        self._text += text
         return Found(calls=[piece])
 
     def finish(self) -> Found:
@@ -134,6 +149,11 @@ class CallReader:
             return [first_piece(self.index, name, new)]
         return [next_piece(self.index, new)] if new else []
 
+    def cut(self) -> list[dict[str, Any]]:
+        """A call that ends before its arguments: with its name, if that is whole."""
+        found = re.match(NAME, self.text, re.DOTALL)
+        return [first_piece(self.index, json.loads(found[1]), "")] if found else []
+
     def _whole(self) -> list[dict[str, Any]]:
         """A call whose keys come in another order, or that has no arguments."""
         try:
@@ -161,16 +181,21 @@ def _name_in(head: str) -> str | None:
 class CallList:
     """Calls one after the other, with separators between them; a text that begins otherwise is text.
 
-    parallel: whether calls after the first count; without it they are left out.
+    parallel: whether calls after the first count; without it they are left out. forced: the text is calls, no other.
     """
 
-    def __init__(self, separators: str, parallel: bool):
+    def __init__(self, separators: str, parallel: bool, forced: bool = False):
         self.separators = separators
         self.parallel = parallel
+        self.forced = forced
         self.num_calls = 0
         self._call: CallReader | None = None
         self._held = ""  # between the calls
         self._is_text = False
+
+    @property
+    def amid_call(self) -> bool:
+        return self._call is not None
 
     def push(self, text: str) -> Found:
         found = Found()
@@ -193,7 +218,11 @@ class CallList:
     def finish(self) -> Found:
         """What was held back is text, but for the separators behind the last call."""
         found = Found()
-        if self._call is not None and not self._call.begun and not self._is_text:
+        if self.forced:
+            if self._call is not None and not self._call.begun:
+                found.calls = self._call.cut()
+                self.num_calls += len(found.calls)
+        elif self._call is not None and not self._call.begun and not self._is_text:
             found.text = self._held + self._call.text
         elif not self.num_calls:
             found.text = self._held
@@ -231,6 +260,10 @@ class TaggedCalls:
         self._call: CallReader | None = None
         self._after = False  # behind a call, before its end tag
         self._held = ""
+
+    @property
+    def amid_call(self) -> bool:
+        return self._call is not None
 
     def push(self, text: str) -> Found:
         found = Found()

@@ -71,7 +71,7 @@ class ToolUse:
             case "llama":
                 return CallList(";", self.parallel)
             case "array":
-                return CallList("[],", self.parallel)
+                return CallList("[],", self.parallel, forced=True)
             case "named":
                 return NamedCall(self.name)
         return None

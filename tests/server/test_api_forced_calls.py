@@ -56,6 +56,31 @@ def test_a_forced_call_that_is_cut_off_is_length(client):
     assert choice["finish_reason"] == "length"
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "ping"}}])
+def test_wherever_a_forced_call_is_cut_no_half_of_it_is_content(choice):
+    said = '[{"name": "ping", "arguments": {}}, {"name": "ping", "arguments": {}}]' if choice == "required" else "{}"
+    with served(scripted_llm({"<assistant>": said})) as client:
+        for length in range(1, len(said) + 1):
+            body = {"messages": ASK, "tools": [PING], "tool_choice": choice, "temperature": 0, "max_tokens": length}
+            (plain,) = post(client, CHAT, **body)["choices"]
+            assert not plain["message"]["content"]
+            assert plain["finish_reason"] == ("tool_calls" if length == len(said) else "length")
+            calls = plain["message"].get("tool_calls", [])
+            assert {call["function"]["name"] for call in calls} <= {"ping"}
+            assert len(calls) == (1 if choice != "required" else said[:length].count('ping"'))
+            chunks = [chunk["choices"][0] for chunk in events(client, CHAT, **body)]
+            streamed = joined([piece for chunk in chunks for piece in chunk["delta"].get("tool_calls", ())])
+            assert [call["function"] for call in streamed] == [call["function"] for call in calls]
+            assert not any(chunk["delta"].get("content") for chunk in chunks)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_forced_call_that_a_stop_string_cuts_off_is_not_taken_for_a_whole_one(client, choice):
+    body = {"messages": ASK, "tools": [WEATHER], "tool_choice": choice, "stop": ["days"], "max_tokens": 200, "seed": 1}
+    (plain,) = post(client, CHAT, **body)["choices"]
+    assert plain["message"]["tool_calls"] and plain["finish_reason"] == "stop"
+
+
 SAID = '{"name": "weather", "%s": {"city": "Paris", "days": 3}}'
 SHOWN = "{{ tools }}" + TEMPLATE
 
