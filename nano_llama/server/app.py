@@ -17,7 +17,7 @@ from nano_llama.core.version import VERSION
 from nano_llama.server import chat, completions, models, openapi, tokenization
 from nano_llama.server.auth import OPEN_PATHS, check_key
 from nano_llama.server.errors import ApiError, ClientLeft, api_error, error_response, json_response
-from nano_llama.server.hosts import check_host, check_origin, cors_headers, preflight
+from nano_llama.server.hosts import check_host, check_origin, cors_headers, preflight, with_path
 from nano_llama.server.logs import REQUEST_ID, event, request_id
 from nano_llama.server.metrics import CONTENT_TYPE
 from nano_llama.server.service import Service
@@ -67,6 +67,7 @@ class Entrance:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope = with_path(scope)
         request = Request(scope, receive)
         request.state.request_id = request_id(request.headers.get("x-request-id"))
         request.state.log = {}

@@ -13,11 +13,24 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from nano_llama.server.errors import ApiError
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PREFLIGHT_SECONDS = "600"
+
+
+def with_path(scope: Scope) -> Scope:
+    """The request as one for a path and a Host, where its target is a whole URL: so clients ask proxies, and every
+    server must understand it (RFC 9112, section 3.2.2).
+    """
+    if not scope["path"].lower().startswith(("http://", "https://")):
+        return scope
+    host, _, path = scope["path"].partition("://")[2].partition("/")
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    headers.append((b"host", host.encode("latin-1", "replace")))
+    return {**scope, "path": f"/{path}", "raw_path": f"/{path}".encode(), "headers": headers}
 
 
 def check_host(request: Request, allowed: Sequence[str]) -> None:

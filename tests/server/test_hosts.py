@@ -5,6 +5,7 @@ import socket
 import pytest
 from starlette.testclient import TestClient
 
+from helpers.served import Served, read_all
 from nano_llama.server.app import create_app
 from nano_llama.server.hosts import host_name, is_loopback
 from nano_llama.server.service import Service
@@ -38,6 +39,21 @@ def test_names_of_ours(host):
 def test_foreign_names(host):
     answer = client_of().get("/version", headers={"host": host})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:8000/version", "localhost:8000", 200),
+        ("HTTP://LOCALHOST/version?a=/b", "evil.example", 200),  # the URL's host is the one that counts
+        ("http://evil.example/version", "localhost", 403),
+        ("http://localhost", "localhost", 404),
+    ],
+)
+def test_a_whole_url_as_the_target(target, host, status):
+    with Served() as served:
+        raw = served.connect(f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        assert read_all(raw).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_all_hosts_if_told():
