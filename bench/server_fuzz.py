@@ -32,7 +32,7 @@ from typing import Any
 
 from _machine import fingerprint
 
-from helpers.api import TEMPLATE, bpe, random_folder
+from helpers.api import TOOL_TEMPLATE, bpe, random_folder
 from helpers.hostile import GOOD, SENT, body_for, constraint
 from nano_llama.core.files import write_json
 
@@ -81,7 +81,7 @@ class Server:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    random_folder(folder / "tiny", bpe(chat_template="{{ tools }}<tool_call>" + TEMPLATE))
+    random_folder(folder / "tiny", bpe(chat_template=TOOL_TEMPLATE))
     command = [sys.executable, "-m", "nano_llama", "serve", "--model", str(folder / "tiny"), "--engine", "numpy"]
     command += ["--port", "0", "--json", "--max-num-seqs", "8"]
     command += ["--limit", "header_seconds=3", "--limit", "body_seconds=3"]

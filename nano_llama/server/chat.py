@@ -4,7 +4,7 @@ Tests: tests/server/test_api_chat.py, test_api_streams.py, test_api_tools.py, te
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request as HttpRequest
@@ -105,6 +105,7 @@ def conversation(
         raise ApiError(
             400, "This model has no chat template: it continues texts. Use /v1/completions.", code="no_chat_template"
         )
+    _check_calls_are_read(messages, service.tokenizer.chat_templates.values())
     options: dict[str, Any] = {
         name: value
         for name in ("add_generation_prompt", "continue_final_message")
@@ -126,6 +127,21 @@ def conversation(
     if length > most:
         raise limit_exceeded("messages", f"{length} characters", "max_prompt_characters", most)
     return plain, options
+
+
+def _check_calls_are_read(messages: Sequence[Message], templates: Iterable[str]) -> None:
+    """Raise ApiError for tool calls that the model would not see."""
+    if any("tool_calls" in template for template in templates):
+        return
+    for number, message in enumerate(messages):
+        if message.tool_calls:
+            raise ApiError(
+                400,
+                f"messages[{number}].tool_calls: this model's chat template does not read tool calls. Say in the "
+                "content of messages what was called and what it returned.",
+                param=f"messages[{number}].tool_calls",
+                code="unsupported",
+            )
 
 
 def _plain(message: Message, number: int, max_depth: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@ TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+# The same for tools: it shows them, implies Hermes' form of calls, and reads earlier ones.
+TOOL_TEMPLATE = "{{ tools }}<tool_call>" + TEMPLATE.replace("content }}", "content }}{{ message.tool_calls or '' }}")
 
 
 def bpe(vocab_size: int = 300, chat_template: str | None = TEMPLATE) -> Tokenizer:

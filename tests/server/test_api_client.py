@@ -5,14 +5,13 @@ import json
 
 import pytest
 
-from helpers.api import TEMPLATE, listening, random_llm, scripted_llm
+from helpers.api import TOOL_TEMPLATE, listening, random_llm, scripted_llm
 from nano_llama import SamplingParams
 
 pytestmark = pytest.mark.server
 openai = pytest.importorskip("openai")
 
 HI = [{"role": "user", "content": "Hi"}]
-TOOL_TEMPLATE = "{{ tools }}<tool_call>" + TEMPLATE
 SAID = 'So: <tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 
 

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from helpers.api import TEMPLATE, bpe, listening, post, random_llm, served
+from helpers.api import TOOL_TEMPLATE, bpe, listening, post, random_llm, served
 from helpers.hostile import GOOD, body_for
 from nano_llama import SamplingParams
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 def test_bodies_that_are_nearly_right():
     """bench/server_fuzz.py sends ten thousand, over sockets."""
     rng = random.Random(1)
-    tokenizer = bpe(chat_template="{{ tools }}<tool_call>" + TEMPLATE)
+    tokenizer = bpe(chat_template=TOOL_TEMPLATE)
     paths = [*GOOD, "/v1/completions", "/v1/chat/completions", "/v1/completions", "/v1/chat/completions"]
     statuses = set()
     good = {"prompt": "the quick", "temperature": 0, "max_tokens": 6}

@@ -138,3 +138,18 @@ def test_the_schema_of_forced_calls_accepts_what_the_functions_do():
     for wrong in ({**add, "name": "sub"}, {**ping, "arguments": {"x": 1}}, {**add, "arguments": {"a": 1, "b": 4}}):
         assert not validator.is_valid([wrong]), wrong
     assert not validator.is_valid([])
+
+
+def test_tool_calls_that_the_template_does_not_read_are_refused():
+    """The model would not see them: without content, templates fail in words of their own."""
+    call = {"id": "1", "type": "function", "function": {"name": "ping", "arguments": "{}"}}
+    said = [*ASK, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    result = {"role": "tool", "tool_call_id": "1", "content": "pong"}
+    reading = TEMPLATE.replace("{{ message.content }}", "{{ message.content or message.tool_calls }}")
+    with served(scripted_llm({"<tool>pong": "Fine."}, TEMPLATE)) as client:
+        error = post(client, PATH, 400, messages=[*said, result])["error"]
+        assert (error["param"], error["code"]) == ("messages[1].tool_calls", "unsupported")
+        assert "template does not read tool calls" in error["message"]
+    with served(scripted_llm({"<tool>pong\n<assistant>": "Fine."}, reading)) as client:
+        (choice,) = post(client, PATH, messages=[*said, result])["choices"]
+        assert choice["message"]["content"] == "Fine."
