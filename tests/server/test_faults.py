@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.served import read_all, read_until
-from helpers.server_process import ServerProcess
+from helpers.served import read_all, read_until, until
+from helpers.server_process import PROMPT, ServerProcess
 
 pytestmark = pytest.mark.server
 
@@ -37,11 +37,13 @@ def test_killed_amid_a_stream():
 def test_signals_amid_a_stream(signals):
     drained = len(signals) == 1
     with ServerProcess("--drain-seconds", "60") as server:
-        raw = server.stream(max_tokens=60 if drained else 480)
+        # What is to be cut off takes a minute, so that no pause of this machine lets it end: 128 samples, 32 at a time.
+        raw = server.stream(max_tokens=60) if drained else server.stream(prompt=[PROMPT] * 8, n=16, max_tokens=480)
         received = read_until(raw, b"data: ")
-        for number in signals:
+        for number in signals[:-1]:
             server.signal(number)
-            time.sleep(0.2)
+            until(lambda: server.request("GET", "/health")[1] == {"status": "draining"})  # two at once would be one
+        server.signal(signals[-1])
         received += read_all(raw)
         code = server.ends()
     assert (b"[DONE]" in received) is drained
