@@ -142,6 +142,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     health_seconds: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)  # (seconds since the start, MB)
+    longest_step: float = 0.0  # seconds for which the engine was seen busy without a step
 
 
 async def client(number: int, port: int, pool: list, until: float, tally: Tally) -> None:
@@ -226,12 +227,14 @@ async def get(port: int, path: str) -> str:
 
 
 async def watch(port: int, process: int, tally: Tally) -> None:
-    """Every second: memory, and how long /health takes."""
+    """Every second: memory, how long /health takes, and how long ago the last step was."""
     start = time.monotonic()
     while True:
         began = time.monotonic()
-        await get(port, "/health")
+        health = json.loads(await get(port, "/health"))
         tally.health_seconds.append(time.monotonic() - began)
+        if health["busy"]:
+            tally.longest_step = max(tally.longest_step, health["seconds_since_step"] or 0.0)
         status = Path(f"/proc/{process}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+)", status)
         assert found
@@ -316,6 +319,7 @@ def main() -> None:
         },
         "answer_seconds": {"p50": round(at(seconds, 0.5), 2), "p99": round(at(seconds, 0.99), 2)},
         "health_ms": {"p50": round(1e3 * at(health, 0.5), 1), "p99": round(1e3 * at(health, 0.99), 1)},
+        "longest_step_s": round(tally.longest_step, 2),
         "exit_code": code,
         "errors_logged": len(failures),
         "different": tally.different[:5],
