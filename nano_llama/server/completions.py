@@ -4,6 +4,7 @@ Tests: tests/server/test_api_completions.py, test_api_streams.py, test_api_clien
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
@@ -36,10 +37,7 @@ async def create_completion(http: HttpRequest) -> Response:
     prepared = await unless_left(http, _prepare_all(service, body, params, prompts, http))
     requests = [request for request, _ in prepared]
     truncated = sum(cut for _, cut in prepared) if body.truncate_prompt_tokens is not None else None
-    texts = [
-        "" if not body.echo else prompt if isinstance(prompt, str) and not cut else _text_of(service, request)
-        for prompt, (request, cut) in zip(prompts, prepared, strict=True)
-    ]
+    texts = await asyncio.to_thread(_texts, service, prompts, prepared) if body.echo else [""] * len(prompts)
     answer = CompletionAnswer(
         Head.of(service, "text_completion", f"cmpl-{http.state.request_id}", model),
         body,
@@ -108,10 +106,19 @@ async def _prepare(
         return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
 
 
-def _text_of(service: "Service", request: "Request") -> str:
-    """A prompt of ids as text, special tokens included."""
+def _texts(
+    service: "Service", prompts: "Sequence[str | list[int]]", prepared: "Sequence[tuple[Request, int]]"
+) -> list[str]:
+    """The prompts as text; of ids, special tokens included."""
     tokenizer = service.llm.tokenizer
-    return tokenizer.decode(request.prompt_ids, skip_special=False) if tokenizer else ""
+    return [
+        prompt
+        if isinstance(prompt, str) and not cut
+        else tokenizer.decode(request.prompt_ids, skip_special=False)
+        if tokenizer
+        else ""
+        for prompt, (request, cut) in zip(prompts, prepared, strict=True)
+    ]
 
 
 ROUTES = [Route("/v1/completions", create_completion, methods=["POST"])]

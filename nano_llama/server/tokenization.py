@@ -46,14 +46,15 @@ async def tokenize(http: HttpRequest) -> Response:
         ids = await asyncio.to_thread(
             tokenizer.encode, body.prompt, add_bos=add_bos, parse_special=body.parse_special is not False
         )
-    return json_response(
-        {
-            "count": len(ids),
-            "max_model_len": service.llm.config.max_position_embeddings,
-            "tokens": ids,
-            "token_strs": [token_name(tokenizer, token) for token in ids] if body.return_token_strs else None,
-        }
-    )
+    answer: dict[str, Any] = {
+        "count": len(ids),
+        "max_model_len": service.llm.config.max_position_embeddings,
+        "tokens": ids,
+        "token_strs": None,
+    }
+    if body.return_token_strs:  # of a million characters it takes a while
+        answer["token_strs"] = await asyncio.to_thread(lambda: [token_name(tokenizer, token) for token in ids])
+    return json_response(answer)
 
 
 async def detokenize(http: HttpRequest) -> Response:

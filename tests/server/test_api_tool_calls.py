@@ -121,3 +121,10 @@ def test_without_parallel_calls_only_the_first_counts():
 def test_a_named_call_is_its_arguments():
     found = read(NamedCall("f"), ['{"a"', "", ": 1}"])
     assert calls_of(found) == [("f", {"a": 1})] and found.text == ""
+
+
+def test_text_behind_a_whole_call_does_not_make_it_half():
+    reader = CallList(";", parallel=True)
+    found = reader.push('{"name": "f", "parameters": {}}; and so on')
+    found += reader.finish()
+    assert (reader.num_calls, reader.amid_call, found.text) == (1, False, "; and so on")
