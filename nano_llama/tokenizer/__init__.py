@@ -4,6 +4,7 @@
     train.py           new vocabularies: byte-level BPE, char level
     incremental.py     ids one by one -> whole characters            token_bytes.py   what one id stands for
     chat.py            messages -> text, in template_worker.py's process, within limits
+    answers.py         which tokens of a conversation a model is to learn
     special_text.py quoted.py    the template's special tokens apart from those that a user typed
     files.py added_tokens.py roles.py    a Hugging Face folder: the vocabulary, and which ids are BOS, EOS ...
     gguf.py            GGUF metadata, both ways      pretokenizers.py, sentencepiece.py   names and scores

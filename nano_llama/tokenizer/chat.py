@@ -72,6 +72,11 @@ class ChatTemplate:
         """Whether it goes through a message's content part by part, so that the content may be a list."""
         return self._known_facts()["reads_parts"]
 
+    @property
+    def marks_answers(self) -> bool:
+        """Whether it has {% generation %} blocks."""
+        return self._known_facts()["marks_answers"]
+
     def _known_facts(self) -> dict[str, Any]:
         if self._facts is None:
             with self._worker() as worker:

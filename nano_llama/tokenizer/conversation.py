@@ -1,6 +1,7 @@
 """Conversations -> text and ids, through a model's chat templates: what Tokenizer hands chats to.
 
-Not here: running a template's program (chat.py), telling typed special tokens from the template's (special_text.py).
+Not here: running a template's program (chat.py), telling typed special tokens from the template's (special_text.py),
+which tokens are an answer's (answers.py).
 Tests: tests/tokenizer/test_chat.py, tests/tokenizer/test_chat_arguments.py.
 """
 
@@ -47,6 +48,15 @@ class ChatOptions:
         return "content" if self.continue_final_message is True else self.continue_final_message or None
 
 
+@dataclass(frozen=True)
+class Quoted:
+    """A template and what it gets; undo: how the special tokens broken in it are put together, for `str.translate`."""
+
+    program: ChatTemplate
+    given: Mapping[str, Any]
+    undo: Mapping[int, str]
+
+
 class ConversationEncoder:
     """Chat templates over a codec. Without templates every call raises UserError, unless it brings one."""
 
@@ -63,13 +73,26 @@ class ConversationEncoder:
 
     def ids(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
         """See Tokenizer.encode_chat."""
+        quoted = self.quoted(messages, options)
+        return self.encoded(self.rendered(quoted, options), quoted)
+
+    def quoted(self, messages: Sequence[Message], options: ChatOptions) -> "Quoted":
+        """What the template gets, checked, with the special tokens in it broken, for `rendered` and `encoded`."""
         program = self._program(options)
         given = self._given(program, messages, options)
         if not self._special_text.contained_in(given):
-            text = self._render(program, given, options)
+            return Quoted(program, given, {})
+        return Quoted(program, *self._special_text.broken(given))
+
+    def rendered(self, quoted: "Quoted", options: ChatOptions) -> str:
+        """The template's text, in which typed special tokens are still broken."""
+        return self._render(quoted.program, quoted.given, options)
+
+    def encoded(self, text: str, quoted: "Quoted") -> list[int]:
+        """The ids of what `rendered` returned, or of a part of it."""
+        if not quoted.undo:
             return self._codec.encode(text, add_bos=False, parse_special=True)
-        broken, undo = self._special_text.broken(given)
-        return self._codec.encode_quoted(self._render(program, broken, options), undo)
+        return self._codec.encode_quoted(text, quoted.undo)
 
     def tool_template(self) -> str | None:
         """The source of the chat template that shows tools to the model; None: there is none, or it reads no tools."""

@@ -3,7 +3,8 @@
 Started by chat.py as a script, so it imports Jinja2 and little else. It speaks lines of JSON:
 
     in    {"path": [...], "template": "...", "memory": bytes, "seconds": n}       once
-    out   {"ready": true}, then {"names": [...], "reads_parts": bool} or {"error": kind, "message": "..."}
+    out   {"ready": true}, then {"names": [...], "reads_parts": bool, "marks_answers": bool}
+          or {"error": kind, "message": "..."}
     in    {"variables": {...}, "limit": characters}                              any number of times
     out   {"text": "..."} or {"error": kind, "message": "..."}
 
@@ -17,6 +18,8 @@ Tests: tests/tokenizer/test_template_limits.py.
 import json
 import signal
 import sys
+
+GENERATION = ("generation_begins", "generation_ends")  # variables: printed before and after a {% generation %} block
 
 
 def serve(lines, answer) -> None:
@@ -57,14 +60,18 @@ def compile_template(source: str):
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class GenerationBlock(Extension):
-        """{% generation %} marks the assistant's part for training; it prints what is in it."""
+        """{% generation %} marks the assistant's part for training: it prints what is in it, between two variables.
+
+        An undefined variable prints nothing.
+        """
 
         tags = {"generation"}  # noqa: RUF012
 
         def parse(self, parser):
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.Scope(body).set_lineno(line)
+            begin, end = (jinja2.nodes.Output([jinja2.nodes.Name(name, "load")]) for name in GENERATION)
+            return jinja2.nodes.Scope([begin, *body, end]).set_lineno(line)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationBlock]
@@ -73,8 +80,9 @@ def compile_template(source: str):
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now
     tree = environment.parse(source)
-    names = sorted(jinja2.meta.find_undeclared_variables(tree))
-    return environment.from_string(source), {"names": names, "reads_parts": reads_parts(tree)}
+    names = jinja2.meta.find_undeclared_variables(tree)
+    facts = {"reads_parts": reads_parts(tree), "marks_answers": not names.isdisjoint(GENERATION)}
+    return environment.from_string(source), {"names": sorted(names.difference(GENERATION)), **facts}
 
 
 def reads_parts(tree) -> bool:
