@@ -62,7 +62,7 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
     name says.
     """
     kind = kind_of(path)
-    try:
+    with _read_errors(path):
         if kind in TEXT_SUFFIXES:
             yield from _read_text(path, name, separated=kind == ".txt")
         elif kind == ".jsonl":
@@ -74,6 +74,13 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
                 f"{path}: files of this kind are not read.",
                 hint=f"Give one of {' '.join(SUFFIXES)} (also {' '.join(COMPRESSED)}), or a folder with such files.",
             )
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Errors of the operating system and of unpacking, explained."""
+    try:
+        yield
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise FormatError(f"{path}: not a valid .gz file ({error}).") from error
@@ -145,8 +152,12 @@ def _trimmed(offset: int, data: bytes, after: bool, before: bool) -> tuple[int, 
     return offset, inner.rstrip(b"\r\n") if before else inner, after or before
 
 
-def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
-    with _open(path) as file:
+def read_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """The lines of a .jsonl file that are not blank: the number of each, from 1, and what it holds.
+
+    Raises UserError if the file cannot be opened, FormatError (naming file and line) for a line that is not JSON.
+    """
+    with _read_errors(path), _open(path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
@@ -158,12 +169,28 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
             try:
                 record = json.loads(_decode(line, where))
             except (ValueError, RecursionError) as error:
-                raise FormatError(f"{where}: not JSON ({error}).") from error
-            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-                hint = 'Each line holds one object: {"text": "..."}'
-                raise FormatError(f'{where}: no string field "text" (found {_found(record)}).', hint=hint)
-            if record["text"]:
-                yield Document(f"{name}:{number - 1}", _mend_surrogates(record["text"]))
+                raise FormatError(f"{where}: not JSON ({error}).", hint="Each line holds one object.") from error
+            yield number, _mended(record)
+
+
+def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
+    for number, record in read_records(path):
+        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+            hint = 'Each line holds one object: {"text": "..."}'
+            raise FormatError(f'{path}, line {number}: no string field "text" (found {_found(record)}).', hint=hint)
+        if record["text"]:
+            yield Document(f"{name}:{number - 1}", record["text"])
+
+
+def _mended(value: Any) -> Any:
+    """The strings in it with `_mend_surrogates`."""
+    if isinstance(value, str):
+        return _mend_surrogates(value)
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    return value
 
 
 def _found(record: Any) -> str:

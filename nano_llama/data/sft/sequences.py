@@ -1,0 +1,125 @@
+"""Examples -> token ids and what is learned of them, within the context.
+
+A sequence of n + 1 ids fits into a context of n: its last id is a target only. Texts that are longer are cut into
+pieces, all of which are learned. Conversations that are longer lose their last answers, those that do not end within
+the context; one whose first answer does not is refused, or left out where that is asked for. All that is lost is
+reported (Cut).
+
+Tests: tests/data/sft/test_sequences.py.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nano_llama.core.errors import UserError
+from nano_llama.data.sft.forms import Completion, Conversation, Example, Text
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.tokenizer.answers import AnswerEncoder, LearnedIds
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """ids (n,) int32, learned (n,) bool: which of them the model is to learn. where: file and line."""
+
+    where: str
+    ids: np.ndarray
+    learned: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What the context has no room for: this many ids, of which so many were to be learned."""
+
+    where: str
+    tokens: int
+    learned: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """sequences: at least one of each example but the `left_out`; cut: what others lost. Both lists hold Cuts."""
+
+    sequences: list[TokenSequence] = field(default_factory=list)
+    cut: list[Cut] = field(default_factory=list)
+    left_out: list[Cut] = field(default_factory=list)
+
+
+def encode_examples(
+    examples: Iterable[Example], tokenizer: Tokenizer, context: int, *, leave_out_long: bool = False
+) -> Encoded:
+    """The sequences of all examples, in their order.
+
+    leave_out_long: leave out what has no answer within the context, instead of refusing it.
+    Raises UserError, naming file and line, for an example that cannot be encoded or is too long, and where nothing is
+    left.
+    """
+    if context < 1:
+        raise UserError(f"A context of {context} tokens holds nothing.", hint="Give at least 1.")
+    encoder, result, count = AnswerEncoder(tokenizer), Encoded(), 0
+    for example in examples:
+        count += 1
+        found = _encoded(example, encoder)
+        if isinstance(example, Text):
+            result.sequences.extend(_pieces(example.where, found[0], context))
+        else:
+            _add_answers(result, example.where, found, context, tokenizer.stop_ids, leave_out_long)
+    if not result.sequences:
+        raise UserError(
+            f"None of {count:,} examples has an answer that ends within the context of {context:,} tokens.",
+            hint="Give more examples, or a larger context.",
+        )
+    return result
+
+
+def _encoded(example: Example, encoder: AnswerEncoder) -> list[LearnedIds]:
+    try:
+        if isinstance(example, Conversation):
+            return encoder.conversation(example.messages, tools=example.tools)
+        if isinstance(example, Completion):
+            return [encoder.completion(example.prompt, example.completion)]
+        return [encoder.text(example.text)]
+    except UserError as error:
+        raise type(error)(f"{example.where}: {error.message}", error.hint) from error
+
+
+def _add_answers(
+    result: Encoded, where: str, found: list[LearnedIds], context: int, stop_ids: frozenset[int], leave_out_long: bool
+) -> None:
+    """found: one example's. Each keeps the answers that end within the context."""
+    kept_sequences, cut = [], []
+    for one in found:
+        kept = max((end + 1 for end in _ends(one, stop_ids) if end <= context), default=0)
+        if kept:
+            kept_sequences.append(_sequence(where, one.ids[:kept], one.learned[:kept]))
+        if kept < len(one.ids):
+            cut.append(Cut(where, len(one.ids) - kept, sum(one.learned[kept:])))
+    if kept_sequences:
+        result.sequences.extend(kept_sequences)
+        result.cut.extend(cut)
+    elif leave_out_long:
+        result.left_out.append(Cut(where, sum(one.tokens for one in cut), sum(one.learned for one in cut)))
+    else:
+        begin, end = found[0].learned.index(True), _ends(found[0], stop_ids)[0]
+        raise UserError(
+            f"{where}: the answer does not end within the context of {context:,} tokens: its prompt has {begin:,} and"
+            f" the answer {end + 1 - begin:,}.",
+            hint=f"Give a context of at least {end:,}, shorten the example, or leave it out.",
+        )
+
+
+def _ends(found: LearnedIds, stop_ids: frozenset[int]) -> list[int]:
+    """The places of the tokens that end answers."""
+    return [place for place, learned in enumerate(found.learned) if learned and found.ids[place] in stop_ids]
+
+
+def _pieces(where: str, found: LearnedIds, context: int) -> Iterator[TokenSequence]:
+    """A text in pieces of at most context + 1 ids. Each begins with the last id of the one before, learned there."""
+    for start in range(0, len(found.ids) - 1, context):
+        end = start + context + 1
+        yield _sequence(where, found.ids[start:end], [False, *found.learned[start + 1 : end]])
+
+
+def _sequence(where: str, ids: list[int], learned: list[bool]) -> TokenSequence:
+    return TokenSequence(where, np.array(ids, np.int32), np.array(learned, bool))
