@@ -3,7 +3,7 @@
 An adapter is a pair of thin matrices beside a frozen one: W + scale B A, A (r, in), B (out, r). DoRA adds a vector, the
 length of each row. Names of tensors are `<module>.lora_A`, `<module>.lora_B` and `<module>.lora_magnitude_vector`, with
 the module as in core/names.py: `model.layers.0.self_attn.q_proj`, `lm_head`.
-Not here: the forward and backward (vol1_numpy/ops/lora_linear.py).
+Not here: the files (formats/peft.py), forward and backward (vol1_numpy/ops/lora_linear.py, vol2_torch/lora_linear.py).
 Sources: LoRA, Hu et al. 2021 (arXiv 2106.09685); rsLoRA, Kalajdzievski 2023 (arXiv 2312.03732); DoRA, Liu et al. 2024
 (arXiv 2402.09353). Tests: tests/core/test_lora.py.
 """

@@ -24,6 +24,7 @@ from nano_llama.core.names import parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
+from nano_llama.vol2_torch.lora_linear import LoraLinear
 from nano_llama.vol2_torch.precision import attends_in_float32
 
 
@@ -144,6 +145,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
+        self.lm_head: nn.Linear | LoraLinear | None = None  # tied: the embedding is the head
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rope = RopeTables(config)
@@ -168,7 +170,7 @@ class Llama(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head, its own matrix or the embedding (tied): (..., D) -> (..., V)."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
     def hidden_states(
         self,
@@ -192,16 +194,19 @@ class Llama(nn.Module):
         return self.model.norm(x)
 
     @property
-    def head_weight(self) -> Tensor:  # (V,D)
-        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+    def head_weight(self) -> Tensor:
+        """(V,D): the head as one matrix, for losses that never make all logits. Its adapter is merged each time."""
+        if isinstance(self.lm_head, LoraLinear):
+            return self.lm_head.merged_weight().to(self.dtype)
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.head_weight.dtype
+        return self.model.embed_tokens.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.head_weight.device
+        return self.model.embed_tokens.weight.device
 
     def train_with(self, dropout: float, activation_checkpointing: str) -> None:
         """How the layers behave while training: dropout's p, and what is recomputed (activation_checkpointing.py)."""

@@ -1,0 +1,140 @@
+"""Adapters against PEFT, saved by either side: base and adapter give the same logits, and merged ones too.
+
+In float64 PEFT is wrapped around Volume 2's own model (transformers' norm and RoPE compute in float32), in float32
+around transformers'. PEFT is in the extra `judges`.
+"""
+
+import copy
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+from helpers.adapters import randomize  # noqa: E402
+from nano_llama.core.lora import LAYER_TARGETS, TARGETS  # noqa: E402
+from nano_llama.formats.peft import CONFIG, WEIGHTS  # noqa: E402
+from nano_llama.formats.safetensors import SafetensorsFile  # noqa: E402
+from nano_llama.vol2_torch import Llama  # noqa: E402
+from nano_llama.vol2_torch.finetune import (  # noqa: E402
+    LoraConfig,
+    adapter_params,
+    apply_lora,
+    load_adapter,
+    merge_lora,
+    save_adapter,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|save_embedding_layers|embedding layer).*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
+]
+KINDS = {"lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}}
+TEXT = torch.arange(60).reshape(2, 30)
+
+
+def relative_error(a, b):
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
+
+
+def hugging_face(model):
+    """transformers' model with the same weights."""
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**model.config.to_hf_dict())).eval()
+    theirs.load_state_dict(model.state_dict(), strict=False)
+    return theirs
+
+
+def logits_of(output):
+    return getattr(output, "logits", output)
+
+
+def base_for_peft(model, dtype):
+    """The model that PEFT wraps: a copy of ours in float64, transformers' in float32."""
+    return copy.deepcopy(model) if dtype == torch.float64 else hugging_face(model)
+
+
+def pefts_config(lora):
+    return peft.LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, use_rslora=lora.rslora, use_dora=lora.dora,
+        target_modules=list(lora.target_modules), lora_dropout=lora.dropout,
+    )  # fmt: skip
+
+
+CASES = [
+    (torch.float64, 1e-10, False, TARGETS),
+    (torch.float64, 1e-10, True, LAYER_TARGETS),
+    (torch.float32, 2e-5, False, TARGETS),
+    (torch.float32, 2e-5, True, TARGETS),  # a tied head, adapted without its embedding
+    (torch.float32, 2e-5, False, ("q_proj", "v_proj")),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "bound", "tied", "targets"), CASES)
+def test_peft_reads_ours(tiny_config, tmp_path, kind, dtype, bound, tied, targets):
+    lora = LoraConfig(
+        r=3, alpha=5, dropout=0.1 if "lm_head" not in targets else 0, target_modules=targets, **KINDS[kind]
+    )
+    model = Llama.init(tiny_config(tied=tied), seed=1, dtype=dtype)
+    base = base_for_peft(model, dtype)
+    with torch.no_grad():
+        unadapted = model(TEXT)
+        randomize(adapter_params(apply_lora(model.eval(), lora)))
+        save_adapter(model, tmp_path)
+        config = peft.PeftConfig.from_pretrained(tmp_path)
+        if dtype == torch.float64:
+            config.task_type = None  # ours has no generate() for PEFT to wrap
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path, config=config, autocast_adapter_dtype=False).eval()
+        expected = logits_of(theirs(TEXT))
+        assert relative_error(unadapted, expected) > 0.1
+        assert relative_error(model(TEXT), expected) < bound
+        assert relative_error(merge_lora(model)(TEXT), expected) < bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "bound", "tied", "targets"), CASES)
+def test_we_read_pefts(tiny_config, tmp_path, kind, dtype, bound, tied, targets):
+    lora = LoraConfig(r=3, alpha=5, target_modules=targets, **KINDS[kind])
+    model = Llama.init(tiny_config(tied=tied), seed=1, dtype=dtype)
+    theirs = peft.get_peft_model(base_for_peft(model, dtype), pefts_config(lora)).to(dtype).eval()
+    randomize({name: p for name, p in theirs.named_parameters() if "lora_" in name})
+    theirs.save_pretrained(tmp_path)
+    with torch.no_grad():
+        load_adapter(model, tmp_path).eval()
+        assert relative_error(model(TEXT), logits_of(theirs(TEXT))) < bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_and_names_are_theirs(tiny_config, tmp_path, kind):
+    """Every key that we write means the same there, and the files hold the same tensors."""
+    lora = LoraConfig(r=3, alpha=5, target_modules=LAYER_TARGETS, **KINDS[kind])
+    model = Llama.init(tiny_config(), seed=1)
+    peft.get_peft_model(hugging_face(model), pefts_config(lora)).save_pretrained(tmp_path / "theirs")
+    save_adapter(apply_lora(model, lora), tmp_path / "ours")
+    ours, theirs = (SafetensorsFile(tmp_path / side / WEIGHTS) for side in ("ours", "theirs"))
+    assert {name: ours.shape(name) for name in ours} == {name: theirs.shape(name) for name in theirs}
+    ours, theirs = (json.loads((tmp_path / side / CONFIG).read_text()) for side in ("ours", "theirs"))
+    for written in (ours, theirs):
+        written["target_modules"] = sorted(written["target_modules"])
+    for key in ours.keys() - {"task_type"}:  # it says how PEFT is to wrap the model; the test above does so itself
+        assert ours[key] == theirs[key], key
+
+
+def test_gradients_agree_in_float64(tiny_config, tmp_path):
+    for kind in KINDS.values():
+        lora = LoraConfig(r=3, alpha=5, target_modules=LAYER_TARGETS, **kind)
+        model = Llama.init(tiny_config(), seed=1, dtype=torch.float64)
+        theirs = peft.get_peft_model(copy.deepcopy(model), pefts_config(lora)).double()
+        randomize({name: p for name, p in theirs.named_parameters() if "lora_" in name})
+        theirs.save_pretrained(tmp_path)
+        load_adapter(model, tmp_path)
+        for logits in (model(TEXT), theirs(TEXT)):
+            torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), TEXT[:, 1:].flatten()).backward()
+        expected = {name.replace(".default", ""): p.grad for name, p in theirs.named_parameters() if p.requires_grad}
+        found = {f"base_model.model.{name}": p.grad for name, p in adapter_params(model).items()}
+        assert len(found) == len(expected)
+        for name, grad in found.items():
+            same = next(value for key, value in expected.items() if key.removesuffix(".weight") == name)
+            assert relative_error(grad, same) < 1e-10, name
