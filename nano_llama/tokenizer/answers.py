@@ -96,6 +96,11 @@ class AnswerEncoder:
         The arguments are those of `Tokenizer.encode_chat`. Raises UserError where a message or a field would be lost,
         an answer has no prompt, or what is learned cannot be found exactly.
         """
+        if not self.tokenizer.chat_templates:
+            raise UserError(
+                "This tokenizer has no chat template, so it cannot encode conversations.",
+                hint='Give examples as {"prompt": ..., "completion": ...}, or the tokenizer a chat_template.jinja.',
+            )
         options = ChatOptions(tools=tools, variables=variables)
         quoted = self.tokenizer.conversations.quoted(messages, options)
         _check_order(quoted.given["messages"])

@@ -144,5 +144,6 @@ def test_without_eos_or_prompt(char, bpe):
 
 
 def test_without_a_template(bpe):
-    with pytest.raises(UserError, match="no chat template"):
+    with pytest.raises(UserError, match="no chat template") as caught:
         AnswerEncoder(bpe).conversation([USER, ANSWER])
+    assert "completion" in caught.value.hint
