@@ -11,15 +11,15 @@ pytestmark = pytest.mark.book
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `judges` is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 VIOLATIONS = {"resultTypes": ["violations"]}
-# axe looks at the contrast of every word of code, for half a minute a page: one word of each colour is enough.
-ONE_OF_EACH = """
-    const seen = new Set();
-    for (const span of document.querySelectorAll(".highlight span[class]")) {
-        if (seen.has(span.className)) span.replaceWith(...span.childNodes);
-        seen.add(span.className);
+# axe measures the contrast of every word, for half a minute a page: of code and formulas, one of each kind is enough.
+ONE_OF_EACH = """() => {
+    const seen = new Set(), kind = node => node.tagName + node.className + (node.getAttribute("display") || "");
+    for (const node of document.querySelectorAll(".highlight span, math")) {
+        if (seen.has(kind(node))) node.replaceWith(node.textContent);
+        seen.add(kind(node));
     }
-    document.querySelectorAll(".highlight").forEach(block => block.normalize());
-"""
+    dispatchEvent(new Event("resize"));  // other boxes may scroll now
+}"""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -50,7 +50,7 @@ def test_pages_fit_load_nothing_and_are_accessible(browser, whole, width, theme)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             wide.append(name)
         if width == 390:  # what axe sees depends on the theme, hardly on the width
-            page.evaluate(f"() => {{ {ONE_OF_EACH} }}")
+            page.evaluate(ONE_OF_EACH)
             found = axe.Axe().run(page, options=VIOLATIONS).response["violations"]
             serious += [(name, v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
     context.close()
