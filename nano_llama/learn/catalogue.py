@@ -6,6 +6,7 @@ Tests: tests/learn/test_catalogue.py.
 import re
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -95,7 +96,10 @@ def exercise(name: str) -> Exercise:
         raise UserError(
             f"{name!r} could be {', '.join(one.name for one in found)}.", hint="Type enough to tell them apart."
         )
-    raise UserError(f"There is no exercise {name!r}.", hint="See  nano-llama learn list")
+    short = {one.name.partition("/")[2][3:]: one.name for one in every}
+    near = get_close_matches(wanted.rpartition("/")[2].lstrip("0123456789_"), short, n=1)
+    meant = f"Did you mean {short[near[0]]}?  " if near else ""
+    raise UserError(f"There is no exercise {name!r}.", hint=f"{meant}See  nano-llama learn list")
 
 
 def _matches(name: str, wanted: str) -> bool:

@@ -144,29 +144,31 @@ def op_cases(
     random: Iterable[Mapping[str, int]],
     seed: int,
     edges: Mapping[str, Inputs] | None = None,
+    out: str = "y",
 ) -> Iterator[Case]:
-    """The cases of a pair  forward(**inputs) -> (out, cache),  backward(dout, cache) -> gradients of `wrt`.
+    """The cases of a pair  forward(**inputs) -> (y, cache),  backward(dy, cache) -> gradients of `wrt`.
 
-    out may be a tuple of arrays of one shape: then backward takes a gradient for each, and cache last.
+    y may be a tuple of arrays of one shape: then backward takes a gradient for each, and cache last. out: another name
+    for y in what is reported, the one that the stub has.
     small, random: sizes, given to make(rng, **sizes). edges: label -> inputs, compared with the reference throughout.
     """
     small, random = list(small), list(random)
 
     def outputs(inputs: Inputs) -> Callable[[ModuleType], Outputs]:
         def run(module: ModuleType) -> Outputs:
-            return _by_name(_pair(called(module, forward, inputs), forward)[0], "out")
+            return _by_name(_pair(called(module, forward, inputs), forward)[0], out)
 
         return run
 
     def gradients(inputs: Inputs, seed: int) -> Callable[[ModuleType], Outputs]:
         def run(module: ModuleType) -> Outputs:
-            out, cache = _pair(called(module, forward, inputs), forward)
-            return _gradients(module, backward, wrt, _like(out, seed), cache)
+            outcome, cache = _pair(called(module, forward, inputs), forward)
+            return _gradients(module, backward, wrt, _like(outcome, seed), cache)
 
         return run
 
     def sent_back(inputs: Inputs, seed: int) -> Callable[[ModuleType], Inputs]:
-        return lambda module: {"dout": _like(_pair(called(module, forward, inputs), forward)[0], seed)}
+        return lambda module: {f"d{out}": _like(_pair(called(module, forward, inputs), forward)[0], seed)}
 
     def gradient_difference(inputs: Inputs, seed: int) -> Callable[[ModuleType], Difference | None]:
         def judge(module: ModuleType) -> Difference | None:

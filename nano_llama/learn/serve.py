@@ -53,8 +53,9 @@ class BookServer(ThreadingHTTPServer):
         self.one_at_a_time = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise UserError(f"Port {port} cannot be used: {error.strerror}.", hint="Leave --port out.") from None
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "it must be at most 65535"
+            raise UserError(f"Port {port} cannot be used: {why}.", hint="Leave --port out.") from None
 
     @property
     def origin(self) -> str:

@@ -146,7 +146,7 @@ def _load_learners(file: str, imports: tuple[str, ...]) -> ModuleType:
         text = Path(file).read_text(encoding="utf-8")
         tree = ast.parse(text, file)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
         raise Failed(f"Python cannot read it: {line}{getattr(error, 'msg', error)}.") from None
     for name in _imported(tree):
         allowed = name.split(".")[0] in sys.stdlib_module_names or name.split(".")[0] == "numpy"

@@ -37,17 +37,19 @@ def serve(lines, answer) -> None:
 
 
 def main() -> None:
-    """Answers go to the standard output that the parent gave; what the learner's code prints is caught."""
+    """Requests and answers have the pipes that the parent gave. The learner's code gets others: what it prints is
+    caught, and input() finds the end at once, where it would wait for a request, or take one."""
     if hasattr(os, "nice"):
         os.nice(5)
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    requests, out = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints to the descriptor itself goes where errors go
 
     def answer(reply: dict) -> None:
         out.write(json.dumps(reply) + "\n")
         out.flush()
 
-    serve(iter(sys.stdin), answer)
+    serve(iter(requests), answer)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nano_llama.core.errors import UserError
+from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json, write_json, write_text
 from nano_llama.learn.catalogue import Exercise, exercises
 from nano_llama.learn.plain_text import wrapped
@@ -28,9 +28,15 @@ class Workshop:
     def _read(self) -> dict[str, Any]:
         if not self._file.exists():
             return {"current": None, "exercises": {}}
-        state = read_json(self._file, "record of your exercises")
-        if not isinstance(state, dict) or not isinstance(state.get("exercises"), dict):
-            raise UserError(f"{self._file} is not a record of exercises.", hint="Move it away to begin anew.")
+        try:
+            state = read_json(self._file, "record of your exercises")
+        except FormatError as error:
+            state = error
+        if not _is_record(state):
+            raise UserError(
+                f"{self._file} is damaged: it is not a record of exercises.",
+                hint="Move it away. Your exercises stay as they are; checks and hints are counted anew.",
+            )
         return state
 
     # -- what is so
@@ -124,6 +130,21 @@ class Workshop:
         if current:
             self._state["current"] = exercise.name
         write_json(self._file, self._state)
+
+
+def _is_record(state: Any) -> bool:
+    """Whether a workshop could have written this."""
+    if not isinstance(state, dict) or state.keys() != {"current", "exercises"}:
+        return False
+    return isinstance(state["exercises"], dict) and all(map(_are_facts, state["exercises"].values()))
+
+
+def _are_facts(facts: Any) -> bool:
+    if not isinstance(facts, dict) or not isinstance(facts.get("hint_times", []), list):
+        return False
+    times = [facts[name] for name in ("started", "passed", "solution_shown") if name in facts]
+    counts = [facts[name] for name in ("checks", "hints") if name in facts]
+    return all(isinstance(one, float) for one in times) and all(isinstance(one, int) for one in counts)
 
 
 def starting_text(exercise: Exercise) -> str:

@@ -33,6 +33,9 @@ def test_a_name_may_be_its_end():
 def test_unknown_and_ambiguous_names():
     with pytest.raises(UserError, match="no exercise 'norm'"):
         exercise("norm")
+    with pytest.raises(UserError) as raised:
+        exercise("06/qk_nrom")
+    assert raised.value.hint.startswith("Did you mean 06_norms/02_qk_norm?")
     with pytest.raises(UserError, match="no exercise ''"):
         exercise("")
     every = [one.name for one in exercises() if one.name.split("/")[1].startswith("02_")]

@@ -18,14 +18,14 @@ def test_the_reference_passes(verdict_on):
         ("def forward", "import nano_llama.vol1_numpy\n\n\ndef forward", "imports", "It imports nano_llama.vol1_numpy"),
         ("def forward", "from os import nothing\n\n\ndef forward", "imports", "Importing it fails: ImportError"),
         ("def forward", "raise SystemExit(3)\n\n\ndef forward", "imports", "Importing it fails: SystemExit"),
-        ("return a * x * x", "return (a * x * x).sum(0)", "shapes", "out has shape (3,); expected (2, 3)"),
-        ("return a * x * x", "return (a * x * x).astype('f8')", "shapes", "out is float64; expected float32"),
+        ("return a * x * x", "return (a * x * x).sum(0)", "shapes", "y has shape (3,); expected (2, 3)"),
+        ("return a * x * x", "return (a * x * x).astype('f8')", "shapes", "y is float64; expected float32"),
         ("return a * x * x, (x, a)", "return a * x * x", "shapes", "forward returned one ndarray; expected two"),
         ("return 2 * a * x * dy", "...", "shapes", "backward returned None"),
         ("def backward", "def backwards", "shapes", "no function 'backward'"),
         ("return a * x * x", "x *= a\n    return x * x", "shapes", "forward changes its argument 'x' in place"),
-        ("return a * x * x", "return a * x * x * x", "smallest", "out is wrong."),
-        ("return a * x * x", "return a * x * x * (1 if len(x) < 3 else 2)", "random", "out is wrong."),
+        ("return a * x * x", "return a * x * x * x", "smallest", "y is wrong."),
+        ("return a * x * x", "return a * x * x * (1 if len(x) < 3 else 2)", "random", "y is wrong."),
         ("return 2 * a * x", "return 3 * a * x", "gradcheck", "dx is wrong."),
         ("return a * x * x", "return 1 / (1 / (a * x * x))", "", ""),
         ("return 2 * a * x * dy", "return 2 * a * x * dy / (x != 0)", "edge", "dx is wrong."),
@@ -91,6 +91,12 @@ def test_a_file_that_is_not_python_is_said_to_be_so(square, checker, tmp_path, c
     verdict = checker.check(square, file, 0)
     assert verdict.stage == "imports"
     assert verdict.message.startswith("Python cannot read it: ")
+    assert "None" not in verdict.message
+
+
+def test_a_file_that_asks_for_input_finds_none(verdict_on):
+    verdict = verdict_on(("return a * x * x", "return float(input())"))
+    assert verdict.message.startswith("EOFError")
 
 
 def test_what_the_file_prints_is_returned_and_not_mixed_into_the_answer(verdict_on):

@@ -162,5 +162,6 @@ def test_the_token_is_new_each_time_and_long(server):
 def test_no_book_and_a_port_that_is_taken(server, tmp_path):
     with pytest.raises(UserError, match="no built book"):
         BookServer(tmp_path)
-    with pytest.raises(UserError, match="cannot be used"):
-        BookServer(server.site, port=server.server_port)
+    for port in (server.server_port, 65_536):
+        with pytest.raises(UserError, match="cannot be used"):
+            BookServer(server.site, port=port)

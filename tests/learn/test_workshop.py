@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.errors import UserError
 from nano_llama.learn import exercises
 from nano_llama.learn.workshop import Workshop, starting_text
 
@@ -112,10 +112,23 @@ def test_next_is_the_open_one_then_what_follows_then_what_was_left_out(workshop)
     assert workshop.next_exercise() is None
 
 
-@pytest.mark.parametrize(("text", "error"), [("{", FormatError), ("[]", UserError), ('{"exercises": 3}', UserError)])
-def test_a_damaged_record_is_an_error_that_names_it(tmp_path, text, error):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"exercises": 3}',
+        '{"exercises": {}}',
+        '{"current": null, "exercises": {"06_norms/02_qk_norm": 3}}',
+        '{"current": null, "exercises": {"06_norms/02_qk_norm": {"hints": "two"}}}',
+        '{"current": null, "exercises": {"06_norms/02_qk_norm": {"started": "today"}}}',
+        '{"current": null, "exercises": {"06_norms/02_qk_norm": {"hint_times": 1}}}',
+    ],
+)
+def test_a_damaged_record_is_an_error_that_names_it(tmp_path, text):
     (tmp_path / ".state.json").write_text(text)
-    with pytest.raises(error, match=r"state\.json"):
+    with pytest.raises(UserError, match=r"state\.json is damaged"):
         Workshop(tmp_path)
 
 

@@ -17,6 +17,7 @@ def cases(seed):
         "smoothed_backward",
         make,
         wrt=("x",),
+        out="loss",
         small=[{"N": 1, "V": 2}, {"N": 2, "V": 2}, {"N": 3, "V": 3}],
         random=[{"N": 6, "V": 5}, {"N": 4, "V": 9}],
         seed=seed,

@@ -14,6 +14,7 @@ def cases(seed):
         "capped_backward",
         make,
         wrt=("x",),
+        out="loss",
         small=[{"N": 1, "V": 2}, {"N": 2, "V": 2}, {"N": 2, "V": 3}],
         random=[{"N": 5, "V": 6}, {"N": 3, "V": 9}],
         seed=seed,

@@ -19,6 +19,7 @@ def cases(seed):
         "residual_norm_backward",
         make,
         wrt=("x", "delta", "weight"),
+        out="(h, y)",
         small=[{"N": 1, "D": 1}, {"N": 1, "D": 2}, {"N": 2, "D": 3}],
         random=[{"N": 5, "D": 4}, {"N": 3, "D": 7}],
         seed=seed,
