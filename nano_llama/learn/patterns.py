@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 CLOSE = 1e-6
+NEARLY = 1e-3  # relative
 VAGUE = "Most entries are right: look at what is special about the others."
 
 
@@ -53,6 +54,8 @@ def _sentences(found: np.ndarray, expected: np.ndarray, sizes: Mapping[str, int]
         zero = (found == 0) & (expected != 0)
         if zero.any() and _close(np.where(zero, expected, found), expected):
             yield "Some entries are 0 and the others are right: a place was skipped, or written over."
+        if np.all(np.abs(gap) <= NEARLY * np.abs(expected)):
+            yield "It is nearly right: is a small term out of place, or are nearly equal numbers subtracted?"
         right = np.isclose(found, expected, rtol=CLOSE, atol=0)
         if right.mean() >= 0.5:
             yield VAGUE

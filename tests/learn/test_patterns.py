@@ -26,6 +26,7 @@ SIZES = {"N": 3, "D": 5}
         (RIGHT + np.arange(3.0)[:, None], "Along the last axis"),
         (np.where(np.eye(3) > 0, 0, RIGHT), "Some entries are 0"),
         (np.where(np.eye(3) > 0, 9, RIGHT), "Most entries are right"),
+        (RIGHT * (1 + 1e-4 * np.eye(3)), "nearly right"),
         (np.zeros((3, 3)), "zero throughout"),
         (np.where(np.eye(3) > 0, np.nan, RIGHT), "NaN comes from"),
         (np.where(np.eye(3) > 0, np.inf, RIGHT), "Infinity"),
