@@ -105,7 +105,6 @@ def conversation(
         raise ApiError(
             400, "This model has no chat template: it continues texts. Use /v1/completions.", code="no_chat_template"
         )
-    _check_calls_are_read(messages, service.tokenizer.chat_templates.values())
     options: dict[str, Any] = {
         name: value
         for name in ("add_generation_prompt", "continue_final_message")
@@ -126,6 +125,7 @@ def conversation(
     length = sum(len(part) for message in messages for part in _texts(message))
     if length > most:
         raise limit_exceeded("messages", f"{length} characters", "max_prompt_characters", most)
+    _check_calls_are_read(messages, service.tokenizer.chat_templates.values())
     return plain, options
 
 
