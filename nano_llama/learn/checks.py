@@ -394,6 +394,8 @@ def shown(value: Any, entries: int = SHOWN_ENTRIES) -> str:
         text = f"{{{text}}}"
     elif isinstance(value, list):
         text = f"[{', '.join(shown(item, entries) for item in value)}]"
+    elif isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
+        text = f"({', '.join(shown(item, entries) for item in value)})"
     else:
         text = repr(value)
     return text if len(text) <= 400 else f"{text[:400]} ..."

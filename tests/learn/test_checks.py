@@ -97,6 +97,7 @@ def test_values_are_shown_as_they_would_be_typed():
     assert shown(np.zeros((5, 6))) == "array of shape (5, 6), float64"
     assert shown("aé") == "'aé'"
     assert shown([{"w": np.array([0.5])}, 1.0]) == "[{'w': [0.5]}, 1]"
+    assert shown((np.array([0.5]), np.array([1.0]))) == "([0.5], [1.])"
     assert shown_apart(1.5, 2.5) == ("1.5", "2.5")
     assert shown_apart(0.1 + 0.2, 0.3) == ("0.30000000000000004", "0.3")
 
