@@ -56,11 +56,49 @@ class ArrayTokens:
         return np.searchsorted(self.document_starts, np.arange(start, start + count), side="right") - 1
 
 
-class Batches:
+class BatchStream:
+    """An endless stream of batches that can be entered at any position: `at` says what stands there.
+
+    `position` is the number of batches drawn so far. An epoch has `rows_per_epoch` rows, a batch batch_size of them.
+    """
+
+    def __init__(self, batch_size: int, rows_per_epoch: int):
+        self.batch_size, self.rows_per_epoch = batch_size, rows_per_epoch
+        self.position = 0
+
+    def at(self, position: int) -> Batch:
+        """Batch number `position`, whatever was drawn before."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self.at(self.position)
+        self.position += 1
+        return batch
+
+    def next(self) -> Batch:
+        """The next batch."""
+        return next(self)
+
+    def seek(self, position: int) -> None:
+        """Continue as if `position` batches had been drawn."""
+        if position < 0:
+            raise UserError(f"position {position}: batches are counted from 0.")
+        self.position = position
+
+    @property
+    def epoch(self) -> float:
+        """How often all rows have been seen: 1.5 is the middle of the second epoch."""
+        return self.position * self.batch_size / self.rows_per_epoch
+
+
+class Batches(BatchStream):
     """An endless stream of (tokens, targets), each (B,T) int64, with targets[b,t] the token after tokens[b,t].
 
-    `position` is the number of batches drawn so far; streams with the same arguments and position continue alike, on
-    any machine. Raises UserError where the split is shorter than one window of context + 1 tokens.
+    Streams with the same arguments and position continue alike, on any machine. Raises UserError where the split is
+    shorter than one window of context + 1 tokens.
 
     document_mask: attention stays within documents. A third array says which document each token belongs to, (B,T)
     int64, and a document's last token, whose next one it cannot know, has the target IGNORE_INDEX.
@@ -74,40 +112,16 @@ class Batches:
                 f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
                 hint="Give more text or a smaller context.",
             )
-        self.split, self.batch_size, self.context, self.seed = split, batch_size, context, seed
-        self.document_mask = document_mask
         # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
-        self.windows_per_epoch = max(1, split.num_tokens // context - 1)
-        spare = split.num_tokens - 1 - self.windows_per_epoch * context  # the last target needs one token more
+        super().__init__(batch_size, rows_per_epoch=max(1, split.num_tokens // context - 1))
+        self.split, self.context, self.seed = split, context, seed
+        self.document_mask = document_mask
+        spare = split.num_tokens - 1 - self.rows_per_epoch * context  # the last target needs one token more
         self.offsets = spare + 1
-        self.position = 0
         self._cached = (-1, np.zeros(0, np.int64))  # number of a block, its starts
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        batch = self.at(self.position)
-        self.position += 1
-        return batch
-
-    def next(self) -> Batch:
-        """The next batch: tokens (B,T), targets (B,T)."""
-        return next(self)
-
-    def seek(self, position: int) -> None:
-        """Continue as if `position` batches had been drawn."""
-        if position < 0:
-            raise UserError(f"position {position}: batches are counted from 0.")
-        self.position = position
-
-    @property
-    def epoch(self) -> float:
-        """How often the split has been seen: 1.5 is the middle of the second epoch."""
-        return self.position * self.batch_size / self.windows_per_epoch
-
     def at(self, position: int) -> Batch:
-        """Batch number `position`, whatever was drawn before."""
+        """Tokens (B,T), targets (B,T), and with document_mask documents (B,T)."""
         tokens = np.empty((self.batch_size, self.context), np.int64)  # (B,T)
         targets = np.empty_like(tokens)  # (B,T)
         documents = np.empty_like(tokens)  # (B,T)
@@ -131,9 +145,9 @@ class Batches:
         """The starts of BLOCK windows of the stream, (BLOCK,) int64: computing few costs as much as many."""
         if self._cached[0] != number:
             drawn = np.arange(number * BLOCK, (number + 1) * BLOCK)
-            epochs, indices = np.divmod(drawn, self.windows_per_epoch)
+            epochs, indices = np.divmod(drawn, self.rows_per_epoch)
             offsets = (_hash(self.seed, epochs, ROUNDS) % np.uint64(self.offsets)).astype(np.int64)
-            order = shuffled(indices, self.windows_per_epoch, self.seed, epochs)
+            order = shuffled(indices, self.rows_per_epoch, self.seed, epochs)
             self._cached = (number, offsets + order * self.context)
         return self._cached[1]
 

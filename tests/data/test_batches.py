@@ -35,7 +35,7 @@ def test_an_epoch_shows_each_target_at_most_once_and_misses_few(num_tokens, cont
         return
     batches = Batches(counting(num_tokens), 1, context, seed)
     for _ in range(3):
-        seen = np.concatenate([batches.next()[1][0] for _ in range(batches.windows_per_epoch)])
+        seen = np.concatenate([batches.next()[1][0] for _ in range(batches.rows_per_epoch)])
         assert len(set(seen.tolist())) == len(seen)
         assert num_tokens - len(seen) < 2 * context + 1
         assert seen.min() >= 1 and seen.max() <= num_tokens - 1
@@ -44,7 +44,7 @@ def test_an_epoch_shows_each_target_at_most_once_and_misses_few(num_tokens, cont
 
 def test_epochs_differ_in_order_and_in_where_they_cut():
     batches = Batches(counting(5000), 1, 10, seed=0)
-    epochs = [[int(batches.next()[0][0, 0]) for _ in range(batches.windows_per_epoch)] for _ in range(20)]
+    epochs = [[int(batches.next()[0][0, 0]) for _ in range(batches.rows_per_epoch)] for _ in range(20)]
     assert len({tuple(epoch) for epoch in epochs}) == 20
     offsets = [min(epoch) for epoch in epochs]
     assert max(offsets) < 20 and len(set(offsets)) > 5

@@ -14,7 +14,7 @@ import numpy as np
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
-from nano_llama.data.batches import Batch, shuffled
+from nano_llama.data.batches import Batch, BatchStream, shuffled
 from nano_llama.data.sft.packing import pack
 from nano_llama.data.sft.sequences import TokenSequence
 
@@ -22,7 +22,7 @@ PADDING = 0  # any id: nothing learns from it or sees it
 WIDTHS = 32  # a batch is as wide as its longest row, in steps of this: few shapes, little padding
 
 
-class ExampleBatches:
+class ExampleBatches(BatchStream):
     """An endless stream of (tokens, targets), or of (tokens, targets, documents) where packed, each (B,T) int64.
 
     targets[b,t] is the token after tokens[b,t] where it is learned, else IGNORE_INDEX. An epoch shows each sequence
@@ -45,36 +45,12 @@ class ExampleBatches:
                 f"{sequences[longest].where}: {lengths[longest]:,} tokens in a context of {context:,}.",
                 hint="Encode the examples with the same context.",
             )
-        self.sequences, self.batch_size, self.context, self.seed = sequences, batch_size, context, seed
-        self.packed = packed
         self.rows = pack(lengths, context) if packed else [[number] for number in range(len(lengths))]
-        self.position = 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        batch = self.at(self.position)
-        self.position += 1
-        return batch
-
-    def next(self) -> Batch:
-        """The next batch."""
-        return next(self)
-
-    def seek(self, position: int) -> None:
-        """Continue as if `position` batches had been drawn."""
-        if position < 0:
-            raise UserError(f"position {position}: batches are counted from 0.")
-        self.position = position
-
-    @property
-    def epoch(self) -> float:
-        """How often all sequences have been seen."""
-        return self.position * self.batch_size / len(self.rows)
+        super().__init__(batch_size, rows_per_epoch=len(self.rows))
+        self.sequences, self.context, self.seed, self.packed = sequences, context, seed, packed
 
     def at(self, position: int) -> Batch:
-        """Batch number `position`, whatever was drawn before."""
+        """Rows of the order that the seed draws for each epoch."""
         drawn = np.arange(position * self.batch_size, (position + 1) * self.batch_size)
         epochs, indices = np.divmod(drawn, len(self.rows))
         return self._batch(shuffled(indices, len(self.rows), self.seed, epochs).tolist())
