@@ -14,9 +14,9 @@ from starlette.routing import Route
 from nano_llama.server.answering import respond
 from nano_llama.server.bodies import parse_object
 from nano_llama.server.chat_answer import ChatAnswer
-from nano_llama.server.errors import ApiError, json_response, limit_exceeded
+from nano_llama.server.errors import ApiError, json_response
 from nano_llama.server.models import served_model
-from nano_llama.server.parameters import chat_params, engine_errors
+from nano_llama.server.parameters import chat_params, check_characters, engine_errors
 from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
@@ -120,11 +120,8 @@ def conversation(
                 param="chat_template_kwargs",
             )
         options[name] = value
-    most = service.settings.max_prompt_characters
     plain = [_plain(message, number, service.settings.max_json_depth) for number, message in enumerate(messages)]
-    length = sum(len(part) for message in messages for part in _texts(message))
-    if length > most:
-        raise limit_exceeded("messages", f"{length} characters", "max_prompt_characters", most)
+    check_characters(sum(len(part) for message in messages for part in _texts(message)), "messages", service)
     _check_calls_are_read(messages, service.tokenizer.chat_templates.values())
     return plain, options
 

@@ -15,7 +15,7 @@ from nano_llama.server.answering import respond
 from nano_llama.server.completion_answer import CompletionAnswer
 from nano_llama.server.errors import limit_exceeded
 from nano_llama.server.models import served_model
-from nano_llama.server.parameters import completion_params, engine_errors
+from nano_llama.server.parameters import check_characters, completion_params, engine_errors
 from nano_llama.server.schemas import CompletionBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import Head, Usage, service_of
@@ -56,12 +56,12 @@ def listed_prompts(prompt: str | list[str] | list[int] | list[list[int]], servic
     """One prompt or several, each a text or a list of ids. Raises ApiError for too many."""
     single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
     prompts: list[str | list[int]] = [prompt] if single else list(prompt)  # type: ignore[list-item,arg-type]
-    most, characters = service.settings.max_prompts, service.settings.max_prompt_characters
+    most = service.settings.max_prompts
     if len(prompts) > most:
         raise limit_exceeded("prompt", f"{len(prompts)} prompts", "max_prompts", most)
     for entry in prompts:
-        if isinstance(entry, str) and len(entry) > characters:
-            raise limit_exceeded("prompt", f"{len(entry)} characters", "max_prompt_characters", characters)
+        if isinstance(entry, str):
+            check_characters(len(entry), "prompt", service)
     return prompts
 
 

@@ -151,6 +151,13 @@ def engine_errors(body: GenerationBody) -> Iterator[None]:
         raise ApiError(400, " ".join(filter(None, (f"{field}: {what}", error.hint))), param=field) from None
 
 
+def check_characters(length: int, param: str, service: "Service") -> None:
+    """Raises ApiError for more text than the server encodes."""
+    most = service.settings.max_prompt_characters
+    if length > most:
+        raise limit_exceeded(param, f"{length} characters", "max_prompt_characters", most)
+
+
 def check_schema(constraint: Mapping[str, Any], param: str, service: "Service") -> None:
     """Raises ApiError for one that is longer than the server takes."""
     size = len(json.dumps(constraint))

@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from nano_llama.server.chat import rendered
-from nano_llama.server.errors import ApiError, json_response, limit_exceeded
+from nano_llama.server.errors import ApiError, json_response
 from nano_llama.server.logprobs import token_name
 from nano_llama.server.models import served_model
+from nano_llama.server.parameters import check_characters
 from nano_llama.server.schemas import DetokenizeBody, TokenizeBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import service_of
@@ -39,9 +40,7 @@ async def tokenize(http: HttpRequest) -> Response:
         _, ids = await unless_left(http, rendered(body.messages, body, service))
     else:
         assert body.prompt is not None, "one of the two is given"
-        most = service.settings.max_prompt_characters
-        if len(body.prompt) > most:
-            raise limit_exceeded("prompt", f"{len(body.prompt)} characters", "max_prompt_characters", most)
+        check_characters(len(body.prompt), "prompt", service)
         add_bos = False if body.add_special_tokens is False else None
         ids = await asyncio.to_thread(
             tokenizer.encode, body.prompt, add_bos=add_bos, parse_special=body.parse_special is not False
