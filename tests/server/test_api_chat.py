@@ -15,18 +15,6 @@ WITH_MOOD = "{{ mood }}:" + TEMPLATE
 
 
 @pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def llm():
-    with random_llm() as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
 def asked():
     with served(scripted_llm({"<assistant>Well": ", you.", "<assistant>": "Hello, 世界!"})) as client:
         yield client

@@ -21,12 +21,6 @@ def client():
         yield client
 
 
-@pytest.fixture(scope="module")
-def llm():
-    with random_llm() as llm:
-        yield llm
-
-
 def test_completions(client, llm):
     answer = client.completions.create(model="tiny", prompt="the quick", max_tokens=6, seed=4, n=2, logprobs=2)
     out = llm.generate("the quick", SamplingParams(max_tokens=6, seed=4, n=2))[0]

@@ -3,22 +3,10 @@
 import numpy as np
 import pytest
 
-from helpers.api import events, post, random_llm, scripted_llm, served
+from helpers.api import events, post, scripted_llm, served
 from nano_llama import SamplingParams
 
 PATH = "/v1/completions"
-
-
-@pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def llm():
-    with random_llm() as llm:
-        yield llm
 
 
 def test_a_prompt_may_be_a_text_ids_or_several_of_either(client, llm):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helpers.api import TEMPLATE, events, post, random_llm, scripted_llm, served
+from helpers.api import TEMPLATE, events, post, scripted_llm, served
 from nano_llama.server.tool_calls import joined
 
 pytest.importorskip("llguidance")
@@ -21,12 +21,6 @@ PLACE = {
 }
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
 PING = {"type": "function", "function": {"name": "ping"}}
-
-
-@pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
 
 
 def check(name: str, arguments: str) -> None:

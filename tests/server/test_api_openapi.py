@@ -5,18 +5,12 @@ import json
 import pytest
 from starlette.routing import Route
 
-from helpers.api import post, random_llm, served
+from helpers.api import post
 from nano_llama.server.app import ROUTES
 from nano_llama.server.openapi import BODIES, document
 from nano_llama.server.schemas import Body
 
 HI = [{"role": "user", "content": "Hi"}]
-
-
-@pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
 
 
 def test_it_names_every_api_route():

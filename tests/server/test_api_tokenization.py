@@ -2,15 +2,9 @@
 
 import pytest
 
-from helpers.api import bpe, post, random_llm, served
+from helpers.api import bpe, post
 
 HI = [{"role": "user", "content": "Hi 🙂"}]
-
-
-@pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

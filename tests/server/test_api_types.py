@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.api import events, post, random_llm, served
+from helpers.api import events, post, served
 
 pytestmark = pytest.mark.server
 types = pytest.importorskip("openai.types")
@@ -10,12 +10,6 @@ chat = pytest.importorskip("openai.types.chat")
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
-
-
-@pytest.fixture(scope="module")
-def client():
-    with served(random_llm()) as client:
-        yield client
 
 
 def check(kind, answer: dict) -> None:
