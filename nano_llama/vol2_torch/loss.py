@@ -54,7 +54,10 @@ def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float)
 
 
 def chunked_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """The same in chunks of CHUNK_BYTES of logits, with no more matrix products: the gradient is computed alongside."""
+    """The same in chunks of CHUNK_BYTES of logits, with no more matrix products: the gradient is computed alongside.
+
+    A frozen head (weight.requires_grad is false) gets none, and is not kept for the backward pass.
+    """
     rows = max(CHUNK_BYTES // (4 * weight.shape[0]), 1)
     if not torch.is_grad_enabled():
         chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
@@ -70,7 +73,8 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:
         loss = hidden.new_zeros((), dtype=torch.float32)
         low = weight.to(dtype)  # (V,D)
-        dhidden, dweight = torch.empty_like(hidden), torch.zeros_like(weight)
+        dhidden = torch.empty_like(hidden)
+        dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
             counted = t != IGNORE_INDEX  # (rows,)
             target = torch.where(counted, t, 0)[:, None]  # (rows,1)
@@ -83,14 +87,35 @@ class _ChunkedLoss(torch.autograd.Function):
             dlogits.scatter_add_(-1, target, -counted.float()[:, None])
             dlow = dlogits.to(dtype)
             dh.copy_(dlow @ low)
-            dweight += dlow.T @ h
+            if dweight is not None:
+                dweight += dlow.T @ h
         ctx.save_for_backward(dhidden, dweight)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         dhidden, dweight = ctx.saved_tensors
-        return dhidden * dloss, dweight * dloss, None, None, None, None
+        return dhidden * dloss, None if dweight is None else dweight * dloss, None, None, None, None
+
+
+def fitting_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """`chunked_head_loss` where the logits of these rows exceed CHUNK_BYTES or the head is frozen, else `head_loss`."""
+    chunked = wants_chunks(len(hidden), len(weight)) or not weight.requires_grad
+    return (chunked_head_loss if chunked else head_loss)(hidden, weight, targets, z_loss)
+
+
+def at_counted_positions(head_loss: HeadLoss) -> HeadLoss:
+    """The same loss, of whose logits only those rows are made that have a counted target.
+
+    In fine-tuning these are few, the answers' tokens, and the logits are what takes time and memory. Where none is
+    counted the loss is 0, and so are its gradients.
+    """
+
+    def counted_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+        counted = targets != IGNORE_INDEX  # (N,)
+        return head_loss(hidden[counted], weight, targets[counted], z_loss)
+
+    return counted_head_loss
 
 
 def wants_chunks(rows: int, vocab_size: int) -> bool:

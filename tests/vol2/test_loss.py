@@ -58,6 +58,64 @@ def test_chunked_loss_and_gradient_equal_the_whole(monkeypatch, z_loss, precisio
         assert (plain - lean).abs().max() <= bound * plain.abs().max()
 
 
+@pytest.mark.parametrize("function", ["head_loss", "chunked_head_loss", "fitting_head_loss"])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("counted", [0, 1, 17])
+def test_loss_at_counted_positions_equals_the_loss_over_all(monkeypatch, function, z_loss, counted):
+    generator = torch.Generator().manual_seed(2)
+    hidden, weight = torch.randn(50, 16, generator=generator), torch.randn(30, 16, generator=generator)
+    targets = torch.full((50,), -100)
+    targets[torch.randperm(50, generator=generator)[:counted]] = torch.randint(0, 30, (counted,), generator=generator)
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * 30 * 12)  # parts of 12 rows, the last of 5
+    found, rows = [], []
+    given = getattr(loss, function)
+
+    def watched(h, w, t, z):
+        rows.append(len(h))
+        return given(h, w, t, z)
+
+    for form in (loss.head_loss, loss.at_counted_positions(watched)):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        value = form(h, w, targets, z_loss)
+        value.backward()
+        found.append((value.detach(), h.grad, w.grad))
+    assert rows == [counted]
+    for everywhere, there in zip(*found, strict=True):
+        assert (everywhere - there).abs().max() <= 1e-5 * everywhere.abs().max()
+
+
+@pytest.mark.parametrize("function", [loss.chunked_head_loss, loss.fitting_head_loss])
+def test_a_frozen_head_has_no_gradient_and_is_not_kept(function):
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(9, 4, generator=generator), torch.randn(30, 4, generator=generator)
+    targets, kept = torch.arange(9), []
+    found = []
+    for form in (loss.head_loss, function):
+        h = hidden.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+            value = form(h, weight, targets, 0.01)
+        if form is function:
+            assert kept == [(9, 4)]  # its own gradient, and nothing of the head's size
+        kept.clear()
+        value.backward()
+        found.append((value.detach(), h.grad))
+    for plain, frozen in zip(*found, strict=True):
+        torch.testing.assert_close(frozen, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_fits_is_made_at_once(monkeypatch):
+    def called(name):
+        return lambda *inputs: name
+
+    monkeypatch.setattr(loss, "chunked_head_loss", called("chunked"))
+    monkeypatch.setattr(loss, "head_loss", called("whole"))
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * 30 * 12)
+    weight, targets = torch.zeros(30, 4, requires_grad=True), torch.zeros(13, dtype=torch.long)
+    assert loss.fitting_head_loss(torch.zeros(12, 4), weight, targets[:12]) == "whole"
+    assert loss.fitting_head_loss(torch.zeros(13, 4), weight, targets) == "chunked"
+    assert loss.fitting_head_loss(torch.zeros(2, 4), weight.detach(), targets[:2]) == "chunked"
+
+
 def test_z_loss_is_volume_1s(model, batch):
     from nano_llama.vol1_numpy import Llama as HandWritten
 
