@@ -64,7 +64,7 @@ class Llama:
         return self._hidden(tokens, self._context(tokens.shape[1], mask, past), keep="nothing")[0]
 
     def logits(self, hidden: Array) -> Array:
-        """The head: (B,T,D) -> (B,T,V)."""
+        """The head: (...,D) -> (...,V)."""
         return self.ops.linear.forward(hidden, self.head)[0]
 
     def _hidden(self, tokens: Array, ctx: Context, keep: str = "caches") -> tuple[Array, Cache, list[Any], Cache]:
@@ -89,7 +89,8 @@ class Llama:
 
         def one(rows: slice) -> float:
             h, *_ = self._hidden(tokens[rows], self._context(T, rows_of(mask, rows)), keep="nothing")
-            loss, _ = self.ops.cross_entropy.forward(self.logits(h), targets[rows], IGNORE_INDEX, z_loss)
+            counted = targets[rows] != IGNORE_INDEX  # (B,T)
+            loss, _ = self.ops.cross_entropy.forward(self.logits(h[counted]), targets[rows][counted], z_loss=z_loss)
             return loss * weight(targets[rows])
 
         tokens, targets, weight = self._check_batch(tokens, targets)
@@ -138,11 +139,15 @@ class Llama:
         grads: dict[str, Array] = {}
 
         h, embed, caches, norm = self._hidden(tokens, ctx, keep="inputs" if recompute else "caches")
-        logits, head = ops.linear.forward(h, self.head)  # (B,T,V)
-        loss, entropy = ops.cross_entropy.forward(logits, targets, IGNORE_INDEX, z_loss)
+        # Only the N positions with a target that counts need logits, the largest array there is; the others' h, which
+        # nothing reads, has a gradient of zero.
+        counted = targets != IGNORE_INDEX  # (B,T)
+        logits, head = ops.linear.forward(h[counted], self.head)  # (N,V)
+        loss, entropy = ops.cross_entropy.forward(logits, targets[counted], z_loss=z_loss)
 
-        dlogits = ops.cross_entropy.backward(weight, entropy)  # (B,T,V)
-        dh, grads[LM_HEAD] = ops.linear.backward(dlogits, head)  # (B,T,D)
+        dlogits = ops.cross_entropy.backward(weight, entropy)  # (N,V)
+        dh = np.zeros_like(h)  # (B,T,D)
+        dh[counted], grads[LM_HEAD] = ops.linear.backward(dlogits, head)  # (N,D)
         dx, norm_grads = self.norm_backward(dh, norm, ctx)  # (B,T,D)
         grads |= norm_grads
         for i in reversed(range(self.config.num_hidden_layers)):

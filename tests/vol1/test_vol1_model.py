@@ -1,6 +1,7 @@
 """The model by itself: masks, ignored targets, accumulation, recomputation, threads, files, refusals."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,29 @@ def test_the_loss_is_the_mean_over_counted_targets(model, batch):
     nats = [-log_p[b, t, targets[b, t]] for b, t in zip(*np.nonzero(targets != -100), strict=True)]
     assert model.loss_and_grads(tokens, targets)[0] == pytest.approx(np.mean(nats), rel=1e-12)
     assert model.loss(tokens, targets) == pytest.approx(np.mean(nats), rel=1e-12)
+
+
+def test_the_head_runs_where_a_target_counts_and_changes_nothing(model, batch):
+    """The same loss and gradients as from logits at every position, whose cross-entropy ignores most."""
+    tokens, targets = batch
+    rows = []
+
+    def watched(x, weight):
+        if weight is model.head:
+            rows.append(x.size // x.shape[-1])
+        return PLAIN.linear.forward(x, weight)
+
+    model.ops = replace(model.ops, linear=PLAIN.linear._replace(forward=watched))
+    loss, grads = model.loss_and_grads(tokens, targets)
+    assert sum(rows) == np.count_nonzero(targets != -100) == 31
+    assert model.loss(tokens, targets) == pytest.approx(loss, rel=1e-13) and sum(rows) == 62
+
+    hidden = model.hidden_states(tokens)  # (B,T,D)
+    logits, head = PLAIN.linear.forward(hidden, model.head)  # (B,T,V)
+    expected, entropy = PLAIN.cross_entropy.forward(logits, targets)
+    _, expected_grad = PLAIN.linear.backward(PLAIN.cross_entropy.backward(1.0, entropy), head)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(grads["lm_head.weight"], expected_grad, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
