@@ -1,5 +1,5 @@
 # Conveniences over the README's commands, which themselves need Python and pip only.
-.PHONY: quickstart test slow server lint format book formulas record has-sphinx
+.PHONY: quickstart test slow parallel server lint format book formulas record has-sphinx
 PYTHON ?= python3
 
 .venv/ready: pyproject.toml constraints.txt
@@ -13,6 +13,9 @@ test: .venv/ready
 
 slow: .venv/ready  # the tests that take minutes
 	.venv/bin/python -m pytest -m slow
+
+parallel: .venv/ready  # two and four processes
+	.venv/bin/python -m pytest -n 0 -m parallel
 
 server: .venv/ready  # servers in processes of their own, and clients of others
 	.venv/bin/pip install -q -c constraints.txt -e ".[judges,eval]"

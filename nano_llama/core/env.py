@@ -8,10 +8,16 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
     NANO_LLAMA_API_KEY   the key that clients of nano-llama serve must send
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
+    RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT
+                         set by torchrun for each process that it starts
+    GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME    the network interfaces that ranks use (default: the libraries choose)
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from nano_llama.core.errors import EnvironmentFault
 
 API_KEY_VARIABLE = "NANO_LLAMA_API_KEY"
 SPIN_COUNT = 2_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (dev/LOG.md has why)
@@ -56,3 +62,41 @@ def cxx() -> str | None:
 def api_key() -> str | None:
     """The key that the server asks its clients for."""
     return os.environ.get(API_KEY_VARIABLE) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a launcher (torchrun) told this process about itself and the others."""
+
+    rank: int  # among all processes, 0 first
+    world_size: int  # how many there are
+    local_rank: int  # among those of this machine
+    local_world_size: int
+    address: str  # host:port, where they find each other
+    restarts: int = 0  # how often the launcher has started them again
+
+
+def launch() -> Launch | None:
+    """What torchrun has set; None: this process was started alone. Raises EnvironmentFault where a part is missing."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    try:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return Launch(
+            rank=rank,
+            world_size=world_size,
+            local_rank=int(os.environ.get("LOCAL_RANK", rank)),
+            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
+            address=f"{os.environ['MASTER_ADDR']}:{int(os.environ['MASTER_PORT'])}",
+            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        )
+    except (KeyError, ValueError) as error:
+        raise EnvironmentFault(
+            f"RANK and WORLD_SIZE are set, but what goes with them is missing or not a number: {error}.",
+            hint="Start the processes with torchrun, or unset RANK and WORLD_SIZE for a single one.",
+        ) from None
+
+
+def socket_interface(backend: str) -> str | None:
+    """The network interface that the user has chosen for "gloo" or "nccl"; None: the library chooses."""
+    return os.environ.get(f"{backend.upper()}_SOCKET_IFNAME") or None

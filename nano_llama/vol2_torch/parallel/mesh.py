@@ -1,0 +1,104 @@
+"""From processes to a mesh: ranks that find each other, then lie in a grid with an axis for each kind of parallelism.
+
+    with process_group(launch, device) as description:      # launch: core/env.py, what torchrun said
+        mesh = make_mesh(ParallelConfig(fsdp=2, tp=2), device)
+        mesh["tp"].get_local_rank(), mesh["tp"].size(), mesh["tp"].get_group()
+
+All five axes are always there, those that are not used with size 1. Rank 5 of dp=2,fsdp=2,tp=2 has the coordinates
+1, 0, 1: the last axis counts fastest. Tests: tests/parallel/test_mesh.py.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from nano_llama.core.env import Launch
+from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.vol2_torch.parallel.config import AXES, ParallelConfig
+from nano_llama.vol2_torch.parallel.network import describe
+
+BATCH_AXES = ("dp", "fsdp")  # whose ranks share the rows of a batch
+TIMEOUT = 600.0  # seconds that a rank waits for the others in one operation
+
+
+def backend_for(device: torch.device) -> str:
+    """torch.distributed's name of what carries the data: gloo between CPUs, nccl between GPUs, and gloo beside it."""
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Several processes cannot train on {device.type!r}.", hint="Choose --device cpu or cuda.")
+    return "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+
+
+@contextmanager
+def process_group(
+    launch: Launch, device: torch.device, *, timeout: float = TIMEOUT, store: dist.Store | None = None
+) -> Iterator[str]:
+    """Join the other processes until the block ends -> one line for the user: backend, address, interface.
+
+    store: where ranks find each other; by default the one that torchrun's variables name. Raises EnvironmentFault
+    where they do not.
+    """
+    if dist.is_initialized():
+        raise EnvironmentFault("This process already belongs to a process group.", hint="End the other one first.")
+    backend = backend_for(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            backend, rank=launch.rank, world_size=launch.world_size, timeout=timedelta(seconds=timeout), store=store,
+            init_method=None if store else "env://",
+        )  # fmt: skip
+    except (dist.DistError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EnvironmentFault(
+            f"Rank {launch.rank} of {launch.world_size} did not find the others at {launch.address}: {reason}",
+            hint=f"Can this machine reach that address? It uses {describe('gloo')}.",
+        ) from error
+    try:
+        name = "gloo" if device.type == "cpu" else "nccl"
+        yield f"rank {launch.rank} of {launch.world_size} on {device}: {name}, {describe(name)}"
+    finally:
+        dist.destroy_process_group()
+
+
+def device_of_rank(device: torch.device, launch: Launch) -> torch.device:
+    """The device of this rank: on a machine with GPUs each process has its own."""
+    if device.type != "cuda":
+        return device
+    present = torch.cuda.device_count()
+    if launch.local_world_size > present:
+        raise UserError(
+            f"{launch.local_world_size} processes were started on a machine with {present} GPUs.",
+            hint=f"torchrun --nproc-per-node {present}",
+        )
+    return torch.device("cuda", launch.local_rank)
+
+
+def make_mesh(config: ParallelConfig, device: torch.device) -> DeviceMesh:
+    """The grid of all ranks, with the axes of AXES. Raises UserError unless the product is the number of ranks."""
+    config.check_world_size(dist.get_world_size())
+    return init_device_mesh(device.type, config.shape, mesh_dim_names=AXES)
+
+
+def used_axes(mesh: DeviceMesh, axes: tuple[str, ...] = AXES) -> tuple[str, ...]:
+    """Those of `axes` that have more than one rank."""
+    return tuple(axis for axis in axes if mesh[axis].size() > 1)
+
+
+def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
+    """(rank, ranks) among those that share the rows of a batch."""
+    rank, ranks = 0, 1
+    for axis in BATCH_AXES:
+        rank = rank * mesh[axis].size() + mesh[axis].get_local_rank()
+        ranks *= mesh[axis].size()
+    return rank, ranks
+
+
+def all_reduce(tensor: torch.Tensor, mesh: DeviceMesh, axes: tuple[str, ...]) -> torch.Tensor:
+    """Sum a plain tensor over the ranks of these axes, in place -> the same tensor."""
+    for axis in used_axes(mesh, axes):
+        dist.all_reduce(tensor, group=mesh[axis].get_group())
+    return tensor
