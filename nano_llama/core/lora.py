@@ -3,7 +3,8 @@
 An adapter is a pair of thin matrices beside a frozen one: W + scale B A, A (r, in), B (out, r). DoRA adds a vector, the
 length of each row. Names of tensors are `<module>.lora_A`, `<module>.lora_B` and `<module>.lora_magnitude_vector`, with
 the module as in core/names.py: `model.layers.0.self_attn.q_proj`, `lm_head`.
-Not here: the files (formats/peft.py), forward and backward (vol1_numpy/ops/lora_linear.py, vol2_torch/lora_linear.py).
+Not here: the files (formats/peft.py), forward and backward (vol1_numpy/ops/lora_linear.py, vol2_torch/lora_linear.py),
+and models whose matrices are merged with an adapter (formats/merged.py).
 Sources: LoRA, Hu et al. 2021 (arXiv 2106.09685); rsLoRA, Kalajdzievski 2023 (arXiv 2312.03732); DoRA, Liu et al. 2024
 (arXiv 2402.09353). Tests: tests/core/test_lora.py.
 """
@@ -112,6 +113,25 @@ def init_lora_matrices(lora: LoraConfig, config: LlamaConfig, seed: int = 0) -> 
             bound = 1 / math.sqrt(shape[1])
             params[name][:] = np.random.default_rng((seed, index)).uniform(-bound, bound, shape)
     return params
+
+
+def merged_weight(
+    weight: np.ndarray, lora: LoraConfig, A: np.ndarray, B: np.ndarray, magnitude: np.ndarray | None = None
+) -> np.ndarray:
+    """The one matrix (out, in) that an adapted layer multiplies by, not yet rounded: float32, or wider where one is.
+
+    W + scale B A; with DoRA, every row of that rescaled to the length that was learned for it, magnitude (out,). A row
+    of zeros, such as a padded vocabulary has, stays one. What merges is in formats/merged.py.
+    """
+    wide = np.result_type(*(np.promote_types(array.dtype, np.float32) for array in (weight, A, B)))
+    merged = B.astype(wide) @ A.astype(wide)  # (out, in)
+    merged *= wide.type(lora.scale)
+    merged += weight
+    if lora.dora:
+        assert magnitude is not None, "DoRA learns the lengths of rows"
+        lengths = np.linalg.norm(merged, axis=1)  # (out,)
+        merged *= np.divide(magnitude, lengths, out=np.zeros_like(lengths), where=lengths > 0)[:, None]
+    return merged
 
 
 def _is_number(value: object) -> bool:

@@ -57,6 +57,18 @@ class Adapter:
     tensors: dict[str, np.ndarray]  # read-only views of the mapped file
     base_head: np.ndarray | None  # the head of the model it was trained on, where the file repeats it
 
+    def check_base_head(self, head: np.ndarray) -> None:
+        """Raise FormatError where the file repeats another head than this one, (V, D), of the model it is put on.
+
+        They are the same if one is the other rounded: the model may have been trained in another precision.
+        """
+        pairs = [] if self.base_head is None else [(self.base_head, head), (head, self.base_head)]
+        if pairs and not any(np.array_equal(one.astype(other.dtype), other) for one, other in pairs):
+            raise FormatError(
+                f"{self.path}: its lm_head.base_layer.weight is not this model's head.",
+                hint="Is it an adapter of another model, or of one whose head was trained as well?",
+            )
+
 
 def read_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
     """The adapter in `folder`, checked against the model it is for.
@@ -101,9 +113,7 @@ def read_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
 def read_adapter_config(folder: str | Path) -> LoraConfig:
     """What adapter_config.json says. Raises ConfigError or FormatError, naming the key, for what is not read."""
     path = Path(folder) / CONFIG
-    raw = read_json(path, what="adapter config", max_bytes=_MAX_CONFIG_BYTES)
-    if not isinstance(raw, dict):
-        raise FormatError(f"{path} holds a {type(raw).__name__}, not an object.")
+    raw = _read_json(folder)
     if "peft_type" not in raw:
         raise FormatError(f"{path} has no peft_type.", hint='Only adapters with "peft_type": "LORA" are read.')
     for key, value in raw.items():
@@ -118,6 +128,30 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
         r=given["r"], alpha=given["lora_alpha"], rslora=given["use_rslora"], dora=given["use_dora"],
         target_modules=given["target_modules"], dropout=given["lora_dropout"],
     )  # fmt: skip
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether it is a folder with an adapter_config.json."""
+    return (Path(folder) / CONFIG).is_file()
+
+
+def base_model_of(folder: str | Path) -> str | None:
+    """The path or hub name of the model that an adapter says it was trained on; None where it says none."""
+    name = _read_json(folder).get("base_model_name_or_path")
+    return name if isinstance(name, str) and name else None
+
+
+def _read_json(folder: str | Path) -> dict[str, Any]:
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not an adapter: it has no {CONFIG}." if Path(folder).is_dir() else f"No adapter at {folder}.",
+            hint=f"Give the folder that holds {CONFIG} and {WEIGHTS}.",
+        )
+    raw = read_json(path, what="adapter config", max_bytes=_MAX_CONFIG_BYTES)
+    if not isinstance(raw, dict):
+        raise FormatError(f"{path} holds a {type(raw).__name__}, not an object.")
+    return raw
 
 
 def save_adapter_files(

@@ -204,15 +204,19 @@ class Llama:
         return cls(config, init_params(config, seed, check_dtype(dtype)), **options)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, dtype: np.typing.DTypeLike = np.float32, **options) -> "Llama":
+    def from_pretrained(
+        cls, path: str | Path, dtype: np.typing.DTypeLike = np.float32, *, adapter: str | Path | None = None, **options
+    ) -> "Llama":
         """Read a Hugging Face folder, a .gguf, a .pth, or a hub name, converting to `dtype` tensor by tensor.
 
+        adapter: a folder in PEFT's format, which is merged into the weights.
         Raises UserError, ConfigError, FormatError: what is there is not a LLaMA, or is damaged.
         """
         from nano_llama.formats import open_model
+        from nano_llama.formats.merged import open_merged
 
         dtype = check_dtype(dtype)
-        with open_model(path) as weights:
+        with open_model(path) if adapter is None else open_merged(path, adapter, dtype) as weights:
             config = weights.config
             # copies: arrays mapped from a file are read-only, and training changes its parameters in place
             params = {name: np.array(weights[name], dtype, order="C") for name in parameter_shapes(config)}

@@ -229,12 +229,22 @@ class Llama(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        adapter: str | Path | None = None,
     ) -> "Llama":
-        """Load a Hugging Face folder, a .gguf, or a hub name; tensor by tensor, so memory holds the model once."""
-        from nano_llama.formats import open_model
+        """Load a Hugging Face folder, a .gguf, or a hub name; tensor by tensor, so memory holds the model once.
 
-        with open_model(path) as weights:
+        adapter: a folder in PEFT's format, which is merged into the weights (finetune.load_adapter keeps it apart).
+        """
+        from nano_llama.formats import open_model
+        from nano_llama.formats.merged import open_merged
+
+        wide = "F64" if dtype == torch.float64 else "F32"  # of a merged matrix, which is rounded to `dtype` once
+        with open_model(path) if adapter is None else open_merged(path, adapter, wide) as weights:
             return cls._empty(weights.config, device, dtype).load_params(weights)
 
     @classmethod

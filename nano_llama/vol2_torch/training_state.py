@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nano_llama.core.errors import FormatError
+from nano_llama.formats.dtypes import DTYPES
 from nano_llama.training.checkpoint_keys import TRAINED, join, split
 from nano_llama.vol2_torch.model import to_tensor
 
@@ -61,8 +62,11 @@ def set_random_states(states: Mapping[str, torch.Tensor], device: torch.device) 
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as an array on the CPU; it shares memory if it lies there already."""
-    return tensor.detach().cpu().numpy()
+    """A tensor as an array on the CPU; it shares memory if it lies there already. The reverse of to_tensor."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # which NumPy itself does not know
+        return tensor.view(torch.uint16).numpy().view(DTYPES["BF16"])
+    return tensor.numpy()
 
 
 def owned_tensor(array: np.ndarray) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from nano_llama.core.errors import ConfigError
-from nano_llama.core.lora import LAYER_TARGETS, TARGETS, LoraConfig, adapter_shapes, init_lora_matrices
+from nano_llama.core.lora import LAYER_TARGETS, TARGETS, LoraConfig, adapter_shapes, init_lora_matrices, merged_weight
 from nano_llama.core.names import parameter_shapes
 
 
@@ -68,3 +69,35 @@ def test_fresh_matrices_are_seeded_apart_and_b_is_zero(tiny_config):
             assert not np.array_equal(values, other[name])
     q, k = (one[f"model.layers.0.self_attn.{x}_proj.lora_A"] for x in "qk")
     assert not np.array_equal(q, k)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_merged_is_the_sum_in_float32_or_wider(dora, dtype):
+    """Against the formula in float64, row by row."""
+    rng = np.random.default_rng(0)
+    lora = LoraConfig(r=3, alpha=5, rslora=True, dora=dora)
+    W, A, B = (rng.standard_normal(shape).astype(dtype) for shape in ((7, 6), (3, 6), (7, 3)))
+    m = rng.random(7) + 1
+    merged = merged_weight(W, lora, A, B, m.astype(dtype) if dora else None)
+    assert merged.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    for row in range(7):
+        expected = W[row].astype(float) + 5 / 3**0.5 * sum(
+            B[row, i].astype(float) * A[i].astype(float) for i in range(3)
+        )
+        if dora:
+            expected *= m.astype(dtype)[row].astype(float) / np.sqrt((expected**2).sum())
+        np.testing.assert_allclose(merged[row], expected, rtol=1e-14 if dtype == np.float64 else 1e-5, atol=1e-6)
+
+
+def test_types_may_be_mixed_and_the_widest_counts():
+    W, A, B = np.ones((2, 2), ml_dtypes.bfloat16), np.ones((1, 2), np.float16), np.ones((2, 1), np.float32)
+    assert merged_weight(W, LoraConfig(r=1), A, B).dtype == np.float32
+    assert merged_weight(W, LoraConfig(r=1), A, B.astype(np.float64)).dtype == np.float64
+
+
+def test_a_row_of_zeros_stays_one_under_dora():
+    W, A, B = np.eye(2, 3, dtype=np.float32), np.zeros((1, 3), np.float32), np.zeros((2, 1), np.float32)
+    W[0] = 0
+    merged = merged_weight(W, LoraConfig(r=1, dora=True), A, B, np.full(2, 5, np.float32))
+    np.testing.assert_array_equal(merged, [[0, 0, 0], [0, 5, 0]])

@@ -1,5 +1,25 @@
 """Adapters that change something: fresh ones have B = 0."""
 
+import numpy as np
+
+from nano_llama.core.lora import adapter_shapes
+from nano_llama.core.names import EMBED, LM_HEAD
+
+
+def random_adapter(lora, config, weights, seed=0, dtype=np.float32):
+    """{name: array} in core/lora.py's names: A and B drawn, magnitudes a few percent off the rows' lengths."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in adapter_shapes(lora, config).items():
+        module, _, part = name.rpartition(".")
+        noise = rng.standard_normal(shape)
+        if part == "lora_magnitude_vector":
+            matrix = f"{module}.weight" if f"{module}.weight" in weights else EMBED
+            assert matrix != EMBED or f"{module}.weight" == LM_HEAD
+            noise = np.linalg.norm(weights[matrix].astype(np.float64), axis=1) * (1 + 0.05 * noise)
+        tensors[name] = (noise if part == "lora_magnitude_vector" else 0.2 * noise).astype(dtype)
+    return tensors
+
 
 def randomize(params, seed=0, only=""):
     """Draw A and B anew, and move magnitudes by a few percent: {name: parameter}, in place."""

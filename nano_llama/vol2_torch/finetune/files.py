@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from nano_llama.core.errors import FormatError
 from nano_llama.formats.peft import read_adapter, save_adapter_files
 from nano_llama.vol2_torch.finetune.adapters import adapter_config, adapter_params, apply_lora
 from nano_llama.vol2_torch.model import Llama, to_tensor
@@ -33,13 +32,7 @@ def load_adapter(model: Llama, folder: str | Path) -> Llama:
     FormatError where the file repeats the head of another model.
     """
     adapter = read_adapter(folder, model.config)
-    if adapter.base_head is not None:
-        stored = to_tensor(adapter.base_head).to(model.device, model.dtype)
-        if not torch.equal(stored, model.head_weight):
-            raise FormatError(
-                f"{adapter.path}: its lm_head.base_layer.weight is not this model's head.",
-                hint="Is it an adapter of another model, or of one whose head was trained as well?",
-            )
+    adapter.check_base_head(to_array(model.head_weight))
     apply_lora(model, adapter.lora)
     for name, parameter in adapter_params(model).items():
         parameter.copy_(to_tensor(adapter.tensors[name]))

@@ -1,0 +1,105 @@
+"""A model and its adapter as one ordinary model: every adapted matrix is merged when it is read.
+
+    with open_merged("org/name", "my-adapter") as weights:      # a TensorMapping: all that reads models takes it
+        save_hf(folder, weights.config, weights)                # at most one tensor in memory
+
+The sum itself is core/lora.py's merged_weight; here it is rounded once, to the type that is wanted.
+Tests: tests/formats/test_merged.py.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.core.lora import adapted_modules, merged_weight
+from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.formats import open_model
+from nano_llama.formats.dtypes import DTYPES, FLOATS, cast, float_name
+from nano_llama.formats.mapping import QuantizedTensor, TensorMapping
+from nano_llama.formats.peft import Adapter, read_adapter
+
+
+def open_merged(
+    path: str | Path, adapter: str | Path, dtype: "str | np.typing.DTypeLike | None" = None
+) -> "MergedWeights":
+    """The model at `path` with the adapter in the folder `adapter` merged into it.
+
+    dtype: of the adapted matrices, "float32", np.float64 ...; None: as the base's, float32 where it is quantized.
+    Raises what open_model and read_adapter raise, and FormatError where the adapter is of another model.
+    """
+    base = open_model(path)
+    try:
+        return MergedWeights(base, read_adapter(adapter, base.config), dtype)
+    except BaseException:
+        base.close()
+        raise
+
+
+class MergedWeights(TensorMapping):
+    """`base` with an adapter in its matrices; tensors without one are the base's own, quantized blocks included.
+
+    A tied model whose head is adapted gets a head of its own, as head and embedding now differ: `.config` says so.
+    """
+
+    def __init__(self, base: TensorMapping, adapter: Adapter, dtype: "str | np.typing.DTypeLike | None" = None):
+        self.path, self.base, self.adapter = base.path, base, adapter
+        self._wanted = None if dtype is None else float_name(dtype)
+        self.adapted = [f"{module}.weight" for module in adapted_modules(adapter.lora, base.config)]
+        splits_head = base.config.tie_word_embeddings and LM_HEAD in self.adapted
+        self.known_config = base.config.replace(tie_word_embeddings=False) if splits_head else base.config
+        self._names = [*base, LM_HEAD] if splits_head else list(base)
+        if adapter.base_head is not None:
+            adapter.check_base_head(self.base_tensor(LM_HEAD))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return cast(name, self.exact(name), self.dtype_name(name)) if name in self.adapted else self.base[name]
+
+    def exact(self, name: str) -> np.ndarray:
+        """An adapted matrix before it is rounded: in float32, or wider where the base or the adapter is."""
+        A, B, magnitude = (
+            self.adapter.tensors.get(f"{name.removesuffix('.weight')}.{part}")
+            for part in ("lora_A", "lora_B", "lora_magnitude_vector")
+        )
+        assert A is not None and B is not None, "read_adapter has counted the tensors"
+        return merged_weight(self.base_tensor(name), self.adapter.lora, A, B, magnitude)
+
+    def base_tensor(self, name: str) -> np.ndarray:
+        """The tensor without the adapter."""
+        return self.base[self._in_base(name)]
+
+    def _in_base(self, name: str) -> str:
+        return EMBED if name == LM_HEAD and name not in self.base else name  # a tied head is the embedding
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.base.shape(self._in_base(name))
+
+    def dtype_name(self, name: str) -> str:
+        own = self.base.dtype_name(self._in_base(name))
+        if name not in self.adapted:
+            return own
+        return self._wanted or (own if own in FLOATS else "F32")
+
+    def nbytes(self, name: str) -> int:
+        if name not in self.adapted:
+            return self.base.nbytes(name)
+        return math.prod(self.shape(name)) * DTYPES[self.dtype_name(name)].itemsize
+
+    def raw(self, name: str) -> QuantizedTensor:
+        return super().raw(name) if name in self.adapted else self.base.raw(name)
+
+    def row_order(self, name: str) -> np.ndarray | None:
+        return None if name in self.adapted else self.base.row_order(name)
+
+    def release_pages(self) -> None:
+        self.base.release_pages()
+
+    def close(self) -> None:
+        self.base.close()
