@@ -30,6 +30,7 @@ COMMANDS = {
     "generate": Command("nano_llama.cli.generate", "Continue a prompt.", "Use"),
     "chat": Command("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
     "serve": Command("nano_llama.cli.serve", "An OpenAI-compatible HTTP server.", "Use"),
+    "merge": Command("nano_llama.cli.merge", "Merge an adapter into the model that it was trained on.", "Use"),
     "export": Command("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),
     "quantize": Command("nano_llama.cli.quantize", "Save a model with its weight matrices in 4 or 8 bits.", "Use"),
     "bench": Command("nano_llama.cli.bench", "How fast a model runs here, and what memory allows.", "Understand"),

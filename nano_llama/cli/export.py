@@ -55,8 +55,10 @@ def run(
         screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
         if format == "hf":
             from nano_llama.formats import save_hf
+            from nano_llama.formats.hf_folder import read_generation_config
 
-            save_hf(out, config, weights, tokenizer, dtype=None if dtype == "auto" else dtype)
+            own = None if dtype == "auto" else dtype
+            save_hf(out, config, weights, tokenizer, own, generation_config=read_generation_config(path))
         elif format == "pth":
             from nano_llama.formats import save_pth
 

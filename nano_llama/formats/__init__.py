@@ -19,6 +19,7 @@ from nano_llama.formats.gguf_split import open_gguf
 from nano_llama.formats.hf_folder import CONFIG, open_folder, read_folder_config, save_hf
 from nano_llama.formats.hub import download, is_hub_name
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping, fit_to_config, unknown_shape
+from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
@@ -72,6 +73,11 @@ def detect(path: str | Path) -> str:
     if path.is_dir():
         if any((path / file).is_file() for file in (CONFIG, *WEIGHT_FILES)):
             return "hf"
+        if is_adapter(path):
+            raise FormatError(
+                f"{path} is an adapter, not a model.",
+                hint=f"Merge it into the model that it was trained on:  nano-llama merge --adapter {path} --out ...",
+            )
         inside = sorted(file.name for file in path.iterdir())
         ggufs = [name for name in inside if name.endswith(".gguf")]
         raise FormatError(

@@ -101,6 +101,7 @@ def save_gguf(
     tokenizer: Any = None,
     dtype: str = "F16",
     name: str = "",
+    check: Callable[[Path], None] = lambda written: None,
 ) -> None:
     """Write a model that llama.cpp loads, with at most one tensor in memory.
 
@@ -108,7 +109,7 @@ def save_gguf(
     lose most, become Q8_0), or "keep": every tensor as it is stored, quantized blocks untouched.
     tokenizer: what has `to_gguf(vocab_size)`, as the Tokenizer of nano_llama.tokenizer does, or a mapping of
     `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). What was written is read back and compared
-    before the file takes its name. Raises UserError for what GGUF cannot hold.
+    before the file takes its name; check is then handed it too. Raises UserError for what GGUF cannot hold.
     """
     wanted = dtype if dtype == KEEP else dtype.upper()
     if wanted not in (*WRITTEN, KEEP):
@@ -128,7 +129,12 @@ def save_gguf(
         metadata["general.quantization_version"] = 2
     metadata |= _tokenizer_metadata(tokenizer, config)
     keep_end_ids(metadata, config)
-    write_gguf(path, metadata, plan, check=partial(check_written, config=config))
+
+    def check_all(written: Path) -> None:
+        check_written(written, config)
+        check(written)
+
+    write_gguf(path, metadata, plan, check_all)
 
 
 def _general_metadata(source: TensorMapping) -> dict[str, Any]:
@@ -163,8 +169,8 @@ def _planned(ours: str, source: TensorMapping, config: LlamaConfig, wanted: str)
 
 
 def _maker(ours: str, source: TensorMapping, config: LlamaConfig, kind: str) -> Callable[[], np.ndarray]:
-    if isinstance(source, GGUFWeights) and source.dtype_name(ours) == kind:
-        return lambda: source.raw(ours).blocks  # already in GGUF's row order
+    if kind not in DTYPES and source.dtype_name(ours) == kind:
+        return partial(_own_blocks, ours, source, config)
 
     def make() -> np.ndarray:
         array = source[ours]
@@ -173,6 +179,16 @@ def _maker(ours: str, source: TensorMapping, config: LlamaConfig, kind: str) -> 
         return cast(ours, array, kind) if kind in DTYPES else quantize(kind, array)
 
     return make
+
+
+def _own_blocks(ours: str, source: TensorMapping, config: LlamaConfig) -> np.ndarray:
+    """A quantized tensor as it is stored, its rows in GGUF's order: in a GGUF they are in it already."""
+    blocks, order = source.raw(ours).blocks, source.row_order(ours)
+    if not is_rotated(ours):
+        return blocks if order is None else blocks[order]
+    rows = rows_to_gguf(len(blocks), config.head_dim)
+    rows = rows if order is None else order[rows]
+    return blocks if np.array_equal(rows, np.arange(len(rows))) else blocks[rows]
 
 
 def _tokenizer_metadata(tokenizer: Any, config: LlamaConfig) -> dict[str, Any]:

@@ -10,13 +10,14 @@ Tests: tests/formats/test_hf_folder.py.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.errors import FormatError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
@@ -28,6 +29,7 @@ from nano_llama.formats.weight_files import INDEX, WEIGHTS, open_weight_files
 
 CONFIG = "config.json"
 MAX_SHARD_BYTES = 5 * 10**9
+_GENERATION_CONFIG = "generation_config.json"
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -56,11 +58,15 @@ def save_hf(
     tokenizer: Any = None,
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    generation_config: Mapping[str, Any] | None = None,
+    check: Callable[[Path], None] = lambda written: None,
 ) -> None:
     """Write a folder that transformers' AutoModelForCausalLM loads, with at most one tensor in memory.
 
     dtype: "F32", "F16" or "BF16" (or "float16" ...); None keeps each tensor's own type, so that what was read comes out
-    bit-identical (quantized tensors become F32, which holds them exactly). tokenizer: a Tokenizer.
+    bit-identical (quantized tensors become F32, which holds them exactly). tokenizer: a Tokenizer. generation_config:
+    what another folder says there (read_generation_config), kept as it is. check: is handed the folder that was written
+    before it takes its name; where it raises there is none.
     The folder must not exist; a kill leaves nothing under its name. Raises UserError, FormatError, EnvironmentFault.
     """
     source = as_mapping(weights)
@@ -72,7 +78,7 @@ def save_hf(
     sizes = {name: int(np.prod(source.shape(name))) * DTYPES[stored[name]].itemsize for name in source}
     with atomic_folder(folder) as temporary:
         write_json(temporary / CONFIG, {**config.to_hf_dict(), "dtype": _most_common_dtype(stored, sizes)})
-        write_json(temporary / "generation_config.json", _generation_config(config))
+        write_json(temporary / _GENERATION_CONFIG, _generation_config(config) | dict(generation_config or {}))
         shards = _split(sizes, max_shard_bytes)
         if len(shards) == 1:
             save_safetensors(temporary / WEIGHTS, source, dtype=wanted)
@@ -86,6 +92,7 @@ def save_hf(
             write_json(temporary / INDEX, {"metadata": total, "weight_map": weight_map})
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+        check(temporary)
 
 
 def _split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -107,6 +114,17 @@ def _most_common_dtype(stored: Mapping[str, str], sizes: Mapping[str, int]) -> s
     for name, dtype in stored.items():
         bytes_of[dtype] += sizes[name]
     return HF_NAMES.get(max(bytes_of, key=lambda dtype: bytes_of[dtype]), "float32")
+
+
+def read_generation_config(path: Path) -> dict[str, Any]:
+    """What a model's folder says about generating, every id that ends a text among it; {} where it does not."""
+    file = path / _GENERATION_CONFIG
+    if not file.is_file():
+        return {}
+    raw = read_json(file, what="generation config", max_bytes=_MAX_CONFIG_BYTES)
+    if not isinstance(raw, dict):
+        raise FormatError(f"{file} holds a {type(raw).__name__}, not an object.")
+    return raw
 
 
 def _generation_config(config: LlamaConfig) -> dict[str, Any]:

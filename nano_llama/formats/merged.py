@@ -2,6 +2,7 @@
 
     with open_merged("org/name", "my-adapter") as weights:      # a TensorMapping: all that reads models takes it
         save_hf(folder, weights.config, weights)                # at most one tensor in memory
+        roundings = read_back(folder, weights)                  # what was written is what was meant
 
 The sum itself is core/lora.py's merged_weight; here it is rounded once, to the type that is wanted.
 Tests: tests/formats/test_merged.py.
@@ -9,14 +10,17 @@ Tests: tests/formats/test_merged.py.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.lora import adapted_modules, merged_weight
 from nano_llama.core.names import EMBED, LM_HEAD
-from nano_llama.formats import open_model
+from nano_llama.formats import open_model, open_weights
 from nano_llama.formats.dtypes import DTYPES, FLOATS, cast, float_name
+from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping
 from nano_llama.formats.peft import Adapter, read_adapter
 
@@ -103,3 +107,49 @@ class MergedWeights(TensorMapping):
 
     def close(self) -> None:
         self.base.close()
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far an adapter moved the weights of a matrix, and how far rounding moved them after it: Euclidean norms."""
+
+    name: str
+    change: float
+    error: float
+
+    @property
+    def relative(self) -> float:
+        """1: rounding moved the weights as far as the adapter did, and little is left of what it learned."""
+        return self.error / self.change if self.change else 0.0
+
+
+def total_rounding(roundings: list[Rounding]) -> Rounding:
+    """Of all matrices together."""
+    return Rounding("", math.hypot(*(one.change for one in roundings)), math.hypot(*(one.error for one in roundings)))
+
+
+def read_back(path: Path, merged: MergedWeights) -> list[Rounding]:
+    """Compare the model that was written at `path` with what was meant, number by number; -> its adapted matrices.
+
+    Raises EnvironmentFault, naming the tensor, where a number differs.
+    """
+    roundings = []
+    with open_weights(path) as written:
+        for name in merged:
+            exact = merged.exact(name) if name in merged.adapted else merged[name]
+            kind = written.dtype_name(name)
+            if kind in DTYPES:
+                expected = cast(name, exact, kind)
+            elif kind == merged.dtype_name(name):  # blocks that were copied
+                expected = exact
+            else:
+                expected = dequantize(kind, quantize(kind, exact))
+            if not np.array_equal(written[name], expected):
+                raise EnvironmentFault(
+                    f"{name} was read back from {path} with other numbers than were written.",
+                    hint="Are disk and memory in order? Try it again, on another disk.",
+                )
+            if name in merged.adapted:
+                change, error = exact - merged.base_tensor(name), expected - exact
+                roundings.append(Rounding(name, *(float(np.linalg.norm(moved)) for moved in (change, error))))
+    return roundings

@@ -1,5 +1,7 @@
 """`export`: what is written is read back with the same weights, by us and by others."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,13 @@ def test_smollm2_keeps_its_blocks(cli, smollm2, tmp_path):
         for name in first:
             assert first.dtype_name(name) == second.dtype_name(name)
             assert np.array_equal(first.raw(name).blocks, second.raw(name).blocks)
+
+
+def test_what_the_folder_says_about_generating_is_kept(cli, make_tiny, tmp_path):
+    """Llama 3's folders name further ids that end an answer there alone."""
+    model = make_tiny(tmp_path / "model")
+    (model / "generation_config.json").write_text('{"eos_token_id": [0, 7], "temperature": 0.6}')
+    assert cli("export", "--model", model, "--format", "hf", "--out", tmp_path / "out").code == 0
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [0, 7] and written["temperature"] == 0.6
+    assert Tokenizer.from_pretrained(tmp_path / "out").stop_ids == Tokenizer.from_pretrained(model).stop_ids >= {0, 7}
