@@ -247,11 +247,12 @@ def show_metrics(path: Path) -> Shown:
 
 def show_settings(path: Path) -> Shown:
     """A train.json: the settings that differ from the defaults."""
-    from nano_llama.training.settings import TrainSettings
+    from nano_llama.training.saved_settings import load_settings
+    from nano_llama.training.settings import fields_of
 
-    settings = TrainSettings.load(path).to_json()
-    usual = TrainSettings().to_json()
-    own = {key: value for key, value in settings.items() if value != usual[key]}
+    found = load_settings(path)
+    settings, fields = found.to_json(), fields_of(type(found))
+    own = {name: value for name, value in settings.items() if value != fields[name].default}
     return {"path": str(path), "settings": settings}, [facts(own, "Settings that differ from the defaults")]
 
 

@@ -69,9 +69,9 @@ def trace_names(config: LlamaConfig) -> list[str]:
 
 def is_hidden_matrix(name: str) -> bool:
     """True for the matrices inside the layers: what Muon updates. Embedding, head and norms are not."""
-    return name.startswith("model.layers.") and name.endswith("_proj.weight")
+    return name.startswith("model.layers.") and name.endswith(("_proj.weight", ".lora_A", ".lora_B"))
 
 
 def is_decayed(name: str) -> bool:
-    """True for what weight decay applies to: every matrix, never a norm's gain."""
-    return not name.endswith("norm.weight")
+    """True for what weight decay applies to: every matrix, never a norm's gain or DoRA's lengths."""
+    return not name.endswith(("norm.weight", ".lora_magnitude_vector"))

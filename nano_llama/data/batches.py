@@ -10,9 +10,10 @@ The order is a pseudo-random permutation, computed for the windows asked for (no
 function of (seed, p) alone. So a stream resumes from its position at no cost, and each worker makes its own batches.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +57,12 @@ class ArrayTokens:
         return np.searchsorted(self.document_starts, np.arange(start, start + count), side="right") - 1
 
 
+def tokens_in(batch: Batch) -> int:
+    """How many tokens a batch has, without the padding that its documents mark."""
+    tokens, _, *documents = batch
+    return int(np.count_nonzero(documents[0] >= 0)) if documents else tokens.size
+
+
 class BatchStream:
     """An endless stream of batches that can be entered at any position: `at` says what stands there.
 
@@ -87,6 +94,10 @@ class BatchStream:
         if position < 0:
             raise UserError(f"position {position}: batches are counted from 0.")
         self.position = position
+
+    def steps(self, epochs: float, accumulate: int = 1) -> int:
+        """Steps of `accumulate` batches in which all rows are seen so often, rounded up."""
+        return max(1, math.ceil(epochs * self.rows_per_epoch / (self.batch_size * accumulate)))
 
     @property
     def epoch(self) -> float:
@@ -188,6 +199,28 @@ def _scramble(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation loss is computed from: all batches of a split, each anew when asked for.
+
+    num_targets: those that are counted. num_bytes: of the text that they stand for.
+    """
+
+    batches: Callable[[], Iterator[Batch]]
+    num_batches: int
+    num_targets: int
+    num_bytes: int
+
+
+def validation(split: Any, context: int, batch_size: int) -> Validation:
+    """All windows of a TokenSplit."""
+    targets = max(split.num_tokens - 1, 0)
+    return Validation(
+        lambda: validation_batches(split, context, batch_size),
+        num_batches=-(-targets // (batch_size * context)), num_targets=targets, num_bytes=split.num_bytes,
+    )  # fmt: skip
 
 
 def windows(split: Tokens, context: int) -> Iterator[tuple[int, int]]:

@@ -23,6 +23,8 @@ import numpy as np
 
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json
+from nano_llama.data.batches import Batches, BatchStream, Validation, validation
+from nano_llama.data.openings import Opening, openings
 from nano_llama.data.shards import DocumentTable, Shard, ShardHeader, read_header
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class TokenSplit:
         self.num_tokens = self.ends[-1]
         self.num_documents = sum(header.num_documents for header in headers)
         self.num_bytes = sum(header.num_bytes for header in headers)  # of UTF-8 text
+        self.num_learned = self.num_tokens  # all of them; of examples, only answers are
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._verified: set[int] = set()
 
@@ -177,6 +180,18 @@ class Dataset:
                 hint=_REMAKE,
             )
         return tokenizer
+
+    # -- what a training run asks of its data (data/sft/dataset.py: the same of examples) ----------------------------
+
+    def training_batches(self, batch_size: int, context: int, seed: int, document_mask: bool) -> BatchStream:
+        return Batches(self.train, batch_size, context, seed, document_mask=document_mask)
+
+    def validation(self, batch_size: int, context: int, document_mask: bool) -> Validation:
+        """Windows in order, as a reader goes through text: a mask would hide what comes before, so none is used."""
+        return validation(self.val, context, batch_size)
+
+    def openings(self, count: int, most_tokens: int) -> list[Opening]:
+        return openings(self.val, self.tokenizer, count, most_tokens) if self.val.num_tokens >= 2 else []
 
     def verify(self) -> None:
         """Read every byte of every shard, and the tokenizer. Raises FormatError naming what differs."""

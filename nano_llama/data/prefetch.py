@@ -4,7 +4,7 @@ Batch number p is a function of the seed and p alone (batches.py), so workers ne
 the batch it is asked for, and the stream is the same, bit for bit, for any number of them, from any position on.
 Tests: tests/data/test_prefetch.py.
 
-The Batches object goes in first, then positions; batches come back.
+The BatchStream goes in first, then positions; batches come back.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import IO
 
-from nano_llama.data.batches import Batch, Batches
+from nano_llama.data.batches import Batch, BatchStream
 from nano_llama.data.processes import Processes, receive, run_worker
 
 AHEAD = 4  # batches per worker that are made before they are needed
@@ -24,7 +24,7 @@ class Prefetcher:
     Raises EnvironmentFault if a worker has ended; the stream's position is then unchanged.
     """
 
-    def __init__(self, batches: Batches, workers: int):
+    def __init__(self, batches: BatchStream, workers: int):
         self.batches = batches
         self.position = batches.position
         self.ahead = AHEAD * workers
@@ -67,7 +67,7 @@ class Prefetcher:
 
 def begin(requests: IO[bytes]) -> Callable[[int], Batch]:
     """The worker's handler: position -> batch."""
-    batches: Batches = receive(requests)
+    batches: BatchStream = receive(requests)
     return batches.at
 
 

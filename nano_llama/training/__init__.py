@@ -17,8 +17,10 @@ batches, into the same files. A run, from top to bottom:
       callback.py      who is told; progress_bar.py: the live display
       state.py, record.py  where the run stands; the figures of one step
       interrupt.py, outcome.py  Ctrl-C; how a run can end
+    model_files.py what is saved of the model; saved_settings.py: a train.json of either kind
     run_folder.py  where the files of a run lie; run_summary.py: a run at a glance
 
+finetune/ has the settings of fine-tuning, whose data are examples (data/sft) and whose weights may be an adapter's.
 This package imports neither torch nor numba. Tests: tests/training/.
 """
 

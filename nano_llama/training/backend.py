@@ -96,8 +96,11 @@ class Backend(Protocol):
         """Clear the gradient without an update."""
         ...
 
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        """The loss in nats, summed over the counted targets, without a gradient.  tokens, targets: (B,T)"""
+    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
+        """The loss in nats, summed over the counted targets, without a gradient.  All (B,T).
+
+        documents: where rows are packed, the number of each token's document; attention stays within it.
+        """
         ...
 
     def use_averaged_weights(self) -> AbstractContextManager:
@@ -134,7 +137,12 @@ class Engine(Protocol):
         ...
 
     def create(
-        self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice
-    ) -> Backend:
-        """A backend with these weights, or fresh ones by `settings.seed` (None). Raises UserError if it cannot fit."""
+        self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        *, adapter: Mapping[str, np.ndarray] | None = None,
+    ) -> Backend:  # fmt: skip
+        """A backend with these weights, or fresh ones by `settings.seed` (None). Raises UserError if it cannot fit.
+
+        Where `settings.lora` asks for an adapter, that alone is trained, and is what `Backend.weights` returns.
+        adapter: its tensors by core/lora.py's names, or None for a fresh one.
+        """
         ...

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core import files
+from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Notice, StepResult
 from nano_llama.training.checkpoints import Checkpoints
@@ -65,7 +66,7 @@ def save_batches(
         return None
     path = folder / f"step-{step:08d}.npz"
     with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, tokens=np.stack([b[0] for b in batches]), targets=np.stack([b[1] for b in batches]))
+        np.savez_compressed(file, tokens=_stacked(batches, 0, 0), targets=_stacked(batches, 1, IGNORE_INDEX))
     figures = {
         "step": step,
         "what": what,
@@ -75,6 +76,16 @@ def save_batches(
     }
     files.write_text(path.with_suffix(".json"), json.dumps(figures, indent=1, ensure_ascii=False))
     return path
+
+
+def _stacked(batches: Sequence[Batch], which: int, padding: int) -> np.ndarray:
+    """One array of each batch as (accumulate,B,T); batches of examples differ in T."""
+    arrays = [batch[which] for batch in batches]
+    B, T = (max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
+    padded = np.full((len(arrays), B, T), padding, np.int64)
+    for place, array in enumerate(arrays):
+        padded[place, : array.shape[0], : array.shape[1]] = array
+    return padded
 
 
 def first_loss_notice(loss: float, vocab_size: int) -> str:

@@ -1,6 +1,7 @@
 """A checkpoint: all that a run needs to resume as if nothing had happened, in one folder that appears whole.
 
-    config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any command's --model takes it
+    config.json  model.safetensors  tokenizer.json ...    a Hugging Face model: any command's --model takes it; or an
+                            adapter in PEFT's format (model_files.py)
     training.safetensors    the optimizer's tensors and the states of random generators (checkpoint_keys.py)
     state.json              step, tokens seen, position in the data, elapsed seconds ... written last, with the SHA-256
                             of every other file and of itself
@@ -15,7 +16,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,11 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core import files
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats import open_weights, save_safetensors
 from nano_llama.formats.safetensors import SafetensorsFile
 from nano_llama.training import checkpoint_keys
-from nano_llama.training.run_folder import put_model
+from nano_llama.training.model_files import ModelFiles
 
 VERSION = 3  # 2: Volume 1 named its training tensors the other way round (checkpoint_keys.py); it is still read
 STATE, TENSORS = "state.json", "training.safetensors"
@@ -47,9 +47,8 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     step: int,
-    config: LlamaConfig,
+    model: ModelFiles,
     weights: Mapping[str, np.ndarray],
-    tokenizer: Any,
     tensors: Mapping[str, np.ndarray],
     state: Mapping[str, Any],
 ) -> Path:
@@ -58,7 +57,7 @@ def save_checkpoint(
     if path.exists():
         return path  # the same run at the same step has the same content
     with files.atomic_folder(path) as temporary:
-        put_model(temporary, config, weights, tokenizer)
+        model.put(temporary, weights)
         save_safetensors(temporary / TENSORS, tensors)
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         content = {"version": VERSION, "step": step, **state, "files": sums}
@@ -93,8 +92,13 @@ def remove_later(folder: Path, step: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
-    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, if it is damaged."""
+def load_checkpoint(
+    path: Path, needs: Collection[str] = (), open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
+) -> Checkpoint:
+    """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, if it is damaged.
+
+    open_model: opens what it holds of the model.
+    """
     state = files.read_json(path / STATE, what="checkpoint's state")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
@@ -107,7 +111,7 @@ def load_checkpoint(path: Path, needs: Collection[str] = ()) -> Checkpoint:
     missing = [name for name in needs if name not in state]
     if missing:
         raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
-    weights = open_weights(path)
+    weights = open_model(path)
     tensors: Mapping[str, np.ndarray] = SafetensorsFile(path / TENSORS)
     if state["version"] == 2:
         tensors = RenamedTensors(tensors, checkpoint_keys.from_prefixed(tensors, weights))

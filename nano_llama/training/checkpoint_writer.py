@@ -8,30 +8,29 @@ when one is taken. Tests: tests/training/test_checkpoint_writer.py.
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.training.checkpoint import prune_checkpoints, save_checkpoint
+from nano_llama.training.model_files import ModelFiles
+from nano_llama.training.run_folder import RunFolder
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of one run into `folder`, and keeps the newest `keep` and the best."""
+    """Writes the checkpoints of one run, and keeps the newest `keep` and the best. model: how its weights are saved."""
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
+    def __init__(self, run: RunFolder, model: ModelFiles, keep: int):
+        self.run, self.model, self.keep = run, model, keep
         self.paused = 0.0  # seconds that training has paused for checkpoints
         self.seconds: float | None = None  # that the last one took, copying and writing together
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
     def save(
-        self, step: int, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any,
-        tensors: Mapping[str, np.ndarray], state: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self, step: int, weights: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]
+    ) -> None:
         """Start to write a checkpoint. Raises what went wrong with the last one."""
         begin = time.monotonic()
         self.wait()
@@ -39,11 +38,11 @@ class CheckpointWriter:
 
         def write() -> None:
             try:
-                save_checkpoint(self.folder, step, config, weights, tokenizer, tensors, state)
-                prune_checkpoints(self.folder, self.keep)
+                save_checkpoint(self.run.checkpoints, step, self.model, weights, tensors, state)
+                prune_checkpoints(self.run.checkpoints, self.keep)
                 self.seconds = time.monotonic() - begin
             except EnvironmentFault as error:
-                resume = f"Then resume from the last checkpoint:  nano-llama train --out {self.folder.parent} --resume"
+                resume = f"Then resume from the last checkpoint:  {self.run.resume}"
                 self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{resume}")
             except BaseException as error:  # to be raised in the training's thread
                 self._failure = error

@@ -6,7 +6,6 @@ Tests: tests/training/test_loop.py.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from nano_llama.training.backend import Backend
 from nano_llama.training.checkpoint_writer import CheckpointWriter
@@ -20,12 +19,9 @@ NEEDED = ("tokens", "progress", "elapsed_s", "data_position", "loss_sum", "loss_
 class Checkpoints:
     """Saves `state` and `backend` as they are now. fingerprint: of the dataset, which a resumed run must have too."""
 
-    def __init__(
-        self, writer: CheckpointWriter, backend: Backend, state: RunState, clock: RunClock, tokenizer: Any,
-        fingerprint: str,
-    ):  # fmt: skip
+    def __init__(self, writer: CheckpointWriter, backend: Backend, state: RunState, clock: RunClock, fingerprint: str):
         self.writer, self.backend, self.state, self.clock = writer, backend, state, clock
-        self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self.fingerprint = fingerprint
         self.first_step = state.step
 
     def save(self) -> None:
@@ -36,10 +32,7 @@ class Checkpoints:
             "elapsed_s": self.clock.elapsed(),
             "dataset": self.fingerprint,
         }
-        backend = self.backend
-        self.writer.save(
-            self.state.step, backend.config, backend.weights(), self.tokenizer, backend.training_tensors(), state
-        )
+        self.writer.save(self.state.step, self.backend.weights(), self.backend.training_tensors(), state)
         self.clock.count_checkpoint()
 
     @contextmanager

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.loss import IGNORE_INDEX, bits_per_byte
-from nano_llama.data.batches import validation_batches
+from nano_llama.data.batches import Validation, validation
 from nano_llama.training.budget import Clock
 
-# (tokens (B,T), targets (B,T), IGNORE_INDEX not counted) -> nats, summed over the counted targets
-LossSum = Callable[[np.ndarray, np.ndarray], float]
+# A batch: tokens (B,T), targets (B,T), IGNORE_INDEX not counted, and where rows are packed documents (B,T)
+# -> nats, summed over the counted targets
+LossSum = Callable[..., float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +56,21 @@ class Evaluation:
         }
 
 
-def evaluate_split(
+def evaluate_split(loss_sum: LossSum, split: Any, context: int, batch_size: int, **options: Any) -> Evaluation | None:
+    """Evaluate a `TokenSplit` whole; `batch_size` changes the memory used, not the result. options: of `evaluate`."""
+    return evaluate(loss_sum, validation(split, context, batch_size), **options)
+
+
+def evaluate(
     loss_sum: LossSum,
-    split: Any,
-    context: int,
-    batch_size: int,
+    data: Validation,
     *,
     give_up: Callable[[float], bool] = lambda seconds: False,
     on_batch: Callable[[int], None] = lambda tokens: None,
     clock: Clock = time.monotonic,
     keep_head: bool = False,
 ) -> Evaluation | None:
-    """Evaluate a `TokenSplit` whole; `batch_size` changes the memory used, not the result.
+    """The loss on all batches of a split.
 
     give_up is called before each batch with the seconds that the last one took (0 before the first). When it returns
     True, the result is None, or with `keep_head` what the batches so far give. on_batch is called with the number of
@@ -74,15 +78,15 @@ def evaluate_split(
     """
     begin = before = clock()
     nats, counted = 0.0, 0
-    for tokens, targets in validation_batches(split, context, batch_size):  # (B,T) each
+    for batch in data.batches():
         last, before = before, clock()
         if give_up(before - last):
             if not (keep_head and counted):
                 return None
-            head = round(split.num_bytes * counted / (split.num_tokens - 1))
+            head = round(data.num_bytes * counted / data.num_targets)
             return Evaluation(loss=nats / counted, tokens=counted, bytes=head, seconds=before - begin, partial=True)
-        nats += loss_sum(tokens, targets)
-        here = int(np.count_nonzero(targets != IGNORE_INDEX))
+        nats += loss_sum(*batch)
+        here = int(np.count_nonzero(batch[1] != IGNORE_INDEX))
         counted += here
         on_batch(here)
-    return Evaluation(loss=nats / max(counted, 1), tokens=counted, bytes=split.num_bytes, seconds=clock() - begin)
+    return Evaluation(loss=nats / max(counted, 1), tokens=counted, bytes=data.num_bytes, seconds=clock() - begin)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nano_llama.core.loss import bits_per_byte
-from nano_llama.data.batches import Batch, Batches
-from nano_llama.data.dataset import Dataset
+from nano_llama.data.batches import Batch, BatchStream, tokens_in
+from nano_llama.data.openings import Opening
 from nano_llama.data.prefetch import Prefetcher
 from nano_llama.training.backend import Backend, StepResult
 from nano_llama.training.bad_batches import BadBatches, first_loss_notice
@@ -22,6 +22,7 @@ from nano_llama.training.checkpoints import Checkpoints
 from nano_llama.training.clock import RunClock
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.interrupt import GracefulInterrupt
+from nano_llama.training.model_files import ModelFiles
 from nano_llama.training.neighbours import Neighbours
 from nano_llama.training.outcome import (
     TrainingResult,
@@ -37,26 +38,33 @@ from nano_llama.training.recorder import Recorder
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.schedule import learning_rate, warm_up_by_steps
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.start import TrainingData
 from nano_llama.training.state import RunState
 from nano_llama.training.validator import Validator
 
-Stream = Batches | Prefetcher
+Stream = BatchStream | Prefetcher
 
 
 class TrainingLoop:
     """One run, ready to `fit`. resumed_at: the step it resumes from, 0 without a checkpoint; None: a new run."""
 
     def __init__(
-        self, settings: TrainSettings, dataset: Dataset, batches: Batches, backend: Backend, folder: RunFolder, *,
-        callback: Callback, clock: RunClock, checkpoints: Checkpoints, state: RunState, resumed_at: int | None = None,
+        self, settings: TrainSettings, dataset: TrainingData, batches: BatchStream, backend: Backend,
+        folder: RunFolder, model: ModelFiles, *, callback: Callback, clock: RunClock, checkpoints: Checkpoints,
+        state: RunState, resumed_at: int | None = None,
     ):  # fmt: skip
         self.settings, self.dataset, self.batches, self.backend = settings, dataset, batches, backend
-        self.folder, self.callback, self.clock, self.checkpoints = folder, callback, clock, checkpoints
+        self.folder, self.model, self.callback, self.clock = folder, model, callback, clock
+        self.checkpoints = checkpoints
         self.state, self.resumed_at = state, resumed_at
         self.config, self.tokenizer, self.expected = backend.config, dataset.tokenizer, backend.expected
         self.interrupt = GracefulInterrupt()
         self.validator = Validator(
-            settings, dataset.val, backend, clock, callback, interrupted=lambda: self.interrupt.pressed
+            dataset.validation(settings.batch_size, settings.context, settings.document_mask),
+            backend,
+            clock,
+            callback,
+            interrupted=lambda: self.interrupt.pressed,
         )
         self.bad_batches = BadBatches(settings, folder, self.tokenizer, checkpoints, callback.notice)
 
@@ -70,9 +78,9 @@ class TrainingLoop:
             with self.folder.held():
                 self._prepare_folder()
                 recorder = Recorder(
-                    self.folder, self.settings, self.tokenizer, self.dataset.val, keep_to=self.resumed_at,
+                    self.folder, self.settings, self.tokenizer, self._openings(), keep_to=self.resumed_at,
                     clock=self.clock.now, title=f"{Path(self.settings.data).name}:"
-                    f" {self.config.num_parameters:,} parameters",
+                    f" {self.expected.parameters:,} parameters",
                 )  # fmt: skip
                 try:
                     with self.interrupt, self._open_stream() as stream:
@@ -81,7 +89,7 @@ class TrainingLoop:
                     with suppress(Exception):  # the user is told what ended the run
                         self.checkpoints.wait()
                     if isinstance(error, KeyboardInterrupt):
-                        raise interrupted_at_once(self.folder.path) from error
+                        raise interrupted_at_once(self.folder) from error
                     raise
                 finally:
                     recorder.close()
@@ -90,7 +98,7 @@ class TrainingLoop:
     def _run(self, stream: Stream, recorder: Recorder) -> TrainingResult:
         settings, state, clock, callback = self.settings, self.state, self.clock, self.callback
         callback.started(self._facts())
-        if settings.evaluations and self.dataset.val.num_tokens < 2:
+        if settings.evaluations and not self.validator.data.num_targets:
             callback.notice("There is no validation text, so no validation loss will be computed.")
         self.backend.warm_up(self.batches.at(state.data_position))
         self._check_can_begin()
@@ -111,14 +119,14 @@ class TrainingLoop:
                 state.start_line()
                 clock.start_line()
             if over:
-                self.folder.save_model(self.config, self.backend.weights(), self.tokenizer)
+                self.model.put(self.folder.path, self.backend.weights())
             if over or recorder.picture_is_due():
                 recorder.draw(callback.notice)
             if over or evaluation or clock.checkpoint_due():
                 self.checkpoints.save()  # last: once it says that the run has ended, all else is on disk
         self.checkpoints.wait()
         if self.interrupt.signal is not None:
-            raise interrupted(self.folder.path, state.step, self.interrupt.signal)
+            raise interrupted(self.folder, state.step, self.interrupt.signal)
         return TrainingResult(out=self.folder.path, last=record, elapsed_s=clock.elapsed())
 
     def _step(self, stream: Stream) -> tuple[float, float]:
@@ -137,8 +145,9 @@ class TrainingLoop:
         fresh = state.step == 0 and settings.init_from is None
         if fresh and (notice := first_loss_notice(result.loss, self.config.vocab_size)):
             self.callback.notice(notice)
-        state.count_step(result.loss, settings.tokens_per_step)
-        self.clock.count_step(settings.tokens_per_step, seconds, waited)
+        tokens = sum(map(tokens_in, batches))
+        state.count_step(result.loss, tokens)
+        self.clock.count_step(tokens, seconds, waited)
         return lr, result.grad_norm
 
     def _learning_rate(self) -> float:
@@ -182,6 +191,13 @@ class TrainingLoop:
     def _is_over(self) -> bool:
         return self.interrupt.pressed or self.clock.progress(self.state.step) >= 1.0
 
+    def _openings(self) -> list[Opening]:
+        """What the samples begin with: none of the user's own prompt needs them."""
+        settings = self.settings
+        if not settings.samples or not settings.evaluations:
+            return []
+        return self.dataset.openings(settings.samples, settings.context // 2)
+
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _check_can_begin(self) -> None:
@@ -195,7 +211,7 @@ class TrainingLoop:
     def _prepare_folder(self) -> None:
         if self.resumed_at is None:
             self.folder.check_new()  # another process may have begun here meanwhile
-        self.folder.create(self.settings, self.config, self.tokenizer)
+        self.folder.create(self.settings, self.model)
         if self.resumed_at is not None:
             remove_later(self.folder.checkpoints, self.resumed_at)  # damaged, or the run would resume from there
         prune_checkpoints(self.folder.checkpoints, self.settings.keep_checkpoints)
@@ -219,7 +235,7 @@ class TrainingLoop:
         self.expected = self.expected.reaching(clock.fastest)
         return StepRecord(
             step=state.step, progress=clock.progress(state.step), tokens=state.tokens, train_loss=state.train_loss,
-            train_bits_per_byte=bits_per_byte(state.train_loss, text.num_tokens, text.num_bytes), lr=lr,
+            train_bits_per_byte=bits_per_byte(state.train_loss, text.num_learned, text.num_bytes), lr=lr,
             grad_norm=grad_norm, session=self._speed(clock.session), recent=self._speed(clock.recent),
             checkpoint_pause_s=self.checkpoints.pause, peak_memory=self.backend.device.peak_memory(),
             elapsed_s=clock.elapsed(), seconds_left=clock.seconds_left(state.step), evaluation=evaluation,

@@ -14,6 +14,7 @@ from nano_llama.training.backend import StepResult
 from nano_llama.training.checkpoint import list_checkpoints
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.record import StepRecord
+from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings
 
 
@@ -107,24 +108,21 @@ def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float,
     )
 
 
-def interrupted(run: Path, step: int, number: int) -> TrainingInterrupted:
+def interrupted(run: RunFolder, step: int, number: int) -> TrainingInterrupted:
     """By a signal, after the step during which it came."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     error = TrainingInterrupted(
-        f"Stopped by {what} after {step:,} steps; progress saved in {run}.",
-        hint=f"Resume with:  nano-llama train --out {run} --resume",
+        f"Stopped by {what} after {step:,} steps; progress saved in {run.path}.", hint=f"Resume with:  {run.resume}"
     )
     error.exit_code = 128 + number
     return error
 
 
-def interrupted_at_once(run: Path) -> TrainingInterrupted:
+def interrupted_at_once(run: RunFolder) -> TrainingInterrupted:
     """By a second Ctrl-C: nothing is saved after it."""
-    checkpoints = list_checkpoints(run / "checkpoints")
+    checkpoints = list_checkpoints(run.checkpoints)
     saved = f"the last checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint was saved yet"
-    return TrainingInterrupted(
-        f"Stopped at once by a second Ctrl-C; {saved}.", hint=f"Resume with:  nano-llama train --out {run} --resume"
-    )
+    return TrainingInterrupted(f"Stopped at once by a second Ctrl-C; {saved}.", hint=f"Resume with:  {run.resume}")
 
 
 def diverged(

@@ -7,10 +7,12 @@ Tests: tests/training/test_preflight.py, tests/vol2/test_memory_use.py.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
+from nano_llama.core.lora import adapter_shapes
 from nano_llama.core.names import is_hidden_matrix, parameter_shapes
 from nano_llama.core.units import rough_time_text, size_text
 from nano_llama.training.flops import flops_per_token
@@ -28,7 +30,7 @@ LEAST_PEAK = 5e9  # FLOP/s that any machine's matrix products reach
 class Preflight:
     """What is expected of a run. `memory`: part -> bytes."""
 
-    parameters: int
+    parameters: int  # that are trained
     memory: dict[str, int]
     tokens: int | None  # of the whole run; None: it ends by the clock
     flops_per_token: float
@@ -86,7 +88,7 @@ def preflight(
     if host_copy:
         del memory[COPY]
     return Preflight(
-        parameters=config.num_parameters,
+        parameters=num_trained(config, settings),
         memory=memory,
         tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
         flops_per_token=flops_per_token(config, settings.context),
@@ -100,7 +102,7 @@ def memory_by_part(
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part, as the module's header says."""
     N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
-    weights = WIDE * config.num_parameters
+    weights, trained = WIDE * config.num_parameters, WIDE * num_trained(config, settings)
     logits = N * V
     if logits_limit is not None:
         logits = min(logits, logits_limit // WIDE)
@@ -108,9 +110,10 @@ def memory_by_part(
     kept = activation_bytes_per_token(config, settings.activation_checkpointing, compute_bytes, attention_bytes)
     return {
         "weights": weights + rounded * config.num_parameters,
-        "gradients": weights,
+        **({"adapter": trained} if settings.lora else {}),
+        "gradients": trained,
         "optimizer": optimizer_bytes(config, settings),
-        **({"average": weights} if settings.ema else {}),
+        **({"average": trained} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
         "activations": N * (kept + 2 * WIDE * D),
         # the gradients of one layer's activations
@@ -121,14 +124,23 @@ def memory_by_part(
 
 def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     """The size of a checkpoint, which checkpoint_writer.py copies in memory."""
-    weights = WIDE * config.num_parameters
-    return weights * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
+    trained = WIDE * num_trained(config, settings)
+    return trained * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
+
+
+def trained_shapes(config: LlamaConfig, settings: TrainSettings) -> Mapping[str, tuple[int, ...]]:
+    """name -> shape of what is trained: the weights, or an adapter's."""
+    return parameter_shapes(config) if settings.lora is None else adapter_shapes(settings.lora, config)
+
+
+def num_trained(config: LlamaConfig, settings: TrainSettings) -> int:
+    return sum(map(math.prod, trained_shapes(config, settings).values()))
 
 
 def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     """Two moments per parameter as in AdamW, or what the optimizer keeps instead."""
     numbers = 0
-    for name, shape in parameter_shapes(config).items():
+    for name, shape in trained_shapes(config, settings).items():
         size = math.prod(shape)
         if settings.optimizer == "adafactor":
             numbers += sum(shape) if len(shape) == 2 else size  # a number per row and per column

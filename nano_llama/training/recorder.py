@@ -4,10 +4,11 @@ Each of these files has a module of its own: metrics.py, tensorboard.py, samples
 Tests: tests/training/test_recorder.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nano_llama.core.errors import EnvironmentFault
+from nano_llama.data.openings import Opening
 from nano_llama.training.budget import Clock
 from nano_llama.training.metrics import MetricsWriter, read_metrics
 from nano_llama.training.plots import plot_run
@@ -29,7 +30,7 @@ class Recorder:
         folder: RunFolder,
         settings: TrainSettings,
         tokenizer: Any,
-        val_split: Any,
+        openings: Sequence[Opening],
         *,
         title: str,
         keep_to: int | None,
@@ -38,8 +39,8 @@ class Recorder:
         self.folder, self.title, self.clock = folder, title, clock
         self.metrics = MetricsWriter(folder.metrics, keep_to)
         self.board = TensorBoardWriter(folder.tensorboard, keep_to) if settings.tensorboard else None
-        wanted = settings.evaluations and settings.samples and val_split.num_tokens >= 2
-        self.sampler = SampleLogger(settings, tokenizer, val_split) if wanted else None
+        wanted = settings.evaluations and settings.samples and openings
+        self.sampler = SampleLogger(settings, tokenizer, openings) if wanted else None
         self.sample_file = SampleFile(folder.samples, keep_to) if wanted else None
         self.drawn_at, self.drawing_seconds = clock(), 0.0
 

@@ -1,7 +1,8 @@
 """The folder of a run: which files it holds, and who may write there.
 
-    config.json  generation_config.json  tokenizer.json ...     the model's shape and tokenizer, from the start
-    model.safetensors      the weights, once the run has ended or was stopped: then the folder is a Hugging Face model
+    config.json  tokenizer.json ...     the model's shape and tokenizer, from the start
+    model.safetensors      the weights, once the run has ended or was stopped: then the folder is a Hugging Face model;
+                           of a run that trains an adapter, PEFT's two files instead (model_files.py)
     train.json             every setting: `nano-llama train --config train.json` runs it again
     metrics.jsonl          one line every few steps (metrics.py)
     loss.png               its picture (plots.py)
@@ -15,35 +16,34 @@ Tests: tests/training/test_run_folder.py.
 """
 
 import os
-import shutil
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nano_llama.core import files
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.data.lock import exclusive, is_held
-from nano_llama.formats import save_hf
+from nano_llama.training.model_files import ModelFiles
+from nano_llama.training.saved_settings import load_settings
 from nano_llama.training.settings import TrainSettings
 
 # What a resumed run may change; anything else would make it another run.
 MAY_CHANGE = (
-    "max_steps", "max_minutes", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
+    "max_steps", "max_minutes", "epochs", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
     "device", "num_threads", "data_workers", "stop_loss",
-    "on_nan", "on_spike", "samples", "sample_tokens", "sample_prompt",
+    "on_nan", "on_spike", "samples", "sample_tokens", "sample_temperature", "sample_prompt",
     "tensorboard",
 )  # fmt: skip
 
 
 class RunFolder:
-    """The paths of one run."""
+    """The paths of one run. command: of the command line, which resumes it."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, command: str = "train"):
         self.path = Path(path)
+        self.resume = f"nano-llama {command} --out {shlex.quote(str(path))} --resume"
         self.settings = self.path / "train.json"
         self.metrics = self.path / "metrics.jsonl"
         self.bad_batches = self.path / "bad_batches"
@@ -62,7 +62,7 @@ class RunFolder:
         if self.settings.exists():
             raise UserError(
                 f"{self.path} already holds a run.",
-                hint=f"Resume it:  nano-llama train --out {self.path} --resume    or choose another --out.",
+                hint=f"Resume it:  {self.resume}    or choose another --out.",
             )
         if self.path.exists():
             raise UserError(f"{self.path} already exists and is not a run.", hint="Choose another --out.")
@@ -91,7 +91,7 @@ class RunFolder:
         """Whether a process is training here now."""
         return is_held(self.lock)
 
-    def create(self, settings: TrainSettings, config: LlamaConfig, tokenizer: Any) -> None:
+    def create(self, settings: TrainSettings, model: ModelFiles) -> None:
         """Write what is known before the first step; train.json last, as the sign that everything is there."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -99,8 +99,7 @@ class RunFolder:
             raise EnvironmentFault(
                 f"Cannot create {self.path}: {error.strerror}.", hint="Choose another --out."
             ) from error
-        files.write_json(self.path / "config.json", config.to_hf_dict())
-        tokenizer.save_pretrained(self.path)
+        model.begin(self.path)
         files.write_json(self.settings, settings.to_json())
 
     def load_settings(self) -> TrainSettings:
@@ -110,7 +109,7 @@ class RunFolder:
                 f"{self.path} has no run to resume: there is no train.json in it.",
                 hint="Leave --resume out to start one.",
             )
-        return TrainSettings.load(self.settings)
+        return load_settings(self.settings)
 
     def resumed_settings(self, changes: Mapping[str, Any]) -> TrainSettings:
         """The run's settings with `changes`. Raises UserError for a change that would make it another run."""
@@ -123,18 +122,3 @@ class RunFolder:
                     hint=f"Leave {name} out, or start a new run (--init-from {self.path} starts from its weights).",
                 )
         return wanted
-
-    def save_model(self, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any) -> None:
-        """Make the run's folder itself a Hugging Face model."""
-        put_model(self.path, config, weights, tokenizer)
-
-
-def put_model(folder: Path, config: LlamaConfig, weights: Mapping[str, np.ndarray], tokenizer: Any) -> None:
-    """Write a Hugging Face model into an existing folder, each file atomically, the weights last."""
-    beside = folder / ".model.tmp"
-    shutil.rmtree(beside, ignore_errors=True)  # left by a kill
-    save_hf(beside, config, weights, tokenizer)
-    # safetensors files and, after them, their index come last: names sort so
-    for file in sorted(beside.iterdir(), key=lambda file: (".safetensors" in file.name, file.name)):
-        file.replace(folder / file.name)
-    beside.rmdir()

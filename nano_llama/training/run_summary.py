@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core import files
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.formats import read_config
 from nano_llama.training.checkpoint import STATE, list_checkpoints
 from nano_llama.training.metrics import Row, read_metrics
 from nano_llama.training.outcome import reached_goal
 from nano_llama.training.run_folder import RunFolder
+from nano_llama.training.saved_settings import load_settings
 from nano_llama.training.settings import TrainSettings
 
 MAX_DEPTH = 3  # levels of folders that are searched for runs
@@ -63,8 +64,8 @@ def find_runs(folder: Path) -> list[Path]:
 def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row]]:
     """A run's summary, and its metrics' rows. Raises UserError or FormatError, naming the file that is damaged."""
     folder = RunFolder(path)
-    settings = TrainSettings.load(folder.settings)
-    shape = LlamaConfig.from_hf_dict(files.read_json(path / "config.json", "model config"), str(path / "config.json"))
+    settings = load_settings(folder.settings)
+    shape = read_config(path if settings.lora is None else settings.init_from or "")
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last: Row = rows[-1] if rows else {}
     evaluated = [row for row in rows if "val_loss" in row]

@@ -1,7 +1,7 @@
 """Samples: what the model generates after the same few openings at each evaluation, logged in samples.md.
 
-The openings come from the validation text, or from the user. The random numbers depend on seed and position alone, so
-what changes from one evaluation to the next is the model. Tests: tests/training/test_samples.py.
+The openings come from the validation split (data/openings.py), or from the user. The random numbers depend on seed and
+position alone, so what changes from one evaluation to the next is the model. Tests: tests/training/test_samples.py.
 """
 
 import re
@@ -13,71 +13,65 @@ from typing import Any
 from nano_llama.core import files
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.data.openings import Opening
 from nano_llama.training.settings import TrainSettings
 
 Generate = Callable[[Sequence[int], SamplingParams], Iterator[int]]  # prompt ids -> the ids that follow, one by one
 
-TEMPERATURE = 0.8
-OPENING_CHARACTERS = 32
 MARK = "▸"  # between an opening and its continuation
 HEAD = "Openings, and what the model generates after them (▸), at each evaluation.\n"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One opening and its continuation."""
+    """One opening and its continuation. answer: what should have followed, where the data says it."""
 
     opening: str
     text: str
+    answer: str = ""
 
 
 class SampleLogger:
     """Draws the samples of one run, always after the same openings."""
 
-    def __init__(self, settings: TrainSettings, tokenizer: Any, split: Any):
-        self.tokenizer, self.tokens, self.seed = tokenizer, settings.sample_tokens, settings.seed
-        self.openings = openings(split, tokenizer, settings.samples, settings.context // 2)
+    def __init__(self, settings: TrainSettings, tokenizer: Any, openings: Sequence[Opening]):
+        """openings: from the data; the user's own prompt replaces them."""
+        self.settings, self.tokenizer, self.openings = settings, tokenizer, openings
         if settings.sample_prompt:
-            self.openings = [settings.sample_prompt] * settings.samples
+            self.openings = [_opening(settings.sample_prompt, settings, tokenizer)] * settings.samples
 
     def draw(self, generate: Generate, give_up: Callable[[], bool] = lambda: False) -> list[Sample] | None:
         """A sample of each opening; None once `give_up`, called before every token, returns True."""
         samples = []
         for number, opening in enumerate(self.openings):
-            params = SamplingParams(temperature=TEMPERATURE, max_tokens=self.tokens, seed=self.seed + number)
+            params = SamplingParams(
+                temperature=self.settings.sample_temperature, max_tokens=self.settings.sample_tokens,
+                seed=self.settings.seed + number, stop_token_ids=sorted(self.tokenizer.stop_ids),
+            )  # fmt: skip
             written: list[int] = []
-            for token in generate(self.tokenizer.encode(opening), params):
+            for token in generate(opening.ids, params):
                 if give_up():
                     return None
                 written.append(token)
-            samples.append(Sample(opening, self.tokenizer.decode(written, continues=True)))
+            samples.append(Sample(opening.text, self.tokenizer.decode(written, continues=True), opening.answer))
         return samples
+
+
+def _opening(prompt: str, settings: TrainSettings, tokenizer: Any) -> Opening:
+    """The user's own prompt; to a model that learns to answer it is a question, where it has a template for one."""
+    if settings.from_examples and tokenizer.chat_templates:
+        return Opening(prompt, tokenizer.encode_chat([{"role": "user", "content": prompt}]))
+    return Opening(prompt, tokenizer.encode(prompt))
 
 
 def check_sample_prompt(settings: TrainSettings, tokenizer: Any) -> None:
     """Raises UserError for a prompt that the tokenizer cannot encode, or that leaves no room for a sample."""
-    tokens = len(tokenizer.encode(settings.sample_prompt)) if settings.sample_prompt else 0
+    tokens = len(_opening(settings.sample_prompt, settings, tokenizer).ids) if settings.sample_prompt else 0
     if tokens >= settings.context:
         raise UserError(
             f"sample_prompt has {tokens:,} tokens; a context of {settings.context:,} leaves no room for a sample.",
             hint="Give a shorter --sample-prompt.",
         )
-
-
-def openings(split: Any, tokenizer: Any, count: int, most_tokens: int) -> list[str]:
-    """`count` openings, spread evenly over a split: the first words of a line each, at most `most_tokens` tokens."""
-    found = []
-    for number in range(count):
-        begin = number * split.num_tokens // count
-        piece = tokenizer.decode(split.read(begin, min(256, split.num_tokens - begin)).tolist(), continues=True)
-        line = (piece if number == 0 else piece.partition("\n")[2] or piece).strip().strip("\ufffd")
-        text = line[:OPENING_CHARACTERS]
-        text = (text.rpartition(" ")[0] or text) if len(line) > len(text) else text
-        while len(text) > 1 and len(tokenizer.encode(text)) > max(most_tokens, 1):
-            text = text[: len(text) // 2]
-        if text:
-            found.append(text)
-    return found
 
 
 class SampleFile:
@@ -93,7 +87,8 @@ class SampleFile:
 
     def write(self, step: int, val_loss: float, samples: Sequence[Sample]) -> None:
         """Append a section. The text is indented, so no line of it can be taken for a heading."""
-        texts = [f"{sample.opening}{MARK}{sample.text}" for sample in samples]
+        expected = [f"\n(expected: {sample.answer})" if sample.answer else "" for sample in samples]
+        texts = [f"{one.opening}{MARK}{one.text}{more}" for one, more in zip(samples, expected, strict=True)]
         blocks = ["\n".join(f"    {line}".rstrip() for line in text.splitlines()) for text in texts]
         section = "\n\n    ---\n\n".join(blocks)
         try:

@@ -9,11 +9,12 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
+from nano_llama.core.lora import LoraConfig
 from nano_llama.core.presets import MODEL_PRESETS, model_preset
 from nano_llama.training.schedule import DECAY
 from nano_llama.training.schedule import NAMES as SCHEDULE_NAMES
@@ -41,6 +42,9 @@ class TrainSettings:
     0.002
     """
 
+    command: ClassVar[str] = "train"  # of the command line, which runs these settings
+    from_examples: ClassVar[bool] = False  # whether the data are questions and answers (data/sft), or text
+
     data: str = DATA.setting("", "text to train on: a file, a folder, stdlib, shakespeare or classic-books")
     tokenizer: str | None = DATA.setting(
         None, f"char, bpe:N or a path (default: {DEFAULT_TOKENIZER}, or that of init-from)"
@@ -56,6 +60,9 @@ class TrainSettings:
         None, f"wall time of the whole process (default: {DEFAULT_MINUTES:g}, unless max-steps is given)", above=0
     )
     max_steps: int | None = LENGTH.setting(None, "number of updates; the run is then reproducible bit for bit", least=1)
+    epochs: float | None = LENGTH.setting(
+        None, "how often all data are seen; max-steps follows from it", above=0
+    )  # fmt: skip
     stop_loss: float | None = LENGTH.setting(
         None, "stop early once the validation loss (nats per token) is this low", above=0
     )
@@ -144,6 +151,7 @@ class TrainSettings:
         2, "texts generated at each evaluation, as continuations of the validation text", least=0
     )
     sample_tokens: int = REPORTS.setting(64, "maximum tokens per sample", least=1)
+    sample_temperature: float = REPORTS.setting(0.8, "temperature of the samples; 0: greedy", least=0)
     sample_prompt: str | None = REPORTS.setting(None, "prompt for the samples (default: from the validation text)")
     tensorboard: bool = REPORTS.setting(False, "log to TensorBoard too (extra: tensorboard)")
     checkpoint_minutes: float = REPORTS.setting(
@@ -163,10 +171,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.max_steps is not None and self.max_minutes is not None:
+        lengths = {name: getattr(self, name) for name in LENGTHS if getattr(self, name) is not None}
+        if len(lengths) > 1:
+            (one, first), (other, second), *_ = lengths.items()
             raise UserError(
-                f"max_steps = {self.max_steps} and max_minutes = {self.max_minutes:g} are both set.",
-                hint="Give one of them: a run ends by steps or by the clock.",
+                f"{one} = {first:g} and {other} = {second:g} are both set.",
+                hint="Give one of them: a run ends by steps, by the clock, or after so many epochs.",
             )
         if self.decay is not None and self.schedule != "wsd":
             raise UserError(
@@ -177,7 +187,7 @@ class TrainSettings:
             raise UserError(f"warmup = {self.warmup:g} and decay = {self.decay} add up to more than the whole run.")
         if self.optimizer == "schedulefree":
             self._check_schedule_free()
-        if self.max_steps is None and self.max_minutes is None:
+        if not lengths:
             object.__setattr__(self, "max_minutes", DEFAULT_MINUTES)
         if self.init_from is not None:
             for name in OWNED_BY_CHECKPOINT:
@@ -206,23 +216,29 @@ class TrainSettings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], source: str = "settings") -> "TrainSettings":
+    def from_json(cls, values: Mapping[str, Any], source: str = "settings") -> Self:
         """From a mapping. Raises UserError for a key that is not a setting; `source` names the file in messages."""
-        return cls(**known(values, source))
+        return cls(**known(values, source, cls))
 
     @classmethod
-    def load(cls, path: str | Path) -> "TrainSettings":
+    def load(cls, path: str | Path) -> Self:
         """Read a train.json. Raises UserError or FormatError, naming the file."""
-        return cls.from_json(read_settings(path), str(path))
+        return cls(**read_settings(path, cls))
 
-    def replace(self, **changes: Any) -> "TrainSettings":
+    def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated again; a new max_steps replaces max_minutes, and vice versa."""
-        return TrainSettings(**merge([self.to_json(), known(changes, "settings")]))
+        return type(self)(**merge([self.to_json(), known(changes, "settings", type(self))]))
 
     # -- what follows from the settings ---------------------------------------------------------------------------
 
     @property
+    def lora(self) -> LoraConfig | None:
+        """The adapter that is trained in place of the weights; None: the weights are."""
+        return None
+
+    @property
     def tokens_per_step(self) -> int:
+        """At most: rows of examples may have padding."""
         return self.batch_size * self.context * self.accumulate
 
     def llama_config(self, vocab_size: int, bos: int | None = None, eos: int | None = None) -> LlamaConfig:
@@ -246,28 +262,28 @@ RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 # Settings that exclude each other: one that is given later replaces the others.
+LENGTHS = ("max_steps", "max_minutes", "epochs")
 _REPLACES = {
-    "max_steps": ("max_minutes",),
-    "max_minutes": ("max_steps",),
+    **{name: tuple(other for other in LENGTHS if other != name) for name in LENGTHS},
     "init_from": OWNED_BY_CHECKPOINT,
     **{name: ("init_from",) for name in OWNED_BY_CHECKPOINT},
 }
-_FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 
 
-def describe(name: str) -> str:
-    """The one-line explanation of a setting."""
-    return _FIELDS[name].metadata["doc"]
+def fields_of(cls: type[TrainSettings]) -> dict[str, dataclasses.Field]:
+    """name -> field of every setting."""
+    return {field.name: field for field in dataclasses.fields(cls)}
 
 
-def known(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def known(values: Mapping[str, Any], source: str, cls: type[TrainSettings] = TrainSettings) -> dict[str, Any]:
     """The settings by their names of now. Raises UserError for an unknown one, with the nearest that exists."""
     result: dict[str, Any] = {}
+    fields = fields_of(cls)
     for old, value in values.items():
         name, convert = RENAMED.get(old, (old, lambda value: value))
-        if name not in _FIELDS:
-            near = difflib.get_close_matches(str(name), _FIELDS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"The settings are: {', '.join(_FIELDS)}."
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The settings are: {', '.join(fields)}."
             raise UserError(f"{source}: unknown setting {name!r}.", hint=hint)
         if name in result:
             raise UserError(f"{source}: {old} is now {name}, and both are given.", hint=f"Leave {old} out.")
@@ -290,9 +306,9 @@ def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path, cls: type[TrainSettings] = TrainSettings) -> dict[str, Any]:
     """The settings in a train.json, or in any JSON object that holds some of them: name -> value."""
     values = files.read_json(path, what="file of training settings")
     if not isinstance(values, dict):
         raise UserError(f"{path}: a JSON object of settings was expected, got {type(values).__name__}.")
-    return known(values, str(path))
+    return known(values, str(path), cls)

@@ -11,7 +11,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.data.builtin import NAMES as SOURCE_NAMES
 from nano_llama.training.presets import training_preset
 from nano_llama.training.setting_fields import parsed
-from nano_llama.training.settings import RENAMED, TrainSettings, describe, known, merge, read_settings
+from nano_llama.training.settings import RENAMED, TrainSettings, fields_of, known, merge, read_settings
 
 
 def make_settings(
@@ -31,34 +31,38 @@ def make_settings(
 
 
 def layers(
-    preset: str | None, config: str | Path | None, flags: Mapping[str, Any], overrides: Sequence[str]
-) -> list[dict[str, Any]]:
+    preset: str | None, config: str | Path | None, flags: Mapping[str, Any], overrides: Sequence[str],
+    cls: type[TrainSettings] = TrainSettings,
+) -> list[dict[str, Any]]:  # fmt: skip
     """What preset, config file and command line say, to be merged."""
     chosen = training_preset(preset) if preset else {}
-    return [chosen, read_settings(config) if config else {}, explicit(flags, overrides)]
+    return [chosen, read_settings(config, cls) if config else {}, explicit(flags, overrides, cls)]
 
 
-def explicit(flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def explicit(
+    flags: Mapping[str, Any], overrides: Sequence[str], cls: type[TrainSettings] = TrainSettings
+) -> dict[str, Any]:
     """What the command line itself says: flags that were given, and --set texts, which need no flag of their own."""
-    given = known({name: value for name, value in flags.items() if value is not None}, "flags")
+    given = known({name: value for name, value in flags.items() if value is not None}, "flags", cls)
     for text in overrides:
-        name, value = parse_setting(text)
+        name, value = parse_setting(text, cls)
         if name in given:
             raise UserError(f"{name} is given twice: {given[name]!r} and {value!r}.", hint="Leave one of them out.")
         given[name] = value
     return {name: _absolute(name, value) for name, value in given.items()}
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str, cls: type[TrainSettings] = TrainSettings) -> tuple[str, Any]:
     """ "lr=3e-4" -> ("lr", 0.0003), by the type of the setting. Raises UserError for an unknown name or a bad value."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise UserError(f"--set {text!r} has no '='.", hint="Write  --set key=value, for example  --set lr=0.001")
-    (now,) = known({name: None}, "--set")
+    (now,) = known({name: None}, "--set", cls)
     try:
-        found = parsed(TrainSettings, now, value)
+        found = parsed(cls, now, value)
     except ValueError as error:
-        raise UserError(f"--set {text!r}: {value!r} is not {error}.", hint=f"{now}: {describe(now)}") from None
+        doc = fields_of(cls)[now].metadata["doc"]
+        raise UserError(f"--set {text!r}: {value!r} is not {error}.", hint=f"{now}: {doc}") from None
     return now, RENAMED[name][1](found) if name in RENAMED else found
 
 

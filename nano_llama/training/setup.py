@@ -6,8 +6,6 @@ Each volume's `Trainer` is this with its own engine. Tests: tests/training/test_
 import time
 from pathlib import Path
 
-from nano_llama.data.batches import Batches
-from nano_llama.data.dataset import Dataset
 from nano_llama.training.backend import Engine
 from nano_llama.training.budget import Clock
 from nano_llama.training.callback import Callback
@@ -19,7 +17,14 @@ from nano_llama.training.preflight import checkpoint_bytes
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.samples import check_sample_prompt
 from nano_llama.training.settings import TrainSettings
-from nano_llama.training.start import newest_checkpoint, past_progress, prepare_dataset, starting_point
+from nano_llama.training.start import (
+    TrainingData,
+    model_files,
+    newest_checkpoint,
+    past_progress,
+    prepare_dataset,
+    starting_point,
+)
 from nano_llama.training.state import RunState
 from nano_llama.training.tensorboard import check_tensorboard
 
@@ -30,7 +35,7 @@ def set_up_run(
     out: str | Path,
     *,
     resume: bool = False,
-    dataset: Dataset | None = None,
+    dataset: TrainingData | None = None,
     progress: Callback | None = None,
     start: float | None = None,
     clock: Clock = time.monotonic,
@@ -43,7 +48,7 @@ def set_up_run(
     Raises UserError, before anything is written, if the settings cannot be honoured.
     """
     start, callback = clock() if start is None else start, progress or Callback()
-    folder, before = RunFolder(out), settings
+    folder, before = RunFolder(out, settings.command), settings
     folder.check_free()
     if resume:
         before = folder.load_settings()
@@ -55,12 +60,14 @@ def set_up_run(
         check_tensorboard()
     dataset = dataset or prepare_dataset(settings, folder.path if resume else None, callback)
     check_sample_prompt(settings, dataset.tokenizer)
-    checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, callback.notice) if resume else None
-    config, weights = starting_point(settings, dataset, checkpoint)
-    batches = Batches(
-        dataset.train, settings.batch_size, settings.context, settings.seed, document_mask=settings.document_mask
+    checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, settings, callback.notice) if resume else None
+    start_from = starting_point(settings, dataset, checkpoint)
+    batches = dataset.training_batches(settings.batch_size, settings.context, settings.seed, settings.document_mask)
+    if settings.epochs is not None:
+        settings = settings.replace(max_steps=batches.steps(settings.epochs, settings.accumulate))
+    backend = engine.create(
+        settings, start_from.config, start_from.weights, callback.notice, adapter=start_from.adapter
     )
-    backend = engine.create(settings, config, weights, callback.notice)
 
     state, past, past_seconds = RunState(), 0.0, 0.0
     if checkpoint:
@@ -68,14 +75,15 @@ def set_up_run(
         past, past_seconds = past_progress(settings, before, checkpoint.state), checkpoint.state["elapsed_s"]
         batches.seek(state.data_position)
         backend.restore(checkpoint.tensors)
-    writer = CheckpointWriter(folder.checkpoints, settings.keep_checkpoints)
+    model = model_files(settings, start_from.config, dataset.tokenizer)
+    writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
     run_clock = RunClock(
-        settings, writer, checkpoint_bytes=checkpoint_bytes(config, settings),
+        settings, writer, checkpoint_bytes=checkpoint_bytes(start_from.config, settings),
         val_tokens=dataset.val.num_tokens if settings.evaluations else 0, start=start, past_progress=past,
         past_seconds=past_seconds, clock=clock,
     )  # fmt: skip
-    checkpoints = Checkpoints(writer, backend, state, run_clock, dataset.tokenizer, dataset.fingerprint)
+    checkpoints = Checkpoints(writer, backend, state, run_clock, dataset.fingerprint)
     return TrainingLoop(
-        settings, dataset, batches, backend, folder, callback=callback, clock=run_clock, checkpoints=checkpoints,
-        state=state, resumed_at=state.step if resume else None,
+        settings, dataset, batches, backend, folder, model, callback=callback, clock=run_clock,
+        checkpoints=checkpoints, state=state, resumed_at=state.step if resume else None,
     )  # fmt: skip

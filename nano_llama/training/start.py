@@ -4,6 +4,7 @@ Tests: tests/training/test_start.py.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,30 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
+from nano_llama.data.sft.dataset import ExampleDataset, open_example_dataset
 from nano_llama.data.sources import open_source
-from nano_llama.formats import open_weights, read_config
+from nano_llama.formats import TensorMapping, open_weights, read_config
+from nano_llama.formats.peft import read_adapter
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.callback import Callback
 from nano_llama.training.checkpoint import VERSION, Checkpoint, list_checkpoints, load_checkpoint
+from nano_llama.training.finetune.settings import FinetuneSettings
+from nano_llama.training.model_files import AdapterFiles, ModelFiles, WholeModel
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
+TrainingData = Dataset | ExampleDataset
 
-def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> Dataset:
+
+def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> TrainingData:
     """`settings.data`, tokenized. run: the folder of the run that is resumed, whose own tokenizer is then used."""
     if not settings.data:
         raise UserError("No data to train on.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
     tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
+    if isinstance(settings, FinetuneSettings):
+        assert isinstance(tokenizer, Tokenizer), "the model that is fine-tuned brings its own"
+        return open_example_dataset(settings.data, tokenizer, settings.context, leave_out_long=settings.leave_out_long)
     try:
         return prepare(settings.data, tokenizer, progress=callback.preparing)
     except BaseException:
@@ -35,12 +45,18 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callbac
         raise
 
 
-def newest_checkpoint(folder: Path, needs: Collection[str], notice: Callable[[str], None]) -> Checkpoint | None:
+def newest_checkpoint(
+    folder: Path, needs: Collection[str], settings: TrainSettings, notice: Callable[[str], None]
+) -> Checkpoint | None:
     """The newest checkpoint in `folder`, to resume from; if it is damaged, the one before it, with a notice."""
+    open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
+    if settings.lora is not None:
+        base = read_config(_base(settings))
+        open_model = lambda path: read_adapter(path, base).tensors  # noqa: E731
     damage: FormatError | None = None
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load_checkpoint(path, needs)
+            return load_checkpoint(path, needs, open_model)
         except FormatError as error:
             notice(f"{path.name} is damaged ({error.message}); the checkpoint before it is used.")
             damage = error
@@ -63,52 +79,76 @@ def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping
     return state["progress"]
 
 
-def _learned_from(checkpoint: Checkpoint, dataset: Dataset, data: str) -> bool:
-    """Whether the checkpoint's run read these very tokens."""
-    saved = checkpoint.state.get("dataset")
-    if saved == dataset.fingerprint:
-        return True
-    return checkpoint.state["version"] < VERSION and saved == dataset.old_fingerprint(
-        open_source(data).fingerprint(rules=1)
-    )
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with. weights: None where they are drawn; adapter: of a checkpoint, where one is trained."""
+
+    config: LlamaConfig
+    weights: Mapping[str, np.ndarray] | None
+    adapter: Mapping[str, np.ndarray] | None = None
 
 
-def starting_point(
-    settings: TrainSettings, dataset: Dataset, checkpoint: Checkpoint | None
-) -> tuple[LlamaConfig, Mapping[str, np.ndarray] | None]:
+def starting_point(settings: TrainSettings, dataset: TrainingData, checkpoint: Checkpoint | None) -> Start:
     """The model's config, and its weights if they are not random.
 
     Raises UserError if the checkpoint was trained on other data, or the data's tokens or context do not fit the model.
     """
+    if checkpoint is not None and not _learned_from(checkpoint, dataset, settings.data):
+        raise UserError(
+            f"The data {settings.data!r} has changed since {checkpoint.path} was saved.",
+            hint="Restore it, or start a new run with --init-from.",
+        )
+    if settings.lora is not None:
+        return replace(_from_model(settings, dataset), adapter=checkpoint.weights if checkpoint else None)
     if checkpoint is not None:
-        if not _learned_from(checkpoint, dataset, settings.data):
-            raise UserError(
-                f"The data {settings.data!r} has changed since {checkpoint.path} was saved.",
-                hint="Restore it, or start a new run with --init-from.",
-            )
-        return read_config(checkpoint.path), checkpoint.weights
-    if settings.init_from is None:
-        tokenizer = dataset.tokenizer
-        return settings.llama_config(dataset.vocab_size, tokenizer.bos_id, tokenizer.eos_id), None
-    config = read_config(settings.init_from)
+        return Start(read_config(checkpoint.path), checkpoint.weights)
+    if settings.init_from is not None:
+        return _from_model(settings, dataset)
+    tokenizer = dataset.tokenizer
+    return Start(settings.llama_config(dataset.vocab_size, tokenizer.bos_id, tokenizer.eos_id), None)
+
+
+def _learned_from(checkpoint: Checkpoint, dataset: TrainingData, data: str) -> bool:
+    """Whether the checkpoint's run read these very tokens."""
+    saved = checkpoint.state.get("dataset")
+    if saved == dataset.fingerprint or checkpoint.state["version"] == VERSION or isinstance(dataset, ExampleDataset):
+        return saved == dataset.fingerprint
+    return saved == dataset.old_fingerprint(open_source(data).fingerprint(rules=1))
+
+
+def _from_model(settings: TrainSettings, dataset: TrainingData) -> Start:
+    """The model of init_from, if the data and the context suit it."""
+    path = _base(settings)
+    config = read_config(path)
     if dataset.vocab_size > config.vocab_size:
         raise UserError(
-            f"{settings.init_from} has {config.vocab_size:,} token ids; the data was made with {dataset.vocab_size:,}.",
+            f"{path} has {config.vocab_size:,} token ids; the data was made with {dataset.vocab_size:,}.",
             hint="The model's folder should hold its own tokenizer.",
         )
     if settings.context > config.max_position_embeddings:
         raise UserError(
-            f"context = {settings.context} is longer than the {config.max_position_embeddings} positions"
-            f" of {settings.init_from}.",
+            f"context = {settings.context} is longer than the {config.max_position_embeddings} positions of {path}.",
             hint=f"Use --context {config.max_position_embeddings} or less.",
         )
-    return config, FiniteWeights(open_weights(settings.init_from), settings.init_from)
+    return Start(config, FiniteWeights(open_weights(path), path))
+
+
+def _base(settings: TrainSettings) -> str:
+    assert settings.init_from is not None, "this run begins with a model"
+    return settings.init_from
+
+
+def model_files(settings: TrainSettings, config: LlamaConfig, tokenizer: Tokenizer) -> ModelFiles:
+    """What is saved of the model: all of it, or the adapter that is trained."""
+    if settings.lora is not None:
+        return AdapterFiles(settings.lora, _base(settings), tokenizer)
+    return WholeModel(config, tokenizer)
 
 
 class FiniteWeights(Mapping[str, np.ndarray]):
     """The tensors of `weights`. Raises FormatError at the first use of one that holds NaN or infinity."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], source: str):
+    def __init__(self, weights: TensorMapping, source: str):
         self.weights, self.source = weights, source
 
     def __getitem__(self, name: str) -> np.ndarray:

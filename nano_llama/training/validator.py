@@ -4,42 +4,40 @@ evaluation.py says what a validation loss is, clock.py when there is time.
 Tests: tests/training/test_loop.py, test_loop_by_the_clock.py.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any
 
+from nano_llama.data.batches import Validation
 from nano_llama.training.backend import Backend
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import RunClock
-from nano_llama.training.evaluation import Evaluation, evaluate_split
+from nano_llama.training.evaluation import Evaluation, evaluate
 from nano_llama.training.recorder import Recorder
-from nano_llama.training.settings import TrainSettings
 
 
 class Validator:
     """interrupted: whether the user wants the run to stop; then nothing is evaluated any more."""
 
     def __init__(
-        self, settings: TrainSettings, split: Any, backend: Backend, clock: RunClock, callback: Callback,
+        self, data: Validation, backend: Backend, clock: RunClock, callback: Callback,
         interrupted: Callable[[], bool],
     ):  # fmt: skip
-        self.settings, self.split, self.backend = settings, split, backend
+        self.data, self.backend = data, backend
         self.clock, self.callback, self.interrupted = clock, callback, interrupted
 
     def evaluate(self, step: int, over: bool, recorder: Recorder) -> Evaluation | None:
         """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends."""
-        if self.interrupted() or not self.clock.evaluation_due(step, over) or self.split.num_tokens < 2:
+        if self.interrupted() or not self.clock.evaluation_due(step, over) or not self.data.num_targets:
             return None
         allowed = self.clock.time_for_evaluation(over)
         if allowed <= 0.0 and not over:
             return None
-        begin, total, counted = self.clock.now(), self.split.num_tokens, 0
-        batches = math.ceil(total / (self.settings.batch_size * self.settings.context))
+        begin, total, counted = self.clock.now(), self.data.num_targets, 0
+        batches = self.data.num_batches
 
         def count(tokens: int) -> None:
             nonlocal counted
             counted += tokens
-            self.callback.evaluating(counted, total - 1)
+            self.callback.evaluating(counted, total)
 
         def give_up(seconds: float = 0.0) -> bool:
             """The last batch took so long: whether the next one (at the run's end), or all the rest, cannot fit."""
@@ -49,13 +47,13 @@ class Validator:
             ahead = 1.0 if over else batches * (1.0 - counted / total)
             return self.interrupted() or self.clock.now() + ahead * seconds > begin + allowed
 
-        evaluation = evaluate_split(
-            self.backend.eval_loss_sum, self.split, self.settings.context, self.settings.batch_size, on_batch=count,
-            clock=self.clock.now, give_up=give_up, keep_head=over,
+        evaluation = evaluate(
+            self.backend.eval_loss_sum, self.data, on_batch=count, clock=self.clock.now, give_up=give_up,
+            keep_head=over,
         )  # fmt: skip
         if evaluation and evaluation.partial:
             self.callback.notice(
-                f"Validation covered the first {evaluation.tokens:,} of {total - 1:,} tokens (time limit); "
+                f"Validation covered the first {evaluation.tokens:,} of {total:,} tokens (time limit); "
                 "run nano-llama eval for all of them."
             )
         if evaluation:
@@ -63,5 +61,5 @@ class Validator:
             self.callback.sampled(step, recorder.sample(step, evaluation.loss, self.backend.generate, give_up))
         elif not self.interrupted():
             self.callback.notice("Gave up validation (time limit); run nano-llama eval to measure it.")
-        self.clock.count_evaluation(self.clock.now() - begin, whole=(total - 1) / counted if counted else 1.0)
+        self.clock.count_evaluation(self.clock.now() - begin, whole=total / counted if counted else 1.0)
         return evaluation

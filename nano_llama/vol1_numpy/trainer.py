@@ -92,8 +92,9 @@ class NumpyBackend:
 
     @classmethod
     def create(
-        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice
-    ) -> "NumpyBackend":
+        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        *, adapter: Mapping[str, np.ndarray] | None = None,
+    ) -> "NumpyBackend":  # fmt: skip
         check_memory(preflight(config, settings), settings, HostDevice().available_memory())
         if weights is None:
             params = init_params(config, settings.seed)
@@ -121,7 +122,8 @@ class NumpyBackend:
     def zero_grad(self) -> None:
         self.grads = {}
 
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
+        assert documents is None, "settings that pack rows are refused"
         return self.eval_model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE_INDEX))
 
     def use_averaged_weights(self) -> AbstractContextManager:

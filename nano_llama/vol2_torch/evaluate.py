@@ -16,6 +16,7 @@ from nano_llama.formats import resolve_model
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.callback import Callback
 from nano_llama.training.evaluation import Evaluation, evaluate_split
+from nano_llama.training.saved_settings import load_settings
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.loss import loss_sum
@@ -82,5 +83,5 @@ def find_run_settings(path: Path) -> TrainSettings | None:
     """The settings of the run that `path` is or belongs to as a checkpoint; None where it does neither."""
     for folder in (path, path.parent.parent):
         if (folder / "train.json").is_file() and (folder == path or path.parent.name == "checkpoints"):
-            return TrainSettings.load(folder / "train.json")
+            return load_settings(folder / "train.json")
     return None

@@ -27,10 +27,20 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.finetune.adapters import adapter_params, apply_lora
 from nano_llama.vol2_torch.generate import generate
-from nano_llama.vol2_torch.loss import CHUNK_BYTES, HeadLoss, chunked_head_loss, head_loss, loss_sum, wants_chunks
+from nano_llama.vol2_torch.loss import (
+    CHUNK_BYTES,
+    HeadLoss,
+    at_counted_positions,
+    chunked_head_loss,
+    fitting_head_loss,
+    head_loss,
+    loss_sum,
+    wants_chunks,
+)
 from nano_llama.vol2_torch.loss_scaling import LossScale
-from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
 from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
@@ -87,11 +97,13 @@ class TorchBackend:
         self.compiled, notice_text = wants_compile(settings, model.config.num_parameters, device.place)
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
         self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
+        if settings.from_examples:  # of which few tokens are counted
+            self.plain_loss = at_counted_positions(fitting_head_loss)
         self.head_loss: HeadLoss = self.plain_loss
         model.train_with(settings.dropout, settings.activation_checkpointing)
         if self.compiled:
             compile_layers(model)
-            self.head_loss = self.plain_loss if chunked else compile_loss(head_loss)
+            self.head_loss = compile_loss(head_loss) if self.plain_loss is head_loss else self.plain_loss
         elif notice_text:
             notice(notice_text)
 
@@ -103,8 +115,9 @@ class TorchBackend:
 
     @classmethod
     def create(
-        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice
-    ) -> "TorchBackend":
+        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        *, adapter: Mapping[str, np.ndarray] | None = None,
+    ) -> "TorchBackend":  # fmt: skip
         place = resolve_device(settings.device)
         precision = resolve_precision(settings.precision, place, config.hidden_size)
         device = TorchDevice(place, precision.dtype, choose_threads(settings, place, notice))
@@ -119,6 +132,10 @@ class TorchBackend:
         else:
             model = Llama(config).to(place).load_params(weights)
         parameters = model.named_params()
+        if settings.lora is not None:
+            parameters = adapter_params(apply_lora(model, settings.lora, seed=settings.seed))
+            for name, tensor in (adapter or {}).items():
+                parameters[name].data.copy_(to_tensor(tensor))
         optimizers = make_optimizers(parameters, settings, precision.dtype)
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
@@ -213,9 +230,9 @@ class TorchBackend:
     # -- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
         self.model.eval()
-        nats = self.loss_sum(tokens, targets).item()
+        nats = self.loss_sum(tokens, targets, documents).item()
         self.model.train()
         return nats
 

@@ -36,7 +36,7 @@ class FakeBackend:
         pass
 
     @classmethod
-    def create(cls, settings, config, weights, notice):
+    def create(cls, settings, config, weights, notice, *, adapter=None):
         expected = preflight(config, settings)
         check_memory(expected, settings, cls.device.available_memory())
         return cls(config, init_params(config, settings.seed) if weights is None else weights, expected)

@@ -17,6 +17,7 @@ from nano_llama.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from nano_llama.training.model_files import WholeModel
 
 
 class FakeTokenizer:
@@ -34,7 +35,7 @@ def save(tmp_path, tiny_config):
             "a/step": np.float32(step),
             "rng": np.arange(9, dtype=np.uint8),
         }
-        save_checkpoint(tmp_path, step, config, init_params(config, seed), FakeTokenizer(), tensors, state)
+        save_checkpoint(tmp_path, step, WholeModel(config, FakeTokenizer()), init_params(config, seed), tensors, state)
         return config
 
     return save

@@ -10,6 +10,8 @@ from nano_llama.core.init import init_params
 from nano_llama.training import checkpoint, checkpoint_writer
 from nano_llama.training.checkpoint import list_checkpoints, load_checkpoint
 from nano_llama.training.checkpoint_writer import CheckpointWriter
+from nano_llama.training.model_files import WholeModel
+from nano_llama.training.run_folder import RunFolder
 
 
 class FakeTokenizer:
@@ -20,9 +22,10 @@ class FakeTokenizer:
 @pytest.fixture
 def run(tmp_path, tiny_config):
     """A writer, the arrays that training changes, and save(step)."""
-    config, writer = tiny_config(), CheckpointWriter(tmp_path, keep=2)
+    config = tiny_config()
+    writer = CheckpointWriter(RunFolder(tmp_path), WholeModel(config, FakeTokenizer()), keep=2)
     weights, tensors = init_params(config, 0), {"momentum": np.zeros(3, np.float32)}
-    return writer, weights, tensors, lambda step: writer.save(step, config, weights, FakeTokenizer(), tensors, {})
+    return writer, weights, tensors, lambda step: writer.save(step, weights, tensors, {})
 
 
 def test_what_is_written_is_the_moment_of_the_call(run, tmp_path, monkeypatch):
@@ -40,7 +43,7 @@ def test_what_is_written_is_the_moment_of_the_call(run, tmp_path, monkeypatch):
         array += 1.0  # the training goes on
     may_write.set()
     writer.wait()
-    kept = load_checkpoint(tmp_path / "step-00000001")
+    kept = load_checkpoint(tmp_path / "checkpoints/step-00000001")
     assert all(np.array_equal(kept.weights[name], before[name]) for name in before)
     assert not kept.tensors["momentum"].any()
     assert writer.paused > 0 and writer.seconds >= writer.paused
@@ -51,7 +54,7 @@ def test_one_after_the_other_and_the_old_ones_go(run, tmp_path):
     for step in range(5):
         save(step)
     writer.wait()
-    assert [path.name[-1] for path in list_checkpoints(tmp_path)] == ["3", "4"]
+    assert [path.name[-1] for path in list_checkpoints(tmp_path / "checkpoints")] == ["3", "4"]
 
 
 def test_a_full_disk_is_heard_at_the_next_save_and_at_the_end(run, tmp_path, monkeypatch):
@@ -69,4 +72,6 @@ def test_a_full_disk_is_heard_at_the_next_save_and_at_the_end(run, tmp_path, mon
     save(4)
     with pytest.raises(EnvironmentFault, match="No space left"):
         writer.wait()
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "what was there before stays"
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"], (
+        "what was there before stays"
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.data.batches import ArrayTokens
+from nano_llama.data.openings import openings
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training import recorder
 from nano_llama.training.metrics import read_metrics
@@ -20,7 +21,15 @@ def make(tmp_path, settings, hand_clock):
 
     def make(keep_to=None, **changes):
         wanted = settings.replace(sample_tokens=3, **changes)
-        return Recorder(RunFolder(tmp_path), wanted, tokenizer, split, title="t", keep_to=keep_to, clock=hand_clock)
+        return Recorder(
+            RunFolder(tmp_path),
+            wanted,
+            tokenizer,
+            openings(split, tokenizer, 2, 8),
+            title="t",
+            keep_to=keep_to,
+            clock=hand_clock,
+        )
 
     return make
 

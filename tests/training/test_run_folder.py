@@ -3,6 +3,7 @@
 import pytest
 
 from nano_llama.core.errors import UserError
+from nano_llama.training.model_files import WholeModel
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings
 
@@ -15,7 +16,7 @@ class FakeTokenizer:
 @pytest.fixture
 def run(tmp_path, tiny_config):
     folder = RunFolder(tmp_path / "runs" / "first")
-    folder.create(TrainSettings(data="stdlib", max_steps=10), tiny_config(), FakeTokenizer())
+    folder.create(TrainSettings(data="stdlib", max_steps=10), WholeModel(tiny_config(), FakeTokenizer()))
     return folder
 
 
@@ -24,7 +25,7 @@ def test_an_empty_or_missing_folder_is_new_until_a_run_is_in_it(tmp_path, tiny_c
     (tmp_path / "empty").mkdir()
     folder = RunFolder(tmp_path / name)
     folder.check_new()
-    folder.create(TrainSettings(data="stdlib", max_steps=10), tiny_config(), FakeTokenizer())
+    folder.create(TrainSettings(data="stdlib", max_steps=10), WholeModel(tiny_config(), FakeTokenizer()))
     with pytest.raises(UserError, match=name):
         folder.check_new()
 

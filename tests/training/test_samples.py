@@ -5,8 +5,9 @@ import pytest
 
 from nano_llama.core.sampling import sample
 from nano_llama.data.batches import ArrayTokens
+from nano_llama.data.openings import openings
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.training.samples import MARK, Sample, SampleFile, SampleLogger, openings
+from nano_llama.training.samples import MARK, Sample, SampleFile, SampleLogger
 
 TEXT = "".join(f"line {number} of the tale\nand what follows after it, slowly\n" for number in range(40))
 
@@ -36,25 +37,29 @@ def drawn_from(tokenizer):
 
 def test_openings_are_words_of_the_text(split, tokenizer):
     found = openings(split, tokenizer, 3, most_tokens=8)
-    assert len(set(found)) == 3
-    for text in found:
+    texts = [opening.text for opening in found]
+    assert len(set(texts)) == 3
+    assert [opening.ids for opening in found] == [tokenizer.encode(text) for text in texts]
+    for text in texts:
         assert text in TEXT and text == text.strip() and "\n" not in text
         assert len(tokenizer.encode(text)) <= 8
-    assert found[0] == TEXT[: len(found[0])]
+    assert texts[0] == TEXT[: len(texts[0])]
     assert openings(ArrayTokens(np.array(tokenizer.encode("a\n"))), tokenizer, 2, 4), "a text of one letter opens too"
 
 
 def test_samples_are_the_same_for_the_same_model_and_differ_between_openings(settings, split, tokenizer):
-    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=5), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=5), tokenizer, openings(split, tokenizer, 2, 8))
     first, again = (sampler.draw(drawn_from(tokenizer)) for _ in range(2))
     assert first == again and len(first) == 2
     assert all(len(tokenizer.encode(one.opening + one.text)) > len(tokenizer.encode(one.opening)) for one in first)
-    other = SampleLogger(settings.replace(samples=2, sample_tokens=5, seed=9), tokenizer, split)
+    other = SampleLogger(
+        settings.replace(samples=2, sample_tokens=5, seed=9), tokenizer, openings(split, tokenizer, 2, 8)
+    )
     assert other.draw(drawn_from(tokenizer)) != first
 
 
 def test_the_user_s_own_prompt_is_continued_with_several_seeds(settings, split, tokenizer):
-    sampler = SampleLogger(settings.replace(samples=3, sample_tokens=12, sample_prompt="the tale"), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=3, sample_tokens=12, sample_prompt="the tale"), tokenizer, [])
     samples = sampler.draw(drawn_from(tokenizer))
     assert [one.opening for one in samples] == ["the tale"] * 3
     assert len({one.text for one in samples}) == 3
@@ -62,7 +67,7 @@ def test_the_user_s_own_prompt_is_continued_with_several_seeds(settings, split, 
 
 def test_it_is_given_up_between_two_tokens(settings, split, tokenizer):
     asked = []
-    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=50), tokenizer, split)
+    sampler = SampleLogger(settings.replace(samples=2, sample_tokens=50), tokenizer, openings(split, tokenizer, 2, 8))
     assert sampler.draw(drawn_from(tokenizer), give_up=lambda: asked.append(1) or len(asked) > 3) is None
     assert len(asked) == 4
 

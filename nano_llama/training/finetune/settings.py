@@ -1,0 +1,115 @@
+"""FinetuneSettings: the settings of a training run, with those of adapters and examples, and defaults that suit them.
+
+Tests: tests/training/finetune/test_settings.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.lora import LAYER_TARGETS, LoraConfig
+from nano_llama.training.setting_fields import Section
+from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTHS, REPORTS, UPDATE, TrainSettings
+
+DEFAULT_EPOCHS = 3.0
+
+METHOD = Section("Method", "What is trained: an adapter beside the frozen weights (small, quick), or all weights.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(TrainSettings):
+    """Every setting of a fine-tuning run. `init_from` is the model that it begins with.
+
+    >>> FinetuneSettings(data="chats.jsonl", init_from="nano_gpt", adapter="dora").lora.dora
+    True
+    """
+
+    command: ClassVar[str] = "finetune"
+    from_examples: ClassVar[bool] = True
+
+    method: str = METHOD.setting("sft", "sft: learn to answer as the examples do", choices=("sft",))
+    adapter: str = METHOD.setting(
+        "lora", "lora, dora (lengths and directions of rows apart), or none: all weights are trained",
+        choices=("lora", "dora", "none"),
+    )  # fmt: skip
+    rank: int = METHOD.setting(8, "r, rank of the adapter's matrices", least=1, most=4096)
+    alpha: float = METHOD.setting(16.0, "strength of the adapter, which is scaled by alpha / rank", above=0)
+    rslora: bool = METHOD.setting(False, "scale by alpha / sqrt(rank), so that high ranks do not fade")
+    target_modules: str = METHOD.setting(
+        ",".join(LAYER_TARGETS), "matrices that get an adapter, separated by commas; lm_head can be added"
+    )
+    lora_dropout: float = METHOD.setting(
+        0.0, "fraction of the adapter's inputs set to 0 in training", least=0, most=0.9
+    )
+    base_quantization: str | None = METHOD.setting(
+        None, "int8 or int4: the frozen weights in a quarter or an eighth of the memory (QLoRA)",
+        choices=("int8", "int4"),
+    )  # fmt: skip
+
+    data: str = DATA.setting("", "examples: a .jsonl or .txt file, or a folder with train.jsonl and val.jsonl")
+    leave_out_long: bool = DATA.setting(False, "leave out examples whose answer does not fit, instead of refusing them")
+
+    batch_size: int = BATCH.setting(4, "B, rows per forward pass, each of which holds several examples", least=1)
+    context: int = BATCH.setting(512, "T, tokens per row; an example must fit", least=1)
+    packing: bool | None = BATCH.setting(
+        None, "several examples share a row, each attends within itself (default: yes; engine numpy: no)"
+    )
+
+    lr: float = UPDATE.setting(1e-3, "peak learning rate; without an adapter take a tenth of it or less", above=0)
+    warmup: float = UPDATE.setting(
+        0.1, "fraction of the run in which lr rises from 0: early gradients mislead", least=0, most=1
+    )
+    weight_decay: float = UPDATE.setting(0.0, "decoupled weight decay of the matrices; norms are exempt", least=0)
+
+    compile: str = COMPUTE.setting(
+        "off", "torch.compile: on or off; auto: on if the run is long enough to gain from it",
+        choices=("auto", "on", "off"),
+    )  # fmt: skip
+    activation_checkpointing: str = COMPUTE.setting(
+        "full", "recompute activations to save memory: none, selective (cheap ones) or full (whole layers)",
+        choices=("none", "selective", "full"),
+    )  # fmt: skip
+
+    log_every: int = REPORTS.setting(1, "steps per line of metrics.jsonl", least=1)
+    evaluations: int = REPORTS.setting(
+        4, "number of validation losses, spread evenly over the run, the last at its end; 0: none", least=0
+    )
+    samples: int = REPORTS.setting(3, "validation prompts that are answered at each evaluation", least=0)
+    sample_temperature: float = REPORTS.setting(0.0, "temperature of the samples; 0: greedy", least=0)
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, name) is None for name in LENGTHS):
+            object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
+        if self.packing is None:
+            object.__setattr__(self, "packing", self.engine == "torch")
+        super().__post_init__()
+        if self.document_mask and not self.packing:
+            raise UserError(
+                "document_mask = True: an example that has a row to itself needs none.", hint="Use --packing."
+            )
+        object.__setattr__(self, "document_mask", self.packing)
+        if not self.init_from:
+            raise UserError("No model to fine-tune.", hint="Give --model: a folder, a .gguf or a hub name.")
+        if self.adapter == "none":
+            self._check_no_adapter()
+        else:
+            assert self.lora, "an impossible adapter is refused here"
+
+    def _check_no_adapter(self) -> None:
+        """A setting of an adapter that there is not would do nothing."""
+        given: dict[str, Any] = {"base_quantization": self.base_quantization, "rslora": self.rslora}
+        for name, value in (given | {"lora_dropout": self.lora_dropout}).items():
+            if value:
+                raise UserError(
+                    f"{name} = {value!r} is for an adapter, and adapter = 'none'.",
+                    hint=f"Leave {name} out, or use --adapter lora.",
+                )
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        if self.adapter == "none":
+            return None
+        return LoraConfig(
+            r=self.rank, alpha=self.alpha, rslora=self.rslora, dora=self.adapter == "dora",
+            target_modules=tuple(name.strip() for name in self.target_modules.split(",")), dropout=self.lora_dropout,
+        )  # fmt: skip

@@ -1,0 +1,68 @@
+"""What a run saves: a whole model as a Hugging Face folder, or an adapter alone in PEFT's format.
+
+The run's folder and each checkpoint hold the same files, so either can be used as it is.
+Tests: tests/training/test_model_files.py.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nano_llama.core import files
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.lora import LoraConfig
+from nano_llama.formats import save_hf
+from nano_llama.formats.peft import save_adapter_files
+
+
+class ModelFiles(Protocol):
+    """How the trained weights lie in a folder."""
+
+    def begin(self, folder: Path) -> None:
+        """Write what is known before the first step."""
+        ...
+
+    def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
+        """Write the weights and all that is needed to use them into an existing folder, each file atomically."""
+        ...
+
+
+@dataclass
+class WholeModel:
+    """config.json, generation_config.json, model.safetensors and the tokenizer."""
+
+    config: LlamaConfig
+    tokenizer: Any
+
+    def begin(self, folder: Path) -> None:
+        files.write_json(folder / "config.json", self.config.to_hf_dict())
+        self.tokenizer.save_pretrained(folder)
+
+    def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
+        beside = folder / ".model.tmp"
+        shutil.rmtree(beside, ignore_errors=True)  # left by a kill
+        save_hf(beside, self.config, weights, self.tokenizer)
+        # safetensors files and, after them, their index come last: names sort so
+        for file in sorted(beside.iterdir(), key=lambda file: (".safetensors" in file.name, file.name)):
+            file.replace(folder / file.name)
+        beside.rmdir()
+
+
+@dataclass
+class AdapterFiles:
+    """adapter_config.json, adapter_model.safetensors and the tokenizer. base: where the model beneath is."""
+
+    lora: LoraConfig
+    base: str
+    tokenizer: Any
+
+    def begin(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+
+    def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
+        self.tokenizer.save_pretrained(folder)
+        save_adapter_files(folder, self.lora, weights, base_model=self.base)
