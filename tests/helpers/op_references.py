@@ -98,6 +98,11 @@ def lora_linear_reference(torch, x, weight, lora_A, lora_B, scale):
     return torch.einsum("bti,oi->bto", x, weight + scale * lora_B @ lora_A)
 
 
+def dora_linear_reference(torch, x, weight, lora_A, lora_B, magnitude, scale, lengths):
+    """The same, with each row rescaled."""
+    return torch.einsum("bti,oi->bto", x, torch.diag(magnitude / lengths) @ (weight + scale * lora_B @ lora_A))
+
+
 def rmsnorm_reference(torch, x, weight, eps):
     return weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps)
 
@@ -131,7 +136,9 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
     if name == "linear":
         out = int(rng.choice([1, 6]))
         return {"x": normal((B, T, D)), "weight": normal((out, D))}, ["x", "weight"], lambda torch, x, w: x @ w.T
-    if name == "lora_linear":
+    if name == "frozen_linear":
+        return {"x": normal((B, T, D)), "weight": normal((4, D))}, ["x"], lambda torch, x, w: x @ w.T
+    if name in ("lora_linear", "dora_linear"):
         out, r = int(rng.choice([1, 6])), int(rng.choice([1, 2, 3]))
         inputs = {
             "x": normal((B, T, D)),
@@ -139,7 +146,11 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
             "lora_A": normal((r, D)),
             "lora_B": normal((out, r)),
         }
-        return inputs | {"scale": float(rng.choice([0.5, 3]))}, ["x", "lora_A", "lora_B"], lora_linear_reference
+        scale, learned = float(rng.choice([0.5, 3])), ["x", "lora_A", "lora_B"]
+        if name == "lora_linear":
+            return inputs | {"scale": scale}, learned, lora_linear_reference
+        inputs |= {"lora_magnitude_vector": normal(out), "scale": scale, "lengths": rng.uniform(0.3, 3, out)}
+        return inputs, [*learned, "lora_magnitude_vector"], dora_linear_reference
     if name == "embedding":
         tokens = rng.integers(0, 3, (B, T))  # repeated tokens, and tokens of 5 that never occur
         return {"tokens": tokens, "weight": normal((5, D))}, ["weight"], lambda torch, t, w: w[t]
@@ -191,7 +202,19 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
 PAIRS = {
     name: (getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward"))
     for name in (
-        *("linear", "lora_linear", "embedding", "rmsnorm", "layernorm", "softmax", "silu", "swiglu", "rope"),
+        *(
+            "linear",
+            "frozen_linear",
+            "lora_linear",
+            "dora_linear",
+            "embedding",
+            "rmsnorm",
+            "layernorm",
+            "softmax",
+            "silu",
+            "swiglu",
+            "rope",
+        ),
         *("single_head_attention", "attention", "flash_attention", "cross_entropy"),
     )
 }

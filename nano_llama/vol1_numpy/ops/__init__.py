@@ -6,16 +6,22 @@ as a tuple. layer.py and model.py put the ops together.
 Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
 In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer;
-lora_linear is what fine-tuning trains beside a frozen matrix.
+lora_linear and dora_linear are what fine-tuning trains beside a frozen matrix.
 """
 
 from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_forward, attention_weights
 from nano_llama.vol1_numpy.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from nano_llama.vol1_numpy.ops.dora_linear import dora_linear_backward, dora_linear_forward, row_lengths
 from nano_llama.vol1_numpy.ops.dropout import dropout_backward, dropout_forward
 from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_forward
 from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward, log_sum_exp
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
-from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
+from nano_llama.vol1_numpy.ops.linear import (
+    frozen_linear_backward,
+    frozen_linear_forward,
+    linear_backward,
+    linear_forward,
+)
 from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
 from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
 from nano_llama.vol1_numpy.ops.rope import rope_backward, rope_forward
@@ -34,12 +40,16 @@ __all__ = [
     "attention_weights",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "dora_linear_backward",
+    "dora_linear_forward",
     "dropout_backward",
     "dropout_forward",
     "embedding_backward",
     "embedding_forward",
     "flash_attention_backward",
     "flash_attention_forward",
+    "frozen_linear_backward",
+    "frozen_linear_forward",
     "layernorm_backward",
     "layernorm_forward",
     "linear_backward",
@@ -51,6 +61,7 @@ __all__ = [
     "rmsnorm_forward",
     "rope_backward",
     "rope_forward",
+    "row_lengths",
     "silu_backward",
     "silu_forward",
     "single_head_attention_backward",
