@@ -8,7 +8,6 @@ Tests: tests/vol1/test_vol1_generate.py shows that both ways are equal.
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -108,8 +107,8 @@ def _naive(model: Llama):
 def _cached(model: Llama, max_length: int):
     """The same function; it computes the new tokens only."""
     cache = KVCache(model.config, max_length, dtype=model.dtype)
-    # For one query the T x S matrix is a single row: cutting it into tiles would only cost time. Weights are shared.
-    one_token = Llama(model.config, model.params, ops=replace(model.ops, attention=PLAIN.attention))
+    # For one query the T x S matrix is a single row: cutting it into tiles would only cost time.
+    one_token = model.with_ops(attention=PLAIN.attention)
 
     def next_logits(new: list[int]) -> Array:
         if len(new) > 1:

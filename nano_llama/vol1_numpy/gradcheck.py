@@ -1,7 +1,7 @@
 """Are these gradients right? Every derivative can be measured: move an input a little and look.
 
     gradcheck(rmsnorm_forward, rmsnorm_backward, {"x": x, "weight": w, "eps": 1e-5})     any pair, yours too
-    gradcheck_model(model, tokens, targets)                                              every parameter of a model
+    gradcheck_model(model, tokens, targets)                                              all that a model trains
 
 Both raise GradientMismatch naming the argument and the index that is wrong, and return what they measured otherwise.
 verify/gradients.py compares with another implementation instead. Tests: tests/vol1/test_gradcheck.py.
@@ -132,26 +132,26 @@ def gradcheck_model(
     seed: int = 0,
     **options: Any,
 ) -> list[ArgumentCheck]:
-    """Check model.loss_and_grads(tokens, targets, **options) for every parameter, `samples` coordinates of each.
+    """Check model.loss_and_grads(tokens, targets, **options) for all of model.trainable, `samples` coordinates of each.
 
-    The model must hold float64 parameters (Llama.init(config, dtype=np.float64)); they are moved and put back.
+    Its tensors must be float64 (Llama.init(config, dtype=np.float64)); they are moved and put back.
     Raises as gradcheck does.
     """
-    for name, param in model.params.items():
+    for name, param in model.trainable.items():
         if param.dtype != np.float64:
             raise UserError(
                 f"gradcheck: {name} is {param.dtype}; differences need float64.",
                 hint="Build the model with dtype=np.float64.",
             )
     _, grads = model.loss_and_grads(tokens, targets, **options)
-    if grads.keys() != model.params.keys():
-        odd = sorted(grads.keys() ^ model.params.keys())
-        raise GradientMismatch(f"loss_and_grads: {odd[0]!r} is a parameter without gradient, or the reverse.")
+    if grads.keys() != model.trainable.keys():
+        odd = sorted(grads.keys() ^ model.trainable.keys())
+        raise GradientMismatch(f"loss_and_grads: {odd[0]!r} is trainable and has no gradient, or the reverse.")
 
     def loss() -> float:
         return model.loss(tokens, targets, **options)
 
-    return _compare("loss_and_grads", loss, model.params, grads, tolerance, step, samples, seed)
+    return _compare("loss_and_grads", loss, model.trainable, grads, tolerance, step, samples, seed)
 
 
 def central_difference(loss: Callable[[], float], array: Array, index: Index, step: float = 2e-4) -> float:

@@ -1,6 +1,6 @@
 """The LLaMA in NumPy: embedding, layers, norm, head, loss; and the same list backwards.
 
-A layer's inside is in layer.py.
+A layer's inside is in layer.py; the model with an adapter is in finetune.py.
 Tests: tests/vol1/test_vol1_model.py, tests/vol1/test_vol1_model_gradients.py, tests/parity/test_vol1_transformers.py.
 
 A batch is cut into shards, one per thread, each run with single-threaded BLAS: data parallelism inside one process.
@@ -9,9 +9,11 @@ shards' gradients. Micro-batches are the same cut made in time instead of space.
 the same thread count gives the same bits.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_o
 from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.registry import FAST, Ops
+from nano_llama.vol1_numpy.ops.registry import FAST, OpPair, Ops
 
 
 class Llama:
@@ -60,7 +62,7 @@ class Llama:
 
     def hidden_states(self, tokens: Array, *, mask: Array | None = None, past: Past | None = None) -> Array:
         """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits."""
-        tokens = self._check_ids(tokens)
+        tokens = check_ids(tokens, self.config.vocab_size)
         return self._hidden(tokens, self._context(tokens.shape[1], mask, past), keep="nothing")[0]
 
     def logits(self, hidden: Array) -> Array:
@@ -107,7 +109,7 @@ class Llama:
         micro_batch: int | None = None,
         recompute: bool = False,
     ) -> tuple[float, dict[str, Array]]:
-        """The mean cross-entropy over counted targets, in nats, and its gradient for every parameter.
+        """The mean cross-entropy over counted targets, in nats, and its gradient for every tensor of `trainable`.
 
         tokens, targets: (B,T); targets[b,t] belongs to logits[b,t], no shift; -100 does not count. All ignored: the
         loss is 0 and so are the gradients. A tied model has no lm_head.weight: its embedding gets both gradients.
@@ -129,7 +131,7 @@ class Llama:
         loss, sums = 0.0, dict[str, Array]()
         for shard_loss, grads in run_shards(one, shards(B, self.threads)):
             loss, sums = loss + shard_loss, add_grads(sums, grads)
-        return loss, {name: sums[name] for name in self.params}
+        return loss, {name: sums[name] for name in self.trainable}
 
     def _one(
         self, tokens: Array, targets: Array, weight: float, ctx: Context, z_loss: float, recompute: bool
@@ -155,9 +157,7 @@ class Llama:
             dx, layer_grads = self.layer_backward(dx, cache, i, ctx)  # (B,T,D)
             grads |= layer_grads
         grads[EMBED] = ops.embedding.backward(dx, embed)  # (V,D)
-        if self.config.tie_word_embeddings:  # one matrix used twice: the sum of both gradients
-            grads[EMBED] += grads.pop(LM_HEAD)
-        return loss * weight, grads
+        return loss * weight, self.collect_grads(grads)
 
     # -- the parts a study replaces -------------------------------------------------------------------------------
 
@@ -180,6 +180,12 @@ class Llama:
         dx, dweight = ctx.ops.rmsnorm.backward(dh, cache)
         return dx, {NORM: dweight}
 
+    def collect_grads(self, grads: dict[str, Array]) -> dict[str, Array]:
+        """What every op said of its weight, by the weight's name -> {name: gradient} of all that is trainable."""
+        if self.config.tie_word_embeddings:  # one matrix used twice: the sum of both gradients
+            grads[EMBED] += grads.pop(LM_HEAD)
+        return grads
+
     def layer_params(self, index: int) -> Params:
         """A layer's parameters by part, "self_attn.q_proj.weight" and so on."""
         return {part: self.params[layer_name(index, part)] for part in layer_shapes(self.config)}
@@ -188,6 +194,17 @@ class Llama:
     def head(self) -> Array:  # (V,D)
         """The matrix that makes logits; in a tied model the embedding's."""
         return self.params[EMBED if self.config.tie_word_embeddings else LM_HEAD]
+
+    @property
+    def trainable(self) -> dict[str, Array]:
+        """What has a gradient, and what an optimizer changes: all parameters, or those of an adapter (finetune.py)."""
+        return self.params
+
+    def with_ops(self, **pairs: OpPair) -> Self:
+        """The same model on the same weights, with other ops in its table."""
+        model = copy.copy(self)
+        model.ops = replace(self.ops, **pairs)
+        return model
 
     @property
     def dtype(self) -> np.dtype:
@@ -251,19 +268,9 @@ class Llama:
             ops=self.ops, head_dim=config.head_dim, eps=config.rms_norm_eps, cos=cos, sin=sin, mask=mask, past=past
         )
 
-    def _check_ids(self, tokens: Array) -> Array:
-        tokens = np.asarray(tokens)
-        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
-            raise UserError(f"tokens: expected (B,T) of integers, got {tokens.dtype} of shape {tokens.shape}.")
-        V = self.config.vocab_size
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
-            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-            raise UserError(f"tokens: {wrong} is not a token of this vocabulary of {V}.", hint=f"Ids are 0 to {V - 1}.")
-        return tokens
-
     def _check_batch(self, tokens: Array, targets: Array) -> tuple[Array, Array, Callable[[Array], float]]:
         """Checked tokens and targets, and which part of all counted targets some of them are."""
-        tokens, targets = self._check_ids(tokens), np.asarray(targets)
+        tokens, targets = check_ids(tokens, self.config.vocab_size), np.asarray(targets)
         if targets.shape != tokens.shape or not np.issubdtype(targets.dtype, np.integer):
             raise UserError(
                 f"targets: expected integers of the tokens' shape {tokens.shape}, got {targets.dtype} {targets.shape}."
@@ -279,3 +286,17 @@ def check_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
             f"dtype = {np.dtype(dtype).name} is not one that Volume 1 computes in.", hint="float32, float64."
         )
     return np.dtype(dtype)
+
+
+def check_ids(tokens: Array, vocab_size: int) -> Array:
+    """(B,T) of token ids as an array. Raises UserError for what is not."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"tokens: expected (B,T) of integers, got {tokens.dtype} of shape {tokens.shape}.")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocab_size:
+        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise UserError(
+            f"tokens: {wrong} is not a token of this vocabulary of {vocab_size}.",
+            hint=f"Ids are 0 to {vocab_size - 1}.",
+        )
+    return tokens

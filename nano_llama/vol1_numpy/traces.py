@@ -7,14 +7,13 @@ An op's weight tells which tensor a result is. Attention runs in its plain form,
 all pairs. Tests: tests/vol1/test_vol1_traces.py.
 """
 
-import copy
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import EMBED, trace_names
 from nano_llama.vol1_numpy.model import Llama
+from nano_llama.vol1_numpy.ops.adapted_linear import AdaptedMatrix
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.attention import attention_weights
 from nano_llama.vol1_numpy.ops.registry import PLAIN, OpPair
@@ -44,9 +43,7 @@ class _Recorder:
     def __init__(self, model: Llama, wanted: Collection[str], found: dict[str, Array]):
         self.names = {id(array): name.removesuffix(".weight") for name, array in model.params.items()}
         self.wanted, self.found, self.ops, self.layer = set(wanted), found, model.ops, 0
-        runner = copy.copy(model)
-        runner.ops = replace(
-            model.ops,
+        runner = model.with_ops(
             embedding=OpPair(self.embedding, model.ops.embedding.backward),
             linear=OpPair(self.linear, model.ops.linear.backward),
             rmsnorm=OpPair(self.rmsnorm, model.ops.rmsnorm.backward),
@@ -65,9 +62,9 @@ class _Recorder:
         self.record("model.embed_tokens", y)
         return y, cache
 
-    def linear(self, x: Array, weight: Array) -> tuple[Array, Cache]:
-        y, cache = self.ops.linear.forward(x, weight)
-        name = self.names[id(weight)]
+    def linear(self, x: Array, matrix: Array | AdaptedMatrix) -> tuple[Array, Cache]:
+        y, cache = self.ops.linear.forward(x, matrix)
+        name = self.names[id(matrix.weight if isinstance(matrix, AdaptedMatrix) else matrix)]
         self.record("lm_head" if name == EMBED.removesuffix(".weight") else name, y)  # a tied head
         return y, cache
 
