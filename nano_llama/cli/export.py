@@ -1,4 +1,5 @@
-"""`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor, not the model.
+"""`nano-llama export`: a model in another format, tensor by tensor, so that memory holds one tensor, not the model;
+or an adapter for llama.cpp.
 
 Tests: tests/cli/test_export.py.
 """
@@ -9,10 +10,12 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from nano_llama.cli.adapters import find_base, method_text
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
+from nano_llama.formats.peft import is_adapter, read_adapter
 
 TRY_IT = {
     "hf": "transformers: AutoModelForCausalLM.from_pretrained({out!r})",
@@ -27,9 +30,12 @@ def run(
     format: Literal["hf", "pth", "gguf"],
     out: Annotated[Path, Parameter(converter=path_with_a_name)],
     dtype: str = "auto",
+    base: str | None = None,
     output: Output | None = None,
 ) -> int:
     """Save a model for other programs: Hugging Face (hf), PyTorch (pth), llama.cpp (gguf).
+
+    An adapter becomes what llama.cpp takes beside its model: --format gguf.
 
     Parameters
     ----------
@@ -40,11 +46,18 @@ def run(
         The folder or file to write. It must not exist yet.
     dtype
         How weights are stored: float32, float16 or bfloat16; in gguf also q8_0, q4_0, q4_1 (blocks of 32 weights with
-        a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16.
+        a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16, an adapter
+        float32.
+    base
+        Where --model is an adapter: the model that it was trained on. By default what its adapter_config.json names.
     """
     screen = Screen(output)
     if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
+    if is_adapter(Path(model).expanduser()):
+        return export_adapter(Path(model).expanduser(), base, format, out, dtype, screen)
+    if base is not None:
+        raise UserError(f"--base {base} belongs to an adapter; {model} is none.", hint="Leave it out.")
     from nano_llama.formats import open_model
 
     path = locate_model(model, screen)
@@ -85,6 +98,32 @@ def run(
         "tokenizer": "included" if tokenizer is not None else "not included",
         "took": time_text(time.perf_counter() - began),
         "open it with": TRY_IT[format].format(out=str(out)),
+    }
+    screen.result(result, facts(shown))
+    return 0
+
+
+def export_adapter(adapter: Path, base: str | None, format: str, out: Path, dtype: str, screen: Screen) -> int:
+    """An adapter in PEFT's format as the GGUF that llama.cpp takes beside its model."""
+    from nano_llama.formats import read_config
+    from nano_llama.formats.gguf_adapter import save_gguf_adapter
+
+    if format != "gguf":
+        raise UserError(
+            f"--format {format}: {adapter} is an adapter, in the format that Hugging Face's PEFT reads.",
+            hint=f"For a whole model:  nano-llama merge --adapter {adapter} --out {out}",
+        )
+    config = read_config(find_base(base, adapter, screen, "--base"))
+    stored = read_adapter(adapter, config)
+    save_gguf_adapter(out, stored, config, gguf_type("float32" if dtype == "auto" else dtype))
+    parameters = sum(tensor.size for tensor in stored.tensors.values())
+    result = {"model": str(adapter), "format": format, "out": str(out), "parameters": parameters, "bytes": size_of(out)}
+    shown = {
+        "written": out,
+        "adapter": method_text(stored.lora),
+        "size": size_text(size_of(out)),
+        "parameters": parameters,
+        "open it with": f"llama.cpp: llama-cli -m MODEL.gguf --lora {out}",
     }
     screen.result(result, facts(shown))
     return 0

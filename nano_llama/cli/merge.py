@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nano_llama.cli.adapters import find_base, method_text
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.export import gguf_type, size_of
-from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
-from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.cli.models import ModelPath, find_tokenizer
+from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES
 from nano_llama.formats.merged import MergedWeights, Rounding, open_merged, read_back, total_rounding
-from nano_llama.formats.peft import base_model_of, read_adapter_config
+from nano_llama.formats.peft import read_adapter_config
 
 MUCH = 0.3  # of an adapter's change: rounding that moves the weights further than that is remarked on
 SCHEMES = {"Q8_0": "int8", "Q4_0": "int4-sym"}  # as nano-llama quantize names them; for all others int4
@@ -77,7 +78,7 @@ def run(
         "written": out,
         "size": size_text(size_of(out)),
         "model": path,
-        "adapter": f"{adapter}: {method_of(lora)}",
+        "adapter": f"{adapter}: {method_text(lora)}",
         "merged": f"{len(roundings):,} matrices, all tensors read back and equal",
         "lost to rounding": rounding_text(total, worst),
         "tokenizer": f"from {tokenizer_at}" if tokenizer is not None else "not included",
@@ -95,21 +96,6 @@ def run(
             style="yellow",
         )
     return 0
-
-
-def find_base(model: str | None, adapter: Path, screen: Screen) -> Path:
-    """The model to merge into: the one that was given, else the one that the adapter names. Raises UserError."""
-    if model is not None:
-        return locate_model(model, screen)
-    named = base_model_of(adapter)
-    if named is None:
-        raise UserError(f"{adapter} does not say which model it was trained on.", hint="Name it with --model.")
-    try:
-        return locate_model(named, screen)
-    except NanoLlamaError as error:
-        error.message = f"{adapter} was trained on {named}. {error.message}"
-        error.hint = "Name the model with --model."
-        raise
 
 
 def sum_type(dtype: str) -> str | None:
@@ -141,12 +127,6 @@ def write(out: Path, path: Path, weights: MergedWeights, tokenizer: Any, dtype: 
         generation = read_generation_config(path)
         save_hf(out, weights.config, weights, tokenizer, own_dtype, generation_config=generation, check=check)
     return roundings
-
-
-def method_of(lora: Any) -> str:
-    """A LoraConfig in words: "rank 8, alpha 16, on q_proj, v_proj"."""
-    name = " + ".join(name for name, on in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if on) or "LoRA"
-    return f"{name}, rank {lora.r}, alpha {lora.alpha:g}, on {', '.join(lora.target_modules)}"
 
 
 def rounding_text(total: Rounding, worst: Rounding) -> str:

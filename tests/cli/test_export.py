@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from helpers.adapters import random_adapter
+from nano_llama.core.lora import LoraConfig
 from nano_llama.formats import detect, open_weights
+from nano_llama.formats.gguf_reader import GGUFFile
+from nano_llama.formats.peft import save_adapter_files
 from nano_llama.tokenizer import Tokenizer
 
 OUT = {"hf": "out", "pth": "out.pth", "gguf": "out.gguf"}
@@ -114,3 +118,38 @@ def test_what_the_folder_says_about_generating_is_kept(cli, make_tiny, tmp_path)
     written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert written["eos_token_id"] == [0, 7] and written["temperature"] == 0.6
     assert Tokenizer.from_pretrained(tmp_path / "out").stop_ids == Tokenizer.from_pretrained(model).stop_ids >= {0, 7}
+
+
+@pytest.fixture
+def adapter(tiny_model, tmp_path):
+    lora = LoraConfig(r=3)
+    with open_weights(tiny_model) as weights:
+        tensors = random_adapter(lora, weights.config, weights)
+    save_adapter_files(tmp_path / "adapter", lora, tensors, base_model=str(tiny_model))
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_becomes_llama_cpps(cli, adapter, tiny_model, tmp_path):
+    """The rows of q and k depend on the model: on the one the adapter names, or --base."""
+    for name, base in (("named.gguf", ()), ("given.gguf", ("--base", tiny_model))):
+        done = cli("export", "--model", adapter, "--format", "gguf", "--out", tmp_path / name, *base)
+        assert done.code == 0, done.shown
+        assert f"--lora {tmp_path / name}" in done.out
+    files = [GGUFFile(tmp_path / name) for name in ("named.gguf", "given.gguf")]
+    assert all(file.metadata["general.type"] == "adapter" and len(file.tensors) == 2 * 7 for file in files)
+    for name, info in files[0].tensors.items():
+        assert info.kind == "F32"
+        assert np.array_equal(files[0].blocks(name), files[1].blocks(name))
+
+
+def test_an_adapter_is_exported_as_gguf_only_and_beside_its_model(cli, adapter, tiny_model, make_tiny, tmp_path):
+    other, out = make_tiny(tmp_path / "other", hidden_size=24), tmp_path / "out"
+    for arguments, said in (
+        (["--model", adapter, "--format", "hf"], "nano-llama merge"),
+        (["--model", adapter, "--format", "gguf", "--base", other], "adapter of another model?"),
+        (["--model", adapter, "--format", "gguf", "--dtype", "q8_0"], "q8_0"),
+        (["--model", tiny_model, "--format", "gguf", "--base", tiny_model], "belongs to an adapter"),
+    ):
+        done = cli("export", "--out", out, *arguments)
+        assert done.code == 2 and said in done.err, done.shown
+    assert not out.exists()

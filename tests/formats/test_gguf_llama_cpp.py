@@ -1,13 +1,21 @@
-"""llama.cpp loads the GGUF files that we write, and computes what transformers computes from our folder.
+"""llama.cpp loads the GGUF files that we write, and computes what transformers computes from our folder; with an
+adapter, what we compute.
 
 Needs the package llama-cpp-python (extra `bench`); skipped without it.
 """
 
+import ctypes
+
 import numpy as np
 import pytest
 
+from helpers.adapters import random_adapter
+from nano_llama.core.lora import LAYER_TARGETS, TARGETS, LoraConfig
 from nano_llama.formats import open_weights, save_gguf, save_hf
+from nano_llama.formats.gguf_adapter import save_gguf_adapter
+from nano_llama.formats.peft import read_adapter, save_adapter_files
 from nano_llama.tokenizer import Tokenizer
+from nano_llama.vol1_numpy import Llama
 
 llama_cpp = pytest.importorskip("llama_cpp")
 transformers = pytest.importorskip("transformers")
@@ -16,7 +24,7 @@ torch = pytest.importorskip("torch")
 TOKENS = [(7 * position + 3) % 101 for position in range(60)]
 
 
-def their_logits(path) -> np.ndarray:
+def their_logits(path, adapter=None) -> np.ndarray:
     """(T, V) of TOKENS, by llama.cpp's low-level functions: a file without a tokenizer takes ids."""
     parameters = llama_cpp.llama_model_default_params()
     parameters.use_mmap = True
@@ -28,6 +36,11 @@ def their_logits(path) -> np.ndarray:
     settings.flash_attn_type = 0  # ... and attention without its float16 shortcut
     context = llama_cpp.llama_init_from_model(model, settings)
     assert context, "llama.cpp makes no context of the file"
+    if adapter is not None:
+        loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+        assert loaded, "llama.cpp does not load the adapter"
+        adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
+        assert llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales) == 0
     batch = llama_cpp.llama_batch_init(len(TOKENS), 0, 1)
     batch.n_tokens = len(TOKENS)
     for position, token in enumerate(TOKENS):
@@ -57,6 +70,42 @@ def test_logits_of_every_rope_and_attention(tmp_path, tiny_config, random_weight
         ours = model(torch.tensor([TOKENS])).logits[0].numpy()
     theirs = their_logits(tmp_path / "m.gguf")
     assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-4
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize(
+    ("attention", "tied", "targets"),
+    [("mha", False, TARGETS), ("gqa", True, LAYER_TARGETS), ("mqa", False, ("k_proj",))],
+)
+def test_logits_with_an_adapter(tmp_path, tiny_config, random_weights, attention, tied, targets, rslora):
+    config = tiny_config(attention, tied=tied, hidden_size=96)
+    weights = random_weights(config)
+    lora = LoraConfig(r=3, alpha=5, rslora=rslora, target_modules=targets)
+    save_hf(tmp_path / "hf", config, weights)
+    save_gguf(tmp_path / "m.gguf", config, weights, dtype="F32")
+    save_adapter_files(tmp_path / "adapter", lora, random_adapter(lora, config, weights))
+    save_gguf_adapter(tmp_path / "a.gguf", read_adapter(tmp_path / "adapter", config), config)
+    ours = Llama.from_pretrained(tmp_path / "hf", adapter=tmp_path / "adapter").forward(np.array([TOKENS]))[0]
+    theirs = their_logits(tmp_path / "m.gguf", tmp_path / "a.gguf")
+    assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-4
+    assert np.abs(their_logits(tmp_path / "m.gguf") - ours).max() / np.abs(ours).max() > 0.01
+
+
+@pytest.mark.slow  # runs a real model
+@pytest.mark.parametrize("rslora", [False, True])
+def test_logits_of_the_real_model_with_an_adapter(tmp_path, smollm2, rslora):
+    """Weights in float32, so that llama.cpp does not round activations, as it does beside blocks."""
+    lora = LoraConfig(r=8, rslora=rslora)
+    with open_weights(smollm2) as weights:
+        tensors = random_adapter(lora, weights.config, weights)
+        tensors |= {name: array * np.float32(0.02) for name, array in tensors.items() if name.endswith("lora_B")}
+        save_adapter_files(tmp_path / "adapter", lora, tensors)
+        save_gguf(tmp_path / "m.gguf", weights.config, weights, dtype="F32")
+        save_gguf_adapter(tmp_path / "a.gguf", read_adapter(tmp_path / "adapter", weights.config), weights.config)
+    ours = Llama.from_pretrained(smollm2, adapter=tmp_path / "adapter").forward(np.array([TOKENS]))[0]
+    theirs = their_logits(tmp_path / "m.gguf", tmp_path / "a.gguf")
+    assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-4
+    assert np.abs(their_logits(tmp_path / "m.gguf") - ours).max() / np.abs(ours).max() > 0.05
 
 
 @pytest.mark.slow  # exports and runs a real model, in llama.cpp and in transformers
