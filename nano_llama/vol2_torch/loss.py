@@ -39,11 +39,17 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE_IN
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """Sum over counted targets of  lse - logits[target] + z_loss lse^2,  lse = log sum exp(logits), in float32 nats.
+    """Sum over counted targets of  lse - logits[target] + z_loss lse^2,  lse = log sum exp(logits), in nats.
 
-    hidden (N,D), the head's weight (V,D), targets (N,) -> ().  z-loss: Chowdhery et al. 2022 (arXiv 2204.02311), 5.
+    hidden (N,D), the head's weight (V,D), targets (N,) -> () in float32, or wider.
+    z-loss: Chowdhery et al. 2022 (arXiv 2204.02311), 5.
     """
-    return _loss_sum(F.linear(hidden, weight).float(), targets, IGNORE_INDEX, z_loss)
+    return _loss_sum(widened(F.linear(hidden, weight)), targets, IGNORE_INDEX, z_loss)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """In float32, or float64 where they are: what losses are computed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float) -> Tensor:  # (N,V), (N,) -> ()
@@ -71,20 +77,20 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, rows: int, dtype: torch.dtype
     ) -> Tensor:
-        loss = hidden.new_zeros((), dtype=torch.float32)
+        loss = widened(hidden.new_zeros(()))
         low = weight.to(dtype)  # (V,D)
         dhidden = torch.empty_like(hidden)
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
             counted = t != IGNORE_INDEX  # (rows,)
             target = torch.where(counted, t, 0)[:, None]  # (rows,1)
-            logits = (h @ low.T).float()  # (rows,V)
+            logits = widened(h @ low.T)  # (rows,V)
             lse = torch.logsumexp(logits, -1)  # (rows,)
             losses = lse - logits.gather(-1, target)[:, 0] + z_loss * lse**2
             loss += (losses * counted).sum()
             # d loss / d logits = p (1 + 2 z_loss lse) - 1[target]
             dlogits = logits.sub_(lse[:, None]).exp_().mul_((counted * (1.0 + 2.0 * z_loss * lse))[:, None])
-            dlogits.scatter_add_(-1, target, -counted.float()[:, None])
+            dlogits.scatter_add_(-1, target, -counted.to(logits.dtype)[:, None])
             dlow = dlogits.to(dtype)
             dh.copy_(dlow @ low)
             if dweight is not None:

@@ -54,13 +54,20 @@ def serve(pipe, rank: int, world_size: int, store: str) -> None:
     launch = Launch(rank=rank, world_size=world_size, local_rank=rank, local_world_size=world_size, address=store)
     with process_group(launch, CPU, timeout=OPERATION, store=dist.FileStore(store, world_size)):
         here = Rank(rank, world_size, {})
-        while (request := pipe.recv()) is not None:
+        while (request := received(pipe)) is not None:
             case, arguments = request
             try:
                 torch.manual_seed(0)
                 pipe.send(("ok", case(here, **arguments)))
             except BaseException:
                 pipe.send(("failed", traceback.format_exc()))
+
+
+def received(pipe) -> Any:
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):  # the tests have ended
+        return None
 
 
 class Ranks:

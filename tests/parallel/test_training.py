@@ -1,0 +1,63 @@
+"""Every axis, and axes together, against one process: the first step's gradients tensor by tensor, twenty losses."""
+
+from dataclasses import replace
+
+import pytest
+
+from helpers.parallel.training import Training, compare, train
+from nano_llama.vol2_torch.parallel import ParallelConfig
+
+pytestmark = pytest.mark.parallel
+
+TRAININGS = {
+    "tied": Training(),
+    "untied": Training(tied=False, z_loss=1e-4),
+    "float64": Training(tied=False, dtype="float64", steps=4, z_loss=1e-4),
+    "accumulation": Training(accumulate=3, rows=5, dtype="float64", steps=4),  # rows that no number of ranks divides
+    "undivided": Training(vocab_size=65, intermediate=99, dtype="float64", steps=4),  # vocabulary, MLP
+    "mqa": Training(kv_heads=1, dtype="float64", steps=4),
+    "three_heads": Training(heads=3, kv_heads=3, dtype="float64", steps=4),
+    "mha": Training(heads=4, kv_heads=4, dtype="float64", steps=4),
+}
+SEQUENCES = {"sequence_parallel": True}
+MESHES: dict[str, tuple[str, dict[str, bool]]] = {
+    "dp": ("dp=2", {}),
+    "fsdp": ("fsdp=2", {}),
+    "tp": ("tp=2", {}),
+    "tp_sequences": ("tp=2", SEQUENCES),
+    "fsdp_tp": ("fsdp=2,tp=2", {}),
+    "fsdp_tp_sequences": ("fsdp=2,tp=2", SEQUENCES),
+    "dp_tp": ("dp=2,tp=2", {}),
+    "dp_fsdp": ("dp=2,fsdp=2", {}),
+    "tp4": ("tp=4", {}),  # of two key/value heads each rank has a copy, and uses one
+    "tp4_sequences": ("tp=4", SEQUENCES),
+    "fsdp4": ("fsdp=4", {}),
+}
+SAMPLE = {  # what CI runs
+    ("dp", "tied"), ("dp", "accumulation"), ("fsdp", "tied"), ("fsdp", "accumulation"), ("tp", "tied"),
+    ("tp_sequences", "undivided"), ("fsdp_tp", "tied"), ("fsdp_tp_sequences", "float64"), ("dp_tp", "mqa"),
+    ("dp_fsdp", "untied"), ("tp4", "accumulation"),
+}  # fmt: skip
+CASES = [
+    pytest.param(mesh, training, marks=() if (mesh, training) in SAMPLE else pytest.mark.slow)
+    for mesh in MESHES
+    for training in TRAININGS
+]
+
+
+@pytest.mark.parametrize(("mesh", "training"), CASES)
+def test_a_mesh_trains_as_one_process_does(ranks, mesh, training):
+    axes, options = MESHES[mesh]
+    outcomes = ranks(ParallelConfig.parse(axes).world_size).run(
+        train, mesh=axes, training=TRAININGS[training], **options
+    )
+    compare(outcomes[0], TRAININGS[training], f"{axes} {options or ''}")
+    assert all(outcome.losses == outcomes[0].losses for outcome in outcomes), "all ranks see the same losses"
+    assert all(outcome.norms == outcomes[0].norms for outcome in outcomes), "and clip alike"
+
+
+def test_what_is_wrong_is_found(ranks):
+    """The comparison itself: another model's gradients differ, and the tensor is named."""
+    outcome = ranks(2).run(train, mesh="fsdp=2", training=TRAININGS["float64"])[0]
+    with pytest.raises(AssertionError, match=r"gradient of \S+weight differs"):
+        compare(outcome, replace(TRAININGS["float64"], z_loss=2e-4), "fsdp=2")
