@@ -1,15 +1,20 @@
 """What commands share that are given an adapter: which model is beneath it, and how it is described.
 
-Tests: tests/cli/test_merge.py, tests/cli/test_export.py.
+Tests: tests/cli/test_merge.py, tests/cli/test_export.py, tests/cli/test_info.py.
 """
 
+import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nano_llama.cli.common import Screen
 from nano_llama.cli.models import locate_model
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.lora import LoraConfig
-from nano_llama.formats.peft import base_model_of
+from nano_llama.core.units import count_text, size_text
+from nano_llama.formats.peft import WEIGHTS, base_model_of, read_adapter_config
+from nano_llama.formats.safetensors import SafetensorsFile
 
 
 def find_base(model: str | None, adapter: Path, screen: Screen, option: str = "--model") -> Path:
@@ -34,3 +39,33 @@ def method_text(lora: LoraConfig) -> str:
     """ "LoRA, rank 8, alpha 16, on q_proj, v_proj"."""
     name = " + ".join(name for name, on in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if on) or "LoRA"
     return f"{name}, rank {lora.r}, alpha {lora.alpha:g}, on {', '.join(lora.target_modules)}"
+
+
+def adapter_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an adapter's files say of it, from their headers: for --json, and in words."""
+    lora = read_adapter_config(path)
+    with SafetensorsFile(path / WEIGHTS) as file:
+        parameters = sum(math.prod(file.shape(name)) for name in file if "lora_" in name)
+        matrices = sum(name.endswith("lora_A.weight") for name in file)
+        size = sum(file.nbytes(name) for name in file)
+        stored = ", ".join(sorted({file.dtype_name(name) for name in file}))
+    data = {
+        "path": str(path),
+        "base_model": base_model_of(path),
+        **asdict(lora),
+        "matrices": matrices,
+        "parameters": parameters,
+        "bytes": size,
+    }
+    words = {
+        "path": path,
+        "of the model": data["base_model"] or "not said",
+        "method": method_text(lora),
+        "scale": f"{lora.scale:g}",
+        "dropout": lora.dropout or None,
+        "matrices": matrices,
+        "parameters": f"{parameters:,} ({count_text(parameters)}), {stored}",
+        "size": size_text(size),
+        "use it": f"nano-llama merge --adapter {path} --out ...",
+    }
+    return data, words

@@ -20,6 +20,7 @@ from nano_llama.data.sources import Split
 def run(
     *,
     model: ModelPath,
+    adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     data: str | None = None,
     context: Annotated[Count | None, Parameter(show_default=False)] = None,
     batch_size: Count = 16,
@@ -38,6 +39,8 @@ def run(
 
     Parameters
     ----------
+    adapter
+        An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     data
         A file, a folder, stdlib, shakespeare or classic-books. By default what the run in --model was trained on.
     context
@@ -61,6 +64,8 @@ def run(
     screen = Screen(output)
     import_extra("torch", "train", "nano-llama eval")
     if tasks:
+        if adapter is not None:
+            raise UserError("--tasks take a whole model.", hint="Merge it with its adapter:  nano-llama merge")
         if data is not None or beside or context is not None:
             raise UserError("--tasks bring their own data.", hint="Leave --data, --beside and --context out.")
         return run_tasks(screen, model, tasks, task_folder, limit, device, batch_size)
@@ -73,7 +78,14 @@ def run(
     progress = live_display(screen)
     try:
         found = evaluate_model(
-            path, data, split=split, context=context, batch_size=batch_size, device=device, callback=progress
+            path,
+            data,
+            adapter=adapter,
+            split=split,
+            context=context,
+            batch_size=batch_size,
+            device=device,
+            callback=progress,
         )
     finally:
         progress.ended()
@@ -90,7 +102,7 @@ def run(
         ("", "bits per byte"),
         [(name, f"{bits:.4f}") for name, bits in sorted({model: found.bits_per_byte, **others}.items(), key=by_bits)],
     )
-    result = {"model": model, "data": data, "split": split, **found.to_json(), "beside": others}
+    result = {"model": model, "adapter": adapter, "data": data, "split": split, **found.to_json(), "beside": others}
     if others:
         screen.result(result, facts(shown), "", grid)
     else:

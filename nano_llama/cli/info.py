@@ -1,4 +1,4 @@
-"""`nano-llama info`: what a file or folder is, in a short table: model, tokenizer, dataset, token shard or run.
+"""`nano-llama info`: what a file or folder is, in a short table: model, adapter, tokenizer, dataset, shard or run.
 
 The kind is recognized by content, not by name. Tests: tests/cli/test_info.py.
 """
@@ -13,6 +13,7 @@ from nano_llama.cli.common import Output, Screen, facts, table
 from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 from nano_llama.core.units import count_text, size_text
+from nano_llama.formats.peft import is_adapter
 
 Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for people
 
@@ -23,7 +24,7 @@ def run(
     *,
     output: Output | None = None,
 ) -> int:
-    """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), tokenizer, dataset, shard or run.
+    """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), adapter, tokenizer, dataset, run.
 
     Reads headers and metadata, never the whole weights.
 
@@ -46,7 +47,11 @@ def run(
 def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
     """The kind of a file or folder, and the function that shows it. An unknown file is left to the model reader."""
     if path.is_dir():
-        for file, kind, look in (("train.json", "run", show_run), ("dataset.json", "dataset", show_dataset)):
+        for file, kind, look in (
+            ("train.json", "run", show_run),
+            ("dataset.json", "dataset", show_dataset),
+            ("adapter_config.json", "adapter", show_adapter),
+        ):
             if (path / file).is_file():
                 return kind, look
         if (path / "tokenizer.json").is_file() and not (path / "config.json").is_file():
@@ -114,6 +119,14 @@ def show_model(path: Path) -> Shown:
     if words:
         shown += ["", facts({key: str(value)[:200] for key, value in words.items()}, "Metadata")]
     return data, shown
+
+
+def show_adapter(path: Path) -> Shown:
+    """An adapter's settings, its size, and the model that it belongs to."""
+    from nano_llama.cli.adapters import adapter_facts
+
+    data, rows = adapter_facts(path)
+    return data, [facts(rows, "Adapter")]
 
 
 def shape_rows(config: Any) -> dict[str, Any]:
@@ -274,6 +287,6 @@ def show_run(path: Path) -> Shown:
     shown += ["", facts({"checkpoints": ", ".join(c.name for c in checkpoints) or "none", "finished": ended})]
     source = path if ended else checkpoints[-1] if checkpoints else None
     if source is not None:
-        data["model"], lines = show_model(source)
+        data["model"], lines = (show_adapter if is_adapter(source) else show_model)(source)
         shown += ["", *lines]
     return data, shown

@@ -35,6 +35,7 @@ def evaluate_model(
     model: str | Path,
     data: str | None = None,
     *,
+    adapter: str | Path | None = None,
     split: str = "val",
     context: int | None = None,
     batch_size: int = 16,
@@ -44,8 +45,9 @@ def evaluate_model(
     """The loss of a checkpoint on a source's split, whole, in consecutive windows of `context` tokens.
 
     model: a run's folder, one of its checkpoints, or any other model. data: a source (data/sources.py), tokenized
-    by the model's own tokenizer; None: what the run was trained on. split: "val" or "train". context: None: the run's
-    own, or up to MAX_CONTEXT. Raises UserError where data or context do not fit the model.
+    by the model's own tokenizer; None: what the run was trained on. adapter: a folder in PEFT's format, of an adapter
+    to merge into the model in memory. split: "val" or "train". context: None: the run's own, or up to MAX_CONTEXT.
+    Raises UserError where data, context or adapter do not fit the model.
     """
     path, callback = resolve_model(model), callback or Callback()
     run = find_run_settings(path)
@@ -53,7 +55,7 @@ def evaluate_model(
         if run is None:
             raise UserError(f"{model} is not a training run, so it names no data.", hint="Give --data.")
         data = run.data
-    loaded = Llama.from_pretrained(path, device=resolve_device(device))
+    loaded = Llama.from_pretrained(path, device=resolve_device(device), adapter=adapter)
     longest = loaded.config.max_position_embeddings
     context = context or (run.context if run else min(longest, MAX_CONTEXT))
     if context > longest:

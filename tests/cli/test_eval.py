@@ -5,6 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from helpers.adapters import random_adapter
+from nano_llama.core.lora import LoraConfig
+from nano_llama.formats import open_weights
+from nano_llama.formats.peft import save_adapter_files
 from nano_llama.training.metrics import read_metrics
 
 torch = pytest.importorskip("torch")
@@ -36,6 +40,21 @@ def test_figures(cli, tiny_char_model, tiny_text, context):
     assert done.json["loss"] == pytest.approx(loss, rel=1e-5)
     assert done.json["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
     assert done.json["bits_per_byte"] == pytest.approx(loss * count / math.log(2) / len(held_out), rel=1e-5)
+
+
+def test_an_adapter_counts_as_merged(cli, tiny_model, tiny_text, tmp_path):
+    with open_weights(tiny_model) as weights:
+        tensors = random_adapter(LoraConfig(r=2), weights.config, weights)
+    save_adapter_files(tmp_path / "adapter", LoraConfig(r=2), tensors)
+    given = ("--model", tiny_model, "--adapter", tmp_path / "adapter")
+    assert cli("merge", *given, "--out", tmp_path / "merged").code == 0
+    base, beside, merged = (
+        cli("eval", *model, "--data", tiny_text, "--json").json["loss"]
+        for model in (("--model", tiny_model), given, ("--model", tmp_path / "merged"))
+    )
+    assert beside == merged != base
+    refused = cli("eval", *given, "--tasks", "x")
+    assert refused.code == 2 and "nano-llama merge" in refused.err
 
 
 def test_batch_size_does_not_change_the_result(cli, tiny_model, tiny_text):

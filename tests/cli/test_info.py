@@ -2,12 +2,15 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from nano_llama.core.init import init_params
+from nano_llama.core.lora import LoraConfig, adapter_shapes
 from nano_llama.data.prepare import prepare
 from nano_llama.formats import read_config, save_gguf, save_safetensors
 from nano_llama.formats.mapping import Arrays
+from nano_llama.formats.peft import save_adapter_files
 from nano_llama.tokenizer import Tokenizer
 
 
@@ -139,3 +142,34 @@ def test_smollm2(cli, smollm2):
     done = cli("info", smollm2, "--json").json
     assert done["parameters"] == 134_515_008
     assert done["types"] == {"F32": 61, "Q4_1": 210, "Q8_0": 1}
+
+
+@pytest.fixture
+def adapter(tiny_model, tmp_path):
+    lora, config = (
+        LoraConfig(r=3, alpha=5, rslora=True, dora=True, target_modules=("q_proj", "down_proj")),
+        read_config(tiny_model),
+    )
+    tensors = {name: np.ones(shape, np.float32) for name, shape in adapter_shapes(lora, config).items()}
+    save_adapter_files(tmp_path / "adapter", lora, tensors, base_model="org/base")
+    return tmp_path / "adapter", sum(tensor.size for tensor in tensors.values())
+
+
+def test_an_adapter(cli, adapter):
+    folder, parameters = adapter
+    done = cli("info", folder)
+    assert (done.code, done.err) == (0, "")
+    for said in ("org/base", "rsLoRA + DoRA, rank 3, alpha 5, on q_proj, down_proj", f"{parameters:,}", "2.88675"):
+        assert said in done.out
+    found = cli("info", folder, "--json").json
+    assert found["kind"] == "adapter" and found["parameters"] == parameters and found["matrices"] == 2
+    assert found["r"] == 3 and found["dora"] is True and found["bytes"] == 4 * parameters
+
+
+def test_a_damaged_adapter_is_an_error(cli, adapter):
+    folder, _ = adapter
+    (folder / "adapter_model.safetensors").unlink()
+    done = cli("info", folder)
+    assert done.code == 2 and "adapter_model.safetensors" in done.err
+    (folder / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    assert "IA3" in cli("info", folder).err
