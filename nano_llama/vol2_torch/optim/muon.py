@@ -6,7 +6,7 @@ product. Here bfloat16 is used where the run's own products are in it: 3 to 5 ti
 Embedding, head and norms are AdamW's. Tests: tests/vol2/test_optim.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,13 +57,15 @@ class Muon(torch.optim.Optimizer):
         momenta = [self._momentum(parameter) for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1.0 - momentum)
         ahead = torch._foreach_lerp(gradients, momenta, momentum)
-        wide = torch.stack([matrix if is_wide(matrix) else matrix.T for matrix in ahead])  # (matrices, short, long)
-        steps = [
-            step if is_wide(weight) else step.T
-            for step, weight in zip(orthogonalize(wide, group["iterations"], self.products), weights, strict=True)
-        ]
+        steps = self._orthogonalized(parameters, ahead, group["iterations"])
         torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
         torch._foreach_add_(weights, steps, alpha=-lr * scale)
+
+    def _orthogonalized(self, parameters: list[nn.Parameter], ahead: Sequence[Tensor], iterations: int) -> list[Tensor]:
+        """What becomes of the momenta `ahead` of these parameters, of one shape up to transposition."""
+        wide = torch.stack([matrix if is_wide(matrix) else matrix.T for matrix in ahead])  # (matrices, short, long)
+        steps = orthogonalize(wide, iterations, self.products)
+        return [step if is_wide(matrix) else step.T for step, matrix in zip(steps, ahead, strict=True)]
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
