@@ -26,18 +26,26 @@ from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.preflight import check_memory, preflight
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
+from nano_llama.vol1_numpy.finetune import AdaptedLlama, apply_lora, merge_lora, with_adapter
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, Optimizer, clip_by_global_norm, global_norm, make_optimizer
 
-# Setting -> what Volume 1 takes, why nothing else, and what to do instead.
+# Setting, of those that a run has -> what Volume 1 takes, why nothing else, and what to do instead.
 HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "engine": (("numpy",), "this is the trainer of the engine 'numpy'", "Use Volume 2's trainer."),
     "device": (("auto", "cpu"), "Volume 1 computes in NumPy, on the CPU", "Use --engine torch for a GPU."),
     "precision": (("auto", "fp32"), "NumPy is fast in fp32 only", "Leave it out, or use --engine torch."),
     "dropout": ((0.0,), "Volume 1's LLaMA has no dropout", "Use --engine torch."),
-    "document_mask": ((False,), "Volume 1's attention has no such mask", "Use --engine torch."),
+    "packing": (
+        (False,),
+        "examples that share a row need a document mask, and Volume 1 trains without",
+        "Leave it out: each example gets a row of its own. Or use --engine torch.",
+    ),
+    "document_mask": ((False,), "Volume 1 trains without such a mask", "Use --engine torch."),
+    "lora_dropout": ((0.0,), "Volume 1's LLaMA has no dropout", "Use --engine torch."),
+    "base_quantization": ((None,), "Volume 1 keeps its weights in fp32", "Use --engine torch."),
     "activation_checkpointing": (
         ("none", "full"),
         "Volume 1 recomputes whole layers",
@@ -54,9 +62,16 @@ def gradient(model: Llama, batches: Sequence[Batch], **options: Any) -> tuple[fl
     batches: (tokens, targets), each (B,T); several are processed one after the other, and their gradients summed.
     options: z_loss and recompute of `Llama.loss_and_grads`.
     """
-    tokens, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))  # (accumulate * B, T)
+    T = max(tokens.shape[1] for tokens, _ in batches)  # of examples, each batch is as wide as its longest
+    tokens = np.concatenate([widened(tokens, T, 0) for tokens, _ in batches])  # (accumulate * B, T)
+    targets = np.concatenate([widened(targets, T, IGNORE_INDEX) for _, targets in batches])
     rows_at_once = -(-len(batches[0][0]) // model.threads) if len(batches) > 1 else None
     return model.loss_and_grads(tokens, targets, micro_batch=rows_at_once, **options)
+
+
+def widened(array: Array, T: int, fill: int) -> Array:
+    """(B,t) -> (B,T). What is appended to a row changes nothing before it: attention looks back only."""
+    return np.pad(array, ((0, 0), (0, T - array.shape[1])), constant_values=fill)
 
 
 def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> TrainingLoop:
@@ -69,7 +84,10 @@ MIN_WIDTH_FOR_THREADS = 512
 
 
 class NumpyBackend:
-    """The arithmetic of a run in NumPy: training/backend.py says what each method does."""
+    """The arithmetic of a run in NumPy: training/backend.py says what each method does.
+
+    What is trained and saved is `model.trainable`: all parameters, or an adapter's. optimizer and average are of these.
+    """
 
     def __init__(self, settings: TrainSettings, model: Llama, optimizer: Optimizer, average: EMA | None = None):
         self.settings, self.model, self.optimizer, self.average = settings, model, optimizer, average
@@ -80,13 +98,15 @@ class NumpyBackend:
         self.device = HostDevice(computing=partial(threadpool_limits, blas, user_api="blas"))
         self.grads: dict[str, Array] = {}  # between gradient and update
         self.eval_model = model  # what is evaluated, saved and sampled from
-        if average:
-            self.eval_model = Llama(model.config, average.params, threads=settings.num_threads or None)
+        if average and isinstance(model, AdaptedLlama):
+            self.eval_model = AdaptedLlama(model.base, model.lora, average.params)
+        elif average:
+            self.eval_model = Llama(model.config, average.params, threads=model.threads)
 
     @staticmethod
     def check_settings(settings: TrainSettings) -> None:
         for name, (values, reason, hint) in HONOURED.items():
-            value = getattr(settings, name)
+            value = getattr(settings, name, values[0])
             if value not in values:
                 raise UserError(f"{name} = {value!r}: {reason}.", hint=hint)
 
@@ -100,10 +120,15 @@ class NumpyBackend:
             params = init_params(config, settings.seed)
         else:
             params = {name: np.array(weights[name], np.float32) for name in parameter_shapes(config)}
+        model = Llama(config, params, threads=settings.num_threads or None)
+        if settings.lora is not None:
+            fresh = apply_lora(model, settings.lora, seed=settings.seed)
+            model = fresh if adapter is None else with_adapter(model, settings.lora, adapter)
         betas = {} if settings.optimizer == "adafactor" else {"betas": (settings.beta1, settings.beta2)}
-        optimizer = make_optimizer(settings.optimizer, params, settings.lr, weight_decay=settings.weight_decay, **betas)
-        average = EMA(params, settings.ema) if settings.ema else None
-        return cls(settings, Llama(config, params, threads=settings.num_threads or None), optimizer, average)
+        optimizer = make_optimizer(
+            settings.optimizer, model.trainable, settings.lr, weight_decay=settings.weight_decay, **betas
+        )
+        return cls(settings, model, optimizer, EMA(model.trainable, settings.ema) if settings.ema else None)
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         loss, self.grads = gradient(
@@ -114,9 +139,9 @@ class NumpyBackend:
     def update(self, lr: float) -> None:
         if self.settings.clip:
             clip_by_global_norm(self.grads, self.settings.clip)
-        self.optimizer.step(self.model.params, self.grads, lr)
+        self.optimizer.step(self.model.trainable, self.grads, lr)
         if self.average:
-            self.average.update(self.model.params)
+            self.average.update(self.model.trainable)
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -130,28 +155,31 @@ class NumpyBackend:
         return nullcontext()  # `eval_model` is a model of its own
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
-        return generate(self.eval_model, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
+        model = self.eval_model
+        if isinstance(model, AdaptedLlama) and model.lora.dora:
+            model = merge_lora(model)  # else every token would measure the lengths of all rows anew
+        return generate(model, prompt_ids, params, use_cache=self.config.rope_kind != "dynamic")
 
     def warm_up(self, batch: Batch) -> None:
         pass  # the first step is as fast as the others
 
     def weights(self) -> Mapping[str, np.ndarray]:
-        return self.eval_model.params
+        return self.eval_model.trainable
 
     def training_tensors(self) -> Mapping[str, np.ndarray]:
         state = self.optimizer.state_dict()
-        tensors = {new: state[old] for old, new in from_prefixed(state, self.model.params).items()}
+        tensors = {new: state[old] for old, new in from_prefixed(state, self.model.trainable).items()}
         if self.average:
-            tensors |= {join(name, TRAINED): param for name, param in self.model.params.items()}
+            tensors |= {join(name, TRAINED): tensor for name, tensor in self.model.trainable.items()}
             tensors[EMA_STEPS] = np.array(self.average.steps, np.int64)
         return tensors
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         if self.average:
             self.average.steps = int(tensors[EMA_STEPS])
-            for name, param in self.model.params.items():
-                np.copyto(param, tensors[join(name, TRAINED)])
-        own = from_prefixed(self.optimizer.state_dict(), self.model.params)
+            for name, tensor in self.model.trainable.items():
+                np.copyto(tensor, tensors[join(name, TRAINED)])
+        own = from_prefixed(self.optimizer.state_dict(), self.model.trainable)
         others = [name for name in tensors if name != EMA_STEPS and split(name)[1] != TRAINED]
         in_optimizer = {new: old for old, new in own.items()}
         self.optimizer.load_state_dict({in_optimizer.get(name, name): tensors[name] for name in others})

@@ -71,6 +71,17 @@ def test_accumulated_batches_are_one_large_batch():
         np.testing.assert_allclose(whole[name], parts[name], rtol=1e-9, atol=1e-13, err_msg=name)
 
 
+def test_batches_of_different_widths_are_accumulated():
+    model = Llama.init(TINY, dtype=np.float64)
+    batches = [draw(2, T, seed=T) for T in (5, 12, 9)]
+    loss, grads = gradient(model, batches)
+    parts, counts = [model.loss_and_grads(*batch) for batch in batches], [10, 24, 18]
+    assert loss == pytest.approx(np.average([part for part, _ in parts], weights=counts), rel=1e-13)
+    for name, grad in grads.items():
+        expected = sum(part[name] * count for (_, part), count in zip(parts, counts, strict=True)) / 52
+        np.testing.assert_allclose(grad, expected, rtol=1e-9, atol=1e-13, err_msg=name)
+
+
 def test_clipping_bounds_the_whole_step(text, tmp_path):
     trainer = Trainer(settings(text, clip=0.01), tmp_path / "run")
     trainer.backend.optimizer = SGD(trainer.backend.model.params, 1.0)
