@@ -15,6 +15,7 @@ batches, into the same files. A run, from top to bottom:
       checkpoints.py   when a checkpoint is taken; checkpoint.py: what it holds; checkpoint_writer.py writes it
       recorder.py      metrics.jsonl, samples.md, loss.png, TensorBoard's files: metrics.py, samples.py, plots.py ...
       callback.py      who is told; progress_bar.py: the live display
+      ranks.py         the processes that train together: how they decide alike, and which of them writes
       state.py, record.py  where the run stands; the figures of one step
       interrupt.py, outcome.py  Ctrl-C; how a run can end
     model_files.py what is saved of the model; saved_settings.py: a train.json of either kind

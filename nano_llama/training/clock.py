@@ -12,6 +12,7 @@ from pathlib import Path
 from nano_llama.training.budget import Budget, Clock
 from nano_llama.training.end_reserve import EndReserve, Saver
 from nano_llama.training.pace import EvaluationPlan, Meter
+from nano_llama.training.ranks import OneProcess, Ranks, of_first
 from nano_llama.training.settings import TrainSettings
 
 MAX_SLOWDOWN = 10.0
@@ -45,15 +46,16 @@ class RunClock:
 
     start: when the process began, on the scale of `clock`. past_progress, past_seconds: of the sessions that a resumed
     run continues. val_tokens: in the validation split; 0: nothing is evaluated. saver: what writes the checkpoints, of
-    `checkpoint_bytes` each.
+    `checkpoint_bytes` each. ranks: of the run, who all go by the first one's time.
     """
 
     def __init__(
         self, settings: TrainSettings, saver: Saver, *, checkpoint_bytes: int = 0, val_tokens: int = 0,
         start: float | None = None, past_progress: float = 0.0, past_seconds: float = 0.0,
-        clock: Clock = time.monotonic,
+        clock: Clock = time.monotonic, ranks: Ranks | None = None,
     ):  # fmt: skip
         self.now, self.start = clock, clock() if start is None else start
+        self.ranks = ranks or OneProcess()
         self.past_progress, self.past_seconds = past_progress, past_seconds
         self.budget = Budget(
             max_steps=settings.max_steps, max_minutes=settings.max_minutes, start=self.start, past=past_progress,
@@ -72,11 +74,11 @@ class RunClock:
 
     def progress(self, step: int) -> float:
         """How far the run is after `step` updates, 0 to 1. At 1 it is over."""
-        return self.budget.progress(step)
+        return self._agreed(self.budget.progress(step))
 
     def midway(self, step: int) -> float:
         """Progress in the middle of the next step: what its learning rate is computed from."""
-        return self.budget.midway(step)
+        return self._agreed(self.budget.midway(step))
 
     def elapsed(self) -> float:
         """Seconds that the run has taken, all sessions together."""
@@ -129,7 +131,7 @@ class RunClock:
 
     def time_for_evaluation(self, over: bool) -> float:
         """Seconds that an evaluation may take; 0: it is not worth a try."""
-        return self.end.time_for_evaluation(over)
+        return self._agreed(self.end.time_for_evaluation(over))
 
     def expected_evaluation(self) -> float:
         """Seconds that the next evaluation takes, as far as is known."""
@@ -143,7 +145,11 @@ class RunClock:
     def checkpoint_due(self) -> bool:
         if self.budget.deadline is not None and self.session.steps == 1:
             return True  # to learn how long saving takes
-        return self.now() - self.checkpointed >= self.seconds_between_checkpoints
+        return bool(of_first(self.ranks, self.now() - self.checkpointed >= self.seconds_between_checkpoints))
 
     def count_checkpoint(self) -> None:
         self.checkpointed = self.now()
+
+    def _agreed(self, value: float) -> float:
+        """The first rank's; of a run by steps all ranks have the same."""
+        return of_first(self.ranks, value) if self.by_the_clock else value

@@ -33,8 +33,9 @@ from nano_llama.training.outcome import (
     reached_goal,
 )
 from nano_llama.training.pace import Meter
+from nano_llama.training.ranks import of_first
 from nano_llama.training.record import Speed, StepRecord
-from nano_llama.training.recorder import Recorder
+from nano_llama.training.recorder import Recorder, SamplesOnly, Shown
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.schedule import learning_rate, warm_up_by_steps
 from nano_llama.training.settings import TrainSettings
@@ -58,14 +59,13 @@ class TrainingLoop:
         self.checkpoints = checkpoints
         self.state, self.resumed_at = state, resumed_at
         self.config, self.tokenizer, self.expected = backend.config, dataset.tokenizer, backend.expected
+        self.ranks = clock.ranks
         self.interrupt = GracefulInterrupt()
+        self.signal = 0  # that any rank has received; 0: none
         self.validator = Validator(
             dataset.validation(settings.batch_size, settings.context, settings.document_mask),
-            backend,
-            clock,
-            callback,
-            interrupted=lambda: self.interrupt.pressed,
-        )
+            backend, clock, callback, interrupted=self._interrupted, ranks=self.ranks,
+        )  # fmt: skip
         self.bad_batches = BadBatches(settings, folder, self.tokenizer, checkpoints, callback.notice)
 
     def fit(self) -> TrainingResult:
@@ -75,13 +75,9 @@ class TrainingLoop:
             self.expected = replace(self.expected, peak_flops=device.peak_flops())
             self.clock.expect_step(self.expected.step_seconds(self.settings.tokens_per_step))
             self._check_can_begin()
-            with self.folder.held():
-                self._prepare_folder()
-                recorder = Recorder(
-                    self.folder, self.settings, self.tokenizer, self._openings(), keep_to=self.resumed_at,
-                    clock=self.clock.now, title=f"{Path(self.settings.data).name}:"
-                    f" {self.expected.parameters:,} parameters",
-                )  # fmt: skip
+            of_first(self.ranks, 0.0)  # all have looked at the folder before one writes there
+            with self.folder.held() if self.ranks.rank == 0 else nullcontext():
+                recorder = self._recorder()
                 try:
                     with self.interrupt, self._open_stream() as stream:
                         return self._run(stream, recorder)
@@ -95,7 +91,7 @@ class TrainingLoop:
                     recorder.close()
                     self.callback.ended()
 
-    def _run(self, stream: Stream, recorder: Recorder) -> TrainingResult:
+    def _run(self, stream: Stream, recorder: Shown) -> TrainingResult:
         settings, state, clock, callback = self.settings, self.state, self.clock, self.callback
         callback.started(self._facts())
         if settings.evaluations and not self.validator.data.num_targets:
@@ -103,7 +99,7 @@ class TrainingLoop:
         self.backend.warm_up(self.batches.at(state.data_position))
         self._check_can_begin()
         clock.start_training()
-        neighbours = Neighbours(callback.notice)
+        neighbours = Neighbours(callback.notice if self.ranks.size == 1 else lambda text: None)
         over = False
         while not over:
             lr, grad_norm = self._step(stream)
@@ -125,8 +121,8 @@ class TrainingLoop:
             if over or evaluation or clock.checkpoint_due():
                 self.checkpoints.save()  # last: once it says that the run has ended, all else is on disk
         self.checkpoints.wait()
-        if self.interrupt.signal is not None:
-            raise interrupted(self.folder, state.step, self.interrupt.signal)
+        if self.signal:
+            raise interrupted(self.folder, state.step, self.signal)
         return TrainingResult(out=self.folder.path, last=record, elapsed_s=clock.elapsed())
 
     def _step(self, stream: Stream) -> tuple[float, float]:
@@ -176,7 +172,7 @@ class TrainingLoop:
         self.state.watchdog.learn(result.loss)
         return result
 
-    def _evaluate(self, over: bool, recorder: Recorder) -> tuple[bool, Evaluation | None]:
+    def _evaluate(self, over: bool, recorder: Shown) -> tuple[bool, Evaluation | None]:
         """Evaluate if that is due -> whether the run is over now, and the evaluation."""
         step, goal = self.state.step, self.settings.stop_loss
         evaluation = self.validator.evaluate(step, over, recorder)
@@ -189,7 +185,12 @@ class TrainingLoop:
         return over, evaluation
 
     def _is_over(self) -> bool:
-        return self.interrupt.pressed or self.clock.progress(self.state.step) >= 1.0
+        return self._interrupted() or self.clock.progress(self.state.step) >= 1.0
+
+    def _interrupted(self) -> bool:
+        """Whether any rank has received a signal to stop."""
+        self.signal = int(max(self.ranks.gathered(self.interrupt.signal or 0)))
+        return self.signal != 0
 
     def _openings(self) -> list[Opening]:
         """What the samples begin with: none of the user's own prompt needs them."""
@@ -207,6 +208,16 @@ class TrainingLoop:
             raise nothing_left(settings, self.folder.path, state.step, clock.past_progress, clock.until_deadline())
         if state.val_loss is not None and reached_goal(settings, state.val_loss):
             raise goal_was_reached(settings, self.folder.path, state.val_loss)
+
+    def _recorder(self) -> Shown:
+        """The first rank's prepares the run's folder and writes there."""
+        if self.ranks.rank != 0:
+            return SamplesOnly(self.settings, self.tokenizer, self._openings())
+        self._prepare_folder()
+        return Recorder(
+            self.folder, self.settings, self.tokenizer, self._openings(), keep_to=self.resumed_at, clock=self.clock.now,
+            title=f"{Path(self.settings.data).name}: {self.expected.parameters:,} parameters",
+        )  # fmt: skip
 
     def _prepare_folder(self) -> None:
         if self.resumed_at is None:

@@ -5,7 +5,7 @@ Tests: tests/training/test_recorder.py.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.data.openings import Opening
@@ -20,6 +20,42 @@ from nano_llama.training.tensorboard import TensorBoardWriter
 
 DRAW_EVERY_SECONDS = 60.0
 DRAWING_SHARE = 0.02  # at most, of the time goes into pictures: a long run's take longer, so they are drawn less often
+
+
+class Shown(Protocol):
+    """What the loop tells of itself, step by step."""
+
+    def write(self, record: StepRecord) -> None: ...
+
+    def sample(self, step: int, val_loss: float, generate: Generate, give_up: Callable[[], bool]) -> list[Sample]: ...
+
+    def picture_is_due(self) -> bool: ...
+
+    def draw(self, notice: Callable[[str], None]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SamplesOnly:
+    """On a rank that writes nothing: it draws the samples too, since all ranks compute them together."""
+
+    def __init__(self, settings: TrainSettings, tokenizer: Any, openings: Sequence[Opening]):
+        self.sampler = SampleLogger(settings, tokenizer, openings)
+
+    def write(self, record: StepRecord) -> None:
+        pass
+
+    def sample(self, step: int, val_loss: float, generate: Generate, give_up: Callable[[], bool]) -> list[Sample]:
+        return self.sampler.draw(generate, give_up) or []
+
+    def picture_is_due(self) -> bool:
+        return False
+
+    def draw(self, notice: Callable[[str], None]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Recorder:

@@ -10,10 +10,12 @@ from nano_llama.training.backend import Engine
 from nano_llama.training.budget import Clock
 from nano_llama.training.callback import Callback
 from nano_llama.training.checkpoint_writer import CheckpointWriter
-from nano_llama.training.checkpoints import NEEDED, Checkpoints
+from nano_llama.training.checkpoints import NEEDED, Checkpoints, Writer
 from nano_llama.training.clock import RunClock
 from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.model_files import ModelFiles
 from nano_llama.training.preflight import checkpoint_bytes
+from nano_llama.training.ranks import OneProcess, Ranks, WrittenByFirst
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.samples import check_sample_prompt
 from nano_llama.training.settings import TrainSettings
@@ -39,17 +41,20 @@ def set_up_run(
     progress: Callback | None = None,
     start: float | None = None,
     clock: Clock = time.monotonic,
+    ranks: Ranks | None = None,
 ) -> TrainingLoop:
     """A run that is ready to `fit`.
 
     out: the run's folder; it must be new, or with `resume` hold a run that these settings may continue. dataset: what
     to learn from; by default `settings.data` is prepared. progress: is told what happens. start: when the process
-    began, on `clock`'s scale; `max_minutes` and `elapsed_s` count from there (default: now).
+    began, on `clock`'s scale; `max_minutes` and `elapsed_s` count from there (default: now). ranks: the processes that
+    train together, of which this is one.
     Raises UserError, before anything is written, if the settings cannot be honoured.
     """
-    start, callback = clock() if start is None else start, progress or Callback()
+    start, callback, ranks = clock() if start is None else start, progress or Callback(), ranks or OneProcess()
     folder, before = RunFolder(out, settings.command), settings
-    folder.check_free()
+    if ranks.rank == 0:  # several at once would take each other for a run
+        folder.check_free()
     if resume:
         before = folder.load_settings()
         settings = folder.resumed_settings(settings.to_json())
@@ -75,12 +80,15 @@ def set_up_run(
         past, past_seconds = past_progress(settings, before, checkpoint.state), checkpoint.state["elapsed_s"]
         batches.seek(state.data_position)
         backend.restore(checkpoint.tensors)
-    model = model_files(settings, start_from.config, dataset.tokenizer)
-    writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
+    model: ModelFiles = WrittenByFirst()
+    writer: Writer = WrittenByFirst()
+    if ranks.rank == 0:
+        model = model_files(settings, start_from.config, dataset.tokenizer)
+        writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
     run_clock = RunClock(
         settings, writer, checkpoint_bytes=checkpoint_bytes(start_from.config, settings),
         val_tokens=dataset.val.num_tokens if settings.evaluations else 0, start=start, past_progress=past,
-        past_seconds=past_seconds, clock=clock,
+        past_seconds=past_seconds, clock=clock, ranks=ranks,
     )  # fmt: skip
     checkpoints = Checkpoints(writer, backend, state, run_clock, dataset.fingerprint)
     return TrainingLoop(

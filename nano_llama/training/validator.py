@@ -11,7 +11,8 @@ from nano_llama.training.backend import Backend
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import RunClock
 from nano_llama.training.evaluation import Evaluation, evaluate
-from nano_llama.training.recorder import Recorder
+from nano_llama.training.ranks import Ranks, of_first
+from nano_llama.training.recorder import Shown
 
 
 class Validator:
@@ -19,12 +20,12 @@ class Validator:
 
     def __init__(
         self, data: Validation, backend: Backend, clock: RunClock, callback: Callback,
-        interrupted: Callable[[], bool],
+        interrupted: Callable[[], bool], ranks: Ranks,
     ):  # fmt: skip
         self.data, self.backend = data, backend
-        self.clock, self.callback, self.interrupted = clock, callback, interrupted
+        self.clock, self.callback, self.interrupted, self.ranks = clock, callback, interrupted, ranks
 
-    def evaluate(self, step: int, over: bool, recorder: Recorder) -> Evaluation | None:
+    def evaluate(self, step: int, over: bool, recorder: Shown) -> Evaluation | None:
         """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends."""
         if self.interrupted() or not self.clock.evaluation_due(step, over) or not self.data.num_targets:
             return None
@@ -45,7 +46,8 @@ class Validator:
                 return self.interrupted()
             seconds = seconds or self.clock.expected_evaluation() / batches
             ahead = 1.0 if over else batches * (1.0 - counted / total)
-            return self.interrupted() or self.clock.now() + ahead * seconds > begin + allowed
+            late = self.clock.now() + ahead * seconds > begin + allowed
+            return self.interrupted() or bool(of_first(self.ranks, late))
 
         evaluation = evaluate(
             self.backend.eval_loss_sum, self.data, on_batch=count, clock=self.clock.now, give_up=give_up,
