@@ -70,22 +70,27 @@ def layer_plan(config: LlamaConfig, over: DeviceMesh, stream: Placement) -> dict
 
 
 def attention_plan(config: LlamaConfig, over: DeviceMesh, stream: Placement) -> dict[str, ParallelStyle]:
-    H, G, ranks = config.num_attention_heads, config.num_key_value_heads, over.size()
-    queries: ParallelStyle = ColwiseParallel()  # (B,T,D) -> (B,T,H/w*K)
-    keys: ParallelStyle = ColwiseParallel()  # (B,T,D) -> (B,T,G/w*K)
-    output: ParallelStyle = RowwiseParallel(output_layouts=stream)  # (B,T,H/w*K) -> (B,T,D)
-    if H % ranks:
-        queries, keys, output = Copied(WHOLE, WHOLE), Copied(WHOLE, WHOLE), Copied(WHOLE, stream)
-    elif G % ranks and not ranks % G:  # the query heads of a rank share one key/value head
-        keys = OneHead(over.get_local_rank() * G // ranks, config.head_dim)  # (B,T,D) -> (B,T,K)
-    elif G % ranks:
-        queries, keys, output = Copied(WHOLE, WHOLE), Copied(WHOLE, WHOLE), Copied(WHOLE, stream)
+    cut = attention_cut(config, over.size())
+    queries: ParallelStyle = ColwiseParallel() if cut else Copied(WHOLE, WHOLE)  # (B,T,D) -> (B,T,H/w*K)
+    keys: ParallelStyle = ColwiseParallel() if cut else Copied(WHOLE, WHOLE)  # (B,T,D) -> (B,T,G/w*K)
+    output: ParallelStyle = RowwiseParallel(output_layouts=stream) if cut else Copied(WHOLE, stream)  # -> (B,T,D)
+    if cut == "queries":
+        group_of_rank = over.get_local_rank() * config.num_key_value_heads // over.size()
+        keys = OneHead(group_of_rank, config.head_dim)  # (B,T,D) -> (B,T,K)
     return {
         "self_attn.q_proj": queries,
         "self_attn.k_proj": keys,
         "self_attn.v_proj": keys,
         "self_attn.o_proj": output,
     }
+
+
+def attention_cut(config: LlamaConfig, ranks: int) -> str:
+    """What of attention is cut: "heads", all of them; "queries", where a rank's share one key/value head; "", none."""
+    H, G = config.num_attention_heads, config.num_key_value_heads
+    if H % ranks == 0 and G % ranks == 0:
+        return "heads"
+    return "queries" if H % ranks == 0 and ranks % G == 0 else ""
 
 
 class Copied(ParallelStyle):
