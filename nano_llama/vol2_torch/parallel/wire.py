@@ -77,7 +77,7 @@ def sent_bytes(kind: str, n: float, ranks: int, device: str) -> float:
 
 
 def ranks_of(group: dist.ProcessGroup) -> tuple[int, ...]:
-    """Meshes of the same ranks may share groups, or have their own: the ranks tell an axis, the group's name does not."""
+    """Meshes of the same ranks may share groups, or have their own: what tells an axis is its ranks, not a name."""
     return tuple(dist.get_process_group_ranks(group))
 
 
