@@ -152,4 +152,6 @@ def read_back(path: Path, merged: MergedWeights) -> list[Rounding]:
             if name in merged.adapted:
                 change, error = exact - merged.base_tensor(name), expected - exact
                 roundings.append(Rounding(name, *(float(np.linalg.norm(moved)) for moved in (change, error))))
+            for files in (written, merged):  # pages that were read may go: memory holds one tensor
+                files.release_pages()
     return roundings

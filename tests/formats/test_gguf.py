@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.core.names import parameter_shapes
+from nano_llama.core.names import K_PROJ, Q_PROJ, UP_PROJ, layer_name, parameter_shapes
 from nano_llama.formats import GGUFFile, open_weights, read_config, save_gguf, save_hf
 from nano_llama.formats.gguf_names import from_gguf, rows_from_gguf, rows_to_gguf, to_gguf
 from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.gguf_writer import PlannedTensor, write_gguf
+from nano_llama.formats.quantized import save_quantized
 from nano_llama.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -241,3 +242,20 @@ def test_the_real_model_s_tensors_are_transformers_own(smollm2):
     for name, tensor in theirs.state_dict().items():
         if name != "lm_head.weight":
             assert np.array_equal(weights[name], tensor.numpy()), name
+
+
+def test_a_quantized_folders_blocks_are_kept(tmp_path, tiny_config, random_weights):
+    """Bit for bit, q and k with their rows in GGUF's order: not dequantized and quantized again."""
+    config = tiny_config(hidden_size=96, intermediate_size=64)
+    kinds = {layer_name(0, Q_PROJ): "Q4_1", layer_name(1, K_PROJ): "Q8_0", layer_name(1, UP_PROJ): "Q4_0"}
+    save_quantized(tmp_path / "q", config, random_weights(config), kinds)
+    with open_weights(tmp_path / "q") as before:
+        save_gguf(tmp_path / "m.gguf", config, before, dtype="keep")
+        with open_weights(tmp_path / "m.gguf") as after:
+            for name in before:
+                assert after.dtype_name(name) == kinds.get(name, "F32")
+                np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+            for name in kinds:
+                blocks, order = after.raw(name).blocks, after.row_order(name)
+                ours = blocks if order is None else blocks[order]
+                np.testing.assert_array_equal(ours, before.raw(name).blocks, err_msg=name)

@@ -1,4 +1,6 @@
-"""A merged model in Volumes 1 and 2 against Volume 2 with the adapter beside its base."""
+"""A merged model in all three volumes against Volumes 1 and 2 with the adapter beside its base, and its weights
+against PEFT's merge_and_unload.
+"""
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ from nano_llama import vol1_numpy, vol2_torch  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
 from nano_llama.core.lora import LAYER_TARGETS, TARGETS, LoraConfig  # noqa: E402
 from nano_llama.formats import save_hf  # noqa: E402
+from nano_llama.formats.merged import open_merged  # noqa: E402
 from nano_llama.formats.peft import save_adapter_files  # noqa: E402
+from nano_llama.verify.divergence import prompt_logits  # noqa: E402
+from nano_llama.vol1_numpy.finetune import load_adapter as load_by_hand  # noqa: E402
 from nano_llama.vol2_torch.finetune import load_adapter, merge_lora  # noqa: E402
+from nano_llama.vol3_engine.llm import LLM  # noqa: E402
 
 KINDS = {"lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}}
 TEXT = np.arange(60).reshape(2, 30)
@@ -36,8 +42,15 @@ def saved(tmp_path, tiny_config):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("tied", "targets"), [(False, TARGETS), (True, TARGETS), (True, LAYER_TARGETS)])
-@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "bound", "tied", "targets"),
+    [
+        ("float64", 1e-12, False, TARGETS),
+        ("float64", 1e-12, True, TARGETS),  # a tied head, adapted without its embedding
+        ("float64", 1e-12, True, LAYER_TARGETS),
+        ("float32", 1e-5, False, TARGETS),
+    ],
+)
 def test_logits_agree(saved, kind, tied, targets, dtype, bound):
     base, adapter = saved("F64", tied, targets, **KINDS[kind])
     two = {"dtype": getattr(torch, dtype)}
@@ -51,6 +64,33 @@ def test_logits_agree(saved, kind, tied, targets, dtype, bound):
         assert relative_error(merged(text).numpy(), expected) < bound
     one = vol1_numpy.Llama.from_pretrained(base, dtype, adapter=adapter)
     assert relative_error(one.forward(TEXT), expected) < bound
+    beside = load_by_hand(vol1_numpy.Llama.from_pretrained(base, dtype), adapter)
+    assert relative_error(beside.forward(TEXT), expected) < bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_that_peft_merges(saved, kind):
+    peft = pytest.importorskip("peft")
+    base, adapter = saved("F64", **KINDS[kind])
+    config = peft.PeftConfig.from_pretrained(adapter)
+    config.task_type = None  # ours has no generate() for PEFT to wrap
+    model = vol2_torch.Llama.from_pretrained(base, dtype=torch.float64)
+    theirs = peft.PeftModel.from_pretrained(model, adapter, config=config, autocast_adapter_dtype=False)
+    weights = {name: p.detach().numpy() for name, p in theirs.merge_and_unload().named_parameters()}
+    with open_merged(base, adapter) as merged:
+        assert weights.keys() == merged.keys()
+        for name, expected in weights.items():
+            assert relative_error(merged[name], expected) < 1e-13, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_engine_computes_the_merged_folder(saved, tmp_path, kind):
+    base, adapter = saved("F32", **KINDS[kind])
+    with open_merged(base, adapter) as merged:
+        save_hf(tmp_path / "merged", merged.config, merged)
+    expected = load_by_hand(vol1_numpy.Llama.from_pretrained(base), adapter).forward(TEXT[:1])[0]
+    with LLM(tmp_path / "merged", device="cpu", dtype="float32", kv_cache_memory="16MiB") as llm:
+        assert relative_error(prompt_logits(llm, TEXT[0].tolist()), expected) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
