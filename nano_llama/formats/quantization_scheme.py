@@ -22,6 +22,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
 from nano_llama.formats.kinds import WRITABLE_BLOCKS, Kind
+from nano_llama.formats.mapping import TensorMapping
 
 WORDS = {
     "int8": Kind.Q8_0, "int4": Kind.Q4_1, "int4-sym": Kind.Q4_0,
@@ -91,6 +92,18 @@ def _matches(name: str, place: str, config: LlamaConfig) -> bool:
     if place in ("head", "embedding"):
         return name == (LM_HEAD if place == "head" and not config.tie_word_embeddings else EMBED)
     return fnmatchcase(name, place)
+
+
+def base_kinds(text: str, config: LlamaConfig, weights: TensorMapping) -> dict[str, Kind]:
+    """{name: kind} of every matrix of a frozen base, as the scheme says; blocks that the file has are kept as they are
+    if they take fewer than 8 bits: rounding a second time would lose a second time. Raises UserError.
+    """
+    kinds = Scheme.parse(text).kinds(config)
+    for name in kinds:
+        stored = Kind.__members__.get(weights.dtype_name(name))
+        if stored is not None and stored.bits_per_weight < 8:
+            kinds[name] = stored
+    return kinds
 
 
 def bits_per_weight(kinds: dict[str, Kind], config: LlamaConfig) -> float:

@@ -1,4 +1,4 @@
-"""A linear layer whose matrix is frozen, with an adapter beside it: LoRA, rsLoRA or DoRA.
+"""A linear layer whose matrix is frozen, with an adapter beside it: LoRA, rsLoRA or DoRA; on quantized blocks, QLoRA.
 
 LoRA's gradients are derived in vol1_numpy/ops/lora_linear.py. Tests: tests/vol2/finetune/test_lora.py.
 Shapes: W (out, in), A (r, in), B (out, r), DoRA's magnitude m (out,).
@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nano_llama.core.lora import LoraConfig
+from nano_llama.vol2_torch.quantized_linear import QuantizedMatrix, dense, linear
 
 
 class LoraLinear(nn.Module):
     """y = x W^T + scale x A^T B^T. With DoRA every row of W + scale B A is rescaled to the length m, which is learned.
 
-    `weight` is the parameter of the layer that is adapted, under the same name. The adapter has float32 beside a base
-    in half precision: its steps are far smaller than what bfloat16 resolves.
+    `weight` is that of the layer that is adapted, a parameter or blocks (quantized_linear.py), under the same name. The
+    adapter has float32 beside a base in half precision: its steps are far smaller than what bfloat16 resolves.
     DoRA: Liu et al. 2024 (arXiv 2402.09353), eq. 5; as in its section 4.3 no gradient flows through the rows' lengths.
     """
 
-    def __init__(self, weight: nn.Parameter, lora: LoraConfig):
+    def __init__(self, weight: nn.Parameter | QuantizedMatrix, lora: LoraConfig):
         """A and B are left to be filled; m starts as the lengths of W's rows."""
         super().__init__()
         self.weight, self.lora = weight, lora
@@ -27,10 +28,10 @@ class LoraLinear(nn.Module):
         self.lora_A = nn.Parameter(torch.zeros(lora.r, weight.shape[1], dtype=wide, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(weight.shape[0], lora.r, dtype=wide, device=weight.device))
         if lora.dora:
-            self.lora_magnitude_vector = nn.Parameter(weight.detach().to(wide).norm(dim=1))
+            self.lora_magnitude_vector = nn.Parameter(dense(weight).detach().to(wide).norm(dim=1))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        base = F.linear(x, self.weight)
+        base = linear(x, self.weight)
         entering = F.dropout(x, self.lora.dropout, self.training).to(self.lora_A.dtype)
         y = base + self.lora.scale * F.linear(F.linear(entering, self.lora_A), self.lora_B)
         if self.lora.dora:
@@ -43,7 +44,7 @@ class LoraLinear(nn.Module):
         return merged * self._rescaling(merged)[:, None] if self.lora.dora else merged
 
     def _sum(self) -> Tensor:  # W + scale B A
-        return self.weight + self.lora.scale * (self.lora_B @ self.lora_A)
+        return dense(self.weight) + self.lora.scale * (self.lora_B @ self.lora_A)
 
     def _rescaling(self, merged: Tensor) -> Tensor:  # (out, in) -> (out,)
         """m over the rows' lengths; a row of zeros, such as a padded vocabulary has, stays one."""

@@ -16,6 +16,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.packing import within_documents
+from nano_llama.vol2_torch.precision import product_dtype
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -68,8 +69,7 @@ def chunked_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: f
     if not torch.is_grad_enabled():
         chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.stack([head_loss(h, weight, t, z_loss) for h, t in chunks]).sum()
-    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-    return _ChunkedLoss.apply(hidden, weight, targets, z_loss, rows, dtype or hidden.dtype)
+    return _ChunkedLoss.apply(hidden, weight, targets, z_loss, rows, product_dtype(hidden))
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.init import check_params, init_params
-from nano_llama.core.names import parameter_shapes
+from nano_llama.core.names import EMBED, parameter_shapes
 from nano_llama.core.rope import rope_tables
+from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
 from nano_llama.vol2_torch.lora_linear import LoraLinear
 from nano_llama.vol2_torch.precision import attends_in_float32
+from nano_llama.vol2_torch.quantized_linear import dense, linear
 
 
 class RMSNorm(nn.Module):
@@ -170,7 +172,7 @@ class Llama(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head, its own matrix or the embedding (tied): (..., D) -> (..., V)."""
-        return F.linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+        return linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
     def hidden_states(
         self,
@@ -195,10 +197,10 @@ class Llama(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(V,D): the head as one matrix, for losses that never make all logits. Its adapter is merged each time."""
+        """(V,D): the head as one matrix, for losses that never make all logits; merged or dequantized each time."""
         if isinstance(self.lm_head, LoraLinear):
             return self.lm_head.merged_weight().to(self.dtype)
-        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return dense(self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -260,11 +262,18 @@ class Llama(nn.Module):
         own = self.named_params()
         for name in own:
             own[name].copy_(to_tensor(params[name]))
+            if isinstance(params, TensorMapping):
+                params.release_pages()
         return self
 
     def named_params(self) -> dict[str, nn.Parameter]:
         """name -> parameter, in core/names.py's order; no lm_head.weight when tied."""
         own: dict[str, Any] = dict(self.named_parameters())
+        if EMBED not in own:
+            raise UserError(
+                "The model's base is quantized, so it has no such parameters.",
+                hint="finetune.merge_lora makes an ordinary model of it.",
+            )
         return {name: own[name] for name in parameter_shapes(self.config)}
 
 

@@ -60,6 +60,12 @@ def _best(device: torch.device, width: int) -> str:
     return "fp32"
 
 
+def product_dtype(x: torch.Tensor) -> torch.dtype:
+    """The type in which a product of x is computed here: autocast's where it is on, else x's own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def attends_in_float32(device: str, T: int) -> bool:
     """Whether attention over a window of T computes in float32 under autocast: half precision is slower there."""
     return device == "cpu" and T <= FLOAT32_WINDOW and torch.is_autocast_enabled(device)

@@ -8,8 +8,10 @@ from torch import nn
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LoraConfig, adapted_modules, adapter_shapes, init_lora_matrices
+from nano_llama.vol2_torch.finetune.quantized_base import dequantize
 from nano_llama.vol2_torch.lora_linear import LoraLinear
 from nano_llama.vol2_torch.model import Llama, to_tensor
+from nano_llama.vol2_torch.quantized_linear import QuantizedLinear, QuantizedMatrix
 
 
 def apply_lora(model: Llama, lora: LoraConfig, *, seed: int = 0) -> Llama:
@@ -25,7 +27,7 @@ def apply_lora(model: Llama, lora: LoraConfig, *, seed: int = 0) -> Llama:
         base = (
             model.model.embed_tokens if module == "lm_head" and model.lm_head is None else model.get_submodule(module)
         )
-        assert isinstance(base.weight, nn.Parameter)
+        assert isinstance(base.weight, nn.Parameter | QuantizedMatrix)
         _replace(model, module, LoraLinear(base.weight, lora).train(model.training))
     fresh = init_lora_matrices(lora, model.config, seed)
     with torch.no_grad():
@@ -36,7 +38,10 @@ def apply_lora(model: Llama, lora: LoraConfig, *, seed: int = 0) -> Llama:
 
 
 def remove_lora(model: Llama) -> Llama:
-    """The model as it was before apply_lora, with the same parameter objects, all trainable again; returns it."""
+    """The model as it was before apply_lora, with the same parameter objects, all trainable again; returns it.
+
+    Quantized matrices have no parameters and stay frozen.
+    """
     for module, layer in adapted_layers(model).items():
         tied_head = module == "lm_head" and model.config.tie_word_embeddings
         _replace(model, module, None if tied_head else _linear(layer.weight))
@@ -50,11 +55,14 @@ def merge_lora(model: Llama) -> Llama:
     The sum is made in the adapter's precision and rounded once, to the weight's own type. In bfloat16 that loses what
     is smaller than 1/256 of a weight: merge into a float32 model where it matters. A tied model whose head is adapted
     gets a head of its own, since head and embedding now differ: its config says tie_word_embeddings = false.
+    A quantized base is dequantized first, all of it, with a warning: its blocks could not hold the sum.
     """
     layers = adapted_layers(model)
     if not layers:
         raise UserError("The model has no adapter to merge.", hint="Call apply_lora or load_adapter first.")
+    dequantize(model)
     for module, layer in layers.items():
+        assert isinstance(layer.weight, nn.Parameter)
         if module == "lm_head" and model.config.tie_word_embeddings:
             model.config = model.config.replace(tie_word_embeddings=False)
             layer.weight = nn.Parameter(layer.weight.clone())
@@ -84,8 +92,10 @@ def _replace(model: Llama, module: str, layer: nn.Module | None) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _linear(weight: nn.Parameter) -> nn.Linear:
-    """An ordinary layer around the same parameter."""
+def _linear(weight: nn.Parameter | QuantizedMatrix) -> nn.Linear | QuantizedLinear:
+    """An ordinary layer around the same parameter, or a quantized one around the same blocks."""
+    if isinstance(weight, QuantizedMatrix):
+        return QuantizedLinear(weight)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = weight
     return layer
