@@ -17,26 +17,28 @@ def lora_linear_forward(x: Array, weight: Array, lora_A: Array, lora_B: Array, s
     train and to store. B starts at zero, so that the adapted layer begins as the layer it adapts.
     """
     rows = x.reshape(-1, x.shape[-1])  # (N, in)
-    low = rows @ lora_A.T  # (N, r)
-    y = rows @ weight.T + scale * (low @ lora_B.T)  # (N, out)
+    low = scale * (rows @ lora_A.T)  # (N, r), scaled here, where it is thin
+    y = rows @ weight.T  # (N, out)
+    y += low @ lora_B.T
     return y.reshape(*x.shape[:-1], weight.shape[0]), (rows, low, weight, lora_A, lora_B, scale)
 
 
 def lora_linear_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Two linear layers in a row beside a third, all by linear.py's rule: dx = dy W for the input, dy^T x for a matrix.
 
-        the upper one, y = scale * low B^T, takes g = scale * dy:     dB = g^T low,     dlow = g B
-        the lower one, low = x A^T:                                   dA = dlow^T x,    and to x goes dlow A
-        the frozen one, y = x W^T:                                                      and to x goes dy W
+        the upper one, low B^T:                             dB = dy^T low,   dlow = dy B
+        the lower one, low = scale * x A^T,
+        takes g = scale * dlow:                             dA = g^T x,      and to x goes g A
+        the frozen one, x W^T:                                               and to x goes dy W
 
-    x feeds both branches, so dx = dy W + dlow A. W itself gets no gradient: dW = dy^T x, the largest product of an
-    ordinary backward, is never computed, and an optimizer keeps no state for it. At the start B = 0, so dA = 0 and
+    x feeds two branches, so dx = dy W + g A. W itself gets no gradient: dW = dy^T x, the third of an ordinary layer's
+    three large products, is never computed, and an optimizer keeps no state for it. At the start B = 0, so dA = 0 and
     only B moves; were A zero as well, nothing ever would.
     -> dx (..., in), dlora_A (r, in), dlora_B (out, r)
     """
     rows, low, weight, lora_A, lora_B, scale = cache
     dy_rows = dy.reshape(-1, dy.shape[-1])  # (N, out)
-    g = scale * dy_rows  # (N, out)
-    dlow = g @ lora_B  # (N, r)
-    dx = dy_rows @ weight + dlow @ lora_A  # (N, in)
-    return dx.reshape(*dy.shape[:-1], weight.shape[1]), dlow.T @ rows, g.T @ low
+    g = scale * (dy_rows @ lora_B)  # (N, r)
+    dx = dy_rows @ weight  # (N, in)
+    dx += g @ lora_A
+    return dx.reshape(*dy.shape[:-1], weight.shape[1]), g.T @ rows, dy_rows.T @ low
