@@ -11,7 +11,6 @@ from typing import Any
 from nano_llama.cli.common import Screen
 from nano_llama.cli.models import locate_model
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.lora import LoraConfig
 from nano_llama.core.units import count_text, size_text
 from nano_llama.formats.peft import WEIGHTS, base_model_of, read_adapter_config
 from nano_llama.formats.safetensors import SafetensorsFile
@@ -35,12 +34,6 @@ def find_base(model: str | None, adapter: Path, screen: Screen, option: str = "-
         raise
 
 
-def method_text(lora: LoraConfig) -> str:
-    """ "LoRA, rank 8, alpha 16, on q_proj, v_proj"."""
-    name = " + ".join(name for name, on in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if on) or "LoRA"
-    return f"{name}, rank {lora.r}, alpha {lora.alpha:g}, on {', '.join(lora.target_modules)}"
-
-
 def adapter_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an adapter's files say of it, from their headers: for --json, and in words."""
     lora = read_adapter_config(path)
@@ -60,7 +53,7 @@ def adapter_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     words = {
         "path": path,
         "of the model": data["base_model"] or "not said",
-        "method": method_text(lora),
+        "method": str(lora),
         "scale": f"{lora.scale:g}",
         "dropout": lora.dropout or None,
         "matrices": matrices,

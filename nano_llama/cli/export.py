@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.adapters import find_base, method_text
+from nano_llama.cli.adapters import find_base
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
@@ -120,7 +120,7 @@ def export_adapter(adapter: Path, base: str | None, format: str, out: Path, dtyp
     result = {"model": str(adapter), "format": format, "out": str(out), "parameters": parameters, "bytes": size_of(out)}
     shown = {
         "written": out,
-        "adapter": method_text(stored.lora),
+        "adapter": str(stored.lora),
         "size": size_text(size_of(out)),
         "parameters": parameters,
         "open it with": f"llama.cpp: llama-cli -m MODEL.gguf --lora {out}",

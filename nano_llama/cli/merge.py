@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nano_llama.cli.adapters import find_base, method_text
+from nano_llama.cli.adapters import find_base
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.export import gguf_type, size_of
 from nano_llama.cli.models import ModelPath, find_tokenizer
@@ -78,7 +78,7 @@ def run(
         "written": out,
         "size": size_text(size_of(out)),
         "model": path,
-        "adapter": f"{adapter}: {method_text(lora)}",
+        "adapter": f"{adapter}: {lora}",
         "merged": f"{len(roundings):,} matrices, all tensors read back and equal",
         "lost to rounding": rounding_text(total, worst),
         "tokenizer": f"from {tokenizer_at}" if tokenizer is not None else "not included",

@@ -54,6 +54,11 @@ class LoraConfig:
                 hint="Set dropout=0, or leave lm_head out of target_modules.",
             )
 
+    def __str__(self) -> str:
+        """In words: "LoRA, rank 8, alpha 16, on q_proj, v_proj"."""
+        name = " + ".join(name for name, on in (("rsLoRA", self.rslora), ("DoRA", self.dora)) if on) or "LoRA"
+        return f"{name}, rank {self.r}, alpha {self.alpha:g}, on {', '.join(self.target_modules)}"
+
     @property
     def scale(self) -> float:
         """What B A is multiplied by: alpha / r, or alpha / sqrt(r) with rsLoRA."""

@@ -1,6 +1,7 @@
 """Callbacks: the loop reports what happens to one of them, and never prints anything itself.
 
-`Callback` does nothing, and is the base of others: progress_bar.py draws, tests record.
+`Callback` does nothing, and is the base of others: progress_bar.py draws, finetune/examination.py keeps what it found
+before the first step, tests record. `Callbacks` tells several.
 Tests: tests/training/test_progress_bar.py, test_loop.py.
 """
 
@@ -56,3 +57,42 @@ class Callback:
 
     def ended(self) -> None:
         """The run is over, whether or not it succeeded: restore the screen."""
+
+
+class Callbacks(Callback):
+    """Tells each of several, in this order."""
+
+    def __init__(self, *callbacks: Callback):
+        self.callbacks = callbacks
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        for callback in self.callbacks:
+            callback.preparing(what, done, total)
+
+    def started(self, facts: RunFacts) -> None:
+        for callback in self.callbacks:
+            callback.started(facts)
+
+    def stepped(self, record: StepRecord) -> None:
+        for callback in self.callbacks:
+            callback.stepped(record)
+
+    def evaluating(self, tokens: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback.evaluating(tokens, total)
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        for callback in self.callbacks:
+            callback.evaluated(step, evaluation)
+
+    def sampled(self, step: int, samples: Sequence[Sample]) -> None:
+        for callback in self.callbacks:
+            callback.sampled(step, samples)
+
+    def notice(self, text: str) -> None:
+        for callback in self.callbacks:
+            callback.notice(text)
+
+    def ended(self) -> None:
+        for callback in self.callbacks:
+            callback.ended()

@@ -91,6 +91,10 @@ class RunClock:
         """Seconds; None for a run by steps."""
         return None if self.budget.deadline is None else self.budget.deadline - self.now()
 
+    def reserve_afterwards(self, seconds: float) -> None:
+        """What comes after the run, before the deadline, takes so long: training leaves that time to it."""
+        self.end.afterwards = seconds
+
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def expect_step(self, seconds: float) -> None:

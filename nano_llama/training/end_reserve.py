@@ -46,6 +46,7 @@ class EndReserve:
     ):  # fmt: skip
         self.budget, self.session, self.evaluations, self.val_tokens = budget, session, evaluations, val_tokens
         self.saver, self.slowdown = saver, slowdown
+        self.afterwards = 0.0  # seconds that are kept for what comes after the run
         self.saving_guess = SAVING_SECONDS + checkpoint_bytes / SAVING_RATE
         self.step_then = 0.0  # what a step took at the last evaluation
 
@@ -86,9 +87,10 @@ class EndReserve:
         return 0.5 * self.val_tokens / tokens_per_step * step
 
     def _ending_seconds(self) -> float:
-        """What saving (a checkpoint and the model, after one that is being written), drawing and exiting take."""
+        """What saving (a checkpoint and the model, after one that is being written), drawing and exiting take, and what
+        comes in between."""
         slowdown = self.slowdown()
         saving = self.saving_guess * slowdown if self.saver.seconds is None else self.saver.seconds
         # A slowdown is a guess too: it must not take all the time from training.
         exiting = min((PLOTTING_SECONDS + EXIT_SECONDS) * slowdown, max(0.25 * self.budget.span, 0.0))
-        return (SAVES + self.saver.busy) * saving + max(exiting, PLOTTING_SECONDS + EXIT_SECONDS)
+        return (SAVES + self.saver.busy) * saving + max(exiting, PLOTTING_SECONDS + EXIT_SECONDS) + self.afterwards

@@ -56,8 +56,10 @@ class ProgressBar(Callback):
     def started(self, facts: RunFacts) -> None:
         self._clear()
         resumed = f", resuming from step {facts.resumed_at:,}" if facts.resumed_at else ""
+        trained, all_ = facts.preflight.parameters, facts.config.num_parameters
+        part = f", of which {trained:,} ({trained / all_:.1%}) are trained," if trained != all_ else ""
         self.console.print(
-            f"{facts.config.num_parameters:,} parameters on {facts.device}; {facts.train_tokens:,} training tokens,"
+            f"{all_:,} parameters{part} on {facts.device}; {facts.train_tokens:,} training tokens,"
             f" {facts.val_tokens:,} validation tokens{resumed}"
         )
         for line in facts.preflight.lines():
@@ -83,7 +85,10 @@ class ProgressBar(Callback):
 
     def sampled(self, step: int, samples: Sequence[Sample]) -> None:
         for sample in samples[:1]:
-            text = f"{sample.opening}{MARK}{sample.text}".replace("\n", "⏎")[:SAMPLE_COLUMNS]
+            text = f"{MARK}{sample.text} (expected: {sample.answer})"  # the prompt is always the same one
+            if not sample.answer:
+                text = f"{sample.opening}{MARK}{sample.text}"
+            text = text.replace("\n", "⏎")[:SAMPLE_COLUMNS]
             text = "".join(c if c.isprintable() else " " for c in text)
             self.console.print(Text(f"  {text}", style="dim", no_wrap=True, overflow="ellipsis"))
 

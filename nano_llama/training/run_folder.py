@@ -9,6 +9,7 @@
     bad_batches/           batches whose loss spiked, or was NaN or infinite (bad_batches.py)
     samples.md             what the model generated at each evaluation (samples.py)
     tensorboard/           the same metrics for TensorBoard, if asked for (tensorboard.py)
+    before.json report.md  of fine-tuning: what the model could do before, and what has changed (finetune/)
     run.lock               held by the process that trains here
     checkpoints/step-00000500/     another such model, and what resuming needs (checkpoint.py)
 
@@ -34,7 +35,7 @@ MAY_CHANGE = (
     "max_steps", "max_minutes", "epochs", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
     "device", "num_threads", "data_workers", "stop_loss",
     "on_nan", "on_spike", "samples", "sample_tokens", "sample_temperature", "sample_prompt",
-    "tensorboard",
+    "tensorboard", "held_out",
 )  # fmt: skip
 
 

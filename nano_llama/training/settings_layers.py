@@ -68,7 +68,7 @@ def parse_setting(text: str, cls: type[TrainSettings] = TrainSettings) -> tuple[
 
 def _absolute(name: str, value: Any) -> Any:
     """A path as train.json should hold it, so that the run can be resumed from any working directory."""
-    words = {"data": SOURCE_NAMES, "tokenizer": ("char",), "init_from": ()}
+    words = {"data": SOURCE_NAMES, "tokenizer": ("char",), "init_from": (), "held_out": (*SOURCE_NAMES, "none")}
     if name not in words or value in words[name] or not Path(value).expanduser().exists():
         return value
     return str(Path(value).expanduser().absolute())

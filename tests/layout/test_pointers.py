@@ -18,7 +18,7 @@ PATH = re.compile(
 )
 DOTTED = re.compile(r"\bnano_llama(?:\.\w+)+")
 
-GENERAL = {"samples.md", "stub.py", "solution.py", "check.py"}  # in every folder of a run; of an exercise
+GENERAL = {"samples.md", "report.md", "stub.py", "solution.py", "check.py"}  # in every folder of a run; of an exercise
 # Named, and not here: what users have, what commands make, files of other projects.
 ELSEWHERE = {
     "README.md": ["runs/"],

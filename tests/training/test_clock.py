@@ -49,3 +49,17 @@ def test_a_busy_machine_is_known_by_wall_over_cpu_time():
     assert slowdown(0.0) == 1.0
     assert slowdown(3.0 * used) == pytest.approx(3.0, rel=0.3)
     assert slowdown(1e9) == MAX_SLOWDOWN
+
+
+def test_training_ends_earlier_for_what_comes_afterwards(settings, hand_clock):
+    ends = []
+    for seconds in (0.0, 40.0):
+        clock = RunClock(
+            settings.replace(max_minutes=2.0), SimpleNamespace(seconds=0.1, busy=False), clock=hand_clock
+        )  # fmt: skip
+        clock.reserve_afterwards(seconds)
+        clock.start_training()
+        clock.count_step(64, 1.0, 0.0)
+        ends.append(clock.budget.deadline - clock.budget.reserve)
+        assert clock.time_for_evaluation(over=True) <= 120.0 - seconds
+    assert ends[0] - ends[1] == pytest.approx(40.0)

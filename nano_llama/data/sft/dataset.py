@@ -54,8 +54,11 @@ class ExampleDataset:
         """document_mask: several sequences share a row, each of which attends within itself."""
         return ExampleBatches(self.train.sequences, batch_size, context, seed, packed=document_mask)
 
+    def validation_batches(self, batch_size: int, context: int, document_mask: bool) -> ExampleBatches:
+        return ExampleBatches(self.val.sequences, batch_size, context, packed=document_mask)
+
     def validation(self, batch_size: int, context: int, document_mask: bool) -> Validation:
-        batches = ExampleBatches(self.val.sequences, batch_size, context, packed=document_mask)
+        batches = self.validation_batches(batch_size, context, document_mask)
         return Validation(
             batches.in_order, num_batches=-(-len(batches.rows) // batch_size), num_targets=self.val.num_learned,
             num_bytes=self.val.num_bytes,

@@ -9,15 +9,15 @@ Tests: tests/data/sft/test_examples.py.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from nano_llama.core.errors import UserError
 from nano_llama.data.corpus import list_files
 from nano_llama.data.readers import COMPRESSED, kind_of, read_documents, read_records
-from nano_llama.data.sft.forms import Example, Text, read_example
-from nano_llama.data.split_names import assign
+from nano_llama.data.sft.forms import Completion, Conversation, Example, Text, read_example
+from nano_llama.data.split_names import assign, is_unread_data
 
 KINDS = (".jsonl", ".txt")
 VALIDATION_SHARE = 10  # one example in so many
@@ -31,6 +31,17 @@ class Examples:
     val: list[Example]
     unread: Counter[str] = field(default_factory=Counter)
     left_out: list[str] = field(default_factory=list)
+
+
+def contents(examples: Iterable[Example]) -> Counter[str]:
+    """What the examples hold: messages by their roles, completions, texts."""
+    count: Counter[str] = Counter()
+    for example in examples:
+        if isinstance(example, Conversation):
+            count.update(f"{message['role']} messages" for message in example.messages)
+        else:
+            count["completions" if isinstance(example, Completion) else "texts"] += 1
+    return count
 
 
 def open_examples(path: str | Path) -> Examples:
@@ -59,12 +70,13 @@ _READ = f"a .jsonl or .txt file (also {' '.join(COMPRESSED)}), or a folder with 
 
 def _of_folder(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
     """Files for training, for validation, and the names of those that are not read."""
-    files = [file.relative_to(folder) for file in list_files(folder)]
+    found = list_files(folder, wanted=lambda file: kind_of(file) or is_unread_data(file))
+    files = [file.relative_to(folder) for file in found]
     wanted: list[PurePath] = [file for file in files if kind_of(file) in KINDS]
     assigned = assign(wanted) if wanted else None
     if assigned is None or not assigned.train:
-        found = ", ".join(map(str, files[:4])) or "no data files"
-        raise UserError(f"{folder}: no examples to train on (found {found}).", hint=f"Give {_READ}.")
+        there = ", ".join(map(str, files[:4])) or "no data files"
+        raise UserError(f"{folder}: no examples to train on (found {there}).", hint=f"Give {_READ}.")
     read = {*assigned.train, *assigned.val}
     left_out = [str(file) for file in files if file not in read]
     return [folder / file for file in assigned.train], [folder / file for file in assigned.val], left_out

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LAYER_TARGETS, LoraConfig
 from nano_llama.training.setting_fields import Section
-from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTHS, REPORTS, UPDATE, TrainSettings
+from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTH, LENGTHS, REPORTS, UPDATE, TrainSettings
 
 DEFAULT_EPOCHS = 3.0
 
@@ -46,8 +46,15 @@ class FinetuneSettings(TrainSettings):
         choices=("int8", "int4"),
     )  # fmt: skip
 
+    init_from: str | None = DATA.setting(None, "the model to fine-tune: a folder, a .gguf or a hub name")
     data: str = DATA.setting("", "examples: a .jsonl or .txt file, or a folder with train.jsonl and val.jsonl")
     leave_out_long: bool = DATA.setting(False, "leave out examples whose answer does not fit, instead of refusing them")
+
+    max_minutes: float | None = LENGTH.setting(None, "wall time of the whole process, report included", above=0)
+    epochs: float | None = LENGTH.setting(
+        None, f"how often all examples are seen (default: {DEFAULT_EPOCHS:g}, unless minutes or steps are given)",
+        above=0,
+    )  # fmt: skip
 
     batch_size: int = BATCH.setting(4, "B, rows per forward pass, each of which holds several examples", least=1)
     context: int = BATCH.setting(512, "T, tokens per row; an example must fit", least=1)
@@ -76,6 +83,9 @@ class FinetuneSettings(TrainSettings):
     )
     samples: int = REPORTS.setting(3, "validation prompts that are answered at each evaluation", least=0)
     sample_temperature: float = REPORTS.setting(0.0, "temperature of the samples; 0: greedy", least=0)
+    held_out: str = REPORTS.setting(
+        "stdlib", "general text (as for train --data) on which report.md shows what was forgotten; none: it does not"
+    )
 
     def __post_init__(self) -> None:
         if all(getattr(self, name) is None for name in LENGTHS):
@@ -104,6 +114,10 @@ class FinetuneSettings(TrainSettings):
                     f"{name} = {value!r} is for an adapter, and adapter = 'none'.",
                     hint=f"Leave {name} out, or use --adapter lora.",
                 )
+
+    def to_json(self) -> dict[str, Any]:
+        """As train.json holds it; document_mask is left out, which packing decides."""
+        return {name: value for name, value in super().to_json().items() if name != "document_mask"}
 
     @property
     def lora(self) -> LoraConfig | None:

@@ -1,0 +1,152 @@
+"""`nano-llama finetune`: a model learns from examples; what it will learn is shown first, what has changed afterwards.
+
+The flags are in finetune_options.py, their meaning in training/finetune/settings.py, what is shown of the data in
+examples_shown.py, the report in training/finetune/report.py. Tests: tests/cli/test_finetune.py.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from nano_llama.cli.common import Output, Screen, path_with_a_name, table
+from nano_llama.cli.examples_shown import examples_json, show_examples
+from nano_llama.cli.finetune_options import LEFT_OUT, REST, FinetuneOptions
+from nano_llama.cli.setting_options import given
+from nano_llama.cli.train import live_display, make_trainer, summary
+from nano_llama.core.errors import UserError
+from nano_llama.data.sft.dataset import ExampleDataset
+from nano_llama.training.callback import Callback, Callbacks
+from nano_llama.training.clock import process_start
+from nano_llama.training.finetune.examination import Examination, KeepBefore
+from nano_llama.training.finetune.held_out import check_held_out
+from nano_llama.training.finetune.report import changes_table, forgetting, next_commands
+from nano_llama.training.finetune.run import FinetuneResult, fit_with_report
+from nano_llama.training.finetune.settings import FinetuneSettings
+from nano_llama.training.run_folder import RunFolder
+from nano_llama.training.settings import merge
+from nano_llama.training.settings_layers import layers
+from nano_llama.training.start import prepare_dataset
+
+RUN = Group("Run", sort_key=1)
+MORE_OPTIONS = REST  # of dispatch.py
+
+
+def run(
+    *,
+    out: Annotated[Path, Parameter(group=RUN, converter=path_with_a_name)],
+    config: Annotated[Path | None, Parameter(group=RUN)] = None,
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", group=RUN)] = (),
+    resume: Annotated[bool, Parameter(group=RUN)] = False,
+    options: FinetuneOptions | None = None,  # type: ignore[valid-type]
+    output: Output | None = None,
+) -> int:
+    """Teach a model by examples: questions with answers, conversations, or texts.
+
+    For example:  nano-llama finetune --model SmolLM2.gguf --data chats.jsonl --out runs/mine
+
+    A line of it:  {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Ahoy!"}]}
+
+    Only to look at the data, as the model would read it:  nano-llama finetune --model ... --data ... --check-data
+
+    These are the settings that most runs need. All COUNT:  nano-llama finetune --help-all
+
+    Parameters
+    ----------
+    out
+        Folder of the run: the adapter or the model, report.md, settings, metrics, checkpoints. It must be new.
+    config
+        Run a train.json again. Flags override it.
+    overrides
+        KEY=VALUE: any setting, by its name in train.json.
+    resume
+        Resume the run in --out from its newest checkpoint, at its exact position in the data. A run that has ended
+        goes on if it is given more epochs, steps or minutes.
+    """
+    screen = Screen(output)
+    settings_given = finetune_settings(config, overrides, options)
+    folder = RunFolder(out, FinetuneSettings.command)
+    if resume:
+        settings = folder.resumed_settings(settings_given)
+    else:
+        settings = FinetuneSettings(**settings_given)
+        folder.check_new()
+    assert isinstance(settings, FinetuneSettings), "resumed_settings keeps the kind"
+    check_held_out(settings.held_out)
+    display, keep = live_display(screen), KeepBefore()
+    dataset = read_examples(settings, out if resume else None, display)
+    show_examples(screen, settings, dataset)
+    loop = make_trainer(
+        settings, out, resume=resume, dataset=dataset, progress=Callbacks(display, keep), start=process_start()
+    )
+    screen.say("\nFirst the model answers validation prompts as it is, to be compared with afterwards.")
+    done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
+    screen.result(
+        result_json(settings, dataset, done),
+        summary(done.result),
+        "",
+        table(("", "before", "after"), changes_table(settings, done.before, done.after)),
+        forgetting(done.before, done.after),
+    )
+    screen.say(f"\nWhat has changed, with answers before and after:  {done.report}", whole_lines=True)
+    screen.say("Next:", "dim")
+    for line in next_commands(settings, out, bool(dataset.tokenizer.chat_templates)):
+        screen.say(f"  {line}", "dim", whole_lines=True)
+    return 0
+
+
+assert run.__doc__ is not None
+run.__doc__ = run.__doc__.replace("COUNT", str(len(fields(FinetuneSettings)) - len(LEFT_OUT)))
+
+
+def check_data(
+    *,
+    out: Annotated[Path | None, Parameter(show=False)] = None,
+    config: Annotated[Path | None, Parameter(group=RUN)] = None,
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", group=RUN)] = (),
+    options: FinetuneOptions | None = None,  # type: ignore[valid-type]
+    output: Output | None = None,
+) -> int:
+    """What is in the data, as the model would read it, and which tokens it would learn. Nothing is trained."""
+    screen = Screen(output)
+    settings = FinetuneSettings(**finetune_settings(config, overrides, options))
+    dataset = read_examples(settings, None, live_display(screen))
+    show_examples(screen, settings, dataset, result=True)
+    screen.say("\nTrain on them:  the same command without --check-data, with --out", "dim")
+    return 0
+
+
+FLAG_ACTIONS = {"--check-data": check_data}  # of dispatch.py
+
+
+def finetune_settings(config: Path | None, overrides: tuple[str, ...], options: Any) -> dict[str, Any]:
+    """The settings that are given, by name."""
+    flags = given(options) if options is not None else {}
+    for name in (name for name, value in flags.items() if value == ""):  # as a path it would be the current folder
+        flag = "model" if name == "init_from" else name.replace("_", "-")
+        raise UserError(f"--{flag} is empty.", hint="Give it a value, or leave it out.")
+    return merge(layers(None, config, flags, overrides, FinetuneSettings))
+
+
+def read_examples(settings: FinetuneSettings, run: Path | None, display: Callback) -> ExampleDataset:
+    """run: the folder of a run that is resumed, with its own tokenizer."""
+    dataset = prepare_dataset(settings, run, display)
+    assert isinstance(dataset, ExampleDataset), "fine-tuning learns from examples"
+    return dataset
+
+
+def say_before(screen: Screen, before: Examination) -> None:
+    """A line on what the model could do."""
+    loss = f"validation loss {before.validation.loss:.4f}, " if before.validation else ""
+    screen.say(f"before: {loss}{before.num_right} of {len(before.answers)} answers exactly right")
+
+
+def result_json(settings: FinetuneSettings, dataset: ExampleDataset, done: FinetuneResult) -> dict[str, Any]:
+    return {
+        **done.result.to_json(),
+        "data": examples_json(settings, dataset),
+        "before": done.before and done.before.to_json(),
+        "after": done.after.to_json(),
+        "report": done.report,
+    }
