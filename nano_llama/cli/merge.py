@@ -142,4 +142,4 @@ def quantize_again(out: Path, kinds: list[str]) -> str:
     """The next command for a model that was quantized, and now is not."""
     most = max(set(kinds), key=kinds.count)
     scheme = SCHEMES.get(most, "int4")
-    return f"nano-llama quantize --model {out} --to {scheme} --out {out.with_suffix('')}-{scheme}"
+    return f"nano-llama quantize --model {out} --to {scheme} --out {str(out).removesuffix('.gguf')}-{scheme}"

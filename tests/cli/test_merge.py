@@ -116,7 +116,7 @@ def test_out_to_gguf(cli, base, adapter, tmp_path, dtype):
 @pytest.mark.parametrize("to", ["int8", "int4"])
 def test_a_quantized_base_is_merged_in_float32_and_quantized_again_by_name(cli, base, tmp_path, to):
     """Each step as the command names the next."""
-    quantized, out = tmp_path / "q", tmp_path / "out"
+    quantized, out = tmp_path / "q", tmp_path / "out-1.5"  # a name with a dot
     assert cli("quantize", "--model", base, "--to", to, "--out", quantized).code == 0
     adapter = save_adapter(tmp_path / "adapter", quantized, LoraConfig(r=3, alpha=5))
     done = cli("merge", "--adapter", adapter, "--out", out)
@@ -127,11 +127,11 @@ def test_a_quantized_base_is_merged_in_float32_and_quantized_again_by_name(cli, 
     assert f"  {command}\n" in done.err
     assert cli(*command.split()[1:]).code == 0
     kind = {"int8": "Q8_0", "int4": "Q4_1"}[to]
-    with open_weights(tmp_path / f"out-{to}") as again, open_merged(quantized, adapter) as merged:
+    with open_weights(tmp_path / f"out-1.5-{to}") as again, open_merged(quantized, adapter) as merged:
         for name in merged.adapted:
             np.testing.assert_array_equal(again.raw(name).blocks, quantize(kind, merged[name]), err_msg=name)
     arguments = ("--engine", "numpy", "--prompt", "the", "--max-tokens", 3)
-    assert cli("generate", "--model", tmp_path / f"out-{to}", *arguments).code == 0
+    assert cli("generate", "--model", tmp_path / f"out-1.5-{to}", *arguments).code == 0
 
 
 def test_blocks_without_adapter_can_be_kept(cli, base, tmp_path):
