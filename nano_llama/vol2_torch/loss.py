@@ -131,13 +131,16 @@ def wants_chunks(rows: int, vocab_size: int) -> bool:
 
 def loss_sum(
     model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
-    documents: Tensor | None = None,
+    documents: Tensor | None = None, positions: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Nats summed over the counted targets, differentiable.  tokens, targets: (B,T) -> ()
 
     A sum and not a mean, so that batches with different counts add up to the loss over all of them. head_loss: the
     function above, or a faster or chunked form of it. documents: (B,T), attention stays within each; None: no limit.
+    positions: (T,) in the sequence, of which a rank of context parallelism has only a part.
     """
-    positions, mask = (None, None) if documents is None else within_documents(documents)
+    mask = None
+    if documents is not None:
+        positions, mask = within_documents(documents)
     hidden = model.hidden_states(tokens, positions=positions, mask=mask)  # (B,T,D)
     return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

@@ -1,10 +1,11 @@
 """Every axis, and axes together, against one process: the first step's gradients tensor by tensor, twenty losses."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from helpers.parallel.training import Training, compare, train
+from helpers.parallel.training import Training, compare, merged, train
 from nano_llama.vol2_torch.parallel import ParallelConfig
 
 pytestmark = pytest.mark.parallel
@@ -15,12 +16,13 @@ TRAININGS = {
     "float64": Training(tied=False, dtype="float64", steps=4, z_loss=1e-4),
     "accumulation": Training(accumulate=3, rows=5, dtype="float64", steps=4),  # rows that no number of ranks divides
     "undivided": Training(vocab_size=65, intermediate=99, dtype="float64", steps=4),  # vocabulary, MLP
+    "muon": Training(optimizer="muon"),
     "mqa": Training(kv_heads=1, dtype="float64", steps=4),
     "three_heads": Training(heads=3, kv_heads=3, dtype="float64", steps=4),
     "mha": Training(heads=4, kv_heads=4, dtype="float64", steps=4),
 }
 SEQUENCES = {"sequence_parallel": True}
-MESHES: dict[str, tuple[str, dict[str, bool]]] = {
+MESHES: dict[str, tuple[str, dict[str, Any]]] = {
     "dp": ("dp=2", {}),
     "fsdp": ("fsdp=2", {}),
     "tp": ("tp=2", {}),
@@ -32,11 +34,28 @@ MESHES: dict[str, tuple[str, dict[str, bool]]] = {
     "tp4": ("tp=4", {}),  # of two key/value heads each rank has a copy, and uses one
     "tp4_sequences": ("tp=4", SEQUENCES),
     "fsdp4": ("fsdp=4", {}),
+    "cp": ("cp=2", {}),
+    "cp_gather": ("cp=2", {"context": "gather"}),
+    "cp_ulysses": ("cp=2", {"context": "ulysses"}),
+    "cp4": ("cp=4", {}),
+    "dp_cp": ("dp=2,cp=2", {}),
+    "fsdp_cp": ("fsdp=2,cp=2", {}),
+    "cp_tp": ("cp=2,tp=2", {}),
+    "cp_tp_ulysses": ("cp=2,tp=2", {"context": "ulysses"}),
+    "pp": ("pp=2", {}),
+    "pp_gpipe": ("pp=2", {"schedule": "gpipe"}),
+    "dp_pp": ("dp=2,pp=2", {}),
+    "fsdp_pp": ("fsdp=2,pp=2", {}),
+    "pp_tp": ("pp=2,tp=2", {}),
+    "pp_cp": ("pp=2,cp=2", {}),
 }
 SAMPLE = {  # what CI runs
     ("dp", "tied"), ("dp", "accumulation"), ("fsdp", "tied"), ("fsdp", "accumulation"), ("tp", "tied"),
     ("tp_sequences", "undivided"), ("fsdp_tp", "tied"), ("fsdp_tp_sequences", "float64"), ("dp_tp", "mqa"),
-    ("dp_fsdp", "untied"), ("tp4", "accumulation"),
+    ("dp_fsdp", "untied"), ("tp4", "accumulation"), ("fsdp_tp", "muon"), ("dp", "muon"),
+    ("cp", "tied"), ("cp_ulysses", "accumulation"), ("fsdp_cp", "float64"), ("cp_tp", "mqa"),
+    ("pp", "tied"), ("dp_pp", "float64"), ("fsdp_pp", "tied"), ("pp_tp", "float64"), ("pp_cp", "float64"),
+    ("pp_tp", "muon"),
 }  # fmt: skip
 CASES = [
     pytest.param(mesh, training, marks=() if (mesh, training) in SAMPLE else pytest.mark.slow)
@@ -51,7 +70,7 @@ def test_a_mesh_trains_as_one_process_does(ranks, mesh, training):
     outcomes = ranks(ParallelConfig.parse(axes).world_size).run(
         train, mesh=axes, training=TRAININGS[training], **options
     )
-    compare(outcomes[0], TRAININGS[training], f"{axes} {options or ''}")
+    compare(merged(outcomes), TRAININGS[training], f"{axes} {options or ''}")
     assert all(outcome.losses == outcomes[0].losses for outcome in outcomes), "all ranks see the same losses"
     assert all(outcome.norms == outcomes[0].norms for outcome in outcomes), "and clip alike"
 

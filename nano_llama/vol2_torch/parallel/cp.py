@@ -30,22 +30,24 @@ from nano_llama.core.errors import UserError
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.attention_blocks import attend_block, attend_block_backward, merge
 from nano_llama.vol2_torch.parallel.sequence_split import in_order, in_parts, padded_length, visible
+from nano_llama.vol2_torch.parallel.stage import Stage
 
 EXCHANGES = ("ring", "gather", "ulysses")
 
 
-def context_parallel(model: Llama, group: ProcessGroup, exchange: str = "ring") -> None:
+def context_parallel(model: Llama | Stage, group: ProcessGroup, exchange: str = "ring", *, tp: int = 1) -> None:
     """From now on the model's attention is over the whole sequence, of which each rank of `group` has its part.
 
-    Its tokens and positions come from `split_batch`. Raises UserError for what this exchange cannot do.
+    Its tokens and positions come from `split_batch`. tp: ranks that share the heads. Raises UserError for what this
+    exchange cannot do.
     """
-    check_context_parallel(model.config, group.size(), exchange)
+    check_context_parallel(model.config, group.size(), exchange, tp=tp)
     for layer in model.model.layers:
         vars(layer.self_attn)["attend"] = ContextParallelAttention(group, exchange)  # goes before the class's method
 
 
 @contextmanager
-def whole_sequences(model: Llama) -> Iterator[None]:
+def whole_sequences(model: Llama | Stage) -> Iterator[None]:
     """Inside, each rank attends within what it is given, as one process does: for generation."""
     attentions = [layer.self_attn for layer in model.model.layers]
     replaced = [vars(attention).pop("attend") for attention in attentions]
@@ -56,13 +58,15 @@ def whole_sequences(model: Llama) -> Iterator[None]:
             vars(attention)["attend"] = attend
 
 
-def check_context_parallel(config: LlamaConfig, size: int, exchange: str, context: int | None = None) -> None:
+def check_context_parallel(
+    config: LlamaConfig, size: int, exchange: str, context: int | None = None, *, tp: int = 1
+) -> None:
     """Raise UserError where `size` ranks cannot share a sequence of `context` tokens (None: of any) in this way."""
     if exchange not in EXCHANGES:
         raise UserError(f"Unknown exchange {exchange!r} for cp.", hint=f"One of {', '.join(EXCHANGES)}.")
-    if exchange == "ulysses" and config.num_attention_heads % size:
+    if exchange == "ulysses" and config.num_attention_heads % (size * tp):
         raise UserError(
-            f"cp={size} by ulysses: {config.num_attention_heads} query heads are not divided by {size} ranks.",
+            f"cp={size} by ulysses: {config.num_attention_heads} query heads are not divided by {size * tp} ranks.",
             hint="The exchange 'ring' divides positions only.",
         )
     longest = config.max_position_embeddings
@@ -71,6 +75,14 @@ def check_context_parallel(config: LlamaConfig, size: int, exchange: str, contex
             f"cp={size}: the angles of RoPE kind 'dynamic' depend on the length of a text, which no rank sees.",
             hint=f"They do not up to {longest} tokens: choose such a context, which {2 * size} divides.",
         )
+
+
+def packed_over_cp() -> UserError:
+    """What is said where documents, or another mask, meet cp."""
+    return UserError(
+        "Packed documents over cp: the mask that keeps attention within a document is not divided over ranks.",
+        hint="Train without cp, or on windows without document masks.",
+    )
 
 
 class ContextParallelAttention:
@@ -86,10 +98,7 @@ class ContextParallelAttention:
     @torch.compiler.disable  # a compiled layer leaves off here, and goes on after it
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         if mask is not None:
-            raise UserError(
-                "Packed documents over cp: the mask that keeps attention within a document is not divided over ranks.",
-                hint="Train without cp, or on windows without document masks.",
-            )
+            raise packed_over_cp()
         assert causal, "a single position is not shared by ranks"
         return self.attend(q, k, v, self.group)
 

@@ -24,9 +24,10 @@ class LossSum(nn.Module):
         self.model = model
 
     def forward(
-        self, tokens: Tensor, targets: Tensor, head_loss: HeadLoss, z_loss: float, documents: Tensor | None
-    ) -> Tensor:  # (B,T), (B,T) -> ()
-        return loss_sum(self.model, tokens, targets, head_loss, z_loss, documents)
+        self, tokens: Tensor, targets: Tensor, head_loss: HeadLoss, z_loss: float, documents: Tensor | None,
+        positions: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        return loss_sum(self.model, tokens, targets, head_loss, z_loss, documents, positions)  # (B,T), (B,T) -> ()
 
 
 def apply_ddp(module: nn.Module, mesh: DeviceMesh) -> DistributedDataParallel:

@@ -12,31 +12,34 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.parallel.stage import Stage
 
 
-def apply_fsdp(model: Llama, mesh: DeviceMesh) -> None:
+def apply_fsdp(model: Llama | Stage, mesh: DeviceMesh, *, keep_gathered: bool = False) -> None:
     """Shard the model in place, over mesh["fsdp"] and, in copies, mesh["dp"]. After tensor parallelism, if any.
 
     Each layer is a group that is gathered as one. Embedding, last norm and head are the root's: a tied matrix
     serves both ends of the model, so that it cannot belong to a group of the embedding's own.
+    keep_gathered: from a step's first forward pass to its last backward pass, for a pipeline's many microbatches.
     """
     over = mesh["dp", "fsdp"] if mesh["dp"].size() > 1 else mesh["fsdp"]
     for layer in model.model.layers:
-        fully_shard(layer, mesh=over)
+        fully_shard(layer, mesh=over, reshard_after_forward=not keep_gathered)
     fully_shard(model, mesh=over)
-    register_fsdp_forward_method(model, "hidden_states")  # called by itself, as the loss does, it gathers too
+    if isinstance(model, Llama):
+        register_fsdp_forward_method(model, "hidden_states")  # called by itself, as the loss does, it gathers too
     for module in sharded_modules(model):
         # A sum instead of a mean: the loss is already divided by the targets that all ranks count.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
 
 
-def sharded_modules(model: Llama) -> list[FSDPModule]:
+def sharded_modules(model: Llama | Stage) -> list[FSDPModule]:
     """What `apply_fsdp` has made groups of: the layers and the model."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def drop_gathered(model: Llama) -> None:
+def drop_gathered(model: Llama | Stage) -> None:
     """Drop what a forward pass without a backward pass has left gathered (the root's parameters): they would go stale
     when the optimizer changes the slices."""
     for module in sharded_modules(model):

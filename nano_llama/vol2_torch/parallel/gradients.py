@@ -22,13 +22,16 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def finish_partial(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients that are Partial: of parameters that are whole on every rank of an axis whose ranks have each
-    computed with a part of the positions or of the heads."""
+def place_like_parameters(parameters: Iterable[nn.Parameter]) -> None:
+    """Bring each gradient to where its parameter lies. One that is Partial is summed: of a parameter that is whole on
+    every rank of an axis, whose ranks have each computed with a part of the positions or of the heads. Of one that is
+    whole where the parameter is cut (an embedding's, over tp) each rank keeps its own part."""
     for parameter in parameters:
         gradient = parameter.grad
-        if isinstance(gradient, DTensor) and any(isinstance(where, Partial) for where in gradient.placements):
-            parameter.grad = gradient.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
+        if isinstance(gradient, DTensor):
+            assert isinstance(parameter, DTensor), "a DTensor's gradient is one"
+            if gradient.placements != parameter.placements:
+                parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], mesh: DeviceMesh, axes: Sequence[str]) -> None:

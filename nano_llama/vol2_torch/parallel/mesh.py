@@ -97,6 +97,11 @@ def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
     return rank, ranks
 
 
+def stage_group(mesh: DeviceMesh) -> dist.ProcessGroup:
+    """All ranks that have the same layers: they differ in every axis but pp."""
+    return mesh[AXES[1:]]._flatten("stage").get_group()
+
+
 def all_reduce(tensor: torch.Tensor, mesh: DeviceMesh, axes: tuple[str, ...]) -> torch.Tensor:
     """Sum a plain tensor over the ranks of these axes, in place -> the same tensor."""
     for axis in used_axes(mesh, axes):

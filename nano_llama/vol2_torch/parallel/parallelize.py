@@ -2,63 +2,92 @@
 
     parallel = parallelize(model, mesh)
     for batch in batches:                                    # those of the whole run; the same on every rank
-        with parallel.accumulating(batch is batches[-1]):
-            (parallel.loss_sum(*parallel.local_batch(batch)) / counted).backward()
+        loss += parallel.backward(*parallel.local_batch(batch), weight=1 / counted, last=batch is batches[-1])
     parallel.reduce_gradients()
     norm = parallel.global_norm()
+    loss = parallel.total(loss)
 
 Tests: tests/parallel/test_training.py.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.parallel import DistributedDataParallel
 
+from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.data.batches import Batch
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol2_torch.parallel.ddp import LossSum, apply_ddp
+from nano_llama.vol2_torch.parallel.cp import context_parallel, packed_over_cp
 from nano_llama.vol2_torch.parallel.fsdp import apply_fsdp, drop_gathered
-from nano_llama.vol2_torch.parallel.gradients import finish_partial, global_norm, sum_gradients
+from nano_llama.vol2_torch.parallel.gradients import global_norm, place_like_parameters, sum_gradients
 from nano_llama.vol2_torch.parallel.mesh import BATCH_AXES, all_reduce, batch_rank, used_axes
+from nano_llama.vol2_torch.parallel.pp import Pipeline
+from nano_llama.vol2_torch.parallel.sequence_split import split_batch
+from nano_llama.vol2_torch.parallel.stage import Stage
 from nano_llama.vol2_torch.parallel.tp import apply_tp
 from nano_llama.vol2_torch.parallel.vocab_loss import VocabParallelLoss
+from nano_llama.vol2_torch.parallel.whole_model import WholeModel
+
+LOSS_AXES = (*BATCH_AXES, "cp", "pp")  # over whose ranks a loss is a sum
 
 
-def parallelize(model: Llama, mesh: DeviceMesh, *, sequence_parallel: bool = False) -> "Parallel":
+def parallelize(
+    model: Llama, mesh: DeviceMesh, *, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
+    autocast: Callable[[], AbstractContextManager] = nullcontext, sequence_parallel: bool = False,
+    context: str = "ring", schedule: str = "1f1b",
+) -> "Parallel":  # fmt: skip
     """Spread the model over the mesh, in place. Every rank comes with the same weights.
 
+    head_loss, z_loss: as in `loss_sum`; over tp the loss is VocabParallelLoss. autocast: the context of a forward pass.
     sequence_parallel: of tp. The bytes are the same where a reduce-scatter costs half an all-reduce, as with NCCL;
-    gloo's costs as much as the whole.
+    gloo's costs as much as the whole. context: how cp attends (cp.py). schedule: of pp (pp.py).
     """
     used = used_axes(mesh)
     if "tp" in used:
-        apply_tp(model, mesh, sequence_parallel=sequence_parallel)
-    loss: nn.Module = LossSum(model)
-    left = {"dp"} & set(used)  # axes whose ranks hold copies, and whose gradients nothing below sums
-    if "fsdp" in used:
-        apply_fsdp(model, mesh)
-        left.clear()
-    elif used == ("dp",):
-        loss = apply_ddp(loss, mesh)
-        left.clear()
-    return Parallel(model, mesh, loss, tuple(left))
+        head_loss = VocabParallelLoss(mesh)
+    pipeline = None
+    if "pp" in used:
+        if sequence_parallel:
+            raise UserError("sequence_parallel over pp: a stage passes on whole rows.", hint="Leave one of them out.")
+        pipeline = Pipeline(
+            model, mesh["pp"].get_group(), schedule=schedule, head_loss=head_loss, z_loss=z_loss, autocast=autocast
+        )
+    parts: list[Llama | Stage] = [model] if pipeline is None else list(pipeline.stages.values())
+    for part in parts:
+        if "cp" in used:
+            context_parallel(part, mesh["cp"].get_group(), context, tp=mesh["tp"].size())
+        if "tp" in used:
+            apply_tp(part, mesh, sequence_parallel=sequence_parallel)
+        if "fsdp" in used:
+            apply_fsdp(part, mesh, keep_gathered=pipeline is not None)
+    ddp = used == ("dp",)
+    left = {"dp", "cp"} & set(used)  # axes whose ranks hold copies, and whose gradients nothing else sums
+    if ddp or "fsdp" in used:
+        left.discard("dp")
+    steps = pipeline or WholeModel(model, mesh if ddp else None, head_loss, z_loss, autocast)
+    return Parallel(parts, mesh, steps, tuple(left))
 
 
 class Parallel:
-    """A model on a mesh. loss: a module that computes what `loss_sum` returns. left: the axes whose gradients are to be
-    summed after the backward pass."""
+    """A model on a mesh.
 
-    def __init__(self, model: Llama, mesh: DeviceMesh, loss: nn.Module, left: tuple[str, ...]):
-        self.model, self.mesh, self.loss, self.left = model, mesh, loss, left
-        self.parameters = list(model.named_params().values())
-        self.head_loss: HeadLoss = VocabParallelLoss(mesh) if "tp" in used_axes(mesh) else head_loss
+    parts: what this rank has of it: the stages of a pipeline, or all. steps: what computes with them. left: the axes
+    whose gradients are to be summed after the backward passes.
+    """
+
+    def __init__(
+        self, parts: list[Llama | Stage], mesh: DeviceMesh, steps: Pipeline | WholeModel, left: tuple[str, ...]
+    ):
+        self.parts, self.mesh, self.steps, self.left = parts, mesh, steps, left
+        self.parameters: dict[str, nn.Parameter] = {
+            name: parameter for part in parts for name, parameter in part.named_parameters()
+        }
 
     def local_batch(self, batch: Batch) -> Batch:
         """The rows of a batch that this rank computes, as many as any other's: (B,T) -> (B/ranks,T), rounded up.
@@ -72,38 +101,48 @@ class Parallel:
         targets[index >= len(batch[0])] = IGNORE_INDEX
         return tokens, targets, *documents
 
-    def loss_sum(
-        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, *, z_loss: float = 0.0
+    def backward(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, *, weight: float, last: bool = True
     ) -> Tensor:
-        """Nats summed over the counted targets of this rank's rows, differentiable.  (B/ranks,T) each -> ()"""
-        return self.loss(tokens, targets, self.head_loss, z_loss, documents)
+        """Add to the gradients those of weight times the nats of this rank's counted targets -> this sum, ().
 
-    @contextmanager
-    def accumulating(self, last: bool) -> Iterator[None]:
-        """Around a forward and backward pass. last: of a step; gradients that ranks hold whole are summed only then."""
-        if isinstance(self.loss, DistributedDataParallel) and not last:
-            with self.loss.no_sync():
-                yield
-        else:
-            yield
+        tokens, targets, documents: (B/ranks,T), as `local_batch` has them. weight: one over the number of targets that
+        all ranks count in this step. last: of the batches of this step.
+        """
+        tokens, targets, positions = self.local_positions(tokens, targets, documents)
+        return self.steps.backward(tokens, targets, positions, documents, weight=weight, last=last)
+
+    def local_positions(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of rows (B,T) the positions that this rank of cp computes, and which they are (N,); None: all of them."""
+        cp = self.mesh["cp"]
+        if cp.size() == 1:
+            return tokens, targets, None
+        if documents is not None:
+            raise packed_over_cp()
+        return split_batch(tokens, targets, cp.get_local_rank(), cp.size())
 
     def reduce_gradients(self) -> None:
         """After the last backward pass: sum over the ranks what that pass has not."""
-        finish_partial(self.parameters)
-        sum_gradients(self.parameters, self.mesh, self.left)
+        place_like_parameters(self.parameters.values())
+        self.steps.exchange_tied_gradients()
+        sum_gradients(self.parameters.values(), self.mesh, self.left)
 
     def global_norm(self) -> Tensor:
         """Of the whole gradient, (), the same on every rank."""
-        return global_norm([p.grad for p in self.parameters if p.grad is not None], self.mesh)
+        own = [parameter for name, parameter in self.parameters.items() if name not in self.steps.repeated]
+        return global_norm([parameter.grad for parameter in own if parameter.grad is not None], self.mesh)
 
     def total(self, loss: Tensor) -> Tensor:
-        """A loss, or a count, summed over the ranks that share a batch: () -> ()"""
-        return all_reduce(loss.detach().clone(), self.mesh, BATCH_AXES)
+        """A loss summed over the ranks that have computed it: () -> ()"""
+        return all_reduce(loss.detach().clone(), self.mesh, LOSS_AXES)
 
     @torch.no_grad()
-    def eval_loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """`loss_sum` over all ranks' rows, without a gradient."""
-        loss = self.loss.module if isinstance(self.loss, DistributedDataParallel) else self.loss
-        nats = self.total(loss(tokens, targets, self.head_loss, 0.0, None))
-        drop_gathered(self.model)
+    def eval_loss_sum(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """The nats of all ranks' rows, of which these are this rank's: (B/ranks,T) -> ().  Without z-loss."""
+        tokens, targets, positions = self.local_positions(tokens, targets, documents)
+        nats = self.total(self.steps.eval_loss_sum(tokens, targets, positions, documents))
+        for part in self.parts:
+            drop_gathered(part)
         return nats

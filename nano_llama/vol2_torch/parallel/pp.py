@@ -72,9 +72,9 @@ class Pipeline:
             yield from stage.named_parameters()
 
     @property
-    def repeated(self) -> set[str]:
+    def repeated(self) -> frozenset[str]:
         """The parameters that another rank has too and answers for: left out of the norm, and of the file, here."""
-        return {EMBEDDING} if self.tied and self.is_last else set()
+        return frozenset({EMBEDDING} if self.tied and self.is_last else ())
 
     @property
     def is_first(self) -> bool:
@@ -87,23 +87,24 @@ class Pipeline:
     # -- a step ---------------------------------------------------------------------------------------------------
 
     def backward(
-        self, tokens: Tensor, targets: Tensor, weight: float, positions: Tensor | None = None,
-        documents: Tensor | None = None,
-    ) -> float:  # fmt: skip
-        """Add to the gradients those of weight times the nats, summed over the counted targets -> this sum.
+        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, documents: Tensor | None = None, *,
+        weight: float, last: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Add to the gradients those of weight times the nats, summed over the counted targets -> this sum, ().
 
-        tokens, targets, positions, documents: (B,T). The ranks' sums add up to that of the batch: it is 0 on all but
-        the last. weight: one over the number of targets counted on all ranks, as microbatches differ in theirs.
+        tokens, targets, documents: (B,T). positions: (T,). The ranks' sums add up to that of the batch: it is 0 on all
+        but the last. weight: one over the number of targets counted on all ranks, as microbatches differ in theirs.
         """
-        places = {"positions": positions, "documents": documents}
-        given = {name: place for name, place in places.items() if place is not None}
+        given = {} if documents is None else {"documents": documents}
+        if positions is not None:
+            given["positions"] = positions.expand(tokens.shape)  # (B,T), to be cut by rows as all else
         self._prepare(tokens)
         self.weight = weight
         losses: list[Tensor] = []
         inputs = (tokens,) if self.is_first else ()
         outputs = {"target": targets, "losses": losses} if self.is_last else {}
         self.run.step(*inputs, return_outputs=False, **outputs, **given)
-        return torch.stack(losses).sum().item() if losses else 0.0
+        return torch.stack(losses).sum().detach() if losses else self._no_loss(tokens.device)
 
     def exchange_tied_gradients(self) -> None:
         """Sum the two gradients of a tied embedding, the lookup's and the head's, where both ends hold it.
@@ -126,6 +127,11 @@ class Pipeline:
         with self.autocast():
             weight = self.stages[self.num_stages - 1].head_weight
             return self.weight * self.head_loss(hidden.flatten(0, 1), weight, targets.flatten(), self.z_loss)
+
+    def _no_loss(self, device: torch.device) -> Tensor:
+        """What ranks contribute that have no head, in the format of the loss itself."""
+        stage = next(iter(self.stages.values()))
+        return torch.zeros((), dtype=torch.promote_types(stage.dtype, torch.float32), device=device)
 
     def _prepare(self, tokens: Tensor) -> None:
         """Plan the schedule for batches of this shape. It is told all shapes, or torch would run the model to see."""
@@ -178,11 +184,13 @@ class Pipeline:
         return x if self.is_last else None
 
     @torch.no_grad()
-    def eval_loss_sum(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
-        """The nats summed over the counted targets: on the last rank, 0 on others. z_loss is none of it."""
-        hidden = self.hidden_states(tokens, documents=documents)
+    def eval_loss_sum(
+        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """The nats summed over the counted targets, without z-loss: on the last rank, 0 on others."""
+        hidden = self.hidden_states(tokens, positions, documents)
         if hidden is None:
-            return 0.0
+            return self._no_loss(tokens.device)
         with self.autocast():
             weight = self.stages[self.num_stages - 1].head_weight
-            return self.head_loss(hidden.flatten(0, 1), weight, targets.flatten(), 0.0).item()
+            return self.head_loss(hidden.flatten(0, 1), weight, targets.flatten(), 0.0)

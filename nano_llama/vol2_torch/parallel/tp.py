@@ -29,11 +29,12 @@ from torch.distributed.tensor.parallel import (
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.parallel.stage import Stage
 
 WHOLE = Replicate()  # every rank has all of it
 
 
-def apply_tp(model: Llama, mesh: DeviceMesh, *, sequence_parallel: bool) -> None:
+def apply_tp(model: Llama | Stage, mesh: DeviceMesh, *, sequence_parallel: bool) -> None:
     """Cut the model in place over the ranks of mesh["tp"]; every parameter becomes a DTensor.
 
     What goes in is the same on each of these ranks; the hidden states that come out too, but their gradient is
@@ -49,7 +50,8 @@ def apply_tp(model: Llama, mesh: DeviceMesh, *, sequence_parallel: bool) -> None
     }
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=WHOLE)  # (B,T,D) -> (B,T,V/w)
-    parallelize_module(model, over, ends, src_data_rank=None)
+    here = {name: ends[name] for name, _ in model.named_modules() if name in ends}  # of a pipeline's stage not all
+    parallelize_module(model, over, here, src_data_rank=None)
 
 
 def layer_plan(config: LlamaConfig, over: DeviceMesh, stream: Placement) -> dict[str, ParallelStyle]:

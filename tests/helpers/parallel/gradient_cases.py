@@ -61,5 +61,5 @@ def partial(here, mesh):
     copied = DTensor.from_local(torch.zeros(3), mesh, [Replicate()])
     held = torch.full((3,), here.rank + 1.0)
     own = parameter(copied, DTensor.from_local(held, mesh, [Partial()]))
-    gradients.finish_partial([own])
+    gradients.place_like_parameters([own])
     return own.grad.placements == (Replicate(),), own.grad.to_local().tolist()

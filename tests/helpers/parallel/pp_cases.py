@@ -20,7 +20,7 @@ def group_of(here):
 def backward(pipeline, tokens, targets, documents=None):
     """A step's gradients -> the mean loss."""
     counted = (targets != IGNORE_INDEX).sum().item()
-    loss = torch.tensor(pipeline.backward(tokens, targets, 1 / counted, documents=documents))
+    loss = pipeline.backward(tokens, targets, documents=documents, weight=1 / counted)
     pipeline.exchange_tied_gradients()
     dist.all_reduce(loss, group=pipeline.group)
     return loss.item()
@@ -71,7 +71,7 @@ def evaluation(here, schedule, packed):
     for rows in (8, 3):
         tokens, targets = (x[:rows] for x in one_process.batch(0))
         documents = one_process.documents(0)[:rows] if packed else None
-        nats = torch.tensor(pipeline.eval_loss_sum(tokens, targets, documents))
+        nats = pipeline.eval_loss_sum(tokens, targets, documents=documents)
         dist.all_reduce(nats, group=pipeline.group)
         with torch.no_grad():
             expected = loss_sum(model, tokens, targets, documents=documents).item()
@@ -85,7 +85,7 @@ def other_shapes(here):
     pipeline = Pipeline(one_process.model(True, torch.float64), group_of(here), head_loss=one_process.exact_head_loss)
     for length in (24, 30, 24):
         tokens, targets = one_process.batch(0, length)
-        pipeline.backward(tokens, targets, 0.01)
+        pipeline.backward(tokens, targets, weight=0.01)
         (0.01 * loss_sum(model, tokens, targets, one_process.exact_head_loss)).backward()
     pipeline.exchange_tied_gradients()
     expected = {name: parameter.grad for name, parameter in model.named_params().items()}
@@ -95,9 +95,9 @@ def other_shapes(here):
 def refusals(here):
     group, (tokens, targets) = group_of(here), one_process.batch(0)
     with pytest.raises(UserError, match="8 rows cannot be cut into 2 microbatches"):
-        Pipeline(one_process.model(), group, microbatches=2).backward(tokens, targets, 1.0)
+        Pipeline(one_process.model(), group, microbatches=2).backward(tokens, targets, weight=1.0)
     with pytest.raises(UserError, match="8 rows cannot be cut into 5 microbatches"):
-        Pipeline(one_process.model(), group, microbatches=5).backward(tokens, targets, 1.0)
+        Pipeline(one_process.model(), group, microbatches=5).backward(tokens, targets, weight=1.0)
     with pytest.raises(UserError, match="Unknown pipeline schedule 'zigzag'"):
         Pipeline(one_process.model(), group, schedule="zigzag")
     return True

@@ -5,7 +5,7 @@ The rows of a batch ignore different numbers of targets, one of them all, so tha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,13 @@ import torch
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.core.names import is_hidden_matrix
 from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.optim import Muon
 from nano_llama.vol2_torch.parallel.gradients import clip
+from nano_llama.vol2_torch.parallel.mesh import stage_group
+from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -61,9 +65,13 @@ class Training:
             batches.append((text[:, :-1].copy(), targets))
         return batches
 
-    def optimizers(self, parameters) -> list[torch.optim.Optimizer]:
-        assert self.optimizer == "adamw"
-        return [torch.optim.AdamW(list(parameters), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)]
+    def optimizers(self, parameters: dict[str, Any], make_muon: Callable[..., Muon]) -> list[torch.optim.Optimizer]:
+        hidden = [p for name, p in parameters.items() if self.optimizer == "muon" and is_hidden_matrix(name)]
+        others = [p for name, p in parameters.items() if not (self.optimizer == "muon" and is_hidden_matrix(name))]
+        made: list[torch.optim.Optimizer] = [make_muon(hidden, lr=3e-3, weight_decay=0.1)] if hidden else []
+        if others:
+            made.append(torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True))
+        return made
 
 
 @dataclass
@@ -132,31 +140,39 @@ def reference(training: Training) -> Outcome:
     def evaluate(batch) -> float:
         return loss_sum(model, *map(torch.from_numpy, batch)).item()
 
-    return run(training, gradient, parameters, norm, evaluate, training.optimizers(parameters.values()))
+    return run(training, gradient, parameters, norm, evaluate, training.optimizers(parameters, Muon))
 
 
 def train(here, mesh: str, training: Training, **options: Any) -> Outcome:
     """The same on a mesh: a case for `Ranks.run`."""
     model = training.model()
-    parallel = parallelize(model, here.mesh(mesh), **options)
-    parameters = model.named_params()
+    parallel = parallelize(model, here.mesh(mesh), z_loss=training.z_loss, **options)
+    parameters = parallel.parameters
 
     def gradient(batches) -> float:
         counted, total = count(batches), torch.zeros(())
         for index, batch in enumerate(batches):
-            with parallel.accumulating(index == len(batches) - 1):
-                tokens, targets = (torch.from_numpy(part) for part in parallel.local_batch(batch))
-                part = parallel.loss_sum(tokens, targets, z_loss=training.z_loss) / counted
-                part.backward()
-            total = total + part.detach()
+            tokens, targets = (torch.from_numpy(part) for part in parallel.local_batch(batch))
+            total = total + parallel.backward(tokens, targets, weight=1 / counted, last=index == len(batches) - 1)
         parallel.reduce_gradients()
         return parallel.total(total).item()
 
     def evaluate(batch) -> float:
         return parallel.eval_loss_sum(*map(torch.from_numpy, parallel.local_batch(batch))).item()
 
-    optimizers = training.optimizers(parameters.values())
+    optimizers = training.optimizers(parameters, partial(OwnerMuon, group=stage_group(here.mesh(mesh))))
     return run(training, gradient, parameters, parallel.global_norm, evaluate, optimizers)
+
+
+def merged(outcomes: list[Outcome]) -> Outcome:
+    """The first rank's, with the gradients and parameters that only other ranks have. What two have is equal."""
+    whole = Outcome(outcomes[0].losses, outcomes[0].norms, outcomes[0].evaluations, {}, {})
+    for outcome in outcomes:
+        for kind in ("gradients", "parameters"):
+            for name, array in getattr(outcome, kind).items():
+                known = getattr(whole, kind).setdefault(name, array)
+                assert np.array_equal(known, array), f"{name} is not the same on all ranks"
+    return whole
 
 
 def worst(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> tuple[float, str]:
