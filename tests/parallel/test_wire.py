@@ -12,6 +12,7 @@ pytestmark = pytest.mark.parallel
 
 GQA = Training(vocab_size=512, layers=3, intermediate=128)
 UNTIED = Training(vocab_size=512, layers=2, tied=False, kv_heads=4)
+MANY = Training(vocab_size=512, layers=4)
 SEQUENCES = {"sequence_parallel": True}
 
 
@@ -49,23 +50,41 @@ def test_a_real_reduce_scatter_costs_half_an_all_reduce():
         ("fsdp=2,tp=2", GQA, {}),
         ("fsdp=2,tp=2", UNTIED, SEQUENCES),
         ("dp=2,tp=2", GQA, {"batches": 2}),
+        ("pp=2", GQA, {}),
+        ("pp=2", UNTIED, {"batches": 2}),
+        ("pp=2", UNTIED, {"schedule": "gpipe"}),
+        ("pp=4", MANY, {}),
+        ("dp=2,pp=2", GQA, {}),
+        ("fsdp=2,pp=2", GQA, {}),
+        ("pp=2,tp=2", UNTIED, {}),
+        ("cp=2", GQA, {}),
+        ("cp=4", GQA, {}),
+        ("cp=2", UNTIED, {"context": "gather"}),
+        ("cp=4", GQA, {"context": "gather"}),
+        ("cp=2", GQA, {"context": "ulysses"}),
+        ("cp=2,tp=2", GQA, {}),
+        ("fsdp=2,cp=2", UNTIED, {}),
+        ("pp=2,cp=2", GQA, {}),
     ],
 )
 def test_a_step_sends_what_the_formula_says(ranks, mesh, training, options):
     axes = ParallelConfig.parse(mesh)
     batches = options.get("batches", 1)
-    expected = comm_bytes(
-        training.config(), axes, tokens=wire_cases.B * wire_cases.T * batches // (axes.dp * axes.fsdp), batches=batches,
-        sequence_parallel=options.get("sequence_parallel", False),
-    )  # fmt: skip
-    for sent, calls, parameters in ranks(axes.world_size).run(wire_cases.step, mesh=mesh, training=training, **options):
+    tokens = wire_cases.B * wire_cases.T * batches // (axes.dp * axes.fsdp * axes.cp)
+    for sent, calls, parameters, stage in ranks(axes.world_size).run(
+        wire_cases.step, mesh=mesh, training=training, **options
+    ):
+        expected = comm_bytes(
+            training.config(), axes, tokens=tokens, batches=batches, context=options.get("context", "ring"),
+            sequence_parallel=options.get("sequence_parallel", False), stage=stage,
+        )  # fmt: skip
         assert sent.keys() == expected.keys(), calls
         for axis, formula in expected.items():
             assert sent[axis] == pytest.approx(formula, rel=0.02), (axis, calls)
-        assert parameters == pytest.approx(sum(rank_parameters(training.config(), axes).values()), rel=0.01)
+        assert parameters == pytest.approx(sum(rank_parameters(training.config(), axes, stage).values()), rel=0.01)
 
 
 def test_tensor_parallel_sums_the_stream_four_times_in_a_layer(ranks):
-    _, calls, _ = ranks(2).run(wire_cases.step, mesh="tp=2", training=GQA)[0]
+    _, calls, *_ = ranks(2).run(wire_cases.step, mesh="tp=2", training=GQA)[0]
     loss = 2  # the largest, then the sums
     assert calls == {("tp", "all-reduce"): 4 * GQA.layers + 2 + loss}

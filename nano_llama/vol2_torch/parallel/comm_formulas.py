@@ -5,7 +5,7 @@ in a step, in one or more batches:
 
     dp     gradients are summed:                                2 (w-1)/w P s
     fsdp   gathered forward and backward, then reduced:         3 (w-1)/w P s for each batch; embedding, last norm and
-           head stay gathered in between:                       2 of the 3
+           head stay gathered in between, in a pipeline all:    2 of the 3
     tp     4 all-reduces of the stream per layer, 2 for embedding and loss, 3 float32 numbers per token for the loss:
                                                                 2 (w-1)/w ((4 L + 2) N D s + 12 N)
     pp     hidden states to the next stage, their gradients to the one before:  N D s each; between the ends of the
@@ -47,7 +47,8 @@ def comm_bytes(
     if axes.dp > 1:
         sent["dp"] = 2 * share(axes.dp) * (inner + outer) / axes.fsdp * number
     if axes.fsdp > 1:
-        sent["fsdp"] = batches * share(axes.fsdp) * ((2 + scatter) * inner + (1 + scatter) * outer) * number
+        gathers = 1 if axes.pp > 1 else 2  # of a layer
+        sent["fsdp"] = batches * share(axes.fsdp) * ((gathers + scatter) * inner + (1 + scatter) * outer) * number
     if axes.tp > 1:
         stream = share(axes.tp) * N * D * number * (1 + scatter if sequence_parallel else 2)  # of an all-reduce
         cut = attention_cut(config, axes.tp)
@@ -60,7 +61,7 @@ def comm_bytes(
     if axes.pp > 1:
         sent["pp"] = (2 - first - last) * N * D * number
         if config.tie_word_embeddings and (first or last):
-            sent["pp"] += held["model.embed_tokens.weight"] * number
+            sent["pp"] += held["model.embed_tokens.weight"] / axes.fsdp * number
     if axes.cp > 1:
         width = config.num_attention_heads * config.head_dim
         per_token = {

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from nano_llama.core.errors import UserError
+from nano_llama.vol2_torch.lora_linear import LoraLinear
 from nano_llama.vol2_torch.model import Decoder, Llama
 from nano_llama.vol2_torch.packing import within_documents
+from nano_llama.vol2_torch.quantized_linear import dense
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -81,9 +83,11 @@ class Stage(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """(V,D) on the last stage: as `Llama.head_weight`."""
+        if isinstance(self.lm_head, LoraLinear):
+            return self.lm_head.merged_weight().to(self.dtype)
         head = self.model.embed_tokens if self.lm_head is None else self.lm_head
         assert head is not None, "the last stage has the head"
-        return head.weight
+        return dense(head.weight)
 
     @property
     def dtype(self) -> torch.dtype:

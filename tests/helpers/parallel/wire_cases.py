@@ -21,12 +21,13 @@ def step(here, mesh, training: Training, batches=1, **options):
     for _ in range(2):
         with CommBytes(mesh) as sent:
             for index in range(batches):
-                with parallel.accumulating(index == batches - 1):
-                    rows = parallel.local_batch((ids, ids.copy()))
-                    parallel.loss_sum(*map(torch.from_numpy, rows)).backward()
+                rows = map(torch.from_numpy, parallel.local_batch((ids, ids.copy())))
+                parallel.backward(*rows, weight=0.01, last=index == batches - 1)
             parallel.reduce_gradients()
-        parallel.model.zero_grad()
-    return dict(sent.by_axis), dict(sent.calls), sum(local(parameter).numel() for parameter in parallel.parameters)
+        for parameter in parallel.parameters.values():
+            parameter.grad = None
+    held = sum(local(parameter).numel() for parameter in parallel.parameters.values())
+    return dict(sent.by_axis), dict(sent.calls), held, mesh["pp"].get_local_rank()
 
 
 def collectives(here):
