@@ -4,12 +4,15 @@ LoRA's gradients are derived in vol1_numpy/ops/lora_linear.py. Tests: tests/vol2
 Shapes: W (out, in), A (r, in), B (out, r), DoRA's magnitude m (out,).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nano_llama.core.lora import LoraConfig
-from nano_llama.vol2_torch.quantized_linear import QuantizedMatrix, dense, linear
+from nano_llama.vol2_torch.precision import product_dtype
+from nano_llama.vol2_torch.quantized_linear import QuantizedMatrix, dense, in_workspace, linear
 
 
 class LoraLinear(nn.Module):
@@ -31,12 +34,28 @@ class LoraLinear(nn.Module):
             self.lora_magnitude_vector = nn.Parameter(dense(weight).detach().to(wide).norm(dim=1))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        base = linear(x, self.weight)
-        entering = F.dropout(x, self.lora.dropout, self.training).to(self.lora_A.dtype)
-        y = base + self.lora.scale * F.linear(F.linear(entering, self.lora_A), self.lora_B)
+        dtype = product_dtype(x)
+        y = (
+            self.in_steps(x)
+            if self._needs_steps(x)
+            else _LoraProduct.apply(
+                x.to(dtype), self.lora_A.to(dtype), self.lora_B.to(dtype), self.weight, self.lora.scale
+            )
+        )
         if self.lora.dora:
             y = y * self._rescaling(self._sum())
-        return y.to(base.dtype)
+        return y.to(dtype)
+
+    def in_steps(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        """x W^T + scale x A^T B^T, step by step: the plain form of _LoraProduct, and what that does not do."""
+        entering = F.dropout(x, self.lora.dropout, self.training).to(self.lora_A.dtype)
+        return linear(x, self.weight) + self.lora.scale * F.linear(F.linear(entering, self.lora_A), self.lora_B)
+
+    def _needs_steps(self, x: Tensor) -> bool:
+        """For dropout, a W that is trained too, and half precision without autocast, where the adapter stays wide."""
+        half = x.dtype != self.lora_A.dtype and not torch.is_autocast_enabled(x.device.type)
+        trained = isinstance(self.weight, Tensor) and self.weight.requires_grad
+        return half or trained or bool(self.lora.dropout and self.training)
 
     def merged_weight(self) -> Tensor:  # (out, in)
         """The one matrix that the layer multiplies by, differentiable, in the adapter's precision."""
@@ -50,3 +69,29 @@ class LoraLinear(nn.Module):
         """m over the rows' lengths; a row of zeros, such as a padded vocabulary has, stays one."""
         lengths = merged.detach().norm(dim=1)
         return self.lora_magnitude_vector / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
+
+
+class _LoraProduct(torch.autograd.Function):
+    """LoraLinear.in_steps with fewer passes over x and y, of which x is kept once: a product adds to what is there.
+
+    The derivation is in vol1_numpy/ops/lora_linear.py.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor | QuantizedMatrix, scale: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (N, in)
+        narrow = rows @ A.T  # (N, r)
+        y = F.linear(rows, in_workspace(weight, x.dtype)).addmm_(narrow, B.T, alpha=scale)  # (N, out)
+        ctx.save_for_backward(rows, A, B, narrow)
+        ctx.weight, ctx.scale, ctx.shape = weight, scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        rows, A, B, narrow = ctx.saved_tensors
+        dy = dy.reshape(-1, dy.shape[-1])  # (N, out)
+        dnarrow = (dy @ B).mul_(ctx.scale)  # (N, r)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy @ in_workspace(ctx.weight, dy.dtype)).addmm_(dnarrow, A).view(ctx.shape)
+        return dx, dnarrow.T @ rows, (dy.T @ narrow).mul_(ctx.scale), None, None

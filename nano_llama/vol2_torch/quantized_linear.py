@@ -122,14 +122,20 @@ class QuantizedEmbedding(nn.Module):
 
 def linear(x: Tensor, weight: Tensor | QuantizedMatrix) -> Tensor:  # (..., in) -> (..., out)
     """x W^T, in the precision of the products here (precision.py)."""
+    dtype = product_dtype(x)
     if isinstance(weight, Tensor):
-        return F.linear(x, weight)
-    return _Product.apply(x.to(product_dtype(x)), weight)
+        return F.linear(x.to(dtype), weight.to(dtype))
+    return _Product.apply(x.to(dtype), weight)
 
 
 def dense(weight: Tensor | QuantizedMatrix) -> Tensor:  # (out, in)
     """The matrix itself."""
     return weight if isinstance(weight, Tensor) else weight.dense()
+
+
+def in_workspace(weight: Tensor | QuantizedMatrix, dtype: torch.dtype) -> Tensor:  # (out, in)
+    """The matrix as a factor of a product in that type: valid until the next is asked for."""
+    return weight.to(dtype) if isinstance(weight, Tensor) else weight.in_workspace(dtype)
 
 
 class _Product(torch.autograd.Function):

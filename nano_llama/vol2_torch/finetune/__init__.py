@@ -10,7 +10,13 @@ The layer itself is vol2_torch/lora_linear.py. Tests: tests/vol2/finetune/, test
 """
 
 from nano_llama.core.lora import LoraConfig
-from nano_llama.vol2_torch.finetune.adapters import adapter_params, apply_lora, merge_lora, remove_lora
+from nano_llama.vol2_torch.finetune.adapters import (
+    adapter_params,
+    apply_lora,
+    merge_lora,
+    remove_lora,
+    round_frozen,
+)
 from nano_llama.vol2_torch.finetune.files import load_adapter, save_adapter
 from nano_llama.vol2_torch.finetune.quantized_base import dequantize, quantized_base
 
@@ -23,5 +29,6 @@ __all__ = [
     "merge_lora",
     "quantized_base",
     "remove_lora",
+    "round_frozen",
     "save_adapter",
 ]

@@ -16,10 +16,12 @@ from nano_llama.vol2_torch.finetune import (  # noqa: E402
     apply_lora,
     merge_lora,
     remove_lora,
+    round_frozen,
 )
 from nano_llama.vol2_torch.finetune.adapters import adapted_layers  # noqa: E402
 from nano_llama.vol2_torch.lora_linear import LoraLinear  # noqa: E402
 from nano_llama.vol2_torch.loss import chunked_head_loss, head_loss, loss_sum  # noqa: E402
+from nano_llama.vol2_torch.precision import Precision  # noqa: E402
 
 KINDS = {"lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}}
 
@@ -161,6 +163,53 @@ def test_doras_rows_have_the_learned_lengths_and_no_gradient_through_them():
         n = (layer.weight + layer.lora.scale * layer.lora_B @ layer.lora_A).norm(dim=1)
         by_hand = layer.lora.scale * (dy * layer.lora_magnitude_vector / n).T @ (x @ layer.lora_A.T)
     torch.testing.assert_close(grad, by_hand, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_fast_product_is_the_step_by_step_one(monkeypatch, precision, dora):
+    found = []
+    for slow in (True, False):
+        torch.manual_seed(0)
+        layer = LoraLinear(torch.nn.Parameter(torch.randn(6, 32), requires_grad=False), LoraConfig(r=4, dora=dora))
+        randomize(dict(layer.named_parameters()), only="lora")
+        if slow:
+            monkeypatch.setattr(layer, "_needs_steps", lambda x: True)
+        x = torch.randn(2, 5, 32, requires_grad=True)
+        with Precision(precision, "cpu").autocast():
+            y = layer(x)
+        (y.float() ** 2).sum().backward()
+        found.append([y, x.grad, *(p.grad for p in layer.parameters() if p.requires_grad)])
+    assert len(found[0]) == 4 + dora and found[0][0].dtype == found[1][0].dtype
+    for plain, fast in zip(*found, strict=True):
+        assert relative_error(fast.float(), plain.float()) < (1e-6 if precision == "fp32" else 2e-2)
+
+
+def test_a_base_that_is_trained_too_has_its_gradient():
+    layer = LoraLinear(torch.nn.Parameter(torch.randn(6, 4)), LoraConfig(r=2))
+    x = torch.randn(3, 4)
+    layer(x).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(6, 4))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_base_rounded_to_bfloat16_trains_as_autocast_does(tiny_config, lora, tied):
+    found = []
+    for rounded in (False, True):
+        model = apply_lora(Llama.init(tiny_config(tied=tied)), lora)
+        randomize(adapter_params(model))
+        if rounded:
+            round_frozen(model, torch.bfloat16)
+            assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+        text = tokens(model.config)
+        with Precision("bf16", "cpu").autocast():
+            loss = loss_sum(model, text[:, :-1], text[:, 1:])
+        found.append([loss, *torch.autograd.grad(loss, list(adapter_params(model).values()))])
+        assert model(text).dtype == torch.float32  # and outside of autocast it computes too
+    if lora.dora:  # its lengths are those of the rounded rows: equal to the precision of the products
+        assert relative_error(found[1][0], found[0][0]) < 0.01
+    else:
+        assert all(torch.equal(plain, ours) for plain, ours in zip(*found, strict=True))
 
 
 def test_a_row_of_zeros_stays_one_under_dora():
