@@ -15,13 +15,9 @@ from nano_llama.vol1_numpy.ops.dora_linear import dora_linear_backward, dora_lin
 from nano_llama.vol1_numpy.ops.dropout import dropout_backward, dropout_forward
 from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_forward
 from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward, log_sum_exp
+from nano_llama.vol1_numpy.ops.frozen_linear import frozen_linear_backward, frozen_linear_forward
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
-from nano_llama.vol1_numpy.ops.linear import (
-    frozen_linear_backward,
-    frozen_linear_forward,
-    linear_backward,
-    linear_forward,
-)
+from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
 from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
 from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
 from nano_llama.vol1_numpy.ops.rope import rope_backward, rope_forward

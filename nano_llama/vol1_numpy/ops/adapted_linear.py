@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nano_llama.vol1_numpy.ops.array import Array, Cache
 from nano_llama.vol1_numpy.ops.dora_linear import dora_linear_backward, dora_linear_forward, row_lengths
-from nano_llama.vol1_numpy.ops.linear import frozen_linear_backward, frozen_linear_forward
+from nano_llama.vol1_numpy.ops.frozen_linear import frozen_linear_backward, frozen_linear_forward
 from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
 
 

@@ -29,15 +29,3 @@ def linear_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     dy_rows = dy.reshape(-1, dy.shape[-1])  # (N, out)
     dx = dy_rows @ weight  # (N, in)
     return dx.reshape(*dy.shape[:-1], weight.shape[1]), dy_rows.T @ x
-
-
-def frozen_linear_forward(x: Array, weight: Array) -> tuple[Array, Cache]:
-    """The same for a matrix that does not learn: x, which only dW needs, is not kept."""
-    y, (_, weight) = linear_forward(x, weight)
-    return y, (weight,)
-
-
-def frozen_linear_backward(dy: Array, cache: Cache) -> Array:
-    """Half of linear_backward: dx = dy W.    -> dx (..., in)"""
-    (weight,) = cache
-    return (dy.reshape(-1, weight.shape[0]) @ weight).reshape(*dy.shape[:-1], weight.shape[1])
