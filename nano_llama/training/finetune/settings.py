@@ -12,6 +12,8 @@ from nano_llama.training.setting_fields import Section
 from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTH, LENGTHS, REPORTS, UPDATE, TrainSettings
 
 DEFAULT_EPOCHS = 3.0
+PACKED_ROWS, ROWS = 1, 8  # a few examples an update either way: a few hundred examples are few updates as it is
+ADAPTER_LR, FULL_LR = 2e-3, 1e-4  # an adapter begins at zero and has few parameters: it needs, and bears, far more
 
 METHOD = Section("Method", "What is trained: an adapter beside the frozen weights (small, quick), or all weights.")
 
@@ -56,13 +58,17 @@ class FinetuneSettings(TrainSettings):
         above=0,
     )  # fmt: skip
 
-    batch_size: int = BATCH.setting(4, "B, rows per forward pass, each of which holds several examples", least=1)
+    batch_size: int = BATCH.setting(  # None until __post_init__, as lr
+        None, f"B, rows per forward pass (default: {PACKED_ROWS}, of several examples; {ROWS} without packing)", least=1
+    )
     context: int = BATCH.setting(512, "T, tokens per row; an example must fit", least=1)
     packing: bool | None = BATCH.setting(
         None, "several examples share a row, each attends within itself (default: yes; engine numpy: no)"
     )
 
-    lr: float = UPDATE.setting(1e-3, "peak learning rate; without an adapter take a tenth of it or less", above=0)
+    lr: float = UPDATE.setting(
+        None, f"peak learning rate (default: {ADAPTER_LR:g}; without an adapter {FULL_LR:g})", above=0
+    )
     warmup: float = UPDATE.setting(
         0.1, "fraction of the run in which lr rises from 0: early gradients mislead", least=0, most=1
     )
@@ -71,10 +77,6 @@ class FinetuneSettings(TrainSettings):
     compile: str = COMPUTE.setting(
         "off", "torch.compile: on or off; auto: on if the run is long enough to gain from it",
         choices=("auto", "on", "off"),
-    )  # fmt: skip
-    activation_checkpointing: str = COMPUTE.setting(
-        "full", "recompute activations to save memory: none, selective (cheap ones) or full (whole layers)",
-        choices=("none", "selective", "full"),
     )  # fmt: skip
 
     log_every: int = REPORTS.setting(1, "steps per line of metrics.jsonl", least=1)
@@ -90,8 +92,12 @@ class FinetuneSettings(TrainSettings):
     def __post_init__(self) -> None:
         if all(getattr(self, name) is None for name in LENGTHS):
             object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
+        if self.lr is None:
+            object.__setattr__(self, "lr", FULL_LR if self.adapter == "none" else ADAPTER_LR)
         if self.packing is None:
             object.__setattr__(self, "packing", self.engine == "torch")
+        if self.batch_size is None:
+            object.__setattr__(self, "batch_size", PACKED_ROWS if self.packing else ROWS)
         super().__post_init__()
         if self.document_mask and not self.packing:
             raise UserError(

@@ -30,6 +30,16 @@ def test_rows_are_packed_where_attention_can_stay_within_them():
         settings(packing=False, document_mask=True)
 
 
+def test_an_update_sees_a_few_examples():
+    assert settings().batch_size < settings(packing=False).batch_size == settings(engine="numpy").batch_size
+    assert settings(batch_size=3).batch_size == settings(packing=False, batch_size=3).batch_size == 3
+
+
+def test_all_weights_move_less_than_an_adapter():
+    assert settings(adapter="none").lr < settings().lr == settings(adapter="dora").lr
+    assert settings(adapter="none", lr=0.003).lr == settings(lr=0.003).lr == 0.003
+
+
 def test_the_adapter():
     assert settings(adapter="dora", rank=4, alpha=8.0, target_modules="v_proj, q_proj").lora == LoraConfig(
         r=4, alpha=8.0, dora=True, target_modules=("q_proj", "v_proj")
