@@ -7,6 +7,7 @@
     blocks.py       the KV cache in blocks: allocated, shared, evicted     } policy:
     sequence.py     one sample in flight, and when it ends                 } no tensors,
     text.py         token ids -> text, incrementally; stop strings         } tested in milliseconds
+    adapters.py     adapters beside the model: which are loaded, what each makes of its matrices
     batch.py        the rows of a step, packed without padding             }
     sampler.py      logits -> tokens
     constraints.py  which tokens may come next: JSON schemas, expressions, grammars

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.adapters import AdapterChoice, Default
 from nano_llama.vol3_engine.admission import DEFAULT_MAX_WAITING, Admission, Queue
 from nano_llama.vol3_engine.engine import TokenEvent
 from nano_llama.vol3_engine.llm import LLM
@@ -147,6 +148,7 @@ class AsyncEngine:
         params: SamplingParams | None = None,
         *,
         number: int = 0,
+        adapter: AdapterChoice = Default.ADAPTER,
         cache_salt: str | None = None,
         **template: Any,
     ) -> Request:
@@ -159,7 +161,7 @@ class AsyncEngine:
         params = SamplingParams() if params is None else params
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams.")
-        return await self._preparation.request(prompt, params, number, cache_salt, template)
+        return await self._preparation.request(prompt, params, number, adapter, cache_salt, template)
 
     async def with_template(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """As asyncio.to_thread, for what runs a chat template. Cancelled before a thread is free, it is not begun."""
@@ -182,20 +184,30 @@ class AsyncEngine:
         return stream
 
     async def stream(
-        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        adapter: AdapterChoice = Default.ADAPTER,
     ) -> AsyncGenerator[TextPiece, None]:
         """One prompt or conversation, token by token, all n samples; the last piece carries the result as `.output`.
 
         Raises UserError for what cannot be honoured, before anything runs; EngineOverloaded.
         """
-        async with self.submit([await self.prepare(prompt, sampling_params)]) as stream:
+        async with self.submit([await self.prepare(prompt, sampling_params, adapter=adapter)]) as stream:
             async for pieces in stream:
                 for _, piece in pieces:
                     yield piece
 
-    async def generate(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> RequestOutput:
+    async def generate(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        adapter: AdapterChoice = Default.ADAPTER,
+    ) -> RequestOutput:
         """One prompt or conversation, to its end; all n samples."""
-        request = await self.prepare(prompt, sampling_params)
+        request = await self.prepare(prompt, sampling_params, adapter=adapter)
         async with self.submit([request]) as stream:
             async for _ in stream:
                 pass

@@ -7,6 +7,7 @@
         positions     [ 5,   0 ]             of each sequence's first row; its other rows follow
         prefill_rows  [ 0,   3 ]             how many of each sequence's rows hold prompt tokens; they come first
         block_tables  [[7], [2]]             token p of sequence s is cached in block block_tables[s][p // BLOCK_SIZE]
+        adapters      [ "poet", None ]       by whose adapter its rows are computed; None: by the base model alone
         logit_rows    [ 0 ]                  B's prompt is not complete yet, so only A samples a token
 
 Tests: tests/vol3/test_batch.py.
@@ -25,6 +26,7 @@ class Chunk(NamedTuple):
     prompt_length: int  # of the sequence: its tokens before this position are prefill rows, the others decode rows
     block_table: list[int]
     num_logits: int = 1  # the last so many rows' logits are needed
+    adapter: str | None = None  # its name
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,13 @@ class PackedBatch:
     positions: list[int]  # (S,)
     prefill_rows: list[int]  # (S,)
     block_tables: list[list[int]]  # (S,) blocks for the positions from 0 to the sequence's last row, or more
+    adapters: list[str | None]  # (S,) names
     logit_rows: list[int]  # (R,) rows whose logits are needed, ascending
 
     @classmethod
     def pack(cls, chunks: Iterable[Chunk]) -> "PackedBatch":
         """The chunks one after the other, in their order. Block tables are copied, so they may grow afterwards."""
-        batch = cls([], [0], [], [], [], [])
+        batch = cls([], [0], [], [], [], [], [])
         for chunk in chunks:
             count = len(chunk.token_ids)
             batch.token_ids.extend(chunk.token_ids)
@@ -49,6 +52,7 @@ class PackedBatch:
             batch.positions.append(chunk.position)
             batch.prefill_rows.append(min(max(chunk.prompt_length - chunk.position, 0), count))
             batch.block_tables.append(list(chunk.block_table))
+            batch.adapters.append(chunk.adapter)
             batch.logit_rows.extend(range(len(batch.token_ids) - chunk.num_logits, len(batch.token_ids)))
         return batch
 
@@ -59,6 +63,10 @@ class PackedBatch:
     @property
     def num_sequences(self) -> int:
         return len(self.positions)
+
+    def adapter_of_rows(self) -> list[str | None]:
+        """(N,) each row's."""
+        return [name for s, name in enumerate(self.adapters) for _ in range(self.starts[s], self.starts[s + 1])]
 
     def length(self, s: int) -> int:
         """Tokens of sequence s that its last row attends to, itself included."""

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 BLOCK_SIZE = 16  # tokens
 
-EMPTY_PREFIX = 0  # the prefix that a sequence's first block follows, unless a salt keeps it apart
+EMPTY_PREFIX = 0  # the prefix that a sequence's first block follows, unless a salt or an adapter keeps it apart
 
 Key = tuple[int, tuple[int, ...]]  # prefix_id, and the tokens that follow that prefix
 
@@ -41,7 +41,7 @@ class BlockPool:
         self._free_list: list[int] = []
         self._num_touched = 0  # blocks from here on were never allocated
         self._last_prefix_id = EMPTY_PREFIX
-        self._roots: dict[str | None, int] = {None: EMPTY_PREFIX}
+        self._roots: dict[tuple[str | None, str | None], int] = {(None, None): EMPTY_PREFIX}
 
     @property
     def num_free(self) -> int:
@@ -52,12 +52,13 @@ class BlockPool:
     def num_evictable(self) -> int:
         return len(self._evictable)
 
-    def root(self, salt: str | None) -> int:
-        """The empty prefix of sequences with that salt: those of another salt never find their blocks."""
-        if salt not in self._roots:
+    def root(self, salt: str | None, adapter: str | None) -> int:
+        """The empty prefix of sequences with that salt and adapter: those of others never find their blocks."""
+        key = salt, adapter
+        if key not in self._roots:
             self._last_prefix_id += 1
-            self._roots[salt] = self._last_prefix_id
-        return self._roots[salt]
+            self._roots[key] = self._last_prefix_id
+        return self._roots[key]
 
     def allocate(self) -> int:
         """A block to write into; evicts one where none is free."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.adapters import AdapterChoice, Default, named_folders
 from nano_llama.vol3_engine.engine import Engine, TokenEvent
 from nano_llama.vol3_engine.outputs import Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request, Requests, plain
@@ -35,8 +36,10 @@ Message = Mapping[str, str]
 class LLM:
     """A model in memory, ready to generate.
 
-    path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. The other arguments are
-    EngineSettings' fields (settings.py), and trace: a file to which the scheduler's decisions are written (trace.py).
+    path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. adapter: a folder in PEFT's format,
+    whose adapter every request gets that chooses none; or {name: folder}, of which requests choose by name and get the
+    base model where they do not (adapters.py). trace: a file to which the scheduler's decisions are written (trace.py).
+    The other arguments are EngineSettings' fields (settings.py).
     Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault if the machine
     lacks a device, a package or memory.
 
@@ -52,6 +55,7 @@ class LLM:
         self,
         path: str | Path,
         *,
+        adapter: str | Path | Mapping[str, str | Path] | None = None,
         runner: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
@@ -78,9 +82,10 @@ class LLM:
         )
         from nano_llama.formats import resolve_model
 
+        folders, default = named_folders(adapter)
         model = resolve_model(path)
         tokenizer = _tokenizer_of(model)
-        self._assemble(load_runner(model, settings), tokenizer, settings, trace)
+        self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default)
 
     @classmethod
     def from_model(
@@ -118,7 +123,7 @@ class LLM:
 
         Raises UserError for those that concern loading a model or making a runner.
         """
-        for name in ("device", "dtype", "quantization", "kv_cache_dtype", "num_threads"):
+        for name in ("adapter", "device", "dtype", "quantization", "kv_cache_dtype", "num_threads"):
             if name in settings:
                 raise UserError(
                     f"{name}={settings[name]!r} does not apply to a model that is already loaded.",
@@ -129,13 +134,23 @@ class LLM:
         return llm
 
     def _assemble(
-        self, runner: Runner, tokenizer: "Tokenizer | None", settings: EngineSettings, trace: str | Path | None
+        self,
+        runner: Runner,
+        tokenizer: "Tokenizer | None",
+        settings: EngineSettings,
+        trace: str | Path | None,
+        default_adapter: str | None = None,
     ) -> None:
         self.config = runner.config
         self.tokenizer = tokenizer
         self.settings = settings
         self.engine = Engine(runner, settings, Trace(trace) if trace is not None else None)
-        self._requests = Requests(tokenizer, self.config, self.engine.scheduler.cache_tokens)
+        self.adapters: tuple[str, ...] = getattr(
+            runner, "adapters", ()
+        )  # names; a runner that has none need not say so
+        self._requests = Requests(
+            tokenizer, self.config, self.engine.scheduler.cache_tokens, self.adapters, default_adapter
+        )
 
     def close(self) -> None:
         """Release threads and memory. The LLM cannot be used afterwards. May be called twice."""
@@ -156,19 +171,27 @@ class LLM:
         self.engine.reset_prefix_cache()
 
     def request(
-        self, prompt: Any, params: SamplingParams, number: int = 0, *, cache_salt: str | None = None, **template: Any
+        self,
+        prompt: Any,
+        params: SamplingParams,
+        number: int = 0,
+        *,
+        adapter: AdapterChoice = Default.ADAPTER,
+        cache_salt: str | None = None,
+        **template: Any,
     ) -> Request:
         """A prompt or a conversation, checked and ready for `engine.add`. Raises UserError.
 
+        adapter: its name, or None for the base model; left out, the one that the LLM was loaded with.
         cache_salt: cached keys and values are shared with requests of the same salt only (None is one of them).
         template: for a conversation, arguments of Tokenizer.encode_chat.
         """
         self.engine.require_open()
         if is_conversation(prompt):
-            return self._requests.from_messages(number, prompt, params, cache_salt, **template)
+            return self._requests.from_messages(number, prompt, params, adapter, cache_salt, **template)
         if template:
             raise UserError(f"{next(iter(template))} is for the messages of a conversation; this prompt is not one.")
-        return self._requests.from_prompt(number, prompt, params, cache_salt)
+        return self._requests.from_prompt(number, prompt, params, adapter, cache_salt)
 
     def output_of(self, request: Request) -> RequestOutput:
         """The result of a request whose sequences have finished."""
@@ -189,16 +212,18 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        adapter: AdapterChoice | Sequence[AdapterChoice] = Default.ADAPTER,
         progress: bool = False,
     ) -> list[RequestOutput]:
         """Continue each prompt. One result per prompt, in their order (a list also for a single prompt).
 
         prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
-        sampling_params: one for all prompts, or one for each. progress: show a progress bar on stderr.
+        sampling_params: one for all prompts, or one for each. adapter: the name of one for all, or of one for each
+        (None: the base model). progress: show a progress bar on stderr.
         """
         self.engine.require_open()
         listed = _listed(prompts)
-        requests = [self._requests.from_prompt(*entry) for entry in _numbered(listed, sampling_params)]
+        requests = [self._requests.from_prompt(*entry) for entry in _numbered(listed, sampling_params, adapter)]
         return self._run(requests, progress)
 
     def chat(
@@ -206,6 +231,7 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        adapter: AdapterChoice | Sequence[AdapterChoice] = Default.ADAPTER,
         progress: bool = False,
         **template: Any,
     ) -> list[RequestOutput]:
@@ -221,11 +247,17 @@ class LLM:
             )
         self.engine.require_open()
         listed = [messages] if is_conversation(messages) else list(messages)
-        requests = [self._requests.from_messages(*entry, **template) for entry in _numbered(listed, sampling_params)]
+        requests = [
+            self._requests.from_messages(*entry, **template) for entry in _numbered(listed, sampling_params, adapter)
+        ]
         return self._run(requests, progress)
 
     def stream(
-        self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
+        self,
+        prompt: Prompt | Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        *,
+        adapter: AdapterChoice = Default.ADAPTER,
     ) -> Iterator[TextPiece]:
         """One prompt or conversation, token by token; the pieces of n samples alternate, each with its `.index`.
 
@@ -235,7 +267,7 @@ class LLM:
         params = sampling_params or SamplingParams()
         if not isinstance(params, SamplingParams):
             raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams: a stream takes one prompt.")
-        return self._stream(self.request(prompt, params))
+        return self._stream(self.request(prompt, params, adapter=adapter))
 
     def _stream(self, request: Request) -> Iterator[TextPiece]:
         unfinished = len(request.sequences)
@@ -251,8 +283,11 @@ class LLM:
         return [self._requests.output(request) for request in requests]
 
 
-def load_runner(model: Path, settings: EngineSettings) -> Runner:
-    """Load the model into the runner that the settings name. Raises UserError for settings that it cannot honour."""
+def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Path] | None = None) -> Runner:
+    """Load the model into the runner that the settings name, and adapters (name -> folder) beside it.
+
+    Raises UserError for settings that it cannot honour.
+    """
     name = settings.runner
     if name == "auto":
         name = "torch" if _on_gpu(settings.device) else "cpu"
@@ -261,18 +296,19 @@ def load_runner(model: Path, settings: EngineSettings) -> Runner:
 
         _refuse(settings, name, device=("auto", "cpu"))
         return CpuRunner.load(
-            model, settings.dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
-        )
+            model, settings.dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization,
+            adapters=adapters,
+        )  # fmt: skip
     _refuse(settings, name, quantization=(None,), kv_cache_dtype=("auto",))
     if name == "numpy":
         from nano_llama.vol3_engine.runner.numpy import NumpyRunner
 
         _refuse(settings, name, device=("auto", "cpu"), dtype=("auto", "float32"))
-        return NumpyRunner.load(model, settings.num_threads)
+        return NumpyRunner.load(model, settings.num_threads, adapters=adapters)
     import_extra("torch", "train", "The Torch runner")
     from nano_llama.vol3_engine.runner.torch import TorchRunner
 
-    return TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads)
+    return TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads, adapters=adapters)
 
 
 def _refuse(settings: EngineSettings, runner: str, **honoured: tuple) -> None:
@@ -326,10 +362,16 @@ def is_conversation(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(entry, Mapping) for entry in value)
 
 
-def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingParams]]:
-    """Each prompt with its number and its SamplingParams."""
+def _numbered(prompts: list[Any], params: Any, adapter: Any) -> list[tuple[int, Any, SamplingParams, Any]]:
+    """Each prompt with its number, its SamplingParams and its choice of an adapter."""
     if params is None:
         params = SamplingParams()
+    adapters = adapter if isinstance(adapter, list | tuple) else [adapter] * len(prompts)
+    if len(adapters) != len(prompts):
+        raise UserError(
+            f"{len(prompts)} prompts came with {len(adapters)} adapters.",
+            hint="Give the name of one adapter for all prompts, or of one for each.",
+        )
     listed = [params] * len(prompts) if isinstance(params, SamplingParams) else params
     if not isinstance(listed, list | tuple) or not all(isinstance(entry, SamplingParams) for entry in listed):
         raise UserError(f"sampling_params={params!r:.80} must be a SamplingParams, or a list of one for each prompt.")
@@ -338,7 +380,7 @@ def _numbered(prompts: list[Any], params: Any) -> list[tuple[int, Any, SamplingP
             f"{len(prompts)} prompts came with {len(listed)} sampling_params.",
             hint="Give one SamplingParams for all prompts, or one for each.",
         )
-    return [(number, *pair) for number, pair in enumerate(zip(prompts, listed, strict=True))]
+    return [(number, *each) for number, each in enumerate(zip(prompts, listed, adapters, strict=True))]
 
 
 def _silent(finished: bool) -> None:

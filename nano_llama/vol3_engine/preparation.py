@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from nano_llama.core.errors import ContextLengthError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.vol3_engine.adapters import AdapterChoice
 from nano_llama.vol3_engine.llm import LLM, is_conversation
 from nano_llama.vol3_engine.requests import Request
 
@@ -30,10 +31,16 @@ class Preparation:
         self._templates = ThreadPoolExecutor(2, "nano-llama-templates")
 
     async def request(
-        self, prompt: Prompt, params: SamplingParams, number: int, cache_salt: str | None, template: Mapping[str, Any]
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        number: int,
+        adapter: AdapterChoice,
+        cache_salt: str | None,
+        template: Mapping[str, Any],
     ) -> Request:
         """See AsyncEngine.prepare."""
-        make = partial(self.llm.request, prompt, params, number, cache_salt=cache_salt, **template)
+        make = partial(self.llm.request, prompt, params, number, adapter=adapter, cache_salt=cache_salt, **template)
         self.samples += params.n
         try:
             if params.structured_outputs is not None:

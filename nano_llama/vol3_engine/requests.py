@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
+from nano_llama.vol3_engine.adapters import AdapterChoice, Default, chosen_adapter
 from nano_llama.vol3_engine.constraints import Constraint, ConstraintCompiler
 from nano_llama.vol3_engine.engine import TokenEvent
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
@@ -32,6 +33,7 @@ class Request:
     prompt: str | None
     prompt_ids: list[int]
     sequences: list[Sequence]
+    adapter: str | None = None  # its name; None: the base model alone
 
     @property
     def timing(self) -> Timing:
@@ -42,37 +44,52 @@ class Request:
 class Requests:
     """Makes requests for one model, and their outputs. Without a tokenizer both are token ids only.
 
-    cache_tokens: how many tokens the KV cache holds.
+    cache_tokens: how many tokens the KV cache holds. adapters: the names of those that are loaded; default_adapter: the
+    one that a request gets which does not choose.
     """
 
-    def __init__(self, tokenizer: "Tokenizer | None", config: LlamaConfig, cache_tokens: int):
+    def __init__(
+        self,
+        tokenizer: "Tokenizer | None",
+        config: LlamaConfig,
+        cache_tokens: int,
+        adapters: tuple[str, ...] = (),
+        default_adapter: str | None = None,
+    ):
         self.tokenizer = tokenizer
         self.config = config
         self.cache_tokens = cache_tokens
+        self.adapters, self.default_adapter = adapters, default_adapter
         end_ids = {*config.eos_token_ids, *(tokenizer.stop_ids if tokenizer else ())}
         self.end_ids = frozenset(token for token in end_ids if token < config.vocab_size)
         self._texts: dict[int, str] = {}  # of tokens that logprobs named; no more than the vocabulary
 
     def from_prompt(
-        self, number: int, prompt: str | abc.Sequence[int], params: SamplingParams, cache_salt: str | None = None
+        self,
+        number: int,
+        prompt: str | abc.Sequence[int],
+        params: SamplingParams,
+        adapter: AdapterChoice = Default.ADAPTER,
+        cache_salt: str | None = None,
     ) -> Request:
         """A string, or token ids. Raises UserError if it is neither, empty, outside the vocabulary, or too long."""
         if isinstance(prompt, str):
             ids = self._required_tokenizer("A text prompt").encode(prompt)
-            return self._make(number, prompt, ids, params, cache_salt)
+            return self._make(number, prompt, ids, params, adapter, cache_salt)
         ids = plain(prompt)
         if isinstance(ids, (dict, bytes)) or not hasattr(ids, "__iter__"):
             raise UserError(
                 f"Prompt {number} is {prompt!r:.80}; expected a string or a list of token ids.",
                 hint="Use chat for the messages of a conversation.",
             )
-        return self._make(number, None, list(ids), params, cache_salt)
+        return self._make(number, None, list(ids), params, adapter, cache_salt)
 
     def from_messages(
         self,
         number: int,
         messages: abc.Sequence[Any],
         params: SamplingParams,
+        adapter: AdapterChoice = Default.ADAPTER,
         cache_salt: str | None = None,
         **template: Any,
     ) -> Request:
@@ -80,7 +97,8 @@ class Requests:
         tokenizer = self._required_tokenizer("A conversation")
         ids = tokenizer.encode_chat(messages, **template)
         text = tokenizer.decode(ids, skip_special=False)  # what the model actually reads
-        return self._make(number, text, ids, params, cache_salt, continues=bool(template.get("continue_final_message")))
+        continues = bool(template.get("continue_final_message"))
+        return self._make(number, text, ids, params, adapter, cache_salt, continues=continues)
 
     def _make(
         self,
@@ -88,6 +106,7 @@ class Requests:
         prompt: str | None,
         ids: list[int],
         params: SamplingParams,
+        adapter: AdapterChoice,
         cache_salt: str | None,
         *,
         continues: bool = True,
@@ -99,9 +118,10 @@ class Requests:
                 hint="Give some text, or the token id that begins a document.",
             )
         ids = [self._checked_id(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
-        for name in ("stop_token_ids", "logit_bias"):
-            for token in getattr(params, name) or ():
-                self._checked_id(token, name)
+        for field in ("stop_token_ids", "logit_bias"):
+            for token in getattr(params, field) or ():
+                self._checked_id(token, field)
+        name = chosen_adapter(adapter, self.default_adapter, self.adapters)
         if params.stop_strings:
             self._required_tokenizer("A stop string")
         limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
@@ -123,12 +143,13 @@ class Requests:
                 max_length=limit,
                 end_ids=self.end_ids,
                 constraint=constraint.copy() if constraint else None,
+                adapter=name,
                 cache_salt=cache_salt,
                 prompt_logprobs=prompt_logprobs,
             )
             for index in range(params.n)
         ]
-        return Request(number, prompt, ids, sequences)
+        return Request(number, prompt, ids, sequences, name)
 
     def _constraint(self, params: SamplingParams) -> Constraint | None:
         if params.structured_outputs is None:

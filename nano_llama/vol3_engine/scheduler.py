@@ -81,7 +81,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. It must fit into memory alone: `length_limit` ensures that."""
         assert sequence.max_length <= self.cache_tokens + 1, "a sequence that can never fit is refused earlier"
-        sequence.prefix_id = self.pool.root(sequence.cache_salt)
+        sequence.prefix_id = self.pool.root(sequence.cache_salt, sequence.adapter)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -106,7 +106,7 @@ class Scheduler:
         self.pool.free(sequence.block_table)
         sequence.block_table.clear()
         sequence.num_computed, sequence.num_hashed_blocks = 0, 0
-        sequence.prefix_id = self.pool.root(sequence.cache_salt)
+        sequence.prefix_id = self.pool.root(sequence.cache_salt, sequence.adapter)
         if not sequence.finished:
             sequence.status = Status.WAITING
 
@@ -256,6 +256,7 @@ def _chunk(sequence: Sequence, count: int, num_logits: int) -> Chunk:
         prompt_length=len(sequence.prompt_ids),
         block_table=sequence.block_table,
         num_logits=num_logits,
+        adapter=sequence.adapter,
     )
 
 

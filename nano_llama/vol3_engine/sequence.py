@@ -45,6 +45,7 @@ class PromptLogprobs:
 class Sequence:
     """Sample number `index` of request number `request`.
 
+    adapter: the name of the one that computes it; None: the base model alone.
     cache_salt: sequences share cached blocks with those of the same salt only.
     end_ids: the model's own end-of-text ids (params.stop_token_ids come on top).
     constraint: what its text may be; None: anything.
@@ -61,6 +62,7 @@ class Sequence:
     max_length: int
     end_ids: frozenset[int] = frozenset()
     constraint: Constraint | None = None
+    adapter: str | None = None
     cache_salt: str | None = None
     prompt_logprobs: PromptLogprobs | None = None
 

@@ -3,7 +3,7 @@
 Trace writes the events to a file, one JSON object per line; RecentEvents keeps the last ones in memory.
 
     {"event": "began", "version": 1, "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"}
-    {"event": "arrived", "t", "sequence", "request", "prompt_tokens", "max_length"}
+    {"event": "arrived", "t", "sequence", "request", "adapter", "prompt_tokens", "max_length"}
     {"event": "step", "t", "step", "rows": [{"sequence", "position", "count", "blocks": [...], "chooses"}],
                       "prefix_hits": {sequence: tokens}, "preempted": [sequence],
                       "blocks": {"held", "kept", "empty"}, "running", "waiting"}
@@ -62,7 +62,7 @@ class EventTrace(NoTrace):
 
     def arrived(self, sequence: Sequence) -> None:
         self._emit(
-            "arrived", t=self._now(), sequence=sequence.number, request=sequence.request,
+            "arrived", t=self._now(), sequence=sequence.number, request=sequence.request, adapter=sequence.adapter,
             prompt_tokens=len(sequence.prompt_ids), max_length=sequence.max_length,
         )  # fmt: skip
 

@@ -2,8 +2,22 @@
 
 import numpy as np
 
-from nano_llama.core.lora import adapter_shapes
+from nano_llama.core.lora import TARGETS, LoraConfig, adapter_shapes
 from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.formats.peft import save_adapter_files
+
+KINDS = {  # of different ranks, that need not be whole blocks of 16
+    "lora": LoraConfig(r=3, alpha=5, target_modules=TARGETS),
+    "rslora": LoraConfig(r=8, alpha=2, rslora=True, target_modules=("q_proj", "v_proj", "up_proj")),
+    "dora": LoraConfig(r=17, alpha=9, dora=True, target_modules=TARGETS),
+}
+
+
+def save_kinds(folder, config, weights):
+    """A random adapter of each kind -> {kind: its folder}."""
+    for seed, (kind, lora) in enumerate(KINDS.items()):
+        save_adapter_files(folder / kind, lora, random_adapter(lora, config, weights, seed))
+    return {kind: folder / kind for kind in KINDS}
 
 
 def random_adapter(lora, config, weights, seed=0, dtype=np.float32):

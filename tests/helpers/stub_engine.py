@@ -114,7 +114,7 @@ class ScriptedRunner:
 class PackedTexts:
     """Texts in a runner's blocks, which are scattered by a seed, fed to it in chunks of any size.
 
-    prompt_length: how many tokens of each text are prefill rows; the others are decode rows.
+    prompt_length: how many tokens of each text are prefill rows; the others are decode rows. adapters: text -> name.
     """
 
     def __init__(self, runner, num_blocks: int = 40, block_size: int = 4, seed: int = 0, prompt_length: int = 0):
@@ -122,6 +122,7 @@ class PackedTexts:
         self.prompt_length = prompt_length
         self.runner, self.block_size = runner, block_size
         self.free = list(np.random.default_rng(seed).permutation(num_blocks).tolist())
+        self.adapters: dict[int, str | None] = {}
         self.tables: dict[int, list[int]] = {}
         self.lengths: dict[int, int] = {}
 
@@ -139,5 +140,6 @@ class PackedTexts:
             self.lengths[text] = length + len(tokens)
             while len(table) * self.block_size < self.lengths[text]:
                 table.append(self.free.pop())
-            chunks.append(Chunk(tokens, length, self.prompt_length, table, num_logits=int(text not in quiet)))
+            num_logits, adapter = int(text not in quiet), self.adapters.get(text)
+            chunks.append(Chunk(tokens, length, self.prompt_length, table, num_logits, adapter))
         return PackedBatch.pack(chunks), [text for text in pieces if text not in quiet]

@@ -4,8 +4,8 @@ from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 
 
 def test_the_example_of_the_module_header():
-    batch = PackedBatch.pack([Chunk([15], 5, 4, [7]), Chunk([20, 21, 22], 0, 9, [2], num_logits=0)])
-    assert batch == PackedBatch([15, 20, 21, 22], [0, 1, 4], [5, 0], [0, 3], [[7], [2]], [0])
+    batch = PackedBatch.pack([Chunk([15], 5, 4, [7], adapter="poet"), Chunk([20, 21, 22], 0, 9, [2], num_logits=0)])
+    assert batch == PackedBatch([15, 20, 21, 22], [0, 1, 4], [5, 0], [0, 3], [[7], [2]], ["poet", None], [0])
     assert (batch.num_tokens, batch.num_sequences) == (4, 2)
     assert [batch.length(s) for s in range(2)] == [6, 3]
 
@@ -30,4 +30,4 @@ def test_block_tables_are_copied():
 
 
 def test_an_empty_batch():
-    assert PackedBatch.pack([]) == PackedBatch([], [0], [], [], [], [])
+    assert PackedBatch.pack([]) == PackedBatch([], [0], [], [], [], [], [])

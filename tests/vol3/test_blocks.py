@@ -63,10 +63,10 @@ def test_blocks_for():
     assert [blocks_for(n) for n in (0, 1, 16, 17)] == [0, 1, 1, 2]
 
 
-def test_each_salt_has_an_empty_prefix_of_its_own():
+def test_each_salt_and_each_adapter_has_an_empty_prefix_of_its_own():
     pool = BlockPool(2)
-    roots = [pool.root(None), pool.root("a"), pool.root("b")]
-    assert roots[0] == EMPTY_PREFIX and len(set(roots)) == 3 and pool.root("a") == roots[1]
+    roots = [pool.root(None, None), pool.root("a", None), pool.root("b", None), pool.root(None, "a")]
+    assert roots[0] == EMPTY_PREFIX and len(set(roots)) == 4 and pool.root("a", None) == roots[1]
     pool.register(pool.allocate(), roots[1], (1, 2))
-    assert [pool.lookup(root, (1, 2)) is not None for root in roots] == [False, True, False]
+    assert [pool.lookup(root, (1, 2)) is not None for root in roots] == [False, True, False, False]
     assert pool.register(pool.allocate(), EMPTY_PREFIX, (3,)) not in roots

@@ -1,7 +1,8 @@
 """Volume 3 on CPUs: compiled by Numba from the Python in these folders, each kernel beside its reference.
 
     runner.py         the Runner: a model's packed weights, its KV cache and its threads
-    weights.py        a checkpoint's tensors -> packed matrices
+    plan.py           which tensors become which packed matrices;  weights.py  packs them
+    adapters.py       adapters' matrices, packed beside them
     batch.py          a PackedBatch -> the arrays that a step reads
     isa.py            which instruction set this CPU has
     aligned.py        arrays on cache lines

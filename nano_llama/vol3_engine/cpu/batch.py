@@ -7,6 +7,8 @@ results are merged afterwards in the order of positions, as they are within a ta
 Not here: the step (kernels/step.py). Tests: tests/vol3/cpu/test_runner.py.
 """
 
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,9 @@ from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
     FIRST,
     NUM_DECODE,
     NUM_ROWS,
+    NUM_RUNS,
     NUM_SAMPLED,
+    NUM_SAMPLED_RUNS,
     NUM_TASKS,
     POSITION,
     SPLIT,
@@ -90,7 +94,7 @@ def empty_batch(capacity: Capacity, config: LlamaConfig) -> BatchArrays:
         return np.zeros(sizes, np.float32)
 
     return BatchArrays(
-        sizes=integers(4),
+        sizes=integers(6),
         tokens=integers(capacity.rows),
         blocks=integers(capacity.rows),
         slots=integers(capacity.rows),
@@ -100,13 +104,21 @@ def empty_batch(capacity: Capacity, config: LlamaConfig) -> BatchArrays:
         tasks=integers(capacity.tasks, 6),
         kv_splits=integers(capacity.rows, 2),
         logit_rows=integers(capacity.sampled),
+        runs=integers(capacity.rows, 3),
+        sampled_runs=integers(capacity.sampled, 3),
     )
 
 
 def fill(
-    batch: PackedBatch, out: BatchArrays, rope: RopeTable, config: LlamaConfig, threads: int, separate_prefill: bool
+    batch: PackedBatch,
+    out: BatchArrays,
+    rope: RopeTable,
+    config: LlamaConfig,
+    threads: int,
+    separate_prefill: bool,
+    adapters: Sequence[str] = (),
 ) -> int:
-    """Fill `out` -> the number of logit rows."""
+    """Fill `out` -> the number of logit rows. adapters: their names, in the order of their numbers."""
     N, sampled = batch.num_tokens, len(batch.logit_rows)
     rope.grow(max(batch.length(s) for s in range(batch.num_sequences)))
     out.kv_splits[:N] = 0
@@ -116,7 +128,8 @@ def fill(
     splits_of = dict(_kv_splits(batch, config, threads))
     slot, num_tasks, row = 0, 0, 0
     new_row = np.zeros(N, np.int64)  # where each row of the batch goes
-    pieces, decode_rows = _pieces(batch, separate_prefill)
+    numbers = [-1 if name is None else adapters.index(name) for name in batch.adapters]  # (S,)
+    pieces, decode_rows = _pieces(batch, separate_prefill, numbers)
     for s, first, count in pieces:
         end, position, table = row + count, batch.positions[s] + first - batch.starts[s], table_starts[s]
         out.tokens[row:end] = batch.token_ids[first : first + count]
@@ -145,20 +158,39 @@ def fill(
     out.logit_rows[:sampled] = new_row[batch.logit_rows]
     _longest_first(out.tasks[:num_tasks])
     out.sizes[[NUM_ROWS, NUM_TASKS, NUM_SAMPLED, NUM_DECODE]] = N, num_tasks, sampled, decode_rows
+    out.sizes[[NUM_RUNS, NUM_SAMPLED_RUNS]] = 0
+    if max(numbers) >= 0:
+        out.sizes[NUM_RUNS] = _fill_runs(out.runs, (numbers[s] for s, _, count in pieces for _ in range(count)))
+        of_rows = np.repeat(numbers, np.diff(batch.starts))[batch.logit_rows]
+        out.sizes[NUM_SAMPLED_RUNS] = _fill_runs(out.sampled_runs, of_rows.tolist())
     return sampled
 
 
-def _pieces(batch: PackedBatch, separate_prefill: bool) -> tuple[list[tuple[int, int, int]], int]:
-    """Neighbouring rows that stay together, as (sequence, first row, rows), and the number of decode rows."""
-    whole = [(s, start, batch.starts[s + 1] - start) for s, start in enumerate(batch.starts[:-1])]
+def _fill_runs(out: np.ndarray, numbers: Iterable[int]) -> int:
+    """Cut rows, given each one's adapter number or -1, into runs -> how many."""
+    row = count = 0
+    for number, rows in groupby(numbers):
+        start, row = row, row + len(list(rows))
+        if number >= 0:
+            out[count] = number, start, row  # ADAPTER, START, STOP
+            count += 1
+    return count
+
+
+def _pieces(batch: PackedBatch, separate_prefill: bool, numbers: list[int]) -> tuple[list[tuple[int, int, int]], int]:
+    """Neighbouring rows that stay together, as (sequence, first row, rows), and the number of decode rows.
+
+    Sequences with the same adapter come one after the other. numbers (S,): each one's, or -1.
+    """
+    whole = [
+        (s, batch.starts[s], batch.starts[s + 1] - batch.starts[s])
+        for s in sorted(range(len(numbers)), key=numbers.__getitem__)
+    ]
     if not separate_prefill:
         return whole, batch.num_tokens
-    prefill = [(s, first, old) for (s, first, _), old in zip(whole, batch.prefill_rows, strict=True) if old]
-    decode = [
-        (s, first + old, count - old)
-        for (s, first, count), old in zip(whole, batch.prefill_rows, strict=True)
-        if count > old
-    ]
+    old = batch.prefill_rows
+    prefill = [(s, first, old[s]) for s, first, _ in whole if old[s]]
+    decode = [(s, first + old[s], count - old[s]) for s, first, count in whole if count > old[s]]
     return decode + prefill, batch.num_tokens - sum(batch.prefill_rows)
 
 

@@ -9,6 +9,7 @@ Tests: tests/vol3/cpu/test_runner.py, tests/parity/.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
+from nano_llama.vol3_engine.adapters import read_adapters
 from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.cpu.adapters import low_columns
 from nano_llama.vol3_engine.cpu.aligned import aligned
 from nano_llama.vol3_engine.cpu.batch import Capacity, RopeTable, capacity_for, empty_batch, fill
 from nano_llama.vol3_engine.cpu.jit import compile_cache
@@ -39,7 +42,8 @@ class CpuRunner:
     """A model in memory, ready to run steps with `num_threads` threads (None: one per usable core).
 
     dtype, quantization: see weights.py. kv_cache_dtype: "float32", "bfloat16", "int8"; "auto" is float32 if all weights
-    are, else bfloat16. After `time_phases()`, `seconds` holds the time of each phase of the steps so far.
+    are, else bfloat16. adapters: name -> folder, of those that a batch may name (cpu/adapters.py). After
+    `time_phases()`, `seconds` holds the time of each phase of the steps so far.
     """
 
     def __init__(
@@ -51,17 +55,20 @@ class CpuRunner:
         num_threads: int | None = None,
         *,
         quantization: str | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ):
         require_constant_angles(config, "The CPU runner")
         check_choice("dtype", dtype, DTYPES)
         check_choice("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
         self.config = config
+        self.adapters = tuple(adapters or ())
         self.threads = num_threads or usable_cores()
         self.kv_cache_dtype = kv_cache_dtype
         self.seconds: dict[str, float] = {}
         self._folder = compile_cache.keep_on_disk(step.worker_loop, publish, repack)
+        loaded = read_adapters(adapters or {}, config, weights)
         with compile_cache.compiling(self._folder, "repack"):
-            self.model = load_model(config, weights, dtype, quantization)
+            self.model = load_model(config, weights, dtype, quantization, list(loaded.values()))
         if kv_cache_dtype == "auto":
             exact = np.all(self.model.layers[:, :, KIND] == F32)
             self.kv_cache_dtype = "float32" if exact else "bfloat16"
@@ -79,10 +86,14 @@ class CpuRunner:
         num_threads: int | None = None,
         *,
         quantization: str | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ) -> "CpuRunner":
         """From a Hugging Face folder or a file. Raises UserError, EnvironmentFault, FormatError."""
         with open_model(path) as weights:
-            return cls(weights.config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization)
+            return cls(
+                weights.config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization,
+                adapters=adapters,
+            )  # fmt: skip
 
     @property
     def separate_prefill(self) -> bool:
@@ -120,7 +131,7 @@ class CpuRunner:
         needed = capacity_for(batch, self.config, self.threads)
         if not self._capacity.holds(needed):
             self._allocate_workspace(self._capacity.grown(needed))
-        sampled = fill(batch, self._batch, self._rope, self.config, self.threads, self.separate_prefill)
+        sampled = fill(batch, self._batch, self._rope, self.config, self.threads, self.separate_prefill, self.adapters)
         if self.seconds:
             self._run_timed()
         else:
@@ -153,6 +164,7 @@ class CpuRunner:
         H, G, D, F = c.num_attention_heads, c.num_key_value_heads, c.hidden_size, c.intermediate_size
         rows = -(-capacity.rows // 16) * 16 + 16  # tiles may write past the last
         sampled = -(-capacity.sampled // 16) * 16 + 16
+        low = low_columns(self.model.adapters)
 
         def floats(*sizes: int) -> np.ndarray:
             return aligned(int(np.prod(sizes)), np.float32).reshape(sizes)
@@ -168,6 +180,8 @@ class CpuRunner:
             gated=activations(rows, F),
             kv_partials=floats(max(capacity.slots, 1) * H, width),
             kv_partial_stats=floats(max(capacity.slots, 1) * H, 2),
+            low=floats(rows if self.adapters else 0, low),
+            aside=floats(rows if self.adapters else 0, -(-D // UNIT) * UNIT),
             sampled=floats(sampled, -(-D // UNIT) * UNIT),
             logits=floats(sampled, -(-c.vocab_size // 16) * 16),
             times=np.zeros((self.threads if self.seconds else 0, len(step.PHASES)), np.int64),
@@ -178,6 +192,7 @@ class CpuRunner:
             own = step.ThreadWorkspace(
                 normed=activations(32, D),
                 attended=activations(32, H * c.head_dim),
+                low=floats(32, low),
                 gate_up=floats(step.PANEL_ROWS + 16, 64 * step.PANEL_GROUPS),
                 tile=query_tile(c.group_size, c.head_dim, self.kv_cache_dtype),
                 scratch=linear_scratch(max(D, F, H * c.head_dim)),

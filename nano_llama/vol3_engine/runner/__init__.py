@@ -1,7 +1,7 @@
 """The Runner protocol: weights, KV cache and kernels behind five methods. The engine sees ids, blocks and logits only.
 
     numpy.py      Volume 1's model with paged attention in NumPy: the reference
-    torch.py      Volume 2's model with paged attention in plain PyTorch, on any device
+    torch.py      Volume 2's model with paged attention in plain PyTorch, on any device;  torch_adapters.py  beside it
     padded.py     not a runner: Volume 2's model over padded batches with masks, as it is done without paging
     ../cpu/       the CPU runner, with compiled kernels of its own
 
@@ -21,6 +21,7 @@ class Runner(Protocol):
     """A model, ready to run steps. Called by one thread at a time."""
 
     config: LlamaConfig
+    adapters: tuple[str, ...]  # the names that a batch's sequences may carry
 
     @property
     def separate_prefill(self) -> bool:

@@ -1,15 +1,15 @@
 """The NumPy runner: Volume 1's model over packed rows and a paged KV cache. The reference of the CPU runner's step.
 
 To Volume 1 a packed batch is one long sequence (1,N,D). Embedding, norms, projections and MLP treat each row by itself,
-so they stay as they are. Only three things know which sequence a row belongs to, and get it from here: the angles of
-RoPE, where keys and values are written, and attention, which runs sequence by sequence.
+so they stay as they are. Only four things know which sequence a row belongs to, and get it from here: the angles of
+RoPE, where keys and values are written, attention, which runs sequence by sequence, and adapters.
 Tests: tests/vol3/test_runner_numpy.py.
 
 Shapes: N packed rows, D width, H query heads, G key/value heads, K head dim, V vocabulary, M slots = blocks * block
 size, T new and S cached tokens of a sequence, the new ones included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +19,18 @@ import numpy as np
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.names import EMBED
 from nano_llama.core.rope import rope_tables
+from nano_llama.formats.peft import Adapter
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.data_parallel import blas_threads
 from nano_llama.vol1_numpy.layer import Context
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.registry import PLAIN, Ops
+from nano_llama.vol3_engine.adapters import LowRankUpdate, load_adapters, low_rank_updates
 from nano_llama.vol3_engine.batch import PackedBatch
 from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of, sample_of
+
+UpdateOf = dict[int, LowRankUpdate]
 
 
 class NumpyRunner:
@@ -38,15 +42,33 @@ class NumpyRunner:
 
     separate_prefill = False
 
-    def __init__(self, model: Llama, num_threads: int | None = None, *, shared: bool = True):
+    def __init__(
+        self,
+        model: Llama,
+        num_threads: int | None = None,
+        *,
+        shared: bool = True,
+        adapters: Mapping[str, Adapter] | None = None,
+    ):
         self.model, self.config, self.num_threads = model, model.config, num_threads
+        self.adapters = tuple(adapters or ())
+        matrices = {name.removesuffix(".weight"): param for name, param in model.params.items()} | {
+            "lm_head": model.head
+        }
+        self._updates: dict[str, UpdateOf] = {}  # adapter -> what it makes of a matrix, by the matrix's id
+        for name, adapter in (adapters or {}).items():
+            updates = low_rank_updates(adapter, matrices.__getitem__)
+            self._updates[name] = {id(matrices[module]): update for module, update in updates.items()}
         self.block_size = 0
         self._watch = WeightWatch(self._glance, self._digest if shared else None)
 
     @classmethod
-    def load(cls, path: str | Path, num_threads: int | None = None) -> "NumpyRunner":
-        """Read a model, as float32. Raises UserError, FormatError."""
-        return cls(Llama.from_pretrained(path), num_threads, shared=False)
+    def load(
+        cls, path: str | Path, num_threads: int | None = None, *, adapters: Mapping[str, Path] | None = None
+    ) -> "NumpyRunner":
+        """Read a model, as float32, and adapters (name -> folder) beside it. Raises UserError, FormatError."""
+        loaded = load_adapters(adapters, path)
+        return cls(Llama.from_pretrained(path), num_threads, shared=False, adapters=loaded)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -56,7 +78,7 @@ class NumpyRunner:
     @property
     def weight_bytes(self) -> int:
         skipped = 0 if self.config.tie_word_embeddings else self.model.params[EMBED].nbytes
-        return sum(array.nbytes for array in self.model.params.values()) - skipped
+        return sum(array.nbytes for array in self._arrays()) - skipped
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         assert not self.block_size, "memory is allocated once"
@@ -73,11 +95,15 @@ class NumpyRunner:
     def weights_changed(self, thorough: bool) -> bool:
         return self._watch.changed(thorough)
 
+    def _arrays(self) -> list[Array]:
+        """The model's weights, and those of an adapter that it is trained with."""
+        return list({**self.model.params, **self.model.trainable}.values())
+
     def _digest(self) -> int:
-        return digest_of(self.model.params.values())
+        return digest_of(self._arrays())
 
     def _glance(self) -> tuple[Any, ...]:
-        arrays = list(self.model.params.values())
+        arrays = self._arrays()
         return (*(array.ctypes.data for array in arrays), sample_of(arrays))
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
@@ -85,8 +111,13 @@ class NumpyRunner:
         rows = [SequenceRows.of(batch, s, self.block_size) for s in range(batch.num_sequences)]
         positions = np.concatenate([np.arange(r.length - r.num_new, r.length) for r in rows])  # (N,)
         cos, sin = rope_tables(config, positions, model.dtype)  # (N,K/2)
+        adapter_of = np.array(batch.adapter_of_rows(), object)  # (N,)
         ctx = Context(
-            ops=replace(model.ops, attention=model.ops.attention._replace(forward=packed_attention(rows, model.ops))),
+            ops=replace(
+                model.ops,
+                attention=model.ops.attention._replace(forward=packed_attention(rows, model.ops)),
+                linear=model.ops.linear._replace(forward=adapted_linear(adapter_of, self._updates, model.ops)),
+            ),
             head_dim=config.head_dim, eps=config.rms_norm_eps, cos=cos, sin=sin, mask=None,
             past=PagedCache(self.keys, self.values, np.concatenate([r.slots[-r.num_new :] for r in rows])),
         )  # fmt: skip
@@ -96,7 +127,8 @@ class NumpyRunner:
             for i in range(config.num_hidden_layers):
                 x, _ = model.layer_forward(x, i, ctx)  # (1,N,D)
             h, _ = model.norm_forward(x[:, batch.logit_rows], ctx)  # (1,R,D)
-            return model.logits(h)[0].astype(np.float32, copy=False)  # (R,V)
+            head = adapted_linear(adapter_of[batch.logit_rows], self._updates, model.ops)
+            return head(h, model.head)[0][0].astype(np.float32, copy=False)  # (R,V)
 
     def close(self) -> None:
         self.keys = self.values = np.empty(0)
@@ -149,6 +181,22 @@ def packed_attention(sequences: list[SequenceRows], ops: Ops) -> Callable[..., t
             attention = (PLAIN if T == 1 else ops).attention
             k, v = keys[:, :, s.slots], values[:, :, s.slots]  # (1,G,S,K)
             y[:, :, s.rows], _ = attention.forward(q[:, :, s.rows], k, v, causal_mask(T, S - T))
+        return y, None
+
+    return forward
+
+
+def adapted_linear(adapter_of: Array, updates: Mapping[str, UpdateOf], ops: Ops) -> Callable[..., tuple[Array, Any]]:
+    """Volume 1's linear layer, and the low-rank updates of the rows that have an adapter. adapter_of (N,): names."""
+
+    def forward(x: Array, weight: Array) -> tuple[Array, Any]:
+        """x: (1,N,in)   weight: (out,in)   -> (1,N,out)"""
+        y, _ = ops.linear.forward(x, weight)
+        for name, update_of in updates.items():
+            rows = np.flatnonzero(adapter_of == name)
+            if len(rows) and id(weight) in update_of:
+                A, B, rescaling = update_of[id(weight)]
+                y[:, rows] = rescaling * y[:, rows] + x[:, rows] @ A.T @ B.T
         return y, None
 
     return forward

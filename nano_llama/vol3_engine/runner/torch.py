@@ -7,7 +7,7 @@ Shapes: N packed rows, D width, H query heads, G key/value heads, K head dim, V 
 size, S cached tokens of a sequence, its new ones included.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,13 @@ from torch import Tensor
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.rope import require_constant_angles
+from nano_llama.formats.peft import Adapter
 from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Attention, rotate
+from nano_llama.vol3_engine.adapters import load_adapters
 from nano_llama.vol3_engine.batch import PackedBatch
+from nano_llama.vol3_engine.runner.torch_adapters import attach
 from nano_llama.vol3_engine.runner.weight_watch import WeightWatch, digest_of
 
 
@@ -33,23 +36,42 @@ class TorchRunner:
     shared: somebody else holds the model too, so its weights are compared in full after a pause (weight_watch.py).
     """
 
-    def __init__(self, model: Llama, num_threads: int | None = None, *, shared: bool = True):
+    def __init__(
+        self,
+        model: Llama,
+        num_threads: int | None = None,
+        *,
+        shared: bool = True,
+        adapters: Mapping[str, Adapter] | None = None,
+    ):
         require_constant_angles(model.config, "The Torch runner")
         self.model = model
         self.config: LlamaConfig = model.config
         self.num_threads = num_threads
+        self.adapters = tuple(adapters or ())
+        self._adapted_rows = attach(model, adapters or {})
         self.block_size = 0
         self.cache: list[tuple[Tensor, Tensor]] = []  # for each layer keys and values, (M,G,K) each
         self._watch = WeightWatch(self._glance, self._digest if shared else None)
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "auto", dtype: str = "auto", num_threads: int | None = None
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        *,
+        adapters: Mapping[str, Path] | None = None,
     ) -> "TorchRunner":
-        """Read a model onto a device. Raises UserError, EnvironmentFault, FormatError."""
+        """Read a model onto a device, and adapters (name -> folder) beside it.
+
+        Raises UserError, EnvironmentFault, FormatError.
+        """
         target = resolve_device(device)
+        loaded = load_adapters(adapters, path)
         model = Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target))
-        return cls(model, num_threads, shared=False)
+        return cls(model, num_threads, shared=False, adapters=loaded)
 
     @property
     def separate_prefill(self) -> bool:
@@ -104,6 +126,8 @@ class TorchRunner:
     def execute(self, batch: PackedBatch) -> np.ndarray:
         device, model = self.model.device, self.model
         plan = plan_attention(batch, self.block_size, device)
+        names = batch.adapter_of_rows()
+        self._adapted_rows.select(names, device)
         with self.computing():
             cos, sin = model.rope.at(plan.positions, 0, batch.num_tokens, device, model.dtype)  # (N,K/2)
             x = model.model.embed_tokens(torch.tensor(batch.token_ids, device=device))  # (N,D)
@@ -112,6 +136,7 @@ class TorchRunner:
                 x = x + paged_attention(layer.self_attn, layer.input_layernorm(x), cos, sin, cache, plan)
                 x = x + layer.mlp(layer.post_attention_layernorm(x))
             sampled = x[torch.tensor(batch.logit_rows, dtype=torch.long, device=device)]  # (R,D)
+            self._adapted_rows.select([names[row] for row in batch.logit_rows], device)
             return model.logits(model.model.norm(sampled)).float().cpu().numpy()  # (R,V)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@
         gemm_int8.py          quantized weights, by the byte dot product
         gemm_int8_amx.py      quantized weights, by AMX tiles
         gemm_bf16_amx.py      prefill rows, by AMX tiles of bfloat16
+    lora.py               adapters: low-rank updates of the rows that have one
     unpack.py             a block with a byte per weight        gemm_output.py    accumulators -> output
     embed.py              a row of a packed matrix              norm.py           RMSNorm
     rope.py               rotary embedding                      swiglu.py         SwiGLU

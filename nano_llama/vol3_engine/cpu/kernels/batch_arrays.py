@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-NUM_ROWS, NUM_TASKS, NUM_SAMPLED, NUM_DECODE = range(4)  # of `sizes`; decode rows come first, prefill rows after them
+# Indices into `sizes`; decode rows come first, prefill rows after them.
+NUM_ROWS, NUM_TASKS, NUM_SAMPLED, NUM_DECODE, NUM_RUNS, NUM_SAMPLED_RUNS = range(6)
 ROW, TOKENS, POSITION, TABLE, SPLIT, SLOT = range(6)  # columns of `tasks`, in the order of Task
 FIRST, COUNT = range(2)  # columns of `kv_splits`
+ADAPTER, START, STOP = range(3)  # columns of `runs`
 ALL_SPLITS = -1  # in the column SPLIT: the task goes through all of its context
 
 
@@ -27,7 +29,7 @@ class Task(NamedTuple):
 class BatchArrays(NamedTuple):
     """Filled anew for every step, never moved. Sizes in brackets are capacities."""
 
-    sizes: np.ndarray  # (4,) int64: rows N, tasks, logit rows R, decode rows
+    sizes: np.ndarray  # (6,) int64: rows N, tasks, logit rows R, decode rows, runs of rows and of logit rows
     tokens: np.ndarray  # [N] int64
     blocks: np.ndarray  # [N] int64: the block of each row's own key and value,
     slots: np.ndarray  # [N] int64: and the position within it
@@ -37,3 +39,5 @@ class BatchArrays(NamedTuple):
     tasks: np.ndarray  # [tasks,6] int64
     kv_splits: np.ndarray  # [N,2] int64: a row's first slot and number of splits, where these are tasks; else 0
     logit_rows: np.ndarray  # [R] int64
+    runs: np.ndarray  # [N,3] int64: rows START ... STOP-1 have adapter number ADAPTER; rows in no run have none
+    sampled_runs: np.ndarray  # [R,3] int64: the same of the logit rows, in their order

@@ -13,6 +13,18 @@ from nano_llama.vol3_engine.cpu.kernels.pack import Matrix
 Q, K, V, O, GATE_UP, DOWN = range(6)  # matrices of a layer
 EMBED, HEAD = range(2)  # and outside the layers
 KIND, ROWS, COLUMNS, START, END = range(5)  # columns of a matrix's entry: START and END are bytes of `data`
+QKV_A, O_A, GATE_UP_A, DOWN_A = range(4)  # an adapter's A's in a layer: those that read the same x are stacked
+LOW, STEP, RESCALING = 5, 6, 7  # columns of an adapter's B after those of a matrix's entry
+
+
+class Adapters(NamedTuple):
+    """All adapters' low-rank updates (lora.py). Layer L stands for the head: its A is the first there, and its B."""
+
+    data: np.ndarray  # (bytes,) uint8: packed matrices, as below
+    rescalings: np.ndarray  # (..,) float32: of each B's rows, padding included
+    A: np.ndarray  # (adapters,L+1,4,5) int64: entries of matrices; one without rows: none
+    B: np.ndarray  # (adapters,L+1,6,8) int64: beside each matrix of the layer. Block b reads the columns of `low` from
+    # LOW + b % 2 * STEP on, since blocks of gate and up alternate; its rescaling is at RESCALING + 16 b
 
 
 class Model(NamedTuple):
@@ -29,6 +41,7 @@ class Model(NamedTuple):
     eps: np.float32
     decode_form: int  # the forms of activations that matrices read for decode rows (activations.py),
     prefill_form: int  # and for prefill rows
+    adapters: Adapters
 
 
 @kernel

@@ -1,7 +1,7 @@
 """One step of the whole model over N packed rows, from token ids to logits: what every thread of the pool runs.
 
     embed                                                    rows, divided among the threads
-    for each layer:
+    for each layer:                                          adapters (lora.py) beside every matrix
         norm · q, k, v of my heads · rotate, cache           my heads, all rows
         attention                                            tasks, taken one by one as threads become free
         merge KV splits · o, added to x                      my blocks of 16 outputs
@@ -25,15 +25,26 @@ from nano_llama.vol3_engine.cpu.jit.jit import kernel, noinline
 from nano_llama.vol3_engine.cpu.jit.thread_pool import NEXT_TASK, atomic_store, barrier, partition, wait_for_call
 from nano_llama.vol3_engine.cpu.kernels.activations import Activations, skip_rows
 from nano_llama.vol3_engine.cpu.kernels.attention import QueryTile, attention, merge_kv_splits, prefetch_first_keys
-from nano_llama.vol3_engine.cpu.kernels.batch_arrays import NUM_DECODE, NUM_ROWS, NUM_SAMPLED
+from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
+    NUM_DECODE,
+    NUM_ROWS,
+    NUM_RUNS,
+    NUM_SAMPLED,
+    NUM_SAMPLED_RUNS,
+)
 from nano_llama.vol3_engine.cpu.kernels.embed import embed_row
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import write_key, write_value
 from nano_llama.vol3_engine.cpu.kernels.linear import linear
+from nano_llama.vol3_engine.cpu.kernels.lora import LowRank, expand, set_aside, shrink
 from nano_llama.vol3_engine.cpu.kernels.model import (
     DOWN,
+    DOWN_A,
     EMBED,
     GATE_UP,
+    GATE_UP_A,
     HEAD,
+    O_A,
+    QKV_A,
     K,
     O,
     Q,
@@ -67,6 +78,8 @@ class Workspace(NamedTuple):
     gated: Activations  # [N,F]
     kv_partials: np.ndarray  # [slots*H,K'] float32: o of each KV split that is a task of its own
     kv_partial_stats: np.ndarray  # [slots*H,2]: its m and l
+    low: np.ndarray  # [N,R'] float32: A x of the rows that have an adapter
+    aside: np.ndarray  # [N,C] float32: their residual stream, while W x takes its place
     sampled: np.ndarray  # [R,C]: the residual stream of the rows whose logits are needed
     logits: np.ndarray  # [R,V] float32
     times: np.ndarray  # (threads,9) int64: ticks per phase of the step; (0,0) without profiling
@@ -77,6 +90,7 @@ class ThreadWorkspace(NamedTuple):
 
     normed: Activations  # (32,C)
     attended: Activations  # (32,H*K)
+    low: np.ndarray  # (32,R')
     gate_up: np.ndarray  # (PANEL_ROWS+16,64*PANEL_GROUPS)
     tile: QueryTile
     scratch: np.ndarray  # for `linear`
@@ -95,6 +109,8 @@ def worker_loop(thread, control, seen, patience, threads, model, cache, batch, w
 def step(thread, threads, control, model, cache, batch, workspace, own):
     rows, decode_rows = batch.sizes[NUM_ROWS], batch.sizes[NUM_DECODE]
     replicated = rows <= MAX_REPLICATED_ROWS
+    runs = batch.runs[: batch.sizes[NUM_RUNS]]
+    lora = LowRank(model.adapters, runs, own.low if replicated else workspace.low, workspace.aside)
     times = workspace.times
     clock = lap(times, thread, WAITING, 0)
     first, last = partition(thread, threads, rows)
@@ -107,10 +123,10 @@ def step(thread, threads, control, model, cache, batch, workspace, own):
             atomic_store(control, NEXT_TASK, 0)
         normed = normalize(
             thread, threads, control, model, 2 * layer, rows=rows, decode_rows=decode_rows, x=workspace.x,
-            shared=workspace.normed, own=own.normed,
+            shared=workspace.normed, own=own.normed, lora=lora, layer=layer, which=QKV_A,
         )  # fmt: skip
         clock = lap(times, thread, NORM_PHASE, clock)
-        qkv(thread, threads, model, layer, cache, batch, workspace, normed, own)
+        qkv(thread, threads, model, layer, cache, batch, workspace, normed, own, lora)
         prefetch_first_keys(thread, model.kv_heads, layer, cache, batch)
         clock = end_phase(thread, threads, control, times, QKV_PHASE, clock)
 
@@ -120,27 +136,34 @@ def step(thread, threads, control, model, cache, batch, workspace, own):
         clock = end_phase(thread, threads, control, times, ATTENTION_PHASE, clock)
         if replicated:
             merge_kv_splits(0, rows, model, batch, workspace, own.tile, copy=True, out=own.attended)
+            shrink(lora, layer, O_A, 0, rows, own.attended)
         else:
             merge_kv_splits(first, last, model, batch, workspace, own.tile, copy=False, out=workspace.attended)
+            shrink(lora, layer, O_A, first, last, workspace.attended)
             barrier(control, threads)
         attended = own.attended if replicated else workspace.attended
         clock = lap(times, thread, ATTENTION_PHASE, clock)
-        add_linear(thread, threads, w, attended, decode_rows, rows, own.scratch, out=workspace.x)
+        add_linear(thread, threads, w, attended, decode_rows, rows, own.scratch, lora, layer, O, out=workspace.x)
 
         w = matrix_at(model.data, model.layers[layer, GATE_UP])
         prefetch_matrix(thread, threads, w, pieces=w.rows // 64, blocks_per_piece=4)
         clock = end_phase(thread, threads, control, times, O_PHASE, clock)
         normed = normalize(
             thread, threads, control, model, 2 * layer + 1, rows=rows, decode_rows=decode_rows, x=workspace.x,
-            shared=workspace.normed, own=own.normed,
+            shared=workspace.normed, own=own.normed, lora=lora, layer=layer, which=GATE_UP_A,
         )  # fmt: skip
         clock = lap(times, thread, NORM_PHASE, clock)
-        gate_up(thread, threads, model, layer, decode_rows, rows, normed, own, out=workspace.gated)
+        gate_up(thread, threads, model, layer, decode_rows, rows, normed, own, lora, out=workspace.gated)
 
         w = matrix_at(model.data, model.layers[layer, DOWN])
         prefetch_matrix(thread, threads, w, pieces=(w.rows + 15) // 16, blocks_per_piece=1)
         clock = end_phase(thread, threads, control, times, GATE_UP_PHASE, clock)
-        add_linear(thread, threads, w, workspace.gated, decode_rows, rows, own.scratch, out=workspace.x)
+        if replicated:
+            shrink(lora, layer, DOWN_A, 0, rows, workspace.gated)
+        elif len(runs) > 0:
+            shrink(lora, layer, DOWN_A, first, last, workspace.gated)
+            barrier(control, threads)
+        add_linear(thread, threads, w, workspace.gated, decode_rows, rows, own.scratch, lora, layer, DOWN, workspace.x)
         clock = end_phase(thread, threads, control, times, DOWN_PHASE, clock)
     lm_head(thread, threads, control, model, batch, workspace, own)
     end_phase(thread, threads, control, times, HEAD_PHASE, clock)
@@ -164,23 +187,28 @@ def prefetch_matrix(thread, threads, w, pieces, blocks_per_piece):
 
 
 @kernel
-def normalize(thread, threads, control, model, norm, rows, decode_rows, x, shared, own):
-    """RMSNorm of all rows -> where they are: this thread's own activations if replicated, else the shared ones."""
+def normalize(thread, threads, control, model, norm, rows, decode_rows, x, shared, own, lora, layer, which):
+    """RMSNorm of all rows -> where they are: this thread's own activations if replicated, else the shared ones.
+
+    Then A x of those that have an adapter, into lora.low. which: the A of that layer.
+    """
     noinline()
     weight = model.norms[norm]
     if rows <= MAX_REPLICATED_ROWS:
         for n in range(rows):
             rmsnorm(x, n, weight, model.hidden_size, model.eps, own, row_form(model, n, decode_rows))
+        shrink(lora, layer, which, 0, rows, own)
         return own
     first, last = partition(thread, threads, rows)
     for n in range(first, last):
         rmsnorm(x, n, weight, model.hidden_size, model.eps, shared, row_form(model, n, decode_rows))
+    shrink(lora, layer, which, first, last, shared)
     barrier(control, threads)
     return shared
 
 
 @kernel
-def qkv(thread, threads, model, layer, cache, batch, workspace, normed, own):
+def qkv(thread, threads, model, layer, cache, batch, workspace, normed, own, lora):
     """q, k and v of this thread's part of all q, k and v heads, rotated; keys and values into the cache."""
     noinline()
     H, G, size = model.heads, model.kv_heads, model.head_dim
@@ -201,6 +229,10 @@ def qkv(thread, threads, model, layer, cache, batch, workspace, normed, own):
             w, normed, decode_rows, rows, first=begin * blocks, last=end * blocks, add=False, scratch=own.scratch,
             out=out,
         )  # fmt: skip
+        expand(
+            lora, layer, which, 0, rows, first=begin * blocks, last=end * blocks, aside=False, out=out,
+            column=16 * begin * blocks,
+        )  # fmt: skip
         for n in range(rows):
             for h in range(begin, end):
                 if which != V:
@@ -213,15 +245,17 @@ def qkv(thread, threads, model, layer, cache, batch, workspace, normed, own):
 
 
 @kernel
-def add_linear(thread, threads, w, x, decode_rows, rows, scratch, out):
-    """This thread's blocks of W x, added to the residual stream."""
+def add_linear(thread, threads, w, x, decode_rows, rows, scratch, lora, layer, which, out):
+    """This thread's blocks of W x, added to the residual stream. which: the B of that layer."""
     noinline()
     first, last = partition(thread, threads, (w.rows + 15) // 16)
+    set_aside(lora, layer, which, first, last, out)
     linear(w, x, decode_rows, rows, first, last, add=True, scratch=scratch, out=out)
+    expand(lora, layer, which, 0, rows, first, last, aside=True, out=out, column=16 * first)
 
 
 @kernel
-def gate_up(thread, threads, model, layer, decode_rows, rows, normed, own, out):
+def gate_up(thread, threads, model, layer, decode_rows, rows, normed, own, lora, out):
     """This thread's columns of SwiGLU. Rows of gate and up alternate by 16, so one thread has both."""
     noinline()
     w = matrix_at(model.data, model.layers[layer, GATE_UP])
@@ -236,6 +270,10 @@ def gate_up(thread, threads, model, layer, decode_rows, rows, normed, own, out):
             linear(
                 slice_blocks(w, 4 * group, blocks), panel, panel_decode_rows, count, first=0, last=blocks, add=False,
                 scratch=own.scratch, out=own.gate_up,
+            )  # fmt: skip
+            expand(
+                lora, layer, GATE_UP, begin, begin + count, first=4 * group, last=4 * end, aside=False,
+                out=own.gate_up, column=0,
             )  # fmt: skip
             for n in range(count):
                 swiglu(own.gate_up, n, group, end, panel_out, row_form(model, n, panel_decode_rows))
@@ -253,10 +291,14 @@ def lm_head(thread, threads, control, model, batch, workspace, own):
         for k in range(0, workspace.x.shape[1], 16):
             store(workspace.sampled, r, k, load(workspace.x, batch.logit_rows[r], k))
     barrier(control, threads)
+    runs, low = batch.sampled_runs[: batch.sizes[NUM_SAMPLED_RUNS]], workspace.low
+    lora = LowRank(model.adapters, runs, own.low if sampled <= MAX_REPLICATED_ROWS else low, workspace.aside)
+    layers = len(model.layers)
     normed = normalize(
-        thread, threads, control, model, len(model.norms) - 1, rows=sampled, decode_rows=sampled, x=workspace.sampled,
-        shared=workspace.normed, own=own.normed,
+        thread, threads, control, model, 2 * layers, rows=sampled, decode_rows=sampled, x=workspace.sampled,
+        shared=workspace.normed, own=own.normed, lora=lora, layer=layers, which=0,
     )  # fmt: skip
     w = matrix_at(model.data, model.ends[HEAD])
     first, last = partition(thread, threads, (w.rows + 15) // 16)
     linear(w, normed, sampled, sampled, first, last, add=False, scratch=own.scratch, out=workspace.logits)
+    expand(lora, layers, 0, 0, sampled, first, last, aside=False, out=workspace.logits, column=16 * first)

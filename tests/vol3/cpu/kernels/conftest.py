@@ -8,6 +8,7 @@ from nano_llama.vol3_engine.cpu.kernels.attention import attend, attend_split, g
 from nano_llama.vol3_engine.cpu.kernels.embed import embed_row
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import write_key, write_value
 from nano_llama.vol3_engine.cpu.kernels.linear import linear
+from nano_llama.vol3_engine.cpu.kernels.lora import expand, set_aside, shrink
 from nano_llama.vol3_engine.cpu.kernels.norm import rmsnorm
 from nano_llama.vol3_engine.cpu.kernels.repack import repack
 
@@ -25,6 +26,9 @@ def kernels_on_disk(cache_folder):
             write_key,
             write_value,
             linear,
+            shrink,
+            set_aside,
+            expand,
             rmsnorm,
             repack,
         )
