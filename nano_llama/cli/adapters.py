@@ -59,6 +59,6 @@ def adapter_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "matrices": matrices,
         "parameters": f"{parameters:,} ({count_text(parameters)}), {stored}",
         "size": size_text(size),
-        "use it": f"nano-llama merge --adapter {path} --out ...",
+        "use it": f"nano-llama generate --adapter {path} --prompt ...",
     }
     return data, words

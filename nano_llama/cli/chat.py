@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+
+from nano_llama.cli.adapters import find_base
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
 from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
@@ -38,7 +41,8 @@ Ctrl-C stops an answer. To send a line that begins with / put a space before it.
 
 def run(
     *,
-    model: ModelPath,
+    model: ModelPath | None = None,
+    adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     system: str | None = None,
     max_tokens: Count = 512,
     sampling: Sampling | None = None,
@@ -51,6 +55,11 @@ def run(
 
     Parameters
     ----------
+    model
+        A Hugging Face folder, a .gguf, the folder of a training run or a hub name (org/name). By default the model that
+        --adapter was trained on.
+    adapter
+        An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     system
         System prompt.
     max_tokens
@@ -60,18 +69,24 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     if system is not None:
         check_text(system, "--system")
-    path = locate_model(model, screen)
-    screen.say(f"Loading {path} ...", style="dim")
-    llm = load_llm(path, compute or Compute())
+    if adapter is not None:
+        path = find_base(model, adapter, screen)
+    elif model is not None:
+        path = locate_model(model, screen)
+    else:
+        raise UserError("--model is missing.", hint="Give a folder, a .gguf or a hub name (org/name).")
+    screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    llm = load_llm(path, compute or Compute(), adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         raise UserError(
-            f"{model} has no chat template: it continues text, it was not trained to answer.",
-            hint=f'Use  nano-llama generate --model {model} --prompt "..."',
+            f"{model or path} has no chat template: it continues text, it was not trained to answer.",
+            hint=f'Use  nano-llama generate --model {model or path} --prompt "..."',
         )
     screen.say("Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
     chat = Chat(screen, llm, params, Conversation(system), LineReader(shown=not screen.json))
     chat.loop()
-    screen.result({"model": model, "messages": chat.conversation.messages(), "answers": chat.figures})
+    used = {"model": model or str(path), "adapter": adapter}
+    screen.result({**used, "messages": chat.conversation.messages(), "answers": chat.figures})
     return 0
 
 

@@ -83,7 +83,7 @@ class Compute:
 
 
 def load_llm(model: Path, compute: Compute, *, max_num_seqs: int = 1, **settings: Any) -> "LLM":
-    """The model on the engine that was chosen. settings: more of EngineSettings' fields.
+    """The model on the engine that was chosen. settings: more of LLM's arguments.
 
     Raises UserError for a setting that the engine cannot honour.
     """

@@ -6,10 +6,12 @@ Not here: conversations (chat.py). Tests: tests/cli/test_generate.py.
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nano_llama.cli.adapters import find_base
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.engines import Compute, Sampling, load_llm
 from nano_llama.cli.models import ModelPath, locate_model
@@ -22,7 +24,8 @@ from nano_llama.vol3_engine.outputs import TextPiece
 
 def run(
     *,
-    model: ModelPath = DEFAULT_MODEL,
+    model: ModelPath | None = None,
+    adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     max_tokens: Count = 200,
     chat: bool = False,
@@ -36,6 +39,11 @@ def run(
 
     Parameters
     ----------
+    model
+        A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name) or nano_gpt. By default the
+        model that --adapter was trained on, else nano_gpt.
+    adapter
+        An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     prompt
         The text to continue;  -  reads it from stdin (without the newline at its end).
     max_tokens
@@ -47,9 +55,10 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     text = read_prompt(screen) if prompt == "-" else prompt
     check_text(text, "--prompt")
-    path = locate_model(model, screen)
-    screen.say(f"Loading {path} ...", style="dim")
-    llm = load_llm(path, compute or Compute())
+    path = locate_model(model or DEFAULT_MODEL, screen) if adapter is None else find_base(model, adapter, screen)
+    used = model or (DEFAULT_MODEL if adapter is None else str(path))
+    screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    llm = load_llm(path, compute or Compute(), adapter=adapter)
     if screen.out.is_terminal and not (chat or screen.json):
         screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
     windows: list[int] = []  # how many tokens each later window of a long text began with
@@ -58,7 +67,7 @@ def run(
     else:
         pieces = generate_past_context(llm, text, params, on_full=windows.append)
     result = stream_to_screen(screen, pieces)
-    screen.result({"model": model, "prompt": text, **result})
+    screen.result({"model": used, "adapter": adapter, "prompt": text, **result})
     screen.say(speed_line(result, params), style="dim")
     if windows:
         context = llm.config.max_position_embeddings

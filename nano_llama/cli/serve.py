@@ -17,6 +17,7 @@ from nano_llama.cli.common import Count, NotNegative, Output, Screen, facts
 from nano_llama.cli.engines import Compute, load_llm
 from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.errors import UserError, import_extra
+from nano_llama.formats.peft import read_adapter_config
 
 if TYPE_CHECKING:
     from nano_llama.server.service import Service
@@ -96,7 +97,7 @@ def run(
     served_model_name
         Name under which clients ask for the model (default: its file's or folder's name); may be given several times.
     adapter
-        NAME=DIR: also serve a LoRA adapter, under that name. (Comes with fine-tuning; refused until then.)
+        NAME=DIR: also serve an adapter of the model, in PEFT's format, under that name; may be given several times.
     ignore_unknown_fields
         Ignore fields of a request that the server does not know, instead of refusing them.
     chat_template_kwarg
@@ -111,13 +112,12 @@ def run(
     screen = Screen(output)
     access, capacity = access or Access(), capacity or Capacity()
     import_extra("uvicorn", "serve", "nano-llama serve")
-    from nano_llama.server.adapters import Adapter, served_names
+    from nano_llama.server.adapters import Adapter
     from nano_llama.server.auth import read_keys
     from nano_llama.server.logs import LogWriter, event
     from nano_llama.server.run import bind, serve, warning_of
     from nano_llama.server.service import Service
 
-    names = served_names(served_model_name or (model_id(model),), [Adapter.parse(text) for text in adapter])
     settings = settings_of(
         capacity.limit,
         host=access.host,
@@ -132,12 +132,15 @@ def run(
         metrics_prefix=metrics_prefix,
         log_prompts=log_prompts,
     )
+    adapters = [Adapter.parse(text) for text in adapter]
+    for one in adapters:
+        read_adapter_config(one.folder)  # what is not an adapter is refused before the model is loaded
+    service = Service(settings, served_model_name or (model_id(model),), adapters)
     path = locate_model(model, screen)
-    service = Service(settings, names)
     options = {name: getattr(capacity, name) for name in ("max_num_seqs", "kv_cache_memory", "kv_cache_dtype")}
 
     def load() -> "LLM":
-        llm = load_llm(path, compute or Compute(), **options)
+        llm = load_llm(path, compute or Compute(), adapter=service.adapters, **options)
         llm.engine.limit_step_time(settings.step_seconds)
         return llm
 

@@ -1,6 +1,6 @@
-"""Adapters under names of their own, `--adapter NAME=DIR`: the place where fine-tuned models will be served.
+"""Adapters under names of their own, `--adapter NAME=DIR`: requests choose by `model`, and run in one batch.
 
-Until then one that is given is refused, by name. Tests: tests/server/test_api_models.py.
+Not here: what an adapter is (vol3_engine/adapters.py). Tests: tests/server/test_api_adapters.py.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,12 @@ class Adapter:
 
 
 def served_names(base: Sequence[str], adapters: Sequence[Adapter]) -> list[str]:
-    """The ids under which clients may ask: the base model's, and each adapter's. Raises UserError."""
+    """The ids under which clients may ask: the base model's, and each adapter's. Raises UserError for one twice."""
+    names = [*base, *(adapter.name for adapter in adapters)]
     for adapter in adapters:
-        raise UserError(
-            f"--adapter {adapter.name}={adapter.folder}: adapters come with fine-tuning, and are not served before.",
-            hint="Leave --adapter out, and serve the base model.",
-        )
-    return [*base]
+        if names.count(adapter.name) > 1:
+            raise UserError(
+                f"--adapter {adapter.name}={adapter.folder}: the name {adapter.name!r} is taken.",
+                hint="Each adapter needs a name of its own, which is not the model's.",
+            )
+    return names

@@ -37,7 +37,7 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     body = await read_as(http, ChatBody)
     model = served_model(service, body.model)
     messages, options = conversation(body.messages, body, service)
-    request, tools, truncated = await unless_left(http, _prepare(http, body, messages, options))
+    request, tools, truncated = await unless_left(http, _prepare(http, body, model, messages, options))
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
         body,
@@ -52,7 +52,7 @@ async def create_chat_completion(http: HttpRequest) -> Response:
 
 
 async def _prepare(
-    http: HttpRequest, body: ChatBody, messages: list[dict[str, Any]], options: dict[str, Any]
+    http: HttpRequest, body: ChatBody, model: str, messages: list[dict[str, Any]], options: dict[str, Any]
 ) -> "tuple[Request, ToolUse, int | None]":
     """The engine's request, how its tools are used, and how many of its tokens were cut off (None: none could be)."""
     service = service_of(http)
@@ -69,7 +69,8 @@ async def _prepare(
         truncated = max(0, len(ids) - body.truncate_prompt_tokens)
         prompt, options = ids[truncated:], {}
     with engine_errors(body):
-        request = await engine.prepare(prompt, params, cache_salt=service.cache_salt(http), **options)
+        adapter, salt = service.adapter_of(model), service.cache_salt(http)
+        request = await engine.prepare(prompt, params, adapter=adapter, cache_salt=salt, **options)
     return request, tools, truncated
 
 

@@ -34,7 +34,7 @@ async def create_completion(http: HttpRequest) -> Response:
     model = served_model(service, body.model)
     params = completion_params(body, service)
     prompts = listed_prompts(body.prompt, service)
-    prepared = await unless_left(http, _prepare_all(service, body, params, prompts, http))
+    prepared = await unless_left(http, _prepare_all(service, body, model, params, prompts, http))
     requests = [request for request, _ in prepared]
     truncated = sum(cut for _, cut in prepared) if body.truncate_prompt_tokens is not None else None
     texts = await asyncio.to_thread(_texts, service, prompts, prepared) if body.echo else [""] * len(prompts)
@@ -68,13 +68,14 @@ def listed_prompts(prompt: str | list[str] | list[int] | list[list[int]], servic
 async def _prepare_all(
     service: "Service",
     body: CompletionBody,
+    model: str,
     params: "SamplingParams",
     prompts: list[str | list[int]],
     http: HttpRequest,
 ) -> "list[tuple[Request, int]]":
     """As _prepare, all prompts at once. Where one of them is refused, the others are not begun."""
     tasks = [
-        asyncio.create_task(_prepare(service, body, params, number, prompt, http))
+        asyncio.create_task(_prepare(service, body, model, params, number, prompt, http))
         for number, prompt in enumerate(prompts)
     ]
     try:
@@ -87,6 +88,7 @@ async def _prepare_all(
 async def _prepare(
     service: "Service",
     body: CompletionBody,
+    model: str,
     params: "SamplingParams",
     number: int,
     prompt: str | list[int],
@@ -101,9 +103,9 @@ async def _prepare(
     if keep is not None:
         cut = max(0, len(given) - keep)
         given = given[cut:]
-    salt = service.cache_salt(http)
+    adapter, salt = service.adapter_of(model), service.cache_salt(http)
     with engine_errors(body):
-        return await service.engine.prepare(given, params, number=number, cache_salt=salt), cut
+        return await service.engine.prepare(given, params, number=number, adapter=adapter, cache_salt=salt), cut
 
 
 def _texts(

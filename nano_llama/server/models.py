@@ -42,13 +42,14 @@ async def get_model(http: HttpRequest) -> Response:
 
 
 def describe(service: "Service", name: str) -> dict[str, Any]:
-    """OpenAI's fields; max_model_len, as vLLM's; meta, as llama-server's."""
+    """OpenAI's fields; max_model_len and an adapter's parent, as vLLM's; meta, as llama-server's."""
     config, tokenizer = service.llm.config, service.llm.tokenizer
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "nano-llama-engine",
+        "parent": None if service.adapter_of(name) is None else service.model_ids[0],
         "max_model_len": config.max_position_embeddings,
         "meta": {
             "n_ctx_train": config.max_position_embeddings,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import Request
 
+from nano_llama.server.adapters import Adapter, served_names
 from nano_llama.server.errors import ApiError
 from nano_llama.server.metrics import Metrics
 from nano_llama.server.settings import ServerSettings
@@ -24,11 +25,12 @@ State = Literal["loading", "ready", "draining", "failed"]
 
 
 class Service:
-    """One model that is served, from the first second: while it loads, requests are answered with 503."""
+    """One model that is served, and its adapters, from the first second: while it loads, requests get a 503."""
 
-    def __init__(self, settings: ServerSettings, model_ids: Sequence[str]):
+    def __init__(self, settings: ServerSettings, model_ids: Sequence[str], adapters: Sequence[Adapter] = ()):
         self.settings = settings
-        self.model_ids = tuple(model_ids)  # names under which clients may ask for it; the first is the answer's
+        self.adapters = {adapter.name: adapter.folder for adapter in adapters}
+        self.model_ids = tuple(served_names(model_ids, adapters))  # what clients may ask for; the first is the default
         self.created = int(time.time())
         self.draining = False
         self.running: set[Watch] = set()  # the requests that the engine has
@@ -70,6 +72,10 @@ class Service:
         if self.llm.tokenizer is None:
             raise ApiError(400, "This model has no tokenizer: it takes prompts as token ids.", code="no_tokenizer")
         return self.llm.tokenizer
+
+    def adapter_of(self, model: str) -> str | None:
+        """The adapter that answers under this id; None: the base model."""
+        return model if model in self.adapters else None
 
     def give_up(self, reason: Exception) -> None:
         """End what the engine is doing: each client gets the reason."""

@@ -179,10 +179,11 @@ def encode_events(chunks: Chunks) -> bytes:
 
 
 def figures(requests: "Sequence[Request]", with_prompts: bool) -> dict[str, Any]:
-    """What the log says of the engine's part: how many tokens, how they ended, how long each phase took."""
+    """What the log says of the engine's part: whose, how many tokens, how they ended, how long each phase took."""
     timing = Timing.merged(request.timing for request in requests)
     samples = [sequence for request in requests for sequence in request.sequences]
-    found = {
+    found: dict[str, Any] = {
+        "adapter": requests[0].adapter,
         "prompt_tokens": sum(len(request.prompt_ids) for request in requests),
         "completion_tokens": sum(len(sequence.output_ids) for sequence in samples),
         "finish_reasons": [sequence.finish_reason for sequence in samples],

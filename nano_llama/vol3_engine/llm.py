@@ -37,9 +37,9 @@ class LLM:
     """A model in memory, ready to generate.
 
     path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. adapter: a folder in PEFT's format,
-    whose adapter every request gets that chooses none; or {name: folder}, of which requests choose by name and get the
-    base model where they do not (adapters.py). trace: a file to which the scheduler's decisions are written (trace.py).
-    The other arguments are EngineSettings' fields (settings.py).
+    whose adapter every request gets that chooses none, and whose tokenizer replaces the model's where it has one; or
+    {name: folder}, of which requests choose by name and get the base model where they do not (adapters.py). trace: a
+    file to which the scheduler's decisions are written (trace.py). The others are EngineSettings' fields (settings.py).
     Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault if the machine
     lacks a device, a package or memory.
 
@@ -84,7 +84,8 @@ class LLM:
 
         folders, default = named_folders(adapter)
         model = resolve_model(path)
-        tokenizer = _tokenizer_of(model)
+        own = folders[default] if default is not None and (folders[default] / "tokenizer.json").is_file() else None
+        tokenizer = _tokenizer_of(own or model)
         self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default)
 
     @classmethod

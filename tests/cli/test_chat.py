@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from helpers.adapters import save_adapter_of
 from nano_llama.cli import chat
 from nano_llama.core.presets import model_preset
 from nano_llama.core.sampling import SamplingParams
@@ -43,7 +44,12 @@ class Echo:
 @pytest.fixture
 def echo(monkeypatch):
     llm = Echo()
-    monkeypatch.setattr(chat, "load_llm", lambda path, compute: llm)
+
+    def load_llm(path, compute, adapter):
+        llm.path, llm.adapter = path, adapter
+        return llm
+
+    monkeypatch.setattr(chat, "load_llm", load_llm)
     return llm
 
 
@@ -176,3 +182,14 @@ def test_a_model_without_a_chat_template(cli, tiny_model):
     assert done.code == 2
     assert "chat template" in done.err
     assert "nano-llama generate" in done.err
+
+
+def test_an_adapter_says_which_model_it_is_of(cli, tiny_chat_model, monkeypatch, echo, tmp_path):
+    adapter = save_adapter_of(tiny_chat_model, tmp_path / "adapter")
+    for model in ([], ["--model", tiny_chat_model]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+        done = cli("chat", *model, "--adapter", adapter, "--json")
+        assert (echo.path, echo.adapter) == (tiny_chat_model, adapter)
+        assert (done.json["model"], done.json["adapter"]) == (str(tiny_chat_model), str(adapter))
+    done = cli("chat")
+    assert done.code == 2 and "--model is missing" in done.err

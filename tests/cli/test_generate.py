@@ -4,8 +4,10 @@ import io
 
 import pytest
 
+from helpers.adapters import save_adapter_of
 from nano_llama import LLM, SamplingParams
 from nano_llama.tokenizer import Tokenizer
+from nano_llama.vol1_numpy import Llama
 
 pytest.importorskip("torch")
 
@@ -54,6 +56,19 @@ def test_every_engine_gives_the_same_greedy_text(cli, tiny_model, engine):
     expected = LLM(tiny_model).generate("the lazy", SamplingParams(temperature=0.0, max_tokens=12))[0]
     assert done.json["token_ids"] == expected.token_ids
     assert done.json["text"] == expected.text
+
+
+@pytest.mark.parametrize("engine", ["engine", "torch", "numpy"])
+def test_an_adapter_beside_the_model(cli, tiny_model, tmp_path, engine):
+    """The text of the merged model, by Volume 1; the adapter says which model it is of."""
+    adapter = save_adapter_of(tiny_model, tmp_path / "adapter")
+    done = cli("generate", "--adapter", adapter, "--prompt", "the lazy", "--engine", engine, "--json", *greedy())
+    merged = LLM.from_model(Llama.from_pretrained(tiny_model, adapter=adapter), Tokenizer.from_pretrained(tiny_model))
+    expected = merged.generate("the lazy", SamplingParams(temperature=0.0, max_tokens=12))[0]
+    assert done.json["token_ids"] == expected.token_ids
+    assert (done.json["model"], done.json["adapter"]) == (str(tiny_model), str(adapter))
+    base = cli("generate", "--model", tiny_model, "--prompt", "the lazy", "--json", *greedy())
+    assert base.json["token_ids"] != expected.token_ids
 
 
 @pytest.mark.parametrize("engine", ["engine", "numpy"])

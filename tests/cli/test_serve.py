@@ -39,9 +39,11 @@ def test_unknown_limits_and_values_are_refused(entry):
         settings_of([entry], port=1)
 
 
-def test_adapters_are_refused_by_name(cli, tiny_model):
+def test_what_is_no_adapter_is_refused_by_name(cli, tiny_model):
     run = cli("serve", "--model", tiny_model, "--adapter", "mine=folder")
-    assert run.code == 2 and "adapters come with fine-tuning" in run.err
+    assert run.code == 2 and "No adapter at folder" in run.err
+    run = cli("serve", "--model", tiny_model, "--adapter", "folder")
+    assert run.code == 2 and "NAME=DIR" in run.err
 
 
 @pytest.mark.parametrize(

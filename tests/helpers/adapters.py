@@ -4,6 +4,7 @@ import numpy as np
 
 from nano_llama.core.lora import TARGETS, LoraConfig, adapter_shapes
 from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.formats import open_model
 from nano_llama.formats.peft import save_adapter_files
 
 KINDS = {  # of different ranks, that need not be whole blocks of 16
@@ -18,6 +19,14 @@ def save_kinds(folder, config, weights):
     for seed, (kind, lora) in enumerate(KINDS.items()):
         save_adapter_files(folder / kind, lora, random_adapter(lora, config, weights, seed))
     return {kind: folder / kind for kind in KINDS}
+
+
+def save_adapter_of(model, folder):
+    """A random adapter of the model at that path, which it names -> its folder."""
+    with open_model(model) as weights:
+        tensors = random_adapter(KINDS["dora"], weights.config, weights)
+    save_adapter_files(folder, KINDS["dora"], tensors, base_model=str(model))
+    return folder
 
 
 def random_adapter(lora, config, weights, seed=0, dtype=np.float32):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nano_llama import LLM
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
 from nano_llama.formats import save_hf
+from nano_llama.server.adapters import Adapter
 from nano_llama.server.app import create_app
 from nano_llama.server.service import Service
 from nano_llama.server.settings import ServerSettings
@@ -97,9 +98,9 @@ def scripted_llm(script: dict[str, str], chat_template: str | None = TEMPLATE, *
 
 
 @contextmanager
-def served(llm: LLM, **settings) -> Iterator[TestClient]:
+def served(llm: LLM, adapters: Sequence[Adapter] = (), **settings) -> Iterator[TestClient]:
     """A client of an application that serves this model. Afterwards the engine must hold no block."""
-    service = Service(ServerSettings(**settings), [NAME])
+    service = Service(ServerSettings(**settings), [NAME], adapters)
     engine = AsyncEngine(llm)
     service.opened(engine)
     with TestClient(create_app(service), raise_server_exceptions=False, base_url="http://localhost") as client:

@@ -1,12 +1,8 @@
-"""/v1/models (models.py), names of models, and the place for adapters (adapters.py)."""
-
-from pathlib import Path
+"""/v1/models (models.py), and names of models."""
 
 import pytest
 
 from helpers.api import bpe, post, random_llm, served
-from nano_llama.core.errors import UserError
-from nano_llama.server.adapters import Adapter, served_names
 
 
 def test_models():
@@ -35,16 +31,3 @@ def test_the_model_may_be_left_out():
     with served(random_llm()) as client:
         assert post(client, "/v1/completions", prompt="a")["model"] == "tiny"
         assert post(client, "/v1/completions", prompt="a", model="tiny")["model"] == "tiny"
-
-
-def test_an_adapter_is_a_name_and_a_folder():
-    assert Adapter.parse("poet=runs/poet=2") == Adapter("poet", Path("runs/poet=2"))
-    for text in ("poet", "=runs", "poet="):
-        with pytest.raises(UserError, match="NAME=DIR"):
-            Adapter.parse(text)
-
-
-def test_adapters_are_refused_while_the_engine_reads_none():
-    assert served_names(["tiny"], []) == ["tiny"]
-    with pytest.raises(UserError, match="poet=runs/poet"):
-        served_names(["tiny"], [Adapter("poet", Path("runs/poet"))])
