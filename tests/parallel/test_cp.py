@@ -1,4 +1,4 @@
-"""Context parallelism against one process: attention and the model with their gradients, 20 steps; the naive form."""
+"""Context parallelism: attention, forward and backward, against one process; naive form. Steps: test_training.py."""
 
 import pytest
 
@@ -25,14 +25,8 @@ def test_attention_and_its_gradients_are_those_of_one_process(ranks, exchange, s
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_models_gradients_in_float64(ranks, exchange, tied):
-    found = worst(ranks(2).run(cp_cases.model_gradients, exchange=exchange, tied=tied))
-    assert all(difference < 1e-10 for difference in found.values()), found
-
-
-def test_a_length_that_ranks_do_not_divide(ranks):
-    found = worst(ranks(4).run(cp_cases.model_gradients, exchange="ring", length=21))
+def test_a_length_that_ranks_do_not_divide(ranks, exchange):
+    found = worst(ranks(4).run(cp_cases.model_gradients, exchange=exchange, length=21))
     assert all(difference < 1e-10 for difference in found.values()), found
 
 
@@ -40,12 +34,6 @@ def test_a_length_that_ranks_do_not_divide(ranks):
 def test_activation_checkpointing_sends_again_and_changes_nothing(ranks, checkpointing):
     found = worst(ranks(2).run(cp_cases.model_gradients, exchange="ring", checkpointing=checkpointing))
     assert all(difference < 1e-10 for difference in found.values()), found
-
-
-@pytest.mark.parametrize("exchange", EXCHANGES)
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_twenty_losses_are_those_of_one_process(ranks, exchange, kind):
-    assert max(ranks(2).run(cp_cases.training, exchange=exchange, kind=kind)) < 1e-5
 
 
 def test_what_is_not_divided_is_refused_by_name(ranks):

@@ -20,6 +20,7 @@ TRAININGS = {
     "mqa": Training(kv_heads=1, dtype="float64", steps=4),
     "three_heads": Training(heads=3, kv_heads=3, dtype="float64", steps=4),
     "mha": Training(heads=4, kv_heads=4, dtype="float64", steps=4),
+    "four_layers": Training(layers=4, optimizer="muon"),  # two for each stage of an interleaved pipeline
 }
 SEQUENCES = {"sequence_parallel": True}
 MESHES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -44,6 +45,7 @@ MESHES: dict[str, tuple[str, dict[str, Any]]] = {
     "cp_tp_ulysses": ("cp=2,tp=2", {"context": "ulysses"}),
     "pp": ("pp=2", {}),
     "pp_gpipe": ("pp=2", {"schedule": "gpipe"}),
+    "pp_interleaved": ("pp=2", {"schedule": "interleaved"}),
     "dp_pp": ("dp=2,pp=2", {}),
     "fsdp_pp": ("fsdp=2,pp=2", {}),
     "pp_tp": ("pp=2,tp=2", {}),
@@ -55,12 +57,13 @@ SAMPLE = {  # what CI runs
     ("dp_fsdp", "untied"), ("tp4", "accumulation"), ("fsdp_tp", "muon"), ("dp", "muon"),
     ("cp", "tied"), ("cp_ulysses", "accumulation"), ("fsdp_cp", "float64"), ("cp_tp", "mqa"),
     ("pp", "tied"), ("dp_pp", "float64"), ("fsdp_pp", "tied"), ("pp_tp", "float64"), ("pp_cp", "float64"),
-    ("pp_tp", "muon"),
+    ("pp_tp", "muon"), ("pp_interleaved", "four_layers"),
 }  # fmt: skip
 CASES = [
     pytest.param(mesh, training, marks=() if (mesh, training) in SAMPLE else pytest.mark.slow)
     for mesh in MESHES
     for training in TRAININGS
+    if mesh != "pp_interleaved" or TRAININGS[training].layers >= 4
 ]
 
 

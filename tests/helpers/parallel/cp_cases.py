@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers.parallel import one_process
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
-from nano_llama.vol2_torch.loss import head_loss
+from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.parallel.cp import ContextParallelAttention, context_parallel, whole_sequences
 from nano_llama.vol2_torch.parallel.naive_cp import NaiveRing
 from nano_llama.vol2_torch.parallel.sequence_split import local_positions, split_batch
@@ -45,37 +45,16 @@ def ready(here, exchange, tied, dtype, checkpointing="none"):
     return model, group
 
 
-def backward(model, group, tokens, targets, head_loss):
-    """A step's gradients, summed over the ranks -> the mean loss."""
-    counted = (targets != IGNORE_INDEX).sum()
-    tokens, targets, positions = split_batch(tokens, targets, group.rank(), group.size())
-    hidden = model.hidden_states(tokens, positions=positions)
-    loss = head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten()) / counted
-    loss.backward()
-    loss = loss.detach()
-    for x in [loss, *(parameter.grad for parameter in model.parameters())]:
-        dist.all_reduce(x, group=group)
-    return loss.item()
-
-
 def model_gradients(here, exchange, tied=True, length=one_process.T, checkpointing="none"):
     model, group = ready(here, exchange, tied, torch.float64, checkpointing)
-    backward(model, group, *one_process.batch(0, length), one_process.exact_head_loss)
+    tokens, targets = one_process.batch(0, length)
+    counted = (targets != IGNORE_INDEX).sum()
+    tokens, targets, positions = split_batch(tokens, targets, group.rank(), group.size())
+    (loss_sum(model, tokens, targets, positions=positions) / counted).backward()
     got = {name: parameter.grad for name, parameter in model.named_params().items()}
+    for gradient in got.values():
+        dist.all_reduce(gradient, group=group)
     return one_process.differences(got, one_process.gradients(tied, length=length))
-
-
-def training(here, exchange, tied=True, kind="adamw"):
-    """The largest difference of 20 losses."""
-    model, group = ready(here, exchange, tied, torch.float32)
-    made, found = one_process.optimizers(model.named_params(), kind), []
-    for step in range(one_process.STEPS):
-        found.append(backward(model, group, *one_process.batch(step), head_loss))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in made:
-            optimizer.step()
-            optimizer.zero_grad()
-    return max(abs(a - b) for a, b in zip(found, one_process.losses(tied, kind), strict=True))
 
 
 def refusals(here):

@@ -29,7 +29,7 @@ def backward(pipeline, tokens, targets, documents=None):
 def gradients(here, schedule, tied=True, packed=False, checkpointing="none"):
     model = one_process.model(tied, torch.float64)
     model.train_with(0.0, checkpointing)
-    pipeline = Pipeline(model, group_of(here), schedule=schedule, head_loss=one_process.exact_head_loss)
+    pipeline = Pipeline(model, group_of(here), schedule=schedule)
     backward(pipeline, *one_process.batch(0), documents=one_process.documents(0) if packed else None)
     got = {name: parameter.grad for name, parameter in pipeline.named_parameters()}
     return one_process.differences(got, one_process.gradients(tied, packed=packed))
@@ -40,29 +40,12 @@ def naive_gradients(here, tied=True):
     stage = Stage(one_process.model(tied, torch.float64), group.rank(), group.size())
     tokens, targets = one_process.batch(0)
     counted = (targets != IGNORE_INDEX).sum().item()
-    naive_pipeline_backward(stage, group, tokens, targets, 4, 1 / counted, one_process.exact_head_loss)
+    naive_pipeline_backward(stage, group, tokens, targets, 4, 1 / counted)
     named = dict(stage.named_parameters())
     if tied and EMBEDDING in named:
         naive_tied_exchange(named[EMBEDDING], group)
     got = {name: parameter.grad for name, parameter in named.items()}
     return one_process.differences(got, one_process.gradients(tied))
-
-
-def training(here, schedule, tied=True, kind="adamw"):
-    """The largest difference of 20 losses, clipped by the norm over all stages."""
-    pipeline = Pipeline(one_process.model(tied), group_of(here), schedule=schedule)
-    named = dict(pipeline.named_parameters())
-    made, found = one_process.optimizers(named, kind), []
-    for step in range(one_process.STEPS):
-        found.append(backward(pipeline, *one_process.batch(step)))
-        squares = sum(p.grad.square().sum() for name, p in named.items() if name not in pipeline.repeated)
-        dist.all_reduce(squares, group=pipeline.group)
-        one_process.clip([p.grad for p in named.values()], squares.sqrt().item())
-        for optimizer in made:
-            optimizer.step()
-            optimizer.zero_grad()
-    difference = max(abs(a - b) for a, b in zip(found, one_process.losses(tied, kind), strict=True))
-    return difference, named[EMBEDDING].detach().numpy() if EMBEDDING in named else None
 
 
 def evaluation(here, schedule, packed):
@@ -82,11 +65,11 @@ def evaluation(here, schedule, packed):
 def other_shapes(here):
     """A longer batch between two others: the schedule is planned anew, and the gradients of all three add up."""
     model = one_process.model(True, torch.float64)
-    pipeline = Pipeline(one_process.model(True, torch.float64), group_of(here), head_loss=one_process.exact_head_loss)
+    pipeline = Pipeline(one_process.model(True, torch.float64), group_of(here))
     for length in (24, 30, 24):
         tokens, targets = one_process.batch(0, length)
         pipeline.backward(tokens, targets, weight=0.01)
-        (0.01 * loss_sum(model, tokens, targets, one_process.exact_head_loss)).backward()
+        (0.01 * loss_sum(model, tokens, targets)).backward()
     pipeline.exchange_tied_gradients()
     expected = {name: parameter.grad for name, parameter in model.named_params().items()}
     return one_process.differences({name: p.grad for name, p in pipeline.named_parameters()}, expected)
