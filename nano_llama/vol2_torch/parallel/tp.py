@@ -52,6 +52,13 @@ def apply_tp(model: Llama | Stage, mesh: DeviceMesh, *, sequence_parallel: bool)
         ends["lm_head"] = ColwiseParallel(input_layouts=WHOLE)  # (B,T,D) -> (B,T,V/w)
     here = {name: ends[name] for name, _ in model.named_modules() if name in ends}  # of a pipeline's stage not all
     parallelize_module(model, over, here, src_data_rank=None)
+    if model.model.embed_tokens is not None:
+        model.model.embed_tokens.register_forward_hook(arrived)
+
+
+def arrived(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """A plain tensor of one whose sum may be on its way still: to that no gradient comes back from a compiled layer."""
+    return output.clone()
 
 
 def layer_plan(config: LlamaConfig, over: DeviceMesh, stream: Placement) -> dict[str, ParallelStyle]:

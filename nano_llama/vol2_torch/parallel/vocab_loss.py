@@ -30,7 +30,7 @@ class VocabParallelLoss:
     def __call__(self, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         assert isinstance(weight, DTensor), "the head is cut over mesh['tp']"
         over = self.mesh["tp"]
-        first = min(over.get_local_rank() * -(-weight.shape[0] // over.size()), weight.shape[0])  # of this rank's rows
+        first = over.get_local_rank() * -(-weight.shape[0] // over.size())  # of this rank's rows
         own = weight.to_local()  # (V/w,D)
         rows = max(CHUNK_BYTES // (4 * max(own.shape[0], 1)), 1)
         device = hidden.device.type
@@ -47,19 +47,21 @@ def chunk(
     """The loss of some rows, summed, and its gradient with respect to this rank's logits."""
     logits = widened(logits)
     counted = targets != IGNORE_INDEX  # (rows,)
-    own = counted & (targets >= first) & (targets < first + logits.shape[-1])  # whose target is among this rank's rows
-    row, column = own.nonzero()[:, 0], (targets - first)[own]  # (owned,) each
+    width = logits.shape[-1]  # 0: there are more ranks than rows for them
+    own = counted & (targets >= first) & (targets < first + width)  # (rows,): whose target is among this rank's
+    column = torch.where(own, targets - first, 0)[:, None]  # (rows,1)
     part = torch.logsumexp(logits, -1)  # (rows,), of this rank's logits
     largest = part.clone()
     dist.all_reduce(largest, dist.ReduceOp.MAX, group)
-    sums = torch.stack((torch.exp(part - largest), torch.zeros_like(part)))  # (2,rows)
-    sums[1, row] = logits[row, column]
+    target = logits.gather(-1, column)[:, 0] * own if width else torch.zeros_like(part)  # (rows,), 0 where not own
+    sums = torch.stack((torch.exp(part - largest), target))  # (2,rows)
     dist.all_reduce(sums, group=group)
     lse = largest + sums[0].log()  # (rows,)
     loss = ((lse - sums[1] + z_loss * lse**2) * counted).sum()
     # d loss / d logits = p (1 + 2 z_loss lse) - 1[target]
     dlogits = torch.exp(logits - lse[:, None]) * (counted * (1.0 + 2.0 * z_loss * lse))[:, None]
-    dlogits[row, column] -= 1.0
+    if width:
+        dlogits.scatter_add_(-1, column, -own.to(dlogits.dtype)[:, None])
     return loss, dlogits
 
 

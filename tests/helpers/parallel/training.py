@@ -4,19 +4,22 @@ The rows of a batch ignore different numbers of targets, one of them all, so tha
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.names import is_hidden_matrix
+from nano_llama.vol2_torch.compiling import compile_layers
 from nano_llama.vol2_torch.loss import loss_sum
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol2_torch.optim import Muon
+from nano_llama.vol2_torch.optim import Lion, Muon
 from nano_llama.vol2_torch.parallel.gradients import clip
 from nano_llama.vol2_torch.parallel.mesh import stage_group
 from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
@@ -42,6 +45,9 @@ class Training:
     optimizer: str = "adamw"
     dtype: str = "float32"
     z_loss: float = 0.0
+    activation_checkpointing: str = "none"
+    compiled: bool = False  # layer by layer
+    bf16: bool = False
 
     def config(self) -> LlamaConfig:
         return LlamaConfig(
@@ -51,7 +57,14 @@ class Training:
         )  # fmt: skip
 
     def model(self) -> Llama:
-        return Llama.init(self.config(), seed=0, dtype=DTYPES[self.dtype])
+        model = Llama.init(self.config(), seed=0, dtype=DTYPES[self.dtype])
+        model.train_with(0.0, self.activation_checkpointing)
+        if self.compiled:
+            compile_layers(model)
+        return model
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast("cpu", torch.bfloat16) if self.bf16 else nullcontext()
 
     def batches(self, step: int, T: int = 32) -> list[tuple[np.ndarray, np.ndarray]]:
         """The batches of a step, tokens and targets (B,T) each; they repeat after 4 steps, so that they are learned."""
@@ -69,7 +82,12 @@ class Training:
         hidden = [p for name, p in parameters.items() if self.optimizer == "muon" and is_hidden_matrix(name)]
         others = [p for name, p in parameters.items() if not (self.optimizer == "muon" and is_hidden_matrix(name))]
         made: list[torch.optim.Optimizer] = [make_muon(hidden, lr=3e-3, weight_decay=0.1)] if hidden else []
-        if others:
+        if self.optimizer == "lion":
+            made.append(Lion(others, lr=1e-3, weight_decay=0.1))
+        elif self.optimizer == "schedulefree":
+            made.append(pytest.importorskip("schedulefree").AdamWScheduleFree(others, lr=3e-3, foreach=True))
+            made[0].train()
+        elif others:
             made.append(torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True))
         return made
 
@@ -128,7 +146,8 @@ def reference(training: Training) -> Outcome:
         counted, total = count(batches), 0.0
         for tokens, targets in batches:
             x, t = torch.from_numpy(tokens), torch.from_numpy(targets)
-            part = loss_sum(model, x, t, z_loss=training.z_loss) / counted
+            with training.autocast():
+                part = loss_sum(model, x, t, z_loss=training.z_loss) / counted
             part.backward()
             total += part.item()
         return total
@@ -138,7 +157,8 @@ def reference(training: Training) -> Outcome:
 
     @torch.no_grad()
     def evaluate(batch) -> float:
-        return loss_sum(model, *map(torch.from_numpy, batch)).item()
+        with training.autocast():
+            return loss_sum(model, *map(torch.from_numpy, batch)).item()
 
     return run(training, gradient, parameters, norm, evaluate, training.optimizers(parameters, Muon))
 
@@ -146,7 +166,7 @@ def reference(training: Training) -> Outcome:
 def train(here, mesh: str, training: Training, **options: Any) -> Outcome:
     """The same on a mesh: a case for `Ranks.run`."""
     model = training.model()
-    parallel = parallelize(model, here.mesh(mesh), z_loss=training.z_loss, **options)
+    parallel = parallelize(model, here.mesh(mesh), z_loss=training.z_loss, autocast=training.autocast, **options)
     parameters = parallel.parameters
 
     def gradient(batches) -> float:

@@ -1,0 +1,59 @@
+"""Tensors of a model on a mesh as wholes, for samples and files; and an exchange of weights that all axes survive.
+
+Tests: tests/parallel/test_weights.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from nano_llama.core.config import LlamaConfig
+from nano_llama.core.names import parameter_shapes
+from nano_llama.vol2_torch.parallel.gradients import local
+
+
+@torch.no_grad()
+def whole_parameters(
+    parameters: Mapping[str, Tensor], mesh: DeviceMesh, config: LlamaConfig
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, all of it), of the model's parameters one after another, on every rank.
+
+    parameters: what this rank has, whole, cut, or in a pipeline its stage's alone; weights, or their averages. A rank
+    that does not want a tensor lets it go before it takes the next: no rank then holds more than one at a time. All
+    ranks must take all of them, since each has a part in every one.
+    """
+    pp = mesh["pp"]
+    stages: list[Any] = [list(parameters)]
+    if pp.size() > 1:
+        stages = [None] * pp.size()
+        dist.all_gather_object(stages, list(parameters), group=pp.get_group())
+    some = next(iter(parameters.values()))
+    for name, shape in parameter_shapes(config).items():
+        owner = next(stage for stage, names in enumerate(stages) if name in names)
+        if pp.get_local_rank() == owner:
+            tensor = parameters[name].detach()
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        else:
+            whole = torch.empty(shape, dtype=some.dtype, device=mesh.device_type)
+        if pp.size() > 1:
+            dist.broadcast(whole := whole.contiguous(), group=pp.get_group(), group_src=owner)
+        yield name, whole
+
+
+@torch.no_grad()
+def exchange(parameters: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """Let parameters and others change their contents, name by name and in place; once more undoes it, bit for bit.
+
+    Setting `parameter.data`, as one process may, changes nothing here: fully_shard and DTensors go on computing with
+    the memory that they know.
+    """
+    for name, parameter in parameters.items():
+        mine, other = local(parameter), local(others[name])
+        kept = mine.clone()
+        mine.copy_(other)
+        other.copy_(kept)
