@@ -50,6 +50,8 @@ MESHES: dict[str, tuple[str, dict[str, Any]]] = {
     "fsdp_pp": ("fsdp=2,pp=2", {}),
     "pp_tp": ("pp=2,tp=2", {}),
     "pp_cp": ("pp=2,cp=2", {}),
+    "pp_fsdp_tp": ("pp=2,fsdp=2,tp=2", {}),
+    "pp_dp_cp": ("pp=2,dp=2,cp=2", {}),
 }
 SAMPLE = {  # what CI runs
     ("dp", "tied"), ("dp", "accumulation"), ("fsdp", "tied"), ("fsdp", "accumulation"), ("tp", "tied"),
