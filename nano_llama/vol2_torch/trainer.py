@@ -6,7 +6,7 @@ rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resume.py, 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.finetune.adapters import adapter_params, apply_lora
-from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import (
     CHUNK_BYTES,
     HeadLoss,
@@ -36,18 +35,18 @@ from nano_llama.vol2_torch.loss import (
     chunked_head_loss,
     fitting_head_loss,
     head_loss,
-    loss_sum,
     wants_chunks,
 )
 from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
+from nano_llama.vol2_torch.strategy import SingleProcess, Strategy
 from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
 from nano_llama.vol2_torch.training_state import (
     CUDA_RNG,
     RNG,
-    optimizer_arrays,
+    optimizer_tensors,
     owned_tensor,
     random_states,
     restore_parameters,
@@ -63,35 +62,22 @@ def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> Trainin
     return set_up_run(TorchBackend, settings, out, **options)
 
 
-class SingleProcess:
-    """The ranks that a batch is spread over: one. A parallel run hands the backend a reduction of its own."""
-
-    def count(self, targets: int) -> int:
-        """The counted targets of all ranks, from those of this one."""
-        return targets
-
-    def reduce(self, gradients: Sequence[Tensor], loss: float) -> float:
-        """Sum the gradients over the ranks, in place -> the sum of their losses."""
-        return loss
-
-
 class TorchBackend:
     """The arithmetic of a run in PyTorch, composed of parts; training/backend.py says what each method does.
 
     parameters: those that are trained and saved, by name. optimizers: together they own each parameter once. average:
-    of the parameters; it is evaluated and saved in their place. ranks: how gradients are reduced before clipping.
+    of the parameters; it is evaluated and saved in their place. strategy: where they lie, and what computes gradients.
     """
 
     def __init__(
         self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
-        precision: Precision, expected: Preflight, notice: Notice,
-        ranks: SingleProcess | None = None,
+        precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy,
     ):  # fmt: skip
         self.settings, self.model, self.config = settings, model, model.config
         self.parameters, self.optimizers, self.average = parameters, optimizers, average
         self.device, self.precision, self.expected = device, precision, expected
-        self.notice, self.ranks = notice, ranks or SingleProcess()
+        self.notice, self.strategy = notice, strategy
         self.scale = LossScale() if precision.name == "fp16" else None
         self.grad_norm: Tensor | None = None  # of the gradient that is held
         self.compiled, notice_text = wants_compile(settings, model.config.num_parameters, device.place)
@@ -99,11 +85,11 @@ class TorchBackend:
         self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
         if settings.from_examples:  # of which few tokens are counted
             self.plain_loss = at_counted_positions(fitting_head_loss)
-        self.head_loss: HeadLoss = self.plain_loss
+        strategy.head_loss = self.plain_loss
         model.train_with(settings.dropout, settings.activation_checkpointing)
         if self.compiled:
             compile_layers(model)
-            self.head_loss = compile_loss(head_loss) if self.plain_loss is head_loss else self.plain_loss
+            strategy.head_loss = compile_loss(head_loss) if self.plain_loss is head_loss else self.plain_loss
         elif notice_text:
             notice(notice_text)
 
@@ -140,7 +126,7 @@ class TorchBackend:
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
-            expected=expected, notice=notice,
+            expected=expected, notice=notice, strategy=SingleProcess(model, parameters, device, precision),
         )  # fmt: skip
         torch.manual_seed(settings.seed)  # of dropout
         return backend
@@ -168,33 +154,22 @@ class TorchBackend:
 
     def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
         """The gradient, computed from `scale` times the loss and divided by it again."""
-        here = sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches)
-        counted = max(self.ranks.count(here), 1)
+        counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
         loss = 0.0
         for batch in batches:
-            part = self.loss_sum(*batch, z_loss=self.settings.z_loss) / counted  # the parts add up to the mean
-            (scale * part).backward()
-            loss += part.item()
-        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+            last = batch is batches[-1]
+            loss += self.strategy.backward(batch, counted, scale, z_loss=self.settings.z_loss, last=last)
+        self.strategy.finish_gradients()
         if scale != 1.0:
+            grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             torch._foreach_mul_(grads, 1.0 / scale)
-        loss = self.ranks.reduce(grads, loss)
-        self.grad_norm = torch.nn.utils.get_total_norm(grads)
+        self.grad_norm = self.strategy.norm()
         return StepResult(loss, self.grad_norm.item())
-
-    def loss_sum(
-        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
-    ) -> Tensor:
-        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
-        put = self.device.tensor
-        of = None if documents is None else put(documents)
-        with self.precision.autocast():
-            return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
 
     def update(self, lr: float) -> None:
         assert self.grad_norm is not None, "an update follows a gradient"
         if self.settings.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, self.grad_norm)
+            self.strategy.clip(self.grad_norm, self.settings.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -214,7 +189,7 @@ class TorchBackend:
         self.notice("The model is being compiled.")
         try:
             with torch.random.fork_rng():
-                self.loss_sum(*batch, z_loss=self.settings.z_loss).backward()
+                self.strategy.backward(batch, 1, 1.0, z_loss=self.settings.z_loss, last=True)
                 if self.settings.evaluations:
                     self.eval_loss_sum(*batch[:2])
         except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that exists but does not work
@@ -223,7 +198,7 @@ class TorchBackend:
                 raise EnvironmentFault(f"compile = on: it failed ({problem}).", hint="--compile off") from error
             self.notice(f"Compiling failed ({problem}): the model is trained uncompiled, which is slower.")
             leave_uncompiled(self.model)
-            self.compiled, self.head_loss = False, self.plain_loss
+            self.compiled, self.strategy.head_loss = False, self.plain_loss
             self.model.train()
         self.zero_grad()
 
@@ -232,40 +207,27 @@ class TorchBackend:
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
     def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
         self.model.eval()
-        nats = self.loss_sum(tokens, targets, documents).item()
+        nats = self.strategy.evaluate((tokens, targets) if documents is None else (tokens, targets, documents))
         self.model.train()
         return nats
 
-    @contextmanager
-    def use_averaged_weights(self) -> Iterator[None]:
-        if self.average is None:
-            yield
-            return
-        averages, trained = self.average.weights(), {name: p.data for name, p in self.parameters.items()}
-        try:
-            self._swap_in(averages)
-            yield
-        finally:
-            self._swap_in(trained)
-
-    def _swap_in(self, weights: Mapping[str, Tensor]) -> None:
-        """Let the model compute with these tensors; nothing is copied."""
-        for name, parameter in self.parameters.items():
-            parameter.data = weights[name]
+    def use_averaged_weights(self) -> AbstractContextManager:
+        return nullcontext() if self.average is None else self.strategy.swapped(self.average.weights())
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
-        return generate(self.model, prompt_ids, params)
+        return self.strategy.generate(prompt_ids, params)
 
     # -- into a checkpoint, and back ------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, np.ndarray]:
-        weights = self.average.weights() if self.average else self.parameters
-        return {name: to_array(tensor) for name, tensor in weights.items()}
+        return self.strategy.arrays(self.average.weights() if self.average else self.parameters)
 
     def training_tensors(self) -> dict[str, np.ndarray]:
-        tensors = optimizer_arrays(self.parameters, self.optimizers)
+        kept = optimizer_tensors(self.parameters, self.optimizers)
         if self.average is not None:
-            tensors |= {join(name, TRAINED): to_array(parameter) for name, parameter in self.parameters.items()}
+            kept |= {join(name, TRAINED): parameter for name, parameter in self.parameters.items()}
+        tensors = self.strategy.arrays(kept)
+        if self.average is not None:
             tensors |= self.average.state()
         if self.scale is not None:
             tensors[LOSS_SCALE] = self.scale.to_array()

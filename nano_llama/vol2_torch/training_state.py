@@ -19,10 +19,10 @@ RNG, CUDA_RNG = "rng.cpu", "rng.cuda"
 Parameters = Mapping[str, nn.Parameter]
 
 
-def optimizer_arrays(parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, np.ndarray]:
+def optimizer_tensors(parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
     """Every tensor that the optimizers keep for these parameters."""
     return {
-        join(name, key): to_array(value)
+        join(name, key): value
         for name, parameter in parameters.items()
         for optimizer in optimizers
         for key, value in optimizer.state.get(parameter, {}).items()

@@ -78,7 +78,7 @@ def test_what_is_computed_twice(recipe, tmp_path):
     for kind in ("none", "selective", "full"):
         trainer = Trainer(recipe.replace(num_hidden_layers=3, activation_checkpointing=kind), tmp_path / kind)
         with Counting() as counting:
-            trainer.backend.loss_sum(*next(trainer.batches)).backward()
+            trainer.backend.strategy.loss_sum(*next(trainer.batches)).backward()
         counts[kind] = counting.counts
     assert counts["full"]["mm"] > counts["selective"]["mm"] == counts["none"]["mm"]
     assert counts["full"]["silu"] == counts["selective"]["silu"] == 2 * counts["none"]["silu"] == 6
@@ -97,7 +97,7 @@ def test_a_layer_that_is_recomputed_keeps_only_its_input(recipe, tmp_path):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            nats = trainer.backend.loss_sum(*next(trainer.batches))
+            nats = trainer.backend.strategy.loss_sum(*next(trainer.batches))
         kept[kind] = sum(storages.values())
         assert nats.requires_grad
     assert kept["full"] < kept["none"] / 4
@@ -109,7 +109,9 @@ def test_dropout_is_for_training_only_and_is_resumed_exactly(recipe, tmp_path):
     settings = recipe.replace(dropout=0.3, checkpoint_minutes=0.0)
     whole = Trainer(settings, tmp_path / "whole")
     batch = next(whole.batches)
-    assert whole.backend.loss_sum(*batch).item() != whole.backend.loss_sum(*batch).item(), "another mask each time"
+    assert whole.backend.strategy.loss_sum(*batch).item() != whole.backend.strategy.loss_sum(*batch).item(), (
+        "another mask each time"
+    )
     assert whole.backend.eval_loss_sum(*batch) == whole.backend.eval_loss_sum(*batch)
     torch.manual_seed(0)
     Trainer(settings, tmp_path / "whole2").fit()

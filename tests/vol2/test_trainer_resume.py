@@ -58,7 +58,7 @@ def test_a_step_that_fails_midway_is_repeated(recipe, tmp_path):
     settings = recipe.replace(dropout=0.2, accumulate=2, ema=0.9)
     Trainer(settings, tmp_path / "whole").fit()
     trainer = Trainer(settings, tmp_path / "run")
-    nats, batches = trainer.backend.loss_sum, []
+    nats, batches = trainer.backend.strategy.loss_sum, []
 
     def short_of_memory(*arrays, **options):
         batches.append(1)
@@ -67,7 +67,7 @@ def test_a_step_that_fails_midway_is_repeated(recipe, tmp_path):
             raise MemoryError
         return loss
 
-    trainer.backend.loss_sum = short_of_memory
+    trainer.backend.strategy.loss_sum = short_of_memory
     with pytest.raises(MemoryError):
         trainer.fit()
     resumed = Trainer(settings, tmp_path / "run", resume=True)

@@ -1,0 +1,127 @@
+"""Where a run's tensors lie, and how a batch becomes a gradient there: a strategy, which TorchBackend is handed.
+
+`SingleProcess` is the usual one, with everything in one place.
+Tests: tests/vol2/test_trainer.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nano_llama.core.sampling import SamplingParams
+from nano_llama.data.batches import Batch
+from nano_llama.vol2_torch.generate import generate
+from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
+from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.precision import Precision
+from nano_llama.vol2_torch.training_device import TorchDevice
+from nano_llama.vol2_torch.training_state import to_array
+
+Parameters = Mapping[str, nn.Parameter]
+
+
+class Strategy(Protocol):
+    """Batches, losses and norms are those of the whole run; what a process holds and computes of them is inside."""
+
+    head_loss: HeadLoss
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of this process that are trained, by their names in the whole model."""
+        ...
+
+    def backward(self, batch: Batch, counted: int, scale: float, *, z_loss: float, last: bool) -> float:
+        """Add to the gradients those of `scale` times the loss -> the loss: nats summed over the batch's counted
+        targets, divided by `counted`. last: the step's last batch."""
+        ...
+
+    def finish_gradients(self) -> None:
+        """After the step's last batch."""
+        ...
+
+    def norm(self) -> Tensor:
+        """Of the whole gradient, ()."""
+        ...
+
+    def clip(self, norm: Tensor, limit: float) -> None:
+        """Scale the gradient, whose norm this is, to a norm of at most `limit`."""
+        ...
+
+    def evaluate(self, batch: Batch) -> float:
+        """The batch's nats, summed over its counted targets, without a gradient."""
+        ...
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]: ...
+
+    def swapped(self, weights: Mapping[str, Tensor]) -> Any:
+        """A context in which the model computes with these tensors in place of its parameters."""
+        ...
+
+    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """The whole of each tensor. Of a parameter's name, or a parameter's and what the optimizer keeps of it."""
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """What a line of metrics.jsonl says of the processes."""
+        ...
+
+
+class SingleProcess:
+    """A model that is whole in this process. parameters: those that are trained."""
+
+    def __init__(self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision):
+        self.model, self.parameters, self.device, self.precision = model, parameters, device, precision
+        self.head_loss: HeadLoss = head_loss
+
+    def loss_sum(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
+    ) -> Tensor:
+        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
+        put = self.device.tensor
+        of = None if documents is None else put(documents)
+        with self.precision.autocast():
+            return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
+
+    def backward(self, batch: Batch, counted: int, scale: float, *, z_loss: float, last: bool) -> float:
+        part = self.loss_sum(*batch, z_loss=z_loss) / counted  # the parts add up to the mean
+        (scale * part).backward()
+        return part.item()
+
+    def finish_gradients(self) -> None:
+        pass
+
+    def norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    def clip(self, norm: Tensor, limit: float) -> None:
+        torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), limit, norm)
+
+    def evaluate(self, batch: Batch) -> float:
+        return self.loss_sum(*batch).item()
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        return generate(self.model, prompt_ids, params)
+
+    @contextmanager
+    def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Nothing is copied."""
+        trained = {name: parameter.data for name, parameter in self.parameters.items()}
+        try:
+            self._swap_in(weights)
+            yield
+        finally:
+            self._swap_in(trained)
+
+    def _swap_in(self, weights: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.data = weights[name]
+
+    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        return {name: to_array(tensor) for name, tensor in tensors.items()}
+
+    def figures(self) -> dict[str, Any]:
+        return {}
