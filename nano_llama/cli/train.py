@@ -4,6 +4,8 @@ The flags are in train_options.py, their meaning in training/settings.py. Tests:
 """
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +15,8 @@ from cyclopts import Group, Parameter
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
-from nano_llama.core.errors import EnvironmentFault, UserError, install_command
+from nano_llama.core.env import launch
+from nano_llama.core.errors import EnvironmentFault, UserError, import_extra, install_command
 from nano_llama.core.units import time_text
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import process_start
@@ -69,8 +72,10 @@ def run(
         settings = RunFolder(out).resumed_settings(given_settings)
     else:
         settings = TrainSettings(**given_settings)
-    trainer = make_trainer(settings, out, resume=resume, progress=live_display(screen), start=process_start())
-    result = trainer.fit()
+    with trainer_for(settings, out, screen, resume=resume) as trainer:
+        result = trainer.fit()
+        if trainer.ranks.rank != 0:
+            return 0
     screen.result(result.to_json(), summary(result))
     screen.say(
         f'\nTry it:  nano-llama generate --model {shlex.quote(str(out))} --prompt "..."', "dim", whole_lines=True
@@ -118,6 +123,38 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
     from nano_llama.vol2_torch.trainer import Trainer
 
     return Trainer(settings, out, **more)
+
+
+@contextmanager
+def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: bool) -> Iterator[TrainingLoop]:
+    """The trainer of this process, alone or as torchrun has started it, with its live display.
+
+    Where torchrun starts processes again after one has died, they resume what they had begun.
+    """
+    started = launch()
+    if started is None:
+        if settings.mesh:
+            raise UserError(
+                f"mesh = {settings.mesh!r}, but a single process was started.",
+                hint="Start them all:  torchrun --nproc-per-node N -m nano_llama train ...",
+            )
+        yield make_trainer(settings, out, resume=resume, progress=live_display(screen), start=process_start())
+        return
+    if settings.engine != "torch":
+        raise UserError(
+            f"engine = {settings.engine!r}: only Volume 2 trains with many processes.", hint="--engine torch"
+        )
+    import_extra("torch", "train", "Training with many processes")
+    from nano_llama.training.setup import set_up_run
+    from nano_llama.vol2_torch.parallel.trainer import joined
+
+    resume = resume or (started.restarts > 0 and RunFolder(out).settings.exists())
+    with joined(settings, started) as run:
+        display = live_display(screen) if started.rank == 0 else Callback()
+        display.notice(f"{settings.mesh or f'dp={started.world_size}'}: {run.network}")
+        yield set_up_run(
+            run.engine, settings, out, resume=resume, progress=display, start=process_start(), ranks=run.ranks
+        )
 
 
 def live_display(screen: Screen) -> Callback:

@@ -7,7 +7,7 @@ of other parts: the loop never changes for them. Tests: tests/training/test_loop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -105,6 +105,10 @@ class Backend(Protocol):
 
     def use_averaged_weights(self) -> AbstractContextManager:
         """Entered around an evaluation: within, the model computes with what `weights` returns."""
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """What else a line of metrics.jsonl holds: of the processes that train together."""
         ...
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nano_llama.core.loss import bits_per_byte
 from nano_llama.data.batches import Batch, BatchStream, tokens_in
@@ -110,6 +111,7 @@ class TrainingLoop:
             record = self._record(lr, grad_norm, evaluation)
             callback.stepped(record)
             if over or evaluation or state.step == 1 or state.step % settings.log_every == 0:
+                record = replace(record, processes=self._processes(record))
                 with self.checkpoints.checkpoint_on_error():
                     recorder.write(record)
                 state.start_line()
@@ -251,6 +253,16 @@ class TrainingLoop:
             checkpoint_pause_s=self.checkpoints.pause, peak_memory=self.backend.device.peak_memory(),
             elapsed_s=clock.elapsed(), seconds_left=clock.seconds_left(state.step), evaluation=evaluation,
         )  # fmt: skip
+
+    def _processes(self, record: StepRecord) -> dict[str, Any]:
+        """What a line of metrics.jsonl says of a run over many processes."""
+        if self.ranks.size == 1:
+            return {}
+        memory, stall = (self.ranks.gathered(value) for value in (record.peak_memory, record.recent.data_stall))
+        return {
+            **self.backend.figures(), "rank_memory_bytes": list(map(int, memory)),
+            "rank_data_stall": [round(share, 4) for share in stall],
+        }  # fmt: skip
 
     def _speed(self, meter: Meter) -> Speed:
         return Speed(tokens_per_second=meter.rate, mfu=self.expected.mfu(meter.rate), data_stall=meter.stall)

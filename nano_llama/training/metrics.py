@@ -16,6 +16,14 @@
     val_bits_per_byte      the same, in bits per byte of text
     val_partial            true if there was time for the head of the split only
 
+and of a run over many processes:
+
+    mesh                   its axes: "dp=2,tp=2"
+    params_per_rank        parameters that the first rank holds
+    comm_bytes             {axis: bytes} that the first rank sends in a step
+    rank_memory_bytes      the peak so far of every rank
+    rank_data_stall        as data_stall, of every rank
+
 MEASURED lists what depends on the machine and differs between equal runs.
 Tests: tests/training/test_metrics.py.
 """
@@ -35,7 +43,7 @@ Row = dict[str, Any]
 MEASURED = frozenset(
     {
         "tokens_per_second", "mfu", "data_stall", "checkpoint_pause_s", "peak_memory_bytes", "elapsed_s",
-        "seconds_left",
+        "seconds_left", "rank_memory_bytes", "rank_data_stall",
     }
 )  # fmt: skip
 

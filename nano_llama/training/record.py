@@ -3,7 +3,8 @@
 Tests: tests/training/test_loop.py, test_progress_bar.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.metrics import Row
@@ -36,6 +37,7 @@ class StepRecord:
     elapsed_s: float  # of all sessions together
     seconds_left: float  # until the run is over
     evaluation: Evaluation | None = None  # if one was made after this step
+    processes: dict[str, Any] = field(default_factory=dict)  # of a run over many: what metrics.py lists
 
     def row(self) -> Row:
         """As a line of metrics.jsonl."""
@@ -58,4 +60,4 @@ class StepRecord:
             row |= {"val_loss": self.evaluation.loss, "val_bits_per_byte": self.evaluation.bits_per_byte}
             if self.evaluation.partial:
                 row |= {"val_partial": True}
-        return row
+        return row | self.processes

@@ -134,6 +134,9 @@ class TrainSettings:
         "none", "recompute activations to save memory: none, selective (cheap ones) or full (whole layers)",
         choices=("none", "selective", "full"),
     )  # fmt: skip
+    mesh: str | None = COMPUTE.setting(
+        None, "many processes, started by torchrun: axes dp, fsdp, tp, pp, cp with their sizes, as dp=2,tp=2"
+    )
     data_workers: int = COMPUTE.setting(
         0, "processes that prefetch batches; 0: none. The batches are the same", least=0, most=64
     )

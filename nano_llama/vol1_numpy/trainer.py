@@ -154,6 +154,9 @@ class NumpyBackend:
     def use_averaged_weights(self) -> AbstractContextManager:
         return nullcontext()  # `eval_model` is a model of its own
 
+    def figures(self) -> dict[str, Any]:
+        return {}
+
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         model = self.eval_model
         if isinstance(model, AdaptedLlama) and model.lora.dora:

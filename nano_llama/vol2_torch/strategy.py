@@ -4,7 +4,7 @@
 Tests: tests/vol2/test_trainer.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,14 +14,46 @@ from torch import Tensor, nn
 
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
+from nano_llama.training.backend import Notice
+from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.optim import Muon
 from nano_llama.vol2_torch.precision import Precision
-from nano_llama.vol2_torch.training_device import TorchDevice
+from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
 from nano_llama.vol2_torch.training_state import to_array
 
 Parameters = Mapping[str, nn.Parameter]
+
+
+class Spread(Protocol):
+    """How a run lies over processes, of which this is one."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def muon(self) -> Callable[..., torch.optim.Optimizer]:
+        """Makes the optimizer of whole matrices."""
+        ...
+
+    def place(self, settings: TrainSettings) -> torch.device:
+        """The device of this process."""
+        ...
+
+    def threads(self, settings: TrainSettings, place: torch.device, notice: Notice) -> int:
+        """How many of the CPU's threads this process takes; 0: as many as PyTorch takes by itself."""
+        ...
+
+    def strategy(
+        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, settings: TrainSettings
+    ) -> "Strategy":
+        """Spread a model that this process has whole. parameters: those that are trained."""
+        ...
 
 
 class Strategy(Protocol):
@@ -34,7 +66,7 @@ class Strategy(Protocol):
         """Those of this process that are trained, by their names in the whole model."""
         ...
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, z_loss: float, last: bool) -> float:
+    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
         """Add to the gradients those of `scale` times the loss -> the loss: nats summed over the batch's counted
         targets, divided by `counted`. last: the step's last batch."""
         ...
@@ -62,7 +94,15 @@ class Strategy(Protocol):
         ...
 
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The whole of each tensor. Of a parameter's name, or a parameter's and what the optimizer keeps of it."""
+        """The whole of each tensor, by the same names: a parameter's, or checkpoint_keys.py's of what belongs to it."""
+        ...
+
+    def lies_elsewhere(self, name: str) -> bool:
+        """Whether this parameter of the whole model is another process's."""
+        ...
+
+    def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """Of a whole tensor that belongs to a parameter (its value, or what an optimizer keeps) what lies here."""
         ...
 
     def figures(self) -> dict[str, Any]:
@@ -71,10 +111,13 @@ class Strategy(Protocol):
 
 
 class SingleProcess:
-    """A model that is whole in this process. parameters: those that are trained."""
+    """A model that is whole in this process. parameters: those that are trained. z_loss: its weight in the loss."""
 
-    def __init__(self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision):
+    def __init__(
+        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, z_loss: float = 0.0
+    ):
         self.model, self.parameters, self.device, self.precision = model, parameters, device, precision
+        self.z_loss = z_loss
         self.head_loss: HeadLoss = head_loss
 
     def loss_sum(
@@ -86,8 +129,8 @@ class SingleProcess:
         with self.precision.autocast():
             return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, z_loss: float, last: bool) -> float:
-        part = self.loss_sum(*batch, z_loss=z_loss) / counted  # the parts add up to the mean
+    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
+        part = self.loss_sum(*batch, z_loss=self.z_loss) / counted  # the parts add up to the mean
         (scale * part).backward()
         return part.item()
 
@@ -123,5 +166,32 @@ class SingleProcess:
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         return {name: to_array(tensor) for name, tensor in tensors.items()}
 
+    def lies_elsewhere(self, name: str) -> bool:
+        return False
+
+    def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        return value.to(parameter.device)
+
     def figures(self) -> dict[str, Any]:
         return {}
+
+
+class Alone:
+    """The usual case: one process."""
+
+    size = 1
+    muon = Muon
+
+    def place(self, settings: TrainSettings) -> torch.device:
+        return resolve_device(settings.device)
+
+    def threads(self, settings: TrainSettings, place: torch.device, notice: Notice) -> int:
+        return choose_threads(settings, place, notice)
+
+    def strategy(
+        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, settings: TrainSettings
+    ) -> SingleProcess:
+        return SingleProcess(model, parameters, device, precision, settings.z_loss)
+
+
+ALONE = Alone()

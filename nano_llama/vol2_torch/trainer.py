@@ -20,7 +20,7 @@ from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Notice, StepResult
-from nano_llama.training.checkpoint_keys import TRAINED, join
+from nano_llama.training.checkpoint_keys import TRAINED, join, split
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.preflight import Preflight, check_memory, preflight
 from nano_llama.training.settings import TrainSettings
@@ -41,8 +41,8 @@ from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama, to_tensor
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
-from nano_llama.vol2_torch.strategy import SingleProcess, Strategy
-from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
+from nano_llama.vol2_torch.strategy import ALONE, Spread, Strategy
+from nano_llama.vol2_torch.training_device import TorchDevice
 from nano_llama.vol2_torch.training_state import (
     CUDA_RNG,
     RNG,
@@ -102,31 +102,34 @@ class TorchBackend:
     @classmethod
     def create(
         cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
-        *, adapter: Mapping[str, np.ndarray] | None = None,
+        *, adapter: Mapping[str, np.ndarray] | None = None, spread: Spread = ALONE,
     ) -> "TorchBackend":  # fmt: skip
-        place = resolve_device(settings.device)
+        place = spread.place(settings)
         precision = resolve_precision(settings.precision, place, config.hidden_size)
-        device = TorchDevice(place, precision.dtype, choose_threads(settings, place, notice))
+        device = TorchDevice(place, precision.dtype, spread.threads(settings, place, notice))
         expected = preflight(
             config, settings, compute_bytes=precision.dtype.itemsize,
             attention_bytes=precision.attention_bytes(settings.context), logits_limit=CHUNK_BYTES,
             host_copy=device.is_cuda,
         )  # fmt: skip
-        check_memory(expected, settings, device.available_memory())
+        if spread.size == 1:
+            check_memory(expected, settings, device.available_memory())
         if weights is None:
             model = Llama.init(config, seed=settings.seed, device=place)
         else:
             model = Llama(config).to(place).load_params(weights)
-        parameters = model.named_params()
+        parameters: Mapping[str, nn.Parameter] = model.named_params()
         if settings.lora is not None:
             parameters = adapter_params(apply_lora(model, settings.lora, seed=settings.seed))
             for name, tensor in (adapter or {}).items():
                 parameters[name].data.copy_(to_tensor(tensor))
-        optimizers = make_optimizers(parameters, settings, precision.dtype)
+        strategy = spread.strategy(model, parameters, device, precision, settings)
+        parameters = strategy.parameters
+        optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon)
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
-            expected=expected, notice=notice, strategy=SingleProcess(model, parameters, device, precision),
+            expected=expected, notice=notice, strategy=strategy,
         )  # fmt: skip
         torch.manual_seed(settings.seed)  # of dropout
         return backend
@@ -158,7 +161,7 @@ class TorchBackend:
         loss = 0.0
         for batch in batches:
             last = batch is batches[-1]
-            loss += self.strategy.backward(batch, counted, scale, z_loss=self.settings.z_loss, last=last)
+            loss += self.strategy.backward(batch, counted, scale, last=last)
         self.strategy.finish_gradients()
         if scale != 1.0:
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
@@ -189,7 +192,8 @@ class TorchBackend:
         self.notice("The model is being compiled.")
         try:
             with torch.random.fork_rng():
-                self.strategy.backward(batch, 1, 1.0, z_loss=self.settings.z_loss, last=True)
+                self.strategy.backward(batch, 1, 1.0, last=True)
+                self.strategy.finish_gradients()
                 if self.settings.evaluations:
                     self.eval_loss_sum(*batch[:2])
         except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that exists but does not work
@@ -214,6 +218,9 @@ class TorchBackend:
     def use_averaged_weights(self) -> AbstractContextManager:
         return nullcontext() if self.average is None else self.strategy.swapped(self.average.weights())
 
+    def figures(self) -> dict[str, Any]:
+        return self.strategy.figures()
+
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return self.strategy.generate(prompt_ids, params)
 
@@ -234,7 +241,8 @@ class TorchBackend:
         return tensors | {name: to_array(state) for name, state in random_states(self.device.place).items()}
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
-        restore_parameters(tensors, self.parameters, self.optimizers)
+        here = {name: tensors[name] for name in tensors if not self.strategy.lies_elsewhere(split(name)[0])}
+        restore_parameters(here, self.parameters, self.optimizers, self.strategy.placed)
         if self.average is not None:
             self.average.load(tensors)
         if self.scale is not None and LOSS_SCALE in tensors:

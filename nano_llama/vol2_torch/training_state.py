@@ -3,7 +3,7 @@
 Keys: training/checkpoint_keys.py. Tests: tests/vol2/test_trainer_resume.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,9 +30,13 @@ def optimizer_tensors(parameters: Parameters, optimizers: Sequence[torch.optim.O
 
 
 def restore_parameters(
-    tensors: Mapping[str, np.ndarray], parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer]
-) -> None:
-    """Put the tensors that belong to a parameter into its optimizer's state; `trained` ones into the parameter."""
+    tensors: Mapping[str, np.ndarray], parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer],
+    placed: Callable[[nn.Parameter, torch.Tensor], torch.Tensor],
+) -> None:  # fmt: skip
+    """Put the tensors that belong to a parameter into its optimizer's state; `trained` ones into the parameter.
+
+    placed: of a parameter and a whole tensor what lies in this process.
+    """
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for full_name in tensors:
         name, key = split(full_name)
@@ -40,11 +44,12 @@ def restore_parameters(
             continue  # it belongs to no parameter
         if name not in parameters:
             raise FormatError(f"The checkpoint's optimizer has a parameter {name!r} that the model does not have.")
-        parameter, value = parameters[name], owned_tensor(tensors[full_name])
+        parameter = parameters[name]
+        value = placed(parameter, owned_tensor(tensors[full_name]))
         if key == TRAINED:
             parameter.data.copy_(value)
         else:
-            owner[parameter].state[parameter][key] = value.to(parameter.device)
+            owner[parameter].state[parameter][key] = value
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:

@@ -72,6 +72,9 @@ class FakeBackend:
     def use_averaged_weights(self):
         return nullcontext()
 
+    def figures(self):
+        return {"mesh": "dp=2"}
+
     def generate(self, prompt_ids, params):
         return iter([prompt_ids[-1]] * params.max_tokens)
 

@@ -3,7 +3,7 @@
 The update rules are derived in vol1_numpy/optim. Tests: tests/vol2/test_optim.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,14 +20,15 @@ __all__ = ["EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_averag
 
 
 def make_optimizers(
-    parameters: Mapping[str, nn.Parameter], settings: TrainSettings, products: torch.dtype = torch.float32
-) -> list[torch.optim.Optimizer]:
+    parameters: Mapping[str, nn.Parameter], settings: TrainSettings, products: torch.dtype = torch.float32,
+    muon: Callable[..., torch.optim.Optimizer] = Muon,
+) -> list[torch.optim.Optimizer]:  # fmt: skip
     """The optimizers that `settings.optimizer` names; together they own every parameter once.
 
     muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms. Any other: one for all
     parameters. Norms have no weight decay. products: the type of the run's matrix products; only Muon has any of its
     own, and computes them in bfloat16 where the run does, but not in float16, whose range is too small.
-    Raises EnvironmentFault where a library is missing.
+    muon: makes that optimizer. Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
     others = [name for name in parameters if name not in hidden]
@@ -39,7 +40,7 @@ def make_optimizers(
     if hidden:
         matrices = [parameters[name] for name in hidden]
         rounded = torch.bfloat16 if products == torch.bfloat16 else torch.float32
-        optimizers.append(Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, products=rounded))
+        optimizers.append(muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, products=rounded))
     return optimizers
 
 

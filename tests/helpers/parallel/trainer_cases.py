@@ -1,0 +1,48 @@
+"""Cases of tests/parallel/test_trainer.py: a whole run, by the one loop, on a mesh."""
+
+import torch
+
+from nano_llama.core.env import Launch
+from nano_llama.core.errors import UserError
+from nano_llama.training.settings import TrainSettings
+from nano_llama.training.setup import set_up_run
+from nano_llama.vol2_torch.parallel.config import ParallelConfig
+from nano_llama.vol2_torch.parallel.trainer import Mesh, MeshEngine, ProcessRanks
+
+
+def engine(here, mesh):
+    launch = Launch(
+        rank=here.rank, world_size=here.world_size, local_rank=here.rank, local_world_size=here.world_size, address=""
+    )
+    return MeshEngine(Mesh(here.mesh(mesh), ParallelConfig.parse(mesh), launch, torch.device("cpu")))
+
+
+def fit(here, mesh, settings, out, resume=False, stop_at=None):
+    """A run -> its steps and last losses. stop_at: the step after which rank 1 is told to stop."""
+    loop = set_up_run(
+        engine(here, mesh), TrainSettings(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ProcessRanks()
+    )
+    if stop_at is not None and here.rank == 1:
+        update = loop.backend.update
+
+        def stopped(lr):
+            if loop.state.step + 1 == stop_at:
+                loop.interrupt.signal = 15
+            update(lr)
+
+        loop.backend.update = stopped
+    try:
+        result = loop.fit()
+    except Exception as error:  # an interrupted run has been saved
+        if stop_at is None:
+            raise
+        return type(error).__name__, loop.state.step
+    return result.steps, result.train_loss, result.evaluation.loss
+
+
+def refused(here, mesh, settings, out):
+    try:
+        set_up_run(engine(here, mesh), TrainSettings(**{**settings, "mesh": mesh}), out, ranks=ProcessRanks())
+    except UserError as error:
+        return error.message
+    return None

@@ -1,0 +1,120 @@
+"""Whole runs on a mesh through the one loop: the losses, files and checkpoints of one process."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from helpers.parallel import trainer_cases as cases
+from nano_llama.formats import open_weights
+from nano_llama.training.checkpoint import TENSORS, load_checkpoint
+from nano_llama.training.metrics import read_metrics
+from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.trainer import Trainer
+
+pytestmark = pytest.mark.parallel
+STEPS = 12
+
+
+@pytest.fixture
+def recipe(tale):
+    return {
+        "data": str(tale), "tokenizer": "char", "model": "tiny", "num_hidden_layers": 3, "context": 16,
+        "batch_size": 8, "lr": 0.01, "max_steps": STEPS, "evaluations": 2, "log_every": 1, "samples": 1,
+        "sample_tokens": 6, "device": "cpu", "precision": "fp32", "compile": "off", "num_threads": 1,
+    }  # fmt: skip
+
+
+def losses(run):
+    return [row["train_loss"] for row in read_metrics(run / "metrics.jsonl")]
+
+
+def validation(run):
+    return [row["val_loss"] for row in read_metrics(run / "metrics.jsonl") if "val_loss" in row]
+
+
+def same(one, other):
+    assert len(losses(one)) == len(losses(other)) > 0
+    assert np.abs(np.subtract(losses(one), losses(other))).max() <= 1e-5
+    assert np.abs(np.subtract(validation(one), validation(other))).max() <= 1e-5
+    ours, theirs = (open_weights(run) for run in (one, other))
+    assert list(ours) == list(theirs)
+    for name in ours:
+        assert np.abs(ours[name] - theirs[name]).max() <= 2e-4, name
+
+
+MESHES = [
+    ("dp=2", {}),
+    ("fsdp=2", {"optimizer": "muon", "accumulate": 2}),
+    ("tp=2", {"ema": 0.9}),
+    ("pp=2", {"optimizer": "muon", "tie_word_embeddings": False}),
+    ("cp=2", {"activation_checkpointing": "full"}),
+    ("pp=2", {"tie_word_embeddings": True, "z_loss": 1e-3}),
+]
+
+
+@pytest.mark.parametrize(("mesh", "changes"), MESHES, ids=[f"{mesh}-{i}" for i, (mesh, _) in enumerate(MESHES)])
+def test_a_run_on_two_processes_is_a_run_on_one(ranks, recipe, tmp_path, mesh, changes):
+    settings = recipe | changes
+    Trainer(TrainSettings(**settings), tmp_path / "one").fit()
+    found = ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=str(tmp_path / "many"))
+    assert found[0] == found[1] and found[0][0] == STEPS, "all ranks have gone the same way"
+    same(tmp_path / "many", tmp_path / "one")
+    assert (tmp_path / "many/samples.md").read_text().split("loss")[0] == (
+        (tmp_path / "one/samples.md").read_text().split("loss")[0]
+    )
+    row = read_metrics(tmp_path / "many/metrics.jsonl")[-1]
+    assert row["mesh"] == mesh and row["comm_bytes"] and row["params_per_rank"] > 0
+    assert len(row["rank_memory_bytes"]) == 2 and len(row["rank_data_stall"]) == 2
+    ours, theirs = (load_checkpoint(max((tmp_path / run / "checkpoints").iterdir())) for run in ("many", "one"))
+    assert set(ours.tensors) == set(theirs.tensors), f"{TENSORS} says nothing of the mesh"
+    for name in theirs.tensors:
+        assert ours.tensors[name].shape == theirs.tensors[name].shape, name
+
+
+RESHARDED = [("fsdp=2", "tp=2"), ("tp=2", None), (None, "fsdp=2"), ("dp=2", "pp=2"), ("pp=2", "cp=2")]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [pytest.param(*pair, marks=pytest.mark.slow if i > 1 else ()) for i, pair in enumerate(RESHARDED)],
+)
+def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first, second, optimizer):
+    settings = recipe | {"optimizer": optimizer, "ema": 0.5, "max_steps": STEPS}
+    Trainer(TrainSettings(**settings), tmp_path / "whole").fit()
+    out = tmp_path / "run"
+    for mesh, options in ((first, {"stop_at": 5}), (second, {"resume": True})):
+        if mesh is None:
+            loop = Trainer(TrainSettings(**settings), out, resume="resume" in options)
+            if "stop_at" in options:
+                loop.clock.evaluations.wanted = 0
+                loop.interrupt.signal, update = 0, loop.backend.update
+
+                def stopped(lr, loop=loop, update=update):
+                    loop.interrupt.signal = 15 * (loop.state.step + 1 == 5)
+                    update(lr)
+
+                loop.backend.update = stopped
+                with pytest.raises(Exception, match="Stopped by SIGTERM after 5"):
+                    loop.fit()
+            else:
+                loop.fit()
+        else:
+            found = ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=str(out), **options)
+            assert found[0] == found[1]
+            if "stop_at" in options:
+                assert found[0] == ("TrainingInterrupted", 5), "told on rank 1, stopped on all"
+    same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "changes", "said"),
+    [
+        ("fsdp=2", {"dropout": 0.1}, "dropout"), ("dp=2", {"optimizer": "adafactor"}, "optimizer"),
+        ("pp=2", {"batch_size": 3}, "pp=2"), ("cp=2", {"document_mask": True}, "cp"),
+    ],
+)  # fmt: skip
+def test_what_a_mesh_cannot_do_is_refused_by_name(ranks, recipe, tmp_path, mesh, changes, said):
+    for message in ranks(2).run(cases.refused, mesh=mesh, settings=recipe | changes, out=str(tmp_path / "run")):
+        assert message is not None and said in message
