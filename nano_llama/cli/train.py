@@ -28,6 +28,7 @@ from nano_llama.training.settings import TrainSettings, merge
 from nano_llama.training.settings_layers import layers
 
 RUN = Group("Run", sort_key=1)
+FRESH_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # docs/parallel.md says why
 MORE_OPTIONS = REST  # of dispatch.py
 
 
@@ -152,6 +153,8 @@ def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: b
     with joined(settings, started) as run:
         display = live_display(screen) if started.rank == 0 else Callback()
         display.notice(f"{settings.mesh or f'dp={started.world_size}'}: {run.network}")
+        if started.restartable and not started.fresh_store:
+            display.notice(f"Restarted processes may not find each other. Before torchrun:  {FRESH_STORE}")
         yield set_up_run(
             run.engine, settings, out, resume=resume, progress=display, start=process_start(), ranks=run.ranks
         )

@@ -8,8 +8,9 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
     NANO_LLAMA_API_KEY   the key that clients of nano-llama serve must send
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
-    RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT
-                         set by torchrun for each process that it starts
+    RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT,
+    TORCHELASTIC_MAX_RESTARTS   set by torchrun for each process that it starts
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE    1: processes that torchrun starts again do not find the dead ones' addresses
     GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME    the network interfaces that ranks use (default: the libraries choose)
 """
 
@@ -74,6 +75,8 @@ class Launch:
     local_world_size: int
     address: str  # host:port, where they find each other
     restarts: int = 0  # how often the launcher has started them again
+    restartable: bool = False  # whether it would
+    fresh_store: bool = False  # whether they then find each other anew
 
 
 def launch() -> Launch | None:
@@ -89,6 +92,8 @@ def launch() -> Launch | None:
             local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
             address=f"{os.environ['MASTER_ADDR']}:{int(os.environ['MASTER_PORT'])}",
             restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+            restartable=int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0,
+            fresh_store=os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") == "1",
         )
     except (KeyError, ValueError) as error:
         raise EnvironmentFault(

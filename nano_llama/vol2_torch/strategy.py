@@ -94,7 +94,7 @@ class Strategy(Protocol):
         ...
 
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The whole of each tensor, by the same names: a parameter's, or checkpoint_keys.py's of what belongs to it."""
+        """The whole of each tensor, by the same names: those of parameters, or training/checkpoint_keys.py's."""
         ...
 
     def lies_elsewhere(self, name: str) -> bool:

@@ -29,6 +29,7 @@ from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.gradients import clip, local
 from nano_llama.vol2_torch.parallel.matrix_parts import like
 from nano_llama.vol2_torch.parallel.parallelize import Parallel
+from nano_llama.vol2_torch.parallel.weights import exchange, whole_parameters
 from nano_llama.vol2_torch.parallel.wire import CommBytes
 from nano_llama.vol2_torch.training_device import TorchDevice
 from nano_llama.vol2_torch.training_state import to_array
@@ -87,18 +88,11 @@ class MeshStrategy:
 
     @contextmanager
     def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """By copying: fully_shard and DistributedDataParallel keep tensors of their own behind a parameter."""
-        kept = {name: local(parameter).detach().clone() for name, parameter in self.parameters.items()}
+        exchange(self.parameters, weights)
         try:
-            self._copy({name: local(tensor) for name, tensor in weights.items()})
             yield
         finally:
-            self._copy(kept)
-
-    @torch.no_grad()
-    def _copy(self, parts: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            local(parameter).copy_(parts[name])
+            exchange(self.parameters, weights)
 
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Gathered tensor by tensor, each from the ranks that hold a part; then from the stages of a pipeline."""
@@ -138,21 +132,13 @@ class MeshStrategy:
         """Every rank gathers the model and generates with it: the same tokens, since the seed is the same."""
         yield from generate(self._whole_model(), prompt_ids, params)
 
-    @torch.no_grad()
     def _whole_model(self) -> Llama:
         with torch.device("meta"):
             model = Llama(self.config)
         model = model.to_empty(device=self.device.place)
-        group, stages = self.mesh["pp"].get_group(), self.axes.pp
-        for name, own in model.named_params().items():
-            held = self.parameters.get(name)
-            if held is not None:
-                own.copy_(held.full_tensor() if isinstance(held, DTensor) else held)
-            if stages > 1:
-                mine = held is not None and name not in self.parallel.steps.repeated
-                owners: list[Any] = [None] * stages
-                dist.all_gather_object(owners, mine, group=group)
-                dist.broadcast(own, dist.get_global_rank(group, owners.index(True)), group=group)
+        own = model.named_params()
+        for name, whole in whole_parameters(self.parameters, self.mesh, self.config):
+            own[name].data.copy_(whole)
         return model
 
     def figures(self) -> dict[str, Any]:
