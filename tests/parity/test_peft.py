@@ -14,7 +14,9 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from helpers.adapters import randomize  # noqa: E402
+from helpers.stub_engine import PackedTexts  # noqa: E402
 from nano_llama.core.lora import LAYER_TARGETS, TARGETS  # noqa: E402
+from nano_llama.formats import save_hf  # noqa: E402
 from nano_llama.formats.peft import CONFIG, WEIGHTS  # noqa: E402
 from nano_llama.formats.safetensors import SafetensorsFile  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
@@ -26,6 +28,7 @@ from nano_llama.vol2_torch.finetune import (  # noqa: E402
     merge_lora,
     save_adapter,
 )
+from nano_llama.vol3_engine.cpu.runner import CpuRunner  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|save_embedding_layers|embedding layer).*"),
@@ -104,6 +107,27 @@ def test_we_read_pefts(tiny_config, tmp_path, kind, dtype, bound, tied, targets)
     with torch.no_grad():
         load_adapter(model, tmp_path).eval()
         assert relative_error(model(TEXT), logits_of(theirs(TEXT))) < bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_engine_serves_pefts(tiny_config, tmp_path, kind, tied):
+    """Beside the base, on all matrices, in one batch with the base alone."""
+    model = Llama.init(tiny_config(tied=tied), seed=1)
+    save_hf(tmp_path / "base", model.config, {name: p.detach().numpy() for name, p in model.named_params().items()})
+    lora = LoraConfig(r=3, alpha=5, target_modules=TARGETS, **KINDS[kind])
+    theirs = peft.get_peft_model(hugging_face(model), pefts_config(lora)).eval()
+    randomize({name: p for name, p in theirs.named_parameters() if "lora_" in name})
+    theirs.save_pretrained(tmp_path / "adapter")
+    runner = CpuRunner.load(tmp_path / "base", adapters={"theirs": tmp_path / "adapter"}, num_threads=2)
+    texts = PackedTexts(runner, block_size=16)
+    texts.adapters = {0: "theirs", 2: "theirs"}
+    prompts = dict(enumerate([*TEXT.tolist(), TEXT[0, :5].tolist()]))
+    for text, logits in texts.step(prompts).items():
+        with torch.no_grad():
+            expected = logits_of((theirs if text in texts.adapters else model)(torch.tensor([prompts[text]])))[0, -1]
+        assert relative_error(torch.tensor(logits), expected) < 2e-5, text
+    runner.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,9 @@ import pytest
 
 from helpers.stub_engine import ByteTokenizer, small_config
 from nano_llama import LLM, SamplingParams
+from nano_llama.core.lora import LoraConfig
 from nano_llama.vol1_numpy import Llama as NumpyLlama
+from nano_llama.vol1_numpy.finetune import apply_lora as vol1_lora
 from nano_llama.vol3_engine.trace import NoTrace
 
 PROMPT = "In the morning the old man went down to the river, and there he sat upon a stone."
@@ -111,6 +113,24 @@ def test_a_numpy_model_that_changed_between_two_requests(change):
     llm = LLM.from_model(model, ByteTokenizer())
     before = answers(llm)
     change(model)
+    assert answers(llm) == answers(LLM.from_model(model, ByteTokenizer())) != before
+
+
+@pytest.mark.parametrize("volume", ["vol1_numpy", "vol2_torch"])
+def test_an_adapter_in_training_that_changed(volume):
+    """Of the model that the engine was given only the adapter changes, its weights are frozen."""
+    if volume == "vol1_numpy":
+        model = vol1_lora(numpy_model(), LoraConfig(r=2))
+        adapter = model.trainable
+    else:
+        model = torch_model()
+        from nano_llama.vol2_torch.finetune import adapter_params, apply_lora
+
+        adapter = {name: p.detach() for name, p in adapter_params(apply_lora(model, LoraConfig(r=2))).items()}
+    llm = LLM.from_model(model, ByteTokenizer())
+    before = answers(llm)
+    for tensor in adapter.values():
+        tensor[:] = 0.1
     assert answers(llm) == answers(LLM.from_model(model, ByteTokenizer())) != before
 
 

@@ -176,15 +176,15 @@ def next_commands(settings: FinetuneSettings, folder: Path, can_chat: bool) -> l
             (f"nano-llama merge --model {model} --adapter {run} --out {merged}", "one ordinary model of both"),
             (f"nano-llama merge --model {model} --adapter {run} --out {gguf}", "the same for llama.cpp"),
         ]
-        use = merged
+        use, served = f"--model {model} --adapter {run}", merged
     else:
         lines.append((f"nano-llama export --model {run} --format gguf --out {gguf}", "for llama.cpp"))
-        use = run
+        use, served = f"--model {run}", run
     if can_chat:
-        lines.append((f"nano-llama chat --model {use}", "talk with it"))
+        lines.append((f"nano-llama chat {use}", "talk with it"))
     lines += [
-        (f'nano-llama generate --model {use} --prompt "..."' + " --chat" * can_chat, "one answer"),
-        (f"nano-llama serve --model {use}", "an OpenAI-compatible server"),
+        (f'nano-llama generate {use} --prompt "..."' + " --chat" * can_chat, "one answer"),
+        (f"nano-llama serve --model {served}", "an OpenAI-compatible server"),
         (f"nano-llama finetune --out {run} --resume --epochs {_more(settings)}", "train it further"),
     ]
     width = max(len(command) for command, _ in lines)
