@@ -61,11 +61,15 @@ SAMPLE = {  # what CI runs
     ("pp", "tied"), ("dp_pp", "float64"), ("fsdp_pp", "tied"), ("pp_tp", "float64"), ("pp_cp", "float64"),
     ("pp_tp", "muon"), ("pp_interleaved", "four_layers"),
 }  # fmt: skip
+REFUSED = {  # heads that ulysses does not divide; three rows for a pipeline that wants four microbatches
+    ("cp_ulysses", "three_heads"), ("cp_tp_ulysses", "three_heads"), ("dp_pp", "accumulation"),
+    ("fsdp_pp", "accumulation"), ("pp_fsdp_tp", "accumulation"), ("pp_dp_cp", "accumulation"),
+}  # fmt: skip
 CASES = [
     pytest.param(mesh, training, marks=() if (mesh, training) in SAMPLE else pytest.mark.slow)
     for mesh in MESHES
     for training in TRAININGS
-    if mesh != "pp_interleaved" or TRAININGS[training].layers >= 4
+    if (mesh, training) not in REFUSED and (mesh != "pp_interleaved" or TRAININGS[training].layers >= 4)
 ]
 
 
