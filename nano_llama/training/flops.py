@@ -8,11 +8,12 @@ What a device can do is measured in vol2_torch/peak_flops.py. Tests: tests/train
 from nano_llama.core.config import LlamaConfig
 
 
-def flops_per_token(config: LlamaConfig, context: int) -> float:
+def flops_per_token(config: LlamaConfig, context: int, *, frozen: bool = False) -> float:
     """FLOPs per token of a training step (forward and backward) at this context length T.
 
-    N: the parameters that multiply; an embedding that is not also the head is only looked up.
+    N: the parameters that multiply; an embedding that is not also the head is only looked up. frozen: beneath an
+    adapter, whose own are few, no gradient of the weights is computed: 4 N.
     """
     looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * context
-    return 6.0 * (config.num_parameters - looked_up) + attention
+    return (4.0 if frozen else 6.0) * (config.num_parameters - looked_up) + attention

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.lora import adapter_shapes
-from nano_llama.core.names import is_hidden_matrix, parameter_shapes
+from nano_llama.core.lora import adapted_modules, adapter_shapes
+from nano_llama.core.names import LM_HEAD, is_hidden_matrix, parameter_shapes
 from nano_llama.core.units import rough_time_text, size_text
+from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
 
@@ -91,7 +92,7 @@ def preflight(
         parameters=num_trained(config, settings),
         memory=memory,
         tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
-        flops_per_token=flops_per_token(config, settings.context),
+        flops_per_token=flops_per_token(config, settings.context, frozen=settings.lora is not None),
         peak_flops=peak_flops,
     )
 
@@ -102,14 +103,14 @@ def memory_by_part(
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part, as the module's header says."""
     N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
-    weights, trained = WIDE * config.num_parameters, WIDE * num_trained(config, settings)
+    trained = WIDE * num_trained(config, settings)
     logits = N * V
     if logits_limit is not None:
         logits = min(logits, logits_limit // WIDE)
     rounded = compute_bytes if compute_bytes < WIDE else 0  # per number, of a copy that the products read
     kept = activation_bytes_per_token(config, settings.activation_checkpointing, compute_bytes, attention_bytes)
     return {
-        "weights": weights + rounded * config.num_parameters,
+        "weights": weight_bytes(config, settings, compute_bytes),
         **({"adapter": trained} if settings.lora else {}),
         "gradients": trained,
         "optimizer": optimizer_bytes(config, settings),
@@ -120,6 +121,24 @@ def memory_by_part(
         "working": N * layer_bytes_per_token(config, compute_bytes, attention_bytes),
         "logits": logits * (2 * WIDE + rounded),  # and their gradient
     }
+
+
+def weight_bytes(config: LlamaConfig, settings: TrainSettings, compute_bytes: int = WIDE) -> int:
+    """The weights as they are held, and the copies that products read: of all, or of one frozen matrix at a time.
+
+    Frozen matrices of the layers are held as products read them, or as blocks; the largest copy is the head's.
+    """
+    rounded = compute_bytes if compute_bytes < WIDE else 0
+    if settings.lora is None:
+        return (WIDE + rounded) * config.num_parameters
+    quantization = settings.base_quantization
+    kinds = Scheme.parse(quantization).kinds(config) if quantization else {}
+    adapted = {f"{module}.weight" for module in adapted_modules(settings.lora, config)} - {LM_HEAD}
+    held = 0.0
+    for name, shape in parameter_shapes(config).items():
+        number = kinds[name].bits_per_weight / 8 if name in kinds else compute_bytes if name in adapted else WIDE
+        held += math.prod(shape) * number
+    return int(held) + config.vocab_size * config.hidden_size * (rounded + (WIDE if quantization else 0))
 
 
 def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:

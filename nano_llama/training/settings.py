@@ -235,6 +235,11 @@ class TrainSettings:
     # -- what follows from the settings ---------------------------------------------------------------------------
 
     @property
+    def base_quantization(self) -> str | None:
+        """In how many bits frozen weights are held, "int8" or "int4"; None: in floats."""
+        return None
+
+    @property
     def lora(self) -> LoraConfig | None:
         """The adapter that is trained in place of the weights; None: the weights are."""
         return None

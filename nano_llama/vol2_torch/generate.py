@@ -4,7 +4,8 @@ Not here: how a token is sampled (core/sampling), text and batches (vol3_engine/
 Tests: tests/vol2/test_generate.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -14,13 +15,14 @@ from nano_llama.vol2_torch.model import Llama
 
 
 def generate(
-    model: Llama, prompt_ids: Sequence[int], params: SamplingParams, *, use_cache: bool = True
-) -> Iterator[int]:
+    model: Llama, prompt_ids: Sequence[int], params: SamplingParams, *, use_cache: bool = True,
+    computing: Callable[[], AbstractContextManager] = nullcontext,
+) -> Iterator[int]:  # fmt: skip
     """Yield the tokens that follow the prompt, up to and including one that ends the text; never past the context.
 
     params: its `seed` and `max_tokens` must be set. use_cache=False: compute the whole text for each token, for
-    comparison; RoPE of the kind 'dynamic' always does. Compiled layers run eagerly here: the length changes with every
-    token, and each length would be compiled again.
+    comparison; RoPE of the kind 'dynamic' always does. computing: entered around each forward pass. Compiled layers run
+    eagerly here: the length changes with every token, and each length would be compiled again.
     """
     assert params.seed is not None and params.max_tokens is not None, "a sample has a seed and a length"
     config, ends = model.config, {*(params.stop_token_ids or ()), *model.config.eos_token_ids}
@@ -31,7 +33,8 @@ def generate(
         cache = KVCache(config, 1, len(context) + max(steps, 0), device=model.device, dtype=model.dtype)
     new, output = context, list[int]()
     for _ in range(steps):
-        logits = _next_logits(model, new if cache else context + output, cache)
+        with computing():
+            logits = _next_logits(model, new if cache else context + output, cache)
         token = sample(logits.numpy(), params, context, output, seed=params.seed, end_ids=ends)
         output.append(token)
         yield token

@@ -5,7 +5,7 @@ Tests: tests/vol2/test_trainer.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.finetune.adapters import adapted_layers
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
 from nano_llama.vol2_torch.model import Llama
@@ -147,7 +148,9 @@ class SingleProcess:
         return self.loss_sum(*batch).item()
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
-        return generate(self.model, prompt_ids, params)
+        # beneath an adapter, matrices are held in the precision of the products
+        computing = self.precision.autocast if adapted_layers(self.model) else nullcontext
+        return generate(self.model, prompt_ids, params, computing=computing)
 
     @contextmanager
     def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:

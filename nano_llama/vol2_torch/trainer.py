@@ -27,7 +27,7 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
-from nano_llama.vol2_torch.finetune.adapters import adapter_params, apply_lora
+from nano_llama.vol2_torch.finetune.start import model_to_train
 from nano_llama.vol2_torch.loss import (
     CHUNK_BYTES,
     HeadLoss,
@@ -38,7 +38,7 @@ from nano_llama.vol2_torch.loss import (
     wants_chunks,
 )
 from nano_llama.vol2_torch.loss_scaling import LossScale
-from nano_llama.vol2_torch.model import Llama, to_tensor
+from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
 from nano_llama.vol2_torch.strategy import ALONE, Spread, Strategy
@@ -114,16 +114,8 @@ class TorchBackend:
         )  # fmt: skip
         if spread.size == 1:
             check_memory(expected, settings, device.available_memory())
-        if weights is None:
-            model = Llama.init(config, seed=settings.seed, device=place)
-        else:
-            model = Llama(config).to(place).load_params(weights)
-        parameters: Mapping[str, nn.Parameter] = model.named_params()
-        if settings.lora is not None:
-            parameters = adapter_params(apply_lora(model, settings.lora, seed=settings.seed))
-            for name, tensor in (adapter or {}).items():
-                parameters[name].data.copy_(to_tensor(tensor))
-        strategy = spread.strategy(model, parameters, device, precision, settings)
+        model, trained = model_to_train(settings, config, weights, adapter, place, precision.dtype, notice)
+        strategy = spread.strategy(model, trained, device, precision, settings)
         parameters = strategy.parameters
         optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon)
         backend = cls(

@@ -6,6 +6,7 @@ from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
 from nano_llama.training.backend import HostDevice
+from nano_llama.training.finetune import FinetuneSettings
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.preflight import COPY, check_memory, memory_by_part, preflight
 from nano_llama.training.settings import TrainSettings
@@ -29,6 +30,24 @@ def test_memory_of_what_is_known_exactly():
     half = memory_by_part(config, TrainSettings(data="x", batch_size=2, context=8, optimizer="muon"), compute_bytes=2)
     assert half["weights"] == 6 * P and 4 * P < half["optimizer"] < 8 * P
     assert half["activations"] < parts["activations"]
+
+
+def test_memory_beneath_an_adapter():
+    config, P = model_preset("350m"), model_preset("350m").num_parameters
+    head = config.vocab_size * config.hidden_size
+
+    def of(compute_bytes, **changes):
+        return memory_by_part(config, FinetuneSettings(data="x", init_from="x", **changes), compute_bytes)
+
+    plain = of(4)
+    assert plain["weights"] == 4 * P and plain["gradients"] == plain["adapter"] == plain["optimizer"] / 2 < 0.2 * P
+    assert 2 * P < of(2)["weights"] - 2 * head < 4 * P, "the layers' matrices are held as products read them"
+    for to, bits in (("int8", 8.5), ("int4", 5)):  # and the head, when it is read
+        held = of(4, base_quantization=to)["weights"] - 4 * head
+        assert bits / 8 * P < held < 0.35 * 4 * P
+    whole = preflight(config, FinetuneSettings(data="x", init_from="x", adapter="none"))
+    adapted = preflight(config, FinetuneSettings(data="x", init_from="x"))
+    assert 0.66 < adapted.flops_per_token / whole.flops_per_token < 0.75
 
 
 def test_memory_of_optimizers_and_averages():
