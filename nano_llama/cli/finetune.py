@@ -80,7 +80,7 @@ def run(
     loop = make_trainer(
         settings, out, resume=resume, dataset=dataset, progress=Callbacks(display, keep), start=process_start()
     )
-    screen.say("\nFirst the model answers validation prompts as it is, to be compared with afterwards.")
+    screen.say("\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most.")
     done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
     screen.result(
         result_json(settings, dataset, done),
@@ -139,7 +139,8 @@ def read_examples(settings: FinetuneSettings, run: Path | None, display: Callbac
 def say_before(screen: Screen, before: Examination) -> None:
     """A line on what the model could do."""
     loss = f"validation loss {before.validation.loss:.4f}, " if before.validation else ""
-    screen.say(f"before: {loss}{before.num_right} of {len(before.answers)} answers exactly right")
+    right = f"{before.num_right} of {len(before.answers)} answers exactly right"
+    screen.say(f"before: {loss}{right if before.answers else 'no time for answers'}")
 
 
 def result_json(settings: FinetuneSettings, dataset: ExampleDataset, done: FinetuneResult) -> dict[str, Any]:

@@ -35,6 +35,7 @@ _READ_BYTES = 2**24
 MAX_TEXT_BYTES = 2**30  # one document is held in memory as a whole
 MAX_ZSTD_WINDOW = 2**31  # the format's own limit (zstd --long=31); memory is taken as text fills it
 MAX_LINE_BYTES = 256 * 2**20  # of a .jsonl file
+ONE_A_LINE = "Each line holds one whole object. From a JSON array:  jq -c '.[]' IN.json > OUT.jsonl"
 MAX_PARQUET_BYTES = 2 * 2**30  # a compressed .parquet is unpacked in memory first
 
 
@@ -167,10 +168,10 @@ def read_records(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(_decode(line, where))
+                record = _mended(json.loads(_decode(line, where)))
             except (ValueError, RecursionError) as error:
-                raise FormatError(f"{where}: not JSON ({error}).", hint="Each line holds one object.") from error
-            yield number, _mended(record)
+                raise FormatError(f"{where}: not JSON ({error}).", hint=ONE_A_LINE) from error
+            yield number, record
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Document]:

@@ -22,13 +22,11 @@ from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
 from nano_llama.server.usage import Head, Usage, service_of
 from nano_llama.server.validation import read_as
+from nano_llama.tokenizer.conversation import RESERVED
 
 if TYPE_CHECKING:
     from nano_llama.server.service import Service
     from nano_llama.vol3_engine.requests import Request
-
-# Names that a template gets from us: chat_template_kwargs never sets them, whatever the operator lists.
-RESERVED = ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
 
 
 async def create_chat_completion(http: HttpRequest) -> Response:
@@ -111,6 +109,7 @@ def conversation(
         for name in ("add_generation_prompt", "continue_final_message")
         if (value := getattr(body, name)) is not None
     }
+    # whatever the operator lists, RESERVED names are ours
     allowed = [name for name in service.settings.chat_template_kwargs if name not in RESERVED]
     for name, value in (body.chat_template_kwargs or {}).items():
         if name not in allowed:

@@ -325,7 +325,8 @@ def _check_fields(quoted: Quoted) -> None:
                 f"{where} has 'weight': {message['weight']!r}; every answer is learned, and with the same weight.",
                 hint="Remove the field, or the conversation.",
             )
-        if message["role"] == "assistant" and not any(message.get(name) for name in ("content", "tool_calls")):
+        given = (str(message.get(name) or "").strip() for name in ("content", "tool_calls"))
+        if message["role"] == "assistant" and not any(given):
             raise UserError(f"{where} is empty, so there is nothing to learn.", hint="Remove it, or write the answer.")
 
 

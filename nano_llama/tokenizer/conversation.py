@@ -18,6 +18,9 @@ from nano_llama.tokenizer.special_text import SpecialText
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _MAX_PROGRAMS = 8
 
+# Names that a template gets from us: no variable of the caller's may be called so.
+RESERVED = ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:

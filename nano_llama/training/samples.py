@@ -60,7 +60,8 @@ class SampleLogger:
 def _opening(prompt: str, settings: TrainSettings, tokenizer: Any) -> Opening:
     """The user's own prompt; to a model that learns to answer it is a question, where it has a template for one."""
     if settings.from_examples and tokenizer.chat_templates:
-        return Opening(prompt, tokenizer.encode_chat([{"role": "user", "content": prompt}]))
+        messages = [{"role": "user", "content": prompt}]
+        return Opening(prompt, tokenizer.encode_chat(messages, **settings.template_variables))
     return Opening(prompt, tokenizer.encode(prompt))
 
 

@@ -245,6 +245,11 @@ class TrainSettings:
         return None
 
     @property
+    def template_variables(self) -> dict[str, Any]:
+        """Of the model's chat template, beside the messages."""
+        return {}
+
+    @property
     def tokens_per_step(self) -> int:
         """At most: rows of examples may have padding."""
         return self.batch_size * self.context * self.accumulate

@@ -37,7 +37,10 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callbac
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
     if isinstance(settings, FinetuneSettings):
         assert isinstance(tokenizer, Tokenizer), "the model that is fine-tuned brings its own"
-        return open_example_dataset(settings.data, tokenizer, settings.context, leave_out_long=settings.leave_out_long)
+        return open_example_dataset(
+            settings.data, tokenizer, settings.context, leave_out_long=settings.leave_out_long,
+            variables=settings.template_variables,
+        )  # fmt: skip
     try:
         return prepare(settings.data, tokenizer, progress=callback.preparing)
     except BaseException:

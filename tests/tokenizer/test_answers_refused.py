@@ -31,6 +31,7 @@ def encoder(bpe, template=CHATML.template, marked=False) -> AnswerEncoder:
         ([USER, ANSWER, ANSWER], "Message 2 is the assistant's and after another"),
         ([USER, SYSTEM, ANSWER], "Message 1 has the role 'system'"),
         ([USER, {**ANSWER, "content": ""}], "Message 1 .* is empty"),
+        ([USER, {**ANSWER, "content": " \n"}], "Message 1 .* is empty"),
         ([USER, {**ANSWER, "tool_calls": [{"name": "x"}]}], "'tool_calls', which the chat template does not read"),
         (
             [USER, {**ANSWER, "reasoning_content": "Hm."}],

@@ -4,9 +4,11 @@ data/dataset.py answers the same questions for text. Tests: tests/data/sft/test_
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,12 +78,13 @@ class ExampleDataset:
 
 
 def open_example_dataset(
-    path: str | Path, tokenizer: Tokenizer, context: int, *, leave_out_long: bool = False
-) -> ExampleDataset:
+    path: str | Path, tokenizer: Tokenizer, context: int, *, leave_out_long: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> ExampleDataset:  # fmt: skip
     """The examples of a file or folder, encoded. Raises what open_examples and encode_examples raise."""
     examples = open_examples(path)
     train, val = (
-        encode_examples(split, tokenizer, context, leave_out_long=leave_out_long)
+        encode_examples(split, tokenizer, context, leave_out_long=leave_out_long, variables=variables)
         for split in (examples.train, examples.val)
     )
     return ExampleDataset(train, val, tokenizer, context, examples)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from nano_llama.core.errors import UserError
 from nano_llama.data.corpus import list_files
-from nano_llama.data.readers import COMPRESSED, kind_of, read_documents, read_records
+from nano_llama.data.readers import COMPRESSED, ONE_A_LINE, kind_of, read_documents, read_records
 from nano_llama.data.sft.forms import Completion, Conversation, Example, Text, read_example
 from nano_llama.data.split_names import assign, is_unread_data
 
@@ -50,7 +50,8 @@ def open_examples(path: str | Path) -> Examples:
     if not place.exists():
         raise UserError(f"No data at {str(path)!r}.", hint=f"Give {_READ}.")
     if not place.is_dir() and kind_of(place) not in KINDS:
-        raise UserError(f"{place}: files of this kind are not read as examples.", hint=f"Give {_READ}.")
+        hint = ONE_A_LINE if place.suffix.lower() == ".json" else f"Give {_READ}."
+        raise UserError(f"{place}: files of this kind are not read as examples.", hint=hint)
     train_files, val_files, left_out = _of_folder(place) if place.is_dir() else ([place], [], [])
     unread: Counter[str] = Counter()
     train = _read(train_files, unread)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_llama.core.errors import FormatError
+from nano_llama.data.readers import ONE_A_LINE
 
 Record = Mapping[str, Any]
 
@@ -56,12 +57,14 @@ Example = Conversation | Completion | Text
 def read_example(record: Any, where: str) -> tuple[Example, set[str]]:
     """-> the example, and the names of the record's fields that are not read. Raises FormatError, naming `where`."""
     if not isinstance(record, dict):
-        raise FormatError(f"{where}: one object was expected, not {_shown(record)}.", hint=_HINT)
+        hint = ONE_A_LINE if isinstance(record, list) else _HINT
+        raise FormatError(f"{where}: one object was expected, not {_shown(record)}.", hint=hint)
     given = {name: value for name, value in record.items() if value is not None}
     for names, optional, read in _FORMS:
         if names <= given.keys():
             return read(given, where), set(given) - names - optional
-    raise FormatError(f"{where}: no form of example has these fields: {', '.join(map(str, record))[:100]}.", hint=_HINT)
+    fields = ", ".join(f"{name}" if name in given else f"{name} (null)" for name in record)[:100] or "none"
+    raise FormatError(f"{where}: no form of example has these fields: {fields}.", hint=_ALL_FORMS)
 
 
 def _conversation(record: Record, where: str) -> Conversation:
@@ -82,7 +85,7 @@ def _sharegpt(record: Record, where: str) -> Conversation:
 def _turn(turn: Any, place: str) -> Record:
     if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
         raise FormatError(f"{place} is {_shown(turn)}.", hint='Turns look like {"from": "human", "value": "Hello"}.')
-    role = SHAREGPT_ROLES.get(turn.get("from", ""))
+    role = SHAREGPT_ROLES.get(str(turn.get("from")))
     if role is None:
         raise FormatError(
             f'{place} is "from" {_shown(turn.get("from"))}.', hint=f"Known are {', '.join(SHAREGPT_ROLES)}."
@@ -150,6 +153,10 @@ _FORMS: tuple[Form, ...] = (
     ({"prompt", "completion"}, set(), _completion),
     ({"instruction", "output"}, {"input", "system", "history"}, _alpaca),
     ({"text"}, set(), _whole_text),
+)
+_ALL_FORMS = (
+    'Known are {"messages": [...]}, {"conversations": [...]}, {"prompt": ..., "completion": ...},'
+    ' {"instruction": ..., "output": ...} and {"text": ...}.'
 )
 _HINT = (
     'Examples look like {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'

@@ -8,8 +8,9 @@ reported (Cut).
 Tests: tests/data/sft/test_sequences.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,36 +48,45 @@ class Encoded:
 
 
 def encode_examples(
-    examples: Iterable[Example], tokenizer: Tokenizer, context: int, *, leave_out_long: bool = False
-) -> Encoded:
+    examples: Iterable[Example], tokenizer: Tokenizer, context: int, *, leave_out_long: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> Encoded:  # fmt: skip
     """The sequences of all examples, in their order.
 
-    leave_out_long: leave out what has no answer within the context, instead of refusing it.
+    leave_out_long: leave out what has no answer within the context, instead of refusing it. variables: of the chat
+    template, beside the messages.
     Raises UserError, naming file and line, for an example that cannot be encoded or is too long, and where nothing is
     left.
     """
     if context < 1:
         raise UserError(f"A context of {context} tokens holds nothing.", hint="Give at least 1.")
-    encoder, result, count = AnswerEncoder(tokenizer), Encoded(), 0
+    encoder, result, too_long = AnswerEncoder(tokenizer), Encoded(), list[_TooLong]()
+    where = []
     for example in examples:
-        count += 1
-        found = _encoded(example, encoder)
+        where.append(example.where)
+        found = _encoded(example, encoder, variables or {})
         if isinstance(example, Text):
             result.sequences.extend(_pieces(example.where, found[0], context))
         else:
-            _add_answers(result, example.where, found, context, tokenizer.stop_ids, leave_out_long)
+            lost = _add_answers(result, example.where, found, context, tokenizer.stop_ids)
+            too_long += [lost] if lost else []
+    if too_long and not leave_out_long:
+        raise _refused(too_long, len(where), context)
     if not result.sequences:
         raise UserError(
-            f"None of {count:,} examples has an answer that ends within the context of {context:,} tokens.",
+            f"None of {len(where):,} examples (the first is {where[0]}) has an answer that ends within the context of"
+            f" {context:,} tokens."
+            if where
+            else "There are no examples.",
             hint="Give more examples, or a larger context.",
         )
     return result
 
 
-def _encoded(example: Example, encoder: AnswerEncoder) -> list[LearnedIds]:
+def _encoded(example: Example, encoder: AnswerEncoder, variables: Mapping[str, Any]) -> list[LearnedIds]:
     try:
         if isinstance(example, Conversation):
-            return encoder.conversation(example.messages, tools=example.tools)
+            return encoder.conversation(example.messages, tools=example.tools, **variables)
         if isinstance(example, Completion):
             return [encoder.completion(example.prompt, example.completion)]
         return [encoder.text(example.text)]
@@ -84,10 +94,24 @@ def _encoded(example: Example, encoder: AnswerEncoder) -> list[LearnedIds]:
         raise type(error)(f"{example.where}: {error.message}", error.hint) from error
 
 
+@dataclass(frozen=True)
+class _TooLong:
+    """An example whose first answer does not end within the context: tokens of its prompt, and of that answer."""
+
+    where: str
+    prompt: int
+    answer: int
+
+    @property
+    def context(self) -> int:
+        """That it needs: its last id is a target only."""
+        return self.prompt + self.answer - 1
+
+
 def _add_answers(
-    result: Encoded, where: str, found: list[LearnedIds], context: int, stop_ids: frozenset[int], leave_out_long: bool
-) -> None:
-    """found: one example's. Each keeps the answers that end within the context."""
+    result: Encoded, where: str, found: list[LearnedIds], context: int, stop_ids: frozenset[int]
+) -> _TooLong | None:
+    """found: one example's. Each keeps the answers that end within the context; where none does, it is left out."""
     kept_sequences, cut = [], []
     for one in found:
         kept = max((end + 1 for end in _ends(one, stop_ids) if end <= context), default=0)
@@ -98,15 +122,21 @@ def _add_answers(
     if kept_sequences:
         result.sequences.extend(kept_sequences)
         result.cut.extend(cut)
-    elif leave_out_long:
-        result.left_out.append(Cut(where, sum(one.tokens for one in cut), sum(one.learned for one in cut)))
-    else:
-        begin, end = found[0].learned.index(True), _ends(found[0], stop_ids)[0]
-        raise UserError(
-            f"{where}: the answer does not end within the context of {context:,} tokens: its prompt has {begin:,} and"
-            f" the answer {end + 1 - begin:,}.",
-            hint=f"Give a context of at least {end:,}, shorten the example, or leave it out.",
-        )
+        return None
+    result.left_out.append(Cut(where, sum(one.tokens for one in cut), sum(one.learned for one in cut)))
+    begin, end = found[0].learned.index(True), _ends(found[0], stop_ids)[0]
+    return _TooLong(where, begin, end + 1 - begin)
+
+
+def _refused(too_long: list[_TooLong], count: int, context: int) -> UserError:
+    first, needed = too_long[0], max(one.context for one in too_long)
+    others = f" {len(too_long) - 1:,} more of {count:,} examples are too long." if len(too_long) > 1 else ""
+    return UserError(
+        f"{first.where}: the answer does not end within the context of {context:,} tokens: its prompt has"
+        f" {first.prompt:,} and the answer {first.answer:,}.{others}",
+        hint=f"Give a context of at least {needed:,} (--context), shorten what is too long, or leave it out"
+        " (--leave-out-long).",
+    )
 
 
 def _ends(found: LearnedIds, stop_ids: frozenset[int]) -> list[int]:

@@ -89,18 +89,18 @@ class Examiner:
         self.clock, self.interrupted = clock, interrupted
         self.most_tokens = settings.sample_tokens
         self.validation: Validation = loop.validator.data
-        self.held_out = held_out_text(settings.held_out, loop.tokenizer, settings.context, settings.batch_size)
+        self.held_out = held_out_text(settings.held_out, loop.tokenizer, settings.context)
         self.questions = dataset.openings(QUESTIONS, settings.context)
 
     def examine(self, seconds: float, like: Examination | None = None) -> Examination:
-        """Measure and ask, for about so many seconds in all: first what is short, then as many answers as fit.
+        """Measure and ask, for about so many seconds in all; at least half of them for answers.
 
         like: an earlier one; no more than in that is measured, so that the two can be compared.
         """
         begin = self.clock()
         with self.backend.device.computing(), self.backend.use_averaged_weights():
-            held_out = self._measure(self.held_out, begin + seconds / 3, like.held_out if like else None)
-            validation = self._measure(self.validation, begin + 2 * seconds / 3, like.validation if like else None)
+            held_out = self._measure(self.held_out, begin + seconds / 4, like.held_out if like else None)
+            validation = self._measure(self.validation, begin + seconds / 2, like.validation if like else None)
             answers: list[Answer] = []
             for number, question in enumerate(self.questions[: None if like is None else len(like.answers)]):
                 answer = self._answer(question, number < SHOWN, begin + seconds)

@@ -3,17 +3,21 @@
 Tests: tests/training/finetune/test_settings.py.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LAYER_TARGETS, LoraConfig
+from nano_llama.tokenizer.conversation import RESERVED
 from nano_llama.training.setting_fields import Section
 from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTH, LENGTHS, REPORTS, UPDATE, TrainSettings
 
 DEFAULT_EPOCHS = 3.0
 PACKED_ROWS, ROWS = 1, 8  # a few examples an update either way: a few hundred examples are few updates as it is
 ADAPTER_LR, FULL_LR = 2e-3, 1e-4  # an adapter begins at zero and has few parameters: it needs, and bears, far more
+
+_KWARGS = """Write it like this:  --chat-template-kwargs '{"enable_thinking": false}'"""
 
 METHOD = Section("Method", "What is trained: an adapter beside the frozen weights (small, quick), or all weights.")
 
@@ -50,6 +54,9 @@ class FinetuneSettings(TrainSettings):
 
     init_from: str | None = DATA.setting(None, "the model to fine-tune: a folder, a .gguf or a hub name")
     data: str = DATA.setting("", "examples: a .jsonl or .txt file, or a folder with train.jsonl and val.jsonl")
+    chat_template_kwargs: str | None = DATA.setting(
+        None, 'variables of the chat template, as JSON, for example {"enable_thinking": false}'
+    )
     leave_out_long: bool = DATA.setting(False, "leave out examples whose answer does not fit, instead of refusing them")
 
     max_minutes: float | None = LENGTH.setting(None, "wall time of the whole process, report included", above=0)
@@ -106,6 +113,7 @@ class FinetuneSettings(TrainSettings):
         object.__setattr__(self, "document_mask", self.packing)
         if not self.init_from:
             raise UserError("No model to fine-tune.", hint="Give --model: a folder, a .gguf or a hub name.")
+        assert self.template_variables is not None, "anything but a JSON object is refused here"
         if self.adapter == "none":
             self._check_no_adapter()
         else:
@@ -124,6 +132,19 @@ class FinetuneSettings(TrainSettings):
     def to_json(self) -> dict[str, Any]:
         """As train.json holds it; document_mask is left out, which packing decides."""
         return {name: value for name, value in super().to_json().items() if name != "document_mask"}
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        text = self.chat_template_kwargs
+        try:
+            values = json.loads(text) if text is not None else {}
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"chat_template_kwargs = {text!r:.80} is not JSON ({error}).", hint=_KWARGS) from error
+        if not isinstance(values, dict):
+            raise UserError(f"chat_template_kwargs = {text!r:.80} is not a JSON object.", hint=_KWARGS)
+        for name in values.keys() & {*RESERVED}:
+            raise UserError(f"chat_template_kwargs names {name!r}, which the data say.", hint="Leave it out.")
+        return values
 
     @property
     def lora(self) -> LoraConfig | None:

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from nano_llama.core.errors import FormatError, UserError
-from nano_llama.data.sft.examples import open_examples
+from nano_llama.data.sft.examples import contents, open_examples
 from nano_llama.data.sft.forms import Completion, Conversation, Text
 
 MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
@@ -107,6 +107,10 @@ def test_fields_that_are_not_read_are_counted(jsonl):
         ({"messages": MESSAGES, "tools": "[]"}, '"tools" is "\\[\\]"'),
         ({"conversations": [{"from": "human", "value": "Q"}, {"value": "A"}]}, 'turn 1 is "from" null'),
         ({"conversations": [{"from": "narrator", "value": "Q"}]}, 'turn 0 is "from" "narrator"'),
+        ({"conversations": [{"from": ["human"], "value": "Q"}]}, r'turn 0 is "from" \["human"\]'),
+        ({"prompt": None, "completion": "A"}, r"no form .* these fields: prompt \(null\), completion"),
+        ({}, "no form .* these fields: none"),
+        ('{"text": ' + "[" * 600 + "]" * 600 + "}", "not JSON"),
         ({"conversations": [{"from": "human"}]}, 'turn 0 is {"from": "human"}'),
         ({"instruction": "Q", "output": 1}, '"output" is 1'),
         ({"instruction": "Q", "output": "A", "history": [["a", "b"]]}, '"history"'),
@@ -117,6 +121,20 @@ def test_wrong_lines(jsonl, line, cause):
     with pytest.raises(FormatError, match=cause) as caught:
         open_examples(path)
     assert f"{path}, line 2" in caught.value.message and caught.value.hint
+
+
+def test_a_json_array_is_told_how_to_become_lines(jsonl):
+    for path in (jsonl("a.jsonl", ["[", "{}", "]"]), jsonl("b.jsonl", ['[{"text": "a"}]']), jsonl("c.json", ["[]"])):
+        with pytest.raises(UserError) as caught:
+            open_examples(path)
+        assert "jq -c '.[]'" in caught.value.hint
+
+
+def test_what_the_examples_hold_is_counted():
+    conversations = [Conversation("a", [SYSTEM, *MESSAGES]), Conversation("b", MESSAGES)]
+    assert contents([*conversations, Completion("c", "", "x"), Text("d", "x")]) == {
+        "system messages": 1, "user messages": 2, "assistant messages": 2, "completions": 1, "texts": 1
+    }  # fmt: skip
 
 
 def test_bytes_that_are_no_text(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from nano_llama.core.errors import UserError
 from nano_llama.data.sft.forms import Completion, Conversation, Text
 from nano_llama.data.sft.sequences import Cut, encode_examples
+from nano_llama.tokenizer import Tokenizer
 
 
 def test_each_form_is_what_the_tokenizer_says(chatml, asked):
@@ -60,6 +61,28 @@ def test_an_answer_longer_than_the_context(chatml, asked):
     assert encoded.left_out == [Cut("a, line 2", len(long.ids), int(long.learned.sum()))] and not encoded.cut
     with pytest.raises(UserError, match="None of 1 examples"):
         encode_examples(examples[1:], chatml, context, leave_out_long=True)
+
+
+def test_all_that_is_too_long_is_told_at_once(chatml, asked):
+    examples = [Conversation(f"a, line {n}", asked("Q", "The dog " * n)) for n in (30, 1, 60, 40)]
+    with pytest.raises(UserError, match=r"a, line 30: .* 2 more of 4 examples are too long") as caught:
+        encode_examples(examples, chatml, 60)
+    (whole,) = encode_examples(examples[2:3], chatml, 10_000).sequences
+    assert f"at least {len(whole.ids) - 1} " in caught.value.hint
+    assert len(encode_examples(examples, chatml, len(whole.ids) - 1).sequences) == 4
+
+
+def test_variables_reach_the_template(chatml, asked):
+    source = "{% if loud %}LOUD {% endif %}" + chatml.chat_template
+    thinking = Tokenizer(chatml.backend, chatml.roles, source)
+    example = Conversation("a, line 1", asked("Q", "A"))
+    plain, loud = (
+        encode_examples([example], thinking, 100, variables=variables).sequences[0].ids.tolist()
+        for variables in (None, {"loud": True})
+    )
+    assert chatml.decode(loud, skip_special=False) == "LOUD " + chatml.decode(plain, skip_special=False)
+    with pytest.raises(UserError, match=r"a, line 1: .*'quiet'"):
+        encode_examples([example], thinking, 100, variables={"quiet": True})
 
 
 @pytest.mark.parametrize(

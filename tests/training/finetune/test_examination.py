@@ -154,9 +154,9 @@ def test_it_is_kept_as_json(found):
 
 def test_held_out_text(loop, tmp_path):
     tokenizer: Tokenizer = loop.tokenizer
-    assert held_out_text("none", tokenizer, 96, 2) is None
-    stdlib = held_out_text("stdlib", tokenizer, 96, 2)
+    assert held_out_text("none", tokenizer, 96) is None
+    stdlib = held_out_text("stdlib", tokenizer, 96)
     assert stdlib.num_targets == TOKENS and len(list(stdlib.batches())) == stdlib.num_batches
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UserError, match="empty"):
-        held_out_text(str(tmp_path / "empty.txt"), tokenizer, 96, 2)
+        held_out_text(str(tmp_path / "empty.txt"), tokenizer, 96)

@@ -57,6 +57,14 @@ def test_what_only_an_adapter_has_is_refused_without_one(setting):
         settings(adapter="none", **setting)
 
 
+def test_variables_of_the_template():
+    assert settings().template_variables == {}
+    assert settings(chat_template_kwargs='{"enable_thinking": false}').template_variables == {"enable_thinking": False}
+    for text, says in (("{", "not JSON"), ("[1]", "not a JSON object"), ('{"tools": []}', "names 'tools'")):
+        with pytest.raises(UserError, match=says):
+            settings(chat_template_kwargs=text)
+
+
 def test_a_model_is_needed():
     with pytest.raises(UserError, match="No model to fine-tune") as error:
         FinetuneSettings(data="chats.jsonl")
