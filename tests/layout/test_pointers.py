@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers.prose import ROOT, SOURCES, texts
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md", "docs/finetuning.md")]
 
 URL = re.compile(r"\w+://\S+")
 # A file of ours by its ending, or a folder by the slash behind it.
@@ -22,6 +22,7 @@ GENERAL = {"samples.md", "report.md", "stub.py", "solution.py", "check.py"}  # i
 # Named, and not here: what users have, what commands make, files of other projects.
 ELSEWHERE = {
     "README.md": ["runs/"],
+    "docs/finetuning.md": ["runs/pirate/report.md"],
     "bench/volume2_shakespeare.py": ["data/shakespeare_char/prepare.py"],  # nanoGPT's
     "nano_llama/core/sampling/sampler.py": ["vllm/v1/sample/sampler.py"],
     "nano_llama/data/split_names.py": ["dev.md", "test.py", "train.py"],  # of users' folders

@@ -17,12 +17,11 @@ from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.metrics import Row, read_metrics
 from nano_llama.training.outcome import TrainingResult
-from nano_llama.training.settings import fields_of
 
 FILE = "report.md"
 LINES = 12  # of the table of losses, at most
 CHARACTERS = 1200  # of a prompt or an answer that is shown
-NOT_SHOWN = {"data", "init_from", "document_mask", "packing", "max_steps", "epochs"}  # said elsewhere, or follow
+NOT_SHOWN = {"data", "init_from", "max_steps", "epochs"}  # said elsewhere, or follow
 
 # Relative change of bits per byte on held-out text, up to which it is called so.
 FORGETTING = (
@@ -147,12 +146,7 @@ def answers(before: Examination | None, after: Examination) -> Iterator[str]:
 
 def facts(settings: FinetuneSettings, dataset: ExampleDataset, result: TrainingResult) -> list[tuple[str, str]]:
     """Rows of a table: files, sizes, speed, and the settings that differ from their defaults."""
-    fields = fields_of(FinetuneSettings)
-    own = {
-        name: value
-        for name, value in settings.to_json().items()
-        if name not in NOT_SHOWN and value != fields[name].default
-    }
+    own = {name: value for name, value in settings.changed.items() if name not in NOT_SHOWN}
     split, last = dataset.train, result.last
     rows = {
         "model": f"`{settings.init_from}`",

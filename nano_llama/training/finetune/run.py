@@ -17,7 +17,7 @@ from nano_llama.training.outcome import TrainingResult
 
 MOST_SECONDS = 60.0  # of an examination
 SHARE = 0.1  # of a run by the clock, for each of the two
-LONGER = 3.0  # times as long as before an examination may take afterwards: right answers are written to their end
+LONGER = 3.0  # times as long as before is reserved for the second: right answers are written to their end
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def fit_with_report(
     before = keep.found = examiner.examine(seconds) if loop.state.step == 0 else read_before(loop.folder.path)
     if before is not None:
         show(before)
-    seconds = min(seconds, LONGER * before.seconds + 1.0) if before is not None else seconds
-    loop.clock.reserve_afterwards(seconds)
+    loop.clock.reserve_afterwards(min(seconds, LONGER * before.seconds + 1.0) if before is not None else seconds)
     result = loop.fit()
+    seconds = MOST_SECONDS
     if (left := loop.clock.until_deadline()) is not None:
         seconds = min(seconds, left - EXIT_SECONDS)
     with interrupt:

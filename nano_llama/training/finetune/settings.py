@@ -134,6 +134,13 @@ class FinetuneSettings(TrainSettings):
         return {name: value for name, value in super().to_json().items() if name != "document_mask"}
 
     @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, also from those that follow from others."""
+        plain = {"data": self.data, "init_from": self.init_from, "adapter": self.adapter, "engine": self.engine}
+        usual = type(self)(**plain).to_json()
+        return {name: value for name, value in super().changed.items() if name in plain or value != usual[name]}
+
+    @property
     def template_variables(self) -> dict[str, Any]:
         text = self.chat_template_kwargs
         try:

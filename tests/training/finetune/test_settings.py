@@ -57,6 +57,13 @@ def test_what_only_an_adapter_has_is_refused_without_one(setting):
         settings(adapter="none", **setting)
 
 
+def test_what_follows_from_other_settings_is_not_a_change():
+    assert settings().changed == {"data": "chats.jsonl", "init_from": "nano_gpt"}
+    assert not {"lr", "batch_size", "packing"} & settings(adapter="none", engine="numpy").changed.keys()
+    assert settings(adapter="none", lr=0.5).changed.items() >= {("adapter", "none"), ("lr", 0.5)}
+    assert TrainSettings(data="x", lr=0.5).changed == {"data": "x", "lr": 0.5, "max_minutes": 5.0}
+
+
 def test_variables_of_the_template():
     assert settings().template_variables == {}
     assert settings(chat_template_kwargs='{"enable_thinking": false}').template_variables == {"enable_thinking": False}
