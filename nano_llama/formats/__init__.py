@@ -76,7 +76,8 @@ def detect(path: str | Path) -> str:
         if is_adapter(path):
             raise FormatError(
                 f"{path} is an adapter, not a model.",
-                hint=f"Merge it into the model that it was trained on:  nano-llama merge --adapter {path} --out ...",
+                hint=f"Give the model that it was trained on, and --adapter {path}; or make one model of the two:"
+                f"  nano-llama merge --adapter {path} --out ...",
             )
         inside = sorted(file.name for file in path.iterdir())
         ggufs = [name for name in inside if name.endswith(".gguf")]

@@ -88,12 +88,14 @@ def goal_was_reached(settings: TrainSettings, run: Path, loss: float) -> UserErr
 def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float, left_s: float | None) -> UserError:
     """No step can be made: the run had ended before (`progress` 1), or its minutes are over. left_s: what is left."""
     if progress >= 1.0:
-        more = "a larger --max-steps"
+        more = "more --epochs, or a larger --max-steps" if settings.from_examples else "a larger --max-steps"
         if settings.max_minutes is not None:
             more = f"more time, for example  --max-minutes {2 * settings.max_minutes:g}"
         return UserError(
             f"The run in {run} has ended: {step:,} steps are done.",
-            hint=f"Give it {more}, or start a new run with  --init-from {run}",
+            hint=f"Give it {more}."
+            if settings.from_examples
+            else f"Give it {more}, or start a new run with  --init-from {run}",
         )
     assert settings.max_minutes is not None and left_s is not None
     minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"

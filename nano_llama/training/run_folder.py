@@ -118,8 +118,9 @@ class RunFolder:
         wanted = saved.replace(**changes)
         for name, value in saved.to_json().items():
             if name not in MAY_CHANGE and getattr(wanted, name) != value:
+                weights = "" if saved.from_examples else f" (--init-from {self.path} starts from its weights)"
                 raise UserError(
                     f"{self.path} was started with {name} = {value!r}, not {getattr(wanted, name)!r}.",
-                    hint=f"Leave {name} out, or start a new run (--init-from {self.path} starts from its weights).",
+                    hint=f"Leave {name} out, or start a new run{weights}.",
                 )
         return wanted

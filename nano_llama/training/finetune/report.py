@@ -164,21 +164,18 @@ def next_commands(settings: FinetuneSettings, folder: Path, can_chat: bool) -> l
     """What to type next, each with what it does."""
     run, model = shlex.quote(str(folder)), shlex.quote(str(settings.init_from))
     merged, gguf = (shlex.quote(f"{folder}{end}") for end in ("-merged", ".gguf"))
-    lines: list[tuple[str, str]] = []
-    if settings.lora is not None:
-        lines += [
-            (f"nano-llama merge --model {model} --adapter {run} --out {merged}", "one ordinary model of both"),
-            (f"nano-llama merge --model {model} --adapter {run} --out {gguf}", "the same for llama.cpp"),
-        ]
-        use, served = f"--model {model} --adapter {run}", merged
-    else:
-        lines.append((f"nano-llama export --model {run} --format gguf --out {gguf}", "for llama.cpp"))
-        use, served = f"--model {run}", run
-    if can_chat:
-        lines.append((f"nano-llama chat {use}", "talk with it"))
+    adapted = settings.lora is not None
+    use = f"--model {model} --adapter {run}" if adapted else f"--model {run}"
+    served = f"--model {model} --adapter {shlex.quote(f'{folder.resolve().name}={folder}')}" if adapted else use
+    lines = [(f"nano-llama chat {use}", "talk with it")] if can_chat else []
     lines += [
         (f'nano-llama generate {use} --prompt "..."' + " --chat" * can_chat, "one answer"),
-        (f"nano-llama serve --model {served}", "an OpenAI-compatible server"),
+        (f"nano-llama serve {served}", "an OpenAI-compatible server"),
+    ]
+    if adapted:
+        lines.append((f"nano-llama merge --model {model} --adapter {run} --out {merged}", "one ordinary model of both"))
+    lines += [
+        (f"nano-llama export --model {run} --format gguf --out {gguf}", f"{'the adapter ' * adapted}for llama.cpp"),
         (f"nano-llama finetune --out {run} --resume --epochs {_more(settings)}", "train it further"),
     ]
     width = max(len(command) for command, _ in lines)

@@ -108,6 +108,7 @@ def test_every_command_it_names_is_understood(recipe, tmp_path, adapter, can_cha
         app.parse_args(arguments, exit_on_error=False, print_error=False)
     text = "\n".join(commands)
     assert ("nano-llama merge" in text) == (adapter == "lora") and ("nano-llama chat" in text) == can_chat
+    assert text.count("--adapter") == (adapter == "lora") * (3 + can_chat), "chat, generate, serve and merge"
 
 
 def test_a_table_reads_well_on_a_terminal_too():
