@@ -72,7 +72,7 @@ class TorchBackend:
     def __init__(
         self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
-        precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy,
+        precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy, compiled: bool = False,
     ):  # fmt: skip
         self.settings, self.model, self.config = settings, model, model.config
         self.parameters, self.optimizers, self.average = parameters, optimizers, average
@@ -80,18 +80,15 @@ class TorchBackend:
         self.notice, self.strategy = notice, strategy
         self.scale = LossScale() if precision.name == "fp16" else None
         self.grad_norm: Tensor | None = None  # of the gradient that is held
-        self.compiled, notice_text = wants_compile(settings, model.config.num_parameters, device.place)
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
         self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
         if settings.from_examples:  # of which few tokens are counted
             self.plain_loss = at_counted_positions(fitting_head_loss)
         strategy.head_loss = self.plain_loss
         model.train_with(settings.dropout, settings.activation_checkpointing)
-        if self.compiled:
-            compile_layers(model)
-            strategy.head_loss = compile_loss(head_loss) if self.plain_loss is head_loss else self.plain_loss
-        elif notice_text:
-            notice(notice_text)
+        self.compiled = compiled
+        if compiled and self.plain_loss is head_loss:
+            strategy.head_loss = compile_loss(head_loss)
 
     @staticmethod
     def check_settings(settings: TrainSettings) -> None:
@@ -115,13 +112,18 @@ class TorchBackend:
         if spread.size == 1:
             check_memory(expected, settings, device.available_memory())
         model, trained = model_to_train(settings, config, weights, adapter, place, precision.dtype, notice)
+        compiled, why_not = wants_compile(settings, config.num_parameters, place)
+        if compiled:  # before it is spread over processes, whose hooks stay outside of what is compiled
+            compile_layers(model)
+        elif why_not:
+            notice(why_not)
         strategy = spread.strategy(model, trained, device, precision, settings)
         parameters = strategy.parameters
         optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon)
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
-            expected=expected, notice=notice, strategy=strategy,
+            expected=expected, notice=notice, strategy=strategy, compiled=compiled,
         )  # fmt: skip
         torch.manual_seed(settings.seed)  # of dropout
         return backend

@@ -63,7 +63,11 @@ class MeshStrategy:
         if self.sent is None and not self.is_counting:
             self.counting.enter_context(self.counter)
             self.is_counting = True
-        part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
+        try:
+            part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
+        except BaseException:
+            self.counting.close()
+            raise
         return self.parallel.total(part).item() / scale
 
     def finish_gradients(self) -> None:

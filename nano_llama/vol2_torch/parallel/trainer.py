@@ -29,7 +29,7 @@ from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.cp import packed_over_cp
-from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group
+from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group, stage_group
 from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
 from nano_llama.vol2_torch.parallel.pp import choose_microbatches
@@ -38,8 +38,6 @@ from nano_llama.vol2_torch.precision import Precision
 from nano_llama.vol2_torch.strategy import Parameters
 from nano_llama.vol2_torch.trainer import TorchBackend
 from nano_llama.vol2_torch.training_device import TorchDevice
-
-STAGE_AXES = ("dp", "fsdp", "cp", "tp")  # whose ranks hold the same layers
 
 
 class ProcessRanks:
@@ -69,11 +67,7 @@ class Mesh:
 
     @property
     def muon(self) -> Callable[..., torch.optim.Optimizer]:
-        used = tuple(axis for axis in STAGE_AXES if getattr(self.axes, axis) > 1)
-        if not used:  # a stage is one rank
-            return partial(OwnerMuon, group=self.mesh["tp"].get_group())
-        together = self.mesh[used[0]] if len(used) == 1 else self.mesh[used]._flatten("stage")
-        return partial(OwnerMuon, group=together.get_group())
+        return partial(OwnerMuon, group=stage_group(self.mesh))
 
     def place(self, settings: TrainSettings) -> torch.device:
         return self.device
