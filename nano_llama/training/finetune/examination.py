@@ -131,7 +131,9 @@ class Examiner:
     def _answer(self, question: Opening, shown: bool, until: float) -> Answer | None:
         """The model's own, as long as it may still be right or is shown; None: there was no time for it."""
         expected = self.tokenizer.encode(question.answer, add_bos=False)
-        most = max(len(expected) + SPARE, self.most_tokens if shown else 0)
+        most = len(expected) + SPARE
+        if shown:  # enough to see what it is where it is not yet like the expected one
+            most = max(most, min(2 * len(expected), self.most_tokens))
         ends = self.tokenizer.stop_ids
         params = SamplingParams(temperature=0.0, max_tokens=most, seed=0, stop_token_ids=sorted(ends))
         written: list[int] = []

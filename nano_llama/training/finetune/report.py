@@ -178,8 +178,7 @@ def next_commands(settings: FinetuneSettings, folder: Path, can_chat: bool) -> l
         (f"nano-llama export --model {run} --format gguf --out {gguf}", f"{'the adapter ' * adapted}for llama.cpp"),
         (f"nano-llama finetune --out {run} --resume --epochs {_more(settings)}", "train it further"),
     ]
-    width = max(len(command) for command, _ in lines)
-    return [f"{command:<{width}}  # {what}" for command, what in lines]
+    return [f"{command}  # {what}" for command, what in lines]
 
 
 def _more(settings: FinetuneSettings) -> str:
