@@ -34,7 +34,7 @@ def recipe(tale, tmp_path):
     settings = TrainSettings(
         data=str(tale), tokenizer="char", model="tiny", num_hidden_layers=2, context=16, batch_size=8, lr=0.01,
         max_steps=STEPS, evaluations=4, log_every=5, samples=0, device="cpu", precision="fp32", compile="off",
-        num_threads=1, checkpoint_minutes=0.01,
+        num_threads=1, checkpoint_minutes=0.05,
     )  # fmt: skip
     write_json(tmp_path / "train.json", settings.to_json())
     Trainer(settings, tmp_path / "alone").fit()
