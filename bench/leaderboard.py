@@ -230,6 +230,29 @@ def fuzz(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [(f"{what}, {good} good requests between: wrong answers, 500s, leaks", f"{wrong}", "0", wrong == 0)]
 
 
+def small_tasks(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """What fine-tuning with its defaults teaches, and how answers and forgetting end; a row per task and method."""
+    rows = []
+    for name, one in r["runs"].items():
+        seeds = [found for other, found in r["runs"].items() if other.partition("-seed")[0] == name]
+        if not seeds:
+            continue  # another seed of a run that has its row
+        right = ", ".join(f"{found['right']}" for found in seeds)
+        more = max(
+            found["after"]["held_out_bits_per_byte"] / found["before"]["held_out_bits_per_byte"] for found in seeds
+        )
+        rows.append(
+            (
+                f"`finetune`, {name} (`recipes/small_tasks.py`, {one['model']}): right answers",
+                f"{right} of {one['asked']} after {one['steps']} steps, {one['tokens']:,} tokens;"
+                f" bits per byte of other text {more - 1:+.1%}",
+                f"{one['bar']:.0%}",
+                all(found["right"] >= found["bar"] * found["asked"] for found in seeds),
+            )
+        )
+    return rows
+
+
 TABLES = {
     "volume1": volume1,
     "volume1_vs_volume2": curves,
@@ -238,6 +261,7 @@ TABLES = {
     "shards": shards,
     "busy": busy,
     "clocked": clocked,
+    "small_tasks": small_tasks,
     "server": server,
     "server_load": load,
     "server_fuzz": fuzz,

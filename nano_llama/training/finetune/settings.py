@@ -13,9 +13,9 @@ from nano_llama.tokenizer.conversation import RESERVED
 from nano_llama.training.setting_fields import Section
 from nano_llama.training.settings import BATCH, COMPUTE, DATA, LENGTH, LENGTHS, REPORTS, UPDATE, TrainSettings
 
-DEFAULT_EPOCHS = 3.0
+DEFAULT_EPOCHS = 2.0  # a skill is there before the first ends, a harder one or a smaller model needs more
 PACKED_ROWS, ROWS = 1, 8  # a few examples an update either way: a few hundred examples are few updates as it is
-ADAPTER_LR, FULL_LR = 2e-3, 1e-4  # an adapter begins at zero and has few parameters: it needs, and bears, far more
+ADAPTER_LR, FULL_LR = 1e-3, 1e-4  # an adapter begins at zero and has few parameters: it needs, and bears, far more
 
 _KWARGS = """Write it like this:  --chat-template-kwargs '{"enable_thinking": false}'"""
 
