@@ -14,7 +14,8 @@ from nano_llama.cli.common import Output, Screen, path_with_a_name, table
 from nano_llama.cli.examples_shown import examples_json, show_examples
 from nano_llama.cli.finetune_options import LEFT_OUT, REST, FinetuneOptions
 from nano_llama.cli.setting_options import given
-from nano_llama.cli.train import live_display, make_trainer, summary
+from nano_llama.cli.train import check_alone, live_display, make_trainer, summary
+from nano_llama.core.env import launch
 from nano_llama.core.errors import UserError
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.training.callback import Callback, Callbacks
@@ -65,6 +66,8 @@ def run(
         goes on if it is given more epochs, steps or minutes.
     """
     screen = Screen(output)
+    if launch() is not None:
+        raise UserError("Fine-tuning runs in one process.", hint="Leave torchrun out:  nano-llama finetune ...")
     settings_given = finetune_settings(config, overrides, options)
     folder = RunFolder(out, FinetuneSettings.command)
     if resume:
@@ -73,6 +76,7 @@ def run(
         settings = FinetuneSettings(**settings_given)
         folder.check_new()
     assert isinstance(settings, FinetuneSettings), "resumed_settings keeps the kind"
+    check_alone(settings)
     check_held_out(settings.held_out)
     display, keep = live_display(screen), KeepBefore()
     dataset = read_examples(settings, out if resume else None, display)

@@ -70,7 +70,7 @@ def run(
         raise UserError(f"--{name.replace('_', '-')} is empty.", hint="Give it a value, or leave it out.")
     given_settings = merge(layers(preset, config, flags, overrides))
     if resume:
-        settings = RunFolder(out).resumed_settings(given_settings)
+        settings = RunFolder(out).resumed_settings({"mesh": None, **given_settings})  # as this command is started
     else:
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
@@ -126,6 +126,15 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
     return Trainer(settings, out, **more)
 
 
+def check_alone(settings: TrainSettings) -> None:
+    """Raise UserError where the settings are for several processes, of which there is one."""
+    if settings.mesh:
+        raise UserError(
+            f"mesh = {settings.mesh!r}, but a single process was started.",
+            hint="Start them all:  torchrun --nproc-per-node N -m nano_llama train ...",
+        )
+
+
 @contextmanager
 def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: bool) -> Iterator[TrainingLoop]:
     """The trainer of this process, alone or as torchrun has started it, with its live display.
@@ -134,11 +143,7 @@ def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: b
     """
     started = launch()
     if started is None:
-        if settings.mesh:
-            raise UserError(
-                f"mesh = {settings.mesh!r}, but a single process was started.",
-                hint="Start them all:  torchrun --nproc-per-node N -m nano_llama train ...",
-            )
+        check_alone(settings)
         yield make_trainer(settings, out, resume=resume, progress=live_display(screen), start=process_start())
         return
     if settings.engine != "torch":

@@ -34,6 +34,7 @@ from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, Optimizer, clip_by_glob
 
 # Setting, of those that a run has -> what Volume 1 takes, why nothing else, and what to do instead.
 HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
+    "mesh": ((None,), "Volume 1 computes in one process", "Use --engine torch."),
     "engine": (("numpy",), "this is the trainer of the engine 'numpy'", "Use Volume 2's trainer."),
     "device": (("auto", "cpu"), "Volume 1 computes in NumPy, on the CPU", "Use --engine torch for a GPU."),
     "precision": (("auto", "fp32"), "NumPy is fast in fp32 only", "Leave it out, or use --engine torch."),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Notice
@@ -186,6 +187,8 @@ class Alone:
     muon = Muon
 
     def place(self, settings: TrainSettings) -> torch.device:
+        if settings.mesh:
+            raise UserError(f"mesh = {settings.mesh!r}: this trainer is of one process.", hint="Leave mesh out.")
         return resolve_device(settings.device)
 
     def threads(self, settings: TrainSettings, place: torch.device, notice: Notice) -> int:

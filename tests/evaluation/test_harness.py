@@ -111,7 +111,7 @@ def test_a_task_of_our_own_and_one_that_needs_a_hub(folder, scorer, tmp_path, mo
         scores = [scorer.score([scorer.encode(row["text"], " " + choice)])[0][0] for choice in row["choices"]]
         right += int(np.argmax(scores)) == row["answer"]
     assert own.metrics["acc"] == pytest.approx(right / 3) and own.examples == 3 and own.skipped is None
-    assert remote.metrics == {} and "cannot be had" in remote.skipped
+    assert remote.metrics == {} and "is not available here" in remote.skipped
     with pytest.raises(UserError, match="no-such-task"):
         run_tasks(folder, ["no-such-task"])
 

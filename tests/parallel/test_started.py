@@ -94,6 +94,9 @@ def test_the_recipe_for_two_hosts(recipe, tmp_path):
     ]
     assert [host.wait(300) for host in hosts] == [0, 0]
     same(tmp_path / "run", expected)
+    alone = [sys.executable, "-m", "nano_llama", "train", "--out", tmp_path / "run", "--resume", "--quiet"]
+    assert subprocess.run([*alone, "--max-steps", str(STEPS + 5)], env=environment(), timeout=200).returncode == 0
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == STEPS + 5, "without its mesh"
 
 
 def test_the_script_for_slurm(recipe, tmp_path):
