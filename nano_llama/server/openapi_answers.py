@@ -59,6 +59,7 @@ MODEL = _object(
     object={"const": "model"},
     created=COUNT,
     owned_by=TEXT,
+    parent=_or_null(TEXT),
     max_model_len=COUNT,
     meta=_object(n_ctx_train=COUNT, n_embd=COUNT, n_vocab=COUNT, n_params=COUNT, chat=FLAG),
 )
