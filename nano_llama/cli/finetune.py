@@ -84,7 +84,10 @@ def run(
     loop = make_trainer(
         settings, out, resume=resume, dataset=dataset, progress=Callbacks(display, keep), start=process_start()
     )
-    screen.say("\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most.")
+    if loop.state.step == 0:  # else it has answered them
+        screen.say(
+            "\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most."
+        )
     done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
     screen.result(
         result_json(settings, dataset, done),
@@ -95,7 +98,8 @@ def run(
     )
     screen.say(f"\nWhat has changed, with answers before and after:  {done.report}", whole_lines=True)
     screen.say("Next:", "dim")
-    for line in next_commands(settings, out, bool(dataset.tokenizer.chat_templates)):
+    assert isinstance(loop.settings, FinetuneSettings), "the loop counts the steps, and keeps the kind"
+    for line in next_commands(loop.settings, out, bool(dataset.tokenizer.chat_templates)):
         screen.say(f"  {line}", "dim", whole_lines=True)
     return 0
 

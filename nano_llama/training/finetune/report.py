@@ -101,7 +101,8 @@ def forgetting(before: Examination | None, after: Examination) -> str:
         return ""
     change = after.held_out.bits_per_byte / before.held_out.bits_per_byte - 1.0
     words = next(words for limit, words in FORGETTING if change <= limit)
-    return f"On text that the examples have nothing to do with, bits per byte changed by {change:+.1%}. {words}"
+    shown = round(change, 3) + 0.0  # never -0.0
+    return f"On text that the examples have nothing to do with, bits per byte changed by {shown:+.1%}. {words}"
 
 
 def losses(rows: Sequence[Row]) -> Iterator[str]:
@@ -176,13 +177,19 @@ def next_commands(settings: FinetuneSettings, folder: Path, can_chat: bool) -> l
         lines.append((f"nano-llama merge --model {model} --adapter {run} --out {merged}", "one ordinary model of both"))
     lines += [
         (f"nano-llama export --model {run} --format gguf --out {gguf}", f"{'the adapter ' * adapted}for llama.cpp"),
-        (f"nano-llama finetune --out {run} --resume --epochs {_more(settings)}", "train it further"),
+        (f"nano-llama finetune --out {run} --resume {_longer(settings)}", "train it further"),
     ]
     return [f"{command}  # {what}" for command, what in lines]
 
 
-def _more(settings: FinetuneSettings) -> str:
-    return f"{2 * (settings.epochs or 3):g}"
+def _longer(settings: FinetuneSettings) -> str:
+    """Twice its length, by what the run is measured."""
+    if settings.max_minutes is not None:
+        return f"--max-minutes {2 * settings.max_minutes:g}"
+    if settings.max_steps is not None:  # also of a run so many epochs long, once its data has been counted
+        return f"--max-steps {2 * settings.max_steps}"
+    assert settings.epochs is not None, "one of the three is always set"
+    return f"--epochs {2 * settings.epochs:g}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]], align: str = "") -> str:

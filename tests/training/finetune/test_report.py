@@ -111,6 +111,19 @@ def test_every_command_it_names_is_understood(recipe, tmp_path, adapter, can_cha
     assert text.count("--adapter") == (adapter == "lora") * (3 + can_chat), "chat, generate, serve and merge"
 
 
+@pytest.mark.parametrize(
+    ("length", "flag"),
+    [
+        ({"epochs": 10.0}, "--epochs 20"),
+        ({"max_steps": 200}, "--max-steps 400"),
+        ({"max_minutes": 5.0}, "--max-minutes 10"),
+    ],
+)
+def test_the_command_that_trains_further_asks_for_more_than_the_run_had(recipe, tmp_path, length, flag):
+    commands = next_commands(recipe.replace(**length), tmp_path, can_chat=False)
+    assert f" --resume {flag}  #" in commands[-1]
+
+
 def test_a_table_reads_well_on_a_terminal_too():
     text = markdown_table(("what", "n"), [("a|b", "1"), ("longer", "22")], "lr")
     assert text.splitlines() == [
