@@ -170,7 +170,9 @@ def read_records(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 record = _mended(json.loads(_decode(line, where)))
             except (ValueError, RecursionError) as error:
-                raise FormatError(f"{where}: not JSON ({error}).", hint=ONE_A_LINE) from error
+                # its text would count lines from this one: "line 1 column 9", or "line 2" for what ends too early
+                cause = f"{error.msg} at column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+                raise FormatError(f"{where}: not JSON ({cause}).", hint=ONE_A_LINE) from error
             yield number, record
 
 

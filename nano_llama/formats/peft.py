@@ -91,17 +91,20 @@ def read_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
     if repeats_head:
         shapes[_BASE_HEAD] = (config.vocab_size, config.hidden_size)
     missing, unused = shapes.keys() - file.keys(), file.keys() - shapes.keys()
+    named = base_model_of(folder)
+    trained_on = f" It was trained on {named}." if named else ""
     for problem, wrong in (("lacks", missing), ("has, and this adapter does not use,", unused)):
         if wrong:
             shown = ", ".join(sorted(wrong)[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
             raise FormatError(
-                f"{file.path} {problem} {shown:.800}.", hint=f"Do {CONFIG}, the adapter and the model belong together?"
+                f"{file.path} {problem} {shown:.800}.",
+                hint=f"Do {CONFIG}, the adapter and the model belong together?{trained_on}",
             )
     for name, shape in shapes.items():
         if file.shape(name) != shape:
             raise FormatError(
                 f"{file.path}: {name} has shape {file.shape(name)}; {CONFIG} and the model imply {shape}.",
-                hint="Is it an adapter of another model?",
+                hint=f"Is it an adapter of another model?{trained_on}",
             )
         if file.dtype_name(name) not in FLOATS:
             raise FormatError(f"{file.path}: {name} is stored as {file.dtype_name(name)}, not as floats.")

@@ -31,7 +31,10 @@ TrainingData = Dataset | ExampleDataset
 def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> TrainingData:
     """`settings.data`, tokenized. run: the folder of the run that is resumed, whose own tokenizer is then used."""
     if not settings.data:
-        raise UserError("No data to train on.", hint="Give --data: a file, a folder, stdlib, shakespeare, ...")
+        known = "a .jsonl or .txt file, or a folder with train.jsonl and val.jsonl"
+        if not isinstance(settings, FinetuneSettings):
+            known = "a file, a folder, stdlib, shakespeare, ..."
+        raise UserError("No data to train on.", hint=f"Give --data: {known}")
     tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)

@@ -134,8 +134,8 @@ def _refused(too_long: list[_TooLong], count: int, context: int) -> UserError:
     return UserError(
         f"{first.where}: the answer does not end within the context of {context:,} tokens: its prompt has"
         f" {first.prompt:,} and the answer {first.answer:,}.{others}",
-        hint=f"Give a context of at least {needed:,} (--context), shorten what is too long, or leave it out"
-        " (--leave-out-long).",
+        hint=f"Give a context of at least {needed:,} (--context) if the model has as many positions, shorten what is"
+        " too long, or leave it out (--leave-out-long).",
     )
 
 
