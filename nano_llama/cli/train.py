@@ -129,9 +129,13 @@ def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoo
 def check_alone(settings: TrainSettings) -> None:
     """Raise UserError where the settings are for several processes, of which there is one."""
     if settings.mesh:
+        import_extra("torch", "train", "Training with many processes")
+        from nano_llama.vol2_torch.parallel.config import ParallelConfig
+
+        needed = ParallelConfig.parse(settings.mesh).world_size
         raise UserError(
             f"mesh = {settings.mesh!r}, but a single process was started.",
-            hint="Start them all:  torchrun --nproc-per-node N -m nano_llama train ...",
+            hint=f"Start them all:  torchrun --nproc-per-node {needed} -m nano_llama train ...",
         )
 
 

@@ -85,9 +85,10 @@ def changes(settings: FinetuneSettings, before: Examination | None, after: Exami
 def changes_table(settings: FinetuneSettings, before: Examination | None, after: Examination) -> list[tuple[str, ...]]:
     """Rows of three columns: what is measured, before, after."""
     both = (before, after)
+    asked = min(len(one.answers) for one in both if one is not None)  # one may have been cut short: then these of both
     return [
         ("validation loss, nats per token", *(_figure(one.validation if one else None, "loss") for one in both)),
-        ("answers exactly right", *map(_right, both)),
+        ("answers exactly right", *(_right(one, asked) for one in both)),
         (
             f"bits per byte of {_name(settings.held_out)}",
             *(_figure(one.held_out if one else None, "bits_per_byte") for one in both),
@@ -218,10 +219,12 @@ def _figure(measured: Measured | None, name: str) -> str:
     return "-" if measured is None else f"{getattr(measured, name):.4f}"
 
 
-def _right(found: Examination | None) -> str:
-    if found is None or not found.answers:
+def _right(found: Examination | None, asked: int) -> str:
+    """Of the first so many questions."""
+    if found is None or not asked:
         return "-"
-    return f"{found.num_right} of {len(found.answers)} ({found.num_right / len(found.answers):.0%})"
+    right = sum(answer.right for answer in found.answers[:asked])
+    return f"{right} of {asked} ({right / asked:.0%})"
 
 
 def _measured(found: Examination) -> Iterator[tuple[str, Measured]]:

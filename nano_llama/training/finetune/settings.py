@@ -136,7 +136,12 @@ class FinetuneSettings(TrainSettings):
     @property
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults, also from those that follow from others."""
-        plain = {"data": self.data, "init_from": self.init_from, "adapter": self.adapter, "engine": self.engine}
+        plain: dict[str, Any] = {
+            "data": self.data,
+            "init_from": self.init_from,
+            "adapter": self.adapter,
+            "engine": self.engine,
+        }
         usual = type(self)(**plain).to_json()
         return {name: value for name, value in super().changed.items() if name in plain or value != usual[name]}
 
