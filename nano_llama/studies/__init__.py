@@ -45,6 +45,10 @@ STUDIES = {
         "Derivatives by hand against automatic ones: time and memory of every op, NumPy beside PyTorch.",
         "nano_llama.studies.autodiff",
     ),
+    "parallel": Study(
+        "A model spread over processes, in five ways: what a rank sends in a step, counted and by formula, and holds.",
+        "nano_llama.studies.parallel",
+    ),
 }
 
 
