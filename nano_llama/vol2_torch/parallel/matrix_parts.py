@@ -30,12 +30,18 @@ class Part(NamedTuple):
         return self.shape[0] * self.shape[1]
 
 
+def slices_here(tensor: Tensor) -> tuple[slice, ...]:
+    """Where this rank's part lies in the whole of a tensor: of a plain tensor everything is here."""
+    if not isinstance(tensor, DTensor):
+        return tuple(slice(0, size) for size in tensor.shape)
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+
+
 def part_here(matrix: Tensor) -> Part:
-    """What this rank holds of a matrix: of a plain tensor everything."""
-    if not isinstance(matrix, DTensor):
-        return Part((0, matrix.shape[0]), (0, matrix.shape[1]))
-    shape, offset = compute_local_shape_and_global_offset(matrix.shape, matrix.device_mesh, matrix.placements)
-    return Part((offset[0], offset[0] + shape[0]), (offset[1], offset[1] + shape[1]))
+    """What this rank holds of a matrix."""
+    rows, columns = slices_here(matrix)
+    return Part((rows.start, rows.stop), (columns.start, columns.stop))
 
 
 def parts_of_all(matrices: list[Tensor], group: ProcessGroup) -> list[list[Part]]:
@@ -46,10 +52,10 @@ def parts_of_all(matrices: list[Tensor], group: ProcessGroup) -> list[list[Part]
     return [[held[index] for held in everywhere] for index in range(len(matrices))]
 
 
-def like(part: Tensor, matrix: Tensor) -> Tensor:
-    """This rank's part of a matrix, as `matrix` is: a DTensor with its placements, or plain."""
-    if not isinstance(matrix, DTensor):
+def like(part: Tensor, tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, as `tensor` is: a DTensor with its placements, or plain."""
+    if not isinstance(tensor, DTensor):
         return part
     return DTensor.from_local(
-        part, matrix.device_mesh, matrix.placements, run_check=False, shape=matrix.shape, stride=matrix.stride()
+        part, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
     )

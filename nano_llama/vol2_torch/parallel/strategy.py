@@ -6,7 +6,7 @@ without one. The first rank alone gets the tensors. Tests: tests/parallel/test_t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset  # torch's checkpoints need it too
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
-from nano_llama.training.checkpoint_keys import split
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.gradients import clip, local
-from nano_llama.vol2_torch.parallel.matrix_parts import like
+from nano_llama.vol2_torch.parallel.matrix_parts import like, slices_here
 from nano_llama.vol2_torch.parallel.parallelize import Parallel
-from nano_llama.vol2_torch.parallel.weights import exchange, whole_parameters
+from nano_llama.vol2_torch.parallel.weights import exchange, whole_tensors
 from nano_llama.vol2_torch.parallel.wire import CommBytes
 from nano_llama.vol2_torch.training_device import TorchDevice
 from nano_llama.vol2_torch.training_state import to_array
@@ -44,9 +41,8 @@ class MeshStrategy:
         self.parallel, self.mesh, self.axes, self.config, self.device = parallel, mesh, axes, config, device
         self.parameters: dict[str, nn.Parameter] = parallel.parameters
         self.names = frozenset(parameter_shapes(config))  # of the whole model
+        self.counter = CommBytes(mesh)
         self.sent: dict[str, int] | None = None  # bytes by axis that a step sends; None: not counted yet
-        self.counter = CommBytes(mesh)  # of the first step alone: it takes time
-        self.counting, self.is_counting = ExitStack(), False
 
     @property
     def head_loss(self) -> HeadLoss:
@@ -60,21 +56,18 @@ class MeshStrategy:
     # -- a step ---------------------------------------------------------------------------------------------------
 
     def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
-        if self.sent is None and not self.is_counting:
-            self.counting.enter_context(self.counter)
-            self.is_counting = True
-        try:
+        with self._counting():
             part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
-        except BaseException:
-            self.counting.close()
-            raise
-        return self.parallel.total(part).item() / scale
+            return self.parallel.total(part).item() / scale
 
     def finish_gradients(self) -> None:
-        self.parallel.reduce_gradients()
-        if self.sent is None:
-            self.counting.close()
-            self.sent = dict(self.counter.by_axis)
+        with self._counting():
+            self.parallel.reduce_gradients()
+        self.sent = self.sent or dict(self.counter.by_axis)
+
+    def _counting(self) -> AbstractContextManager:
+        """What is sent within is counted, in the first step alone: it takes time."""
+        return self.counter if self.sent is None else nullcontext()
 
     def norm(self) -> Tensor:
         return self.parallel.global_norm()
@@ -99,24 +92,11 @@ class MeshStrategy:
             exchange(self.parameters, weights)
 
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Gathered tensor by tensor, each from the ranks that hold a part; then from the stages of a pipeline."""
-        sends = all(self.mesh[axis].get_local_rank() == 0 for axis in ("dp", "fsdp", "cp", "tp"))
-        found: dict[str, np.ndarray] = {}
-        for name, tensor in tensors.items():
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            if (
-                sends
-                and split(name)[0] not in self.parallel.steps.repeated
-                and name not in self.parallel.steps.repeated
-            ):
+        found = {}
+        for name, whole in whole_tensors(tensors, self.mesh):
+            if dist.get_rank() == 0:
                 found[name] = to_array(whole)
-        if self.axes.pp > 1 and sends:
-            group = self.mesh["pp"].get_group()
-            stages: list[Any] = [None] * group.size()
-            first = dist.get_global_rank(group, 0)
-            dist.gather_object(found, stages if dist.get_rank() == first else None, dst=first, group=group)
-            found = {name: array for stage in stages if stage for name, array in stage.items()}
-        return found if dist.get_rank() == 0 else {}
+        return found
 
     def lies_elsewhere(self, name: str) -> bool:
         return name in self.names and name not in self.parameters
@@ -124,13 +104,9 @@ class MeshStrategy:
     def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         """What this rank holds of a whole tensor that belongs to a parameter, as the parameter holds its own."""
         value = value.to(self.device.place)
-        if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        if value.shape != parameter.shape:  # a count of steps, say
             return value
-        shape, offset = compute_local_shape_and_global_offset(
-            parameter.shape, parameter.device_mesh, parameter.placements
-        )
-        part = value[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
-        return like(part.clone(), parameter)
+        return like(value[slices_here(parameter)].clone(), parameter)
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         """Every rank gathers the model and generates with it: the same tokens, since the seed is the same."""
@@ -141,7 +117,7 @@ class MeshStrategy:
             model = Llama(self.config)
         model = model.to_empty(device=self.device.place)
         own = model.named_params()
-        for name, whole in whole_parameters(self.parameters, self.mesh, self.config):
+        for name, whole in whole_tensors(self.parameters, self.mesh):
             own[name].data.copy_(whole)
         return model
 

@@ -12,34 +12,33 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from nano_llama.core.config import LlamaConfig
-from nano_llama.core.names import parameter_shapes
 from nano_llama.vol2_torch.parallel.gradients import local
 
 
 @torch.no_grad()
-def whole_parameters(
-    parameters: Mapping[str, Tensor], mesh: DeviceMesh, config: LlamaConfig
-) -> Iterator[tuple[str, Tensor]]:
-    """(name, all of it), of the model's parameters one after another, on every rank.
+def whole_tensors(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> Iterator[tuple[str, Tensor]]:
+    """(name, all of it), of tensors of the whole model, one after another, on every rank.
 
-    parameters: what this rank has, whole, cut, or in a pipeline its stage's alone; weights, or their averages. A rank
-    that does not want a tensor lets it go before it takes the next: no rank then holds more than one at a time. All
-    ranks must take all of them, since each has a part in every one.
+    tensors: what this rank has, whole, cut, or in a pipeline its stage's alone: parameters, their averages, or what an
+    optimizer keeps of them. One that several stages have comes once. A rank that does not want a tensor lets it go
+    before it takes the next: no rank then holds more than one at a time. All ranks must take all of them, since each
+    has a part in every one.
     """
     pp = mesh["pp"]
-    stages: list[Any] = [list(parameters)]
+    stages: list[Any] = [{name: (tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in tensors.items()}]
     if pp.size() > 1:
-        stages = [None] * pp.size()
-        dist.all_gather_object(stages, list(parameters), group=pp.get_group())
-    some = next(iter(parameters.values()))
-    for name, shape in parameter_shapes(config).items():
-        owner = next(stage for stage, names in enumerate(stages) if name in names)
+        stages *= pp.size()
+        dist.all_gather_object(stages, stages[0], group=pp.get_group())
+    first: dict[str, int] = {}  # name -> the first stage that has it, which sends it
+    for stage, held in enumerate(stages):
+        first |= {name: stage for name in held if name not in first}
+    for name, owner in first.items():
         if pp.get_local_rank() == owner:
-            tensor = parameters[name].detach()
+            tensor = tensors[name].detach()
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         else:
-            whole = torch.empty(shape, dtype=some.dtype, device=mesh.device_type)
+            shape, dtype, device = stages[owner][name]
+            whole = torch.empty(shape, dtype=dtype, device=device)
         if pp.size() > 1:
             dist.broadcast(whole := whole.contiguous(), group=pp.get_group(), group_src=owner)
         yield name, whole

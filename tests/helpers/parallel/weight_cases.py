@@ -4,14 +4,14 @@ import torch
 
 from helpers.parallel.training import Training
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
-from nano_llama.vol2_torch.parallel.weights import exchange, whole_parameters
+from nano_llama.vol2_torch.parallel.weights import exchange, whole_tensors
 
 
 def wholes(here, mesh, training: Training):
     """Names in order, whether all are the model's own, and how many numbers this rank keeps."""
     expected = training.model().named_params()
     parallel = parallelize(training.model(), here.mesh(mesh))
-    found = dict(whole_parameters(parallel.parameters, parallel.mesh, training.config()))
+    found = dict(whole_tensors(parallel.parameters, parallel.mesh))
     return list(found), all(torch.equal(found[name], expected[name]) for name in expected)
 
 
