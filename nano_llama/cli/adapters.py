@@ -34,6 +34,18 @@ def find_base(model: str | None, adapter: Path, screen: Screen, option: str = "-
         raise
 
 
+def find_model(model: str | None, adapter: Path | None, screen: Screen, default: str | None = None) -> Path:
+    """The model of a command that takes an adapter: `model`, else the one beneath the adapter, else the default.
+
+    Raises what find_base raises, and UserError where none is given.
+    """
+    if adapter is not None:
+        return find_base(model, adapter, screen)
+    if model is None and default is None:
+        raise UserError("--model is missing.", hint="Give a folder, a .gguf or a hub name (org/name).")
+    return locate_model(model or default or "", screen)
+
+
 def adapter_facts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an adapter's files say of it, from their headers: for --json, and in words."""
     lora = read_adapter_config(path)

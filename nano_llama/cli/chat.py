@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nano_llama.cli.adapters import find_base
+from nano_llama.cli.adapters import find_model
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
 from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
-from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.cli.models import ModelPath
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.files import write_json
 from nano_llama.core.sampling import SamplingParams
@@ -69,12 +69,7 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     if system is not None:
         check_text(system, "--system")
-    if adapter is not None:
-        path = find_base(model, adapter, screen)
-    elif model is not None:
-        path = locate_model(model, screen)
-    else:
-        raise UserError("--model is missing.", hint="Give a folder, a .gguf or a hub name (org/name).")
+    path = find_model(model, adapter, screen)
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:

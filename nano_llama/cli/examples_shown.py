@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from nano_llama.cli.common import Screen, printable, table
+from nano_llama.core.units import shortened_text
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.data.sft.examples import contents
 from nano_llama.data.sft.sequences import Cut
@@ -31,10 +32,10 @@ def summaries(settings: FinetuneSettings, dataset: ExampleDataset) -> dict[str, 
     return {name: summarize(splits[name].encoded, batches[name], dataset.tokenizer) for name in splits}
 
 
-def examples_json(settings: FinetuneSettings, dataset: ExampleDataset) -> dict[str, Any]:
+def examples_json(dataset: ExampleDataset, found: dict[str, Summary]) -> dict[str, Any]:
     """For --json."""
-    found = dataset.examples
-    counted = {"train": contents(found.train), "val": contents(found.val)}
+    examples = dataset.examples
+    counted = {"train": contents(examples.train), "val": contents(examples.val)}
     return {
         **{
             name: {
@@ -50,18 +51,19 @@ def examples_json(settings: FinetuneSettings, dataset: ExampleDataset) -> dict[s
                 "left_out": [vars(cut) for cut in summary.left_out],
                 "samples": [{"where": one.where, "pieces": one.pieces} for one in summary.samples],
             }
-            for name, summary in summaries(settings, dataset).items()
+            for name, summary in found.items()
         },
-        "unread_fields": dict(found.unread),
-        "unread_files": found.left_out,
+        "unread_fields": dict(examples.unread),
+        "unread_files": examples.left_out,
     }
 
 
-def show_examples(screen: Screen, settings: FinetuneSettings, dataset: ExampleDataset, result: bool = False) -> None:
+def show_examples(
+    screen: Screen, settings: FinetuneSettings, dataset: ExampleDataset, found: dict[str, Summary], result: bool = False
+) -> None:
     """result: what is shown is what was asked for, and goes to stdout; otherwise it is a remark."""
     if screen.quiet and not result:
         return
-    found = summaries(settings, dataset)
     console = screen.out if result else screen.err
     shown: list[Any] = [table(("examples", "train", "val"), count_rows(settings, dataset, found))]
     if notes := list(remarks(dataset, found)):
@@ -72,7 +74,7 @@ def show_examples(screen: Screen, settings: FinetuneSettings, dataset: ExampleDa
     for sample in found["train"].samples:
         shown += ["", f"{sample.where}:", marked(sample, coloured)]
     if result:
-        screen.result(examples_json(settings, dataset), *shown)
+        screen.result(examples_json(dataset, found), *shown)
     else:
         for item in shown:
             console.print(printable(item) if isinstance(item, str) else item)
@@ -126,15 +128,8 @@ def marked(sample: Sample, coloured: bool) -> Text:
     """A sample as one text, what is learned in it in colour or in brackets."""
     text = Text()
     for piece, learned in sample.pieces:
-        shown = printable(shortened(piece))
+        shown = printable(shortened_text(piece, CHARACTERS))
         if learned and not coloured:
             shown = f"{BEGIN}{shown}{END}"
         text.append(shown, LEARNED if learned else READ)
     return text
-
-
-def shortened(text: str) -> str:
-    if len(text) <= CHARACTERS:
-        return text
-    half = CHARACTERS // 2
-    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import Output, Screen, path_with_a_name, table
-from nano_llama.cli.examples_shown import examples_json, show_examples
-from nano_llama.cli.finetune_options import LEFT_OUT, REST, FinetuneOptions
+from nano_llama.cli.examples_shown import examples_json, show_examples, summaries
+from nano_llama.cli.finetune_options import FLAGS, LEFT_OUT, REST, FinetuneOptions
 from nano_llama.cli.setting_options import given
 from nano_llama.cli.train import check_alone, live_display, make_trainer, summary
 from nano_llama.core.env import launch
@@ -80,7 +80,8 @@ def run(
     check_held_out(settings.held_out)
     display, keep = live_display(screen), KeepBefore()
     dataset = read_examples(settings, out if resume else None, display)
-    show_examples(screen, settings, dataset)
+    found = summaries(settings, dataset)
+    show_examples(screen, settings, dataset, found)
     loop = make_trainer(
         settings, out, resume=resume, dataset=dataset, progress=Callbacks(display, keep), start=process_start()
     )
@@ -90,7 +91,7 @@ def run(
         )
     done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
     screen.result(
-        result_json(settings, dataset, done),
+        result_json(examples_json(dataset, found), done),
         summary(done.result),
         "",
         table(("", "before", "after"), changes_table(settings, done.before, done.after)),
@@ -120,7 +121,7 @@ def check_data(
     screen = Screen(output)
     settings = FinetuneSettings(**finetune_settings(config, overrides, options))
     dataset = read_examples(settings, None, live_display(screen))
-    show_examples(screen, settings, dataset, result=True)
+    show_examples(screen, settings, dataset, summaries(settings, dataset), result=True)
     screen.say("\nTrain on them:  the same command without --check-data, with --out", "dim")
     return 0
 
@@ -130,11 +131,7 @@ FLAG_ACTIONS = {"--check-data": check_data}  # of dispatch.py
 
 def finetune_settings(config: Path | None, overrides: tuple[str, ...], options: Any) -> dict[str, Any]:
     """The settings that are given, by name."""
-    flags = given(options) if options is not None else {}
-    for name in (name for name, value in flags.items() if value == ""):  # as a path it would be the current folder
-        flag = "model" if name == "init_from" else name.replace("_", "-")
-        raise UserError(f"--{flag} is empty.", hint="Give it a value, or leave it out.")
-    return merge(layers(None, config, flags, overrides, FinetuneSettings))
+    return merge(layers(None, config, given(options, FLAGS), overrides, FinetuneSettings))
 
 
 def read_examples(settings: FinetuneSettings, run: Path | None, display: Callback) -> ExampleDataset:
@@ -151,10 +148,10 @@ def say_before(screen: Screen, before: Examination) -> None:
     screen.say(f"before: {loss}{right if before.answers else 'no time for answers'}")
 
 
-def result_json(settings: FinetuneSettings, dataset: ExampleDataset, done: FinetuneResult) -> dict[str, Any]:
+def result_json(data: dict[str, Any], done: FinetuneResult) -> dict[str, Any]:
     return {
         **done.result.to_json(),
-        "data": examples_json(settings, dataset),
+        "data": data,
         "before": done.before and done.before.to_json(),
         "after": done.after.to_json(),
         "report": done.report,

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nano_llama.cli.adapters import find_base
+from nano_llama.cli.adapters import find_model
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.engines import Compute, Sampling, load_llm
-from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.cli.models import ModelPath
 from nano_llama.cli.past_context import generate_past_context
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
@@ -55,7 +55,7 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     text = read_prompt(screen) if prompt == "-" else prompt
     check_text(text, "--prompt")
-    path = locate_model(model or DEFAULT_MODEL, screen) if adapter is None else find_base(model, adapter, screen)
+    path = find_model(model, adapter, screen, DEFAULT_MODEL)
     used = model or (DEFAULT_MODEL if adapter is None else str(path))
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)

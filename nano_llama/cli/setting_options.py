@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from cyclopts import Group, Parameter
 
 from nano_llama.cli.common import whole_number
+from nano_llama.core.errors import UserError
 from nano_llama.training.setting_fields import Section, sections
 
 
@@ -47,7 +48,15 @@ def _fixed(text: str) -> Any:
     return lambda _: text
 
 
-def given(options: Any) -> dict[str, Any]:
-    """The settings that the command line gives."""
+def given(options: Any, flags: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The settings that the command line gives; none where `options` is None. flags: as in make_options.
+
+    Raises UserError for an empty text: as a path it would be the current folder.
+    """
+    if options is None:
+        return {}
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    for name in (name for name, value in values.items() if value == ""):
+        flag = (flags or {}).get(name) or f"--{name.replace('_', '-')}"
+        raise UserError(f"{flag} is empty.", hint="Give it a value, or leave it out.")
     return {name: value for name, value in values.items() if value is not None}

@@ -65,10 +65,7 @@ def run(
         goes on if it is given more steps or minutes.
     """
     screen = Screen(output)
-    flags: dict[str, Any] = given(options) if options is not None else {}
-    for name in (name for name, value in flags.items() if value == ""):  # as a path it would be the current folder
-        raise UserError(f"--{name.replace('_', '-')} is empty.", hint="Give it a value, or leave it out.")
-    given_settings = merge(layers(preset, config, flags, overrides))
+    given_settings = merge(layers(preset, config, given(options), overrides))
     if resume:
         settings = RunFolder(out).resumed_settings({"mesh": None, **given_settings})  # as this command is started
     else:

@@ -10,6 +10,7 @@ Sources: LoRA, Hu et al. 2021 (arXiv 2106.09685); rsLoRA, Kalajdzievski 2023 (ar
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,8 +126,8 @@ def merged_weight(
 ) -> np.ndarray:
     """The one matrix (out, in) that an adapted layer multiplies by, not yet rounded: float32, or wider where one is.
 
-    W + scale B A; with DoRA, every row of that rescaled to the length that was learned for it, magnitude (out,). A row
-    of zeros, such as a padded vocabulary has, stays one. What merges is in formats/merged.py.
+    W + scale B A; with DoRA, every row of that rescaled to the length that was learned for it, magnitude (out,). What
+    merges is in formats/merged.py.
     """
     wide = np.result_type(*(np.promote_types(array.dtype, np.float32) for array in (weight, A, B)))
     merged = B.astype(wide) @ A.astype(wide)  # (out, in)
@@ -134,9 +135,22 @@ def merged_weight(
     merged += weight
     if lora.dora:
         assert magnitude is not None, "DoRA learns the lengths of rows"
-        lengths = np.linalg.norm(merged, axis=1)  # (out,)
-        merged *= np.divide(magnitude, lengths, out=np.zeros_like(lengths), where=lengths > 0)[:, None]
+        merged *= dora_rescaling(merged, magnitude)[:, None]
     return merged
+
+
+def dora_rescaling(merged: np.ndarray, magnitude: np.ndarray) -> np.ndarray:
+    """What brings each row of W + scale B A (out, in) to the length learned for it, magnitude (out,) -> (out,)
+
+    A row of zeros, such as a padded vocabulary has, stays one.
+    """
+    lengths = np.linalg.norm(merged, axis=1)  # (out,)
+    return np.divide(magnitude, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+
+
+def module_tensors(tensors: Mapping[str, np.ndarray], module: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """A, B and with DoRA the magnitudes, else None, of one module of an adapter."""
+    return tensors[f"{module}.lora_A"], tensors[f"{module}.lora_B"], tensors.get(f"{module}.lora_magnitude_vector")
 
 
 def _is_number(value: object) -> bool:

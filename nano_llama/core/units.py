@@ -1,4 +1,4 @@
-"""Sizes, counts and times in words, as every message, table and progress bar writes them.
+"""Sizes, counts, times and long texts in words, as every message, table and progress bar writes them.
 
 Tests: tests/core/test_units.py.
 """
@@ -44,3 +44,11 @@ def clock_text(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def shortened_text(text: str, most: int, space: str = " ") -> str:
+    """A text of more than `most` characters without its middle: "begin [... 1,200 characters ...] end"."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}{space}[... {len(text) - 2 * half:,} characters ...]{space}{text[-half:]}"

@@ -13,7 +13,7 @@ function of (seed, p) alone. So a stream resumes from its position at no cost, a
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -214,12 +214,12 @@ class Validation:
     num_bytes: int
 
 
-def validation(split: Any, context: int, batch_size: int) -> Validation:
-    """All windows of a TokenSplit."""
+def validation(split: Tokens, num_bytes: int, context: int, batch_size: int) -> Validation:
+    """All windows of a split, whose text has so many bytes."""
     targets = max(split.num_tokens - 1, 0)
     return Validation(
         lambda: validation_batches(split, context, batch_size),
-        num_batches=-(-targets // (batch_size * context)), num_targets=targets, num_bytes=split.num_bytes,
+        num_batches=-(-targets // (batch_size * context)), num_targets=targets, num_bytes=num_bytes,
     )  # fmt: skip
 
 

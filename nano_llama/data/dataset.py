@@ -188,7 +188,7 @@ class Dataset:
 
     def validation(self, batch_size: int, context: int, document_mask: bool) -> Validation:
         """Windows in order, as a reader goes through text: a mask would hide what comes before, so none is used."""
-        return validation(self.val, context, batch_size)
+        return validation(self.val, self.val.num_bytes, context, batch_size)
 
     def openings(self, count: int, most_tokens: int) -> list[Opening]:
         return openings(self.val, self.tokenizer, count, most_tokens) if self.val.num_tokens >= 2 else []

@@ -14,7 +14,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.core.lora import adapted_modules
+from nano_llama.core.lora import adapted_modules, module_tensors
 from nano_llama.formats.dtypes import cast
 from nano_llama.formats.gguf_names import is_rotated, rows_to_gguf, to_gguf
 from nano_llama.formats.gguf_reader import GGUFFile
@@ -57,7 +57,7 @@ def _gguf_tensors(adapter: Adapter, config: LlamaConfig) -> dict[str, np.ndarray
     tensors = {}
     for module in adapted_modules(adapter.lora, config):
         name = f"{module}.weight"
-        A, B = adapter.tensors[f"{module}.lora_A"], adapter.tensors[f"{module}.lora_B"]  # (r, in), (out, r)
+        A, B, _ = module_tensors(adapter.tensors, module)  # (r, in), (out, r)
         if is_rotated(name):
             B = B[rows_to_gguf(len(B), config.head_dim)]
         tensors[f"{to_gguf(name)}.lora_a"], tensors[f"{to_gguf(name)}.lora_b"] = A, B

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.core.lora import adapted_modules, merged_weight
+from nano_llama.core.lora import adapted_modules, merged_weight, module_tensors
 from nano_llama.core.names import EMBED, LM_HEAD
 from nano_llama.formats import open_model, open_weights
 from nano_llama.formats.dtypes import DTYPES, FLOATS, cast, float_name
@@ -62,12 +62,8 @@ class MergedWeights(TensorMapping):
 
     def exact(self, name: str) -> np.ndarray:
         """An adapted matrix before it is rounded: in float32, or wider where the base or the adapter is."""
-        A, B, magnitude = (
-            self.adapter.tensors.get(f"{name.removesuffix('.weight')}.{part}")
-            for part in ("lora_A", "lora_B", "lora_magnitude_vector")
-        )
-        assert A is not None and B is not None, "read_adapter has counted the tensors"
-        return merged_weight(self.base_tensor(name), self.adapter.lora, A, B, magnitude)
+        tensors = module_tensors(self.adapter.tensors, name.removesuffix(".weight"))
+        return merged_weight(self.base_tensor(name), self.adapter.lora, *tensors)
 
     def base_tensor(self, name: str) -> np.ndarray:
         """The tensor without the adapter."""

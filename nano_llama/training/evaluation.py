@@ -58,7 +58,7 @@ class Evaluation:
 
 def evaluate_split(loss_sum: LossSum, split: Any, context: int, batch_size: int, **options: Any) -> Evaluation | None:
     """Evaluate a `TokenSplit` whole; `batch_size` changes the memory used, not the result. options: of `evaluate`."""
-    return evaluate(loss_sum, validation(split, context, batch_size), **options)
+    return evaluate(loss_sum, validation(split, split.num_bytes, context, batch_size), **options)
 
 
 def evaluate(

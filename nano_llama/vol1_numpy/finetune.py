@@ -20,7 +20,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.lora import LoraConfig, adapted_modules, adapter_shapes, init_lora_matrices, merged_weight
+from nano_llama.core.lora import (
+    LoraConfig,
+    adapted_modules,
+    adapter_shapes,
+    init_lora_matrices,
+    merged_weight,
+    module_tensors,
+)
 from nano_llama.core.names import LM_HEAD, layer_name
 from nano_llama.formats.peft import read_adapter, save_adapter_files
 from nano_llama.vol1_numpy.layer import Params
@@ -66,12 +73,10 @@ class AdaptedLlama(Llama):
     def _adapted(self, name: str, param: Array) -> Any:
         """`param` with the adapter beside it, where it has one."""
         module = name.removesuffix(".weight")
-        tensors = {
-            part: self.adapter[f"{module}.{part}"]
-            for part in ("lora_A", "lora_B", "lora_magnitude_vector")
-            if f"{module}.{part}" in self.adapter
-        }
-        return AdaptedMatrix(weight=param, scale=self.lora.scale, **tensors) if tensors else param
+        if f"{module}.lora_A" not in self.adapter:
+            return param
+        A, B, magnitude = module_tensors(self.adapter, module)
+        return AdaptedMatrix(weight=param, lora_A=A, lora_B=B, lora_magnitude_vector=magnitude, scale=self.lora.scale)
 
     def collect_grads(self, grads: Mapping[str, Any]) -> dict[str, Array]:
         """{"lm_head.weight": {"lora_A": dA, ...}, ...} -> {"lm_head.lora_A": dA, ...}"""
@@ -148,9 +153,8 @@ def merge_lora(model: AdaptedLlama) -> Llama:
     """
     config, params = model.config, dict(model.params)
     for module in adapted_modules(model.lora, config):
-        A, B = (model.adapter[f"{module}.{part}"] for part in ("lora_A", "lora_B"))
-        magnitude = model.adapter.get(f"{module}.lora_magnitude_vector")
-        params[f"{module}.weight"] = merged_weight(_matrix(model.base, module), model.lora, A, B, magnitude)
+        tensors = module_tensors(model.adapter, module)
+        params[f"{module}.weight"] = merged_weight(_matrix(model.base, module), model.lora, *tensors)
     if LM_HEAD in params:
         config = config.replace(tie_word_embeddings=False)
     return Llama(config, params, ops=model.base.ops, threads=model.threads)

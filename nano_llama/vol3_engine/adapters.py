@@ -17,6 +17,7 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
+from nano_llama.core.lora import dora_rescaling, module_tensors
 from nano_llama.core.names import EMBED, LM_HEAD
 from nano_llama.formats import open_model
 from nano_llama.formats.mapping import TensorMapping
@@ -84,13 +85,13 @@ def low_rank_updates(adapter: Adapter, weight_of: Callable[[str], np.ndarray]) -
         module, _, part = name.rpartition(".")
         if part != "lora_A":
             continue
-        A, B = (np.asarray(adapter.tensors[f"{module}.lora_{x}"], np.float32) for x in "AB")  # (r,in), (out,r)
-        B = np.float32(adapter.lora.scale) * B
+        stored_A, stored_B, magnitude = module_tensors(adapter.tensors, module)
+        A = np.asarray(stored_A, np.float32)  # (r,in)
+        B = np.float32(adapter.lora.scale) * np.asarray(stored_B, np.float32)  # (out,r)
         rescaling = np.ones(len(B), np.float32)  # (out,)
-        if adapter.lora.dora:
-            lengths = np.linalg.norm(np.asarray(weight_of(module), np.float32) + B @ A, axis=1)  # (out,)
-            m = np.asarray(adapter.tensors[f"{module}.lora_magnitude_vector"], np.float32)
-            rescaling = np.divide(m, lengths, out=np.zeros_like(m), where=lengths > 0)  # a row of zeros stays one
+        if magnitude is not None:
+            merged = np.asarray(weight_of(module), np.float32) + B @ A  # (out,in)
+            rescaling = dora_rescaling(merged, np.asarray(magnitude, np.float32))
         updates[module] = LowRankUpdate(A, rescaling[:, None] * B, rescaling)
     return updates
 

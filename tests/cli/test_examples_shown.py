@@ -39,7 +39,7 @@ def shown(tmp_path):
 def say(console_options, shown, **output):
     screen, text = Screen(Output(**output)), io.StringIO()
     screen.err = Console(file=text, markup=False, highlight=False, width=120, **console_options)
-    show_examples(screen, *shown)
+    show_examples(screen, *shown, summaries(*shown))
     return text.getvalue()
 
 
@@ -52,7 +52,7 @@ def test_counts_and_losses(shown):
     cut, left_out = remarks(dataset, summaries(settings, dataset))[:2]
     assert "1 example" in cut and "train.jsonl, line 2" in cut
     assert "1 example" in left_out and "train.jsonl, line 3" in left_out
-    as_json = examples_json(settings, dataset)
+    as_json = examples_json(dataset, summaries(settings, dataset))
     assert as_json["train"]["left_out"][0]["where"].endswith("line 3") and as_json["unread_fields"] == {"id": 1}
     assert as_json["train"]["learned_tokens"] == dataset.train.num_learned
     json.dumps(as_json)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nano_llama.core.units import clock_text, count_text, rough_time_text, size_text, time_text
+from nano_llama.core.units import clock_text, count_text, rough_time_text, shortened_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_estimated_times(seconds, text):
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (4000, "1:06:40")])
 def test_clocks(seconds, text):
     assert clock_text(seconds) == text
+
+
+def test_a_long_text_loses_its_middle():
+    assert shortened_text("ab" * 5, 10) == "ab" * 5
+    assert shortened_text("abcdefghijklmno", 6) == "abc [... 9 characters ...] mno"
+    assert shortened_text("abcdefghijklmno", 6, "\n").splitlines() == ["abc", "[... 9 characters ...]", "mno"]

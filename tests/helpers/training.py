@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import numpy as np
+import pytest
 
 from nano_llama.core.init import init_params
 from nano_llama.training.backend import HostDevice, StepResult
@@ -90,6 +91,20 @@ class FakeBackend:
     def _pass(self, seconds):
         if self.clock is not None:
             self.clock.now += seconds
+
+
+def kill_after(trainer, step):
+    """Fit until so many steps are done, and end as by a second Ctrl-C, which saves nothing."""
+    update = trainer.backend.update
+
+    def killed(lr):
+        if trainer.state.step == step:
+            raise KeyboardInterrupt
+        update(lr)
+
+    trainer.backend.update = killed
+    with pytest.raises(BaseException, match="second Ctrl-C"):
+        trainer.fit()
 
 
 def FakeTrainer(settings, out, *, engine=FakeBackend, changes=None, **options):

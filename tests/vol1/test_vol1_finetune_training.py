@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.finetuning import save_chat_model, save_questions
+from helpers.training import kill_after
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import adapter_shapes
 from nano_llama.formats import open_model
@@ -62,17 +63,7 @@ def test_only_the_adapter_moves_and_is_saved(recipe, model, tmp_path, adapter):
 def test_killed_and_resumed_it_is_the_same_adapter(recipe, model, tmp_path, changes):
     recipe = recipe.replace(**changes)
     Trainer(recipe, tmp_path / "whole").fit()
-    trainer = Trainer(recipe, tmp_path / "killed")
-    update = trainer.backend.update
-
-    def killed(lr):
-        if trainer.state.step == 4:
-            raise KeyboardInterrupt
-        update(lr)
-
-    trainer.backend.update = killed
-    with pytest.raises(BaseException, match="second Ctrl-C"):
-        trainer.fit()
+    kill_after(Trainer(recipe, tmp_path / "killed"), step=4)
     Trainer(recipe, tmp_path / "killed", resume=True).fit()
     whole, resumed = (adapter_of(tmp_path / name, model) for name in ("whole", "killed"))
     for name, tensor in whole.items():

@@ -71,10 +71,9 @@ class ExampleDataset:
 
         A sequence that is learned from its first token on has no prompt, and is continued after its first half.
         """
-        found = [_opening(sequence, self.tokenizer) for sequence in self.val.sequences]
-        short = [opening for opening in found if len(opening.ids) <= most_tokens]
+        short = [sequence for sequence in self.val.sequences if _prompt_tokens(sequence) <= most_tokens]
         count = min(count, len(short))
-        return [short[number * len(short) // count] for number in range(count)]
+        return [_opening(short[number * len(short) // count], self.tokenizer) for number in range(count)]
 
 
 def open_example_dataset(
@@ -109,11 +108,15 @@ def _learned_bytes(sequence: TokenSequence, tokenizer: Tokenizer) -> int:
 def _opening(sequence: TokenSequence, tokenizer: Tokenizer) -> Opening:
     """Up to its first answer, and that answer."""
     ids: list[int] = sequence.ids.tolist()
-    begin, end = _answers(sequence)[0]
-    if begin <= 1:
-        begin = len(ids) // 2
+    begin, end = _prompt_tokens(sequence), _answers(sequence)[0][1]
     shown = tokenizer.decode(ids[:begin], skip_special=False)
     return Opening(shown, ids[:begin], tokenizer.decode(ids[begin:end], continues=True))
+
+
+def _prompt_tokens(sequence: TokenSequence) -> int:
+    """How many come before its first answer; half of them where that begins the sequence."""
+    begin = _answers(sequence)[0][0]
+    return begin if begin > 1 else len(sequence.ids) // 2
 
 
 def _answers(sequence: TokenSequence) -> list[tuple[int, int]]:

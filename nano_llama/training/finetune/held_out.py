@@ -6,7 +6,7 @@ Tests: tests/training/finetune/test_examination.py.
 import numpy as np
 
 from nano_llama.core.errors import UserError
-from nano_llama.data.batches import ArrayTokens, Validation, validation_batches
+from nano_llama.data.batches import ArrayTokens, Validation, validation
 from nano_llama.data.sources import open_source
 from nano_llama.tokenizer import Tokenizer
 
@@ -37,9 +37,5 @@ def held_out_text(source: str, tokenizer: Tokenizer, context: int) -> Validation
     if len(ids) < 2:
         raise UserError(f"held_out = {source!r}: there is no text in it.", hint="Give another text, or none.")
     tokens = ArrayTokens(np.array(ids, np.int64))
-    targets = len(ids) - 1
     text = tokenizer.decode(ids[1:], skip_special=False, continues=True)
-    return Validation(
-        lambda: validation_batches(tokens, context, 1), num_batches=-(-targets // context), num_targets=targets,
-        num_bytes=len(text.encode()),
-    )  # fmt: skip
+    return validation(tokens, len(text.encode()), context, batch_size=1)

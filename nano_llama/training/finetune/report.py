@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core import files
-from nano_llama.core.units import count_text, size_text, time_text
+from nano_llama.core.units import count_text, shortened_text, size_text, time_text
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.training.finetune.examination import Examination, Measured
 from nano_llama.training.finetune.settings import FinetuneSettings
@@ -208,10 +208,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]], align: st
 
 def indented(text: str) -> str:
     """As a block of code, without white space around it; cut in the middle where it is long."""
-    text = text.strip()
-    if len(text) > CHARACTERS:
-        half = CHARACTERS // 2
-        text = f"{text[:half]}\n[... {len(text) - 2 * half:,} characters ...]\n{text[-half:]}"
+    text = shortened_text(text.strip(), CHARACTERS, "\n")
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines()) or "    (nothing, or white space alone)"
 
 
