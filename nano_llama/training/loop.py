@@ -181,12 +181,13 @@ class TrainingLoop:
         reached = evaluation is not None and not evaluation.partial and reached_goal(self.settings, evaluation.loss)
         if reached:
             self.callback.notice(f"The validation loss is {goal:g} or less: the run ends here.")
-        if not over and (reached or self._is_over()):  # evaluating takes time
+        if not over and (reached or self.signal or self.clock.progress(step) >= 1.0):  # evaluating takes time
             over, evaluation = True, evaluation or self.validator.evaluate(step, True, recorder)
         self.state.val_loss = evaluation.loss if evaluation and not evaluation.partial else None
         return over, evaluation
 
     def _is_over(self) -> bool:
+        """Asked once a step, since all ranks wait for each other's answer."""
         return self._interrupted() or self.clock.progress(self.state.step) >= 1.0
 
     def _interrupted(self) -> bool:

@@ -27,7 +27,7 @@ class Validator:
 
     def evaluate(self, step: int, over: bool, recorder: Shown) -> Evaluation | None:
         """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends."""
-        if self.interrupted() or not self.clock.evaluation_due(step, over) or not self.data.num_targets:
+        if not self.clock.evaluation_due(step, over) or not self.data.num_targets or self.interrupted():
             return None
         allowed = self.clock.time_for_evaluation(over)
         if allowed <= 0.0 and not over:

@@ -103,5 +103,18 @@ def test_a_signal_to_any_rank_stops_all_and_is_resumed(settings, tmp_path, rank)
     assert losses[0][-1] == losses[1][-1]
 
 
+def test_ranks_wait_for_each_other_once_a_step_to_hear_of_a_signal(settings, tmp_path, monkeypatch):
+    """Each question is a gather over the network. A checkpoint by the clock is the other one."""
+    asked = []
+    monkeypatch.setattr(OneProcess, "gathered", lambda self, value: asked.append(value) or [value])
+    counts = []
+    for steps in (10, 20):
+        asked.clear()
+        more = settings.replace(max_steps=steps, evaluations=0, log_every=100)
+        FakeTrainer(more, tmp_path / f"run{steps}", clock=HandClock(), ranks=OneProcess()).fit()
+        counts.append(len(asked))
+    assert counts[1] - counts[0] == 2 * 10
+
+
 def test_one_process_waits_for_nobody():
     assert OneProcess().gathered(3.0) == [3.0] and of_first(OneProcess(), 0.25) == 0.25
