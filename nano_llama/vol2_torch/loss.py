@@ -56,7 +56,8 @@ def widened(logits: Tensor) -> Tensor:
 def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float) -> Tensor:  # (N,V), (N,) -> ()
     loss = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
     if z_loss:
-        loss = loss + z_loss * (torch.logsumexp(logits, -1) ** 2)[targets != ignore_index].sum()
+        counted = targets != ignore_index  # (N,); not taken as an index, whose size the host would have to wait for
+        loss = loss + z_loss * torch.where(counted, torch.logsumexp(logits, -1) ** 2, 0.0).sum()
     return loss
 
 
@@ -139,8 +140,9 @@ def loss_sum(
     function above, or a faster or chunked form of it. documents: (B,T), attention stays within each; None: no limit.
     positions: (T,) in the sequence, of which a rank of context parallelism has only a part.
     """
-    mask = None
+    mask, below = None, None
     if documents is not None:
         positions, mask = within_documents(documents)
-    hidden = model.hidden_states(tokens, positions=positions, mask=mask)  # (B,T,D)
+        below = tokens.shape[1]
+    hidden = model.hidden_states(tokens, positions=positions, mask=mask, positions_below=below)  # (B,T,D)
     return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

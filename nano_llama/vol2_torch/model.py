@@ -181,13 +181,17 @@ class Llama(nn.Module):
         cache: KVCache | None = None,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
+        positions_below: int | None = None,
     ) -> Tensor:
-        """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits."""
+        """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits.
+
+        positions_below: a number that all positions lie below; None: it is read from them, which waits for the device.
+        """
         past = cache.length if cache is not None else 0
         B, T = tokens.shape
         if mask is not None:
             check_mask(mask, (B, 1, T, past + T))
-        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype)
+        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype, below=positions_below)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
             mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
         x = self.model.embed_tokens(tokens)  # (B,T,D)
@@ -302,12 +306,14 @@ class RopeTables:
         self.tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def at(
-        self, positions: Tensor | None, past: int, T: int, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """cos, sin: (T,K/2) for positions past..past+T, or (B,1,T,K/2) for positions (B,T)."""
-        if positions is not None and (positions.shape[-1] != T or positions.dim() > 2 or positions.min() < 0):
-            raise UserError(f"positions: expected (T,) or (B,T), from 0, with T = {T}; got {tuple(positions.shape)}.")
-        last = past + T if positions is None else int(positions.max()) + 1
+        self, positions: Tensor | None, past: int, T: int, device: torch.device, dtype: torch.dtype,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """cos, sin: (T,K/2) for positions past..past+T, or (B,1,T,K/2) for positions (B,T).
+
+        below: a number that all positions lie below; None: they are looked at.
+        """
+        last = past + T if positions is None else self._end(positions, T, below)
         if self.config.rope_kind == "dynamic":  # frequencies depend on the length: nothing to cache
             cos, sin = self._make(last, device, dtype)
         else:
@@ -319,6 +325,14 @@ class RopeTables:
             return cos[past:last], sin[past:last]
         cos, sin = cos[positions], sin[positions]  # (T,K/2) or (B,T,K/2)
         return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
+
+    def _end(self, positions: Tensor, T: int, below: int | None) -> int:
+        """Of the tables that these positions need. Raises UserError if they are none."""
+        if self.config.rope_kind == "dynamic":  # whose tables depend on the very length
+            below = None
+        if positions.shape[-1] != T or positions.dim() > 2 or (below is None and positions.min() < 0):
+            raise UserError(f"positions: expected (T,) or (B,T), from 0, with T = {T}; got {tuple(positions.shape)}.")
+        return int(positions.max()) + 1 if below is None else below
 
     def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         wide = np.float64 if dtype == torch.float64 else np.float32

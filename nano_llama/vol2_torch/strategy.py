@@ -68,8 +68,8 @@ class Strategy(Protocol):
         """Those of this process that are trained, by their names in the whole model."""
         ...
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
-        """Add to the gradients those of `scale` times the loss -> the loss: nats summed over the batch's counted
+    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
+        """Add to the gradients those of `scale` times the loss -> the loss, (): nats summed over the batch's counted
         targets, divided by `counted`. last: the step's last batch."""
         ...
 
@@ -131,10 +131,10 @@ class SingleProcess:
         with self.precision.autocast():
             return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
+    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
         part = self.loss_sum(*batch, z_loss=self.z_loss) / counted  # the parts add up to the mean
         (scale * part).backward()
-        return part.item()
+        return part.detach()
 
     def finish_gradients(self) -> None:
         pass

@@ -152,16 +152,14 @@ class TorchBackend:
     def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
         """The gradient, computed from `scale` times the loss and divided by it again."""
         counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
-        loss = 0.0
-        for batch in batches:
-            last = batch is batches[-1]
-            loss += self.strategy.backward(batch, counted, scale, last=last)
+        losses = [self.strategy.backward(batch, counted, scale, last=batch is batches[-1]) for batch in batches]
         self.strategy.finish_gradients()
         if scale != 1.0:
             grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
             torch._foreach_mul_(grads, 1.0 / scale)
         self.grad_norm = self.strategy.norm()
-        return StepResult(loss, self.grad_norm.item())
+        *parts, norm = torch.stack([*losses, self.grad_norm]).tolist()  # the host waits for the device once
+        return StepResult(sum(parts), norm)
 
     def update(self, lr: float) -> None:
         assert self.grad_norm is not None, "an update follows a gradient"

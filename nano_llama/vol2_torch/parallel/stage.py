@@ -68,11 +68,12 @@ class Stage(nn.Module):
 
         The last one's are normed: the loss makes logits of them. positions, documents: (B,T), as for the whole model.
         """
-        mask = None
+        mask, below = None, None
         if documents is not None:
             positions, mask = within_documents(documents)
+            below = x.shape[1]
         with self.autocast():
-            cos, sin = self.rope.at(positions, 0, x.shape[1], x.device, self.dtype)
+            cos, sin = self.rope.at(positions, 0, x.shape[1], x.device, self.dtype, below=below)
             if self.is_first:
                 assert self.model.embed_tokens is not None
                 x = self.model.embed_tokens(x)  # (B,T,D)

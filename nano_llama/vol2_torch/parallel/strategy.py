@@ -55,10 +55,10 @@ class MeshStrategy:
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> float:
+    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
         with self._counting():
             part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
-            return self.parallel.total(part).item() / scale
+            return self.parallel.total(part) / scale
 
     def finish_gradients(self) -> None:
         with self._counting():
