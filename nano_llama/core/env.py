@@ -7,6 +7,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     NANO_LLAMA_CPU       instructions that Volume 3's kernels use: generic, avx2, avxvnni, avx512, amx (default: best)
     OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
     NANO_LLAMA_API_KEY   the key that clients of nano-llama serve must send
+    TRITON_INTERPRET     1: Triton itself reads it: its kernels are interpreted (vol2_torch/kernels/launch.py)
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
     RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT,
     TORCHELASTIC_MAX_RESTARTS   set by torchrun for each process that it starts
