@@ -15,10 +15,10 @@ from torch import Tensor
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol2_torch.packing import within_documents
 from nano_llama.vol2_torch.precision import product_dtype
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+LogitsGradient = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 CHUNK_BYTES = 128 * 2**20  # float32 logits beyond this are made in chunks
 
@@ -61,37 +61,52 @@ def _loss_sum(logits: Tensor, targets: Tensor, ignore_index: int, z_loss: float)
     return loss
 
 
-def chunked_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+def gradient_in_place(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """logits (N,V), targets (N,) -> head_loss's sum, (), and its gradient by the logits, (N,V), in their memory if it
+    is wide enough:  p (1 + 2 z_loss lse) - 1[target],  and 0 where the target is ignored."""
+    counted = targets != IGNORE_INDEX  # (N,)
+    target = torch.where(counted, targets, 0)[:, None]  # (N,1)
+    logits = widened(logits)
+    lse = torch.logsumexp(logits, -1)  # (N,)
+    losses = lse - logits.gather(-1, target)[:, 0] + z_loss * lse**2
+    dlogits = logits.sub_(lse[:, None]).exp_().mul_((counted * (1.0 + 2.0 * z_loss * lse))[:, None])
+    dlogits.scatter_add_(-1, target, -counted.to(logits.dtype)[:, None])
+    return (losses * counted).sum(), dlogits
+
+
+def chunked_head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0, gradient: LogitsGradient = gradient_in_place
+) -> Tensor:
     """The same in chunks of CHUNK_BYTES of logits, with no more matrix products: the gradient is computed alongside.
 
-    A frozen head (weight.requires_grad is false) gets none, and is not kept for the backward pass.
+    A frozen head (weight.requires_grad is false) gets none, and is not kept for the backward pass. gradient: of a
+    chunk's logits, by the function above or a faster form of it.
     """
-    rows = max(CHUNK_BYTES // (4 * weight.shape[0]), 1)
+    rows = chunk_rows(weight)
     if not torch.is_grad_enabled():
         chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.stack([head_loss(h, weight, t, z_loss) for h, t in chunks]).sum()
-    return _ChunkedLoss.apply(hidden, weight, targets, z_loss, rows, product_dtype(hidden))
+    return _ChunkedLoss.apply(hidden, weight, targets, z_loss, rows, product_dtype(hidden), gradient)
+
+
+def chunk_rows(weight: Tensor) -> int:
+    """How many positions' logits fit in CHUNK_BYTES."""
+    return max(CHUNK_BYTES // (4 * weight.shape[0]), 1)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, rows: int, dtype: torch.dtype
-    ) -> Tensor:
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, rows: int, dtype: torch.dtype,
+        gradient: LogitsGradient,
+    ) -> Tensor:  # fmt: skip
         loss = widened(hidden.new_zeros(()))
         low = weight.to(dtype)  # (V,D)
         dhidden = torch.empty_like(hidden)
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for h, t, dh in zip(hidden.to(dtype).split(rows), targets.split(rows), dhidden.split(rows), strict=True):
-            counted = t != IGNORE_INDEX  # (rows,)
-            target = torch.where(counted, t, 0)[:, None]  # (rows,1)
-            logits = widened(h @ low.T)  # (rows,V)
-            lse = torch.logsumexp(logits, -1)  # (rows,)
-            losses = lse - logits.gather(-1, target)[:, 0] + z_loss * lse**2
-            loss += (losses * counted).sum()
-            # d loss / d logits = p (1 + 2 z_loss lse) - 1[target]
-            dlogits = logits.sub_(lse[:, None]).exp_().mul_((counted * (1.0 + 2.0 * z_loss * lse))[:, None])
-            dlogits.scatter_add_(-1, target, -counted.to(logits.dtype)[:, None])
+            part, dlogits = gradient(h @ low.T, t, z_loss)  # (), (rows,V)
+            loss += part
             dlow = dlogits.to(dtype)
             dh.copy_(dlow @ low)
             if dweight is not None:
@@ -100,9 +115,9 @@ class _ChunkedLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None, None]:
         dhidden, dweight = ctx.saved_tensors
-        return dhidden * dloss, None if dweight is None else dweight * dloss, None, None, None, None
+        return dhidden * dloss, None if dweight is None else dweight * dloss, None, None, None, None, None
 
 
 def fitting_head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -140,9 +155,5 @@ def loss_sum(
     function above, or a faster or chunked form of it. documents: (B,T), attention stays within each; None: no limit.
     positions: (T,) in the sequence, of which a rank of context parallelism has only a part.
     """
-    mask, below = None, None
-    if documents is not None:
-        positions, mask = within_documents(documents)
-        below = tokens.shape[1]
-    hidden = model.hidden_states(tokens, positions=positions, mask=mask, positions_below=below)  # (B,T,D)
+    hidden = model.hidden_states(tokens, positions=positions, documents=documents)  # (B,T,D)
     return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

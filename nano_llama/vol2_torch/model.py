@@ -26,6 +26,7 @@ from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
 from nano_llama.vol2_torch.lora_linear import LoraLinear
+from nano_llama.vol2_torch.packing import within_documents
 from nano_llama.vol2_torch.precision import attends_in_float32
 from nano_llama.vol2_torch.quantized_linear import dense, linear
 
@@ -68,7 +69,7 @@ class Attention(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None
     ) -> Tensor:  # (B,T,D) -> (B,T,D)
         q, k, v = (self.heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))  # (B,H|G,T,K)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = self.rotate(q, k, cos, sin)
         if cache is not None:
             k, v = cache.append(k, v)  # (B,G,S,K)
         # Without a mask every query sees itself and what came before; a single query sees everything.
@@ -79,6 +80,9 @@ class Attention(nn.Module):
         else:
             y = self.attend(q, k, v, mask, causal)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # (B,H,T,K) -> (B,T,H*K) -> (B,T,D)
+
+    def rotate(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:  # of the same shapes
+        return rotate(q, cos, sin), rotate(k, cos, sin)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:  # -> (B,H,T,K)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
@@ -97,7 +101,10 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,T,D) -> (B,T,F) -> (B,T,D)
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.gated(self.gate_proj(x), self.up_proj(x)))
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:  # (B,T,F)
+        return F.silu(gate) * up
 
 
 class Block(nn.Module):
@@ -151,6 +158,7 @@ class Llama(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rope = RopeTables(config)
+        self.within_documents = within_documents  # what attention is told of documents
 
     # -- the forward pass -----------------------------------------------------------------------------------------
 
@@ -181,17 +189,21 @@ class Llama(nn.Module):
         cache: KVCache | None = None,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
-        positions_below: int | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, without the head: (B,T) -> (B,T,D), where only a few positions need logits.
 
-        positions_below: a number that all positions lie below; None: it is read from them, which waits for the device.
+        documents: (B,T), the number of each token's, in place of positions and mask: attention stays within each.
         """
         past = cache.length if cache is not None else 0
         B, T = tokens.shape
-        if mask is not None:
+        below = None
+        if documents is not None:
+            positions, mask = self.within_documents(documents)
+            below = T
+        elif mask is not None:
             check_mask(mask, (B, 1, T, past + T))
-        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype, below=positions_below)
+        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype, below=below)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
             mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
         x = self.model.embed_tokens(tokens)  # (B,T,D)

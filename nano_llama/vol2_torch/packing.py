@@ -15,10 +15,14 @@ def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
 
     mask[b,0,i,j]: token i may attend to token j, which is in the same document and not after it: block-diagonal.
     """
-    T = documents.shape[1]
-    columns = torch.arange(T, device=documents.device)  # (T,)
+    columns = torch.arange(documents.shape[1], device=documents.device)  # (T,)
+    same = documents[:, :, None] == documents[:, None, :]  # (B,T,T)
+    return positions_within(documents), (same & (columns[:, None] >= columns)).unsqueeze(1)
+
+
+def positions_within(documents: Tensor) -> Tensor:  # (B,T) -> (B,T)
+    columns = torch.arange(documents.shape[1], device=documents.device)  # (T,)
     begins = torch.ones_like(documents, dtype=torch.bool)  # (B,T)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
     starts = torch.where(begins, columns, 0).cummax(dim=1).values  # (B,T): where each token's document begins
-    same = documents[:, :, None] == documents[:, None, :]  # (B,T,T)
-    return columns - starts, (same & (columns[:, None] >= columns)).unsqueeze(1)
+    return columns - starts

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from nano_llama.core.errors import UserError
 from nano_llama.vol2_torch.lora_linear import LoraLinear
 from nano_llama.vol2_torch.model import Decoder, Llama
-from nano_llama.vol2_torch.packing import within_documents
 from nano_llama.vol2_torch.quantized_linear import dense
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -55,6 +54,7 @@ class Stage(nn.Module):
     ):
         super().__init__()
         self.config, self.rope, self.autocast = model.config, model.rope, autocast
+        self.within_documents = model.within_documents
         self.is_first, self.is_last = index == 0, index == stages - 1
         tied_head = self.is_last and model.lm_head is None
         self.model = StageDecoder(
@@ -70,7 +70,7 @@ class Stage(nn.Module):
         """
         mask, below = None, None
         if documents is not None:
-            positions, mask = within_documents(documents)
+            positions, mask = self.within_documents(documents)
             below = x.shape[1]
         with self.autocast():
             cos, sin = self.rope.at(positions, 0, x.shape[1], x.device, self.dtype, below=below)
