@@ -283,7 +283,41 @@ def leaderboard() -> str:
             for what, figure, bar, met in rows(result):
                 verdict = "yes" if met else "no"
                 lines.append(f"| {what} | {figure} | {bar} | {verdict} | {where} | `bench/{script}.py` |\n")
-    return HEADER + "".join(lines) + quantization_table(json.loads((RESULTS / "quantization.json").read_text()))
+    more = quantization_table(json.loads((RESULTS / "quantization.json").read_text()))
+    for path in sorted(RESULTS.glob("gpu_*.json")):
+        more += gpu_table(json.loads(path.read_text()))
+    return HEADER + "".join(lines) + more
+
+
+def gpu_table(r: dict[str, Any]) -> str:
+    """What bench/gpu.py found on one card, section by section; errors too."""
+    when = f"torch {r['torch']}, Python {r['machine']['python']}, {r['machine']['date']}"
+    verdict = "all that must be right was shown to be" if r["passed"] else "not all that must be right was shown to be"
+    lines = [
+        f"\n## On one {r['card']}\n\n"
+        f"`bench/gpu.py`, {when}; {verdict}. Peers run in the same process.\n\n"
+        "| what | figure | bar | met | section |\n|---|---|---|---|---|\n"
+    ]
+    for name, section in r["sections"].items():
+        for row in section["rows"]:
+            beside = f" ({row['beside']})" if row["beside"] else ""
+            bar = " ".join(f"{word} {row[key]:,.5g}" for key, word in BOUNDS.items() if key in row) or "-"
+            met = {True: "yes", False: "no", None: "-"}[row["met"]]
+            lines.append(f"| {row['what']} | {gpu_figure(row)}{beside} | {bar} | {met} | `{name}` |\n")
+        lines += [f"| {error} | - | - | no | `{name}` |\n" for error in section["errors"]]
+    return "".join(lines)
+
+
+BOUNDS = {"at_least": "at least", "at_most": "at most"}
+
+
+def gpu_figure(row: dict[str, Any]) -> str:
+    value, unit = row["value"], row["unit"]
+    if value is None:
+        return "not a number"
+    if unit == "equal":
+        return "equal" if value else "different"
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}".rstrip()
 
 
 def quantization_table(r: dict[str, Any]) -> str:

@@ -1,0 +1,273 @@
+"""What must be right on a card before any figure counts. Each section compares with something that needs no card."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpu_sections.measure import relative_error
+from gpu_sections.report import Place, Report, Skipped
+from gpu_sections.table import GRADIENT_ERROR, SDPA_ERRORS, TWIN_ERROR, Bar
+from gpu_sections.training import random_text, settings_of
+from nano_llama import LLM, LlamaConfig, SamplingParams, Tokenizer, vol1_numpy
+from nano_llama.core.init import init_params
+from nano_llama.formats.shipped import shipped_model
+from nano_llama.training import TrainSettings
+from nano_llama.training.callback import Callback
+from nano_llama.training.metrics import read_metrics
+from nano_llama.vol2_torch import Llama
+from nano_llama.vol2_torch.trainer import Trainer
+
+PATHS: dict[str, dict[str, Any]] = {
+    "defaults": {"compile": "off"},
+    "compiled": {"compile": "on"},
+    "attention = triton": {"compile": "off", "attention": "triton"},
+}
+
+
+def gradients(place: Place, report: Report) -> None:
+    """Loss and gradients in float32 against Volume 1 in float64, from the same weights."""
+    for kv_heads, tied in ((4, False), (2, True), (1, False)):
+        config = LlamaConfig(
+            vocab_size=101, hidden_size=128, intermediate_size=200, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=kv_heads, max_position_embeddings=128, tie_word_embeddings=tied, initializer_range=0.1,
+        )  # fmt: skip
+        params = init_params(config, 0, np.float64)
+        tokens, targets = np.random.default_rng(1).integers(0, config.vocab_size, (2, 2, 75))  # (B,T) each
+        wanted_loss, wanted = vol1_numpy.Llama(config, params).loss_and_grads(tokens, targets)
+        model = Llama.init(config, 0, place.device).load_params(params).train()
+        logits = model(torch.from_numpy(tokens).to(place.device))  # (B,T,V)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), torch.from_numpy(targets).to(place.device).flatten()
+        )
+        loss.backward()
+        errors = {
+            name: relative_error(parameter.grad.cpu(), torch.from_numpy(wanted[name]))
+            for name, parameter in model.named_params().items()
+            if parameter.grad is not None
+        }
+        assert errors.keys() == wanted.keys(), f"gradients of {sorted(wanted.keys() ^ errors.keys())}"
+        worst = max(errors, key=lambda name: errors[name])
+        what = f"{kv_heads} key/value heads of 4, {'tied' if tied else 'untied'}"
+        report.row(f"gradients against Volume 1, {what}", errors[worst], "relative", GRADIENT_ERROR, worst)
+        error = abs(loss.item() - wanted_loss) / wanted_loss
+        report.row(f"loss against Volume 1, {what}", error, "relative", Bar(at_most=1e-5))
+
+
+def logits(place: Place, report: Report) -> None:
+    """nano_gpt in float32. The engine's texts are those that the same engine makes on the CPU."""
+    folder = shipped_model("nano_gpt")
+    assert folder is not None, "the package holds it"
+    prompts = [
+        "Once upon a time",
+        "The captain of the ship",
+        "It was a dark",
+        '"I do not know," said',
+        "In London",
+        "A",
+    ]
+    ids = Tokenizer.from_pretrained(folder).encode(" ".join(prompts))
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        wanted = Llama.from_pretrained(folder)(tokens)
+        found = Llama.from_pretrained(folder, device=place.device)(tokens.to(place.device)).cpu()
+    report.row("nano_gpt's logits, card against CPU", relative_error(found, wanted), "relative", Bar(at_most=1e-4))
+    params = SamplingParams(temperature=0.0, max_tokens=place.pick(48, 4), ignore_eos=True)
+    texts = []
+    for device in ("cpu", str(place.device)):
+        with LLM("nano_gpt", runner="torch", device=device, dtype="float32", kv_cache_memory="64MiB") as llm:
+            texts.append([out.token_ids for out in llm.generate(prompts, params)])
+    equal = sum(map(list.__eq__, *([list(map(list, side)) for side in texts])))
+    report.same("nano_gpt's greedy texts, card against CPU", equal == len(prompts), f"{equal} of {len(prompts)} equal")
+
+
+# -- training runs whose bits are compared ----------------------------------------------------------------------------
+
+
+def short_run(place: Place, **changes: Any) -> TrainSettings:
+    """Muon, dropout, an average of the weights and bf16: all that draws or sums."""
+    steps = place.pick(120, 12)
+    settings = settings_of(
+        place, "nano", batch_size=8, context=128, num_hidden_layers=2, dropout=0.1, ema=0.9, evaluations=4, **changes
+    )
+    return settings.replace(data=str(place.scratch / "random.txt"), max_steps=steps, log_every=1)
+
+
+def digest(out: Path) -> str:
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+
+
+def train(place: Place, settings: TrainSettings, out: Path, **options: Any) -> str:
+    Trainer(settings, out, **options).fit()
+    return digest(out)
+
+
+def deterministic(place: Place, report: Report) -> None:
+    """Each path with deterministic = on: trained twice, and killed (SIGKILL, at a checkpoint) and resumed."""
+    dataset = random_text(place, 256, 300_000)
+    for number, (name, changes) in enumerate(PATHS.items()):
+        with report.attempt(f"deterministic, {name}"):
+            settings = short_run(place, **{**changes, **place.pick({}, {"compile": "off"})}, deterministic="on")
+            folders = [place.scratch / f"deterministic-{number}-{which}" for which in ("first", "second", "killed")]
+            child = killed_at_a_checkpoint(settings, dataset.folder, folders[2])
+            first, second = (train(place, settings, out, dataset=dataset) for out in folders[:2])
+            report.same(f"deterministic = on, {name}: twice", first == second, first[:12])
+            died_at = child()
+            third = train(place, settings, folders[2], dataset=dataset, resume=True)
+            report.same(
+                f"deterministic = on, {name}: killed and resumed", first == third, f"killed after step {died_at}"
+            )
+    with report.attempt("deterministic = off"):
+        settings = short_run(place, compile="off")
+        found = {train(place, settings, place.scratch / f"free-{which}", dataset=dataset) for which in (1, 2)}
+        report.note("two runs without it give the same bits", len(found) == 1)
+
+
+def killed_at_a_checkpoint(settings: TrainSettings, dataset: Path, out: Path):
+    """Start the run in a process of its own. -> a function that waits until it was killed: the step it had saved."""
+    code = """
+import json, sys
+from pathlib import Path
+from nano_llama.data.dataset import Dataset
+from nano_llama.training import TrainSettings
+from nano_llama.training.callback import Callback
+from nano_llama.training.metrics import read_metrics
+from nano_llama.training.callback import Callback
+from nano_llama.vol2_torch.trainer import Trainer
+class Slow(Callback):
+    def stepped(self, record):
+        while any(Path(sys.argv[3], "checkpoints").glob("step-*")):
+            print("saved", flush=True)
+            sys.stdin.readline()  # until it is killed
+settings = TrainSettings.from_json(json.loads(sys.argv[1]))
+Trainer(settings, sys.argv[3], dataset=Dataset(sys.argv[2]), progress=Slow()).fit()
+"""
+    import json
+
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(settings.to_json()), str(dataset), str(out)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def wait() -> str:
+        assert child.stdout is not None, "it has a pipe"
+        saved = child.stdout.readline()
+        os.kill(child.pid, signal.SIGKILL)
+        status = child.wait()
+        assert saved.strip() == "saved" and status == -signal.SIGKILL, f"it ended by itself, status {status}"
+        return max((out / "checkpoints").glob("step-*")).name
+
+    return wait
+
+
+def step(place: Place, report: Report) -> None:
+    """The step that needs no synchronization (captured in a CUDA graph, or compiled whole) against the plain one."""
+    dataset = random_text(place, 256, 300_000)
+    for number, (name, changes) in enumerate(PATHS.items()):
+        with report.attempt(f"execution = graph, {name}"):
+            found, losses, notices = {}, {}, []
+            for execution in ("eager", "graph"):
+                settings = short_run(place, **changes, deterministic="on", execution=execution)
+                out = place.scratch / f"step-{number}-{execution}"
+                found[execution] = train(place, settings, out, dataset=dataset, progress=Notices(notices))
+                losses[execution] = np.array([row["train_loss"] for row in read_metrics(out / "metrics.jsonl")])
+            apart = np.abs(losses["graph"] - losses["eager"]).max()
+            refused = [text for text in notices if "cannot be recorded" in text]
+            report.same(f"the step as a graph, {name}: same weights as the eager one", found["graph"] == found["eager"],
+                        beside=f"losses {apart:.1e} nats apart at most; {' '.join(refused) or 'recorded'}")  # fmt: skip
+            report.same(f"the step as a graph, {name}: it could be recorded", not refused)
+
+
+class Notices(Callback):
+    def __init__(self, texts: list[str]):
+        self.texts = texts
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+# -- kernels ----------------------------------------------------------------------------------------------------------
+
+# B, H, G, T, S, K: grouped heads, odd lengths, fewer queries than keys, head dims of all kinds
+SHAPES = ((2, 4, 4, 256, 256, 64), (1, 6, 2, 131, 131, 128), (2, 3, 1, 77, 200, 96), (1, 4, 2, 1, 90, 80),
+          (1, 2, 1, 333, 333, 32))  # fmt: skip
+TINY_SHAPES = ((1, 2, 1, 20, 20, 32), (1, 2, 2, 5, 19, 48))
+
+
+def attention(place: Place, report: Report) -> None:
+    """flash_attention and its gradients against a softmax written out in float64, beside SDPA's own errors."""
+    needs_triton()
+    from nano_llama.vol2_torch.kernels import flash_attention
+
+    for dtype in place.pick((torch.float32, torch.float16, torch.bfloat16), (torch.float32,)):
+        name = str(dtype).removeprefix("torch.")
+        worst = {"forward": 0.0, "gradients": 0.0}
+        ratios = dict(worst)
+        with report.attempt(f"flash_attention, {name}"):
+            for shape in place.pick(SHAPES, TINY_SHAPES):
+                for documents in (False, True):
+                    if documents and shape[3] != shape[4]:
+                        continue
+                    mine, sdpa = attention_errors(place, flash_attention, shape, dtype, documents)
+                    for part in worst:
+                        worst[part] = max(worst[part], mine[part])
+                        ratios[part] = max(ratios[part], mine[part] / max(sdpa[part], 1e-12))
+            for part, bar in (("forward", TWIN_ERROR), ("gradients", GRADIENT_ERROR)):
+                what = f"flash_attention in {name}, {part}"
+                if dtype == torch.float32:
+                    report.row(what, worst[part], "relative", bar, f"{ratios[part]:.2f} x SDPA's")
+                else:
+                    report.row(what, ratios[part], "x SDPA's error", SDPA_ERRORS, f"{worst[part]:.1e} relative")
+
+
+def attention_errors(
+    place: Place, kernel: Callable, shape: tuple[int, ...], dtype: torch.dtype, packed: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The kernel's relative errors and SDPA's against float64: of the output, and the worst gradient's."""
+    B, H, G, T, S, K = shape
+    generator = torch.Generator().manual_seed(T + K)
+    draw = lambda heads, length: torch.randn(B, heads, length, K, generator=generator)  # noqa: E731
+    given = [tensor.to(place.device, dtype) for tensor in (draw(H, T), draw(G, S), draw(G, S), draw(H, T))]
+    documents = (torch.arange(T) // max(T // 3, 1)).expand(B, T).to(place.device) if packed else None  # (B,T)
+    mask = torch.ones(T, S, dtype=torch.bool, device=place.device).tril(S - T)
+    if documents is not None:
+        mask = mask & (documents[:, None, :, None] == documents[:, None, None, :])  # (B,1,T,S)
+
+    def outcome(attend: Callable, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        q, k, v = (tensor.detach().clone().requires_grad_() for tensor in tensors[:3])
+        y = attend(q, k, v)
+        return {"forward": y, **dict(zip("qkv", torch.autograd.grad(y, (q, k, v), tensors[3]), strict=True))}
+
+    def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        k, v = (tensor.repeat_interleave(H // G, 1) for tensor in (k, v))
+        return (q @ k.mT / K**0.5).masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+    wanted = outcome(written_out, *(tensor.double() for tensor in given))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    found = (
+        outcome(lambda q, k, v: kernel(q, k, v, causal=True, documents=documents), *given),
+        outcome(lambda q, k, v: sdpa(q, k, v, attn_mask=mask, enable_gqa=True), *given),
+    )
+    errors = [{part: relative_error(one[part], wanted[part]) for part in wanted} for one in found]
+    mine, theirs = ({"forward": e["forward"], "gradients": max(e[part] for part in "qkv")} for e in errors)
+    return mine, theirs
+
+
+def needs_triton() -> None:
+    """A rehearsal without it skips; a card always has it."""
+    if find_spec("triton") is None:
+        raise Skipped("triton is not installed")
+
+
+def fused(place: Place, report: Report) -> None:
+    """The fused kernels against their references."""
+    needs_triton()
+    raise NotImplementedError
