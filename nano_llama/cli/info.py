@@ -237,14 +237,14 @@ def show_shard(path: Path) -> Shown:
 
 def show_metrics(path: Path) -> Shown:
     """How far a run has got, and its losses."""
-    from nano_llama.training.metrics import read_metrics
+    from nano_llama.training.metrics import best_of, read_metrics
 
     rows = read_metrics(path)
     if not rows:
         raise UserError(f"{path} has no lines yet.", hint="The first comes after a few steps.")
     last = rows[-1]
     evaluated = [row for row in rows if "val_loss" in row]
-    best = min(evaluated, key=lambda row: row["val_loss"], default={})
+    best = best_of(rows)
     data = {"path": str(path), "lines": len(rows), "last": last, "best": best}
     shown = {
         "step": last["step"],
@@ -252,6 +252,7 @@ def show_metrics(path: Path) -> Shown:
         "training loss": last.get("train_loss"),
         "validation loss": evaluated[-1]["val_loss"] if evaluated else None,
         "best": f"{best['val_loss']:.4f} at step {best['step']:,}" if best else None,
+        "the run's model": f"of step {last['model_step']:,}" if "model_step" in last else None,
         "bits per byte": evaluated[-1].get("val_bits_per_byte") if evaluated else None,
         "tokens/s": last.get("tokens_per_second"),
     }

@@ -184,6 +184,7 @@ def summary(result: TrainingResult) -> Any:
             "tokens seen": result.tokens,
             "training loss": f"{result.train_loss:.4f} nats per token",
             "validation loss": f"{validation.loss:.4f} nats per token" if validation else None,
+            "model": f"of step {result.model_step:,}, where the validation loss was lowest" if result.best else None,
             "bits per byte": f"{validation.bits_per_byte:.4f}" if validation else None,
             "validated on": f"the first {validation.tokens:,} tokens (time limit)"
             if validation and validation.partial

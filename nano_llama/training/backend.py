@@ -128,6 +128,10 @@ class Backend(Protocol):
         """Continue from what `training_tensors` returned."""
         ...
 
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Once no update follows: take over what `weights` has returned earlier."""
+        ...
+
     def warm_up(self, batch: Batch) -> None:
         """Do once what makes the first step slower than the others (compiling), without changing the run's state."""
         ...

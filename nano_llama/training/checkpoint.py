@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
 def save_checkpoint(
     folder: Path,
     step: int,
@@ -53,7 +57,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
 ) -> Path:
     """Write `folder`/step-<step>. An existing checkpoint of this step is left as it is."""
-    path = folder / f"step-{step:08d}"
+    path = checkpoint_path(folder, step)
     if path.exists():
         return path  # the same run at the same step has the same content
     with files.atomic_folder(path) as temporary:
@@ -77,6 +81,19 @@ def best_checkpoint(folder: Path) -> Path | None:
     return best if best is not None and losses[best] < math.inf else None
 
 
+def copy_model(checkpoint: Path, folder: Path) -> None:
+    """Put the model that a checkpoint holds into an existing folder, each file atomically.
+
+    Raises UserError or FormatError, before anything is written, if there is no such checkpoint or it is damaged.
+    """
+    state = _read_state(checkpoint)
+    names = [name for name in state["files"] if name != TENSORS]
+    _verify(checkpoint, state, names)
+    for name in sorted(names, key=lambda name: (".safetensors" in name, name)):  # weights, and then their index, last
+        with files.atomic_path(folder / name) as temporary:
+            shutil.copyfile(checkpoint / name, temporary)
+
+
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` and the best one, and what a killed process left half-written."""
     best = best_checkpoint(folder)
@@ -88,7 +105,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 def remove_later(folder: Path, step: int) -> None:
     """Remove the checkpoints after `step`: the run resumes there, and will reach those steps again."""
     for path in folder.glob("step-*"):
-        if path.name > f"step-{step:08d}":
+        if path.name > checkpoint_path(folder, step).name:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -99,15 +116,8 @@ def load_checkpoint(
 
     open_model: opens what it holds of the model.
     """
-    state = files.read_json(path / STATE, what="checkpoint's state")
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
-    if state.get("version") not in (2, VERSION):
-        raise UserError(
-            f"{path}: a checkpoint of version {state.get('version')!r}; this program reads versions 2 and {VERSION}.",
-            hint="Resume with the version of nano-llama that wrote it, or start a new run with --init-from.",
-        )
-    _verify(path, state)
+    state = _read_state(path)
+    _verify(path, state, state["files"])
     missing = [name for name in needs if name not in state]
     if missing:
         raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")
@@ -134,18 +144,31 @@ class RenamedTensors(Mapping[str, np.ndarray]):
         return len(self.in_file)
 
 
-def _verify(path: Path, state: dict[str, Any]) -> None:
-    """Read every file that the state lists. Raises FormatError, naming the first one that is not as it was written."""
+def _read_state(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint. Raises UserError or FormatError if it is another program's, or damaged."""
+    state = files.read_json(path / STATE, what="checkpoint's state")
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise FormatError(f"{path / STATE}: not the state of a checkpoint.")
+    if state.get("version") not in (2, VERSION):
+        raise UserError(
+            f"{path}: a checkpoint of version {state.get('version')!r}; this program reads versions 2 and {VERSION}.",
+            hint="Resume with the version of nano-llama that wrote it, or start a new run with --init-from.",
+        )
     content = {name: value for name, value in state.items() if name != "checksum"}
     if state.get("checksum") != _checksum(content) or not isinstance(state.get("files"), dict):
         raise FormatError(f"{path / STATE}: its content does not match its checksum.")
-    for name, checksum in state["files"].items():
-        if not (path / name).is_file():
-            raise FormatError(f"{path}: {name} is missing.")
-        if _sha256(path / name) != checksum:
-            raise FormatError(f"{path / name}: its content does not match its checksum.")
     if TENSORS not in state["files"]:
         raise FormatError(f"{path}: {TENSORS} is missing.")
+    return state
+
+
+def _verify(path: Path, state: dict[str, Any], names: Iterable[str]) -> None:
+    """Read these of the files that the state lists. Raises FormatError at the first that is not as it was written."""
+    for name in names:
+        if not (path / name).is_file():
+            raise FormatError(f"{path}: {name} is missing.")
+        if _sha256(path / name) != state["files"][name]:
+            raise FormatError(f"{path / name}: its content does not match its checksum.")
 
 
 def _sha256(path: Path) -> str:

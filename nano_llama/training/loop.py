@@ -22,6 +22,7 @@ from nano_llama.training.checkpoint import prune_checkpoints, remove_later
 from nano_llama.training.checkpoints import Checkpoints
 from nano_llama.training.clock import RunClock
 from nano_llama.training.evaluation import Evaluation
+from nano_llama.training.final_model import FinalModel
 from nano_llama.training.interrupt import GracefulInterrupt
 from nano_llama.training.model_files import ModelFiles
 from nano_llama.training.neighbours import Neighbours
@@ -41,7 +42,7 @@ from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.schedule import learning_rate, warm_up_by_steps
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.start import TrainingData
-from nano_llama.training.state import RunState
+from nano_llama.training.state import Best, RunState
 from nano_llama.training.validator import Validator
 
 Stream = BatchStream | Prefetcher
@@ -67,6 +68,7 @@ class TrainingLoop:
             dataset.validation(settings.batch_size, settings.context, settings.document_mask),
             backend, clock, callback, interrupted=self._interrupted, ranks=self.ranks,
         )  # fmt: skip
+        self.final_model = FinalModel(folder, model, checkpoints, backend, self.ranks, callback.notice)
         self.bad_batches = BadBatches(settings, folder, self.tokenizer, checkpoints, callback.notice)
 
     def fit(self) -> TrainingResult:
@@ -108,7 +110,8 @@ class TrainingLoop:
             with self.checkpoints.checkpoint_on_error(), self.backend.use_averaged_weights():
                 over, evaluation = self._evaluate(over, recorder)
             neighbours.look()
-            record = self._record(lr, grad_norm, evaluation)
+            best = self.final_model.save(state) if over else None
+            record = self._record(lr, grad_norm, evaluation, best)
             callback.stepped(record)
             if over or evaluation or state.step == 1 or state.step % settings.log_every == 0:
                 record = replace(record, processes=self._processes(record))
@@ -116,8 +119,6 @@ class TrainingLoop:
                     recorder.write(record)
                 state.start_line()
                 clock.start_line()
-            if over:
-                self.model.put(self.folder.path, self.backend.weights())
             if over or recorder.picture_is_due():
                 recorder.draw(callback.notice)
             if over or evaluation or clock.checkpoint_due():
@@ -125,7 +126,10 @@ class TrainingLoop:
         self.checkpoints.wait()
         if self.signal:
             raise interrupted(self.folder, state.step, self.signal)
-        return TrainingResult(out=self.folder.path, last=record, elapsed_s=clock.elapsed())
+        if best:
+            self.final_model.load()
+        found = self.validator.of_whole(best.loss) if best else None
+        return TrainingResult(out=self.folder.path, last=record, elapsed_s=clock.elapsed(), best=found)
 
     def _step(self, stream: Stream) -> tuple[float, float]:
         """One step -> its learning rate, and the norm of its gradient."""
@@ -183,7 +187,8 @@ class TrainingLoop:
             self.callback.notice(f"The validation loss is {goal:g} or less: the run ends here.")
         if not over and (reached or self.signal or self.clock.progress(step) >= 1.0):  # evaluating takes time
             over, evaluation = True, evaluation or self.validator.evaluate(step, True, recorder)
-        self.state.val_loss = evaluation.loss if evaluation and not evaluation.partial else None
+        if evaluation and not evaluation.partial:
+            self.state.count_evaluation(evaluation.loss)
         return over, evaluation
 
     def _is_over(self) -> bool:
@@ -244,7 +249,8 @@ class TrainingLoop:
             resumed_at=self.resumed_at, preflight=self.expected,
         )  # fmt: skip
 
-    def _record(self, lr: float, grad_norm: float, evaluation: Evaluation | None) -> StepRecord:
+    def _record(self, lr: float, grad_norm: float, evaluation: Evaluation | None, best: Best | None) -> StepRecord:
+        """best: the evaluation that chose the run's model, where that is not of this step."""
         state, clock, text = self.state, self.clock, self.dataset.train
         self.expected = self.expected.reaching(clock.fastest)
         return StepRecord(
@@ -253,6 +259,7 @@ class TrainingLoop:
             grad_norm=grad_norm, session=self._speed(clock.session), recent=self._speed(clock.recent),
             checkpoint_pause_s=self.checkpoints.pause, peak_memory=self.backend.device.peak_memory(),
             elapsed_s=clock.elapsed(), seconds_left=clock.seconds_left(state.step), evaluation=evaluation,
+            model_step=best.step if best else None,
         )  # fmt: skip
 
     def _processes(self, record: StepRecord) -> dict[str, Any]:

@@ -15,6 +15,8 @@
     val_loss               nats per token over the whole validation split, if it was evaluated (evaluation.py)
     val_bits_per_byte      the same, in bits per byte of text
     val_partial            true if there was time for the head of the split only
+    model_step             on the last line of a run that went past its lowest validation loss: the step that had it,
+                           whose weights are the run's model (final_model.py)
 
 and of a run over many processes:
 
@@ -30,7 +32,7 @@ Tests: tests/training/test_metrics.py.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,6 +69,16 @@ def read_metrics(path: str | Path) -> list[Row]:
             raise FormatError(f"{path}, line {number}: an object with 'step' was expected, got {line[:80]!r}.")
         rows.append(row)
     return rows
+
+
+def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row with the lowest validation loss, the first of equal ones; {} if there is none.
+
+    Losses on a part of the split count only where there are no others.
+    """
+    evaluated = [row for row in rows if "val_loss" in row]
+    whole = [row for row in evaluated if not row.get("val_partial")]
+    return min(whole or evaluated, key=lambda row: row["val_loss"], default={})
 
 
 class MetricsWriter:

@@ -15,8 +15,8 @@ import numpy as np
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.lora import LoraConfig
-from nano_llama.formats import save_hf
-from nano_llama.formats.peft import save_adapter_files
+from nano_llama.formats import open_weights, read_config, save_hf
+from nano_llama.formats.peft import read_adapter, save_adapter_files
 
 
 class ModelFiles(Protocol):
@@ -28,6 +28,10 @@ class ModelFiles(Protocol):
 
     def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
         """Write the weights and all that is needed to use them into an existing folder, each file atomically."""
+        ...
+
+    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
+        """The weights that were put there."""
         ...
 
 
@@ -51,6 +55,9 @@ class WholeModel:
             file.replace(folder / file.name)
         beside.rmdir()
 
+    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
+        return open_weights(folder)
+
 
 @dataclass
 class AdapterFiles:
@@ -66,3 +73,6 @@ class AdapterFiles:
     def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
         self.tokenizer.save_pretrained(folder)
         save_adapter_files(folder, self.lora, weights, base_model=self.base)
+
+    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
+        return read_adapter(folder, read_config(self.base)).tensors

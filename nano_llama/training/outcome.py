@@ -35,6 +35,7 @@ class TrainingResult:
     out: Path
     last: StepRecord  # of the last step
     elapsed_s: float  # of all sessions together, saving included
+    best: Evaluation | None = None  # of the run's model, where that is not of the last step (final_model.py)
 
     @property
     def steps(self) -> int:
@@ -50,9 +51,14 @@ class TrainingResult:
         return self.last.train_loss
 
     @property
+    def model_step(self) -> int:
+        """The step whose weights are the run's model."""
+        return self.steps if self.last.model_step is None else self.last.model_step
+
+    @property
     def evaluation(self) -> Evaluation | None:
-        """None if evaluations were turned off, or there was no time for the last one."""
-        return self.last.evaluation
+        """Of the run's model; None if evaluations were turned off, or there was no time for the last one."""
+        return self.best or self.last.evaluation
 
     @property
     def tokens_per_second(self) -> float:
@@ -64,13 +70,20 @@ class TrainingResult:
             "out": str(self.out),
             "steps": self.steps,
             "tokens": self.tokens,
-            "train_loss": self.train_loss if math.isfinite(self.train_loss) else None,
-            "val_loss": self.evaluation.loss if self.evaluation else None,
-            "val_bits_per_byte": self.evaluation.bits_per_byte if self.evaluation else None,
+            "train_loss": _finite(self.train_loss),
+            "val_loss": _finite(self.evaluation.loss) if self.evaluation else None,
+            "val_bits_per_byte": _finite(self.evaluation.bits_per_byte) if self.evaluation else None,
             **({"val_partial": True} if self.evaluation and self.evaluation.partial else {}),
+            "model_step": self.model_step,
+            **({"last_val_loss": _finite(self.last.evaluation.loss)} if self.best and self.last.evaluation else {}),
             "tokens_per_second": self.tokens_per_second,
             "elapsed_s": self.elapsed_s,
         }
+
+
+def _finite(loss: float) -> float | None:
+    """JSON has no word for other numbers."""
+    return loss if math.isfinite(loss) else None
 
 
 def reached_goal(settings: TrainSettings, loss: float | None) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core import files
+from nano_llama.training.metrics import best_of
 
 Rows = Sequence[Mapping[str, Any]]
 Points = list[tuple[float, float]]
@@ -28,9 +29,13 @@ def plot_run(rows: Rows, path: str | Path, title: str = "") -> None:
     if train:
         _draw(loss, thinned(train), color=BLUE, linewidth=1, alpha=0.85, label="training")
     if validation:
-        best = min(y for _, y in validation)
-        label = f"validation: {validation[-1][1]:.4f}" + (f", at best {best:.4f}" if best < validation[-1][1] else "")
+        label = f"validation: {validation[-1][1]:.4f}"
         _draw(loss, validation, color=ORANGE, marker="o", markersize=4, linewidth=1.4, label=label)
+        best = best_of(rows)
+        if best["val_loss"] < validation[-1][1]:
+            lowest = [(best["step"], best["val_loss"])]
+            label = f"lowest: {best['val_loss']:.4f} at step {best['step']:,}"
+            _draw(loss, lowest, color="black", marker="*", markersize=11, linestyle="none", label=label)
     if train or validation:
         loss.legend(frameon=False)
         _cut_off_first_fall(loss, train, validation)

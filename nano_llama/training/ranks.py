@@ -54,6 +54,9 @@ class WrittenByFirst:
     def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
         pass
 
+    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
+        raise AssertionError("only the first rank reads what it has written")
+
     def save(
         self, step: int, weights: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]
     ) -> None:

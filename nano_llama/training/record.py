@@ -37,6 +37,7 @@ class StepRecord:
     elapsed_s: float  # of all sessions together
     seconds_left: float  # until the run is over
     evaluation: Evaluation | None = None  # if one was made after this step
+    model_step: int | None = None  # of the last step: whose weights are the run's model, if not this step's
     processes: dict[str, Any] = field(default_factory=dict)  # of a run over many: what metrics.py lists
 
     def row(self) -> Row:
@@ -60,4 +61,6 @@ class StepRecord:
             row |= {"val_loss": self.evaluation.loss, "val_bits_per_byte": self.evaluation.bits_per_byte}
             if self.evaluation.partial:
                 row |= {"val_partial": True}
+        if self.model_step is not None:
+            row |= {"model_step": self.model_step}
         return row | self.processes

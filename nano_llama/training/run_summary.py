@@ -12,7 +12,7 @@ from nano_llama.core import files
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.formats import read_config
 from nano_llama.training.checkpoint import STATE, list_checkpoints
-from nano_llama.training.metrics import Row, read_metrics
+from nano_llama.training.metrics import Row, best_of, read_metrics
 from nano_llama.training.outcome import reached_goal
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.saved_settings import load_settings
@@ -41,6 +41,7 @@ class RunSummary:
     val_loss: float | None  # the best, nats per token
     val_bits_per_byte: float | None  # at that step
     best_step: int | None
+    model_step: int | None  # whose weights are the run's model, where the loss rose after `best_step`; else the last's
     tokens_per_second: float | None  # median of the lines
     elapsed_s: float | None
 
@@ -68,9 +69,7 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
     shape = read_config(path if settings.lora is None else settings.init_from or "")
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last: Row = rows[-1] if rows else {}
-    evaluated = [row for row in rows if "val_loss" in row]
-    whole = [row for row in evaluated if not row.get("val_partial")]
-    best = min(whole or evaluated, key=lambda row: row["val_loss"], default={})
+    best = best_of(rows)
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     summary = RunSummary(
         name=name or path.name, path=path, state=state_of(folder, settings), engine=settings.engine, data=settings.data,
@@ -78,6 +77,7 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
         batch_tokens=settings.tokens_per_step, step=last.get("step", 0), tokens=last.get("tokens", 0),
         train_loss=last.get("train_loss"), val_loss=best.get("val_loss"),
         val_bits_per_byte=best.get("val_bits_per_byte"), best_step=best.get("step"),
+        model_step=last.get("model_step"),
         tokens_per_second=statistics.median(speeds) if speeds else None, elapsed_s=last.get("elapsed_s"),
     )  # fmt: skip
     return summary, rows

@@ -148,8 +148,9 @@ class TrainSettings:
 
     log_every: int = REPORTS.setting(10, "steps per line of metrics.jsonl", least=1)
     evaluations: int = REPORTS.setting(
-        10, "number of validation losses, spread evenly over the run, the last at its end; 0: none", least=0
-    )
+        10, "validation losses, spread over the run; if the last is not the lowest, the model is that one's; 0: none",
+        least=0,
+    )  # fmt: skip
     samples: int = REPORTS.setting(
         2, "texts generated at each evaluation, as continuations of the validation text", least=0
     )

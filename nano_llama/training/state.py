@@ -5,10 +5,18 @@ Tests: tests/training/test_loop.py.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nano_llama.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest validation loss of a run, nats per token, and the step that had it. The first of equal ones."""
+
+    step: int
+    loss: float
 
 
 @dataclass
@@ -22,6 +30,8 @@ class RunState:
     loss_steps: int = 0
     watchdog: Watchdog = field(default_factory=Watchdog)
     val_loss: float | None = None  # if it was evaluated after this very step
+    best: Best | None = None  # of the evaluations so far
+    past_best: bool = False  # whether the last of them found a higher loss than `best`
 
     @property
     def train_loss(self) -> float:
@@ -33,6 +43,13 @@ class RunState:
         self.loss_sum, self.loss_steps = self.loss_sum + loss, self.loss_steps + 1
         self.val_loss = None
 
+    def count_evaluation(self, loss: float) -> None:
+        """The whole validation split was evaluated after this step."""
+        self.val_loss = loss
+        if math.isfinite(loss) and (self.best is None or loss < self.best.loss):
+            self.best = Best(self.step, loss)
+        self.past_best = self.best is not None and not loss <= self.best.loss  # NaN is worse than any number
+
     def start_line(self) -> None:
         """A line of metrics.jsonl was written."""
         self.loss_sum, self.loss_steps = 0.0, 0
@@ -43,7 +60,8 @@ class RunState:
         return {
             "step": self.step, "tokens": self.tokens, "data_position": self.data_position, "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps, "watchdog": self.watchdog.state(),
-            "val_loss": self.val_loss if finite else None,
+            "val_loss": self.val_loss if finite else None, "best": self.best and asdict(self.best),
+            "past_best": self.past_best,
         }  # fmt: skip
 
     @classmethod
@@ -51,5 +69,6 @@ class RunState:
         return cls(
             step=saved["step"], tokens=saved["tokens"], data_position=saved["data_position"],
             loss_sum=saved["loss_sum"], loss_steps=saved["loss_steps"], watchdog=Watchdog(**saved["watchdog"]),
-            val_loss=saved.get("val_loss"),
+            val_loss=saved.get("val_loss"), best=Best(**saved["best"]) if saved.get("best") else None,
+            past_best=saved.get("past_best", False),
         )  # fmt: skip

@@ -25,6 +25,10 @@ class Validator:
         self.data, self.backend = data, backend
         self.clock, self.callback, self.interrupted, self.ranks = clock, callback, interrupted, ranks
 
+    def of_whole(self, loss: float) -> Evaluation:
+        """An evaluation of the whole split that has found this loss; how long it took is not known any more."""
+        return Evaluation(loss=loss, tokens=self.data.num_targets, bytes=self.data.num_bytes, seconds=0.0)
+
     def evaluate(self, step: int, over: bool, recorder: Shown) -> Evaluation | None:
         """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends."""
         if not self.clock.evaluation_due(step, over) or not self.data.num_targets or self.interrupted():

@@ -178,6 +178,10 @@ class NumpyBackend:
             tensors[EMA_STEPS] = np.array(self.average.steps, np.int64)
         return tensors
 
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        for name, array in self.eval_model.trainable.items():
+            np.copyto(array, weights[name])
+
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         if self.average:
             self.average.steps = int(tensors[EMA_STEPS])

@@ -232,6 +232,11 @@ class TorchBackend:
             tensors[LOSS_SCALE] = self.scale.to_array()
         return tensors | {name: to_array(state) for name, state in random_states(self.device.place).items()}
 
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(self.strategy.placed(parameter, owned_tensor(weights[name])))
+        self.average = None  # they may be an average
+
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         here = {name: tensors[name] for name in tensors if not self.strategy.lies_elsewhere(split(name)[0])}
         restore_parameters(here, self.parameters, self.optimizers, self.strategy.placed)

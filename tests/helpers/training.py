@@ -85,6 +85,9 @@ class FakeBackend:
     def weights(self):
         return self.params
 
+    def load_weights(self, weights):
+        self.params = {name: np.array(weights[name]) for name in self.params}
+
     def training_tensors(self):
         return {**self.momentum, "updates": np.array(self.updates)}
 

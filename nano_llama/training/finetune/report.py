@@ -118,12 +118,11 @@ def losses(rows: Sequence[Row]) -> Iterator[str]:
         ],
         "rrr",
     )
-    best = min((row for row in evaluated if "val_loss" in row), key=lambda row: row["val_loss"], default=None)
-    if best and best["step"] < rows[-1]["step"]:
+    if rows and (best := rows[-1].get("model_step")) is not None:
         yield (
-            f"The validation loss was lowest at step {best['step']:,}, and rose afterwards: from there on the model"
-            f" learned the examples themselves. Its checkpoint is kept (checkpoints/step-{best['step']:08d}); fewer"
-            " --epochs would do."
+            f"The validation loss was lowest at step {best:,}, and rose afterwards: from there on the model learned the"
+            f" examples themselves. What is saved here, and was examined, is the model of step {best:,}; fewer --epochs"
+            " would do."
         )
 
 
