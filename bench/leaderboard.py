@@ -230,6 +230,23 @@ def fuzz(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [(f"{what}, {good} good requests between: wrong answers, 500s, leaks", f"{wrong}", "0", wrong == 0)]
 
 
+def finetune(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """LoRA beside PEFT over transformers, and the memory of what is not full fine-tuning."""
+    lora, base = r["lora_of_full"], r["base_of_float32"]
+    return [
+        (
+            f"LoRA of rank 8, activations {how} / the fastest PEFT, tokens/s",
+            f"{ratio:.2f} x",
+            f"{r['bar']} x",
+            ratio >= r["bar"],
+        )
+        for how, ratio in (("kept", r["ratio_kept"]), ("recomputed", r["ratio_recomputed"]))
+    ] + [
+        ("the same: peak memory / full fine-tuning's", f"{lora:.2f} x", "0.75 x", lora <= 0.75),
+        ("the same, base in int4: the base's bytes / float32's", f"{base:.2f} x", "0.35 x", base <= 0.35),
+    ]
+
+
 def small_tasks(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     """What fine-tuning with its defaults teaches, and how answers and forgetting end; a row per task and method."""
     rows = []
@@ -261,6 +278,7 @@ TABLES = {
     "shards": shards,
     "busy": busy,
     "clocked": clocked,
+    "finetune": finetune,
     "small_tasks": small_tasks,
     "server": server,
     "server_load": load,
