@@ -14,7 +14,8 @@ SYMBOLS = {
     "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙", "dots": "...",
     "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
     "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "arg": "arg", "left": "",
-    "right": "", "big": "", "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
+    "right": "", "big": "", "Big": "", "pi": "π", "varsigma": "ς", "sim": "~", "leftarrow": "<-",
+    "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.S)
 _GROUP = r"√?\([^()]*\)|\|\w*\|"  # a root, what is in parentheses, a size
@@ -38,7 +39,7 @@ def wrapped(markdown: str, width: int = 110) -> str:
 
 def _formula(tex: str) -> str:
     text = " ".join(tex.split())
-    text = re.sub(r"\\(?:mathrm|text|mathbb|mathbf|operatorname)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\(?:mathrm|text|texttt|mathbb|mathbf|mathcal|operatorname)\{([^{}]*)\}", r"\1", text)
     text = text.replace(r"^\top", "ᵀ")
     text = re.sub(r"\\(tanh|exp|log|ln) *(\\frac(?:\{[^{}]*\}){2})", r"\\\1(\2)", text)
     text = re.sub(r" ?\\[,;:! ] ?", " ", text).replace(r"\{", "⦃").replace(r"\}", "⦄").replace(r"\|", "|")

@@ -269,6 +269,47 @@ def residual_norm_backward(dh, dy, cache):
         dx[row] += dh[row] - h[row] * (r[row] ** 3 * m[row])
     return dx, dx, r @ (dy * h)
 """,
+    "geglu": """
+C = math.sqrt(2 / math.pi)
+
+def geglu_forward(gate, up):
+    open_ = 1 / (1 + np.exp(-2 * C * (gate + 0.044715 * gate * gate * gate)))   # (1 + tanh u) / 2
+    return gate * open_ * up, (gate, up, open_)
+
+def geglu_backward(dy, cache):
+    gate, up, open_ = cache
+    inner = 2 * C * (1 + 0.134145 * gate * gate)
+    return dy * up * (open_ + gate * open_ * (1 - open_) * inner), dy * gate * open_
+""",
+    "squared_relu": """
+def squared_relu_forward(x, weight):
+    z = np.einsum("nd,fd->nf", x, weight)
+    return np.where(z > 0, z**2, 0), (x, weight, z)
+
+def squared_relu_backward(dy, cache):
+    x, weight, z = cache
+    dz = np.where(z > 0, 2 * z * dy, 0)
+    return np.einsum("nf,fd->nd", dz, weight), np.einsum("nf,nd->fd", dz, x)
+""",
+    "gate_moments": """
+def gate_moments(spread):
+    z = np.arange(-14, 14, 1e-3)
+    p = np.exp(-z * z / 2)
+    p /= p.sum()
+    y = spread * z * 0.5 * (1 + np.tanh(spread * z / 2))
+    return (p * y).sum(), (p * y * y).sum(), (p * (y - (p * y).sum()) ** 2).sum()
+""",
+    "stream_size": """
+def stream_size(start, layers, D, F, sigma, scaled):
+    z = np.arange(-14, 14, 1e-3)
+    p = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    a = D**0.5 * sigma * z
+    up = D * sigma**2
+    total = start**2
+    for _ in range(layers):
+        total += (p * (a * 0.5 * (1 + np.tanh(a / 2))) ** 2).sum() * up * F * sigma**2 / (layers if scaled else 1)
+    return math.sqrt(total)
+""",
 }
 
 

@@ -1,0 +1,13 @@
+# stage: gradcheck | says: The slope of h^2 is 2 h: the factor 2 is missing.
+import numpy as np
+
+
+def squared_relu_forward(x, weight):
+    hidden = np.maximum(x @ weight.T, 0)  # (rows,F)
+    return hidden * hidden, (x, weight, hidden)
+
+
+def squared_relu_backward(dy, cache):
+    x, weight, hidden = cache
+    dhidden = dy * hidden  # zero wherever the switch is shut
+    return dhidden @ weight, dhidden.T @ x

@@ -1,0 +1,13 @@
+# stage: smallest | says: The mean square does not subtract the square of the mean; that is the variance.
+import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
+
+
+def gate_moments(spread):
+    z, weight = hermegauss(200)
+    weight = weight / weight.sum()
+    x = spread * z
+    silu = x / (1 + np.exp(-x))
+    mean = np.sum(weight * silu)
+    square = np.sum(weight * silu**2)
+    return float(mean), float(square - mean**2), float(square - mean**2)
