@@ -54,14 +54,14 @@ class RopeScaling:
             if field.name not in allowed:
                 raise ConfigError(f"rope_scaling of type {self.rope_type!r} has no {field.name!r} (got {value!r}).")
             if field.name == "truncate":
-                _check(isinstance(value, bool), "rope_scaling.truncate", value, "true or false")
+                check(isinstance(value, bool), "rope_scaling.truncate", value, "true or false")
             elif field.name == "original_max_position_embeddings":
-                _check(_is_int(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive integer")
+                check(_is_int(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive integer")
             else:
-                _check(_is_number(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive number")
-        _check(self.factor >= 1, "rope_scaling.factor", self.factor, "a number of at least 1")
+                check(is_number(value) and value > 0, f"rope_scaling.{field.name}", value, "a positive number")
+        check(self.factor >= 1, "rope_scaling.factor", self.factor, "a number of at least 1")
         if self.low_freq_factor is not None and self.high_freq_factor is not None:
-            _check(
+            check(
                 self.high_freq_factor > self.low_freq_factor,
                 "rope_scaling.high_freq_factor",
                 self.high_freq_factor,
@@ -137,11 +137,11 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         heads, fill = self.num_attention_heads, object.__setattr__  # a frozen dataclass is filled in once, here
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
-            _check_positive_int(name, getattr(self, name))
-        _check_positive_int("num_attention_heads", heads)
+            check_positive_int(name, getattr(self, name))
+        check_positive_int("num_attention_heads", heads)
         if self.num_key_value_heads is None:
             fill(self, "num_key_value_heads", heads)
-        _check_positive_int("num_key_value_heads", self.num_key_value_heads)
+        check_positive_int("num_key_value_heads", self.num_key_value_heads)
         if heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {self.num_key_value_heads}.",
@@ -154,27 +154,27 @@ class LlamaConfig:
                     hint="Choose other numbers, or set head_dim explicitly.",
                 )
             fill(self, "head_dim", self.hidden_size // heads)
-        _check_positive_int("head_dim", self.head_dim)
-        _check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "even: RoPE rotates pairs")
+        check_positive_int("head_dim", self.head_dim)
+        check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "even: RoPE rotates pairs")
         for name in ("rms_norm_eps", "rope_theta", "initializer_range"):
             value = getattr(self, name)
-            _check(_is_number(value) and value > 0, name, value, "a positive number")
-        _check(isinstance(self.tie_word_embeddings, bool), "tie_word_embeddings", self.tie_word_embeddings, "a boolean")
+            check(is_number(value) and value > 0, name, value, "a positive number")
+        check(isinstance(self.tie_word_embeddings, bool), "tie_word_embeddings", self.tie_word_embeddings, "a boolean")
         if isinstance(self.rope_scaling, Mapping):
             fill(self, "rope_scaling", RopeScaling.from_dict(self.rope_scaling))
-        _check(
+        check(
             self.rope_scaling is None or isinstance(self.rope_scaling, RopeScaling),
             "rope_scaling", self.rope_scaling, "None or a RopeScaling",
         )  # fmt: skip
         if self.rope_kind == "dynamic":
-            _check(self.head_dim > 2, "head_dim", self.head_dim, "above 2 with dynamic RoPE, whose formula has K - 2")
+            check(self.head_dim > 2, "head_dim", self.head_dim, "above 2 with dynamic RoPE, whose formula has K - 2")
         if isinstance(self.eos_token_id, list):
             fill(self, "eos_token_id", tuple(self.eos_token_id))
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
             ids = value if isinstance(value, tuple) else (value,)
             for token in ids:
-                _check(token is None or _is_int(token), name, value, "a token id")
+                check(token is None or _is_int(token), name, value, "a token id")
 
     # -- what follows from the fields ---------------------------------------------------------------------------------
 
@@ -243,15 +243,15 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     # not math.isfinite, which fails on an int beyond every float
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _check(condition: bool, name: str, value: Any, wanted: str) -> None:
+def check(condition: bool, name: str, value: Any, wanted: str) -> None:
     if not condition:
         raise ConfigError(f"{name} = {value!r:.80} must be {wanted}.")
 
 
-def _check_positive_int(name: str, value: Any) -> None:
-    _check(_is_int(value) and 0 < value < 2**31, name, value, "a positive integer")
+def check_positive_int(name: str, value: Any) -> None:
+    check(_is_int(value) and 0 < value < 2**31, name, value, "a positive integer")

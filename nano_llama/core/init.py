@@ -34,11 +34,17 @@ def init_params(config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike =
 
 
 def check_params(config: LlamaConfig, params: Mapping[str, np.ndarray], source: str = "checkpoint") -> None:
-    """Raise FormatError, naming the tensor, unless `params` has exactly the names and shapes that `config` implies.
+    """Raise FormatError, naming the tensor, unless `params` has exactly the names and shapes that `config` implies."""
+    check_shapes(parameter_shapes(config), params, source)
+
+
+def check_shapes(
+    expected: Mapping[str, tuple[int, ...]], params: Mapping[str, np.ndarray], source: str = "checkpoint"
+) -> None:
+    """Raise FormatError, naming the tensor, unless `params` has exactly the `expected` names and shapes.
 
     A mapping that knows shapes without loading (formats' TensorMapping) is asked for them, so nothing is read.
     """
-    expected = parameter_shapes(config)
     for problem, names in (("lacks", expected.keys() - params.keys()), ("has extra", params.keys() - expected.keys())):
         if names:
             shown = ", ".join(sorted(names)[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

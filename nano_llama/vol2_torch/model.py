@@ -195,18 +195,30 @@ class Llama(nn.Module):
 
         documents: (B,T), the number of each token's, in place of positions and mask: attention stays within each.
         """
+        x = self.model.embed_tokens(tokens)  # (B,T,D)
+        return self.decode(x, cache=cache, positions=positions, mask=mask, documents=documents)
+
+    def decode(
+        self,
+        x: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """As `hidden_states`, from embeddings instead of tokens: (B,T,D) -> (B,T,D). vision/ puts images among them."""
         past = cache.length if cache is not None else 0
-        B, T = tokens.shape
+        B, T = x.shape[:2]
         below = None
         if documents is not None:
             positions, mask = self.within_documents(documents)
             below = T
         elif mask is not None:
             check_mask(mask, (B, 1, T, past + T))
-        cos, sin = self.rope.at(positions, past, T, tokens.device, self.dtype, below=below)
+        cos, sin = self.rope.at(positions, past, T, x.device, self.dtype, below=below)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
-            mask = torch.ones(T, past + T, dtype=torch.bool, device=tokens.device).tril(past)
-        x = self.model.embed_tokens(tokens)  # (B,T,D)
+            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
         for index, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, cache.layers[index] if cache is not None else None)
         return self.model.norm(x)

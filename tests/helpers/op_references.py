@@ -111,6 +111,11 @@ def layernorm_reference(torch, x, weight, bias, eps):
     return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, correction=0, keepdim=True) + eps) * weight + bias
 
 
+def gelu_reference(torch, x):
+    """1 + tanh(u) = 2 / (1 + exp(-2 u)): the sigmoid's form."""
+    return x / (1 + torch.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 # -- inputs: shapes are drawn anew for each seed, with B = 1, T = 1 and odd sizes among them -----------------------
 
 
@@ -136,6 +141,11 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
     if name == "linear":
         out = int(rng.choice([1, 6]))
         return {"x": normal((B, T, D)), "weight": normal((out, D))}, ["x", "weight"], lambda torch, x, w: x @ w.T
+    if name == "affine":
+        inputs = {"x": normal((B, T, D)), "weight": normal((6, D)), "bias": normal(6)}
+        return inputs, ["x", "weight", "bias"], lambda torch, x, w, b: torch.einsum("bti,oi->bto", x, w) + b
+    if name == "gelu":
+        return {"x": 3 * normal((B, T, D))}, ["x"], gelu_reference
     if name == "frozen_linear":
         return {"x": normal((B, T, D)), "weight": normal((4, D))}, ["x"], lambda torch, x, w: x @ w.T
     if name in ("lora_linear", "dora_linear"):
@@ -204,6 +214,8 @@ PAIRS = {
     for name in (
         *(
             "linear",
+            "affine",
+            "gelu",
             "frozen_linear",
             "lora_linear",
             "dora_linear",

@@ -6,9 +6,11 @@ as a tuple. layer.py and model.py put the ops together.
 Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
 In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer;
-lora_linear and dora_linear are what fine-tuning trains beside a frozen matrix.
+lora_linear and dora_linear are what fine-tuning trains beside a frozen matrix; affine, gelu and layernorm are what an
+image encoder has instead (vision/).
 """
 
+from nano_llama.vol1_numpy.ops.affine import affine_backward, affine_forward
 from nano_llama.vol1_numpy.ops.attention import attention_backward, attention_forward, attention_weights
 from nano_llama.vol1_numpy.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from nano_llama.vol1_numpy.ops.dora_linear import dora_linear_backward, dora_linear_forward, row_lengths
@@ -16,6 +18,7 @@ from nano_llama.vol1_numpy.ops.dropout import dropout_backward, dropout_forward
 from nano_llama.vol1_numpy.ops.embedding import embedding_backward, embedding_forward
 from nano_llama.vol1_numpy.ops.flash_attention import flash_attention_backward, flash_attention_forward, log_sum_exp
 from nano_llama.vol1_numpy.ops.frozen_linear import frozen_linear_backward, frozen_linear_forward
+from nano_llama.vol1_numpy.ops.gelu import gelu_backward, gelu_forward
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
 from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
 from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
@@ -31,6 +34,8 @@ from nano_llama.vol1_numpy.ops.swiglu import swiglu_backward, swiglu_forward
 from nano_llama.vol1_numpy.ops.tiled_attention import tiled_attention_backward, tiled_attention_forward
 
 __all__ = [
+    "affine_backward",
+    "affine_forward",
     "attention_backward",
     "attention_forward",
     "attention_weights",
@@ -46,6 +51,8 @@ __all__ = [
     "flash_attention_forward",
     "frozen_linear_backward",
     "frozen_linear_forward",
+    "gelu_backward",
+    "gelu_forward",
     "layernorm_backward",
     "layernorm_forward",
     "linear_backward",

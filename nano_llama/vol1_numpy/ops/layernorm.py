@@ -1,6 +1,7 @@
 """LayerNorm: each position's features centred, divided by their standard deviation, scaled and shifted.
 
-A LLaMA uses RMSNorm (rmsnorm.py); this one serves the studies. Tests: tests/vol1/test_ops_gradients.py.
+A LLaMA uses RMSNorm (rmsnorm.py); this one serves the image encoder of vision/ and the studies.
+Tests: tests/vol1/test_ops_gradients.py.
 Source: Ba, Kiros and Hinton 2016, "Layer Normalization" (arXiv 1607.06450), eq. 4, with eps as frameworks add it.
 """
 

@@ -1,0 +1,44 @@
+"""Names and shapes of the parameters, and fresh weights."""
+
+import numpy as np
+import pytest
+
+from helpers.vision_cases import tiny_vision_language_config
+from nano_llama.core.errors import FormatError
+from nano_llama.core.init import init_params
+from nano_llama.core.vision.init import check_vision_language_params, init_vision_language_params
+from nano_llama.core.vision.names import text_name, vision_language_shapes
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_shapes_count_as_the_config_says(tied):
+    config = tiny_vision_language_config(tied=tied)
+    assert sum(map(np.prod, vision_language_shapes(config).values())) == config.num_parameters
+
+
+def test_fresh_weights():
+    config = tiny_vision_language_config(std=0.02)
+    params = init_vision_language_params(config, seed=3)
+    check_vision_language_params(config, params)
+    for name, value in init_params(config.text_config, seed=3).items():
+        np.testing.assert_array_equal(params[text_name(name)], value, err_msg=name)  # the LLaMA's, as without images
+    vision = {name: value for name, value in params.items() if not name.startswith(("model.text_model", "lm_head"))}
+    assert all(not value.any() for name, value in vision.items() if name.endswith(".bias"))
+    assert all((value == 1).all() for name, value in vision.items() if "norm" in name and name.endswith(".weight"))
+    drawn = [value.ravel() for name, value in vision.items() if value.ndim > 1]
+    assert all(0 < np.abs(values).max() < 0.02 * 6 for values in drawn)
+    firsts = [values[0] for values in drawn]
+    assert len(set(firsts)) == len(firsts)  # each tensor has draws of its own
+    same = init_vision_language_params(config, seed=3, dtype=np.float64)
+    assert all((same[name] == params[name]).all() for name in params)
+
+
+def test_what_does_not_fit_is_named():
+    config = tiny_vision_language_config()
+    params = init_vision_language_params(config)
+    params["model.vision_model.post_layernorm.bias"] = np.zeros(5, np.float32)
+    with pytest.raises(FormatError, match=r"post_layernorm\.bias has shape \(5,\)"):
+        check_vision_language_params(config, params)
+    del params["model.vision_model.post_layernorm.bias"]
+    with pytest.raises(FormatError, match=r"lacks model\.vision_model\.post_layernorm\.bias"):
+        check_vision_language_params(config, params)
