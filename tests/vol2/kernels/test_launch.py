@@ -29,8 +29,7 @@ def triton(monkeypatch):
 
 
 def test_without_triton_the_extra_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "triton", raising=False)
-    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setitem(sys.modules, "triton", None)  # importing it raises ModuleNotFoundError
     with pytest.raises(EnvironmentFault, match=r"Flash attention needs .*'triton'") as caught:
         launch.check_tensors("Flash attention", torch.ones(1))
     assert "[triton]" in caught.value.hint
