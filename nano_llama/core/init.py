@@ -3,7 +3,7 @@
 Tests: tests/core/test_names_init_presets.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,25 +12,42 @@ from nano_llama.core.errors import FormatError
 from nano_llama.core.names import DOWN_PROJ, O_PROJ, parameter_shapes
 
 
-def init_params(config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32) -> dict[str, np.ndarray]:
-    """name -> new array of `dtype`, for every parameter.
+class InitialParams(Mapping[str, np.ndarray]):
+    """name -> new array of `dtype`, for every parameter, drawn when it is asked for.
 
     Matrices are normal with standard deviation `initializer_range`; those that write into the residual stream
     (o_proj, down_proj) are scaled by 1/sqrt(2L), so that the stream's variance does not grow with the 2L writes
     (Radford et al. 2019, section 2.3). Norm gains are 1. Each tensor has a generator of its own, seeded by
     (seed, its index), so that its values depend neither on the dtype nor on the tensors before it.
     """
-    residual = 1.0 / np.sqrt(2 * config.num_hidden_layers)
-    params = {}
-    for index, (name, shape) in enumerate(parameter_shapes(config).items()):
+
+    def __init__(self, config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32):
+        self.config, self.seed, self.dtype = config, seed, dtype
+        self.shapes = parameter_shapes(config)
+        self.index = {name: index for index, name in enumerate(self.shapes)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        shape = self.shapes[name]
         if name.endswith("norm.weight"):
-            params[name] = np.ones(shape, dtype)
-            continue
-        std = config.initializer_range * (residual if name.endswith((O_PROJ, DOWN_PROJ)) else 1.0)
-        values = np.random.default_rng((seed, index)).standard_normal(shape, np.float32)
-        values *= np.float32(std)
-        params[name] = values.astype(dtype, copy=False)
-    return params
+            return np.ones(shape, self.dtype)
+        residual = 1.0 / np.sqrt(2 * self.config.num_hidden_layers) if name.endswith((O_PROJ, DOWN_PROJ)) else 1.0
+        values = np.random.default_rng((self.seed, self.index[name])).standard_normal(shape, np.float32)
+        values *= np.float32(self.config.initializer_range * residual)
+        return values.astype(self.dtype, copy=False)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def init_params(config: LlamaConfig, seed: int = 0, dtype: np.typing.DTypeLike = np.float32) -> dict[str, np.ndarray]:
+    """All of `InitialParams` at once."""
+    return dict(InitialParams(config, seed, dtype))
 
 
 def check_params(config: LlamaConfig, params: Mapping[str, np.ndarray], source: str = "checkpoint") -> None:

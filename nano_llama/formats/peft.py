@@ -22,6 +22,7 @@ from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.lora import LoraConfig, adapter_shapes
 from nano_llama.formats.dtypes import FLOATS
+from nano_llama.formats.mapping import Selection, as_mapping
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 
 CONFIG = "adapter_config.json"
@@ -167,7 +168,8 @@ def save_adapter_files(
     """
     folder = Path(folder)
     (folder / CONFIG).unlink(missing_ok=True)
-    save_safetensors(folder / WEIGHTS, {peft_name(name): tensor for name, tensor in tensors.items()})
+    source, ours = as_mapping(tensors), {peft_name(name): name for name in tensors}
+    save_safetensors(folder / WEIGHTS, Selection(folder / WEIGHTS, dict.fromkeys(ours, source), ours))
     write_json(folder / CONFIG, _peft_config(lora, base_model))
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from nano_llama.core import files
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats import open_weights, save_safetensors
+from nano_llama.formats.mapping import as_mapping
 from nano_llama.formats.safetensors import SafetensorsFile
 from nano_llama.training import checkpoint_keys
 from nano_llama.training.model_files import ModelFiles
@@ -48,25 +49,28 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: ModelFiles,
-    weights: Mapping[str, np.ndarray],
-    tensors: Mapping[str, np.ndarray],
+def save_in_parts(
+    folder: Path, step: int, model: ModelFiles, weights: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray],
     state: Mapping[str, Any],
-) -> Path:
-    """Write `folder`/step-<step>. An existing checkpoint of this step is left as it is."""
+) -> Iterator[None]:  # fmt: skip
+    """Write `folder`/step-<step>, in two parts: after the first, `weights` and `tensors` are not used any more.
+
+    Each tensor is asked for once and let go before the next, so that they need not exist all at once; then their
+    mappings are closed. An existing checkpoint of this step is left as it is.
+    """
     path = checkpoint_path(folder, step)
-    if path.exists():
-        return path  # the same run at the same step has the same content
-    with files.atomic_folder(path) as temporary:
-        model.put(temporary, weights)
-        save_safetensors(temporary / TENSORS, tensors)
-        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-        content = {"version": VERSION, "step": step, **state, "files": sums}
-        files.write_json(temporary / STATE, {**content, "checksum": _checksum(content)})
-    return path
+    with as_mapping(tensors) as all_tensors, as_mapping(weights) as all_weights:
+        if path.exists():
+            return  # the same run at the same step has the same content
+        with files.atomic_folder(path) as temporary:
+            model.put(temporary, all_weights)
+            all_weights.close()
+            save_safetensors(temporary / TENSORS, all_tensors)
+            all_tensors.close()
+            yield
+            sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+            content = {"version": VERSION, "step": step, **state, "files": sums}
+            files.write_json(temporary / STATE, {**content, "checksum": _checksum(content)})
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -1,20 +1,24 @@
 """Checkpoints written in the background: a copy in memory is taken at once, and a thread writes it to disk.
 
 Training pauses for the copy only. One copy exists at a time: the next save waits until the last one is written. A
-failure to write is raised at the next save, or at the end. checkpoint.py says what a checkpoint holds, checkpoints.py
-when one is taken. Tests: tests/training/test_checkpoint_writer.py.
+failure to write is raised at the next save, or at the end. What other processes have a part in is not copied, as no
+process may be able to hold it: training pauses until it is in a file, and the thread does what then is left (checksums,
+the name). checkpoint.py says what a checkpoint holds, checkpoints.py when one is taken.
+Tests: tests/training/test_checkpoint_writer.py.
 """
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.training.checkpoint import prune_checkpoints, save_checkpoint
+from nano_llama.training.checkpoint import prune_checkpoints, save_in_parts
 from nano_llama.training.model_files import ModelFiles
+from nano_llama.training.ranks import GatheredTensors
 from nano_llama.training.run_folder import RunFolder
 
 
@@ -34,22 +38,35 @@ class CheckpointWriter:
         """Start to write a checkpoint. Raises what went wrong with the last one."""
         begin = time.monotonic()
         self.wait()
-        weights, tensors = copied(weights), copied(tensors)
+        gathered = isinstance(weights, GatheredTensors)
+        if not gathered:
+            weights, tensors = copied(weights), copied(tensors)
+        saving = save_in_parts(self.run.checkpoints, step, self.model, weights, tensors, state)
+        if gathered:
+            with self._telling_how_to_resume():
+                next(saving, None)
 
         def write() -> None:
             try:
-                save_checkpoint(self.run.checkpoints, step, self.model, weights, tensors, state)
-                prune_checkpoints(self.run.checkpoints, self.keep)
+                with self._telling_how_to_resume():
+                    for _ in saving:
+                        pass
+                    prune_checkpoints(self.run.checkpoints, self.keep)
                 self.seconds = time.monotonic() - begin
-            except EnvironmentFault as error:
-                resume = f"Then resume from the last checkpoint:  {self.run.resume}"
-                self._failure = EnvironmentFault(error.message, hint=f"{error.hint}\n{resume}")
             except BaseException as error:  # to be raised in the training's thread
                 self._failure = error
 
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._thread.start()
         self.paused += time.monotonic() - begin
+
+    @contextmanager
+    def _telling_how_to_resume(self) -> Iterator[None]:
+        try:
+            yield
+        except EnvironmentFault as error:
+            resume = f"Then resume from the last checkpoint:  {self.run.resume}"
+            raise EnvironmentFault(error.message, hint=f"{error.hint}\n{resume}") from error
 
     @property
     def busy(self) -> bool:

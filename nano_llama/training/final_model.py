@@ -7,6 +7,7 @@ run goes on from its last checkpoint all the same. Tests: tests/training/test_fi
 """
 
 from nano_llama.core.errors import FormatError, UserError
+from nano_llama.formats.mapping import as_mapping
 from nano_llama.training.backend import Backend, Notice
 from nano_llama.training.checkpoint import checkpoint_path, copy_model
 from nano_llama.training.checkpoints import Checkpoints
@@ -32,7 +33,8 @@ class FinalModel:
         if best is not None and not self._copied(best):
             best = None
         if best is None:
-            self.model.put(self.folder.path, self.backend.weights())
+            with as_mapping(self.backend.weights()) as weights:
+                self.model.put(self.folder.path, weights)
             return None
         found = "" if state.val_loss is None else f", and is {state.val_loss:.4f} at step {state.step:,}"
         self.notice(
@@ -43,8 +45,7 @@ class FinalModel:
 
     def load(self) -> None:
         """Let the backend hold the model that was written. No update follows."""
-        if self.ranks.size == 1:
-            self.backend.load_weights(self.model.open(self.folder.path))
+        self.backend.load_weights(self.model.open(self.folder.path))
 
     def _copied(self, best: Best) -> bool:
         """Whether the best checkpoint could be read."""

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nano_llama.formats.mapping import TensorMapping
+from nano_llama.training.model_files import ModelFiles
+
 
 class Ranks(Protocol):
     """All ranks call the same methods in the same order: each waits for the others."""
@@ -41,26 +44,47 @@ def of_first(ranks: Ranks, value: float) -> float:
     return ranks.gathered(value)[0]
 
 
+class GatheredTensors(TensorMapping):
+    """Tensors of which every rank has a part. They are gathered one by one, as the first rank reads them.
+
+    It must close them when it is done. Meanwhile the others `serve`, and do nothing else.
+    """
+
+    def serve(self) -> None:
+        """Give this rank's part of what the first one asks for, until it closes."""
+        raise NotImplementedError
+
+
+def serve(tensors: Mapping[str, np.ndarray]) -> None:
+    if isinstance(tensors, GatheredTensors):
+        tensors.serve()
+
+
 class WrittenByFirst:
-    """Stands on the other ranks for what writes a run's checkpoints and its model."""
+    """Stands on the other ranks for what writes a run's checkpoints, or its model, which is read on all."""
 
     seconds: float | None = None
     paused = 0.0
     busy = False
 
+    def __init__(self, model: ModelFiles | None = None):
+        self.model = model
+
     def begin(self, folder: Path) -> None:
         pass
 
     def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
-        pass
+        serve(weights)
 
     def open(self, folder: Path) -> Mapping[str, np.ndarray]:
-        raise AssertionError("only the first rank reads what it has written")
+        assert self.model is not None, "it stands for what writes the model"
+        return self.model.open(folder)
 
     def save(
         self, step: int, weights: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]
     ) -> None:
-        pass
+        serve(weights)
+        serve(tensors)
 
     def wait(self) -> None:
         pass

@@ -13,7 +13,6 @@ from nano_llama.training.checkpoint_writer import CheckpointWriter
 from nano_llama.training.checkpoints import NEEDED, Checkpoints, Writer
 from nano_llama.training.clock import RunClock
 from nano_llama.training.loop import TrainingLoop
-from nano_llama.training.model_files import ModelFiles
 from nano_llama.training.preflight import checkpoint_bytes
 from nano_llama.training.ranks import OneProcess, Ranks, WrittenByFirst
 from nano_llama.training.run_folder import RunFolder
@@ -80,11 +79,10 @@ def set_up_run(
         past, past_seconds = past_progress(settings, before, checkpoint.state), checkpoint.state["elapsed_s"]
         batches.seek(state.data_position)
         backend.restore(checkpoint.tensors)
-    model: ModelFiles = WrittenByFirst()
-    writer: Writer = WrittenByFirst()
-    if ranks.rank == 0:
-        model = model_files(settings, start_from.config, dataset.tokenizer)
-        writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
+    model = model_files(settings, start_from.config, dataset.tokenizer)
+    writer: Writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
+    if ranks.rank != 0:
+        model, writer = WrittenByFirst(model), WrittenByFirst()
     run_clock = RunClock(
         settings, writer, checkpoint_bytes=checkpoint_bytes(start_from.config, settings),
         val_tokens=dataset.val.num_tokens if settings.evaluations else 0, start=start, past_progress=past,

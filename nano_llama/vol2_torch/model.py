@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.init import check_params, init_params
+from nano_llama.core.init import InitialParams, check_params
 from nano_llama.core.names import EMBED, parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.formats.mapping import TensorMapping
@@ -255,7 +255,7 @@ class Llama(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> "Llama":
         """A model with fresh weights: the same numbers that every volume draws for this seed."""
-        return cls._empty(config, device, dtype).load_params(init_params(config, seed))
+        return cls._empty(config, device, dtype).load_params(InitialParams(config, seed))
 
     @classmethod
     def from_pretrained(

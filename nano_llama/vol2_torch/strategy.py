@@ -19,13 +19,14 @@ from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.finetune.adapters import adapted_layers
+from nano_llama.vol2_torch.finetune.start import model_to_train
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss, head_loss, loss_sum
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.optim import Muon
 from nano_llama.vol2_torch.precision import Precision
 from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
-from nano_llama.vol2_torch.training_state import to_array
+from nano_llama.vol2_torch.training_state import owned_tensor, to_array
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -51,10 +52,17 @@ class Spread(Protocol):
         """How many of the CPU's threads this process takes; 0: as many as PyTorch takes by itself."""
         ...
 
+    @property
+    def model(self) -> Callable[..., tuple[Llama, Parameters]]:
+        """As finetune/start.py's model_to_train; but where a process is to hold a part of the model, and never all of
+        it, on the meta device."""
+        ...
+
     def strategy(
-        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, settings: TrainSettings
-    ) -> "Strategy":
-        """Spread a model that this process has whole. parameters: those that are trained."""
+        self, model: Llama, parameters: Parameters, weights: Mapping[str, np.ndarray] | None, device: TorchDevice,
+        precision: Precision, settings: TrainSettings,
+    ) -> "Strategy":  # fmt: skip
+        """Spread what `model` has returned. weights: those that it was given, or None for fresh ones."""
         ...
 
 
@@ -95,16 +103,19 @@ class Strategy(Protocol):
         """A context in which the model computes with these tensors in place of its parameters."""
         ...
 
-    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The whole of each tensor, by the same names: those of parameters, or training/checkpoint_keys.py's."""
+    def arrays(self, tensors: Mapping[str, Tensor], beside: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The whole of each tensor, by the same names: those of parameters, or training/checkpoint_keys.py's.
+
+        beside: arrays that are added, of which every process has the whole.
+        """
         ...
 
     def lies_elsewhere(self, name: str) -> bool:
         """Whether this parameter of the whole model is another process's."""
         ...
 
-    def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
-        """Of a whole tensor that belongs to a parameter (its value, or what an optimizer keeps) what lies here."""
+    def placed(self, parameter: nn.Parameter, whole: np.ndarray) -> Tensor:
+        """Of a tensor that belongs to a parameter (its value, or what an optimizer keeps) what lies here, a copy."""
         ...
 
     def figures(self) -> dict[str, Any]:
@@ -167,14 +178,14 @@ class SingleProcess:
         for name, parameter in self.parameters.items():
             parameter.data = weights[name]
 
-    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        return {name: to_array(tensor) for name, tensor in tensors.items()}
+    def arrays(self, tensors: Mapping[str, Tensor], beside: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: to_array(tensor) for name, tensor in tensors.items()} | dict(beside)
 
     def lies_elsewhere(self, name: str) -> bool:
         return False
 
-    def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
-        return value.to(parameter.device)
+    def placed(self, parameter: nn.Parameter, whole: np.ndarray) -> Tensor:
+        return owned_tensor(whole).to(parameter.device)
 
     def figures(self) -> dict[str, Any]:
         return {}
@@ -185,6 +196,7 @@ class Alone:
 
     size = 1
     muon = Muon
+    model = staticmethod(model_to_train)
 
     def place(self, settings: TrainSettings) -> torch.device:
         if settings.mesh:
@@ -195,8 +207,9 @@ class Alone:
         return choose_threads(settings, place, notice)
 
     def strategy(
-        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, settings: TrainSettings
-    ) -> SingleProcess:
+        self, model: Llama, parameters: Parameters, weights: Mapping[str, np.ndarray] | None, device: TorchDevice,
+        precision: Precision, settings: TrainSettings,
+    ) -> SingleProcess:  # fmt: skip
         return SingleProcess(model, parameters, device, precision, settings.z_loss)
 
 

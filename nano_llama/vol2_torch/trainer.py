@@ -27,7 +27,6 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
-from nano_llama.vol2_torch.finetune.start import model_to_train
 from nano_llama.vol2_torch.loss import (
     CHUNK_BYTES,
     HeadLoss,
@@ -111,13 +110,13 @@ class TorchBackend:
         )  # fmt: skip
         if spread.size == 1:
             check_memory(expected, settings, device.available_memory())
-        model, trained = model_to_train(settings, config, weights, adapter, place, precision.dtype, notice)
+        model, trained = spread.model(settings, config, weights, adapter, place, precision.dtype, notice)
         compiled, why_not = wants_compile(settings, config.num_parameters, place)
         if compiled:  # before it is spread over processes, whose hooks stay outside of what is compiled
             compile_layers(model)
         elif why_not:
             notice(why_not)
-        strategy = spread.strategy(model, trained, device, precision, settings)
+        strategy = spread.strategy(model, trained, weights, device, precision, settings)
         parameters = strategy.parameters
         optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon)
         backend = cls(
@@ -218,23 +217,23 @@ class TorchBackend:
 
     # -- into a checkpoint, and back ------------------------------------------------------------------------------
 
-    def weights(self) -> dict[str, np.ndarray]:
-        return self.strategy.arrays(self.average.weights() if self.average else self.parameters)
+    def weights(self) -> Mapping[str, np.ndarray]:
+        return self.strategy.arrays(self.average.weights() if self.average else self.parameters, {})
 
-    def training_tensors(self) -> dict[str, np.ndarray]:
+    def training_tensors(self) -> Mapping[str, np.ndarray]:
         kept = optimizer_tensors(self.parameters, self.optimizers)
         if self.average is not None:
             kept |= {join(name, TRAINED): parameter for name, parameter in self.parameters.items()}
-        tensors = self.strategy.arrays(kept)
+        beside = {name: to_array(state) for name, state in random_states(self.device.place).items()}
         if self.average is not None:
-            tensors |= self.average.state()
+            beside |= self.average.state()
         if self.scale is not None:
-            tensors[LOSS_SCALE] = self.scale.to_array()
-        return tensors | {name: to_array(state) for name, state in random_states(self.device.place).items()}
+            beside[LOSS_SCALE] = self.scale.to_array()
+        return self.strategy.arrays(kept, beside)
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.data.copy_(self.strategy.placed(parameter, owned_tensor(weights[name])))
+            parameter.data.copy_(self.strategy.placed(parameter, weights[name]))
         self.average = None  # they may be an average
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:

@@ -31,11 +31,11 @@ def optimizer_tensors(parameters: Parameters, optimizers: Sequence[torch.optim.O
 
 def restore_parameters(
     tensors: Mapping[str, np.ndarray], parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer],
-    placed: Callable[[nn.Parameter, torch.Tensor], torch.Tensor],
+    placed: Callable[[nn.Parameter, np.ndarray], torch.Tensor],
 ) -> None:  # fmt: skip
     """Put the tensors that belong to a parameter into its optimizer's state; `trained` ones into the parameter.
 
-    placed: of a parameter and a whole tensor what lies in this process.
+    placed: of a parameter and a whole tensor what lies in this process, a copy.
     """
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for full_name in tensors:
@@ -45,7 +45,7 @@ def restore_parameters(
         if name not in parameters:
             raise FormatError(f"The checkpoint's optimizer has a parameter {name!r} that the model does not have.")
         parameter = parameters[name]
-        value = placed(parameter, owned_tensor(tensors[full_name]))
+        value = placed(parameter, tensors[full_name])
         if key == TRAINED:
             parameter.data.copy_(value)
         else:

@@ -15,7 +15,7 @@ from nano_llama.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
+    save_in_parts,
 )
 from nano_llama.training.model_files import WholeModel
 
@@ -35,7 +35,8 @@ def save(tmp_path, tiny_config):
             "a/step": np.float32(step),
             "rng": np.arange(9, dtype=np.uint8),
         }
-        save_checkpoint(tmp_path, step, WholeModel(config, FakeTokenizer()), init_params(config, seed), tensors, state)
+        model = WholeModel(config, FakeTokenizer())
+        list(save_in_parts(tmp_path, step, model, init_params(config, seed), tensors, state))
         return config
 
     return save

@@ -7,10 +7,12 @@ import pytest
 
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.init import init_params
+from nano_llama.formats.mapping import Arrays
 from nano_llama.training import checkpoint, checkpoint_writer
 from nano_llama.training.checkpoint import list_checkpoints, load_checkpoint
 from nano_llama.training.checkpoint_writer import CheckpointWriter
 from nano_llama.training.model_files import WholeModel
+from nano_llama.training.ranks import GatheredTensors
 from nano_llama.training.run_folder import RunFolder
 
 
@@ -30,13 +32,13 @@ def run(tmp_path, tiny_config):
 
 def test_what_is_written_is_the_moment_of_the_call(run, tmp_path, monkeypatch):
     writer, weights, tensors, save = run
-    may_write, save_checkpoint = threading.Event(), checkpoint.save_checkpoint
+    may_write, save_in_parts = threading.Event(), checkpoint.save_in_parts
 
     def late(*arguments):
         assert may_write.wait(10.0)
-        save_checkpoint(*arguments)
+        yield from save_in_parts(*arguments)
 
-    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", late)
+    monkeypatch.setattr(checkpoint_writer, "save_in_parts", late)
     before = {name: array.copy() for name, array in weights.items()}
     save(1)  # returns although nothing can be written yet
     for array in (*weights.values(), *tensors.values()):
@@ -75,3 +77,58 @@ def test_a_full_disk_is_heard_at_the_next_save_and_at_the_end(run, tmp_path, mon
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"], (
         "what was there before stays"
     )
+
+
+class Shared(GatheredTensors):
+    """Arrays as a mesh has them, of which the first rank reads one after another."""
+
+    def __init__(self, arrays):
+        self.arrays, self.path, self.read, self.closed = Arrays(arrays), "(shared)", [], False
+
+    def __getitem__(self, name):
+        assert not self.closed and threading.current_thread() is threading.main_thread()
+        self.read.append(name)
+        return self.arrays[name]
+
+    def __iter__(self):
+        return iter(self.arrays)
+
+    def __len__(self):
+        return len(self.arrays)
+
+    def shape(self, name):
+        return self.arrays.shape(name)
+
+    def dtype_name(self, name):
+        return self.arrays.dtype_name(name)
+
+    def close(self):
+        self.closed = True
+
+
+def test_what_processes_share_is_read_once_and_before_training_goes_on(run, tmp_path, monkeypatch):
+    writer, weights, tensors, _ = run
+    may_end, sha256 = threading.Event(), checkpoint._sha256
+    monkeypatch.setattr(checkpoint, "_sha256", lambda file: may_end.wait(10.0) and sha256(file))
+    shared = Shared(weights), Shared(tensors)
+    writer.save(1, *shared, {})
+    for part, whole in zip(shared, (weights, tensors), strict=True):
+        assert part.closed and sorted(part.read) == sorted(whole)
+    assert writer.busy and not list_checkpoints(tmp_path / "checkpoints"), "the rest is the thread's"
+    may_end.set()
+    writer.wait()
+    kept = load_checkpoint(tmp_path / "checkpoints/step-00000001")
+    assert all(np.array_equal(kept.weights[name], weights[name]) for name in weights)
+
+
+def test_a_full_disk_lets_the_other_processes_go(run, monkeypatch):
+    writer, weights, tensors, _ = run
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_safetensors", full)
+    shared = Shared(weights), Shared(tensors)
+    with pytest.raises(EnvironmentFault, match="No space left") as told:
+        writer.save(1, *shared, {})
+    assert "--resume" in told.value.hint and all(part.closed for part in shared)

@@ -10,7 +10,7 @@
 Tests: tests/parallel/test_training.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -32,6 +32,7 @@ from nano_llama.vol2_torch.parallel.sequence_split import split_batch
 from nano_llama.vol2_torch.parallel.stage import Stage
 from nano_llama.vol2_torch.parallel.tp import apply_tp
 from nano_llama.vol2_torch.parallel.vocab_loss import VocabParallelLoss
+from nano_llama.vol2_torch.parallel.weights import fill
 from nano_llama.vol2_torch.parallel.whole_model import WholeModel
 
 LOSS_AXES = (*BATCH_AXES, "cp", "pp")  # over whose ranks a loss is a sum
@@ -40,10 +41,12 @@ LOSS_AXES = (*BATCH_AXES, "cp", "pp")  # over whose ranks a loss is a sum
 def parallelize(
     model: Llama, mesh: DeviceMesh, *, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
     autocast: Callable[[], AbstractContextManager] = nullcontext, sequence_parallel: bool = False,
-    context: str = "ring", schedule: str = "1f1b",
+    context: str = "ring", schedule: str = "1f1b", weights: Mapping[str, np.ndarray] | None = None,
 ) -> "Parallel":  # fmt: skip
-    """Spread the model over the mesh, in place. Every rank comes with the same weights.
+    """Spread the model over the mesh, in place. Every rank comes with the same weights, or on the meta device.
 
+    weights: of the whole model where it is on the meta device; each rank takes its own part of them, so that none ever
+    holds the model.
     head_loss, z_loss: as in `loss_sum`; over tp the loss is VocabParallelLoss. autocast: the context of a forward pass.
     sequence_parallel: of tp. The bytes are the same where a reduce-scatter costs half an all-reduce, as with NCCL;
     gloo's costs as much as the whole. context: how cp attends (cp.py). schedule: of pp (pp.py).
@@ -66,6 +69,8 @@ def parallelize(
             apply_tp(part, mesh, sequence_parallel=sequence_parallel)
         if "fsdp" in used:
             apply_fsdp(part, mesh, keep_gathered=pipeline is not None)
+        if weights is not None:
+            fill(part, weights, mesh.device_type)
     ddp = used == ("dp",)
     left = {"dp", "cp"} & set(used)  # axes whose ranks hold copies, and whose gradients nothing else sums
     if ddp or "fsdp" in used:

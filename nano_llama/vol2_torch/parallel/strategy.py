@@ -2,7 +2,7 @@
 
 Every rank calls the same methods in the same order, with the same global batches. What `arrays` returns is whole, as
 one process would have it, so that a checkpoint says nothing of the mesh it comes from: it is resumed on any other, or
-without one. The first rank alone gets the tensors. Tests: tests/parallel/test_trainer.py.
+without one. The first rank alone gets them, one at a time (gathered.py). Tests: tests/parallel/test_trainer.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -23,13 +22,14 @@ from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
+from nano_llama.vol2_torch.parallel.gathered import MeshTensors
 from nano_llama.vol2_torch.parallel.gradients import clip, local
-from nano_llama.vol2_torch.parallel.matrix_parts import like, slices_here
+from nano_llama.vol2_torch.parallel.matrix_parts import like
 from nano_llama.vol2_torch.parallel.parallelize import Parallel
-from nano_llama.vol2_torch.parallel.weights import exchange, whole_tensors
+from nano_llama.vol2_torch.parallel.weights import exchange, part_of, whole_tensors
 from nano_llama.vol2_torch.parallel.wire import CommBytes
 from nano_llama.vol2_torch.training_device import TorchDevice
-from nano_llama.vol2_torch.training_state import to_array
+from nano_llama.vol2_torch.training_state import owned_tensor
 
 
 class MeshStrategy:
@@ -91,22 +91,17 @@ class MeshStrategy:
         finally:
             exchange(self.parameters, weights)
 
-    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        found = {}
-        for name, whole in whole_tensors(tensors, self.mesh):
-            if dist.get_rank() == 0:
-                found[name] = to_array(whole)
-        return found
+    def arrays(self, tensors: Mapping[str, Tensor], beside: Mapping[str, np.ndarray]) -> MeshTensors:
+        return MeshTensors(tensors, self.mesh, beside)
 
     def lies_elsewhere(self, name: str) -> bool:
         return name in self.names and name not in self.parameters
 
-    def placed(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+    def placed(self, parameter: nn.Parameter, whole: np.ndarray) -> Tensor:
         """What this rank holds of a whole tensor that belongs to a parameter, as the parameter holds its own."""
-        value = value.to(self.device.place)
-        if value.shape != parameter.shape:  # a count of steps, say
-            return value
-        return like(value[slices_here(parameter)].clone(), parameter)
+        if whole.shape != parameter.shape:  # a count of steps, say
+            return owned_tensor(whole).to(self.device.place)
+        return like(owned_tensor(part_of(whole, parameter)).to(self.device.place), parameter)
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         """Every rank gathers the model and generates with it: the same tokens, since the seed is the same."""

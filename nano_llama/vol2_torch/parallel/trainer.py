@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.env import Launch
 from nano_llama.core.errors import UserError
+from nano_llama.core.init import InitialParams, check_params
 from nano_llama.core.machine import allowed_cpus
 from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
@@ -76,14 +78,23 @@ class Mesh:
         """The cores of a machine are divided among its processes."""
         return settings.num_threads or max(1, len(allowed_cpus()) // self.launch.local_world_size)
 
+    def model(
+        self, settings: TrainSettings, config: LlamaConfig, *given: Any
+    ) -> tuple[Llama, Parameters]:  # fmt: skip
+        """Without memory: each process takes its own part, of weights that are drawn or read tensor by tensor."""
+        with torch.device("meta"):
+            model = Llama(config)
+        return model, model.named_params()
+
     def strategy(
-        self, model: Llama, parameters: Parameters, device: TorchDevice, precision: Precision, settings: TrainSettings
-    ) -> MeshStrategy:
-        parallel = parallelize(model, self.mesh, z_loss=settings.z_loss, autocast=precision.autocast)
-        if self.axes.pp > 1:  # the layers of other stages are theirs to hold
-            for name, parameter in model.named_parameters():
-                if name not in parallel.parameters:
-                    parameter.data = parameter.data.new_empty(0)
+        self, model: Llama, parameters: Parameters, weights: Mapping[str, np.ndarray] | None, device: TorchDevice,
+        precision: Precision, settings: TrainSettings,
+    ) -> MeshStrategy:  # fmt: skip
+        source = InitialParams(model.config, settings.seed) if weights is None else weights
+        check_params(model.config, source)
+        parallel = parallelize(
+            model, self.mesh, z_loss=settings.z_loss, autocast=precision.autocast, weights=source
+        )  # fmt: skip
         return MeshStrategy(parallel, self.mesh, self.axes, model.config, device)
 
 
