@@ -9,8 +9,8 @@ from nano_llama.core.names import is_decayed, is_hidden_matrix  # noqa: E402
 from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol1_numpy.optim import make_optimizer as make_by_hand  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
-from nano_llama.vol2_torch.optim import Muon, make_optimizers  # noqa: E402
-from nano_llama.vol2_torch.optim.muon import orthogonalize  # noqa: E402
+from nano_llama.vol2_torch.optim import EMA, Muon, make_optimizers  # noqa: E402
+from nano_llama.vol2_torch.optim.muon import batched, by_shape, orthogonalize  # noqa: E402
 
 SETTINGS = TrainSettings(max_steps=1, lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.9)
 
@@ -105,3 +105,80 @@ def test_orthogonalized_matrices_have_singular_values_near_one(products):
     cosine = (made * polar).sum((1, 2)) / (polar.norm(dim=(1, 2)) * made.norm(dim=(1, 2)))
     assert cosine.min() > 0.97
     assert (made - orthogonalize(matrices)).norm() < 0.02 * made.norm(), "in float32 nearly the same"
+
+
+@pytest.mark.parametrize("name", ["muon", "lion", "adamw"])
+def test_a_learning_rate_may_lie_on_the_device(tiny_config, name):
+    """A recorded step reads it there: it is changed in place, and every step is that of the number."""
+    by_number, by_tensor = (Llama.init(tiny_config("gqa")).named_params() for _ in range(2))
+    lr = torch.zeros((), dtype=torch.float64)
+    numbers, tensors = (make_optimizers(ps, SETTINGS.replace(optimizer=name)) for ps in (by_number, by_tensor))
+    start = {key: value.detach().numpy().copy() for key, value in by_number.items()}
+    for group in (group for optimizer in tensors for group in optimizer.param_groups):
+        group["lr"] = lr
+    for step, rate in enumerate((0.02, 0.005, 0.0, 0.01)):
+        lr.fill_(rate)
+        grads = gradients(start, step)
+        for parameters in (by_number, by_tensor):
+            for key, parameter in parameters.items():
+                parameter.grad = torch.from_numpy(grads[key].copy())
+        for group in (group for optimizer in numbers for group in optimizer.param_groups):
+            group["lr"] = rate
+        for optimizer in (*numbers, *tensors):
+            optimizer.step()
+        assert all(group["lr"] is lr for optimizer in tensors for group in optimizer.param_groups)
+    for key, value in by_number.items():
+        torch.testing.assert_close(by_tensor[key], value, rtol=1e-6, atol=1e-7, msg=key)
+
+
+def test_matrices_of_one_shape_are_one_batch_whichever_way_they_lie(tiny_config):
+    parameters = {key: p for key, p in Llama.init(tiny_config("gqa")).named_params().items() if is_hidden_matrix(key)}
+    alike = by_shape(parameters.values())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    kinds = sorted(sorted({names[id(p)].split(".")[-2] for p in group}) for group in alike.values())
+    assert kinds == [["down_proj", "gate_proj", "up_proj"], ["k_proj", "v_proj"], ["o_proj", "q_proj"]]
+    assert sum(map(len, alike.values())) == len(parameters)
+
+
+def test_a_batch_is_each_matrix_by_itself_and_lies_in_memory_as_it_does():
+    rng = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=rng) for shape in ((6, 16), (16, 6), (16, 6), (6, 16), (16, 6))]
+    calls = []
+
+    def noted(wide):
+        calls.append(tuple(wide.shape))
+        return orthogonalize(wide)
+
+    for chosen in (matrices, matrices[:1], matrices[1:3]):
+        made = batched(noted, chosen)
+        for matrix, found in zip(chosen, made, strict=True):
+            wide = matrix if matrix.shape[0] == 6 else matrix.T
+            expected = orthogonalize(wide[None])[0]
+            torch.testing.assert_close(found if found.shape == wide.shape else found.T, expected, rtol=0, atol=1e-6)
+            assert found.shape == matrix.shape and found.stride() == matrix.stride(), (
+                "or a foreach adds them one by one"
+            )
+    assert calls == [(5, 6, 16), (1, 6, 16), (2, 6, 16)]
+
+
+@pytest.mark.parametrize("name", ["muon", "lion"])
+def test_nothing_in_an_update_waits_for_the_device(tiny_config, name):
+    """Tensors without contents have no number to give to the host: .item() or a branch on one would raise."""
+    parameters = {
+        key: torch.nn.Parameter(torch.empty_like(value, device="meta"))
+        for key, value in Llama.init(tiny_config("gqa")).named_params().items()
+    }
+    optimizers = make_optimizers(parameters, SETTINGS.replace(optimizer=name))
+    average = EMA(parameters, 0.9)
+    for parameter in parameters.values():
+        parameter.grad = torch.empty_like(parameter)
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters.values()])
+    with pytest.raises(RuntimeError):
+        norm.item()
+    torch.nn.utils.clip_grads_with_norm_(parameters.values(), 1.0, norm)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.empty((), device="meta")
+        if not isinstance(optimizer, torch.optim.AdamW):  # torch's own, whose fused kernel is not for such tensors
+            optimizer.step()
+    average.update()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nano_llama.vol2_torch.optim.scaled import add_scaled_
+
 
 class Lion(torch.optim.Optimizer):
     """theta <- (1 - lr weight_decay) theta - lr sign(b1 m + (1 - b1) g),   m <- b2 m + (1 - b2) g
@@ -17,7 +19,12 @@ class Lion(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Any, lr: float = 1e-4, *, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-4,
+        *,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
@@ -34,7 +41,7 @@ class Lion(torch.optim.Optimizer):
             directions = torch._foreach_lerp(momenta, gradients, 1.0 - b1)
             torch._foreach_sign_(directions)
             torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
-            torch._foreach_add_(weights, directions, alpha=-lr)
+            add_scaled_(weights, directions, -lr)
             torch._foreach_lerp_(momenta, gradients, 1.0 - b2)
 
     def _momentum(self, weight: Tensor) -> Tensor:
