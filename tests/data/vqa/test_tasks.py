@@ -1,0 +1,117 @@
+"""Charts, digits and words."""
+
+import itertools
+import string
+
+import numpy as np
+import pytest
+
+from nano_llama.core.errors import EnvironmentFault
+from nano_llama.data.vqa import words
+from nano_llama.data.vqa.charts import draw_chart
+from nano_llama.data.vqa.digits import digit_task, enlarging
+from nano_llama.data.vqa.questions import COLOURS, NUMBERS
+
+
+class Recorder:
+    """A canvas that keeps what is painted on it."""
+
+    is_light = True
+
+    def __init__(self):
+        self.rectangles, self.coverages = [], []
+
+    def rectangle(self, *args):
+        self.rectangles.append(args)
+
+    def cover(self, coverage, top, left, colour):
+        self.coverages.append((coverage, top, left))
+
+
+def test_charts():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scene, canvas = draw_chart(rng), Recorder()
+        scene.paint(canvas, rng)
+        bars = canvas.rectangles[:-2]  # the last two are the axes
+        names = [min(COLOURS, key=lambda c: np.abs(np.subtract(COLOURS[c], bar[4])).sum()) for bar in bars]
+        heights = [bar[3] - bar[1] for bar in bars]
+        answers = {question.kind: question.answer for question in scene.questions}
+        assert answers == {
+            "bars": NUMBERS[len(bars)],
+            "tallest": names[int(np.argmax(heights))],
+            "shortest": names[int(np.argmin(heights))],
+        }
+        assert min(np.diff(sorted(heights))) >= 4 and len(set(names)) == len(names)
+        assert all(left[2] < right[0] - 1 for left, right in itertools.pairwise(bars))
+        assert (scene.group == "held_out_bars") == (list(COLOURS).index(answers["tallest"]) % 4 == np.argmax(heights))
+
+
+def test_digits_are_those_of_their_labels():
+    """Brought back to its size, a painted sample is the nearest to itself of all samples."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = datasets.load_digits()
+    task, rng = digit_task(), np.random.default_rng(0)
+    for _ in range(20):
+        scene, canvas = task.draw(rng), Recorder()
+        scene.paint(canvas, rng)
+        [(coverage, top, left)] = canvas.coverages
+        assert top + len(coverage) <= 64 and left + len(coverage) <= 64 and 0 <= coverage.min() <= coverage.max() <= 1
+        back = np.linalg.pinv(enlarging(10, len(coverage)))
+        small = (back @ coverage @ back.T)[1:-1, 1:-1]
+        distances = np.abs(data.images / 16 - small).sum((1, 2))
+        sample = int(np.argmin(distances))
+        assert distances[sample] < 1e-3
+        assert [question.answer for question in scene.questions] == [NUMBERS[data.target[sample]]]
+        assert scene.group == ("seen" if sample % 5 else "held_out_samples")
+
+
+def test_enlarging_is_linear_interpolation():
+    assert enlarging(2, 4).tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
+    np.testing.assert_allclose(enlarging(10, 37).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_words():
+    pytest.importorskip("PIL")
+    task, rng = words.word_task(), np.random.default_rng(0)
+    seen, letters, groups = set(), set(), set()
+    for _ in range(300):
+        scene = task.draw(rng)
+        word, spelling = (question.answer for question in scene.questions)
+        assert 4 <= len(word) <= 6 and word.isalpha() and spelling.split(" ") == list(word)
+        assert (scene.group == "held_out_words") == words.is_held_out_word(word)
+        seen.add(word)
+        letters |= set(word)
+        groups.add(scene.group)
+    assert len(seen) > 290 and letters == set(string.ascii_lowercase) and len(groups) == 2
+
+
+def test_words_are_legible_and_whole():
+    pytest.importorskip("PIL")
+    task, rng = words.word_task(), np.random.default_rng(1)
+    for _ in range(60):
+        scene, canvas = task.draw(rng), Recorder()
+        scene.paint(canvas, rng)
+        [(ink, top, left)] = canvas.coverages
+        assert top > 0 and top + ink.shape[0] < 64 and left > 0 and left + ink.shape[1] < 64
+        assert ink.max() > 0.7 and ink.shape[0] >= 6
+
+
+def test_fonts_differ():
+    pytest.importorskip("PIL")
+    inks = [words._ink(words._font(name, 16), "tegul") for name in words.FONTS]
+    assert len({(ink.shape, ink.sum()) for ink in inks}) == len(inks)
+
+
+@pytest.mark.parametrize(("package", "open_task"), [("sklearn", digit_task), ("PIL", words.word_task)])
+def test_what_is_missing_is_named(monkeypatch, package, open_task):
+    from nano_llama.core import errors
+
+    def missing(name, *args):
+        assert name.split(".")[0] == package
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(errors, "import_module", missing)
+    with pytest.raises(EnvironmentFault, match=f"shapes-vqa needs the package '{package}'") as caught:
+        open_task()
+    assert "[vision]" in caught.value.hint
