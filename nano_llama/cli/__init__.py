@@ -80,9 +80,10 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         raise _unknown_command(args[0])
     from nano_llama.cli.dispatch import run_command
-    from nano_llama.core.env import sleep_at_barriers
+    from nano_llama.core.env import silence_libraries_of_ranks, sleep_at_barriers
 
     sleep_at_barriers()
+    silence_libraries_of_ranks()
     return run_command(args[0], COMMANDS[args[0]], args[1:])
 
 

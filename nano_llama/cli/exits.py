@@ -9,14 +9,17 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
-from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, UserError
+from nano_llama.core.env import neighbour_speaks
+from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, SaidByAnother, UserError
 
 INTERRUPTED = 128 + signal.SIGINT  # 130, as in shells
+SECONDS_TO_BE_ENDED = 15.0
 BROKEN_PIPE = 128 + 13  # as if SIGPIPE had ended us: `nano-llama info x | head -1`
 
 # Errors of the operating system that another argument fixes; the others are the machine's.
@@ -56,7 +59,26 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
     except BaseException as error:  # a panic in a Rust library is not an Exception
         if debug:
             raise
-        return report(ending_of(error), as_json=as_json)
+        ending = ending_of(error)
+        if said_by_another(error):
+            return ending.code
+        return report(ending, as_json=as_json)
+
+
+def said_by_another(error: BaseException) -> bool:
+    """Whether this is one of several processes that end for a reason which another one tells the user.
+
+    An error that names its rank (as a note) is that rank's own. The others all ranks have alike, and the first of each
+    machine tells them: this one waits for torchrun, which ends all when one has ended, and tells it if nothing comes.
+    """
+    if isinstance(error, SaidByAnother):
+        return True
+    if not isinstance(error, NanoLlamaError) or hasattr(error, "__notes__") or not neighbour_speaks():
+        return False
+    if error.exit_code < 128:  # all know of a signal, torchrun too
+        time.sleep(SECONDS_TO_BE_ENDED)
+        return False
+    return True
 
 
 def open_missing_streams() -> None:
@@ -84,7 +106,12 @@ def ignore_late_interrupts() -> None:
 
 
 def ending_of(error: BaseException) -> Ending:
-    """The message, next step and exit code that belong to an exception."""
+    """The message, next step and exit code that belong to an exception. Its notes stand before the next step."""
+    message, hint, code = _ending_of(error)
+    return Ending(message, "\n".join([*getattr(error, "__notes__", []), *filter(None, [hint])]), code)
+
+
+def _ending_of(error: BaseException) -> Ending:
     if isinstance(error, NanoLlamaError):
         return Ending(error.message, error.hint, error.exit_code)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):

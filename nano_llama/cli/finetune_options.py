@@ -9,8 +9,8 @@ from nano_llama.cli.setting_options import make_options
 from nano_llama.training.finetune.settings import METHOD, FinetuneSettings
 from nano_llama.training.settings import DATA, LENGTH, OWNED_BY_CHECKPOINT
 
-# The model's own; document_mask, which packing decides; and mesh, as it runs in one process.
-LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, "document_mask", "mesh"})
+# The model's own; document_mask, which packing decides; and those of a mesh, as it runs in one process.
+LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, "document_mask", "mesh", "mesh_timeout"})
 FLAGS = {"init_from": "--model"}
 
 # What `finetune --help` shows; --help-all shows the rest too.

@@ -3,6 +3,7 @@
 The flags are in train_options.py, their meaning in training/settings.py. Tests: tests/cli/test_train.py.
 """
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from cyclopts import Group, Parameter
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, table
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train_options import REST, TrainOptions, given
-from nano_llama.core.env import launch
+from nano_llama.core.env import Launch, launch
 from nano_llama.core.errors import EnvironmentFault, UserError, import_extra, install_command
+from nano_llama.core.machine import process_age
 from nano_llama.core.units import time_text
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import process_start
@@ -140,7 +142,7 @@ def check_alone(settings: TrainSettings) -> None:
 def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: bool) -> Iterator[TrainingLoop]:
     """The trainer of this process, alone or as torchrun has started it, with its live display.
 
-    Where torchrun starts processes again after one has died, they resume what they had begun.
+    Where torchrun starts processes again, since one has died or a machine has come, they resume what they had begun.
     """
     started = launch()
     if started is None:
@@ -151,12 +153,15 @@ def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: b
         raise UserError(
             f"engine = {settings.engine!r}: only Volume 2 trains with many processes.", hint="--engine torch"
         )
+    begun_before = begun_by_this_launcher(out, started)
+    if not resume and not begun_before and not started.restartable:
+        RunFolder(out).check_new()  # where some may be restarted ones, they ask each other first
     import_extra("torch", "train", "Training with many processes")
     from nano_llama.training.setup import set_up_run
     from nano_llama.vol2_torch.parallel.trainer import joined
 
-    resume = resume or (started.restarts > 0 and RunFolder(out).settings.exists())
     with joined(settings, started) as run:
+        resume = resume or any(run.ranks.gathered(begun_before))  # machines that have come know nothing of it
         display = live_display(screen) if started.rank == 0 else Callback()
         display.notice(f"{settings.mesh or f'dp={started.world_size}'}: {run.network}")
         if started.restartable and not started.fresh_store:
@@ -164,6 +169,14 @@ def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: b
         yield set_up_run(
             run.engine, settings, out, resume=resume, progress=display, start=process_start(), ranks=run.ranks
         )
+
+
+def begun_by_this_launcher(out: Path, started: Launch) -> bool:
+    """Whether the run in `out` is younger than the torchrun that has started this process: then it is that one's."""
+    age = process_age(os.getppid())
+    if age is None:  # not Linux
+        return started.restarts > 0 and RunFolder(out).settings.exists()
+    return RunFolder(out).begun_within(age)
 
 
 def live_display(screen: Screen) -> Callback:

@@ -12,6 +12,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT,
     TORCHELASTIC_MAX_RESTARTS   set by torchrun for each process that it starts
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE    1: processes that torchrun starts again do not find the dead ones' addresses
+    TORCH_CPP_LOG_LEVEL   what torch's C++ parts print (default for one process of many: ERROR)
     GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME    the network interfaces that ranks use (default: the libraries choose)
 """
 
@@ -56,6 +57,13 @@ def sleep_at_barriers() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 
+def silence_libraries_of_ranks() -> None:
+    """In a process of many, torch's C++ parts print errors alone, unless the user chose: where a process is lost, all
+    others would print where in C++ they noticed. It is read when torch is first imported."""
+    if "RANK" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def cxx() -> str | None:
     """The C++ compiler that the user has chosen."""
     return os.environ.get("CXX") or None
@@ -78,6 +86,11 @@ class Launch:
     restarts: int = 0  # how often the launcher has started them again
     restartable: bool = False  # whether it would
     fresh_store: bool = False  # whether they then find each other anew
+
+
+def neighbour_speaks() -> bool:
+    """Whether another process that torchrun has started on this machine is the one to say what all of them find."""
+    return "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def launch() -> Launch | None:

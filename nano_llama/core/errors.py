@@ -9,6 +9,7 @@ error into one or two lines and its exit code). Tests: tests/core/test_files.py.
         ConfigError             a model's shape is impossible, unknown or not a LLaMA
         FormatError             a file is damaged, hostile, or of a kind we do not read
       EnvironmentFault  exit 1  the machine lacks something: a package, memory, disk, a network
+      SaidByAnother           another of several processes says why all of them end
       EngineOverloaded  exit 1  the engine's queue is full; later there is room
 """
 
@@ -56,6 +57,16 @@ class ContextLengthError(UserError):
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
         self.context = context
+
+
+class SaidByAnother(NanoLlamaError):
+    """Another of several processes that work together says why all end: this one ends without a word.
+
+    cause: its own error.
+    """
+
+    def __init__(self, cause: BaseException):
+        super().__init__(f"Another process says why: {cause}")
 
 
 class EngineOverloaded(NanoLlamaError):

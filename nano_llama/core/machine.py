@@ -51,6 +51,18 @@ _SYSCTL = {
     "hw.optional.arm.FEAT_BF16": "bf16",
 }
 
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def process_age(pid: int, system: Path = ROOT) -> float | None:
+    """Seconds since a process began: field 22 of proc(5)'s stat, in clock ticks since the machine did."""
+    try:
+        fields = (system / f"proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+
+
 # -- cores ------------------------------------------------------------------------------------------------------------
 
 

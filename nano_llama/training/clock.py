@@ -7,8 +7,8 @@ Tests: tests/training/test_clock.py, test_loop_by_the_clock.py.
 
 import os
 import time
-from pathlib import Path
 
+from nano_llama.core.machine import process_age
 from nano_llama.training.budget import Budget, Clock
 from nano_llama.training.end_reserve import EndReserve, Saver
 from nano_llama.training.pace import EvaluationPlan, Meter
@@ -23,13 +23,8 @@ def process_start() -> float:
 
     Linux tells it exactly; elsewhere the CPU time used so far is the best lower bound of the age.
     """
-    now = time.monotonic()
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # see proc(5): field 22, starttime
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
-        age = time.process_time()
-    return now - max(age, 0.0)
+    now, age = time.monotonic(), process_age(os.getpid())
+    return now - max(time.process_time() if age is None else age, 0.0)
 
 
 def slowdown(wall_seconds: float) -> float:

@@ -1,6 +1,7 @@
 """Ctrl-C during a run: the first one asks the loop to stop after the current step, the second one stops at once.
 
-SIGTERM, which batch systems send before they kill, does the same as the first Ctrl-C.
+SIGTERM, which batch systems send before they kill, does the same as the first Ctrl-C, however often it comes: of many
+processes each gets it from the batch system and from torchrun.
 Tests: tests/training/test_interrupt.py.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 
 class GracefulInterrupt:
-    """While entered, `pressed` tells whether Ctrl-C or SIGTERM came once; a second one has its usual effect.
+    """While entered, `pressed` tells whether Ctrl-C or SIGTERM came; a Ctrl-C after that has its usual effect.
 
     Signals reach the main thread only: in another thread nothing is installed and `pressed` stays False.
     """
@@ -34,7 +35,8 @@ class GracefulInterrupt:
 
     def _press(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        self._restore_handlers()
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))
 
     def _restore_handlers(self) -> None:
         for number, handler in self._before.items():

@@ -20,8 +20,9 @@ Tests: tests/training/test_run_folder.py.
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from nano_llama.core import files
@@ -34,7 +35,7 @@ from nano_llama.training.settings import TrainSettings
 # What a resumed run may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "epochs", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
-    "device", "num_threads", "data_workers", "mesh", "stop_loss",
+    "device", "num_threads", "data_workers", "mesh", "mesh_timeout", "stop_loss",
     "on_nan", "on_spike", "samples", "sample_tokens", "sample_temperature", "sample_prompt",
     "tensorboard", "held_out",
 )  # fmt: skip
@@ -68,6 +69,14 @@ class RunFolder:
             )
         if self.path.exists():
             raise UserError(f"{self.path} already exists and is not a run.", hint="Choose another --out.")
+
+    def begun_within(self, seconds: float) -> bool:
+        """Whether the run here was begun, or gone on with, in the last seconds, by the clock of this file system."""
+        if not self.settings.exists():
+            return False
+        with suppress(OSError), TemporaryFile(dir=self.path) as now:
+            return os.fstat(now.fileno()).st_mtime - self.settings.stat().st_mtime < seconds
+        return False
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -137,6 +137,11 @@ class TrainSettings:
     mesh: str | None = COMPUTE.setting(
         None, "many processes, started by torchrun: axes dp, fsdp, tp, pp, cp with their sizes, as dp=2,tp=2"
     )
+    mesh_timeout: float = COMPUTE.setting(
+        600.0,
+        "seconds that processes wait for each other in one operation; then the one that is missing is named",
+        above=0,
+    )
     data_workers: int = COMPUTE.setting(
         0, "processes that prefetch batches; 0: none. The batches are the same", least=0, most=64
     )

@@ -8,8 +8,18 @@ import warnings
 
 import pytest
 
+from nano_llama.cli import exits
 from nano_llama.cli.exits import ending_of, guarded
-from nano_llama.core.errors import ConfigError, EnvironmentFault, FormatError, NanoLlamaError, UserError
+from nano_llama.core.errors import (
+    ConfigError,
+    EnvironmentFault,
+    FormatError,
+    NanoLlamaError,
+    SaidByAnother,
+    UserError,
+)
+from nano_llama.training.outcome import interrupted
+from nano_llama.training.run_folder import RunFolder
 
 
 class OutOfMemoryError(RuntimeError):
@@ -61,6 +71,47 @@ def test_an_error_ends_with_its_message_hint_and_code(capsys, error, code, says)
     assert says in said["error"]
     assert said["exit_code"] == code
     assert said["hint"] == ending_of(error).hint
+
+
+@pytest.fixture
+def second_of_its_machine(monkeypatch):
+    """torchrun has started this process and one before it."""
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    waited = []
+    monkeypatch.setattr(exits.time, "sleep", waited.append)
+    return waited
+
+
+def ended_by(error, capsys):
+    def body():
+        raise error
+
+    return guarded(body), capsys.readouterr().err
+
+
+def test_what_all_ranks_have_the_first_of_a_machine_says(second_of_its_machine, capsys, monkeypatch):
+    """The others wait for torchrun to end them; a process that is still there says it, rather than nobody."""
+    code, err = ended_by(UserError("bad value 7"), capsys)
+    assert (code, second_of_its_machine) == (2, [exits.SECONDS_TO_BE_ENDED]) and "bad value 7" in err
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert ended_by(UserError("bad value 7"), capsys)[0] == 2 and len(second_of_its_machine) == 1
+
+
+def test_a_signal_is_told_by_the_first_of_a_machine_alone(second_of_its_machine, capsys):
+    assert ended_by(interrupted(RunFolder("run"), 7, 15), capsys) == (143, "") and not second_of_its_machine
+
+
+def test_a_rank_that_names_itself_says_it_at_once(second_of_its_machine, capsys):
+    error = EnvironmentFault("The disk is full.", hint="Free some space.")
+    error.add_note("This was rank 5 of 8, on b.")
+    code, err = ended_by(error, capsys)
+    assert code == 1 and err.splitlines()[1:] == ["This was rank 5 of 8, on b.", "Free some space."]
+    assert not second_of_its_machine
+
+
+def test_nothing_is_said_twice(second_of_its_machine, capsys):
+    assert ended_by(SaidByAnother(RuntimeError("closed")), capsys) == (1, "")
 
 
 def test_debug_lets_the_exception_through():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -176,3 +177,15 @@ def test_what_others_use_is_all_work_less_our_own(tmp_path, monkeypatch):
     stat.write_text("cpu  900 60 150 9400 270 13 12 35 0 0\ncpu0 1 2 3\n")
     assert use.by_others() == pytest.approx((10.0 - 3.0) / 8.0)
     assert machine.CpuUse(tmp_path / "nothing").by_others() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_age_of_a_process(tmp_path):
+    begin = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        time.sleep(0.2)
+        age = machine.process_age(child.pid)
+        assert age is not None and 0.15 <= age <= time.monotonic() - begin + 0.02
+        child.communicate(b"\n")
+    assert machine.process_age(child.pid) is None, "it has ended"
+    assert machine.process_age(1, tmp_path) is None

@@ -10,111 +10,138 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from nano_llama.core.files import write_json
+from helpers.parallel.started import (
+    RECIPES,
+    STEPS,
+    WITHIN,
+    Recipe,
+    end,
+    ended,
+    environment,
+    said,
+    started,
+    steps,
+    torchrun,
+    until,
+    workers,
+)
 from nano_llama.training.metrics import read_metrics
-from nano_llama.training.settings import TrainSettings
-from nano_llama.vol2_torch.trainer import Trainer
 
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "recipes/parallel"
-STEPS = 60
 
 
 @pytest.fixture
 def recipe(tale, tmp_path):
-    """A train.json of a short run, and that run's losses in one process."""
-    settings = TrainSettings(
-        data=str(tale), tokenizer="char", model="tiny", num_hidden_layers=2, context=16, batch_size=8, lr=0.01,
-        max_steps=STEPS, evaluations=4, log_every=5, samples=0, device="cpu", precision="fp32", compile="off",
-        num_threads=1, checkpoint_minutes=0.05,
-    )  # fmt: skip
-    write_json(tmp_path / "train.json", settings.to_json())
-    Trainer(settings, tmp_path / "alone").fit()
-    return tmp_path / "train.json", losses(tmp_path / "alone")
-
-
-def losses(run):
-    return [row["train_loss"] for row in read_metrics(run / "metrics.jsonl")]
-
-
-def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, **more}
-
-
-def workers(agent):
-    """The processes that a torchrun has started."""
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agent)], capture_output=True, text=True).stdout.split()
-    return [int(pid) for pid in children]
-
-
-def same(run, expected):
-    assert np.abs(np.subtract(losses(run), expected)).max() <= 1e-5
+    return Recipe(tale, tmp_path)
 
 
 @pytest.mark.parametrize("mesh", ["dp=2", "fsdp=2"])
 def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_path, mesh):
-    config, expected = recipe
+    """Four random steps at which a random worker is killed, and one moment while they start again."""
     out, chance = tmp_path / "run", random.Random(len(mesh))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "20"]
-    command = [*torchrun, "-m", "nano_llama", "train", "--config", config, "--out", out, "--mesh", mesh, "--quiet"]
-    agent = subprocess.Popen(command, env=environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
-    killed = 0
-    while agent.poll() is None:
-        seen = len(list(out.glob("checkpoints/step-*")))
-        deadline = time.monotonic() + 60
-        while agent.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-            if len(list(out.glob("checkpoints/step-*"))) != seen:
-                break
-        time.sleep(chance.random())
-        pids = workers(agent.pid)
-        if killed < 5 and pids:
-            os.kill(chance.choice(pids), signal.SIGKILL)
-            killed += 1
-    assert agent.returncode == 0 and killed >= 1
-    same(out, expected)
+    agent = started(torchrun("-m", "nano_llama", "train", *recipe.words(out, "--mesh", mesh), restarts=6))
+    moments = sorted(chance.sample(range(2, STEPS - 10), 4))
+    for number, moment in enumerate(moments):
+        until(lambda moment=moment: steps(out) >= moment, agent)
+        before = workers(agent)
+        os.kill(chance.choice(before), signal.SIGKILL)
+        until(lambda before=before: len(set(workers(agent)) - set(before)) == 2, agent)
+        if number == 1:
+            time.sleep(4 * chance.random())
+            os.kill(chance.choice(workers(agent)), signal.SIGKILL)
+    printed = ended(agent)
+    assert agent.returncode == 0, printed
+    recipe.same(out)
+
+
+def hosts(words, out, machines="2", addresses=("127.0.0.1", "127.0.0.2"), port="29613"):
+    """The recipe on each host, as docs/parallel.md has it."""
+    return [
+        started(
+            [RECIPES / "hosts.sh", "--", *words],
+            ADDRESS=address, FIRST="127.0.0.1", INTERFACE="lo", PORT=port, MACHINES=machines,
+        )
+        for address in addresses
+    ]  # fmt: skip
 
 
 def test_the_recipe_for_two_hosts(recipe, tmp_path):
-    config, expected = recipe
-    hosts = [
-        subprocess.Popen(
-            [RECIPES / "hosts.sh", "--", "--config", config, "--out", tmp_path / "run", "--mesh", "dp=2", "--quiet"],
-            env=environment(ADDRESS=address, FIRST="127.0.0.1", INTERFACE="lo", PORT="29613"),
-        )
-        for address in ("127.0.0.1", "127.0.0.2")
-    ]
-    assert [host.wait(300) for host in hosts] == [0, 0]
-    same(tmp_path / "run", expected)
-    alone = [sys.executable, "-m", "nano_llama", "train", "--out", tmp_path / "run", "--resume", "--quiet"]
-    assert subprocess.run([*alone, "--max-steps", str(STEPS + 5)], env=environment(), timeout=200).returncode == 0
-    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == STEPS + 5, "without its mesh"
+    out = tmp_path / "run"
+    both = hosts(recipe.words(out, "--mesh", "dp=2"), out)
+    printed = [ended(host) for host in both]
+    assert [host.returncode for host in both] == [0, 0], printed
+    recipe.same(out)
+    alone = [sys.executable, "-m", "nano_llama", "train", "--out", out, "--resume", "--quiet"]
+    assert subprocess.run([*alone, "--max-steps", str(STEPS + 5)], env=environment(), timeout=WITHIN).returncode == 0
+    assert read_metrics(out / "metrics.jsonl")[-1]["step"] == STEPS + 5, "without its mesh"
 
 
-def test_the_script_for_slurm(recipe, tmp_path):
-    """Two tasks; `scontrol` names this machine; a job that has begun before resumes."""
-    config, expected = recipe
+def test_a_lost_host_leaves_the_other_going_on(recipe, tmp_path):
+    """MACHINES=1:2, and no mesh: the second host's processes are killed, and the first one goes on by itself."""
+    out = tmp_path / "run"
+    first, second = hosts(recipe.words(out), out, machines="1:2", port="29615")
+    until(lambda: steps(out) >= 15, first)
+    end(second)
+    printed = ended(first)
+    assert first.returncode == 0, printed
+    assert len(said(printed)) == 1 and "Rank 1 (on " in said(printed)[0], printed
+    recipe.same(out)
+    meshes = [row.get("mesh") for row in read_metrics(out / "metrics.jsonl")]
+    assert (meshes[0], meshes[-1]) == ("dp=2", None), "by itself in the end"
+
+
+def test_the_first_host_lost_is_told_and_the_run_resumed(recipe, tmp_path):
+    """It keeps the rendezvous, so the others cannot go on: they end, and the run is resumed when it is back."""
+    out = tmp_path / "run"
+    first, second = hosts(recipe.words(out), out, machines="1:2", port="29617")
+    until(lambda: steps(out) >= 15, first)
+    end(first)
+    printed = ended(second)
+    assert second.returncode == 1 and len(said(printed)) == 1, printed
+    assert "Rank 0 (on " in said(printed)[0]
+    both = hosts(recipe.words(out, "--resume"), out, port="29618")
+    printed = [ended(host) for host in both]
+    assert [host.returncode for host in both] == [0, 0], printed
+    recipe.same(out)
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Variables of a job of two tasks. `scontrol` names this machine, and writes down what is queued again."""
     stubs = tmp_path / "bin"
     stubs.mkdir()
-    (stubs / "scontrol").write_text("#!/bin/sh\n[ $1 = show ] && echo 127.0.0.1\n[ $1 = show ] && echo 127.0.0.2\n")
-    (stubs / "srun").write_text('#!/bin/sh\n"$@" & first=$!\n"$@"; code=$?\nwait $first && exit $code\n')
+    (stubs / "scontrol").write_text(
+        f'#!/bin/sh\n[ $1 = requeue ] && echo "$2" >> {tmp_path}/requeued && exit\necho 127.0.0.1\necho 127.0.0.2\n'
+    )
+    (stubs / "srun").write_text(
+        '#!/bin/bash\n"$@" & one=$!\n"$@" & two=$!\ntrap "kill -TERM $one $two" TERM\n'
+        "wait $one; a=$?; wait $two; b=$?\nwait\nexit $((a | b))\n"
+    )
     for stub in stubs.iterdir():
         stub.chmod(0o755)
-    job = {
+    return {
         "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "7", "PORT": "29614",
         "PATH": f"{stubs}:{os.environ['PATH']}", "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    words = ["--config", config, "--out", tmp_path / "run", "--mesh", "fsdp=2", "--quiet"]
-    for more in ([], ["--max-steps", str(STEPS + 10)]):
-        script = [RECIPES / "slurm.sbatch", *words, *more]
-        assert subprocess.run(script, env=environment(**job), timeout=300).returncode == 0
-    assert np.abs(np.subtract(losses(tmp_path / "run")[: len(expected)], expected)).max() <= 1e-5
-    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == STEPS + 10
+
+
+def test_the_script_for_slurm(recipe, tmp_path, slurm):
+    """Its time is over, so that it is told to stop: saved and queued again. The same job then resumes."""
+    out = tmp_path / "run"
+    script = [RECIPES / "slurm.sbatch", *recipe.words(out, "--mesh", "fsdp=2")]
+    job = started(script, **slurm)
+    until(lambda: steps(out) >= 5, job)
+    job.send_signal(signal.SIGTERM)
+    printed = ended(job)
+    assert job.returncode != 0 and said(printed)[0].startswith("Stopped by SIGTERM"), printed
+    assert (tmp_path / "requeued").read_text() == "7\n"
+    again = started(script, **slurm)
+    printed = ended(again)
+    assert again.returncode == 0, printed
+    recipe.same(out)
+    assert (tmp_path / "requeued").read_text() == "7\n", "not once more"

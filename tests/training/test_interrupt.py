@@ -20,12 +20,15 @@ def test_first_asks_second_stops():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_sigterm_asks_too():
+def test_sigterm_asks_too_and_never_does_more():
     before = signal.getsignal(signal.SIGTERM)
     with GracefulInterrupt() as ctrl_c:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert ctrl_c.pressed and ctrl_c.signal == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is before
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert ctrl_c.pressed and ctrl_c.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_handler_is_given_back_when_nothing_is_pressed():

@@ -1,5 +1,7 @@
 """A run's folder: never written over, and what a resumed run may change."""
 
+import os
+
 import pytest
 
 from nano_llama.core.errors import UserError
@@ -70,3 +72,15 @@ def test_a_run_may_go_on_longer_but_not_become_another(run):
 def test_where_no_run_is_nothing_can_be_resumed(tmp_path):
     with pytest.raises(UserError, match="has no run to resume"):
         RunFolder(tmp_path).resumed_settings({})
+
+
+def test_how_long_ago_a_run_was_begun(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.begun_within(1e9), "never"
+    folder.path.mkdir()
+    folder.settings.write_text("{}")
+    assert folder.begun_within(60)
+    an_hour_ago = folder.settings.stat().st_mtime - 3600
+    os.utime(folder.settings, (an_hour_ago, an_hour_ago))
+    assert folder.begun_within(3700) and not folder.begun_within(3500)
+    assert [path.name for path in folder.path.iterdir()] == ["train.json"]

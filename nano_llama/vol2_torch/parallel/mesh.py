@@ -32,36 +32,55 @@ def backend_for(device: torch.device) -> str:
     return "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
 
 
+UNREACHED = (dist.DistError, ValueError, RuntimeError)
+
+
+def shared_store(launch: Launch, timeout: float = TIMEOUT) -> dist.Store:
+    """Where ranks find each other, as torchrun's variables name it: a store that the first of them serves, or torchrun.
+
+    Raises EnvironmentFault where it is not reached.
+    """
+    try:
+        found = dist.rendezvous("env://", launch.rank, launch.world_size, timeout=timedelta(seconds=timeout))
+        return next(iter(found))[0]
+    except UNREACHED as error:
+        raise _did_not_find(launch, error) from error
+
+
 @contextmanager
 def process_group(
     launch: Launch, device: torch.device, *, timeout: float = TIMEOUT, store: dist.Store | None = None
 ) -> Iterator[str]:
     """Join the other processes until the block ends -> one line for the user: backend, address, interface.
 
-    store: where ranks find each other; by default the one that torchrun's variables name. Raises EnvironmentFault
-    where they do not.
+    store: where ranks find each other (default: `shared_store`). Raises EnvironmentFault where they do not.
     """
     if dist.is_initialized():
         raise EnvironmentFault("This process already belongs to a process group.", hint="End the other one first.")
     backend = backend_for(device)
+    store = store or shared_store(launch, timeout)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
-            backend, rank=launch.rank, world_size=launch.world_size, timeout=timedelta(seconds=timeout), store=store,
-            init_method=None if store else "env://",
+            backend, rank=launch.rank, world_size=launch.world_size, timeout=timedelta(seconds=timeout), store=store
         )  # fmt: skip
-    except (dist.DistError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise EnvironmentFault(
-            f"Rank {launch.rank} of {launch.world_size} did not find the others at {launch.address}: {reason}",
-            hint=f"Can this machine reach that address? It uses {describe('gloo')}.",
-        ) from error
+    except UNREACHED as error:
+        raise _did_not_find(launch, error) from error
     try:
         name = "gloo" if device.type == "cpu" else "nccl"
         yield f"rank {launch.rank} of {launch.world_size} on {device}: {name}, {describe(name)}"
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # heartbeat.py lets go of it sooner where a rank has failed
+            dist.destroy_process_group()
+
+
+def _did_not_find(launch: Launch, error: Exception) -> EnvironmentFault:
+    reason = str(error).strip().splitlines()[0][:200]
+    return EnvironmentFault(
+        f"Rank {launch.rank} of {launch.world_size} did not find the others at {launch.address}: {reason}",
+        hint=f"Can this machine reach that address? It uses {describe('gloo')}.",
+    )
 
 
 def device_of_rank(device: torch.device, launch: Launch) -> torch.device:

@@ -31,7 +31,8 @@ from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.cp import packed_over_cp
-from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group, stage_group
+from nano_llama.vol2_torch.parallel.heartbeat import failing_together
+from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group, shared_store, stage_group
 from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
 from nano_llama.vol2_torch.parallel.pp import choose_microbatches
@@ -149,6 +150,11 @@ def joined(settings: TrainSettings, launch: Launch) -> Iterator[Joined]:
     axes = ParallelConfig.parse(settings.mesh) if settings.mesh else ParallelConfig(dp=launch.world_size)
     axes.check_world_size(launch.world_size)
     device = device_of_rank(resolve_device(settings.device), launch)
-    with process_group(launch, device) as network:
+    timeout = settings.mesh_timeout
+    store = shared_store(launch)
+    with (
+        process_group(launch, device, timeout=timeout, store=store) as network,
+        failing_together(store, launch, timeout=timeout),
+    ):
         spread = Mesh(make_mesh(axes, device), axes, launch, device)
         yield Joined(MeshEngine(spread), ProcessRanks(), network)

@@ -1,0 +1,194 @@
+"""When a rank fails, hangs or is lost: the others find out which one it was, and a single rank says it.
+
+    with failing_together(store, launch, timeout=600.0): ...     # the work of all ranks
+
+Each rank writes a number that grows once a second, its heartbeat, into the store by which the ranks have found each
+other. One that fails counts itself in that store, and the first to do so says why. A rank whose exchange of data fails
+knows only that another one is gone, or did not come within the time-out: those whose heartbeat has stopped are named.
+Tests: tests/parallel/test_heartbeat.py.
+"""
+
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from nano_llama.core.env import Launch
+from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, SaidByAnother
+
+BEAT = 1.0  # seconds between two heartbeats
+SILENCE = 4.0  # seconds without one after which a rank is taken for dead, and that the store has for an answer
+FAREWELL = 1.0  # seconds that ranks leave each other to learn of a failure, and to end
+
+Answer = TypeVar("Answer")
+
+
+class Heartbeat:
+    """Of this rank, and what it knows of the others'. store: has the keys of this attempt alone."""
+
+    def __init__(self, store: dist.Store, launch: Launch):
+        # A connection of its own, on which no other thread waits.
+        self.store = dist.PrefixStore(f"heartbeat/{launch.restarts}", store.clone())  # type: ignore[attr-defined]
+        self.launch, self.host = launch, socket.gethostname()
+        self.hosts = {launch.rank: self.host}
+        self.over = threading.Event()
+        self.reachable = True  # the store
+
+    def start(self) -> None:
+        """Returns once the first rank has begun too."""
+        self.store.set(f"host/{self.launch.rank}", self.host)
+        self.store.set(f"beat/{self.launch.rank}", "0")
+        self.hosts[0] = self.store.get("host/0").decode()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        beats = 0
+        with suppress(Exception):  # the store is gone, and with it the first rank
+            while not self.over.wait(BEAT):
+                self.store.set(f"beat/{self.launch.rank}", str(beats := beats + 1))
+
+    def is_first_to_fail(self) -> bool:
+        """Count this rank among those that have failed -> whether it is the one to say it.
+
+        Where the store does not answer, the first rank's process is what is missing; one rank of each machine says it.
+        """
+        count = within(SILENCE, self._count_as_failed)
+        self.reachable = count is not None
+        return count == 1 if self.reachable else self.launch.local_rank == 0 or self.launch.rank == 1
+
+    def _count_as_failed(self) -> int:
+        self.store.set(f"failed/{self.launch.rank}", self.host)
+        return self.store.add("failed", 1)
+
+    def stay_for_the_others(self) -> None:
+        """The first rank, whose process has the store, stays until the failure has been said, and all know of it.
+
+        They learn of it when this rank leaves the group, as what they wait for there then fails. One that hangs never
+        does: some seconds are enough.
+        """
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
+        self._until(lambda: self.store.add("failed", 0) == self.launch.world_size, FAREWELL)
+
+    def let_it_be_said(self) -> None:
+        """Return when another rank has said it, and has had time to end before this one: torchrun reports the first."""
+        self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
+        with suppress(ValueError):  # another thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(FAREWELL)
+
+    def _until(self, happened: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while within(SILENCE, happened) is False and time.monotonic() < deadline:  # None: the store is gone
+            time.sleep(0.05)
+
+    def silent(self) -> list[int]:
+        """The ranks whose heartbeat has stopped, but for those that are known to have failed. Takes SILENCE."""
+        before = within(SILENCE, self._beats) if self.reachable else None
+        if before is None:
+            return [0]  # whose process has the store
+        time.sleep(SILENCE)
+        after = within(SILENCE, self._beats)
+        if after is None:
+            return [0]
+        self.hosts |= within(SILENCE, self._hosts) or {}
+        return [rank for rank, beat in before.items() if beat == after.get(rank)]
+
+    def _beats(self) -> dict[int, bytes]:
+        ranks = [rank for rank in range(self.launch.world_size) if not self.store.check([f"failed/{rank}"])]
+        return {rank: self.store.get(f"beat/{rank}") for rank in ranks}
+
+    def _hosts(self) -> dict[int, str]:
+        return {rank: self.store.get(f"host/{rank}").decode() for rank in range(self.launch.world_size)}
+
+    def reason(self, error: BaseException, timeout: float) -> BaseException:
+        """What to say of an error, with this rank's number unless all have it."""
+        if is_alike(error):
+            return error
+        here = f"rank {self.launch.rank} of {self.launch.world_size}, on {self.host}."
+        if not exchange_failed(error):
+            error.add_note(f"This was {here}")
+            return error
+        lost = self._lost(str(error).strip().splitlines()[0][:200], timeout)
+        lost.add_note(f"Found by {here}")
+        lost.__cause__ = error
+        return lost
+
+    def _lost(self, reason: str, timeout: float) -> EnvironmentFault:
+        """What to say where the exchange of data has failed for this reason."""
+        silent, size = self.silent(), self.launch.world_size
+        if silent:
+            names = ", ".join(f"{rank} (on {self.hosts.get(rank, '?')})" for rank in silent)
+            one = len(silent) == 1
+            return EnvironmentFault(
+                f"Rank{'' if one else 's'} {names} of {size} do{'es' if one else ''} not answer: killed, hung, or not "
+                "reached over the network.",
+                hint="Look at that machine and at what was printed there; then go on with --resume.",
+            )
+        if "timed out" in reason.lower() or "timeout" in reason.lower():
+            return EnvironmentFault(
+                f"A rank waited {timeout:g} s for another one, though all {size} live.",
+                hint="Go on with --resume; where a step may take so long, with a larger --mesh-timeout.",
+            )
+        return EnvironmentFault(f"Ranks have lost their connection: {reason}", hint="Go on with --resume.")
+
+
+def within(seconds: float, question: Callable[[], Answer]) -> Answer | None:
+    """The answer; None: it failed, or did not come in time (the store of a process that hangs never answers)."""
+    answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(question())
+        except Exception:
+            answers.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    with suppress(queue.Empty):
+        return answers.get(timeout=seconds)
+    return None
+
+
+def exchange_failed(error: BaseException) -> bool:
+    """Whether it comes from the exchange of data, not from what this rank did. gloo's are plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def is_alike(error: BaseException) -> bool:
+    """Whether all ranks have this error: the user, the settings or the data are to blame."""
+    return isinstance(error, NanoLlamaError) and not isinstance(error, EnvironmentFault)
+
+
+@contextmanager
+def failing_together(store: dist.Store, launch: Launch, *, timeout: float) -> Iterator[None]:
+    """Around the work of all ranks. Of what ends them one rank raises the reason, all others SaidByAnother.
+
+    What the settings, the data or the user are to blame for, all ranks raise alike. store: by which they found each
+    other. timeout: seconds that they wait for each other in one operation.
+    """
+    heartbeat = Heartbeat(store, launch)
+    heartbeat.start()
+    try:
+        yield
+    except BaseException as error:
+        with suppress(ValueError):  # torchrun ends the others as soon as one has ended. ValueError: another thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        first = heartbeat.is_first_to_fail()
+        reason = heartbeat.reason(error, timeout) if first else error
+        if first:
+            within(SILENCE, lambda: heartbeat.store.set("said", ""))
+        if launch.rank == 0:
+            heartbeat.stay_for_the_others()
+        if first or is_alike(error):
+            raise reason from reason.__cause__
+        heartbeat.let_it_be_said()
+        raise SaidByAnother(error) from error
+    finally:
+        heartbeat.over.set()

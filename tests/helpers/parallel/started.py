@@ -1,0 +1,109 @@
+"""Runs as torchrun and the recipes start them, and what tests do to their processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from nano_llama.core.files import write_json
+from nano_llama.training.metrics import read_metrics
+from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.trainer import Trainer
+
+ROOT = Path(__file__).parents[3]
+RECIPES = ROOT / "recipes/parallel"
+STEPS = 60
+WITHIN = 240  # seconds that a test waits for anything, on a machine with other work
+
+
+class Recipe:
+    """A train.json of a short run, and that run's losses in one process, step by step."""
+
+    def __init__(self, tale: Path, folder: Path):
+        settings = TrainSettings(
+            data=str(tale), tokenizer="char", model="tiny", num_hidden_layers=2, context=16, batch_size=8, lr=0.01,
+            accumulate=4,
+            max_steps=STEPS, evaluations=6, log_every=1, samples=0, device="cpu", precision="fp32", compile="off",
+            num_threads=1, checkpoint_minutes=10,
+        )  # fmt: skip
+        self.config = folder / "train.json"
+        write_json(self.config, settings.to_json())
+        Trainer(settings, folder / "alone").fit()
+        self.losses = losses(folder / "alone")
+
+    def words(self, out: Path, *more) -> list:
+        """Of the command line, after `train`."""
+        return ["--config", self.config, "--out", out, "--quiet", *more]
+
+    def same(self, run: Path) -> None:
+        """Assert that the run there has these losses, as if nothing had happened."""
+        found = losses(run)[:STEPS]
+        assert len(found) == STEPS and np.abs(np.subtract(found, self.losses)).max() <= 1e-5
+
+
+def losses(run: Path) -> list[float]:
+    return [row["train_loss"] for row in read_metrics(run / "metrics.jsonl")]
+
+
+def steps(run: Path) -> int:
+    """How many the run there has made; 0: it has not begun."""
+    return len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {**os.environ, **ours, **more}
+
+
+def torchrun(*words, processes: int = 2, restarts: int = 0) -> list:
+    """A command: words of `python`, in so many processes."""
+    options = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+    return [sys.executable, "-m", "torch.distributed.run", *options, *words]
+
+
+def started(command: list, **more: str) -> subprocess.Popen:
+    """What it prints, errors too, is its stdout."""
+    return subprocess.Popen(
+        command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen) -> str:
+    """Wait for its end -> what it has printed."""
+    try:
+        return process.communicate(timeout=WITHIN)[0]
+    except subprocess.TimeoutExpired:
+        end(process)
+        raise AssertionError(f"still running after {WITHIN} s:\n{process.communicate()[0]}") from None
+
+
+def workers(agent: subprocess.Popen) -> list[int]:
+    """The processes that a torchrun has started, by rank."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agent.pid)], capture_output=True, text=True).stdout
+    return [int(pid) for pid in listed.split()]
+
+
+def end(agent: subprocess.Popen) -> None:
+    """kill -9 a torchrun and its processes: their machine is lost."""
+    for pid in (*workers(agent), agent.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def until(happened, agent: subprocess.Popen) -> None:
+    """Wait for it while the agent lives."""
+    deadline = time.monotonic() + WITHIN
+    while not happened():
+        assert agent.poll() is None, f"it ended before:\n{agent.communicate()[0]}"
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def said(printed: str) -> list[str]:
+    """The lines that nano-llama's errors begin with."""
+    return [line for line in printed.splitlines() if line.startswith(("error: ", "Stopped by "))]
