@@ -84,6 +84,12 @@ class Backend(Protocol):
         """What the run needs."""
         ...
 
+    @property
+    def begin(self) -> Callable[[Sequence[Batch]], None] | None:
+        """Starts on the gradient that `gradient` is asked for next, and returns at once, while a device computes it.
+        None: this backend computes when it is asked."""
+        ...
+
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         """Compute and hold the mean gradient over all counted targets of `batches`. On failure nothing has changed."""
         ...

@@ -43,9 +43,8 @@ from nano_llama.training.schedule import learning_rate, warm_up_by_steps
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.start import TrainingData
 from nano_llama.training.state import Best, RunState
+from nano_llama.training.step_feed import StepFeed
 from nano_llama.training.validator import Validator
-
-Stream = BatchStream | Prefetcher
 
 
 class TrainingLoop:
@@ -83,7 +82,8 @@ class TrainingLoop:
                 recorder = self._recorder()
                 try:
                     with self.interrupt, self._open_stream() as stream:
-                        return self._run(stream, recorder)
+                        feed = StepFeed(stream, self.settings.accumulate, self.backend, self.clock.now)
+                        return self._run(feed, recorder)
                 except BaseException as error:
                     with suppress(Exception):  # the user is told what ended the run
                         self.checkpoints.wait()
@@ -94,7 +94,7 @@ class TrainingLoop:
                     recorder.close()
                     self.callback.ended()
 
-    def _run(self, stream: Stream, recorder: Shown) -> TrainingResult:
+    def _run(self, feed: StepFeed, recorder: Shown) -> TrainingResult:
         settings, state, clock, callback = self.settings, self.state, self.clock, self.callback
         callback.started(self._facts())
         if settings.evaluations and not self.validator.data.num_targets:
@@ -105,10 +105,13 @@ class TrainingLoop:
         neighbours = Neighbours(callback.notice if self.ranks.size == 1 else lambda text: None)
         over = False
         while not over:
-            lr, grad_norm = self._step(stream)
+            lr, grad_norm = self._step(feed)
             over = self._is_over()
-            with self.checkpoints.checkpoint_on_error(), self.backend.use_averaged_weights():
-                over, evaluation = self._evaluate(over, recorder)
+            with self.checkpoints.checkpoint_on_error():
+                with self.backend.use_averaged_weights():
+                    over, evaluation = self._evaluate(over, recorder)
+                if not over:
+                    feed.begin()  # a device that computes by itself does so while this step is reported
             neighbours.look()
             best = self.final_model.save(state) if over else None
             record = self._record(lr, grad_norm, evaluation, best)
@@ -131,20 +134,16 @@ class TrainingLoop:
         found = self.validator.of_whole(best.loss) if best else None
         return TrainingResult(out=self.folder.path, last=record, elapsed_s=clock.elapsed(), best=found)
 
-    def _step(self, stream: Stream) -> tuple[float, float]:
+    def _step(self, feed: StepFeed) -> tuple[float, float]:
         """One step -> its learning rate, and the norm of its gradient."""
-        settings, state, now = self.settings, self.state, self.clock.now
-        lr, begin, waited = self._learning_rate(), now(), 0.0
-        result = None
+        state, lr, result = self.state, self._learning_rate(), None
         while result is None:  # a bad batch may be skipped
-            asked = now()
             with self.checkpoints.checkpoint_on_error():
-                batches = [stream.next() for _ in range(settings.accumulate)]
-            waited += now() - asked
+                batches, position = feed.next()
             result = self.train_step(batches, lr)
-            state.data_position = stream.position
-        seconds = now() - begin
-        fresh = state.step == 0 and settings.init_from is None
+            state.data_position = position
+        seconds, waited = feed.ended()
+        fresh = state.step == 0 and self.settings.init_from is None
         if fresh and (notice := first_loss_notice(result.loss, self.config.vocab_size)):
             self.callback.notice(notice)
         tokens = sum(map(tokens_in, batches))
@@ -235,7 +234,7 @@ class TrainingLoop:
             remove_later(self.folder.checkpoints, self.resumed_at)  # damaged, or the run would resume from there
         prune_checkpoints(self.folder.checkpoints, self.settings.keep_checkpoints)
 
-    def _open_stream(self) -> AbstractContextManager[Stream]:
+    def _open_stream(self) -> AbstractContextManager[BatchStream | Prefetcher]:
         """The batches from here on, made ahead by worker processes if the settings ask for them."""
         workers = self.settings.data_workers
         return Prefetcher(self.batches, workers) if workers else nullcontext(self.batches)

@@ -130,6 +130,10 @@ class TrainSettings:
         "auto", "torch.compile: on or off; auto: on if the run is long enough to gain from it",
         choices=("auto", "on", "off"),
     )  # fmt: skip
+    execution: str = COMPUTE.setting(
+        "eager", "eager: kernel by kernel; graph: a step is recorded, then launched whole (for a GPU; not measured)",
+        choices=("eager", "graph"),
+    )  # fmt: skip
     activation_checkpointing: str = COMPUTE.setting(
         "none", "recompute activations to save memory: none, selective (cheap ones) or full (whole layers)",
         choices=("none", "selective", "full"),

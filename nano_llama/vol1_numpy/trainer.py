@@ -53,6 +53,7 @@ HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
         "Use --activation-checkpointing full.",
     ),
     "optimizer": (tuple(OPTIMIZERS), "Volume 1 does not have it", "Use --engine torch."),
+    "execution": (("eager",), "Volume 1 launches no kernels", "Use --engine torch."),
     "compile": (("auto", "off"), "Volume 1 has nothing to compile", "Use --engine torch."),
 }
 
@@ -130,6 +131,8 @@ class NumpyBackend:
             settings.optimizer, model.trainable, settings.lr, weight_decay=settings.weight_decay, **betas
         )
         return cls(settings, model, optimizer, EMA(model.trainable, settings.ema) if settings.ema else None)
+
+    begin = None  # it computes when it is asked
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         loss, self.grads = gradient(

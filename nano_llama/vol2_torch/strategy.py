@@ -29,6 +29,9 @@ from nano_llama.vol2_torch.training_device import TorchDevice, choose_threads
 from nano_llama.vol2_torch.training_state import owned_tensor, to_array
 
 Parameters = Mapping[str, nn.Parameter]
+AnyArray = np.ndarray | Tensor  # of the host, or of the device that computes
+AnyBatch = Batch | Sequence[Tensor]
+Scalar = float | Tensor  # ()
 
 
 class Spread(Protocol):
@@ -76,7 +79,7 @@ class Strategy(Protocol):
         """Those of this process that are trained, by their names in the whole model."""
         ...
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
+    def backward(self, batch: Batch, counted: float, scale: float, *, last: bool) -> Tensor:
         """Add to the gradients those of `scale` times the loss -> the loss, (): nats summed over the batch's counted
         targets, divided by `counted`. last: the step's last batch."""
         ...
@@ -134,7 +137,7 @@ class SingleProcess:
         self.head_loss: HeadLoss = head_loss
 
     def loss_sum(
-        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *, z_loss: float = 0.0
+        self, tokens: AnyArray, targets: AnyArray, documents: AnyArray | None = None, *, z_loss: float = 0.0
     ) -> Tensor:
         """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
         put = self.device.tensor
@@ -142,7 +145,8 @@ class SingleProcess:
         with self.precision.autocast():
             return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
+    def backward(self, batch: AnyBatch, counted: Scalar, scale: Scalar, *, last: bool) -> Tensor:
+        """What is a tensor lies on the device already: then nothing is copied, and nothing waited for."""
         part = self.loss_sum(*batch, z_loss=self.z_loss) / counted  # the parts add up to the mean
         (scale * part).backward()
         return part.detach()

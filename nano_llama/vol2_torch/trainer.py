@@ -1,7 +1,7 @@
 """Training with PyTorch: a run of Volume 2 is `Trainer(settings, out).fit()`.
 
-`TorchBackend` is the step: gradient, clipping, update, evaluation. The loop around it is training/loop.py, the update
-rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resume.py, test_trainer_killed.py.
+`TorchBackend` is what the loop of training/loop.py needs of this engine; its step is step.py or graph_step.py, the
+update rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resume.py, test_trainer_killed.py.
 """
 
 import math
@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Notice, StepResult
@@ -27,6 +26,7 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.graph_step import check_graph_settings, make_step
 from nano_llama.vol2_torch.loss import (
     CHUNK_BYTES,
     HeadLoss,
@@ -40,6 +40,7 @@ from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
+from nano_llama.vol2_torch.step import Step
 from nano_llama.vol2_torch.strategy import ALONE, Spread, Strategy
 from nano_llama.vol2_torch.training_device import TorchDevice
 from nano_llama.vol2_torch.training_state import (
@@ -66,19 +67,23 @@ class TorchBackend:
 
     parameters: those that are trained and saved, by name. optimizers: together they own each parameter once. average:
     of the parameters; it is evaluated and saved in their place. strategy: where they lie, and what computes gradients.
+    step: what has it do that.
     """
 
     def __init__(
         self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
-        precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy, compiled: bool = False,
+        precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy, step: Step,
+        compiled: bool = False,
     ):  # fmt: skip
         self.settings, self.model, self.config = settings, model, model.config
         self.parameters, self.optimizers, self.average = parameters, optimizers, average
         self.device, self.precision, self.expected = device, precision, expected
-        self.notice, self.strategy = notice, strategy
+        self.notice, self.strategy, self.step = notice, strategy, step
         self.scale = LossScale() if precision.name == "fp16" else None
-        self.grad_norm: Tensor | None = None  # of the gradient that is held
+        self.begin = self._begin if step.asynchronous else None
+        self.begun: Sequence[Batch] | None = None  # whose gradient is being computed
+        self.states_before: dict[str, torch.Tensor] = {}  # of the random generators, before that
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
         self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
         if settings.from_examples:  # of which few tokens are counted
@@ -93,7 +98,7 @@ class TorchBackend:
     def check_settings(settings: TrainSettings) -> None:
         if settings.engine != "torch":
             raise UserError(f"engine = {settings.engine!r}: this is the trainer of the engine 'torch'.")
-        resolve_device(settings.device)
+        check_graph_settings(settings, resolve_device(settings.device))
 
     @classmethod
     def create(
@@ -123,6 +128,7 @@ class TorchBackend:
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
             expected=expected, notice=notice, strategy=strategy, compiled=compiled,
+            step=make_step(settings, model, strategy, optimizers, device, precision, notice),
         )  # fmt: skip
         torch.manual_seed(settings.seed)  # of dropout
         return backend
@@ -130,51 +136,39 @@ class TorchBackend:
     # -- one update -----------------------------------------------------------------------------------------------
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
-        states = random_states(self.device.place)
         try:
-            return self._scaled_gradient(batches)
+            if self.begun is not batches:
+                self._begin(batches)
+            return self._sound_result(batches)
         except BaseException:  # out of memory: the same batches must draw the same dropout again
             self.zero_grad()
-            set_random_states(states, self.device.place)
+            set_random_states(self.states_before, self.device.place)
             raise
+        finally:
+            self.begun = None
 
-    def _scaled_gradient(self, batches: Sequence[Batch]) -> StepResult:
-        if self.scale is None:
-            return self._gradient(batches, 1.0)
-        result = self._gradient(batches, self.scale.factor)
-        while not math.isfinite(result.grad_norm) and math.isfinite(result.loss) and self.scale.lower():
-            self.zero_grad()
-            result = self._gradient(batches, self.scale.factor)
-        self.scale.count()
+    def _begin(self, batches: Sequence[Batch]) -> None:
+        self.begun, self.states_before = batches, random_states(self.device.place)
+        self.step.begin(batches, self.scale.factor if self.scale else 1.0)
+
+    def _sound_result(self, batches: Sequence[Batch]) -> StepResult:
+        """Of the gradient that was begun; in fp16, with a scale at which it does not overflow."""
+        result = self.step.result()
+        if self.scale is not None:
+            while not math.isfinite(result.grad_norm) and math.isfinite(result.loss) and self.scale.lower():
+                self.step.zero_grad()
+                self.step.begin(batches, self.scale.factor)
+                result = self.step.result()
+            self.scale.count()
         return result
 
-    def _gradient(self, batches: Sequence[Batch], scale: float) -> StepResult:
-        """The gradient, computed from `scale` times the loss and divided by it again."""
-        counted = max(sum(int(np.count_nonzero(targets != IGNORE_INDEX)) for _, targets, *_ in batches), 1)
-        losses = [self.strategy.backward(batch, counted, scale, last=batch is batches[-1]) for batch in batches]
-        self.strategy.finish_gradients()
-        if scale != 1.0:
-            grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-            torch._foreach_mul_(grads, 1.0 / scale)
-        self.grad_norm = self.strategy.norm()
-        *parts, norm = torch.stack([*losses, self.grad_norm]).tolist()  # the host waits for the device once
-        return StepResult(sum(parts), norm)
-
     def update(self, lr: float) -> None:
-        assert self.grad_norm is not None, "an update follows a gradient"
-        if self.settings.clip:
-            self.strategy.clip(self.grad_norm, self.settings.clip)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
+        self.step.update(lr)
         if self.average:
             self.average.update()
-        self.zero_grad()
 
     def zero_grad(self) -> None:
-        self.model.zero_grad()
-        self.grad_norm = None
+        self.step.zero_grad()
 
     def warm_up(self, batch: Batch) -> None:
         """Compile: a forward and backward pass, and a forward pass alone as evaluations need it."""
@@ -195,7 +189,7 @@ class TorchBackend:
             leave_uncompiled(self.model)
             self.compiled, self.strategy.head_loss = False, self.plain_loss
             self.model.train()
-        self.zero_grad()
+        self.model.zero_grad()
 
     # -- evaluation -----------------------------------------------------------------------------------------------
 
@@ -224,7 +218,8 @@ class TorchBackend:
         kept = optimizer_tensors(self.parameters, self.optimizers)
         if self.average is not None:
             kept |= {join(name, TRAINED): parameter for name, parameter in self.parameters.items()}
-        beside = {name: to_array(state) for name, state in random_states(self.device.place).items()}
+        states = random_states(self.device.place) if self.begun is None else self.states_before
+        beside = {name: to_array(state) for name, state in states.items()}
         if self.average is not None:
             beside |= self.average.state()
         if self.scale is not None:

@@ -65,8 +65,10 @@ class TorchDevice:
         finally:
             torch.set_num_threads(before)
 
-    def tensor(self, array: np.ndarray) -> Tensor:
-        """The array, on this device."""
+    def tensor(self, array: np.ndarray | Tensor) -> Tensor:
+        """The array, on this device; a tensor lies there already."""
+        if isinstance(array, Tensor):
+            return array
         tensor = torch.from_numpy(array)
         if self.is_cuda:  # from pinned memory the copy overlaps with the computation
             return tensor.pin_memory().to(self.place, non_blocking=True)

@@ -16,7 +16,9 @@ from nano_llama.vol2_torch.optim.average import EMA, Average, ScheduleFreeAverag
 from nano_llama.vol2_torch.optim.lion import Lion
 from nano_llama.vol2_torch.optim.muon import Muon
 
-__all__ = ["EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers"]
+__all__ = [
+    "EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers", "takes_tensor_lr",
+]  # fmt: skip
 
 
 def make_optimizers(
@@ -59,6 +61,11 @@ def _single_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> 
         optimizer.train()  # it stays in this mode: average.py computes the average beside the weights
         return optimizer
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)  # Loshchilov and Hutter 2019 (arXiv 1711.05101)
+
+
+def takes_tensor_lr(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a learning rate on the device will do, and a step waits for nothing: then it can be recorded."""
+    return isinstance(optimizer, torch.optim.AdamW | Lion | Muon)
 
 
 def make_average(

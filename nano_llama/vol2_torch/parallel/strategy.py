@@ -55,7 +55,7 @@ class MeshStrategy:
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
-    def backward(self, batch: Batch, counted: int, scale: float, *, last: bool) -> Tensor:
+    def backward(self, batch: Batch, counted: float, scale: float, *, last: bool) -> Tensor:
         with self._counting():
             part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
             return self.parallel.total(part) / scale
