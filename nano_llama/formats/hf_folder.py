@@ -35,16 +35,17 @@ _MAX_CONFIG_BYTES = 2**20
 
 def read_folder_config(folder: Path) -> LlamaConfig:
     """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is not a LLaMA's."""
-    return config_from_hf(_read_config_json(folder), source=str(folder / CONFIG))
+    return config_from_hf(read_config_json(folder), source=str(folder / CONFIG))
 
 
-def _read_config_json(folder: Path) -> Any:
+def read_config_json(folder: Path) -> Any:
+    """The content of a folder's config.json. Raises UserError where there is none, FormatError where it is not JSON."""
     return read_json(folder / CONFIG, what="model config", max_bytes=_MAX_CONFIG_BYTES)
 
 
 def open_folder(folder: Path) -> TensorMapping:
     """The folder's weights, checked against its config.json. Raises FormatError, ConfigError or UserError."""
-    raw = _read_config_json(folder)
+    raw = read_config_json(folder)
     config = config_from_hf(raw, source=str(folder / CONFIG))
     blocks = blocks_of(raw)
     weights = open_weight_files(folder, raw)
@@ -73,12 +74,32 @@ def save_hf(
     check_params(config, source, source=str(source.path))
     for reason in transformers_refusals(config):
         warnings.warn(f"transformers 5 will not load this model: {reason}. Its version 4 does.", stacklevel=2)
+    write_folder(
+        folder, config.to_hf_dict(), config, source, tokenizer=tokenizer, dtype=dtype, max_shard_bytes=max_shard_bytes,
+        generation_config=generation_config, check=check,
+    )  # fmt: skip
+
+
+def write_folder(
+    folder: str | Path,
+    content: Mapping[str, Any],
+    text_config: LlamaConfig,
+    source: TensorMapping,
+    *,
+    tokenizer: Any = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    generation_config: Mapping[str, Any] | None = None,
+    check: Callable[[Path], None] = lambda written: None,
+) -> None:
+    """save_hf's files, for weights that were checked; content: what config.json is to say."""
     wanted = None if dtype is None else float_name(dtype)
     stored = {name: saved_dtype(source, name, wanted) for name in source}
-    sizes = {name: int(np.prod(source.shape(name))) * DTYPES[stored[name]].itemsize for name in source}
+    counts = {name: int(np.prod(source.shape(name))) for name in source}
+    sizes = {name: count * DTYPES[stored[name]].itemsize for name, count in counts.items()}
     with atomic_folder(folder) as temporary:
-        write_json(temporary / CONFIG, {**config.to_hf_dict(), "dtype": _most_common_dtype(stored, sizes)})
-        write_json(temporary / _GENERATION_CONFIG, _generation_config(config) | dict(generation_config or {}))
+        write_json(temporary / CONFIG, {**content, "dtype": _most_common_dtype(stored, sizes)})
+        write_json(temporary / _GENERATION_CONFIG, _generation_config(text_config) | dict(generation_config or {}))
         shards = _split(sizes, max_shard_bytes)
         if len(shards) == 1:
             save_safetensors(temporary / WEIGHTS, source, dtype=wanted)
@@ -88,7 +109,7 @@ def save_hf(
                 file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
                 save_safetensors(temporary / file, source, names=names, dtype=wanted)
                 weight_map |= dict.fromkeys(names, file)
-            total = {"total_size": sum(sizes.values()), "total_parameters": config.num_parameters}
+            total = {"total_size": sum(sizes.values()), "total_parameters": sum(counts.values())}
             write_json(temporary / INDEX, {"metadata": total, "weight_map": weight_map})
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)

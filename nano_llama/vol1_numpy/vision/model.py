@@ -5,6 +5,7 @@ Sources: Liu et al. 2023, "LLaVA" (arXiv 2304.08485), section 4; Laurençon et a
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.vision.config import NUM_CHANNELS, VisionLanguageConfig
 from nano_llama.core.vision.init import check_vision_language_params, init_vision_language_params
-from nano_llama.core.vision.names import PROJECTOR, VISION, encoder_shapes, text_name
+from nano_llama.core.vision.names import PROJECTOR, VISION, encoder_shapes, text_name, vision_language_shapes
 from nano_llama.core.vision.pixels import check_pixel_values, images_per_row
+from nano_llama.formats import resolve_model
+from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_of, run_shards, shards
 from nano_llama.vol1_numpy.layer import Past
 from nano_llama.vol1_numpy.model import Llama, check_dtype, check_ids
@@ -185,6 +188,21 @@ class VisionLanguageModel:
     ) -> "VisionLanguageModel":
         """A model with fresh weights: the same numbers that every volume draws. options: see __init__."""
         return cls(config, init_vision_language_params(config, seed, check_dtype(dtype)), **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, dtype: np.typing.DTypeLike = np.float32, **options: Any
+    ) -> "VisionLanguageModel":
+        """Read a folder of an Idefics3's layout, converting to `dtype`. Raises UserError, ConfigError, FormatError."""
+        dtype = check_dtype(dtype)
+        config, weights = open_vision_language(resolve_model(path))
+        with weights:
+            params = {name: np.array(weights[name], dtype, order="C") for name in vision_language_shapes(config)}
+        return cls(config, params, **options)
+
+    def save(self, path: str | Path, *, tokenizer: Any = None, dtype: str | None = None) -> None:
+        """Write such a folder. dtype: the numbers' type in the file; None: the model's."""
+        save_vision_language(path, self.config, self.params, tokenizer=tokenizer, dtype=dtype)
 
     def _check_images(self, tokens: Array, pixel_values: Array | None) -> tuple[Array, Callable[[slice], Array]]:
         """Checked tokens (B,T), and the images of some of their rows: (B rows) -> (N,3,S,S)."""

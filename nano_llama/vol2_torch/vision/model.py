@@ -4,6 +4,7 @@ Tests: tests/vol2/vision/test_vision_model.py, tests/parity/test_idefics3.py.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.core.vision.init import check_vision_language_params, init_vision_language_params
 from nano_llama.core.vision.names import vision_language_shapes
 from nano_llama.core.vision.pixels import check_pixel_values, images_per_row
+from nano_llama.formats import resolve_model
+from nano_llama.formats.vision_folder import open_vision_language
 from nano_llama.vol2_torch.cache import KVCache
 from nano_llama.vol2_torch.model import Decoder, Llama, to_tensor
 from nano_llama.vol2_torch.vision.encoder import Connector, VisionTransformer
@@ -120,9 +123,24 @@ class VisionLanguageModel(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> "VisionLanguageModel":
         """A model with fresh weights: the same numbers that every volume draws for this seed."""
+        return cls._empty(config, device, dtype).load_params(init_vision_language_params(config, seed))
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "VisionLanguageModel":
+        """Load a folder of an Idefics3's layout, tensor by tensor."""
+        config, weights = open_vision_language(resolve_model(path))
+        with weights:
+            return cls._empty(config, device, dtype).load_params(weights)
+
+    @classmethod
+    def _empty(
+        cls, config: VisionLanguageConfig, device: str | torch.device, dtype: torch.dtype
+    ) -> "VisionLanguageModel":
         with torch.device("meta"):
             model = cls(config)
-        return model.to(dtype).to_empty(device=device).load_params(init_vision_language_params(config, seed))
+        return model.to(dtype).to_empty(device=device)
 
     @torch.no_grad()
     def load_params(self, params: Mapping[str, np.ndarray]) -> "VisionLanguageModel":

@@ -112,3 +112,13 @@ def test_other_parameters_are_refused():
     del params["model.connector.modality_projection.proj.weight"]
     with pytest.raises(FormatError, match="modality_projection"):
         VisionLanguageModel(config, params)
+
+
+def test_saved_and_read_again(tmp_path):
+    config = tiny_vision_language_config(tied=True)
+    model = VisionLanguageModel.init(config, 0)
+    model.save(tmp_path / "model")
+    read = VisionLanguageModel.from_pretrained(tmp_path / "model", np.float64)
+    tokens, _, pixels = case(config)
+    assert read.config == config and read.dtype == np.float64
+    assert relative_error(read.forward(tokens, pixels), model.forward(tokens, pixels)) < 1e-5

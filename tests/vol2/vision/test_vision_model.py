@@ -85,3 +85,11 @@ def test_images_and_their_places_agree():
         model(torch.tensor(tokens), torch.tensor(pixels[:2]))
     with pytest.raises(UserError, match="this encoder reads"):
         model(torch.tensor(tokens), torch.zeros(3, 3, 4, 4))
+
+
+def test_a_folder_that_volume_1_wrote(tmp_path):
+    config = tiny_vision_language_config()
+    by_hand = NumpyModel.init(config, 0)
+    by_hand.save(tmp_path / "model")
+    params = VisionLanguageModel.from_pretrained(tmp_path / "model").named_params()
+    assert all(np.array_equal(params[name].detach(), value) for name, value in by_hand.params.items())

@@ -1,0 +1,59 @@
+"""A folder whose model reads images: as a LLaMA's (hf_folder.py), with an Idefics3's config.json and names.
+
+Tests: tests/formats/test_vision_folder.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.errors import FormatError
+from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.core.vision.config import VisionLanguageConfig
+from nano_llama.core.vision.init import check_vision_language_params
+from nano_llama.core.vision.names import text_name
+from nano_llama.formats.hf_folder import CONFIG, read_config_json, write_folder
+from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, same_tensor
+from nano_llama.formats.vision_config import vision_language_from_hf, vision_language_to_hf
+from nano_llama.formats.weight_files import open_weight_files
+
+
+def read_vision_language_config(folder: Path) -> VisionLanguageConfig:
+    """Raises UserError where config.json is missing, ConfigError where it is not that of a model with images."""
+    return vision_language_from_hf(read_config_json(folder), source=str(folder / CONFIG))
+
+
+def open_vision_language(folder: Path) -> tuple[VisionLanguageConfig, TensorMapping]:
+    """The shape, and the weights checked against it, read tensor by tensor. A context manager closes the weights.
+
+    A tied model's file may store the head again: an equal copy is left out, a different one refused.
+    Raises FormatError, ConfigError or UserError.
+    """
+    raw = read_config_json(folder)
+    config = vision_language_from_hf(raw, source=str(folder / CONFIG))
+    weights = open_weight_files(folder, raw)
+    if config.text_config.tie_word_embeddings and LM_HEAD in weights:
+        embedding = text_name(EMBED)
+        if embedding not in weights or not same_tensor(weights, embedding, weights, LM_HEAD):
+            raise FormatError(
+                f"{weights.path}: the config says tie_word_embeddings = true, but {LM_HEAD} is not {embedding}.",
+                hint='If the head is meant to be its own, set "tie_word_embeddings": false in config.json.',
+            )
+        weights = Selection(weights.path, {name: weights for name in weights if name != LM_HEAD})
+    check_vision_language_params(config, weights, source=str(weights.path))
+    return config, weights
+
+
+def save_vision_language(
+    folder: str | Path,
+    config: VisionLanguageConfig,
+    weights: Mapping[str, np.ndarray],
+    tokenizer: Any = None,
+    dtype: str | None = None,
+) -> None:
+    """Write a folder that transformers' Idefics3ForConditionalGeneration loads. The arguments are those of save_hf."""
+    source = as_mapping(weights)
+    check_vision_language_params(config, source, source=str(source.path))
+    write_folder(folder, vision_language_to_hf(config), config.text_config, source, tokenizer=tokenizer, dtype=dtype)
