@@ -26,9 +26,8 @@ from .facts import BookError
 
 log = logging.getLogger(__name__)
 OPS = "nano_llama/vol1_numpy/ops/"
-NAMED = (
-    r"(?:[Cc]hapters?|[Vv]olumes?|[Ss]ections?|[Ee]quations?|[Tt]ables?|[Aa]lgorithms?|[Pp]art|arXiv|issues?|line|PR)"
-)
+NAMES = ("[Cc]hapters?", "[Vv]olumes?", "[Ss]ections?", "[Ee]quations?", "[Tt]ables?", "[Aa]lgorithms?", "[Pp]art")
+NAMED = rf"(?:{'|'.join(NAMES)}|arXiv|issues?|line|PR|Llama)"
 EXEMPT = re.compile(
     rf"{NAMED}\s[\d.]+(?:(?:\s(?:to|and)\s|, )[\d.]+)*"
     r"|#\d+|\b(?:1[6-9]|20)\d\d\b(?!\s*(?:bytes|tokens|bits))|https?://\S+|\w+(?:\.\w+)+/\S+"

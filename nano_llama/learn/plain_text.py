@@ -10,10 +10,11 @@ import textwrap
 
 SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "lambda": "λ", "tau": "τ",
-    "sigma": "σ", "theta": "θ", "mu": "μ", "sum": "Σ", "prod": "Π", "partial": "∂", "infty": "∞", "to": "->", "in": "∈",
-    "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙", "dots": "...",
-    "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
-    "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "arg": "arg", "left": "",
+    "sigma": "σ", "theta": "θ", "omega": "ω", "mu": "μ", "sum": "Σ", "prod": "Π", "partial": "∂", "infty": "∞",
+    "to": "->", "in": "∈", "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙",
+    "dots": "...", "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
+    "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "cos": "cos", "sin": "sin",
+    "arg": "arg", "left": "",
     "right": "", "big": "", "Big": "", "pi": "π", "varsigma": "ς", "sim": "~", "leftarrow": "<-",
     "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip

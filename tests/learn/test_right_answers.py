@@ -310,6 +310,45 @@ def stream_size(start, layers, D, F, sigma, scaled):
         total += (p * (a * 0.5 * (1 + np.tanh(a / 2))) ** 2).sum() * up * F * sigma**2 / (layers if scaled else 1)
     return math.sqrt(total)
 """,
+    "08_rotations/01_partial": """
+def partial_rope_forward(x, cos, sin):
+    n = cos.shape[1]
+    z = (x[..., :n] + 1j * x[..., n : 2 * n]) * (cos + 1j * sin)
+    y = np.concatenate((z.real, z.imag, x[..., 2 * n :]), axis=-1).astype(x.dtype)
+    return y, (cos, sin)
+
+def partial_rope_backward(dy, cache):
+    return partial_rope_forward(dy, cache[0], -cache[1])[0]
+""",
+    "stacked_rows": """
+def stacked_rows(weight, H, G, K):
+    turned = weight[: (H + G) * K]
+    moved = turned.reshape(H + G, 2, K // 2, -1).swapaxes(1, 2).reshape(turned.shape)
+    return np.vstack((moved, weight[(H + G) * K :]))
+""",
+    "sliding_window": """
+def slide(keys, dropped, frequencies):
+    z = keys[:, : len(frequencies)] + 1j * keys[:, len(frequencies) :]
+    z = z[dropped:] * np.exp(-1j * dropped * frequencies)
+    return np.hstack((z.real, z.imag))
+""",
+    "rows_and_columns": """
+def turn(x, frequencies, sign):
+    y = np.empty_like(x)
+    n = len(frequencies)
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            a = sign * np.concatenate((r * frequencies, c * frequencies))
+            z = (x[r, c, ::2] + 1j * x[r, c, 1::2]) * np.exp(1j * a)
+            y[r, c, ::2], y[r, c, 1::2] = z.real, z.imag
+    return y
+
+def grid_rope_forward(x, frequencies):
+    return turn(x, frequencies, 1), frequencies
+
+def grid_rope_backward(dy, frequencies):
+    return turn(dy, frequencies, -1)
+""",
 }
 
 

@@ -1,0 +1,11 @@
+# stage: smallest | says: The keys move to smaller positions, so they turn back: by -dropped, not by dropped.
+import numpy as np
+
+
+def slide(keys, dropped, frequencies):
+    kept = keys[dropped:]  # (S - dropped, K)
+    angles = dropped * frequencies  # (K/2,)
+    cos, sin = np.cos(angles), np.sin(angles)
+    half = keys.shape[-1] // 2
+    first, second = kept[:, :half], kept[:, half:]
+    return np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)

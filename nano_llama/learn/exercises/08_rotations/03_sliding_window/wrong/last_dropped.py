@@ -1,0 +1,11 @@
+# stage: smallest | says: The oldest keys are dropped, which are the first ones.
+import numpy as np
+
+
+def slide(keys, dropped, frequencies):
+    kept = keys[: len(keys) - dropped]  # (S - dropped, K)
+    angles = -dropped * frequencies  # (K/2,)
+    cos, sin = np.cos(angles), np.sin(angles)
+    half = keys.shape[-1] // 2
+    first, second = kept[:, :half], kept[:, half:]
+    return np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
