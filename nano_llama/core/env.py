@@ -8,6 +8,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     OMP_WAIT_POLICY, GOMP_SPINCOUNT    how PyTorch's threads wait for each other (default: a short spin, then sleep)
     NANO_LLAMA_API_KEY   the key that clients of nano-llama serve must send
     TRITON_INTERPRET     1: Triton itself reads it: its kernels are interpreted (vol2_torch/kernels/launch.py)
+    CUBLAS_WORKSPACE_CONFIG   memory beside cuBLAS's products on a GPU (default for deterministic training: :4096:8)
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
     RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT,
     TORCHELASTIC_MAX_RESTARTS   set by torchrun for each process that it starts
@@ -20,9 +21,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nano_llama.core.errors import EnvironmentFault
+from nano_llama.core.errors import EnvironmentFault, UserError
 
 API_KEY_VARIABLE = "NANO_LLAMA_API_KEY"
+CUBLAS_VARIABLE, CUBLAS_FIXED = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 SPIN_COUNT = 2_000  # turns of GNU OpenMP's waiting loop before a thread sleeps, instead of 300,000 (dev/LOG.md has why)
 
 
@@ -62,6 +64,20 @@ def silence_libraries_of_ranks() -> None:
     others would print where in C++ they noticed. It is read when torch is first imported."""
     if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def fix_cublas_workspace() -> None:
+    """cuBLAS computes beside memory of a fixed size, so that its products have the same bits each time, unless the user
+    chose such a size. It is read when a GPU's first product is computed, so this must be called before.
+
+    Raises UserError for a choice with which bits would differ.
+    """
+    chosen = os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_FIXED[0])
+    if chosen not in CUBLAS_FIXED:
+        raise UserError(
+            f"{CUBLAS_VARIABLE}={chosen}: products of matrices would differ from run to run.",
+            hint=f"Set it to {' or '.join(CUBLAS_FIXED)}, or unset it.",
+        )
 
 
 def cxx() -> str | None:

@@ -36,6 +36,11 @@ class Device(Protocol):
         """As shown to the user: cpu, cuda:0 ..."""
         ...
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same run gives the same bits here, twice and after a kill."""
+        ...
+
     def available_memory(self) -> int | None:
         """Bytes that the run may take; None: unknown."""
         ...
@@ -58,6 +63,7 @@ class HostDevice:
     """The machine's own processor and memory: the default device."""
 
     name: str = "cpu"
+    deterministic: bool = True
     computing: Callable[[], AbstractContextManager] = nullcontext
 
     def available_memory(self) -> int | None:

@@ -25,6 +25,7 @@ class RunFacts:
     config: LlamaConfig
     out: Path
     device: str
+    deterministic: bool  # whether the same run gives the same bits again
     train_tokens: int
     val_tokens: int
     resumed_at: int | None  # the step of the checkpoint, or None for a new run

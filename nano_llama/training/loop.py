@@ -244,6 +244,7 @@ class TrainingLoop:
     def _facts(self) -> RunFacts:
         return RunFacts(
             settings=self.settings, config=self.config, out=self.folder.path, device=self.backend.device.name,
+            deterministic=self.backend.device.deterministic,
             train_tokens=self.dataset.train.num_tokens, val_tokens=self.dataset.val.num_tokens,
             resumed_at=self.resumed_at, preflight=self.expected,
         )  # fmt: skip
@@ -257,6 +258,7 @@ class TrainingLoop:
             train_bits_per_byte=bits_per_byte(state.train_loss, text.num_learned, text.num_bytes), lr=lr,
             grad_norm=grad_norm, session=self._speed(clock.session), recent=self._speed(clock.recent),
             checkpoint_pause_s=self.checkpoints.pause, peak_memory=self.backend.device.peak_memory(),
+            deterministic=self.backend.device.deterministic,
             elapsed_s=clock.elapsed(), seconds_left=clock.seconds_left(state.step), evaluation=evaluation,
             model_step=best.step if best else None,
         )  # fmt: skip

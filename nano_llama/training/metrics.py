@@ -10,6 +10,7 @@
     data_stall             fraction of the training time, 0 to 1, that steps waited for data, since that line
     checkpoint_pause_s     seconds that training has paused for checkpoints in this process
     peak_memory_bytes      peak so far: of the GPU if the model is on one, else of the process; 0: unknown
+    deterministic          whether the same run gives the same bits again: on a CPU, or with deterministic = on
     elapsed_s              seconds since the process's start; a resumed run continues from its checkpoint
     seconds_left           expected until the run is over
     val_loss               nats per token over the whole validation split, if it was evaluated (evaluation.py)

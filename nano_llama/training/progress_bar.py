@@ -58,8 +58,9 @@ class ProgressBar(Callback):
         resumed = f", resuming from step {facts.resumed_at:,}" if facts.resumed_at else ""
         trained, all_ = facts.preflight.parameters, facts.config.num_parameters
         part = f", of which {trained:,} ({trained / all_:.1%}) are trained," if trained != all_ else ""
+        same = "" if facts.deterministic else " (not the same bits each time: --deterministic on)"
         self.console.print(
-            f"{all_:,} parameters{part} on {facts.device}; {facts.train_tokens:,} training tokens,"
+            f"{all_:,} parameters{part} on {facts.device}{same}; {facts.train_tokens:,} training tokens,"
             f" {facts.val_tokens:,} validation tokens{resumed}"
         )
         for line in facts.preflight.lines():

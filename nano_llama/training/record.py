@@ -36,6 +36,7 @@ class StepRecord:
     peak_memory: int  # bytes
     elapsed_s: float  # of all sessions together
     seconds_left: float  # until the run is over
+    deterministic: bool = True  # whether the same run gives the same bits again
     evaluation: Evaluation | None = None  # if one was made after this step
     model_step: int | None = None  # of the last step: whose weights are the run's model, if not this step's
     processes: dict[str, Any] = field(default_factory=dict)  # of a run over many: what metrics.py lists
@@ -54,6 +55,7 @@ class StepRecord:
             "data_stall": round(self.recent.data_stall, 4),
             "checkpoint_pause_s": round(self.checkpoint_pause_s, 3),
             "peak_memory_bytes": self.peak_memory,
+            "deterministic": self.deterministic,
             "elapsed_s": round(self.elapsed_s, 3),
             "seconds_left": round(self.seconds_left, 1),
         }

@@ -35,7 +35,8 @@ from nano_llama.training.settings import TrainSettings
 # What a resumed run may change; anything else would make it another run.
 MAY_CHANGE = (
     "max_steps", "max_minutes", "epochs", "log_every", "evaluations", "checkpoint_minutes", "keep_checkpoints",
-    "device", "num_threads", "data_workers", "mesh", "execution", "mesh_timeout", "stop_loss",
+    "device", "deterministic", "num_threads", "data_workers", "mesh", "execution", "mesh_timeout",
+    "stop_loss",
     "on_nan", "on_spike", "samples", "sample_tokens", "sample_temperature", "sample_prompt",
     "tensorboard", "held_out",
 )  # fmt: skip

@@ -134,6 +134,10 @@ class TrainSettings:
         "eager", "eager: kernel by kernel; graph: a step is recorded, then launched whole (for a GPU; not measured)",
         choices=("eager", "graph"),
     )  # fmt: skip
+    deterministic: str = COMPUTE.setting(
+        "auto", "the same run gives the same bits: on; off; auto: on a CPU, which always does, not on a GPU yet",
+        choices=("auto", "on", "off"),
+    )  # fmt: skip
     activation_checkpointing: str = COMPUTE.setting(
         "none", "recompute activations to save memory: none, selective (cheap ones) or full (whole layers)",
         choices=("none", "selective", "full"),

@@ -25,6 +25,7 @@ from nano_llama.training.preflight import Preflight, check_memory, preflight
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
+from nano_llama.vol2_torch.determinism import prepare_determinism
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.graph_step import check_graph_settings, make_step
 from nano_llama.vol2_torch.loss import (
@@ -106,8 +107,9 @@ class TorchBackend:
         *, adapter: Mapping[str, np.ndarray] | None = None, spread: Spread = ALONE,
     ) -> "TorchBackend":  # fmt: skip
         place = spread.place(settings)
+        prepare_determinism(settings, place)
         precision = resolve_precision(settings.precision, place, config.hidden_size)
-        device = TorchDevice(place, precision.dtype, spread.threads(settings, place, notice))
+        device = TorchDevice(place, precision.dtype, spread.threads(settings, place, notice), settings.deterministic)
         expected = preflight(
             config, settings, compute_bytes=precision.dtype.itemsize,
             attention_bytes=precision.attention_bytes(settings.context), logits_limit=CHUNK_BYTES,

@@ -4,7 +4,7 @@ device.py says which device a name means. Tests: tests/vol2/test_trainer.py.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from nano_llama.core.machine import available_bytes, peak_resident_bytes
 from nano_llama.training.backend import Notice
 from nano_llama.training.neighbours import free_threads
 from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.determinism import deterministic_algorithms, is_deterministic
 from nano_llama.vol2_torch.peak_flops import measured_peak
 
 
@@ -32,15 +33,23 @@ def choose_threads(settings: TrainSettings, place: torch.device, notice: Notice)
 
 @dataclass(frozen=True)
 class TorchDevice:
-    """A Device of training/backend.py. dtype: of the run's matrix products; num_threads: on the CPU, 0: as they are."""
+    """A Device of training/backend.py. dtype: of the run's matrix products; num_threads: on the CPU, 0: as they are.
+
+    determinism: the setting, "auto", "on" or "off".
+    """
 
     place: torch.device
     dtype: torch.dtype
     num_threads: int = 0
+    determinism: str = "auto"
 
     @property
     def name(self) -> str:
         return str(self.place)
+
+    @property
+    def deterministic(self) -> bool:
+        return is_deterministic(self.determinism, self.place)
 
     @property
     def is_cuda(self) -> bool:
@@ -61,7 +70,8 @@ class TorchDevice:
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         try:
-            yield
+            with deterministic_algorithms() if self.determinism == "on" else nullcontext():
+                yield
         finally:
             torch.set_num_threads(before)
 

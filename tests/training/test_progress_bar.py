@@ -14,13 +14,13 @@ from nano_llama.training.samples import Sample
 from nano_llama.training.settings import TrainSettings
 
 
-def show(config, terminal: bool) -> str:
+def show(config, terminal: bool, deterministic: bool = True) -> str:
     text = io.StringIO()
     bar = ProgressBar(Console(file=text, force_terminal=terminal, width=120))
     bar.preparing("tokenizing", 5_000_000, 10_000_000)
     bar.started(
         RunFacts(
-            settings=TrainSettings(), config=config, out=Path("run"), device="cpu",
+            settings=TrainSettings(), config=config, out=Path("run"), device="cpu", deterministic=deterministic,
             train_tokens=12_345, val_tokens=678, resumed_at=40,
             preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=60e9),
         )
@@ -51,6 +51,11 @@ def test_a_pipe_gets_lines(tiny_config):
     assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
     assert "validation loss 1.7500, 2.5247 bits per byte" in text and "by the way" in text
     assert "\x1b" not in text
+
+
+def test_a_run_whose_bits_differ_is_said_to_be_so(tiny_config):
+    assert "--deterministic on" in show(tiny_config(), terminal=False, deterministic=False)
+    assert "--deterministic" not in show(tiny_config(), terminal=False)
 
 
 def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(tiny_config):

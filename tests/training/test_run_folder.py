@@ -5,9 +5,10 @@ import os
 import pytest
 
 from nano_llama.core.errors import UserError
+from nano_llama.training.finetune import FinetuneSettings
 from nano_llama.training.model_files import WholeModel
-from nano_llama.training.run_folder import RunFolder
-from nano_llama.training.settings import TrainSettings
+from nano_llama.training.run_folder import MAY_CHANGE, RunFolder
+from nano_llama.training.settings import TrainSettings, fields_of
 
 
 class FakeTokenizer:
@@ -84,3 +85,7 @@ def test_how_long_ago_a_run_was_begun(tmp_path):
     os.utime(folder.settings, (an_hour_ago, an_hour_ago))
     assert folder.begun_within(3700) and not folder.begun_within(3500)
     assert [path.name for path in folder.path.iterdir()] == ["train.json"]
+
+
+def test_what_a_resumed_run_may_change_are_settings():
+    assert set(MAY_CHANGE) <= set(fields_of(FinetuneSettings))
