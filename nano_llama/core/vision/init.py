@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import check_shapes, init_params
-from nano_llama.core.vision.config import VisionLanguageConfig
+from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
+from nano_llama.core.vision.config import VisionConfig, VisionLanguageConfig
 from nano_llama.core.vision.names import FC2, OUT_PROJ, text_name, vision_language_shapes, vision_shapes
 
 
@@ -40,6 +42,34 @@ def init_vision_language_params(
     """name -> new array for every parameter; the LLaMA's values are those that `init_params` draws for it alone."""
     text = init_params(config.text_config, seed, dtype)
     return init_vision_params(config, seed, dtype) | {text_name(name): value for name, value in text.items()}
+
+
+def add_vision(
+    text_config: LlamaConfig,
+    text_params: Mapping[str, np.ndarray],
+    vision_config: VisionConfig,
+    *,
+    scale_factor: int = 2,
+    seed: int = 0,
+    dtype: np.typing.DTypeLike = np.float32,
+) -> tuple[VisionLanguageConfig, dict[str, np.ndarray]]:
+    """A trained LLaMA with a fresh encoder: config and new arrays. Its vocabulary grows by one, the image token.
+
+    That token's row is the mean of the others: it is never read, since rows of images stand in its place, and as an
+    answer it is about as likely as the average token.
+    """
+    image_token_id = text_config.vocab_size
+    config = VisionLanguageConfig(
+        text_config=text_config.replace(vocab_size=image_token_id + 1), vision_config=vision_config,
+        image_token_id=image_token_id, scale_factor=scale_factor,
+    )  # fmt: skip
+    params = init_vision_params(config, seed, dtype)
+    for name in parameter_shapes(text_config):
+        value = np.array(text_params[name], dtype, order="C")
+        if name in (EMBED, LM_HEAD):
+            value = np.concatenate([value, value.mean(axis=0, keepdims=True)])  # (V+1,D)
+        params[text_name(name)] = value
+    return config, params
 
 
 def check_vision_language_params(

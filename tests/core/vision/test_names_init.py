@@ -6,7 +6,7 @@ import pytest
 from helpers.vision_cases import tiny_vision_language_config
 from nano_llama.core.errors import FormatError
 from nano_llama.core.init import init_params
-from nano_llama.core.vision.init import check_vision_language_params, init_vision_language_params
+from nano_llama.core.vision.init import add_vision, check_vision_language_params, init_vision_language_params
 from nano_llama.core.vision.names import text_name, vision_language_shapes
 
 
@@ -31,6 +31,22 @@ def test_fresh_weights():
     assert len(set(firsts)) == len(firsts)  # each tensor has draws of its own
     same = init_vision_language_params(config, seed=3, dtype=np.float64)
     assert all((same[name] == params[name]).all() for name in params)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_trained_llama_gets_an_encoder(tied):
+    wanted = tiny_vision_language_config(tied=tied)
+    text = init_params(wanted.text_config, seed=1)
+    config, params = add_vision(wanted.text_config, text, wanted.vision_config, scale_factor=4)
+    check_vision_language_params(config, params)
+    assert (config.image_token_id, config.text_config.vocab_size, config.scale_factor) == (23, 24, 4)
+    for name, value in text.items():
+        kept = params[text_name(name)]
+        np.testing.assert_array_equal(kept[: len(value)], value, err_msg=name)
+        if len(kept) > len(value):
+            np.testing.assert_allclose(kept[23], value.mean(axis=0), rtol=1e-6)
+    params["model.text_model.norm.weight"] *= 2
+    assert (text["model.norm.weight"] == 1).all()  # the LLaMA itself stays as it is
 
 
 def test_what_does_not_fit_is_named():
