@@ -28,12 +28,16 @@ EXPENSIVE = (
 )
 
 
-def checkpointed(kind: str, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """function(*inputs), of whose results only those that `kind` names are kept for the backward pass."""
+def checkpointed(kind: str, function: Callable[..., Tensor], *inputs: Any, draws: bool = True) -> Tensor:
+    """function(*inputs), of whose results only those that `kind` names are kept for the backward pass.
+
+    draws: whether it draws random numbers, which are drawn again; a CUDA graph cannot look at the generator for that.
+    """
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": draws}
     if kind == "full":
-        return checkpoint(function, *inputs, use_reentrant=False)
+        return checkpoint(function, *inputs, **options)
     contexts = partial(create_selective_checkpoint_contexts, _keep_expensive)
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(function, *inputs, **options, context_fn=contexts)
 
 
 def _keep_expensive(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -127,7 +127,8 @@ class Recorded:
         try:
             return self.launcher.record(self.work)
         except RuntimeError as error:  # CUDA's, for what a graph cannot hold
-            problem = str(error).strip().splitlines()[0][:200]
+            cause = error.__context__ or error  # after it, leaving the recording fails too
+            problem = str(cause).strip().splitlines()[0][:200]
             self.notice(f"The step cannot be recorded as a graph ({problem}): it trains on without, which is slower.")
             self.failed = True
             return self.work

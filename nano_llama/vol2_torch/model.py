@@ -118,10 +118,11 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = 0.0  # while training, of what each sublayer adds to the stream
         self.checkpointing = "none"  # while training: activation_checkpointing.py
+        self.draws = False  # whether that draws random numbers
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         if self.training and self.checkpointing != "none" and torch.is_grad_enabled():
-            return checkpointed(self.checkpointing, self.sublayers, x, cos, sin, mask, cache)
+            return checkpointed(self.checkpointing, self.sublayers, x, cos, sin, mask, cache, draws=self.draws)
         return self.sublayers(x, cos, sin, mask, cache)
 
     def sublayers(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
@@ -243,6 +244,8 @@ class Llama(nn.Module):
         for layer in self.model.layers:
             assert isinstance(layer, Block)
             layer.dropout, layer.checkpointing = dropout, activation_checkpointing
+            adapters = (module for module in layer.modules() if isinstance(module, LoraLinear))
+            layer.draws = dropout > 0.0 or any(adapter.lora.dropout > 0.0 for adapter in adapters)
 
     # -- weights in and out ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,10 @@ torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from nano_llama.core.lora import LoraConfig  # noqa: E402
+from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.compiling import compiler_problem  # noqa: E402
+from nano_llama.vol2_torch.finetune import apply_lora  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.08, "fp16": 0.01}
@@ -71,6 +74,21 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["full", "selective"])
+def test_what_was_drawn_is_drawn_again(recipe, tmp_path, kind):
+    plain = gradients(recipe, tmp_path / "plain", dropout=0.3)
+    ours = gradients(recipe, tmp_path / "ours", dropout=0.3, activation_checkpointing=kind)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+def test_adapters_draw_too(tiny_config):
+    for dropout in (0.0, 0.1):
+        model = Llama.init(tiny_config())
+        apply_lora(model, LoraConfig(dropout=dropout))
+        model.train_with(0.0, "full")
+        assert all(layer.draws == (dropout > 0) for layer in model.model.layers)
 
 
 def test_what_is_computed_twice(recipe, tmp_path):

@@ -18,7 +18,7 @@ from nano_llama.training.callback import Callback  # noqa: E402
 from nano_llama.training.finetune.settings import FinetuneSettings  # noqa: E402
 from nano_llama.training.metrics import MEASURED, read_metrics  # noqa: E402
 from nano_llama.training.outcome import TrainingDiverged  # noqa: E402
-from nano_llama.vol2_torch import graph_step  # noqa: E402
+from nano_llama.vol2_torch import graph_step, loss  # noqa: E402
 from nano_llama.vol2_torch.graph_step import GraphStep, check_graph_settings  # noqa: E402
 from nano_llama.vol2_torch.launcher import WARM_UPS  # noqa: E402
 from nano_llama.vol2_torch.step import EagerStep  # noqa: E402
@@ -72,7 +72,7 @@ ALL_AT_ONCE = {
     "samples": 1, "sample_tokens": 4,
 }  # fmt: skip
 KINDS = [{}, ALL_AT_ONCE, {"precision": "bf16", "clip": 0.0}, {"precision": "fp16"}, {"optimizer": "adafactor"}]
-KINDS += [{"optimizer": "muon", "ema": 0.9}, {"optimizer": "lion"}]
+KINDS += [{"optimizer": "muon", "ema": 0.9}, {"optimizer": "lion"}, {"activation_checkpointing": "full"}]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind) or "usual")
@@ -86,6 +86,13 @@ def test_the_same_bits(recipe, tmp_path, kind, monkeypatch):
     assert not eager.callback.heard and not graph.callback.heard, "nothing fell back"
     step = graph.backend.step
     assert isinstance(step, GraphStep) and step.launcher.recordings == (1 if optimizer == "adafactor" else 2)
+
+
+def test_chunks_of_logits_wait_for_nothing(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 4096)
+    eager, graph = both(recipe.replace(z_loss=1e-3, document_mask=True), tmp_path)
+    assert graph.backend.plain_loss is loss.chunked_head_loss and not graph.callback.heard
+    same(eager, graph)
 
 
 def test_a_kept_number_of_the_host_is_noticed(recipe, tmp_path, monkeypatch):

@@ -49,6 +49,21 @@ def test_what_cannot_be_recorded_runs_on_and_is_said_once():
     assert "operation not permitted" in notice and "Compile with" not in notice
 
 
+def test_the_first_error_is_told():
+    class Leaving(Noting):
+        def record(self, work):
+            try:
+                raise RuntimeError("what was not permitted")
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    notices = []
+    work = Recorded(lambda: None, Leaving(), notices.append)
+    for _ in range(WARM_UPS + 1):
+        work()
+    assert "(what was not permitted)" in notices[0]
+
+
 def test_other_errors_are_not_swallowed():
     work = Recorded(lambda: None, Noting(KeyboardInterrupt()), pytest.fail)
     for _ in range(WARM_UPS):
