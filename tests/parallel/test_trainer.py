@@ -5,15 +5,22 @@ import pytest
 
 pytest.importorskip("torch")
 
+from helpers.finetuning import save_chat_model, save_questions
 from helpers.parallel import trainer_cases as cases
 from nano_llama.formats import open_weights
+from nano_llama.formats.safetensors import SafetensorsFile
 from nano_llama.training.checkpoint import TENSORS, load_checkpoint
+from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.trainer import Trainer
 
 pytestmark = pytest.mark.parallel
 STEPS = 12
+
+
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -50,10 +57,20 @@ MESHES = [
     ("pp=2", {"optimizer": "muon", "tie_word_embeddings": False}),
     ("cp=2", {"activation_checkpointing": "full"}),
     ("pp=2", {"tie_word_embeddings": True, "z_loss": 1e-3}),
+    ("fsdp=2", {"optimizer": "schedulefree", "schedule": "constant"}),
+    ("pp=2", {"optimizer": "schedulefree", "schedule": "constant"}),
+    ("dp=2", {"optimizer": "adafactor"}),
+    ("pp=2", {"optimizer": "adafactor", "lr": 0.003}),
 ]
 
 
-@pytest.mark.parametrize(("mesh", "changes"), MESHES, ids=[f"{mesh}-{i}" for i, (mesh, _) in enumerate(MESHES)])
+@pytest.mark.parametrize(
+    ("mesh", "changes"),
+    [
+        pytest.param(*case, id=f"{case[0]}-{i}", marks=pytest.mark.slow if i > 6 else ())
+        for i, case in enumerate(MESHES)
+    ],
+)
 def test_a_run_on_two_processes_is_a_run_on_one(ranks, recipe, tmp_path, mesh, changes):
     settings = recipe | changes
     Trainer(TrainSettings(**settings), tmp_path / "one").fit()
@@ -108,10 +125,50 @@ def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first
     same(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("mesh", ["fsdp=2", slow("tp=2"), slow("pp=2")])
+def test_a_run_with_dropout_resumes_exactly(ranks, recipe, tmp_path, mesh):
+    settings = recipe | {"dropout": 0.2, "evaluations": 0, "max_steps": 8}
+    found = ranks(2).run(cases.fit, mesh=mesh, settings=settings | {"evaluations": 1}, out=str(tmp_path / "whole"))
+    assert found[0] == found[1]
+    out = str(tmp_path / "run")
+    ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=out, stop_at=3)
+    settings |= {"evaluations": 1}
+    ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=out, resume=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole"), "the same numbers are dropped"
+    ranks(2).run(cases.fit, mesh=mesh, settings=settings | {"dropout": 0.0}, out=str(tmp_path / "without"))
+    assert losses(tmp_path / "without") != losses(tmp_path / "whole")
+
+
+ADAPTERS = [slow("dp=2", {}), ("fsdp=2", {"adapter": "dora"}), slow("dp=2,fsdp=2", {"accumulate": 2})]
+
+
+@pytest.mark.parametrize(("mesh", "changes"), ADAPTERS)
+def test_adapters(ranks, tmp_path, mesh, changes):
+    settings = {
+        "data": str(save_questions(tmp_path / "questions.jsonl", 40)),
+        "init_from": str(save_chat_model(tmp_path / "base")), "context": 96, "batch_size": 4, "max_steps": 20,
+        "evaluations": 2, "log_every": 1, "samples": 1, "sample_tokens": 6, "lr": 0.01, "rank": 4, "device": "cpu",
+        "precision": "fp32", "compile": "off", "num_threads": 1, "lora_dropout": 0.0,
+    } | changes  # fmt: skip
+    Trainer(FinetuneSettings(**settings), tmp_path / "one").fit()
+    many = {"mesh": mesh, "settings": settings, "kind": FinetuneSettings}
+    group = ranks(4 if "," in mesh else 2)
+    found = group.run(cases.fit, out=str(tmp_path / "many"), **many)
+    assert all(one == found[0] for one in found)
+    assert np.abs(np.subtract(losses(tmp_path / "many"), losses(tmp_path / "one"))).max() <= 1e-5
+    assert np.abs(np.subtract(validation(tmp_path / "many"), validation(tmp_path / "one"))).max() <= 1e-5
+    ours, theirs = (SafetensorsFile(tmp_path / run / "adapter_model.safetensors") for run in ("many", "one"))
+    assert list(ours) == list(theirs)
+    assert max(np.abs(ours[name] - theirs[name]).max() for name in theirs) <= 2e-4
+    group.run(cases.fit, out=str(tmp_path / "again"), stop_at=7, **many)
+    group.run(cases.fit, out=str(tmp_path / "again"), resume=True, **many)
+    assert np.abs(np.subtract(losses(tmp_path / "again"), losses(tmp_path / "one"))).max() <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("mesh", "changes", "said"),
     [
-        ("fsdp=2", {"dropout": 0.1}, "dropout"), ("dp=2", {"optimizer": "adafactor"}, "optimizer"),
+        ("fsdp=2", {"optimizer": "adafactor"}, "fsdp=2 with optimizer"),
         ("pp=2", {"batch_size": 3}, "pp=2"), ("cp=2", {"document_mask": True}, "cp"),
     ],
 )  # fmt: skip

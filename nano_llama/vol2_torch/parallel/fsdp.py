@@ -8,6 +8,9 @@ Rajbhandari et al. 2020, "ZeRO" (arXiv 1910.02054), stage 3; Zhao et al. 2023 (a
 Naive form: naive_fsdp.py. Tests: tests/parallel/test_training.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
@@ -44,3 +47,17 @@ def drop_gathered(model: Llama | Stage) -> None:
     when the optimizer changes the slices."""
     for module in sharded_modules(model):
         module.reshard()
+
+
+@contextmanager
+def kept_gathered(model: Llama) -> Iterator[None]:
+    """Within, what a forward pass has gathered stays, for the many that generate a text: in the end the model."""
+    layers = [module for module in sharded_modules(model) if module is not model]
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True, recurse=False)
+        drop_gathered(model)

@@ -14,20 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from nano_llama.core.config import LlamaConfig
-from nano_llama.core.names import parameter_shapes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
+from nano_llama.vol2_torch.finetune.adapters import adapted_layers
 from nano_llama.vol2_torch.generate import generate
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
+from nano_llama.vol2_torch.parallel.cp import whole_sequences
+from nano_llama.vol2_torch.parallel.draws import own_draws
+from nano_llama.vol2_torch.parallel.fsdp import kept_gathered
 from nano_llama.vol2_torch.parallel.gathered import MeshTensors
 from nano_llama.vol2_torch.parallel.gradients import clip, local
 from nano_llama.vol2_torch.parallel.matrix_parts import like
 from nano_llama.vol2_torch.parallel.parallelize import Parallel
 from nano_llama.vol2_torch.parallel.weights import exchange, part_of, whole_tensors
 from nano_llama.vol2_torch.parallel.wire import CommBytes
+from nano_llama.vol2_torch.precision import Precision
 from nano_llama.vol2_torch.training_device import TorchDevice
 from nano_llama.vol2_torch.training_state import owned_tensor
 
@@ -36,11 +39,15 @@ class MeshStrategy:
     """A model that `parallelize` has spread over the mesh. axes: the mesh's, as the user wrote them."""
 
     def __init__(
-        self, parallel: Parallel, mesh: DeviceMesh, axes: ParallelConfig, config: LlamaConfig, device: TorchDevice
-    ):
-        self.parallel, self.mesh, self.axes, self.config, self.device = parallel, mesh, axes, config, device
-        self.parameters: dict[str, nn.Parameter] = parallel.parameters
-        self.names = frozenset(parameter_shapes(config))  # of the whole model
+        self, parallel: Parallel, mesh: DeviceMesh, axes: ParallelConfig, model: Llama, trained: Sequence[str],
+        device: TorchDevice, precision: Precision, *, draws: bool,
+    ):  # fmt: skip
+        """model: what `parallel` was made of. trained: names of parameters. draws: a step draws random numbers."""
+        self.parallel, self.mesh, self.axes, self.model, self.device = parallel, mesh, axes, model, device
+        self.precision, self.draws, self.trained = precision, draws, frozenset(trained)
+        self.parameters: dict[str, nn.Parameter] = {
+            name: parallel.parameters[name] for name in trained if name in parallel.parameters
+        }
         self.counter = CommBytes(mesh)
         self.sent: dict[str, int] | None = None  # bytes by axis that a step sends; None: not counted yet
 
@@ -56,7 +63,8 @@ class MeshStrategy:
     # -- a step ---------------------------------------------------------------------------------------------------
 
     def backward(self, batch: Batch, counted: float, scale: float, *, last: bool) -> Tensor:
-        with self._counting():
+        drawing = own_draws(self.mesh, self.device.place) if self.draws else nullcontext()
+        with self._counting(), drawing:
             part = self.parallel.backward(*self._own(batch), weight=scale / counted, last=last)
             return self.parallel.total(part) / scale
 
@@ -95,7 +103,7 @@ class MeshStrategy:
         return MeshTensors(tensors, self.mesh, beside)
 
     def lies_elsewhere(self, name: str) -> bool:
-        return name in self.names and name not in self.parameters
+        return name in self.trained and name not in self.parameters
 
     def placed(self, parameter: nn.Parameter, whole: np.ndarray) -> Tensor:
         """What this rank holds of a whole tensor that belongs to a parameter, as the parameter holds its own."""
@@ -104,12 +112,17 @@ class MeshStrategy:
         return like(owned_tensor(part_of(whole, parameter)).to(self.device.place), parameter)
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
-        """Every rank gathers the model and generates with it: the same tokens, since the seed is the same."""
-        yield from generate(self._whole_model(), prompt_ids, params)
+        """The same tokens on every rank, since the seed is the same. For them a rank has the whole model."""
+        if self.axes.tp > 1 or self.axes.pp > 1:
+            yield from generate(self._whole_model(), prompt_ids, params)
+            return
+        computing = self.precision.autocast if adapted_layers(self.model) else nullcontext
+        with whole_sequences(self.model) if self.axes.cp > 1 else nullcontext(), kept_gathered(self.model):
+            yield from generate(self.model, prompt_ids, params, computing=computing)
 
     def _whole_model(self) -> Llama:
         with torch.device("meta"):
-            model = Llama(self.config)
+            model = Llama(self.model.config)
         model = model.to_empty(device=self.device.place)
         own = model.named_params()
         for name, whole in whole_tensors(self.parameters, self.mesh):
@@ -117,5 +130,5 @@ class MeshStrategy:
         return model
 
     def figures(self) -> dict[str, Any]:
-        held = sum(local(parameter).numel() for parameter in self.parameters.values())
+        held = sum(local(parameter).numel() for parameter in self.parallel.parameters.values())
         return {"mesh": str(self.axes), "params_per_rank": held, "comm_bytes": self.sent or {}}

@@ -22,20 +22,19 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.env import Launch
-from nano_llama.core.errors import UserError
 from nano_llama.core.init import InitialParams, check_params
 from nano_llama.core.machine import allowed_cpus
 from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
+from nano_llama.vol2_torch.finetune.start import model_to_train
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
-from nano_llama.vol2_torch.parallel.cp import packed_over_cp
 from nano_llama.vol2_torch.parallel.heartbeat import failing_together
 from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group, shared_store, stage_group
 from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
-from nano_llama.vol2_torch.parallel.pp import choose_microbatches
+from nano_llama.vol2_torch.parallel.refusals import check_mesh
 from nano_llama.vol2_torch.parallel.strategy import MeshStrategy
 from nano_llama.vol2_torch.precision import Precision
 from nano_llama.vol2_torch.strategy import Parameters
@@ -80,9 +79,14 @@ class Mesh:
         return settings.num_threads or max(1, len(allowed_cpus()) // self.launch.local_world_size)
 
     def model(
-        self, settings: TrainSettings, config: LlamaConfig, *given: Any
-    ) -> tuple[Llama, Parameters]:  # fmt: skip
-        """Without memory: each process takes its own part, of weights that are drawn or read tensor by tensor."""
+        self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, *given: Any
+    ) -> tuple[Llama, Parameters]:
+        """Without memory: each process takes its own part, of weights that are drawn or read tensor by tensor.
+
+        Beneath an adapter it is whole in each at first, as its layers are made from the weights.
+        """
+        if settings.lora is not None:
+            return model_to_train(settings, config, weights, *given)
         with torch.device("meta"):
             model = Llama(config)
         return model, model.named_params()
@@ -91,12 +95,22 @@ class Mesh:
         self, model: Llama, parameters: Parameters, weights: Mapping[str, np.ndarray] | None, device: TorchDevice,
         precision: Precision, settings: TrainSettings,
     ) -> MeshStrategy:  # fmt: skip
-        source = InitialParams(model.config, settings.seed) if weights is None else weights
-        check_params(model.config, source)
+        source = None
+        if settings.lora is None:
+            source = InitialParams(model.config, settings.seed) if weights is None else weights
+            check_params(model.config, source)
         parallel = parallelize(
             model, self.mesh, z_loss=settings.z_loss, autocast=precision.autocast, weights=source
         )  # fmt: skip
-        return MeshStrategy(parallel, self.mesh, self.axes, model.config, device)
+        return MeshStrategy(
+            parallel, self.mesh, self.axes, model, list(parameters), device, precision,
+            draws=draws_in_training(settings),
+        )  # fmt: skip
+
+
+def draws_in_training(settings: TrainSettings) -> bool:
+    """Whether a training step draws random numbers."""
+    return settings.dropout > 0.0 or (settings.lora is not None and settings.lora.dropout > 0.0)
 
 
 @dataclass(frozen=True)
@@ -108,22 +122,7 @@ class MeshEngine:
     def check_settings(self, settings: TrainSettings) -> None:
         """Raise UserError for what a mesh cannot do, by name."""
         TorchBackend.check_settings(settings)
-        axes = self.spread.axes
-        for name, fits, hint in (
-            ("adapter", settings.lora is None, "Train adapters in one process; --adapter none trains all weights."),
-            ("dropout", settings.dropout == 0.0, "Which numbers it drops would depend on the mesh: leave it out."),
-            (
-                "optimizer", settings.optimizer in ("adamw", "muon", "lion"),
-                "On a mesh there are adamw, muon and lion.",
-            ),
-            ("precision", settings.precision != "fp16" or axes.pp == 1, "Over pp use bf16 or fp32."),
-        ):  # fmt: skip
-            if not fits:
-                raise UserError(f"mesh = {str(axes)!r} with {name} = {getattr(settings, name)!r}.", hint=hint)
-        if axes.pp > 1:
-            choose_microbatches(-(-settings.batch_size // (axes.dp * axes.fsdp)), axes.pp)
-        if axes.cp > 1 and settings.document_mask:
-            raise packed_over_cp()
+        check_mesh(settings, self.spread.axes)
 
     def create(
         self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,

@@ -17,11 +17,9 @@ def engine(here, mesh):
     return MeshEngine(Mesh(here.mesh(mesh), ParallelConfig.parse(mesh), launch, torch.device("cpu")))
 
 
-def fit(here, mesh, settings, out, resume=False, stop_at=None):
+def fit(here, mesh, settings, out, resume=False, stop_at=None, kind=TrainSettings):
     """A run -> its steps and last losses. stop_at: the step after which rank 1 is told to stop."""
-    loop = set_up_run(
-        engine(here, mesh), TrainSettings(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ProcessRanks()
-    )
+    loop = set_up_run(engine(here, mesh), kind(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ProcessRanks())
     if stop_at is not None and here.rank == 1:
         update = loop.backend.update
 

@@ -84,6 +84,8 @@ class Training:
         made: list[torch.optim.Optimizer] = [make_muon(hidden, lr=3e-3, weight_decay=0.1)] if hidden else []
         if self.optimizer == "lion":
             made.append(Lion(others, lr=1e-3, weight_decay=0.1))
+        elif self.optimizer == "adafactor":
+            made.append(torch.optim.Adafactor(others, lr=3e-3, eps=(1e-16, 1e-3), foreach=True))
         elif self.optimizer == "schedulefree":
             made.append(pytest.importorskip("schedulefree").AdamWScheduleFree(others, lr=3e-3, foreach=True))
             made[0].train()
