@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from gpu_sections.fused_pairs import PAIRS, Pair
 from gpu_sections.measure import relative_error
-from gpu_sections.report import Place, Report, Skipped
+from gpu_sections.report import Place, Report, needs_triton
 from gpu_sections.table import GRADIENT_ERROR, SDPA_ERRORS, TWIN_ERROR, Bar
 from gpu_sections.training import random_text, settings_of
 from nano_llama import LLM, LlamaConfig, SamplingParams, Tokenizer, vol1_numpy
@@ -261,13 +261,26 @@ def attention_errors(
     return mine, theirs
 
 
-def needs_triton() -> None:
-    """A rehearsal without it skips; a card always has it."""
-    if find_spec("triton") is None:
-        raise Skipped("triton is not installed")
-
-
 def fused(place: Place, report: Report) -> None:
-    """The fused kernels against their references."""
+    """The fused kernels against their references in float64: in float32 by the bars, in bf16 beside the reference."""
     needs_triton()
-    raise NotImplementedError
+    for name, make in PAIRS.items():
+        with report.attempt(name):
+            pair = make(place, torch.float32, small=True)
+            error = pair_errors(pair, pair.kernel)
+            report.row(f"{name} in float32, forward", error["forward"], "relative", TWIN_ERROR)
+            report.row(f"{name} in float32, gradients", error["gradients"], "relative", GRADIENT_ERROR)
+            if not place.rehearse:  # the interpreter has no bf16
+                pair = make(place, torch.bfloat16, small=True)
+                mine, plain = pair_errors(pair, pair.kernel), pair_errors(pair, pair.plain)
+                for part, found in mine.items():
+                    ratio = found / max(plain[part], 1e-12)
+                    report.row(f"{name} in bf16, {part}: error / the reference's", ratio, "x", Bar(at_most=2.0),
+                               f"{found:.1e} and {plain[part]:.1e}")  # fmt: skip
+
+
+def pair_errors(pair: Pair, form: Callable) -> dict[str, float]:
+    """Relative errors of a form against the reference in float64: of what it returns, and the worst gradient's."""
+    wanted, found = pair.outcome(pair.plain, torch.float64), pair.outcome(form)
+    made, gradients = ([relative_error(*each) for each in zip(found[i], wanted[i], strict=True)] for i in (0, 1))
+    return {"forward": max(made), "gradients": max(gradients)}

@@ -124,7 +124,7 @@ def environment(rehearse: bool) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"), str(ROOT / "bench"))))
     more = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if rehearse:
-        more |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+        more |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **more}
 
 

@@ -1,18 +1,25 @@
 """Kernels alone, timed by CUDA events: flash attention beside SDPA's own, the fused kernels beside their references."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpu_sections.correctness import needs_triton
+from gpu_sections.fused_pairs import PAIRS
 from gpu_sections.measure import median_ms, relative_error
-from gpu_sections.report import Place, Report
+from gpu_sections.report import Place, Report, needs_triton
 from gpu_sections.table import FLASH_BACKWARD, FLASH_FORWARD, SDPA_ERRORS
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# queries, keys, warps, stages of flash_tiles.py's Tiles
+CANDIDATES = {
+    "forward": ((128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 4, 2), (64, 64, 4, 4), (128, 32, 4, 4)),
+    "dq": ((64, 64, 4, 3), (128, 64, 4, 2), (128, 32, 4, 3), (128, 128, 8, 2)),
+    "dkdv": ((64, 64, 4, 3), (32, 128, 4, 3), (128, 64, 8, 2), (128, 128, 8, 2)),
+}
 
 
 def flash(place: Place, report: Report) -> None:
@@ -21,12 +28,15 @@ def flash(place: Place, report: Report) -> None:
     from nano_llama.vol2_torch.kernels import flash_attention
 
     for K in (64, 128):
-        B, H, T = place.pick((4, 2048 // K, 4096), (1, 2, 32))
-        q, k, v, dy = (
-            torch.randn(B, H, T, K, device=place.device).to(place.pick(torch.bfloat16, torch.float32)) for _ in range(4)
-        )
         with report.attempt(f"flash_attention, K = {K}"):
-            compare(place, report, K, {"ours": lambda *qkv: flash_attention(*qkv, causal=True)}, q, k, v, dy)
+            compare(place, report, K, {"ours": flash_attention}, *qkv(place, K))
+
+
+def qkv(place: Place, K: int) -> list[Tensor]:
+    """q, k, v and the output's gradient, (B,H,T,K) each."""
+    B, H, T = place.pick((4, 2048 // K, 4096), (1, 2, 32))
+    dtype = place.pick(torch.bfloat16, torch.float32)
+    return [torch.randn(B, H, T, K, device=place.device).to(dtype) for _ in range(4)]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -87,8 +97,52 @@ def errors_of(attend: Attend, *tensors: Tensor) -> dict[str, float]:
     return {"forward": errors[0], "backward": max(errors[1:])}
 
 
-def fused_speed(place: Place, report: Report) -> None:
-    """The fused kernels beside their references, eager and compiled by inductor."""
+def flash_tiles(place: Place, report: Report) -> None:
+    """Other tiles than those of kernels/flash_tiles.py, one kernel at a time: the fastest belong into its table."""
     needs_triton()
-    found: dict[str, Any] = {}
-    raise NotImplementedError(found)
+    from nano_llama.vol2_torch.kernels.flash_tiles import Tiles, tiles_for, tiles_set_to
+
+    from nano_llama.vol2_torch.kernels import flash_attention
+
+    for K in (64, 128):
+        q, k, v, dy = qkv(place, K)
+        forward = partial(flash_attention, q, k, v)
+        held = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+        for kernel, candidates in CANDIDATES.items():
+            standing = tiles_for(kernel, q.dtype, K)
+            times = {}
+            for tiles in (standing, *(Tiles(*one) for one in place.pick(candidates, candidates[:1]))):
+                if place.seconds_left() < 6:
+                    report.errors.append(f"no time for {kernel} {tuple(tiles)}, K = {K}")
+                    break
+                try:
+                    with tiles_set_to(**{kernel: tiles}):
+                        work = forward
+                        if kernel != "forward":
+                            y = flash_attention(*held)
+                            work = partial(torch.autograd.grad, y, held, dy, retain_graph=True)
+                        times[tuple(tiles)] = median_ms({"it": work}, place.device, *place.pick((5, 5), (1, 1)))["it"]
+                except Exception as error:  # too large for the card's shared memory, say
+                    times[tuple(tiles)] = f"{type(error).__name__}: {str(error)[:80]}"
+            measured = {tiles: ms for tiles, ms in times.items() if isinstance(ms, float)}
+            best = min(measured, key=lambda tiles: measured[tiles])
+            report.note(f"{kernel}, K = {K}, ms", {str(tiles): ms for tiles, ms in times.items()})
+            what = f"flash {kernel}, K = {K}: the table's tiles / the fastest tried, time"
+            beside = f"{best}: {measured[best]:.3f} ms"
+            report.row(what, measured[tuple(standing)] / measured[best], "x", beside=beside)
+
+
+def fused_speed(place: Place, report: Report) -> None:
+    """The fused kernels beside their references, eager and compiled by inductor: forward and backward together."""
+    needs_triton()
+    for name, make in PAIRS.items():
+        with report.attempt(name):
+            pair = make(place, place.pick(torch.bfloat16, torch.float32), small=place.rehearse)
+            compiled = torch.compile(pair.plain, dynamic=False) if not place.rehearse else pair.plain
+            forms = {"kernel": pair.kernel, "reference": pair.plain, "compiled": compiled}
+            works = {form: pair.both_ways(function) for form, function in forms.items()}
+            ms = median_ms(works, place.device, *place.pick((10, 7), (1, 1)))
+            bandwidth = pair.nbytes / ms["kernel"] / 1e9
+            report.row(f"{name}, forward and backward / inductor's, speed", ms["compiled"] / ms["kernel"], "x",
+                       beside=f"{ms['kernel']:.3f} ms, {bandwidth:.2f} TB/s of its inputs, outputs and gradients; "
+                       f"compiled {ms['compiled']:.3f}, eager {ms['reference']:.3f} ms")  # fmt: skip

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -19,6 +20,12 @@ T = TypeVar("T")
 
 class Skipped(Exception):
     """A section that this machine lacks something for; its message says what."""
+
+
+def needs_triton() -> None:
+    """A rehearsal without it skips; a card's machine has it."""
+    if find_spec("triton") is None:
+        raise Skipped("triton is not installed")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ SECTIONS = (
     _right("logits", 10, 40, "nano_gpt on the card against the CPU: logits, and greedy text by the engine"),
     _right("step", 20, 50, "the training step that needs no synchronization against the plain one"),
     _right("deterministic", 35, 75, "deterministic=on: the same run twice, and killed and resumed: the same bits"),
-    _figures("flash", "kernels", 1, 25, 60, "flash_attention beside SDPA's flash kernel, several tiles"),
+    _figures("flash", "kernels", 1, 20, 60, "flash_attention beside SDPA's flash kernel, T = 4,096"),
     _figures("nano", "training", 1, 35, 75, "training the preset nano: tokens/s"),
     _figures("shakespeare", "training", 1, 70, 90, "the preset shakespeare-gpu for 60 s: validation loss"),
     _figures("train_350m", "training", 1, 60, 100, "training 350M at T = 2,048: tokens/s and MFU, beside transformers"),
@@ -40,8 +40,9 @@ SECTIONS = (
     _figures("generate_135m", "generation", 2, 30, 60, "prefill and decode of 135M by the engine, beside transformers"),
     _figures("generate_1b", "generation", 2, 35, 60, "the same of 1B"),
     _figures("generate_8b", "generation", 2, 45, 75, "the same of 8B"),
+    _figures("flash_tiles", "kernels", 2, 40, 75, "flash_attention with other tiles than its table's"),
     _figures("fused_speed", "kernels", 2, 25, 50, "the fused kernels beside their references, eager and compiled"),
-    _figures("compiled_350m", "training", 2, 55, 100, "transformers, compiled, training 350M"),
+    _figures("compiled_350m", "training", 2, 50, 100, "transformers, compiled, training 350M"),
     _figures("compiled_1b", "generation", 2, 45, 90, "transformers, compiled, with a static cache: decode of 1B"),
 )  # fmt: skip
 

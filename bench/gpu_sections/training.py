@@ -48,6 +48,7 @@ PATHS: dict[str, dict[str, Any]] = {
 TINY: dict[str, Any] = {
     "model": "tiny", "context": 16, "batch_size": 2, "accumulate": 1, "compile": "off", "device": "cpu",
     "num_hidden_layers": None, "hidden_size": None, "num_attention_heads": None, "intermediate_size": None,
+    "samples": 0, "evaluations": 2,
 }  # fmt: skip
 
 
