@@ -1,11 +1,13 @@
 """What must be right on a card before any figure counts. Each section compares with something that needs no card."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from gpu_sections.fused_pairs import PAIRS, Pair
 from gpu_sections.measure import relative_error
 from gpu_sections.report import Place, Report, needs_triton
 from gpu_sections.table import GRADIENT_ERROR, SDPA_ERRORS, TWIN_ERROR, Bar
-from gpu_sections.training import random_text, settings_of
+from gpu_sections.training import possible, random_text, settings_of
 from nano_llama import LLM, LlamaConfig, SamplingParams, Tokenizer, vol1_numpy
 from nano_llama.core.init import init_params
 from nano_llama.formats.shipped import shipped_model
@@ -29,37 +31,49 @@ from nano_llama.vol2_torch.trainer import Trainer
 PATHS: dict[str, dict[str, Any]] = {
     "defaults": {"compile": "off"},
     "compiled": {"compile": "on"},
-    "attention = triton": {"compile": "off", "attention": "triton"},
+    "triton": {"compile": "off", "attention": "triton", "kernels": "triton"},
 }
 
 
 def gradients(place: Place, report: Report) -> None:
-    """Loss and gradients in float32 against Volume 1 in float64, from the same weights."""
-    for kv_heads, tied in ((4, False), (2, True), (1, False)):
-        config = LlamaConfig(
-            vocab_size=101, hidden_size=128, intermediate_size=200, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=kv_heads, max_position_embeddings=128, tie_word_embeddings=tied, initializer_range=0.1,
-        )  # fmt: skip
-        params = init_params(config, 0, np.float64)
-        tokens, targets = np.random.default_rng(1).integers(0, config.vocab_size, (2, 2, 75))  # (B,T) each
-        wanted_loss, wanted = vol1_numpy.Llama(config, params).loss_and_grads(tokens, targets)
-        model = Llama.init(config, 0, place.device).load_params(params).train()
-        logits = model(torch.from_numpy(tokens).to(place.device))  # (B,T,V)
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), torch.from_numpy(targets).to(place.device).flatten()
-        )
-        loss.backward()
-        errors = {
-            name: relative_error(parameter.grad.cpu(), torch.from_numpy(wanted[name]))
-            for name, parameter in model.named_params().items()
-            if parameter.grad is not None
-        }
-        assert errors.keys() == wanted.keys(), f"gradients of {sorted(wanted.keys() ^ errors.keys())}"
-        worst = max(errors, key=lambda name: errors[name])
-        what = f"{kv_heads} key/value heads of 4, {'tied' if tied else 'untied'}"
-        report.row(f"gradients against Volume 1, {what}", errors[worst], "relative", GRADIENT_ERROR, worst)
-        error = abs(loss.item() - wanted_loss) / wanted_loss
-        report.row(f"loss against Volume 1, {what}", error, "relative", Bar(at_most=1e-5))
+    """Loss and gradients in float32 against Volume 1 in float64, from the same weights; with our kernels too."""
+    for path, names in (("", ()), (", triton", ("flash_attention", "rmsnorm", "rope", "swiglu"))):
+        if names and place.rehearse and find_spec("triton") is None:
+            continue
+        for kv_heads, tied in ((4, False), (2, True), (1, False)):
+            what = f"{kv_heads} key/value heads of 4, {'tied' if tied else 'untied'}{path}"
+            with report.attempt(what):
+                config = LlamaConfig(
+                    vocab_size=101, hidden_size=128, intermediate_size=200, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=kv_heads, max_position_embeddings=128, tie_word_embeddings=tied,
+                    initializer_range=0.1,
+                )  # fmt: skip
+                model = Llama.init(config, 0, place.device).train()
+                if names:
+                    from nano_llama.vol2_torch.kernels.in_model import use_kernels
+
+                    use_kernels(model, names, torch.float32)
+                loss, worst, error = gradient_errors(model)
+                report.row(f"gradients against Volume 1, {what}", error, "relative", GRADIENT_ERROR, worst)
+                report.row(f"loss against Volume 1, {what}", loss, "relative", Bar(at_most=1e-5))
+
+
+def gradient_errors(model: Llama) -> tuple[float, str, float]:
+    """Relative errors against Volume 1: of the loss; the tensor whose gradient has the largest, and that."""
+    params = init_params(model.config, 0, np.float64)
+    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, 2, 75))  # (B,T) each
+    wanted_loss, wanted = vol1_numpy.Llama(model.config, params).loss_and_grads(tokens, targets)
+    inputs, outputs = (torch.from_numpy(array).to(model.device) for array in (tokens, targets))
+    loss = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), outputs.flatten())
+    loss.backward()
+    errors = {
+        name: relative_error(parameter.grad.cpu(), torch.from_numpy(wanted[name]))
+        for name, parameter in model.named_params().items()
+        if parameter.grad is not None
+    }
+    assert errors.keys() == wanted.keys(), f"gradients of {sorted(wanted.keys() ^ errors.keys())}"
+    worst = max(errors, key=lambda name: errors[name])
+    return abs(loss.item() - wanted_loss) / wanted_loss, worst, errors[worst]
 
 
 def logits(place: Place, report: Report) -> None:
@@ -92,106 +106,106 @@ def logits(place: Place, report: Report) -> None:
 # -- training runs whose bits are compared ----------------------------------------------------------------------------
 
 
+class Notices(Callback):
+    """Keeps what a run says of a kernel or a graph that it does without."""
+
+    def __init__(self) -> None:
+        self.fallbacks: list[str] = []
+
+    def notice(self, text: str) -> None:
+        if "is not used" in text or "cannot be recorded" in text:
+            self.fallbacks.append(text)
+
+
 def short_run(place: Place, **changes: Any) -> TrainSettings:
     """Muon, dropout, an average of the weights and bf16: all that draws or sums."""
-    steps = place.pick(120, 12)
     settings = settings_of(
         place, "nano", batch_size=8, context=128, num_hidden_layers=2, dropout=0.1, ema=0.9, evaluations=4, **changes
     )
-    return settings.replace(data=str(place.scratch / "random.txt"), max_steps=steps, log_every=1)
+    data = str(place.scratch / "random-256.txt")
+    compile_ = place.pick(settings.compile, "off")
+    return settings.replace(data=data, max_steps=place.pick(120, 12), log_every=1, evaluations=4, compile=compile_)
 
 
-def digest(out: Path) -> str:
-    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
-
-
-def train(place: Place, settings: TrainSettings, out: Path, **options: Any) -> str:
-    Trainer(settings, out, **options).fit()
-    return digest(out)
+def train(settings: TrainSettings, out: Path, **options: Any) -> tuple[str, list[str]]:
+    """-> a hash of the final weights, and what the run did without."""
+    notices = Notices()
+    Trainer(settings, out, progress=notices, **options).fit()
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(), notices.fallbacks
 
 
 def deterministic(place: Place, report: Report) -> None:
     """Each path with deterministic = on: trained twice, and killed (SIGKILL, at a checkpoint) and resumed."""
     dataset = random_text(place, 256, 300_000)
-    for number, (name, changes) in enumerate(PATHS.items()):
+    for number, (name, changes) in enumerate(possible(place, PATHS).items()):
         with report.attempt(f"deterministic, {name}"):
-            settings = short_run(place, **{**changes, **place.pick({}, {"compile": "off"})}, deterministic="on")
+            settings = short_run(place, **changes, deterministic="on")
             folders = [place.scratch / f"deterministic-{number}-{which}" for which in ("first", "second", "killed")]
-            child = killed_at_a_checkpoint(settings, dataset.folder, folders[2])
-            first, second = (train(place, settings, out, dataset=dataset) for out in folders[:2])
-            report.same(f"deterministic = on, {name}: twice", first == second, first[:12])
-            died_at = child()
-            third = train(place, settings, folders[2], dataset=dataset, resume=True)
-            report.same(
-                f"deterministic = on, {name}: killed and resumed", first == third, f"killed after step {died_at}"
-            )
+            saved_at = killed_at_a_checkpoint(settings, dataset.folder, folders[2])
+            (first, without), (second, _) = (train(settings, out, dataset=dataset) for out in folders[:2])
+            assert not without, " ".join(without)
+            report.same(f"deterministic = on, {name}: twice", first == second, f"{first[:12]} and {second[:12]}")
+            saved = saved_at()
+            third, _ = train(settings, folders[2], dataset=dataset, resume=True)
+            report.same(f"deterministic = on, {name}: killed and resumed", first == third, f"killed after {saved}")
     with report.attempt("deterministic = off"):
         settings = short_run(place, compile="off")
-        found = {train(place, settings, place.scratch / f"free-{which}", dataset=dataset) for which in (1, 2)}
+        found = {train(settings, place.scratch / f"free-{which}", dataset=dataset)[0] for which in (1, 2)}
         report.note("two runs without it give the same bits", len(found) == 1)
 
 
-def killed_at_a_checkpoint(settings: TrainSettings, dataset: Path, out: Path):
-    """Start the run in a process of its own. -> a function that waits until it was killed: the step it had saved."""
-    code = """
-import json, sys
-from pathlib import Path
-from nano_llama.data.dataset import Dataset
-from nano_llama.training import TrainSettings
-from nano_llama.training.callback import Callback
-from nano_llama.training.metrics import read_metrics
-from nano_llama.training.callback import Callback
-from nano_llama.vol2_torch.trainer import Trainer
-class Slow(Callback):
-    def stepped(self, record):
-        while any(Path(sys.argv[3], "checkpoints").glob("step-*")):
-            print("saved", flush=True)
-            sys.stdin.readline()  # until it is killed
-settings = TrainSettings.from_json(json.loads(sys.argv[1]))
-Trainer(settings, sys.argv[3], dataset=Dataset(sys.argv[2]), progress=Slow()).fit()
-"""
-    import json
-
+def killed_at_a_checkpoint(settings: TrainSettings, dataset: Path, out: Path) -> Callable[[], str]:
+    """Start the run in a process of its own. -> a function that waits until it was killed: the checkpoint it had."""
+    arguments = [json.dumps(settings.to_json()), str(dataset), str(out)]
     child = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(settings.to_json()), str(dataset), str(out)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", STOPPED_RUN, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
     def wait() -> str:
         assert child.stdout is not None, "it has a pipe"
-        saved = child.stdout.readline()
+        said = child.stdout.readline()
         os.kill(child.pid, signal.SIGKILL)
         status = child.wait()
-        assert saved.strip() == "saved" and status == -signal.SIGKILL, f"it ended by itself, status {status}"
+        assert said.strip() == "saved" and status == -signal.SIGKILL, f"it ended by itself, status {status}"
         return max((out / "checkpoints").glob("step-*")).name
 
     return wait
 
 
+STOPPED_RUN = """
+import json, sys
+from pathlib import Path
+from nano_llama.data.dataset import Dataset
+from nano_llama.training import TrainSettings
+from nano_llama.training.callback import Callback
+from nano_llama.vol2_torch.trainer import Trainer
+
+class Stop(Callback):
+    def stepped(self, record):
+        if any(Path(sys.argv[3], "checkpoints").glob("step-*")):
+            print("saved", flush=True)
+            sys.stdin.readline()  # until it is killed
+
+settings = TrainSettings.from_json(json.loads(sys.argv[1]))
+Trainer(settings, sys.argv[3], dataset=Dataset(sys.argv[2]), progress=Stop()).fit()
+"""
+
+
 def step(place: Place, report: Report) -> None:
-    """The step that needs no synchronization (captured in a CUDA graph, or compiled whole) against the plain one."""
+    """The step that needs no synchronization (execution = graph) against the plain one."""
     dataset = random_text(place, 256, 300_000)
-    for number, (name, changes) in enumerate(PATHS.items()):
+    for number, (name, changes) in enumerate(possible(place, PATHS).items()):
         with report.attempt(f"execution = graph, {name}"):
-            found, losses, notices = {}, {}, []
+            found, losses = {}, {}
             for execution in ("eager", "graph"):
                 settings = short_run(place, **changes, deterministic="on", execution=execution)
                 out = place.scratch / f"step-{number}-{execution}"
-                found[execution] = train(place, settings, out, dataset=dataset, progress=Notices(notices))
+                found[execution], without = train(settings, out, dataset=dataset)
+                assert not without, " ".join(without)
                 losses[execution] = np.array([row["train_loss"] for row in read_metrics(out / "metrics.jsonl")])
             apart = np.abs(losses["graph"] - losses["eager"]).max()
-            refused = [text for text in notices if "cannot be recorded" in text]
-            report.same(f"the step as a graph, {name}: same weights as the eager one", found["graph"] == found["eager"],
-                        beside=f"losses {apart:.1e} nats apart at most; {' '.join(refused) or 'recorded'}")  # fmt: skip
-            report.same(f"the step as a graph, {name}: it could be recorded", not refused)
-
-
-class Notices(Callback):
-    def __init__(self, texts: list[str]):
-        self.texts = texts
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
+            report.same(f"the step as a graph, {name}: the eager one's weights", found["graph"] == found["eager"],
+                        beside=f"losses {apart:.1e} nats apart at most")  # fmt: skip
 
 
 # -- kernels ----------------------------------------------------------------------------------------------------------
@@ -272,7 +286,7 @@ def fused(place: Place, report: Report) -> None:
             report.row(f"{name} in float32, gradients", error["gradients"], "relative", GRADIENT_ERROR)
             if not place.rehearse:  # the interpreter has no bf16
                 pair = make(place, torch.bfloat16, small=True)
-                mine, plain = pair_errors(pair, pair.kernel), pair_errors(pair, pair.plain)
+                mine, plain = pair_errors(pair, pair.kernel), pair_errors(pair, pair.reference)
                 for part, found in mine.items():
                     ratio = found / max(plain[part], 1e-12)
                     report.row(f"{name} in bf16, {part}: error / the reference's", ratio, "x", Bar(at_most=2.0),
@@ -281,6 +295,6 @@ def fused(place: Place, report: Report) -> None:
 
 def pair_errors(pair: Pair, form: Callable) -> dict[str, float]:
     """Relative errors of a form against the reference in float64: of what it returns, and the worst gradient's."""
-    wanted, found = pair.outcome(pair.plain, torch.float64), pair.outcome(form)
+    wanted, found = pair.outcome(pair.reference, torch.float64), pair.outcome(form)
     made, gradients = ([relative_error(*each) for each in zip(found[i], wanted[i], strict=True)] for i in (0, 1))
     return {"forward": max(made), "gradients": max(gradients)}

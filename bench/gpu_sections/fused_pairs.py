@@ -14,10 +14,10 @@ Form = Callable[..., Any]
 
 @dataclass
 class Pair:
-    """kernel and plain: the same function of `inputs`, whose gradients are wanted."""
+    """kernel and reference: the same function of `inputs`, whose gradients are wanted."""
 
     kernel: Form
-    plain: Form
+    reference: Form
     inputs: Sequence[Tensor]
 
     def outcome(self, form: Form, dtype: torch.dtype | None = None) -> tuple[list[Tensor], list[Tensor]]:
@@ -37,7 +37,7 @@ class Pair:
     def nbytes(self) -> int:
         """Read and written at least: inputs twice, outputs and their gradients, gradients."""
         with torch.no_grad():
-            made = sum(one.nbytes for one in _listed(self.plain(*self.inputs)))
+            made = sum(one.nbytes for one in _listed(self.reference(*self.inputs)))
         return 3 * sum(tensor.nbytes for tensor in self.inputs) + 2 * made
 
 
@@ -60,26 +60,26 @@ def _drawn(place: Place, dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[T
 
 
 def _rmsnorm(place: Place, dtype: torch.dtype, small: bool) -> Pair:
-    from nano_llama.vol2_torch.kernels.rmsnorm import rmsnorm, rmsnorm_plain
+    from nano_llama.vol2_torch.kernels.rmsnorm import rmsnorm, rmsnorm_reference
 
     N, D = (77, 200) if small else (32768, 960)
     return Pair(
-        lambda x, w: rmsnorm(x, w, 1e-5), lambda x, w: rmsnorm_plain(x, w, 1e-5), _drawn(place, dtype, (N, D), (D,))
+        lambda x, w: rmsnorm(x, w, 1e-5), lambda x, w: rmsnorm_reference(x, w, 1e-5), _drawn(place, dtype, (N, D), (D,))
     )
 
 
 def _add_rmsnorm(place: Place, dtype: torch.dtype, small: bool) -> Pair:
-    from nano_llama.vol2_torch.kernels.rmsnorm import add_rmsnorm, add_rmsnorm_plain
+    from nano_llama.vol2_torch.kernels.rmsnorm import add_rmsnorm, add_rmsnorm_reference
 
     N, D = (77, 200) if small else (32768, 960)
     return Pair(
-        lambda x, r, w: add_rmsnorm(x, r, w, 1e-5), lambda x, r, w: add_rmsnorm_plain(x, r, w, 1e-5),
+        lambda x, r, w: add_rmsnorm(x, r, w, 1e-5), lambda x, r, w: add_rmsnorm_reference(x, r, w, 1e-5),
         _drawn(place, dtype, (N, D), (N, D), (D,)),
     )  # fmt: skip
 
 
 def _rope(place: Place, dtype: torch.dtype, small: bool) -> Pair:
-    from nano_llama.vol2_torch.kernels.rope import rope, rope_plain
+    from nano_llama.vol2_torch.kernels.rope import rope, rope_reference
 
     B, H, G, T, K = (2, 3, 1, 37, 48) if small else (16, 15, 5, 2048, 64)
     angles = torch.arange(T, device=place.device)[:, None] * torch.rand(K // 2, device=place.device)  # (T,K/2)
@@ -87,19 +87,18 @@ def _rope(place: Place, dtype: torch.dtype, small: bool) -> Pair:
     def with_angles(form: Form) -> Form:
         return lambda q, k: form(q, k, angles.cos().to(q.dtype), angles.sin().to(q.dtype))
 
-    return Pair(with_angles(rope), with_angles(rope_plain), _drawn(place, dtype, (B, H, T, K), (B, G, T, K)))
+    return Pair(with_angles(rope), with_angles(rope_reference), _drawn(place, dtype, (B, H, T, K), (B, G, T, K)))
 
 
 def _swiglu(place: Place, dtype: torch.dtype, small: bool) -> Pair:
-    from nano_llama.vol2_torch.kernels.swiglu import swiglu, swiglu_plain
+    from nano_llama.vol2_torch.kernels.swiglu import swiglu, swiglu_reference
 
     N, F = (77, 200) if small else (32768, 2560)
-    return Pair(swiglu, swiglu_plain, _drawn(place, dtype, (N, F), (N, F)))
+    return Pair(swiglu, swiglu_reference, _drawn(place, dtype, (N, F), (N, F)))
 
 
 def _head_loss(place: Place, dtype: torch.dtype, small: bool) -> Pair:
     from nano_llama.vol2_torch.kernels.cross_entropy import head_loss_by_kernel
-
     from nano_llama.vol2_torch.loss import head_loss
 
     N, D, V = (77, 40, 301) if small else (8192, 960, 49152)

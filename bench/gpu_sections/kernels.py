@@ -14,7 +14,7 @@ from gpu_sections.table import FLASH_BACKWARD, FLASH_FORWARD, SDPA_ERRORS
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# queries, keys, warps, stages of flash_tiles.py's Tiles
+# queries, keys, warps, stages of a KernelConfig
 CANDIDATES = {
     "forward": ((128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 4, 2), (64, 64, 4, 4), (128, 32, 4, 4)),
     "dq": ((64, 64, 4, 3), (128, 64, 4, 2), (128, 32, 4, 3), (128, 128, 8, 2)),
@@ -98,25 +98,24 @@ def errors_of(attend: Attend, *tensors: Tensor) -> dict[str, float]:
 
 
 def flash_tiles(place: Place, report: Report) -> None:
-    """Other tiles than those of kernels/flash_tiles.py, one kernel at a time: the fastest belong into its table."""
+    """Other tiles than those of kernels/flash_configs.py, one kernel at a time: the fastest belong into its table."""
     needs_triton()
-    from nano_llama.vol2_torch.kernels.flash_tiles import Tiles, tiles_for, tiles_set_to
-
     from nano_llama.vol2_torch.kernels import flash_attention
+    from nano_llama.vol2_torch.kernels.flash_configs import KernelConfig, config_for, configs_set_to
 
     for K in (64, 128):
         q, k, v, dy = qkv(place, K)
         forward = partial(flash_attention, q, k, v)
         held = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
         for kernel, candidates in CANDIDATES.items():
-            standing = tiles_for(kernel, q.dtype, K)
+            standing = config_for(kernel, q.dtype, K)
             times = {}
-            for tiles in (standing, *(Tiles(*one) for one in place.pick(candidates, candidates[:1]))):
+            for tiles in (standing, *(KernelConfig(*one) for one in place.pick(candidates, candidates[:1]))):
                 if place.seconds_left() < 6:
                     report.errors.append(f"no time for {kernel} {tuple(tiles)}, K = {K}")
                     break
                 try:
-                    with tiles_set_to(**{kernel: tiles}):
+                    with configs_set_to(**{kernel: tiles}):
                         work = forward
                         if kernel != "forward":
                             y = flash_attention(*held)
@@ -138,8 +137,8 @@ def fused_speed(place: Place, report: Report) -> None:
     for name, make in PAIRS.items():
         with report.attempt(name):
             pair = make(place, place.pick(torch.bfloat16, torch.float32), small=place.rehearse)
-            compiled = torch.compile(pair.plain, dynamic=False) if not place.rehearse else pair.plain
-            forms = {"kernel": pair.kernel, "reference": pair.plain, "compiled": compiled}
+            compiled = torch.compile(pair.reference, dynamic=False) if not place.rehearse else pair.reference
+            forms = {"kernel": pair.kernel, "reference": pair.reference, "compiled": compiled}
             works = {form: pair.both_ways(function) for form, function in forms.items()}
             ms = median_ms(works, place.device, *place.pick((10, 7), (1, 1)))
             bandwidth = pair.nbytes / ms["kernel"] / 1e9

@@ -19,7 +19,7 @@ def median_ms(
 ) -> dict[str, float]:
     """Milliseconds per call. They take turns, so that all see the same card."""
     for function in functions.values():
-        for _ in range(WARM_UP):
+        for _ in range(min(WARM_UP, turns)):
             function()
     found: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(turns):
@@ -85,5 +85,5 @@ def peak_gb(device: torch.device) -> float:
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """max|a-b| / max|b|, in float64."""
-    found, wanted = found.double(), wanted.double()
+    found, wanted = found.detach().double(), wanted.detach().double()
     return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))

@@ -32,9 +32,9 @@ SECTIONS = (
     _right("step", 20, 50, "the training step that needs no synchronization against the plain one"),
     _right("deterministic", 35, 75, "deterministic=on: the same run twice, and killed and resumed: the same bits"),
     _figures("flash", "kernels", 1, 20, 60, "flash_attention beside SDPA's flash kernel, T = 4,096"),
-    _figures("nano", "training", 1, 35, 75, "training the preset nano: tokens/s"),
+    _figures("nano", "training", 1, 45, 80, "training the preset nano: tokens/s"),
     _figures("shakespeare", "training", 1, 70, 90, "the preset shakespeare-gpu for 60 s: validation loss"),
-    _figures("train_350m", "training", 1, 60, 100, "training 350M at T = 2,048: tokens/s and MFU, beside transformers"),
+    _figures("train_350m", "training", 1, 75, 110, "training 350M at T = 2,048: tokens/s and MFU, beside transformers"),
     # call 2: what takes long, compiled peers last
     _figures("train_1b", "training", 2, 70, 110, "training 1B at T = 2,048: tokens/s and MFU, beside transformers"),
     _figures("generate_135m", "generation", 2, 30, 60, "prefill and decode of 135M by the engine, beside transformers"),

@@ -9,6 +9,7 @@ that is measured in the same process.
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -38,17 +39,22 @@ from nano_llama.vol2_torch.trainer import Trainer
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-WARM_UP = 8  # steps
+WARM_UP = 8  # steps: compiling comes before the first, recording after the second
+TRITON = {"attention": "triton", "kernels": "triton"}
+GRAPH = {"execution": "graph"}
 PATHS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "attention = triton": {"attention": "triton"},
-    "execution = graph": {"execution": "graph"},
-    "both": {"attention": "triton", "execution": "graph"},
+    "attention, kernels = triton": TRITON,
+    "execution = graph": GRAPH,
+    "attention, kernels = triton, execution = graph": {**TRITON, **GRAPH},
 }
 TINY: dict[str, Any] = {
     "model": "tiny", "context": 16, "batch_size": 2, "accumulate": 1, "compile": "off", "device": "cpu",
     "num_hidden_layers": None, "hidden_size": None, "num_attention_heads": None, "intermediate_size": None,
-    "samples": 0, "evaluations": 2,
+        "samples": 0,
+    "evaluations": 2,
+    "precision": "fp32",
 }  # fmt: skip
 
 
@@ -140,6 +146,13 @@ def their_rate(
     return steps * batch * context / wall_seconds(lambda: [step() for _ in range(steps)], device)
 
 
+def possible(place: Place, paths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All of them on a card; a rehearsal without triton has only the others."""
+    if not place.rehearse or find_spec("triton"):
+        return paths
+    return {name: changes for name, changes in paths.items() if "triton" not in changes.values()}
+
+
 def largest(batches: Iterable[int], attempt: Callable[[int], T]) -> tuple[int, T]:
     """The first batch size that fits the card's memory, and what came of it."""
     for batch in (tried := list(batches)):
@@ -162,7 +175,7 @@ def compare(
     peak = matrix_peak(device)
     report.note("matrix peak TFLOP/s", peak / 1e12)
     best, config, context = 0.0, None, 0
-    for name, changes in paths.items():
+    for name, changes in possible(place, paths).items():
         start_afresh(device)
         with report.attempt(f"{preset}, {name}"):
             settings = settings_of(place, preset, **changes)
@@ -195,13 +208,14 @@ def show(
 
 
 def nano(place: Place, report: Report) -> None:
-    compare(place, report, "nano", 4096, 300, (32,), PATHS, None)
+    paths = {name: PATHS[name] for name in PATHS if name != "attention = triton"}
+    compare(place, report, "nano", 4096, 300, (32,), paths, None)
     best = max((row["value"] for row in report.rows if "transformers" not in row["what"]), default=0.0)
     report.row("training nano: the fastest of ours", best, "tokens/s", NANO_RATE)
 
 
 def train_350m(place: Place, report: Report) -> None:
-    paths = {name: {"accumulate": 1, **changes} for name, changes in PATHS.items()}
+    paths = {name: {"accumulate": 1, **PATHS[name]} for name in PATHS if name != "execution = graph"}
     compare(place, report, "350m", 49152, 25, (16, 8), paths, MFU_350M)
 
 
@@ -210,9 +224,9 @@ def train_1b(place: Place, report: Report) -> None:
     paths = {
         "defaults": {},
         "nothing recomputed": {"activation_checkpointing": "none"},
-        "nothing recomputed, attention = triton": {"activation_checkpointing": "none", "attention": "triton"},
+        "nothing recomputed, triton": {"activation_checkpointing": "none", **TRITON},
     }
-    paths = {name: {"accumulate": 2, **changes} for name, changes in paths.items()}  # fmt: skip
+    paths = {name: {"accumulate": 2, **changes} for name, changes in paths.items()}
     compare(place, report, "1b", 32000, 8, (8, 4), paths, MFU_1B)
 
 
