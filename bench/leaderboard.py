@@ -309,7 +309,7 @@ def leaderboard() -> str:
 
 def gpu_table(r: dict[str, Any]) -> str:
     """What bench/gpu.py found on one card, section by section; errors too."""
-    when = f"torch {r['torch']}, Python {r['machine']['python']}, {r['machine']['date']}"
+    when = f"torch {r['torch']}, Python {r['python']}, {r['date']}"
     verdict = "all that must be right was shown to be" if r["passed"] else "not all that must be right was shown to be"
     lines = [
         f"\n## On one {r['card']}\n\n"

@@ -17,7 +17,7 @@ import torch
 from gpu_sections.fused_pairs import PAIRS, Pair
 from gpu_sections.measure import relative_error
 from gpu_sections.report import Place, Report, needs_triton
-from gpu_sections.table import GRADIENT_ERROR, SDPA_ERRORS, TWIN_ERROR, Bar
+from gpu_sections.table import GRADIENT_ERROR, TWIN_ERROR, Bar
 from gpu_sections.training import possible, random_text, settings_of
 from nano_llama import LLM, LlamaConfig, SamplingParams, Tokenizer, vol1_numpy
 from nano_llama.core.init import init_params
@@ -217,29 +217,30 @@ TINY_SHAPES = ((1, 2, 1, 20, 20, 32), (1, 2, 2, 5, 19, 48))
 
 
 def attention(place: Place, report: Report) -> None:
-    """flash_attention and its gradients against a softmax written out in float64, beside SDPA's own errors."""
+    """flash_attention and its gradients against a softmax written out in float64; beside it, SDPA's errors."""
     needs_triton()
     from nano_llama.vol2_torch.kernels import flash_attention
 
-    for dtype in place.pick((torch.float32, torch.float16, torch.bfloat16), (torch.float32,)):
+    for dtype, *bars in place.pick(ATTENTION_BARS, ATTENTION_BARS[:1]):
         name = str(dtype).removeprefix("torch.")
-        worst = {"forward": 0.0, "gradients": 0.0}
-        ratios = dict(worst)
         with report.attempt(f"flash_attention, {name}"):
-            for shape in place.pick(SHAPES, TINY_SHAPES):
-                for documents in (False, True):
-                    if documents and shape[3] != shape[4]:
-                        continue
-                    mine, sdpa = attention_errors(place, flash_attention, shape, dtype, documents)
-                    for part in worst:
-                        worst[part] = max(worst[part], mine[part])
-                        ratios[part] = max(ratios[part], mine[part] / max(sdpa[part], 1e-12))
-            for part, bar in (("forward", TWIN_ERROR), ("gradients", GRADIENT_ERROR)):
-                what = f"flash_attention in {name}, {part}"
-                if dtype == torch.float32:
-                    report.row(what, worst[part], "relative", bar, f"{ratios[part]:.2f} x SDPA's")
-                else:
-                    report.row(what, ratios[part], "x SDPA's error", SDPA_ERRORS, f"{worst[part]:.1e} relative")
+            errors = [
+                attention_errors(place, flash_attention, shape, dtype, documents)
+                for shape in place.pick(SHAPES, TINY_SHAPES)
+                for documents in (False, True)
+                if not documents or shape[3] == shape[4]
+            ]
+            for part, bar in zip(("forward", "gradients"), bars, strict=True):
+                mine, sdpa = (max(pair[form][part] for pair in errors) for form in (0, 1))
+                report.row(f"flash_attention in {name}, {part}", mine, "relative", bar, f"SDPA {sdpa:.1e}")
+
+
+# Where the masks allow it no flash kernel of SDPA's, its own sums are exact: kernels.py compares like with like.
+ATTENTION_BARS = (
+    (torch.float32, TWIN_ERROR, GRADIENT_ERROR),
+    (torch.float16, Bar(at_most=2e-3), Bar(at_most=4e-3)),
+    (torch.bfloat16, Bar(at_most=1e-2), Bar(at_most=2e-2)),
+)
 
 
 def attention_errors(
@@ -275,6 +276,9 @@ def attention_errors(
     return mine, theirs
 
 
+HALF_A_STEP = 2.0**-9  # bf16's rounding: a reference that errs less did so by luck
+
+
 def fused(place: Place, report: Report) -> None:
     """The fused kernels against their references in float64: in float32 by the bars, in bf16 beside the reference."""
     needs_triton()
@@ -288,7 +292,7 @@ def fused(place: Place, report: Report) -> None:
                 pair = make(place, torch.bfloat16, small=True)
                 mine, plain = pair_errors(pair, pair.kernel), pair_errors(pair, pair.reference)
                 for part, found in mine.items():
-                    ratio = found / max(plain[part], 1e-12)
+                    ratio = found / max(plain[part], HALF_A_STEP)
                     report.row(f"{name} in bf16, {part}: error / the reference's", ratio, "x", Bar(at_most=2.0),
                                f"{found:.1e} and {plain[part]:.1e}")  # fmt: skip
 

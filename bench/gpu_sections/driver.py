@@ -21,6 +21,7 @@ from gpu_sections.table import Section, by_name
 
 CALL_SECONDS = 345.0  # of six minutes; the rest is the start and the end of the command
 REHEARSAL_LIMIT = 240.0  # of a section on a CPU, which takes as long as it takes
+FACTS = ("card", "torch", "python", "date")  # of the machine, as the worker finds it
 Line = dict[str, Any]
 
 
@@ -65,8 +66,7 @@ def line_of(section: Section, said: Line, seconds: float) -> Line:
     good = said["status"] == "done" and not errors and all(row["met"] is not False for row in rows)
     return {
         "section": section.name, "status": said["status"], "passed": good and bool(rows), "seconds": round(seconds, 1),
-        "card": said.get("card"), "torch": said.get("torch"), "rows": rows, "notes": said.get("notes", {}),
-        "errors": errors,
+        **{fact: said.get(fact) for fact in FACTS}, "rows": rows, "notes": said.get("notes", {}), "errors": errors,
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def generate_8b(place: Place, report: Report) -> None:
     speeds(place, report, "8b", "8B")
 
 
-def speeds(place: Place, report: Report, preset: str, name: str) -> None:
+def speeds(place: Place, report: Report, preset: str, shape: str) -> None:
     """tokens/s of prefill and decode for each batch size, ours and transformers' eager model of the same shape."""
     device = place.device
     config = model_preset(place.pick(preset, "tiny"), max_position_embeddings=2048, rope_scaling=None)
@@ -42,25 +42,21 @@ def speeds(place: Place, report: Report, preset: str, name: str) -> None:
     report.note("copy TB/s", bandwidth / 1e12)
     report.note("parameters", config.num_parameters)
     for batch in place.pick(BATCHES, (1, 3)):
-        start_afresh(device)
-        found = {}
-        with report.attempt(f"engine, {name}, batch {batch}"):
-            found["engine"] = ours(place, config, batch)
-        memory = peak_gb(device)
-        start_afresh(device)
-        with report.attempt(f"transformers, {name}, batch {batch}"):
-            found["transformers"] = theirs(place, config, batch, their_model(config, device))
-        if "engine" not in found:
-            continue
-        prefill, decode = found["engine"]
-        peers = found.get("transformers", (float("nan"),) * 2)
-        limit = roofline(config, batch, place, bandwidth)
-        what = f"{name}, random weights in bf16, batch {batch}:"
-        report.row(f"{what} prefill of {prompt_of(place)} tokens each", prefill, "tokens/s",
-                   beside=f"transformers eager {peers[0]:,.0f}; at most {peak_gb(device):.1f} GB for it")  # fmt: skip
-        report.row(f"{what} decode", decode, "tokens/s",
-                   beside=f"transformers eager {peers[1]:,.0f}; {decode / limit:.0%} of what memory allows; "
-                   f"{memory:.1f} GB")  # fmt: skip
+        found, memory = {}, {}
+        for name, speeds_of in (("engine", ours), ("transformers", theirs)):
+            start_afresh(device)
+            with report.attempt(f"{shape}, batch {batch}, {name}"):
+                found[name] = speeds_of(place, config, batch)
+                memory[name] = peak_gb(device)
+        if "engine" in found:
+            share = found["engine"][1] / roofline(config, batch, place, bandwidth)
+            peer = found.get("transformers", (float("nan"),) * 2)
+            gb = ", ".join(f"{name} {used:.1f} GB" for name, used in memory.items())
+            what = f"{shape}, random weights in bf16, batch {batch}"
+            report.row(f"{what}: prefill of {prompt_of(place)} tokens each", found["engine"][0], "tokens/s",
+                       beside=f"transformers eager {peer[0]:,.0f}; {gb}")  # fmt: skip
+            report.row(f"{what}: decode", found["engine"][1], "tokens/s",
+                       beside=f"transformers eager {peer[1]:,.0f}; {share:.0%} of what memory allows")  # fmt: skip
 
 
 def prompt_of(place: Place) -> int:
@@ -68,7 +64,8 @@ def prompt_of(place: Place) -> int:
 
 
 def new_tokens_of(place: Place) -> int:
-    return place.pick(32, 4)
+    """Few: the present engine launches kernel by kernel."""
+    return place.pick(16, 4)
 
 
 def roofline(config: LlamaConfig, batch: int, place: Place, bandwidth: float) -> float:
@@ -128,8 +125,9 @@ def their_model(config: LlamaConfig, device: torch.device) -> transformers.Llama
     return model.eval().requires_grad_(False)
 
 
-def theirs(place: Place, config: LlamaConfig, batch: int, model: Any) -> tuple[float, float]:
-    """Their model with their cache, and the argmax of each step."""
+def theirs(place: Place, config: LlamaConfig, batch: int) -> tuple[float, float]:
+    """Their eager model with their cache, and the argmax of each step."""
+    model = their_model(config, place.device)
     prompts = torch.randint(config.vocab_size, (batch, prompt_of(place)), device=place.device)
 
     @torch.no_grad()

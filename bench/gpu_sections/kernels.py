@@ -66,7 +66,7 @@ def compare(
         ("forward", forward, flops, FLASH_FORWARD), ("backward", backward, 2.5 * flops, FLASH_BACKWARD),
     ):  # fmt: skip
         ours = min((name for name in times if name != "SDPA"), key=lambda name: times[name])
-        report.note(f"K = {K}, {part}, ms", {name: round(ms, 4) for name, ms in times.items()})
+        report.note(f"K = {K}, {part}, ms", times)
         rates = f"{ours}: {work / times[ours] / 1e9:.0f} TFLOP/s; SDPA {work / times['SDPA'] / 1e9:.0f}"
         what = f"flash {part}, K = {K}, T = {T:,}, causal, bf16 / SDPA's flash, speed"
         report.row(what, times["SDPA"] / times[ours], "x", bar, rates)
@@ -125,7 +125,10 @@ def flash_tiles(place: Place, report: Report) -> None:
                     times[tuple(tiles)] = f"{type(error).__name__}: {str(error)[:80]}"
             measured = {tiles: ms for tiles, ms in times.items() if isinstance(ms, float)}
             best = min(measured, key=lambda tiles: measured[tiles])
-            report.note(f"{kernel}, K = {K}, ms", {str(tiles): ms for tiles, ms in times.items()})
+            report.note(
+                f"{kernel}, K = {K}, ms",
+                {str(tiles): ms for tiles, ms in times.items()},
+            )
             what = f"flash {kernel}, K = {K}: the table's tiles / the fastest tried, time"
             beside = f"{best}: {measured[best]:.3f} ms"
             report.row(what, measured[tuple(standing)] / measured[best], "x", beside=beside)

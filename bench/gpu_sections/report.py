@@ -75,6 +75,9 @@ class Report:
         self.row(what, float(equal), "equal", SAME, beside)
 
     def note(self, name: str, value: Any) -> None:
+        """More that was found: a number, a text, a list, or numbers by name."""
+        if isinstance(value, dict):
+            value = {key: rounded(one) if isinstance(one, float) else one for key, one in value.items()}
         self.notes[name] = rounded(value) if isinstance(value, float) else value
         self.send()
 

@@ -3,12 +3,10 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from _machine import fingerprint
-
+from gpu_sections.driver import FACTS
 from gpu_sections.table import SECTIONS, passed
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import write_json
@@ -45,10 +43,9 @@ class Results:
         fresh = rehearsal and path not in self.began
         result = {"sections": {}} if fresh or not path.exists() else json.loads(path.read_text())
         self.began.add(path)
-        sections = result["sections"] | {line["section"]: {**line, "date": f"{datetime.now(UTC):%Y-%m-%d}"}}
+        sections = result["sections"] | {line["section"]: line}
         result = {
-            "card": self.card, "torch": line["torch"] or result.get("torch"), "rehearsal": rehearsal,
-            "machine": fingerprint(),
+            **{fact: line[fact] or result.get(fact) for fact in FACTS}, "card": self.card, "rehearsal": rehearsal,
             "sections": dict(sorted(sections.items(), key=lambda item: ORDER.get(item[0], len(ORDER)))),
         }  # fmt: skip
         result["passed"] = passed(result)

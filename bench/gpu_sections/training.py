@@ -38,6 +38,7 @@ from nano_llama.vol2_torch.evaluate import evaluate_model
 from nano_llama.vol2_torch.trainer import Trainer
 
 T = TypeVar("T")
+MEMORY_ERRORS = (torch.OutOfMemoryError, UserError, EnvironmentFault)  # of the card, or of the look ahead at its memory
 ROOT = Path(__file__).parents[2]
 WARM_UP = 8  # steps: compiling comes before the first, recording after the second
 TRITON = {"attention": "triton", "kernels": "triton"}
@@ -155,13 +156,11 @@ def possible(place: Place, paths: dict[str, dict[str, Any]]) -> dict[str, dict[s
 
 def largest(batches: Iterable[int], attempt: Callable[[int], T]) -> tuple[int, T]:
     """The first batch size that fits the card's memory, and what came of it."""
-    for batch in (tried := list(batches)):
-        try:
+    tried = list(batches)
+    for batch in tried:
+        with suppress(*(MEMORY_ERRORS if batch != tried[-1] else ())):
             return batch, attempt(batch)
-        except (torch.OutOfMemoryError, UserError, EnvironmentFault) as error:
-            if batch == tried[-1] or "memory" not in str(error).lower():
-                raise
-            start_afresh(torch.device("cuda"))
+        start_afresh(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     raise AssertionError("no batch size was given")
 
 

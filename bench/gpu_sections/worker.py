@@ -9,9 +9,11 @@ are the protocol. Each holds all that was found so far, so that what a killed se
 import importlib
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,12 @@ def main() -> None:
 
 def card_facts(place: Place) -> dict[str, Any]:
     """Raises RuntimeError where there is no card."""
-    if "torch" not in sys.modules:  # a section without it, in tests
-        return {"card": None}
-    import torch
+    facts = {"card": None, "python": platform.python_version(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    if "torch" in sys.modules:  # not so in a section of the tests
+        import torch
 
-    card = "CPU" if place.rehearse else torch.cuda.get_device_name()
-    return {"card": card, "torch": torch.__version__}
+        facts |= {"card": "CPU" if place.rehearse else torch.cuda.get_device_name(), "torch": torch.__version__}
+    return facts
 
 
 if __name__ == "__main__":
