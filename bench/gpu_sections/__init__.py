@@ -2,7 +2,8 @@
 
 table.py: which sections there are, their limits, and the bars. driver.py: a process for each, within a call's seconds.
 worker.py: what runs in such a process. results.py: the file of results, and whether a card passed. measure.py: timing.
-The sections themselves: correctness.py, kernels.py, training.py, generation.py; report.py: what they fill.
+The sections themselves: correctness.py, kernels.py, training.py, generation.py; report.py: what they fill;
+runs.py, fused_pairs.py and peers.py: what several of them use.
 """
 
 import sys

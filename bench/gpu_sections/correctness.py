@@ -17,8 +17,8 @@ import torch
 from gpu_sections.fused_pairs import PAIRS, Pair
 from gpu_sections.measure import relative_error
 from gpu_sections.report import Place, Report, needs_triton
+from gpu_sections.runs import possible, random_text, settings_of
 from gpu_sections.table import GRADIENT_ERROR, TWIN_ERROR, Bar
-from gpu_sections.training import possible, random_text, settings_of
 from nano_llama import LLM, LlamaConfig, SamplingParams, Tokenizer, vol1_numpy
 from nano_llama.core.init import init_params
 from nano_llama.formats.shipped import shipped_model

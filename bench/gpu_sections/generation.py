@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from gpu_sections.measure import copy_bandwidth, peak_gb, start_afresh, wall_seconds
+from gpu_sections.peers import their_model
 from gpu_sections.report import Place, Report
 from nano_llama import LLM, LlamaConfig, SamplingParams
 from nano_llama.core.presets import model_preset
@@ -107,22 +108,6 @@ def our_model(config: LlamaConfig, device: torch.device) -> Llama:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, 0.02)
     return model.requires_grad_(False)
-
-
-def their_config(config: LlamaConfig) -> transformers.LlamaConfig:
-    shape = {key: value for key, value in config.to_hf_dict().items() if key not in ("architectures", "model_type")}
-    return transformers.LlamaConfig(**shape)
-
-
-def their_model(config: LlamaConfig, device: torch.device) -> transformers.LlamaForCausalLM:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = transformers.LlamaForCausalLM(their_config(config))
-    finally:
-        torch.set_default_dtype(before)
-    return model.eval().requires_grad_(False)
 
 
 def theirs(place: Place, config: LlamaConfig, batch: int) -> tuple[float, float]:

@@ -9,24 +9,21 @@ that is measured in the same process.
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
-import numpy as np
 import torch
-import transformers
 
-from gpu_sections.generation import their_config
-from gpu_sections.measure import matrix_peak, peak_gb, start_afresh, synchronize, wall_seconds
+from gpu_sections.measure import matrix_peak, peak_gb, start_afresh, synchronize
+from gpu_sections.peers import their_rate
 from gpu_sections.report import Place, Report
+from gpu_sections.runs import GRAPH, TINY, TRITON, possible, random_text, settings_of
 from gpu_sections.table import MFU_1B, MFU_350M, NANO_RATE, SHAKESPEARE_LOSS, Bar
 from nano_llama import LlamaConfig
 from nano_llama.core.env import cache_dir
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.data.dataset import Dataset
-from nano_llama.data.prepare import prepare
 from nano_llama.training import TrainSettings
 from nano_llama.training.callback import Callback
 from nano_llama.training.flops import flops_per_token
@@ -41,8 +38,6 @@ T = TypeVar("T")
 MEMORY_ERRORS = (torch.OutOfMemoryError, UserError, EnvironmentFault)  # of the card, or of the look ahead at its memory
 ROOT = Path(__file__).parents[2]
 WARM_UP = 8  # steps: compiling comes before the first, recording after the second
-TRITON = {"attention": "triton", "kernels": "triton"}
-GRAPH = {"execution": "graph"}
 PATHS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "attention = triton": {"attention": "triton"},
@@ -50,13 +45,6 @@ PATHS: dict[str, dict[str, Any]] = {
     "execution = graph": GRAPH,
     "attention, kernels = triton, execution = graph": {**TRITON, **GRAPH},
 }
-TINY: dict[str, Any] = {
-    "model": "tiny", "context": 16, "batch_size": 2, "accumulate": 1, "compile": "off", "device": "cpu",
-    "num_hidden_layers": None, "hidden_size": None, "num_attention_heads": None, "intermediate_size": None,
-        "samples": 0,
-    "evaluations": 2,
-    "precision": "fp32",
-}  # fmt: skip
 
 
 class Enough(Exception):
@@ -102,56 +90,6 @@ def drawn_on_the_card(config: LlamaConfig, seed: int = 0, device: Any = "cpu", d
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, 0.0 if parameter.dim() == 1 else 0.02)
     return model
-
-
-def random_text(place: Place, vocab_size: int, length: int = 1_500_000) -> Dataset:
-    """A text of so many different characters in random order: a vocabulary of that size in seconds, without merges."""
-    symbols = np.array([*range(0x4E00, 0x9FA6), *range(0x20000, 0x2A6D7)], np.uint32)[: place.pick(vocab_size, 64)]
-    drawn = np.random.default_rng(0).integers(0, len(symbols), place.pick(length, 20_000))
-    text = symbols[np.concatenate([np.arange(len(symbols)), drawn])].astype("<u4").tobytes().decode("utf-32-le")
-    path = place.scratch / f"random-{len(symbols)}.txt"
-    path.write_text(text, encoding="utf-8")
-    return prepare(str(path), "char")
-
-
-def settings_of(place: Place, preset: str, **changes: Any) -> TrainSettings:
-    """The preset without evaluations, compiled as its full length would have it."""
-    values = {**training_preset(preset), "data": "random", "tokenizer": "char", "compile": "on", "device": "cuda",
-              "evaluations": 0, "samples": 0, "log_every": 100, "checkpoint_minutes": 600.0, **changes}  # fmt: skip
-    values = {key: value for key, value in values.items() if key not in ("max_steps", "max_minutes")}
-    return TrainSettings.from_json({**values, **place.pick({}, TINY), "max_steps": 1})
-
-
-def their_rate(
-    place: Place, config: LlamaConfig, batch: int, context: int, steps: int, compiled: bool = False
-) -> float:
-    """tokens/s of transformers' model: bf16 autocast, fused AdamW, clipping, and no synchronization."""
-    device = place.device
-    with torch.device(device):
-        model = transformers.LlamaForCausalLM(their_config(config)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    run = torch.compile(model) if compiled and not place.rehearse else model
-    tokens = torch.randint(config.vocab_size, (batch, context + 1), device=device)
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = run(input_ids=tokens[:, :-1]).logits  # (B,T,V)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(3):
-        step()
-    return steps * batch * context / wall_seconds(lambda: [step() for _ in range(steps)], device)
-
-
-def possible(place: Place, paths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """All of them on a card; a rehearsal without triton has only the others."""
-    if not place.rehearse or find_spec("triton"):
-        return paths
-    return {name: changes for name, changes in paths.items() if "triton" not in changes.values()}
 
 
 def largest(batches: Iterable[int], attempt: Callable[[int], T]) -> tuple[int, T]:
@@ -240,6 +178,9 @@ def compiled_350m(place: Place, report: Report) -> None:
     show(place, report, "350m, transformers compiled", rate, (batch, settings.context), config, peak)
 
 
+SHORT = {"max_steps": 6, "evaluations": 2, "samples": 0}  # a rehearsal on Shakespeare
+
+
 # -- Shakespeare ------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +205,7 @@ def shakespeare(place: Place, report: Report) -> None:
     )
     values = {**training_preset("shakespeare-gpu"), "data": data, "device": "cuda", "max_minutes": 1.0}
     if place.rehearse:
-        values = {key: value for key, value in {**values, **TINY, "max_steps": 6}.items() if key != "max_minutes"}
+        values = {key: value for key, value in {**values, **TINY, **SHORT}.items() if key != "max_minutes"}
     out = place.scratch / "shakespeare"
     began = time.monotonic()
     Trainer(TrainSettings.from_json(values), out, start=began).fit()
