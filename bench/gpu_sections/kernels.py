@@ -98,7 +98,7 @@ def errors_of(attend: Attend, *tensors: Tensor) -> dict[str, float]:
 
 
 def flash_tiles(place: Place, report: Report) -> None:
-    """Other tiles than those of kernels/flash_configs.py, one kernel at a time: the fastest belong into its table."""
+    """Other tiles than those in vol2_torch/kernels/flash_configs.py, kernel by kernel: the fastest belong there."""
     needs_triton()
     from nano_llama.vol2_torch.kernels import flash_attention
     from nano_llama.vol2_torch.kernels.flash_configs import KernelConfig, config_for, configs_set_to

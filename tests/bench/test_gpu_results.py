@@ -97,3 +97,16 @@ def test_the_leaderboard_shows_a_card(tmp_path):
 def test_every_correctness_section_comes_first():
     assert [section.name for section in SECTIONS][: len(CORRECTNESS)] == list(CORRECTNESS)
     assert {section.call for section in SECTIONS if section.correctness} == {1}
+
+
+def test_nothing_is_chosen_by_itself_before_a_card_has_passed(bench):
+    """`auto` may take what only a card can prove once bench/results holds a file that says so."""
+    choice = pytest.importorskip("nano_llama.vol2_torch.kernels.choice")
+    files = [json.loads(path.read_text()) for path in (bench / "results").glob("gpu_*.json")]
+    assert not choice.PROVED_ON_A_CARD or any(map(passed, files))
+
+
+def test_published_files_say_of_themselves_whether_they_passed(bench):
+    for path in (bench / "results").glob("gpu_*.json"):
+        found = json.loads(path.read_text())
+        assert found["passed"] == passed(found), path
