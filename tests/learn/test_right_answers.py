@@ -349,6 +349,59 @@ def grid_rope_forward(x, frequencies):
 def grid_rope_backward(dy, frequencies):
     return turn(dy, frequencies, -1)
 """,
+    "09_attention/01_window": """
+def window_mask(queries, keys, window):
+    whole = np.tri(keys, dtype=bool) & ~np.tri(keys, k=-window, dtype=bool)
+    return whole[keys - queries :]
+""",
+    "slopes": """
+def sloped_forward(q, k, v, slope):
+    out, rows = np.zeros_like(v), []
+    for t in range(len(q)):
+        z = np.array([q[t] @ k[s] / math.sqrt(q.shape[1]) - slope * (t - s) for s in range(t + 1)])
+        p = (np.exp(z) / np.exp(z).sum()).astype(q.dtype)
+        out[t] = p @ v[: t + 1]
+        rows.append(p)
+    return out, (q, k, v, rows)
+
+def sloped_backward(dout, cache):
+    q, k, v, rows = cache
+    dq, dk, dv, dslope = 0 * q, 0 * k, 0 * v, 0.0
+    for t, p in enumerate(rows):
+        dp = v[: t + 1] @ dout[t]
+        dz = p * (dp - p @ dp)
+        dq[t] = dz @ k[: t + 1] / math.sqrt(q.shape[1])
+        dk[: t + 1] += np.outer(dz, q[t]) / math.sqrt(q.shape[1])
+        dv[: t + 1] += np.outer(p, dout[t])
+        dslope -= dz @ np.arange(t, -1, -1)
+    return dq, dk, dv, np.asarray(dslope, q.dtype)
+""",
+    "sink": """
+def sink_forward(scores, v, sink):
+    z = np.hstack((scores, np.full((len(scores), 1), sink, scores.dtype)))
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    P = e / e.sum(axis=1, keepdims=True)
+    values = np.vstack((v, 0 * v[:1]))
+    return P @ values, (P, values)
+
+def sink_backward(dout, cache):
+    P, values = cache
+    dP = dout @ values.T
+    dZ = P * (dP - (P * dP).sum(axis=1, keepdims=True))
+    return dZ[:, :-1], (P.T @ dout)[:-1], dZ[:, -1].sum()
+""",
+    "causality_test": """
+def check_causal(attend):
+    rng = np.random.default_rng(5)
+    for T in (5, 33):
+        x = rng.standard_normal((3, T, 4))
+        whole = attend(*x)
+        for place in range(T):
+            for which in range(3):
+                y = x.copy()
+                y[which, place:] = rng.standard_normal((T - place, 4))
+                np.testing.assert_allclose(attend(*y)[:place], whole[:place], rtol=1e-6, atol=1e-8)
+""",
 }
 
 

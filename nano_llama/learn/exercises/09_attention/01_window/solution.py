@@ -1,0 +1,7 @@
+import numpy as np
+
+
+def window_mask(queries, keys, window):
+    t = np.arange(keys - queries, keys)[:, None]  # the queries are the last positions
+    s = np.arange(keys)[None, :]
+    return (s <= t) & (s > t - window)

@@ -1,0 +1,20 @@
+# stage: gradcheck | says: The root of K divides the scores, and so their gradients.
+import numpy as np
+
+
+def sloped_forward(q, k, v, slope):
+    T, K = q.shape
+    distance = np.arange(T)[:, None] - np.arange(T)[None, :]  # t - s
+    scores = q @ k.T / float(np.sqrt(K)) - slope * distance
+    scores = np.where(distance >= 0, scores, -np.inf)
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    P = e / e.sum(axis=1, keepdims=True)
+    return (P @ v).astype(q.dtype), (q, k, v, P.astype(q.dtype), distance)
+
+
+def sloped_backward(dout, cache):
+    q, k, v, P, distance = cache
+    dP = dout @ v.T
+    dZ = P * (dP - np.sum(P * dP, axis=1, keepdims=True))
+    root = float(np.sqrt(q.shape[1]))
+    return dZ @ k, dZ.T @ q, P.T @ dout, -np.sum(dZ * distance)

@@ -1,0 +1,14 @@
+# stage: random | says: Keys of the future can leak, too, through the weights: change them as well.
+import numpy as np
+
+
+def check_causal(attend):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((24, 8)) for _ in range(3))
+    before = attend(q, k, v)
+    for place in range(1, 24):
+        for moved in (2,):
+            others = [q.copy(), k.copy(), v.copy()]
+            others[moved][place:] += 3 * rng.standard_normal((24 - place, 8))
+            after = attend(*others)
+            np.testing.assert_allclose(after[:place], before[:place], atol=1e-9)
