@@ -68,10 +68,17 @@ def trace_names(config: LlamaConfig) -> list[str]:
 
 
 def is_hidden_matrix(name: str) -> bool:
-    """True for the matrices inside the layers: what Muon updates. Embedding, head and norms are not."""
-    return name.startswith("model.layers.") and name.endswith(("_proj.weight", ".lora_A", ".lora_B"))
+    """True for the matrices inside the layers: what Muon updates. Embedding, head and norms are not.
+
+    Names of an image encoder's layers (core/vision/names.py) count too.
+    """
+    return ".layers." in name and name.endswith(_HIDDEN)
 
 
 def is_decayed(name: str) -> bool:
-    """True for what weight decay applies to: every matrix, never a norm's gain or DoRA's lengths."""
-    return not name.endswith(("norm.weight", ".lora_magnitude_vector"))
+    """True for what weight decay applies to: every matrix, never a norm's gain, a bias or DoRA's lengths."""
+    return not name.endswith(_NOT_DECAYED)
+
+
+_HIDDEN = ("_proj.weight", ".fc1.weight", ".fc2.weight", ".lora_A", ".lora_B")
+_NOT_DECAYED = ("norm.weight", "norm1.weight", "norm2.weight", ".bias", ".lora_magnitude_vector")

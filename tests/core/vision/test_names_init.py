@@ -6,6 +6,7 @@ import pytest
 from helpers.vision_cases import tiny_vision_language_config
 from nano_llama.core.errors import FormatError
 from nano_llama.core.init import init_params
+from nano_llama.core.names import is_decayed, is_hidden_matrix
 from nano_llama.core.vision.init import add_vision, check_vision_language_params, init_vision_language_params
 from nano_llama.core.vision.names import text_name, vision_language_shapes
 
@@ -58,3 +59,11 @@ def test_what_does_not_fit_is_named():
     del params["model.vision_model.post_layernorm.bias"]
     with pytest.raises(FormatError, match=r"lacks model\.vision_model\.post_layernorm\.bias"):
         check_vision_language_params(config, params)
+
+
+def test_optimizers_tell_matrices_from_the_rest():
+    shapes = vision_language_shapes(tiny_vision_language_config())
+    assert {name for name in shapes if is_decayed(name)} == {name for name, shape in shapes.items() if len(shape) > 1}
+    outside = ("embed", "lm_head", "modality_projection")
+    matrices = {name for name, shape in shapes.items() if len(shape) == 2 and not any(part in name for part in outside)}
+    assert {name for name in shapes if is_hidden_matrix(name)} == matrices
