@@ -13,6 +13,7 @@ from nano_llama.training.checkpoint import TENSORS, load_checkpoint
 from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.parallel import ParallelConfig
 from nano_llama.vol2_torch.trainer import Trainer
 
 pytestmark = pytest.mark.parallel
@@ -89,13 +90,19 @@ def test_a_run_on_two_processes_is_a_run_on_one(ranks, recipe, tmp_path, mesh, c
         assert ours.tensors[name].shape == theirs.tensors[name].shape, name
 
 
-RESHARDED = [("fsdp=2", "tp=2"), ("tp=2", None), (None, "fsdp=2"), ("dp=2", "pp=2"), ("pp=2", "cp=2")]
+RESHARDED = [  # None: by one process
+    ("fsdp=2", "tp=2"), ("tp=2", None), ("fsdp=2", "fsdp=2,tp=2"),
+    (None, "fsdp=2"), ("dp=2", "pp=2"), ("pp=2", "cp=2"),
+    ("dp=2", None), ("fsdp=2", None), ("pp=2", None), ("cp=2", None),
+    ("dp=2", "dp=4"), ("fsdp=2", "fsdp=4"), ("tp=2", "dp=2,tp=2"), ("pp=2", "pp=2,fsdp=2"), ("cp=2", "cp=4"),
+    ("dp=2,tp=2", "fsdp=2"), ("fsdp=4", None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(
     ("first", "second"),
-    [pytest.param(*pair, marks=pytest.mark.slow if i > 1 else ()) for i, pair in enumerate(RESHARDED)],
+    [pytest.param(*pair, marks=pytest.mark.slow if i > 2 else ()) for i, pair in enumerate(RESHARDED)],
 )
 def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first, second, optimizer):
     settings = recipe | {"optimizer": optimizer, "ema": 0.5, "max_steps": STEPS}
@@ -118,8 +125,10 @@ def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first
             else:
                 loop.fit()
         else:
-            found = ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=str(out), **options)
-            assert found[0] == found[1]
+            found = ranks(ParallelConfig.parse(mesh).world_size).run(
+                cases.fit, mesh=mesh, settings=settings, out=str(out), **options
+            )
+            assert all(other == found[0] for other in found)
             if "stop_at" in options:
                 assert found[0] == ("TrainingInterrupted", 5), "told on rank 1, stopped on all"
     same(out, tmp_path / "whole")
