@@ -67,6 +67,7 @@ class SaidByAnother(NanoLlamaError):
 
     def __init__(self, cause: BaseException):
         super().__init__(f"Another process says why: {cause}")
+        self.exit_code = getattr(cause, "exit_code", self.exit_code)
 
 
 class EngineOverloaded(NanoLlamaError):

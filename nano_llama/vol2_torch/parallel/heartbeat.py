@@ -37,7 +37,7 @@ class Heartbeat:
         self.store = dist.PrefixStore(f"heartbeat/{launch.restarts}", store.clone())  # type: ignore[attr-defined]
         self.launch, self.host = launch, socket.gethostname()
         self.hosts = {launch.rank: self.host}
-        self.over = threading.Event()
+        self.over, self.terminated = threading.Event(), threading.Event()
         self.reachable = True  # the store
 
     def start(self) -> None:
@@ -80,9 +80,19 @@ class Heartbeat:
     def let_it_be_said(self) -> None:
         """Return when another rank has said it, and has had time to end before this one: torchrun reports the first."""
         self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
-        with suppress(ValueError):  # another thread
+        if not self.let_sigterm_through():
+            time.sleep(FAREWELL)
+
+    def hold_sigterm(self) -> None:
+        """torchrun sends it to all as soon as one has ended, when this one may have to say why, or keep the store."""
+        with suppress(ValueError):  # another thread than the main one
+            signal.signal(signal.SIGTERM, lambda number, frame: self.terminated.set())
+
+    def let_sigterm_through(self) -> bool:
+        """It ends this process from now on -> whether it has come meanwhile."""
+        with suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(FAREWELL)
+        return self.terminated.is_set()
 
     def _until(self, happened: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -178,15 +188,18 @@ def failing_together(store: dist.Store, launch: Launch, *, timeout: float) -> It
     try:
         yield
     except BaseException as error:
-        with suppress(ValueError):  # torchrun ends the others as soon as one has ended. ValueError: another thread
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        heartbeat.hold_sigterm()
         first = heartbeat.is_first_to_fail()
         reason = heartbeat.reason(error, timeout) if first else error
         if first:
             within(SILENCE, lambda: heartbeat.store.set("said", ""))
         if launch.rank == 0:
             heartbeat.stay_for_the_others()
-        if first or is_alike(error):
+        if is_alike(error):  # the first of each machine says it, as cli/exits.py has it
+            if launch.local_rank > 0 and heartbeat.let_sigterm_through():
+                raise SaidByAnother(error) from error
+            raise
+        if first:
             raise reason from reason.__cause__
         heartbeat.let_it_be_said()
         raise SaidByAnother(error) from error
