@@ -122,12 +122,13 @@ class TrainingLoop:
                     recorder.write(record)
                 state.start_line()
                 clock.start_line()
-            if over or recorder.picture_is_due():
+            if (over and not self.signal) or recorder.picture_is_due():
                 recorder.draw(callback.notice)
             if over or evaluation or clock.checkpoint_due():
                 self.checkpoints.save()  # last: once it says that the run has ended, all else is on disk
         self.checkpoints.wait()
         if self.signal:
+            recorder.draw(callback.notice)  # after all is saved: whoever sent the signal may soon kill
             raise interrupted(self.folder, state.step, self.signal)
         if best:
             self.final_model.load()

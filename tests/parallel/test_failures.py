@@ -80,6 +80,8 @@ def test_a_run_that_is_there_is_not_taken_for_the_killed_one(recipe, tmp_path):
     """Restarted processes resume what their torchrun has begun, and nothing else."""
     (out := tmp_path / "run").mkdir()
     (out / "train.json").write_text(recipe.config.read_text())
+    a_minute_ago = time.time() - 60
+    os.utime(out / "train.json", (a_minute_ago, a_minute_ago))
     before = (out / "train.json").stat().st_mtime_ns
     agent = started(torchrun(*TRAIN, *recipe.words(out), restarts=1))
     printed = ended(agent)

@@ -217,6 +217,28 @@ def test_ctrl_c_keeps_everything(settings, tmp_path, hand_clock):
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_whoever_sends_a_signal_may_kill_while_the_picture_is_drawn(settings, tmp_path, hand_clock, monkeypatch):
+    """It takes seconds where the machine is busy; all else is on disk by then."""
+    kept = []
+
+    def draw(self, notice):
+        kept.append(sorted(path.name for path in self.folder.checkpoints.iterdir()))
+
+    monkeypatch.setattr(RunRecorder, "draw", draw)
+    monkeypatch.setattr(RunRecorder, "picture_is_due", lambda self: False)
+    trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
+    update = trainer.backend.update
+
+    def interrupted(lr):
+        trainer.interrupt.signal = signal.SIGTERM if trainer.state.step == 4 else None
+        update(lr)
+
+    monkeypatch.setattr(trainer.backend, "update", interrupted)
+    with pytest.raises(TrainingInterrupted, match="after 5 steps"):
+        trainer.fit()
+    assert len(kept) == 1 and kept[0][-1] == "step-00000005"
+
+
 def test_a_loss_that_is_no_number_stops_the_run(settings, tmp_path, hand_clock):
     trainer = FakeTrainer(settings, tmp_path / "run", clock=hand_clock)
     good, bad = trainer.backend.gradient, StepResult(1.0, float("inf"))
