@@ -402,6 +402,38 @@ def check_causal(attend):
                 y[which, place:] = rng.standard_normal((T - place, 4))
                 np.testing.assert_allclose(attend(*y)[:place], whole[:place], rtol=1e-6, atol=1e-8)
 """,
+    "cache_budget": """
+def tokens_that_fit(memory, layers, kv_heads, head_dim, number_bytes, block):
+    blocks = math.floor(memory / (block * 2 * number_bytes * head_dim * kv_heads * layers))
+    return int(block * blocks)
+""",
+    "share_heads": """
+def share_heads(weight, H, G, K):
+    R = H // G
+    heads = [weight[h * K : (h + 1) * K] for h in range(H)]
+    return np.vstack([sum(heads[g * R : (g + 1) * R]) / R for g in range(G)])
+""",
+    "head_gates": """
+def gated_heads_forward(o, weight, gate):
+    W = weight.reshape(len(weight), *o.shape[1:])
+    return np.einsum("thk,dhk,h->td", o, W, gate), (o, W, gate)
+
+def gated_heads_backward(dy, cache):
+    o, W, gate = cache
+    dW = np.einsum("td,thk,h->dhk", dy, o, gate).reshape(len(W), -1)
+    return np.einsum("td,dhk,h->thk", dy, W, gate), dW, np.einsum("td,thk,dhk->h", dy, o, W)
+""",
+    "group_test": """
+def check_groups(attend):
+    rng = np.random.default_rng(1)
+    for H, G in ((8, 2), (6, 3), (3, 3)):
+        q, (k, v) = rng.standard_normal((H, 4, 5)), rng.standard_normal((2, G, 4, 5))
+        out = attend(q, k, v)
+        for h in range(H):
+            g = h * G // H
+            e = np.exp(q[h] @ k[g].T / 5**0.5)
+            np.testing.assert_allclose(out[h], (e / e.sum(1)[:, None]) @ v[g], rtol=1e-6)
+""",
 }
 
 

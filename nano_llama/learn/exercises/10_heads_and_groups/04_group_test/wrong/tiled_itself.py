@@ -1,0 +1,15 @@
+# stage: smallest | says: Your own expectation tiles: head h belongs to group h // R.
+import numpy as np
+
+
+def check_groups(attend):
+    rng = np.random.default_rng(0)
+    H, G, T, K = 6, 2, 5, 3
+    q = rng.standard_normal((H, T, K))
+    k, v = rng.standard_normal((G, T, K)), rng.standard_normal((G, T, K))
+    expected = np.zeros((H, T, K))
+    for h in range(H):
+        scores = q[h] @ k[h % G].T / np.sqrt(K)
+        P = np.exp(scores)
+        expected[h] = P / P.sum(axis=1, keepdims=True) @ v[h % G]
+    np.testing.assert_allclose(attend(q, k, v), expected, atol=1e-9)
