@@ -15,6 +15,7 @@ from nano_llama.core.errors import EnvironmentFault
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.optim.muon import Orthogonalize, orthogonalize
 
 # From here on a run makes up for the 10 to 20 s that compiling takes with a cold cache.
 PAYS_MINUTES = 2.0  # of a run by the clock
@@ -36,6 +37,15 @@ def leave_uncompiled(model: Llama) -> None:
 def compile_loss(head_loss: HeadLoss) -> HeadLoss:
     """The head's loss, compiled: it makes fewer passes over the logits, a model's largest tensor."""
     return torch.compile(head_loss, dynamic=False)
+
+
+def compiled_orthogonalize(settings: TrainSettings, device: torch.device) -> Orthogonalize:
+    """Muon's function, compiled where the user asked for compiling and matrices are multiplied on a GPU: what stands
+    between the products is one kernel then. On a CPU the products take the time. Not with compile = auto yet, as it has
+    been measured on no GPU."""
+    if settings.compile != "on" or device.type != "cuda":
+        return orthogonalize
+    return torch.compile(orthogonalize, dynamic=False)
 
 
 def wants_compile(settings: TrainSettings, num_parameters: int, device: torch.device) -> tuple[bool, str]:

@@ -24,7 +24,13 @@ from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.preflight import Preflight, check_memory, preflight
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
-from nano_llama.vol2_torch.compiling import compile_layers, compile_loss, leave_uncompiled, wants_compile
+from nano_llama.vol2_torch.compiling import (
+    compile_layers,
+    compile_loss,
+    compiled_orthogonalize,
+    leave_uncompiled,
+    wants_compile,
+)
 from nano_llama.vol2_torch.determinism import prepare_determinism
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.graph_step import check_graph_settings, make_step
@@ -39,7 +45,7 @@ from nano_llama.vol2_torch.loss import (
 )
 from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol2_torch.optim import Average, make_average, make_optimizers
+from nano_llama.vol2_torch.optim import Average, Muon, make_average, make_optimizers
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
 from nano_llama.vol2_torch.step import Step
 from nano_llama.vol2_torch.strategy import ALONE, Spread, Strategy
@@ -125,7 +131,8 @@ class TorchBackend:
             notice(why_not)
         strategy = spread.strategy(model, trained, weights, device, precision, settings)
         parameters = strategy.parameters
-        optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon)
+        polar = compiled_orthogonalize(settings, place)
+        optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon, polar)
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
@@ -183,6 +190,9 @@ class TorchBackend:
                 self.strategy.finish_gradients()
                 if self.settings.evaluations:
                     self.eval_loss_sum(*batch[:2])
+            for optimizer in self.optimizers:
+                if type(optimizer) is Muon:  # ranks that share the matrices compile for theirs in the first step
+                    optimizer.warm_up()
         except torch._dynamo.exc.TorchDynamoException as error:  # a compiler that exists but does not work
             problem = str(error).strip().splitlines()[0][:200]
             if self.settings.compile == "on":

@@ -10,7 +10,14 @@ from nano_llama.training.callback import Callback  # noqa: E402
 from nano_llama.training.metrics import read_metrics  # noqa: E402
 from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol2_torch import compiling  # noqa: E402
-from nano_llama.vol2_torch.compiling import compiler_problem, pays, wants_compile  # noqa: E402
+from nano_llama.vol2_torch.compiling import (  # noqa: E402
+    compiled_orthogonalize,
+    compiler_problem,
+    pays,
+    wants_compile,
+)
+from nano_llama.vol2_torch.optim import Muon  # noqa: E402
+from nano_llama.vol2_torch.optim.muon import orthogonalize  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -77,3 +84,42 @@ def test_without_a_compiler_auto_runs_and_on_is_refused(monkeypatch):
     assert wants_compile(settings.replace(compile="off"), MILLION, CPU) == (False, "")
     with pytest.raises(EnvironmentFault, match="no C"):
         wants_compile(settings.replace(compile="on"), MILLION, CPU)
+
+
+def test_muon_s_products_are_compiled_on_a_gpu_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(compiling.torch, "compile", lambda function, **options: (function, options))
+    settings = TrainSettings(data="x", max_steps=5, compile="on")
+    cuda = torch.device("cuda")
+    assert compiled_orthogonalize(settings, cuda) == (orthogonalize, {"dynamic": False})
+    for other, place in ((settings, CPU), (settings.replace(compile="auto"), cuda)):
+        assert compiled_orthogonalize(other, place) is orthogonalize
+
+
+@pytest.mark.skipif(bool(compiler_problem(CPU)), reason="no compiler here")
+def test_compiled_it_is_the_same_function_and_is_compiled_before_the_first_step():
+    products = torch.bfloat16  # as on a GPU
+    compiled = torch.compile(orthogonalize, dynamic=False)
+    shapes = [(8, 8), (8, 20), (20, 8), (8, 8)]
+    plain, faster = (
+        [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2)
+    )  # fmt: skip
+    seen = []
+
+    def counting(matrices, iterations, dtype):
+        seen.append(tuple(matrices.shape))
+        return compiled(matrices, iterations, dtype)
+
+    optimizers = (
+        Muon(plain, lr=0.1, products=products),
+        Muon(faster, lr=0.1, products=products, orthogonalize=counting),
+    )
+    optimizers[1].warm_up()
+    warm = list(seen)
+    rng = torch.Generator().manual_seed(0)
+    for one, other in zip(plain, faster, strict=True):
+        one.grad = other.grad = torch.randn(one.shape, generator=rng)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert warm == seen[len(warm) :] == [(2, 8, 8), (2, 8, 20)]
+    for one, other in zip(plain, faster, strict=True):
+        assert (one - other).norm() < 0.02 * one.norm()

@@ -14,7 +14,7 @@ from nano_llama.core.names import is_decayed, is_hidden_matrix
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.optim.average import EMA, Average, ScheduleFreeAverage
 from nano_llama.vol2_torch.optim.lion import Lion
-from nano_llama.vol2_torch.optim.muon import Muon
+from nano_llama.vol2_torch.optim.muon import Muon, Orthogonalize, orthogonalize
 
 __all__ = [
     "EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers", "takes_tensor_lr",
@@ -23,14 +23,15 @@ __all__ = [
 
 def make_optimizers(
     parameters: Mapping[str, nn.Parameter], settings: TrainSettings, products: torch.dtype = torch.float32,
-    muon: Callable[..., torch.optim.Optimizer] = Muon,
+    muon: Callable[..., torch.optim.Optimizer] = Muon, orthogonalize: Orthogonalize = orthogonalize,
 ) -> list[torch.optim.Optimizer]:  # fmt: skip
     """The optimizers that `settings.optimizer` names; together they own every parameter once.
 
     muon: Muon for the matrices inside the layers, AdamW for embedding, head and norms. Any other: one for all
     parameters. Norms have no weight decay. products: the type of the run's matrix products; only Muon has any of its
     own, and computes them in bfloat16 where the run does, but not in float16, whose range is too small.
-    muon: makes that optimizer. Raises EnvironmentFault where a library is missing.
+    muon: makes that optimizer. orthogonalize: its function, or a faster form of it.
+    Raises EnvironmentFault where a library is missing.
     """
     hidden = [name for name in parameters if settings.optimizer == "muon" and is_hidden_matrix(name)]
     others = [name for name in parameters if name not in hidden]
@@ -42,7 +43,8 @@ def make_optimizers(
     if hidden:
         matrices = [parameters[name] for name in hidden]
         rounded = torch.bfloat16 if products == torch.bfloat16 else torch.float32
-        optimizers.append(muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, products=rounded))
+        options = {"lr": settings.lr, "weight_decay": settings.weight_decay, "products": rounded}
+        optimizers.append(muon(matrices, orthogonalize=orthogonalize, **options))
     return optimizers
 
 

@@ -60,6 +60,14 @@ class Muon(torch.optim.Optimizer):
         self.orthogonalize = orthogonalize
 
     @torch.no_grad()
+    def warm_up(self) -> None:
+        """Let `orthogonalize` see every shape that a step gives it: a compiled form is compiled for each."""
+        for group in self.param_groups:
+            for (short, longer), alike in by_shape(group["params"]).items():
+                zeros = alike[0].new_zeros(len(alike), short, longer)
+                self.orthogonalize(zeros, group["iterations"], self.products)
+
+    @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is None, "a closure is not supported"
         for group in self.param_groups:
