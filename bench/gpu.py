@@ -9,7 +9,7 @@
 It runs from a checkout, without installation or network: torch, triton, numpy and transformers are enough. A section
 has a process and a time limit of its own, so that one that hangs, crashes or breaks the card's context costs itself
 alone; its JSON line is printed as soon as it ends. Those for which a call has no time left are said to be skipped. What
-was measured is in DIR (without --out: in bench/results) as gpu_CARD.json, beside the workers' gpu.log.
+was measured is in DIR (without --out: in bench/results) as gpu_CARD.json; what else the workers said, in DIR/gpu.log.
 
 Sections, limits and bars: gpu_sections/table.py. Training on Shakespeare takes the text from --shakespeare, or from
 shared/data/tinyshakespeare.txt in the checkout or beside it, or from nano_llama's cache; else from the standard
@@ -73,7 +73,7 @@ def measure(sections: list[Section], args: argparse.Namespace, scratch: Path) ->
     shakespeare = str(args.shakespeare.resolve()) if args.shakespeare else None
     options = {"rehearse": args.rehearse, "scratch": str(scratch), "shakespeare": shakespeare}
     good = True
-    with (out / "gpu.log").open("w") as log:
+    with ((args.out or scratch) / "gpu.log").open("w") as log:
         clock = PlannedClock() if args.rehearse else None
 
         def begin(section: Section) -> Worker:

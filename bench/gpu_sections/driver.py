@@ -61,11 +61,15 @@ def run(
 
 
 def line_of(section: Section, said: Line, seconds: float) -> Line:
-    """What is printed of a section. passed: it ended by itself, without an error, and every bar it has is met."""
+    """What is printed of a section. passed: it ended by itself, without an error, and every bar it has is met.
+
+    seconds: those of the process, for a section that did not come to say its own.
+    """
     rows, errors = said.get("rows", []), said.get("errors", [])
     good = said["status"] == "done" and not errors and all(row["met"] is not False for row in rows)
     return {
-        "section": section.name, "status": said["status"], "passed": good and bool(rows), "seconds": round(seconds, 1),
+        "section": section.name, "status": said["status"], "passed": good and bool(rows),
+        "seconds": round(said.get("seconds", seconds), 1),
         **{fact: said.get(fact) for fact in FACTS}, "rows": rows, "notes": said.get("notes", {}), "errors": errors,
     }  # fmt: skip
 
