@@ -39,7 +39,7 @@ PATHS: dict[str, dict[str, Any]] = {
 def gradients(place: Place, report: Report) -> None:
     """Loss and gradients in float32 against Volume 1 in float64, from the same weights; with our kernels too."""
     for path, names in (("", ()), (", triton", ("flash_attention", "rmsnorm", "rope", "swiglu"))):
-        if names and place.rehearse and find_spec("triton") is None:
+        if names and place.rehearse and not find_spec("triton"):
             continue
         for kv_heads, tied in ((4, False), (2, True), (1, False)):
             what = f"{kv_heads} key/value heads of 4, {'tied' if tied else 'untied'}{path}"
@@ -124,8 +124,7 @@ def short_run(place: Place, **changes: Any) -> TrainSettings:
         place, "nano", batch_size=8, context=128, num_hidden_layers=2, dropout=0.1, ema=0.9, evaluations=4, **changes
     )
     data = str(place.scratch / "random-256.txt")
-    compile_ = place.pick(settings.compile, "off")
-    return settings.replace(data=data, max_steps=place.pick(120, 12), log_every=1, evaluations=4, compile=compile_)
+    return settings.replace(data=data, max_steps=place.pick(120, 12), log_every=1, evaluations=4)
 
 
 def train(settings: TrainSettings, out: Path, **options: Any) -> tuple[str, list[str]]:

@@ -72,10 +72,11 @@ class Stopwatch(Callback):
 
 def rate_of(place: Place, dataset: Dataset, settings: TrainSettings, steps: int) -> tuple[float, LlamaConfig, str]:
     """tokens/s of a run over so many steps after the warm-up, its model's config, and what it gave notice of."""
-    watch = Stopwatch(WARM_UP, WARM_UP + steps)
+    first = place.pick(WARM_UP, 3)
+    watch = Stopwatch(first, first + steps)
     out = place.scratch / f"run-{time.monotonic_ns()}"
     with mock.patch.object(Llama, "init", drawn_on_the_card):
-        trainer = Trainer(settings.replace(max_steps=WARM_UP + steps + 1), out, dataset=dataset, progress=watch)
+        trainer = Trainer(settings.replace(max_steps=first + steps + 1), out, dataset=dataset, progress=watch)
     with suppress(Enough):
         trainer.fit()
     synchronize(place.device)
@@ -107,7 +108,7 @@ def compare(
     paths: dict[str, dict[str, Any]], bar: Bar | None, peers: bool = True,
 ) -> None:  # fmt: skip
     """Every path of ours that there is, and transformers; the bar is for the fastest of ours."""
-    device, steps = place.device, place.pick(steps, 3)
+    device, steps = place.device, place.pick(steps, 2)
     dataset = random_text(place, vocab_size)
     peak = matrix_peak(device)
     report.note("matrix peak TFLOP/s", peak / 1e12)
