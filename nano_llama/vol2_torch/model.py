@@ -197,7 +197,8 @@ class Llama(nn.Module):
         documents: (B,T), the number of each token's, in place of positions and mask: attention stays within each.
         """
         x = self.model.embed_tokens(tokens)  # (B,T,D)
-        return self.decode(x, cache=cache, positions=positions, mask=mask, documents=documents)
+        T = tokens.shape[1]  # sequence parallel leaves a part of them to each rank
+        return self.decode(x, cache=cache, positions=positions, mask=mask, documents=documents, length=T)
 
     def decode(
         self,
@@ -207,10 +208,14 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         documents: Tensor | None = None,
+        length: int | None = None,
     ) -> Tensor:
-        """As `hidden_states`, from embeddings instead of tokens: (B,T,D) -> (B,T,D). vision/ puts images among them."""
+        """As `hidden_states`, from embeddings instead of tokens: (B,T,D) -> (B,T,D). vision/ puts images among them.
+
+        length: T, where x has a part of the positions only; by default it has all.
+        """
         past = cache.length if cache is not None else 0
-        B, T = x.shape[:2]
+        B, T = len(x), x.shape[1] if length is None else length
         below = None
         if documents is not None:
             positions, mask = self.within_documents(documents)
