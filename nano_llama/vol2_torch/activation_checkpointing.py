@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from nano_llama.vol2_torch.kernels.flash_attention import OPERATOR as flash_attention
+
 aten = torch.ops.aten
 EXPENSIVE = (
     aten.mm.default,
@@ -25,6 +27,7 @@ EXPENSIVE = (
     aten._scaled_dot_product_flash_attention.default,
     aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default,
+    flash_attention,
 )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nano_llama.core.errors import UserError
 from nano_llama.vol2_torch.kernels.flash_configs import config_for
-from nano_llama.vol2_torch.kernels.launch import check_tensors
+from nano_llama.vol2_torch.kernels.launch import check_tensors, is_interpreted
 
 HEAD_DIMS = range(16, 129)
 
@@ -79,6 +79,11 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """-> out (B,H,T,K), lse (B,H,T): log2 of each query's sum of exponentials, inf where it sees no key."""
     check_tensors("Flash attention", q, k, v)
+    if q.dtype == torch.float64 and not is_interpreted():
+        raise UserError(
+            "Flash attention: float64 is for tests in Triton's interpreter; on a GPU the kernels take 16 and 32 bits.",
+            hint="Use torch's attention for float64: --attention sdpa.",
+        )
     from nano_llama.vol2_torch.kernels.flash_forward import forward_kernel
 
     q, k, v = (_rows_contiguous(x) for x in (q, k, v))
@@ -157,6 +162,7 @@ def _differentiate(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ..
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
+OPERATOR = torch.ops.nano_llama.flash_attention.default  # what activation checkpointing keeps the results of
 
 
 # -- what a launch needs ------------------------------------------------------------------------------------------

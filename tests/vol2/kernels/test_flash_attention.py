@@ -1,9 +1,10 @@
 """Flash attention in Triton: the kernels, interpreted, against Volume 1's plain attention in float64.
 
-The first tests need triton; those of refusals do not.
+The first tests need triton; those of refusals do not. Known mistakes, planted: test_flash_faults.py.
 """
 
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from helpers.flash_attention import CASES, Case, check, flash, inputs
 from nano_llama.core.errors import EnvironmentFault, UserError
+from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.kernels import flash_attention
 from nano_llama.vol2_torch.kernels.flash_configs import KERNELS, KernelConfig, configs_set_to
 
@@ -157,6 +159,17 @@ def test_a_compiled_layer_stays_whole(packed):
 
 
 @pytest.mark.triton
+@pytest.mark.parametrize(("kind", "runs"), [("selective", 1), ("full", 2)])
+def test_selective_checkpointing_keeps_its_result(kind, runs, monkeypatch):
+    module = import_module("nano_llama.vol2_torch.kernels.flash_attention")
+    launched: list[str] = []
+    choose = module.config_for
+    monkeypatch.setattr(module, "config_for", lambda kernel, *rest: launched.append(kernel) or choose(kernel, *rest))
+    checkpointed(kind, Layer(), draw(1, 20, 32)).sum().backward()
+    assert launched.count("forward") == runs
+
+
+@pytest.mark.triton
 def test_the_operators_are_what_torch_takes_them_for():
     q, k, v = (draw(1, n, 20, 16, seed=n).requires_grad_() for n in (2, 1, 1))
     documents = torch.arange(20)[None] // 7
@@ -196,6 +209,14 @@ def tensors(H=2, G=1, T=8, S=8, K=16, B=1):
 def test_what_does_not_fit_is_refused(arguments, says):
     with pytest.raises(UserError, match=says):
         flash_attention(*arguments)
+
+
+def test_float64_is_for_the_interpreter(monkeypatch):
+    module = import_module("nano_llama.vol2_torch.kernels.flash_attention")
+    monkeypatch.setattr(module, "check_tensors", lambda feature, *tensors: None)
+    monkeypatch.setattr(module, "is_interpreted", lambda: False)
+    with pytest.raises(UserError, match="float64 is for tests"):
+        flash_attention(*(x.double() for x in tensors()))
 
 
 def test_without_triton_the_call_names_the_extra(monkeypatch):
