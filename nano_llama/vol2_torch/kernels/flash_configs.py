@@ -23,23 +23,25 @@ class KernelConfig(NamedTuple):
     num_stages: int
 
 
-# (kernel, bytes of an element, largest head dim) -> configuration, for compute capability 9.0
+# (kernel, bytes of an element, largest head dim) -> configuration, for compute capability 9.0. Chosen without a card,
+# from what the compiler says of each (dev/LOG.md): two programs on a multiprocessor where registers allow it, so that
+# one's exponentials run beside the other's products; no tile in local memory. float32's products use no tensor cores.
 CONFIGS: dict[tuple[str, int, int], KernelConfig] = {
-    ("forward", 2, 64): KernelConfig(128, 128, 8, 3),
-    ("forward", 2, 128): KernelConfig(128, 128, 8, 2),
+    ("forward", 2, 64): KernelConfig(128, 64, 8, 3),
+    ("forward", 2, 128): KernelConfig(128, 64, 8, 3),
     ("dq", 2, 64): KernelConfig(128, 64, 8, 3),
     ("dq", 2, 128): KernelConfig(128, 64, 8, 2),
     ("dkdv", 2, 64): KernelConfig(64, 128, 8, 3),
     ("dkdv", 2, 128): KernelConfig(64, 128, 8, 2),
-    ("forward", 4, 64): KernelConfig(64, 32, 4, 2),
-    ("forward", 4, 128): KernelConfig(32, 32, 4, 2),
+    ("forward", 4, 64): KernelConfig(32, 32, 4, 2),
+    ("forward", 4, 128): KernelConfig(32, 16, 4, 2),
     ("dq", 4, 64): KernelConfig(32, 32, 4, 2),
-    ("dq", 4, 128): KernelConfig(32, 32, 4, 1),
-    ("dkdv", 4, 64): KernelConfig(32, 32, 4, 2),
-    ("dkdv", 4, 128): KernelConfig(32, 32, 4, 1),
-    ("forward", 8, 128): KernelConfig(32, 32, 4, 1),
-    ("dq", 8, 128): KernelConfig(16, 16, 4, 1),
-    ("dkdv", 8, 128): KernelConfig(16, 16, 4, 1),
+    ("dq", 4, 128): KernelConfig(32, 16, 4, 1),
+    ("dkdv", 4, 64): KernelConfig(16, 32, 4, 1),
+    ("dkdv", 4, 128): KernelConfig(16, 16, 4, 1),
+    ("forward", 8, 128): KernelConfig(32, 32, 4, 1),  # float64: in the interpreter only
+    ("dq", 8, 128): KernelConfig(32, 32, 4, 1),
+    ("dkdv", 8, 128): KernelConfig(32, 32, 4, 1),
 }
 
 _set: dict[str, KernelConfig] = {}
