@@ -91,9 +91,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def begin(self) -> Callable[[Sequence[Batch]], None] | None:
-        """Starts on the gradient that `gradient` is asked for next, and returns at once, while a device computes it.
-        None: this backend computes when it is asked."""
+    def ahead(self) -> "Ahead | None":
+        """None: this backend computes when it is asked."""
         ...
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
@@ -146,6 +145,18 @@ class Backend(Protocol):
 
     def warm_up(self, batch: Batch) -> None:
         """Do once what makes the first step slower than the others (compiling), without changing the run's state."""
+        ...
+
+
+class Ahead(Protocol):
+    """What a backend can do before it is asked, on a device that computes by itself. Both methods return at once."""
+
+    def begin(self, batches: Sequence[Batch]) -> None:
+        """Start on the gradient that `Backend.gradient` is asked for next."""
+        ...
+
+    def prefetch(self, batches: Sequence[Batch]) -> None:
+        """Start to copy to the device what `begin` is given next."""
         ...
 
 

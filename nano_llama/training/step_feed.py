@@ -2,7 +2,7 @@
 
     feed.next()     what the next update is made from
     feed.ended()    it was made: the seconds that the step took
-    feed.begin()    starts on the next gradient, if the backend does that, and draws what comes behind it meanwhile
+    feed.begin()    starts on the next gradient, if the backend does that, and fetches what comes behind it meanwhile
 
 What is ahead changes nothing: until a step is counted, the run's state does not know that its batches were drawn.
 Tests: tests/training/test_step_feed.py.
@@ -66,14 +66,16 @@ class StepFeed:
 
     def begin(self) -> None:
         """Nothing is due before the next step."""
-        if self.backend.begin is None:
+        device = self.backend.ahead
+        if device is None:
             return
         self.since = self.now()
         if not self.coming:
             self.coming.append(self._draw())
-        self.backend.begin(self.coming[0].batches)
+        device.begin(self.coming[0].batches)
         self.ahead = True
         self.coming.append(self._draw())
+        device.prefetch(self.coming[-1].batches)
 
     def _draw(self) -> Drawn:
         begin = self.now()

@@ -132,7 +132,7 @@ class NumpyBackend:
         )
         return cls(settings, model, optimizer, EMA(model.trainable, settings.ema) if settings.ema else None)
 
-    begin = None  # it computes when it is asked
+    ahead = None  # it computes when it is asked
 
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         loss, self.grads = gradient(

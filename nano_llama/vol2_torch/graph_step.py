@@ -1,12 +1,13 @@
 """A step that the host does not hold up: its kernels are recorded once, and the next gradient starts by itself.
 
-    host     update n, gradient n+1 | figures of n, the batches of n+2 | figures of n+1 are there: update n+1, ...
+    host     update n, gradient n+1 | figures of n, fetch batches n+2 | figures of n+1 are there: update n+1, ...
     device            update n, gradient n+1 ........................  |  update n+1, gradient n+2 ...
 
 The host looks at every loss and norm before it launches the update, as the watchdog's decision is the host's: no step
-is ever taken back. For that the device waits once a step, about as long as it takes to start one kernel.
+is ever taken back. For that the device waits once a step, for two numbers and a launch: about 30 us, by estimate.
 The batches, learning rate, number of counted targets and loss scale lie in tensors that stay where they are, since the
-recording holds addresses. Tests: tests/vol2/test_graph_step.py.
+recording holds addresses. It holds its memory too: what an evaluation takes comes on top of a step's activations.
+Tests: tests/vol2/test_graph_step.py.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ class GraphStep:
         self.launcher, self.scaled = launcher, scaled
         self.arrays = 0  # of a batch: tokens, targets, and where rows are packed documents
         self.inputs: list[Tensor] = []  # of each batch in turn, (B,T) each; made when the first ones come
+        self.coming: tuple[Sequence[Batch], list[Tensor]] = ((), [])  # batches that were prefetched, and their copies
         self.counted, self.scale = (torch.ones((), device=model.device) for _ in range(2))  # ()
         self.figures = torch.empty(0)  # (accumulate + 1,): of each batch its part of the loss, then the norm
         self._gradient = Recorded(self._compute_gradient, launcher, notice)
@@ -56,8 +58,13 @@ class GraphStep:
 
     # -- what the host asks for -----------------------------------------------------------------------------------
 
+    def prefetch(self, batches: Sequence[Batch]) -> None:
+        self.coming = batches, self._put(batches)
+
     def begin(self, batches: Sequence[Batch], scale: float) -> None:
-        arrived = self.launcher.put([array for batch in batches for array in batch])
+        expected, arrived = self.coming
+        if expected is not batches:
+            arrived = self._put(batches)
         if not self.inputs:
             self.arrays, self.inputs = len(batches[0]), [torch.empty_like(tensor) for tensor in arrived]
         for own, new in zip(self.inputs, arrived, strict=True):
@@ -67,6 +74,9 @@ class GraphStep:
         self.scale.fill_(scale)
         self._gradient()
         self.launcher.send(self.figures)
+
+    def _put(self, batches: Sequence[Batch]) -> list[Tensor]:
+        return self.launcher.put([array for batch in batches for array in batch])
 
     def result(self) -> StepResult:
         return step_result(self.launcher.fetch())

@@ -23,6 +23,10 @@ class Step(Protocol):
 
     asynchronous: bool
 
+    def prefetch(self, batches: Sequence[Batch]) -> None:
+        """These come next: their copies may be made."""
+        ...
+
     def begin(self, batches: Sequence[Batch], scale: float) -> None:
         """Start on the mean gradient over all counted targets of `batches`, from `scale` times the loss."""
         ...
@@ -51,6 +55,9 @@ class EagerStep:
         self.model, self.strategy, self.optimizers, self.clip = model, strategy, optimizers, clip
         self.losses: list[Tensor] = []
         self.norm: Tensor | None = None  # of the gradient that is held
+
+    def prefetch(self, batches: Sequence[Batch]) -> None:
+        """Each is copied when it is computed with."""
 
     def begin(self, batches: Sequence[Batch], scale: float) -> None:
         counted = counted_targets(batches)

@@ -18,7 +18,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.data.batches import Batch
-from nano_llama.training.backend import Notice, StepResult
+from nano_llama.training.backend import Ahead, Notice, StepResult
 from nano_llama.training.checkpoint_keys import TRAINED, join, split
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.preflight import Preflight, check_memory, preflight
@@ -88,7 +88,6 @@ class TorchBackend:
         self.device, self.precision, self.expected = device, precision, expected
         self.notice, self.strategy, self.step = notice, strategy, step
         self.scale = LossScale() if precision.name == "fp16" else None
-        self.begin = self._begin if step.asynchronous else None
         self.begun: Sequence[Batch] | None = None  # whose gradient is being computed
         self.states_before: dict[str, torch.Tensor] = {}  # of the random generators, before that
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
@@ -147,7 +146,7 @@ class TorchBackend:
     def gradient(self, batches: Sequence[Batch]) -> StepResult:
         try:
             if self.begun is not batches:
-                self._begin(batches)
+                self.begin(batches)
             return self._sound_result(batches)
         except BaseException:  # out of memory: the same batches must draw the same dropout again
             self.zero_grad()
@@ -156,9 +155,16 @@ class TorchBackend:
         finally:
             self.begun = None
 
-    def _begin(self, batches: Sequence[Batch]) -> None:
+    @property
+    def ahead(self) -> Ahead | None:
+        return self if self.step.asynchronous else None
+
+    def begin(self, batches: Sequence[Batch]) -> None:
         self.begun, self.states_before = batches, random_states(self.device.place)
         self.step.begin(batches, self.scale.factor if self.scale else 1.0)
+
+    def prefetch(self, batches: Sequence[Batch]) -> None:
+        self.step.prefetch(batches)
 
     def _sound_result(self, batches: Sequence[Batch]) -> StepResult:
         """Of the gradient that was begun; in fp16, with a scale at which it does not overflow."""

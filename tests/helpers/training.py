@@ -31,7 +31,7 @@ class FakeBackend:
     seconds = 0.1
     evaluating = 0.01
     device = HostDevice()
-    begin = None
+    ahead = None
 
     @classmethod
     def check_settings(cls, settings):

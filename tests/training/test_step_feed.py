@@ -1,6 +1,7 @@
 """What a device is given ahead, when, and how long a step then takes; on a clock that is set by hand."""
 
 import json
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +27,13 @@ class AheadBackend(FakeBackend):
         super().__init__(*parts)
         self.events.clear()
         self.begun, self.done_at = None, 0.0
+
+    @property
+    def ahead(self):
+        return self
+
+    def prefetch(self, batches):
+        pass
 
     def begin(self, batches):
         assert self.begun is None, "one gradient at a time"
@@ -89,26 +97,22 @@ class Numbers:
 
 
 def test_batches_in_order_whether_ahead_or_not(hand_clock):
-    class Backend:
-        begin = None
-
-    feed = StepFeed(Numbers(), 2, Backend(), hand_clock)
+    feed = StepFeed(Numbers(), 2, SimpleNamespace(ahead=None), hand_clock)
     feed.begin()
     assert feed.stream.position == 0, "this backend computes when it is asked"
     assert feed.next() == ([0, 1], 2)
 
-    begun = []
-    ahead = Backend()
-    ahead.begin = begun.append
-    feed = StepFeed(Numbers(), 2, ahead, hand_clock)
+    begun, fetched = [], []
+    device = SimpleNamespace(begin=begun.append, prefetch=fetched.append)
+    feed = StepFeed(Numbers(), 2, SimpleNamespace(ahead=device), hand_clock)
     assert feed.next() == ([0, 1], 2)
     feed.ended()
     feed.begin()
-    assert begun == [[2, 3]] and feed.stream.position == 6, "the batches behind it are drawn meanwhile"
+    assert begun == [[2, 3]] and fetched == [[4, 5]], "the batches behind it are drawn meanwhile"
     assert feed.next() == ([2, 3], 4) and feed.next() == ([4, 5], 6), "the first were bad"
     feed.ended()
     feed.begin()
-    assert begun == [[2, 3], [6, 7]]
+    assert begun == [[2, 3], [6, 7]] and fetched == [[4, 5], [8, 9]]
 
 
 def test_the_next_gradient_begins_before_the_last_step_is_reported(settings, tmp_path, hand_clock):

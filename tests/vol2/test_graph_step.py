@@ -224,6 +224,30 @@ def test_addresses_stay(recipe, tmp_path):
     assert all(addresses == seen[WARM_UPS] for addresses in seen[WARM_UPS:])
 
 
+def test_batches_are_copied_once_and_before_they_are_needed(recipe, tmp_path, monkeypatch):
+    """Also where some are skipped; at the end one step's are there that no step will need."""
+    events = []
+
+    class Watching(RecordingLauncher):
+        def put(self, arrays):
+            events.append("copy")
+            return super().put(arrays)
+
+        def fetch(self):
+            events.append("fetch")
+            return super().fetch()
+
+    monkeypatch.setattr(graph_step, "PlainLauncher", Watching)
+    settings = recipe.replace(execution="graph", max_steps=6, on_nan="skip", evaluations=0)
+    Trainer(settings, tmp_path / "run").fit()
+    assert events == ["copy", "fetch", *["copy", "copy", "fetch"], *["copy", "fetch"] * 4]
+    events.clear()
+    trainer = Trainer(settings, tmp_path / "skipped")
+    faults((3, NAN))(trainer)
+    trainer.fit()
+    assert events.count("copy") == 7 + 1 and trainer.state.data_position == 7
+
+
 def test_what_is_refused(recipe):
     graph = recipe.replace(execution="graph")
     for settings, place, match in (
