@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gpu_sections.fused_pairs import PAIRS, Pair
-from gpu_sections.measure import relative_error
+from gpu_sections.measure import COMPILERS, in_processes, relative_error
 from gpu_sections.report import Place, Report, needs_triton
 from gpu_sections.runs import GRAPH, TRITON, possible, random_text, settings_of
 from gpu_sections.table import GRADIENT_ERROR, TWIN_ERROR, Bar
@@ -216,25 +216,28 @@ def step(place: Place, report: Report) -> None:
 # -- kernels ----------------------------------------------------------------------------------------------------------
 
 # B, H, G, T, S, K: grouped heads, odd lengths, fewer queries than keys, head dims of all kinds
-SHAPES = ((2, 4, 4, 256, 256, 64), (1, 6, 2, 131, 131, 128), (2, 3, 1, 77, 200, 96), (1, 4, 2, 1, 90, 80),
-          (1, 2, 1, 333, 333, 32))  # fmt: skip
+SHAPES = ((2, 4, 4, 256, 256, 64), (1, 6, 2, 131, 131, 128), (1, 2, 2, 256, 256, 128), (2, 3, 1, 77, 200, 96),
+          (1, 4, 2, 1, 90, 80), (1, 2, 1, 333, 333, 32))  # fmt: skip
 TINY_SHAPES = ((1, 2, 1, 20, 20, 32), (1, 2, 2, 5, 19, 48))
 
 
 def attention(place: Place, report: Report) -> None:
     """flash_attention and its gradients against a softmax written out in float64; beside it, SDPA's errors."""
     needs_triton()
-    from nano_llama.vol2_torch.kernels import flash_attention
-
+    cases = [
+        (place, shape, dtype, documents)
+        for dtype, *_ in place.pick(ATTENTION_BARS, ATTENTION_BARS[:1])
+        for shape in place.pick(SHAPES, TINY_SHAPES)
+        for documents in (False, True)
+        if not documents or shape[3] == shape[4]
+    ]
+    found = dict(zip(cases, in_processes(attention_errors, cases, place.pick(COMPILERS, 0)), strict=True))
     for dtype, *bars in place.pick(ATTENTION_BARS, ATTENTION_BARS[:1]):
         name = str(dtype).removeprefix("torch.")
         with report.attempt(f"flash_attention, {name}"):
-            errors = [
-                attention_errors(place, flash_attention, shape, dtype, documents)
-                for shape in place.pick(SHAPES, TINY_SHAPES)
-                for documents in (False, True)
-                if not documents or shape[3] == shape[4]
-            ]
+            errors = [one for case, one in found.items() if case[2] == dtype]
+            for failure in (one for one in errors if isinstance(one, Exception)):
+                raise failure
             for part, bar in zip(("forward", "gradients"), bars, strict=True):
                 mine, sdpa = (max(pair[form][part] for pair in errors) for form in (0, 1))
                 report.row(f"flash_attention in {name}, {part}", mine, "relative", bar, f"SDPA {sdpa:.1e}")
@@ -249,9 +252,11 @@ ATTENTION_BARS = (
 
 
 def attention_errors(
-    place: Place, kernel: Callable, shape: tuple[int, ...], dtype: torch.dtype, packed: bool
+    place: Place, shape: tuple[int, ...], dtype: torch.dtype, packed: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The kernel's relative errors and SDPA's against float64: of the output, and the worst gradient's."""
+    from nano_llama.vol2_torch.kernels import flash_attention
+
     B, H, G, T, S, K = shape
     generator = torch.Generator().manual_seed(T + K)
     draw = lambda heads, length: torch.randn(B, heads, length, K, generator=generator)  # noqa: E731
@@ -273,7 +278,7 @@ def attention_errors(
     wanted = outcome(written_out, *(tensor.double() for tensor in given))
     sdpa = torch.nn.functional.scaled_dot_product_attention
     found = (
-        outcome(lambda q, k, v: kernel(q, k, v, causal=True, documents=documents), *given),
+        outcome(lambda q, k, v: flash_attention(q, k, v, documents=documents), *given),
         outcome(lambda q, k, v: sdpa(q, k, v, attn_mask=mask, enable_gqa=True), *given),
     )
     errors = [{part: relative_error(one[part], wanted[part]) for part in wanted} for one in found]

@@ -6,12 +6,17 @@ On a CPU, where a rehearsal runs, the wall clock stands for the events.
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 WARM_UP, TURNS = 3, 7
+COMPILERS = 12  # processes that compile at once: such a machine has 16 cores
 
 
 def median_ms(
@@ -81,6 +86,25 @@ def start_afresh(device: torch.device) -> None:
 
 def peak_gb(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
+
+
+def in_processes(function: Callable[..., T], cases: Sequence[tuple], processes: int) -> list[T | Exception]:
+    """function(*case) of each case, side by side, as Triton compiles a kernel for seconds on one core; 0: one by one.
+
+    An exception takes the place of a result.
+    """
+    if not processes:
+        return [_tried(function, *case) for case in cases]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_tried, function, *case) for case in cases]
+        return [_tried(future.result) for future in futures]
+
+
+def _tried(function: Callable[..., T], *case: object) -> T | Exception:
+    try:
+        return function(*case)
+    except Exception as error:
+        return RuntimeError(f"{type(error).__name__}: {error}")  # others may not travel between processes
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

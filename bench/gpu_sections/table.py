@@ -26,7 +26,7 @@ def _figures(name: str, module: str, call: int, seconds: int, limit: int, shows:
 SECTIONS = (
     # call 1: first what must be right, then what is wanted most
     _right("attention", 25, 60, "flash_attention in float32, float16 and bfloat16 against float64, and its gradients"),
-    _right("fused", 15, 45, "the fused kernels against their references in float64, and their gradients"),
+    _right("fused", 20, 50, "the fused kernels against their references in float64, and their gradients"),
     _right("gradients", 6, 30, "Volume 2's loss and every gradient on the card against Volume 1"),
     _right("logits", 10, 40, "nano_gpt on the card against the CPU: logits, and greedy text by the engine"),
     _right("step", 25, 60, "the training step that needs no synchronization against the plain one"),

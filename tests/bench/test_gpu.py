@@ -1,6 +1,7 @@
 """bench/gpu.py: what fits into a call, a section that hangs or crashes, its lines, and that it needs few packages."""
 
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -155,6 +156,14 @@ def test_speeds_of_a_rehearsal_are_not_judged(tmp_path, monkeypatch):
     assert line["passed"]
 
 
+@pytest.mark.parametrize("processes", [0, 2])
+def test_cases_side_by_side_keep_their_order_and_their_failures(processes):
+    measure = pytest.importorskip("gpu_sections.measure")
+    four, failure, nine = measure.in_processes(operator.floordiv, [(8, 2), (1, 0), (27, 3)], processes)
+    assert (four, nine) == (4, 9)
+    assert "ZeroDivisionError" in str(failure)
+
+
 def test_a_rehearsal_plans_the_seconds_of_a_card():
     clock = PlannedClock()
     clock.passed({"section": "flash", "status": "done"})
@@ -222,7 +231,8 @@ def test_the_driver_imports_neither_torch_nor_numba(bench):
 def test_the_whole_rehearsal(bench, tmp_path):
     code, lines, said = rehearse(bench, tmp_path)
     assert [line["section"] for line in lines] == [one.name for one in SECTIONS]
-    assert [line["status"] for line in lines] == ["done"] * len(lines), said
+    assert {line["status"] for line in lines} <= {"done", "skipped"}, said
+    assert not [line for line in lines if line["status"] == "skipped" and "triton" not in line["errors"][0]]
     assert code == 0, [line["errors"] for line in lines]
 
 
