@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from helpers.training import FakeBackend, FakeTrainer, HandClock
+from nano_llama.core.errors import FormatError
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.outcome import TrainingInterrupted
 from nano_llama.training.ranks import OneProcess, of_first
@@ -118,3 +119,35 @@ def test_ranks_wait_for_each_other_once_a_step_to_hear_of_a_signal(settings, tmp
 
 def test_one_process_waits_for_nobody():
     assert OneProcess().gathered(3.0) == [3.0] and of_first(OneProcess(), 0.25) == 0.25
+
+
+def test_every_rank_ends_with_the_same_model_where_the_loss_rose(settings, tmp_path, monkeypatch):
+    """The first rank alone reads and writes; if it cannot read the best checkpoint, all give the last weights."""
+    gathers = []
+
+    def weights(self):
+        gathers.append(self.updates)
+        return self.params
+
+    def rising(self, tokens, targets):
+        return float(self.updates) * float((targets != -100).sum())
+
+    monkeypatch.setattr(FakeBackend, "weights", weights)
+    monkeypatch.setattr(FakeBackend, "eval_loss_sum", rising)
+    _, problems = run_together(settings, tmp_path / "run", 2, (0.1, 0.3))
+    assert not problems and read_metrics(tmp_path / "run/metrics.jsonl")[-1]["model_step"] == 10
+    model, best, last = (
+        (tmp_path / "run" / part / "model.safetensors").read_bytes()
+        for part in ("", "checkpoints/step-00000010", "checkpoints/step-00000020")
+    )
+    assert model == best != last
+    assert sorted(gathers) == [10, 10, 20, 20], "for checkpoints alone, by both ranks"
+    gathers.clear()
+    monkeypatch.setattr("nano_llama.training.final_model.copy_model", damaged)
+    _, problems = run_together(settings, tmp_path / "damaged", 2, (0.1, 0.3))
+    assert not problems and "model_step" not in read_metrics(tmp_path / "damaged/metrics.jsonl")[-1]
+    assert sorted(gathers) == [10, 10, 20, 20, 20, 20], "and by both for the model"
+
+
+def damaged(checkpoint, folder):
+    raise FormatError(f"{checkpoint}: damaged.")
