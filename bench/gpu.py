@@ -18,6 +18,7 @@ Tests: tests/bench/test_gpu.py.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="the sections: call, seconds, limit, what each shows")
     parser.add_argument("--collect", nargs="+", type=Path, metavar="FILE", help="join these into one file of results")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers, sessions of their own, are ended too
     try:
         if args.collect:
             print(collect(args.collect, args.out or RESULTS))
