@@ -434,6 +434,57 @@ def check_groups(attend):
             e = np.exp(q[h] @ k[g].T / 5**0.5)
             np.testing.assert_allclose(out[h], (e / e.sum(1)[:, None]) @ v[g], rtol=1e-6)
 """,
+    "two_halves": """
+def two_halves(out1, lse1, out2, lse2):
+    out, lse = np.zeros_like(out1), np.full(len(lse1), -np.inf)
+    for t in range(len(out)):
+        if max(lse1[t], lse2[t]) > -np.inf:
+            lse[t] = np.logaddexp(lse1[t], lse2[t])
+            out[t] = math.exp(lse1[t] - lse[t]) * out1[t] + math.exp(lse2[t] - lse[t]) * out2[t]
+    return out, lse
+""",
+    "empty_beginning": """
+def online(scores, values, block):
+    lse, out = -math.inf, np.zeros(values.shape[1])
+    for start in range(0, len(scores), block):
+        s, v = scores[start : start + block], values[start : start + block]
+        s, v = s[np.isfinite(s)], v[np.isfinite(s)]
+        if len(s):
+            both = np.logaddexp(lse, np.logaddexp.reduce(s))
+            out = math.exp(lse - both) * out + np.exp(s - both) @ v
+            lse = float(both)
+    return out, lse
+""",
+    "fixed_parts": """
+def decode(q, keys, values, size):
+    n = -(-len(keys) // size)
+    z = np.array([k @ q for k in keys]) / math.sqrt(q.size)
+    lses = np.array([np.logaddexp.reduce(z[i * size : (i + 1) * size]) for i in range(n)])
+    outs = np.array([np.exp(z[i * size : (i + 1) * size] - lses[i]) @ values[i * size : (i + 1) * size]
+                     for i in range(n)])
+    return outs, lses, np.exp(lses - np.logaddexp.reduce(lses)) @ outs
+""",
+    "11_tiles/04_flash": """
+def flash_forward(q, k, v, block):
+    out, lse = np.zeros_like(v), np.zeros(len(q), q.dtype)
+    for t in range(len(q)):
+        s = k[: t + 1] @ q[t] / math.sqrt(q.shape[1])
+        m = s.max()
+        e = np.exp(s - m)
+        out[t], lse[t] = e @ v[: t + 1] / e.sum(), m + np.log(e.sum())
+    return out, (q, k, v, out, lse)
+
+def flash_backward(dout, cache):
+    q, k, v, out, lse = cache
+    dq, dk, dv = 0 * q, 0 * k, 0 * v
+    for t in range(len(q)):
+        p = np.exp(k[: t + 1] @ q[t] / math.sqrt(q.shape[1]) - lse[t])
+        dz = p * (v[: t + 1] @ dout[t] - dout[t] @ out[t]) / math.sqrt(q.shape[1])
+        dq[t] = dz @ k[: t + 1]
+        dk[: t + 1] += dz[:, None] * q[t]
+        dv[: t + 1] += p[:, None] * dout[t]
+    return dq, dk, dv
+""",
 }
 
 

@@ -1,0 +1,14 @@
+# stage: smallest | says: The lse of a part is relative to nothing: its own maximum belongs to it.
+import numpy as np
+
+
+def decode(q, keys, values, size):
+    parts = range(0, len(keys), size)
+    outs, lses = np.zeros((len(parts), values.shape[1])), np.zeros(len(parts))
+    for i, start in enumerate(parts):
+        s = keys[start : start + size] @ q / np.sqrt(len(q))
+        e = np.exp(s - s.max())
+        outs[i] = e @ values[start : start + size] / e.sum()
+        lses[i] = np.log(e.sum())
+    weight = np.exp(lses - lses.max())
+    return outs, lses, weight @ outs / weight.sum()

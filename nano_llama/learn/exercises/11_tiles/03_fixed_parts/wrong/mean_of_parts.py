@@ -1,0 +1,14 @@
+# stage: smallest | says: A part counts by e to its lse: the last may hold a single key.
+import numpy as np
+
+
+def decode(q, keys, values, size):
+    parts = range(0, len(keys), size)
+    outs, lses = np.zeros((len(parts), values.shape[1])), np.zeros(len(parts))
+    for i, start in enumerate(parts):
+        s = keys[start : start + size] @ q / np.sqrt(len(q))
+        e = np.exp(s - s.max())
+        outs[i] = e @ values[start : start + size] / e.sum()
+        lses[i] = s.max() + np.log(e.sum())
+    weight = np.exp(lses - lses.max())
+    return outs, lses, outs.mean(axis=0)
