@@ -1,6 +1,7 @@
 """What else a trainer asks for, on the axes that change the model: other optimizers, less memory, bf16, compiling."""
 
 import pytest
+import torch
 
 from helpers.parallel.ranks import CPU
 from helpers.parallel.training import Training, compare, merged, train
@@ -17,7 +18,7 @@ OPTIONS = {
     "full": Training(activation_checkpointing="full", **SHORT),
     "selective": Training(activation_checkpointing="selective", **SHORT),
 }
-MESHES = ["dp=2", "fsdp=2", "tp=2", "cp=2", "pp=2", "fsdp=2,tp=2"]
+MESHES = ["dp=2", "fsdp=2", "tp=2", "cp=2", "pp=2", "fsdp=2,tp=2", "fsdp=2,pp=2"]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,8 @@ def test_options(ranks, mesh, option):
 def test_bf16(ranks, mesh):
     """Sums in another order are rounded to other numbers of 8 bits; what differs is of that size."""
     training = Training(bf16=True, steps=4)
-    outcomes = ranks(ParallelConfig.parse(mesh).world_size).run(train, mesh=mesh, training=training)
+    products = torch.bfloat16  # of fsdp, as the trainer has it
+    outcomes = ranks(ParallelConfig.parse(mesh).world_size).run(train, mesh=mesh, training=training, products=products)
     compare(merged(outcomes), training, f"{mesh} bf16", tolerance=3e-2)
     assert outcomes[0].losses != train_in_float32(ranks, mesh), "it did compute in bf16"
 

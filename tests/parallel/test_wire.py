@@ -1,6 +1,7 @@
 """Bytes that a rank sends: each operation as counted, and a step's against the formula, axis by axis."""
 
 import pytest
+import torch
 
 from helpers.parallel import wire_cases
 from helpers.parallel.training import Training
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.parallel
 GQA = Training(vocab_size=512, layers=3, intermediate=128)
 UNTIED = Training(vocab_size=512, layers=2, tied=False, kv_heads=4)
 MANY = Training(vocab_size=512, layers=4)
+BF16 = Training(vocab_size=128, layers=4, intermediate=128, bf16=True)
 SEQUENCES = {"sequence_parallel": True}
 
 
@@ -38,6 +40,8 @@ def test_a_real_reduce_scatter_costs_half_an_all_reduce():
         ("dp=2", GQA, {"batches": 3}),
         ("fsdp=2", GQA, {}),
         ("fsdp=2", UNTIED, {"batches": 2}),
+        ("fsdp=2", BF16, {"products": torch.bfloat16}),
+        ("fsdp=2,pp=2", BF16, {"products": torch.bfloat16}),
         ("tp=2", GQA, {}),
         ("tp=2", UNTIED, {}),
         ("tp=2", GQA, SEQUENCES),
@@ -77,6 +81,7 @@ def test_a_step_sends_what_the_formula_says(ranks, mesh, training, options):
         expected = comm_bytes(
             training.config(), axes, tokens=tokens, batches=batches, context=options.get("context", "ring"),
             sequence_parallel=options.get("sequence_parallel", False), stage=stage,
+            gathered=2 if "products" in options else None,
         )  # fmt: skip
         assert sent.keys() == expected.keys(), calls
         for axis, formula in expected.items():

@@ -5,7 +5,7 @@ in a step, in one or more batches:
 
     dp     gradients are summed:                                2 (w-1)/w P s
     fsdp   gathered forward and backward, then reduced:         3 (w-1)/w P s for each batch; embedding, last norm and
-           head stay gathered in between, in a pipeline all:    2 of the 3
+           head stay gathered in between, in a pipeline all:    2 of the 3; in bf16 layers are gathered with s = 2
     tp     4 all-reduces of the stream per layer, 2 for embedding and loss, 3 float32 numbers per token for the loss:
                                                                 2 (w-1)/w ((4 L + 2) N D s + 12 N)
     pp     hidden states to the next stage, their gradients to the one before:  N D s each; between the ends of the
@@ -29,12 +29,13 @@ from nano_llama.vol2_torch.parallel.tp import attention_cut
 
 def comm_bytes(
     config: LlamaConfig, axes: ParallelConfig, *, tokens: int, batches: int = 1, number: int = 4, gloo: bool = True,
-    sequence_parallel: bool = False, context: str = "ring", stage: int = 0,
+    sequence_parallel: bool = False, context: str = "ring", stage: int = 0, gathered: int | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """{axis: bytes}, of a rank and step, for the axes that are used.
 
     tokens: that the rank computes, in all `batches` of the step. number: bytes of a weight, gradient or activation.
-    context: how cp attends. stage: the rank's place in the pipeline.
+    context: how cp attends. stage: the rank's place in the pipeline. gathered: bytes of a layer's weight as it
+    is gathered over fsdp; None: number.
     """
     scatter = 2 if gloo else 1  # what a reduce-scatter costs, in all-gathers
     D, N = config.hidden_size, tokens
@@ -48,7 +49,8 @@ def comm_bytes(
         sent["dp"] = 2 * share(axes.dp) * (inner + outer) / axes.fsdp * number
     if axes.fsdp > 1:
         gathers = 1 if axes.pp > 1 else 2  # of a layer
-        sent["fsdp"] = batches * share(axes.fsdp) * ((gathers + scatter) * inner + (1 + scatter) * outer) * number
+        per_batch = gathers * (gathered or number) * inner + scatter * number * inner + (1 + scatter) * number * outer
+        sent["fsdp"] = batches * share(axes.fsdp) * per_batch
     if axes.tp > 1:
         stream = share(axes.tp) * N * D * number * (1 + scatter if sequence_parallel else 2)  # of an all-reduce
         cut = attention_cut(config, axes.tp)

@@ -11,23 +11,32 @@ Naive form: naive_fsdp.py. Tests: tests/parallel/test_training.py.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.stage import Stage
 
 
-def apply_fsdp(model: Llama | Stage, mesh: DeviceMesh, *, keep_gathered: bool = False) -> None:
+def apply_fsdp(
+    model: Llama | Stage, mesh: DeviceMesh, *, keep_gathered: bool = False, products: torch.dtype | None = None
+) -> None:
     """Shard the model in place, over mesh["fsdp"] and, in copies, mesh["dp"]. After tensor parallelism, if any.
 
     Each layer is a group that is gathered as one. Embedding, last norm and head are the root's: a tied matrix
     serves both ends of the model, so that it cannot belong to a group of the embedding's own.
     keep_gathered: from a step's first forward pass to its last backward pass, for a pipeline's many microbatches.
+    products: of half precision, what autocast rounds the layers' matrices to: they are gathered so, with half the
+    bytes, and their gradients summed in float32. The root's are gathered as they are held: the stream begins with the
+    embedding's rows. None: so are the layers'.
     """
     over = mesh["dp", "fsdp"] if mesh["dp"].size() > 1 else mesh["fsdp"]
+    rounded = MixedPrecisionPolicy()
+    if products is not None:
+        rounded = MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in model.model.layers:
-        fully_shard(layer, mesh=over, reshard_after_forward=not keep_gathered)
+        fully_shard(layer, mesh=over, reshard_after_forward=not keep_gathered, mp_policy=rounded)
     fully_shard(model, mesh=over)
     if isinstance(model, Llama):
         register_fsdp_forward_method(model, "hidden_states")  # called by itself, as the loss does, it gathers too

@@ -42,11 +42,12 @@ def parallelize(
     model: Llama, mesh: DeviceMesh, *, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
     autocast: Callable[[], AbstractContextManager] = nullcontext, sequence_parallel: bool = False,
     context: str = "ring", schedule: str = "1f1b", weights: Mapping[str, np.ndarray] | None = None,
+    products: torch.dtype | None = None,
 ) -> "Parallel":  # fmt: skip
     """Spread the model over the mesh, in place. Every rank comes with the same weights, or on the meta device.
 
     weights: of the whole model where it is on the meta device; each rank takes its own part of them, so that none ever
-    holds the model.
+    holds the model. products: of fsdp (fsdp.py).
     head_loss, z_loss: as in `loss_sum`; over tp the loss is VocabParallelLoss. autocast: the context of a forward pass.
     sequence_parallel: of tp. The bytes are the same where a reduce-scatter costs half an all-reduce, as with NCCL;
     gloo's costs as much as the whole. context: how cp attends (cp.py). schedule: of pp (pp.py).
@@ -68,7 +69,7 @@ def parallelize(
         if "tp" in used:
             apply_tp(part, mesh, sequence_parallel=sequence_parallel)
         if "fsdp" in used:
-            apply_fsdp(part, mesh, keep_gathered=pipeline is not None)
+            apply_fsdp(part, mesh, keep_gathered=pipeline is not None, products=products)
         if weights is not None:
             fill(part, weights, mesh.device_type)
     ddp = used == ("dp",)

@@ -8,7 +8,6 @@ equal by pp.py. Tests: tests/parallel/test_stage.py.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from nano_llama.core.errors import UserError
@@ -54,6 +53,7 @@ class Stage(nn.Module):
     ):
         super().__init__()
         self.config, self.rope, self.autocast = model.config, model.rope, autocast
+        self.dtype = model.dtype  # of the stream between layers, however fsdp gathers their parameters
         self.within_documents = model.within_documents
         self.is_first, self.is_last = index == 0, index == stages - 1
         tied_head = self.is_last and model.lm_head is None
@@ -89,7 +89,3 @@ class Stage(nn.Module):
         head = self.model.embed_tokens if self.lm_head is None else self.lm_head
         assert head is not None, "the last stage has the head"
         return dense(head.weight)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype

@@ -95,12 +95,13 @@ class Mesh:
         self, model: Llama, parameters: Parameters, weights: Mapping[str, np.ndarray] | None, device: TorchDevice,
         precision: Precision, settings: TrainSettings,
     ) -> MeshStrategy:  # fmt: skip
-        source = None
+        source, rounded = None, None
         if settings.lora is None:
+            rounded = None if precision.dtype == torch.float32 else precision.dtype
             source = InitialParams(model.config, settings.seed) if weights is None else weights
             check_params(model.config, source)
         parallel = parallelize(
-            model, self.mesh, z_loss=settings.z_loss, autocast=precision.autocast, weights=source
+            model, self.mesh, z_loss=settings.z_loss, autocast=precision.autocast, weights=source, products=rounded,
         )  # fmt: skip
         return MeshStrategy(
             parallel, self.mesh, self.axes, model, list(parameters), device, precision,

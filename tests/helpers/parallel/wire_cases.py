@@ -16,7 +16,7 @@ def step(here, mesh, training: Training, batches=1, **options):
     """({axis: bytes}, {(axis, kind): calls}, parameters of this rank) of the second step."""
     torch.manual_seed(0)
     mesh = here.mesh(mesh)
-    parallel = parallelize(training.model(), mesh, **options)
+    parallel = parallelize(training.model(), mesh, autocast=training.autocast, **options)
     ids = np.random.default_rng(0).integers(0, training.vocab_size, (B, T))
     for _ in range(2):
         with CommBytes(mesh) as sent:
