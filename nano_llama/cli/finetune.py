@@ -14,12 +14,10 @@ from nano_llama.cli.common import Output, Screen, path_with_a_name, table
 from nano_llama.cli.examples_shown import examples_json, show_examples, summaries
 from nano_llama.cli.finetune_options import FLAGS, LEFT_OUT, REST, FinetuneOptions
 from nano_llama.cli.setting_options import given
-from nano_llama.cli.train import check_alone, live_display, make_trainer, summary
+from nano_llama.cli.train import check_alone, live_display, summary, trainer_for
 from nano_llama.core.env import launch
-from nano_llama.core.errors import UserError
 from nano_llama.data.sft.dataset import ExampleDataset
-from nano_llama.training.callback import Callback, Callbacks
-from nano_llama.training.clock import process_start
+from nano_llama.training.callback import Callback
 from nano_llama.training.finetune.examination import Examination, KeepBefore
 from nano_llama.training.finetune.held_out import check_held_out
 from nano_llama.training.finetune.report import changes_table, forgetting, next_commands
@@ -65,31 +63,32 @@ def run(
         Resume the run in --out from its newest checkpoint, at its exact position in the data. A run that has ended
         goes on if it is given more epochs, steps or minutes.
     """
-    screen = Screen(output)
-    if launch() is not None:
-        raise UserError("Fine-tuning runs in one process.", hint="Leave torchrun out:  nano-llama finetune ...")
+    started = launch()
+    screen = Screen(output if started is None or started.rank == 0 else Output(quiet=True))
     settings_given = finetune_settings(config, overrides, options)
     folder = RunFolder(out, FinetuneSettings.command)
     if resume:
-        settings = folder.resumed_settings(settings_given)
+        settings = folder.resumed_settings({"mesh": None, **settings_given})  # as this command is started
     else:
         settings = FinetuneSettings(**settings_given)
-        folder.check_new()
+        if started is None:  # else trainer_for knows whether it was begun by the same torchrun
+            folder.check_new()
     assert isinstance(settings, FinetuneSettings), "resumed_settings keeps the kind"
-    check_alone(settings)
+    if started is None:
+        check_alone(settings)
     check_held_out(settings.held_out)
-    display, keep = live_display(screen), KeepBefore()
-    dataset = read_examples(settings, out if resume else None, display)
+    keep = KeepBefore()
+    dataset = read_examples(settings, out if resume else None, live_display(screen))
     found = summaries(settings, dataset)
     show_examples(screen, settings, dataset, found)
-    loop = make_trainer(
-        settings, out, resume=resume, dataset=dataset, progress=Callbacks(display, keep), start=process_start()
-    )
-    if loop.state.step == 0:  # else it has answered them
-        screen.say(
-            "\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most."
-        )
-    done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
+    with trainer_for(settings, out, screen, resume=resume, dataset=dataset, also=keep) as loop:
+        if loop.state.step == 0:  # else it has answered them
+            screen.say(
+                "\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most."
+            )
+        done = fit_with_report(loop, keep, lambda before: say_before(screen, before))
+        if loop.ranks.rank != 0:
+            return 0
     screen.result(
         result_json(examples_json(dataset, found), done),
         summary(done.result),

@@ -9,8 +9,8 @@ from nano_llama.cli.setting_options import make_options
 from nano_llama.training.finetune.settings import METHOD, FinetuneSettings
 from nano_llama.training.settings import DATA, LENGTH, OWNED_BY_CHECKPOINT
 
-# The model's own; document_mask, which packing decides; and those of a mesh, as it runs in one process.
-LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, "document_mask", "mesh", "mesh_timeout"})
+# The model's own; and document_mask, which packing decides.
+LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, "document_mask"})
 FLAGS = {"init_from": "--model"}
 
 # What `finetune --help` shows; --help-all shows the rest too.

@@ -20,7 +20,7 @@ from nano_llama.core.env import Launch, launch
 from nano_llama.core.errors import EnvironmentFault, UserError, import_extra, install_command
 from nano_llama.core.machine import process_age
 from nano_llama.core.units import time_text
-from nano_llama.training.callback import Callback
+from nano_llama.training.callback import Callback, Callbacks
 from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
 from nano_llama.training.outcome import TrainingResult
@@ -134,20 +134,25 @@ def check_alone(settings: TrainSettings) -> None:
         needed = ParallelConfig.parse(settings.mesh).world_size
         raise UserError(
             f"mesh = {settings.mesh!r}, but a single process was started.",
-            hint=f"Start them all:  torchrun --nproc-per-node {needed} -m nano_llama train ...",
+            hint=f"Start them all:  torchrun --nproc-per-node {needed} -m nano_llama {settings.command} ...",
         )
 
 
 @contextmanager
-def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: bool) -> Iterator[TrainingLoop]:
+def trainer_for(
+    settings: TrainSettings, out: Path, screen: Screen, *, resume: bool, also: Callback | None = None, **more: Any
+) -> Iterator[TrainingLoop]:
     """The trainer of this process, alone or as torchrun has started it, with its live display.
+
+    also: another callback. more: of `set_up_run`.
 
     Where torchrun starts processes again, since one has died or a machine has come, they resume what they had begun.
     """
     started = launch()
     if started is None:
         check_alone(settings)
-        yield make_trainer(settings, out, resume=resume, progress=live_display(screen), start=process_start())
+        display = Callbacks(live_display(screen), also or Callback())
+        yield make_trainer(settings, out, resume=resume, progress=display, start=process_start(), **more)
         return
     if settings.engine != "torch":
         raise UserError(
@@ -162,12 +167,12 @@ def trainer_for(settings: TrainSettings, out: Path, screen: Screen, *, resume: b
 
     with joined(settings, started) as run:
         resume = resume or any(run.ranks.gathered(begun_before))  # machines that have come know nothing of it
-        display = live_display(screen) if started.rank == 0 else Callback()
+        display = Callbacks(live_display(screen), also or Callback()) if started.rank == 0 else Callbacks()
         display.notice(f"{settings.mesh or f'dp={started.world_size}'}: {run.network}")
         if started.restartable and not started.fresh_store:
             display.notice(f"Restarted processes may not find each other. Before torchrun:  {FRESH_STORE}")
         yield set_up_run(
-            run.engine, settings, out, resume=resume, progress=display, start=process_start(), ranks=run.ranks
+            run.engine, settings, out, resume=resume, progress=display, start=process_start(), ranks=run.ranks, **more
         )
 
 

@@ -10,6 +10,8 @@ from helpers.parallel import trainer_cases as cases
 from nano_llama.formats import open_weights
 from nano_llama.formats.safetensors import SafetensorsFile
 from nano_llama.training.checkpoint import TENSORS, load_checkpoint
+from nano_llama.training.finetune.examination import KeepBefore
+from nano_llama.training.finetune.run import fit_with_report
 from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.settings import TrainSettings
@@ -148,17 +150,22 @@ def test_a_run_with_dropout_resumes_exactly(ranks, recipe, tmp_path, mesh):
     assert losses(tmp_path / "without") != losses(tmp_path / "whole")
 
 
+@pytest.fixture
+def lessons(tmp_path):
+    return {
+        "data": str(save_questions(tmp_path / "questions.jsonl", 40)),
+        "init_from": str(save_chat_model(tmp_path / "base")), "context": 96, "batch_size": 4, "max_steps": 20,
+        "evaluations": 2, "log_every": 1, "samples": 1, "sample_tokens": 6, "lr": 0.01, "rank": 4, "device": "cpu",
+        "precision": "fp32", "compile": "off", "num_threads": 1, "held_out": "none",
+    }  # fmt: skip
+
+
 ADAPTERS = [slow("dp=2", {}), ("fsdp=2", {"adapter": "dora"}), slow("dp=2,fsdp=2", {"accumulate": 2})]
 
 
 @pytest.mark.parametrize(("mesh", "changes"), ADAPTERS)
-def test_adapters(ranks, tmp_path, mesh, changes):
-    settings = {
-        "data": str(save_questions(tmp_path / "questions.jsonl", 40)),
-        "init_from": str(save_chat_model(tmp_path / "base")), "context": 96, "batch_size": 4, "max_steps": 20,
-        "evaluations": 2, "log_every": 1, "samples": 1, "sample_tokens": 6, "lr": 0.01, "rank": 4, "device": "cpu",
-        "precision": "fp32", "compile": "off", "num_threads": 1, "lora_dropout": 0.0,
-    } | changes  # fmt: skip
+def test_adapters(ranks, lessons, tmp_path, mesh, changes):
+    settings = lessons | changes
     Trainer(FinetuneSettings(**settings), tmp_path / "one").fit()
     many = {"mesh": mesh, "settings": settings, "kind": FinetuneSettings}
     group = ranks(4 if "," in mesh else 2)
@@ -172,6 +179,18 @@ def test_adapters(ranks, tmp_path, mesh, changes):
     group.run(cases.fit, out=str(tmp_path / "again"), stop_at=7, **many)
     group.run(cases.fit, out=str(tmp_path / "again"), resume=True, **many)
     assert np.abs(np.subtract(losses(tmp_path / "again"), losses(tmp_path / "one"))).max() <= 1e-5
+
+
+def test_a_report_is_that_of_one_process(ranks, lessons, tmp_path):
+    settings, keep = lessons | {"max_steps": 4}, KeepBefore()
+    loop = Trainer(FinetuneSettings(**settings), tmp_path / "one", progress=keep)
+    expected = fit_with_report(loop, keep)
+    found = ranks(2).run(cases.tune, mesh="fsdp=2", settings=settings, out=str(tmp_path / "many"))
+    assert found[0] == found[1]
+    for (loss, answers), one in zip(found[0], (expected.before, expected.after), strict=True):
+        assert loss == pytest.approx(one.validation.loss, abs=1e-5)
+        assert answers == [answer.text for answer in one.answers]
+    assert (tmp_path / "many/report.md").is_file() and (tmp_path / "many/before.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Examiner:
         """interrupted: whether the user wants to wait no longer; then what was found so far is all."""
         settings, dataset = loop.settings, loop.dataset
         assert isinstance(settings, FinetuneSettings) and isinstance(dataset, ExampleDataset), "a run on examples"
-        self.backend, self.tokenizer = loop.backend, loop.tokenizer
+        self.backend, self.tokenizer, self.ranks = loop.backend, loop.tokenizer, loop.ranks
         self.clock, self.interrupted = clock, interrupted
         self.most_tokens = settings.sample_tokens
         self.validation: Validation = loop.validator.data
@@ -110,7 +110,8 @@ class Examiner:
         return Examination(validation, held_out, answers, self.clock() - begin)
 
     def _is_over(self, until: float) -> bool:
-        return self.interrupted() or self.clock() > until
+        """Whether any rank says so: they go on, or stop, together."""
+        return any(self.ranks.gathered(float(self.interrupted() or self.clock() > until)))
 
     def _measure(self, data: Validation | None, until: float, like: Measured | None) -> Measured | None:
         """On the whole of it, or on the head that there is time for, or that was measured before."""

@@ -55,5 +55,6 @@ def fit_with_report(
         seconds = min(seconds, left - EXIT_SECONDS)
     with interrupt:
         after = examiner.examine(seconds, before)
-    write_report(loop, result, before, after)
+    if loop.ranks.rank == 0:
+        write_report(loop, result, before, after)
     return FinetuneResult(result, before, after, loop.folder.path / FILE)

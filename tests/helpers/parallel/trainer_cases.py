@@ -4,6 +4,9 @@ import torch
 
 from nano_llama.core.env import Launch
 from nano_llama.core.errors import UserError
+from nano_llama.training.finetune.examination import KeepBefore
+from nano_llama.training.finetune.run import fit_with_report
+from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
@@ -36,6 +39,17 @@ def fit(here, mesh, settings, out, resume=False, stop_at=None, kind=TrainSetting
             raise
         return type(error).__name__, loop.state.step
     return result.steps, result.train_loss, result.evaluation.loss
+
+
+def tune(here, mesh, settings, out):
+    """Fine-tuning with its report -> what was found before and after, without the seconds."""
+    keep = KeepBefore()
+    loop = set_up_run(
+        engine(here, mesh), FinetuneSettings(**{**settings, "mesh": mesh}), out, ranks=ProcessRanks(),
+        progress=keep if here.rank == 0 else None,
+    )  # fmt: skip
+    done = fit_with_report(loop, keep)
+    return [(found.validation.loss, [answer.text for answer in found.answers]) for found in (done.before, done.after)]
 
 
 def refused(here, mesh, settings, out):

@@ -95,7 +95,7 @@ class Writer:
 
 
 def examiner_of(loop, backend, **options):
-    parts = {name: getattr(loop, name) for name in ("settings", "dataset", "tokenizer", "validator")}
+    parts = {name: getattr(loop, name) for name in ("settings", "dataset", "tokenizer", "validator", "ranks")}
     return Examiner(SimpleNamespace(**parts, backend=backend), **options)
 
 
