@@ -119,7 +119,7 @@ class Backend(Protocol):
         ...
 
     def figures(self) -> dict[str, Any]:
-        """What else a line of metrics.jsonl holds: of the processes that train together."""
+        """What else a line of metrics.jsonl holds: of kernels, and of the processes that train together."""
         ...
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:

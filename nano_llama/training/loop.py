@@ -265,9 +265,9 @@ class TrainingLoop:
         )  # fmt: skip
 
     def _processes(self, record: StepRecord) -> dict[str, Any]:
-        """What a line of metrics.jsonl says of a run over many processes."""
+        """What a line of metrics.jsonl says of the backend's choices, and of a run over many processes."""
         if self.ranks.size == 1:
-            return {}
+            return self.backend.figures()
         memory, stall = (self.ranks.gathered(value) for value in (record.peak_memory, record.recent.data_stall))
         return {
             **self.backend.figures(), "rank_memory_bytes": list(map(int, memory)),

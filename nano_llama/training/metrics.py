@@ -19,6 +19,12 @@
     model_step             on the last line of a run that went past its lowest validation loss: the step that had it,
                            whose weights are the run's model (final_model.py)
 
+where settings ask for kernels, or auto has measured them:
+
+    attention              sdpa or triton
+    attention_ms           {each: milliseconds of a layer, forward and backward}, if measured
+    kernels                those in use, of rmsnorm, rope, swiglu and cross_entropy
+
 and of a run over many processes:
 
     mesh                   its axes: "dp=2,tp=2"
@@ -47,6 +53,7 @@ MEASURED = frozenset(
     {
         "tokens_per_second", "mfu", "data_stall", "checkpoint_pause_s", "peak_memory_bytes", "elapsed_s",
         "seconds_left", "rank_memory_bytes", "rank_data_stall",
+        "attention_ms",
     }
 )  # fmt: skip
 

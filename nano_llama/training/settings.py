@@ -130,6 +130,12 @@ class TrainSettings:
         "auto", "torch.compile: on or off; auto: on if the run is long enough to gain from it",
         choices=("auto", "on", "off"),
     )  # fmt: skip
+    attention: str = COMPUTE.setting(
+        "auto", "sdpa (PyTorch's), or triton: our own, on a GPU; auto: sdpa", choices=("auto", "sdpa", "triton")
+    )
+    kernels: str = COMPUTE.setting(
+        "torch", "of norms, RoPE, SwiGLU and loss: torch, or triton: our own, on a GPU", choices=("torch", "triton")
+    )
     execution: str = COMPUTE.setting(
         "eager", "eager: kernel by kernel; graph: a step is recorded, then launched whole (for a GPU; not measured)",
         choices=("eager", "graph"),
@@ -203,7 +209,7 @@ class TrainSettings:
         if self.schedule == "wsd" and self.warmup + (DECAY if self.decay is None else self.decay) > 1:
             raise UserError(f"warmup = {self.warmup:g} and decay = {self.decay} add up to more than the whole run.")
         if self.optimizer == "schedulefree":
-            self._check_schedule_free()
+            check_schedule_free(self)
         if not lengths:
             object.__setattr__(self, "max_minutes", DEFAULT_MINUTES)
         if self.init_from is not None:
@@ -213,18 +219,6 @@ class TrainSettings:
                         f"{name} = {getattr(self, name)!r} cannot be combined with init_from = {self.init_from!r}.",
                         hint=f"The model keeps its shape and its tokenizer: leave {name} out.",
                     )
-
-    def _check_schedule_free(self) -> None:
-        """Its average replaces a schedule and any other average."""
-        for name, fits, hint in (
-            ("schedule", self.schedule == "constant", "Its average replaces the schedule: use --schedule constant."),
-            ("ema", self.ema == 0.0, "It averages the weights already: leave ema out."),
-            ("beta1", self.beta1 > 0.0, "It takes the gradient between the average and the newest weights: use 0.9."),
-        ):
-            if not fits:
-                raise UserError(
-                    f"{name} = {getattr(self, name)!r} cannot be combined with optimizer = 'schedulefree'.", hint=hint
-                )
 
     # -- from and to text -----------------------------------------------------------------------------------------
 
@@ -283,6 +277,19 @@ class TrainSettings:
             self.model or DEFAULT_MODEL, **changes, vocab_size=vocab_size, max_position_embeddings=self.context,
             bos_token_id=bos, eos_token_id=eos,
         )  # fmt: skip
+
+
+def check_schedule_free(settings: TrainSettings) -> None:
+    """Its average replaces a schedule and any other average."""
+    for name, fits, hint in (
+        ("schedule", settings.schedule == "constant", "Its average replaces the schedule: use --schedule constant."),
+        ("ema", settings.ema == 0.0, "It averages the weights already: leave ema out."),
+        ("beta1", settings.beta1 > 0.0, "It takes the gradient between the average and the newest weights: use 0.9."),
+    ):
+        if not fits:
+            raise UserError(
+                f"{name} = {getattr(settings, name)!r} cannot be combined with optimizer = 'schedulefree'.", hint=hint
+            )
 
 
 SHAPE_NAMES = tuple(sections(TrainSettings)[SHAPE])

@@ -55,6 +55,8 @@ HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "optimizer": (tuple(OPTIMIZERS), "Volume 1 does not have it", "Use --engine torch."),
     "execution": (("eager",), "Volume 1 launches no kernels", "Use --engine torch."),
     "compile": (("auto", "off"), "Volume 1 has nothing to compile", "Use --engine torch."),
+    "attention": (("auto",), "Volume 1 has an attention of its own", "Leave it out, or use --engine torch."),
+    "kernels": (("torch",), "Volume 1 computes in NumPy", "Leave it out, or use --engine torch."),
 }
 
 

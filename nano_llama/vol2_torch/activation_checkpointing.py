@@ -31,6 +31,9 @@ EXPENSIVE = (
 )
 
 
+OURS = "nano_llama::flash_attention"  # by name: kernels/flash_attention.py need not be there
+
+
 def checkpointed(kind: str, function: Callable[..., Tensor], *inputs: Any, draws: bool = True) -> Tensor:
     """function(*inputs), of whose results only those that `kind` names are kept for the backward pass.
 
@@ -44,4 +47,4 @@ def checkpointed(kind: str, function: Callable[..., Tensor], *inputs: Any, draws
 
 
 def _keep_expensive(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in EXPENSIVE else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if op in EXPENSIVE or op.name() == OURS else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,4 +1,4 @@
-"""Packed documents: the mask and the positions that keep attention within each document.
+"""Packed documents: the mask, or the numbers, and the positions that keep attention within each document.
 
 A window of T tokens may hold the end of one document, several whole ones and the beginning of another. With this mask
 and these positions the model computes for each what it would compute for that document alone.
@@ -18,6 +18,11 @@ def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.arange(documents.shape[1], device=documents.device)  # (T,)
     same = documents[:, :, None] == documents[:, None, :]  # (B,T,T)
     return positions_within(documents), (same & (columns[:, None] >= columns)).unsqueeze(1)
+
+
+def by_number(documents: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for attention that reads the numbers themselves (kernels/flash_attention.py): no mask of T x T."""
+    return positions_within(documents), documents
 
 
 def positions_within(documents: Tensor) -> Tensor:  # (B,T) -> (B,T)

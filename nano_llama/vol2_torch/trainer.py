@@ -34,6 +34,7 @@ from nano_llama.vol2_torch.compiling import (
 from nano_llama.vol2_torch.determinism import prepare_determinism
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.graph_step import check_graph_settings, make_step
+from nano_llama.vol2_torch.kernels.choice import PLAIN, Kernels, check_kernels, choose_kernels
 from nano_llama.vol2_torch.loss import (
     CHUNK_BYTES,
     HeadLoss,
@@ -74,26 +75,26 @@ class TorchBackend:
 
     parameters: those that are trained and saved, by name. optimizers: together they own each parameter once. average:
     of the parameters; it is evaluated and saved in their place. strategy: where they lie, and what computes gradients.
-    step: what has it do that.
+    step: what has it do that. kernels: those that the model already computes with.
     """
 
     def __init__(
         self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
         precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy, step: Step,
-        compiled: bool = False,
+        compiled: bool = False, kernels: Kernels = PLAIN,
     ):  # fmt: skip
         self.settings, self.model, self.config = settings, model, model.config
         self.parameters, self.optimizers, self.average = parameters, optimizers, average
         self.device, self.precision, self.expected = device, precision, expected
-        self.notice, self.strategy, self.step = notice, strategy, step
+        self.notice, self.strategy, self.step, self.kernels = notice, strategy, step, kernels
         self.scale = LossScale() if precision.name == "fp16" else None
         self.begun: Sequence[Batch] | None = None  # whose gradient is being computed
         self.states_before: dict[str, torch.Tensor] = {}  # of the random generators, before that
         chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
-        self.plain_loss: HeadLoss = chunked_head_loss if chunked else head_loss
+        self.plain_loss: HeadLoss = kernels.head_loss or (chunked_head_loss if chunked else head_loss)
         if settings.from_examples:  # of which few tokens are counted
-            self.plain_loss = at_counted_positions(fitting_head_loss)
+            self.plain_loss = at_counted_positions(kernels.head_loss or fitting_head_loss)
         strategy.head_loss = self.plain_loss
         model.train_with(settings.dropout, settings.activation_checkpointing)
         self.compiled = compiled
@@ -104,7 +105,9 @@ class TorchBackend:
     def check_settings(settings: TrainSettings) -> None:
         if settings.engine != "torch":
             raise UserError(f"engine = {settings.engine!r}: this is the trainer of the engine 'torch'.")
-        check_graph_settings(settings, resolve_device(settings.device))
+        place = resolve_device(settings.device)
+        check_graph_settings(settings, place)
+        check_kernels(settings, place)
 
     @classmethod
     def create(
@@ -123,6 +126,8 @@ class TorchBackend:
         if spread.size == 1:
             check_memory(expected, settings, device.available_memory())
         model, trained = spread.model(settings, config, weights, adapter, place, precision.dtype, notice)
+        kernels = choose_kernels(settings, config, place, precision.dtype, notice)
+        kernels.put_into(model, precision.dtype)
         compiled, why_not = wants_compile(settings, config.num_parameters, place)
         if compiled:  # before it is spread over processes, whose hooks stay outside of what is compiled
             compile_layers(model)
@@ -137,6 +142,7 @@ class TorchBackend:
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
             expected=expected, notice=notice, strategy=strategy, compiled=compiled,
             step=make_step(settings, model, strategy, optimizers, device, precision, notice),
+            kernels=kernels,
         )  # fmt: skip
         torch.manual_seed(settings.seed)  # of dropout
         return backend
@@ -222,7 +228,7 @@ class TorchBackend:
         return nullcontext() if self.average is None else self.strategy.swapped(self.average.weights())
 
     def figures(self) -> dict[str, Any]:
-        return self.strategy.figures()
+        return {**self.strategy.figures(), **self.kernels.figures}
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return self.strategy.generate(prompt_ids, params)

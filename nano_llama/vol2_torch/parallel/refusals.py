@@ -22,6 +22,8 @@ def check_mesh(settings: TrainSettings, axes: ParallelConfig) -> None:
             "optimizer", settings.optimizer == "adafactor", ("fsdp", "tp"), "it needs whole rows and columns",
             "Adafactor trains over dp, pp and cp; over fsdp, which divides what an optimizer keeps, use adamw or lion.",
         ),
+        ("attention", settings.attention == "triton", ("cp",), "there the mesh attends", "Use --attention sdpa."),
+        ("kernels", settings.kernels == "triton", ("tp",), "norms are divided there", "Use --kernels torch."),
         ("precision", settings.precision == "fp16", ("pp",), "its loss is not scaled", "Over pp use bf16 or fp32."),
     ):  # fmt: skip
         for axis in refusing:
