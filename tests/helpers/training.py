@@ -75,7 +75,7 @@ class FakeBackend:
         return nullcontext()
 
     def figures(self):
-        return {"mesh": "dp=2"}
+        return {"kernels": ["rope"]}
 
     def generate(self, prompt_ids, params):
         return iter([prompt_ids[-1]] * params.max_tokens)

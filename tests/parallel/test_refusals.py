@@ -18,6 +18,8 @@ REFUSED = [
     ("fsdp=2", FinetuneSettings(**TUNE, base_quantization="int4"), "fsdp=2 with base_quantization", "Over dp"),
     ("fsdp=2", TrainSettings(optimizer="adafactor"), "fsdp=2 with optimizer = 'adafactor'", "adamw"),
     ("tp=2", TrainSettings(optimizer="adafactor"), "tp=2 with optimizer = 'adafactor'", "dp, pp and cp"),
+    ("cp=2", TrainSettings(attention="triton"), "cp=2 with attention = 'triton': there the mesh attends", "sdpa"),
+    ("fsdp=2,tp=2", TrainSettings(kernels="triton"), "tp=2 with kernels = 'triton'", "--kernels torch"),
     ("pp=2", TrainSettings(precision="fp16"), "pp=2 with precision = 'fp16'", "bf16"),
     ("pp=2", TrainSettings(batch_size=3), "pp=2: a batch of 3 rows", "multiple of 4"),
     ("fsdp=2,pp=2", TrainSettings(batch_size=6), "pp=2: a batch of 3 rows is not enough for 4", None),
@@ -29,6 +31,8 @@ ALLOWED = [
     ("tp=2,pp=2", TrainSettings(dropout=0.1, batch_size=7)),  # seven microbatches
     ("fsdp=2,tp=2", TrainSettings(optimizer="schedulefree", schedule="constant")),
     ("dp=2,pp=2", TrainSettings(optimizer="adafactor")),
+    ("fsdp=2,tp=2,pp=2", TrainSettings(attention="triton")),
+    ("dp=2,fsdp=2,cp=2", TrainSettings(kernels="triton")),
     ("fsdp=2,tp=2", TrainSettings(document_mask=True)),
 ]
 

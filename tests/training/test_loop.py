@@ -17,8 +17,8 @@ from nano_llama.training.outcome import TrainingDiverged, TrainingInterrupted
 from nano_llama.training.recorder import Recorder as RunRecorder
 from nano_llama.training.settings import TrainSettings
 
-RUN_KEYS = {"step", "tokens", "train_loss", "train_bits_per_byte", "lr", "grad_norm", "deterministic"}
-KEYS = RUN_KEYS | MEASURED - {"mfu", "rank_memory_bytes", "rank_data_stall"}  # no peak; one process
+RUN_KEYS = {"step", "tokens", "train_loss", "train_bits_per_byte", "lr", "grad_norm", "deterministic", "kernels"}
+KEYS = RUN_KEYS | MEASURED - {"mfu", "attention_ms", "rank_memory_bytes", "rank_data_stall"}  # no peak; one process
 VALIDATION_KEYS = {"val_loss", "val_bits_per_byte"}
 
 
