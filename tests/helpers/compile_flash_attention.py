@@ -1,6 +1,6 @@
 """Flash attention's kernels compiled for an H100 on a machine without one, and what they take there.
 
-    python compile_flash_attention.py        one JSON line for each of KERNELS; TRITON_INTERPRET must not be set
+    python compile_flash_attention.py        a JSON line for each kernel in each of FORMS; without TRITON_INTERPRET
 
 Triton brings the compiler, the assembler included; only running a kernel needs a GPU.
 """
@@ -26,15 +26,15 @@ FUNCTIONS = {
     "dq": flash_backward.dq_kernel,
     "dkdv": flash_backward.dkdv_kernel,
 }
-# kernel, head dim, with documents and lengths that are not multiples of a tile
-KERNELS = [(kernel, K, K == 64) for kernel in FUNCTIONS for K in (64, 128)]
+# head dim, causal, with documents and a ragged length
+FORMS = [(64, True, True), (64, False, False), (128, True, False)]
 
 
-def compiled(kernel: str, K: int, packed: bool, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """As flash_attention launches it for causal attention with as many key heads as query heads."""
-    function, config = FUNCTIONS[kernel], config_for(kernel, dtype, K)
+def compiled(kernel: str, K: int, causal: bool, packed: bool) -> Any:
+    """As flash_attention launches it in bfloat16, with as many key heads as query heads."""
+    function, config = FUNCTIONS[kernel], config_for(kernel, torch.bfloat16, K)
     constants = {
-        "GROUP": 1, "K": K, "CAUSAL": True, "PACKED": packed, "WIDE": tl.float32, "EVEN": not packed,
+        "GROUP": 1, "K": K, "CAUSAL": causal, "PACKED": packed, "WIDE": tl.float32, "EVEN": not packed,
         "BLOCK_T": config.queries, "BLOCK_S": config.keys, "BLOCK_K": triton.next_power_of_2(K),
     }  # fmt: skip
     constants = {name: value for name, value in constants.items() if name in function.arg_names}
@@ -60,23 +60,35 @@ def compiled(kernel: str, K: int, packed: bool, dtype: torch.dtype = torch.bfloa
 
 
 def resources(cubin: bytes) -> dict[str, int]:
-    """Registers of a thread, and the bytes of its stack: what did not fit into registers."""
-    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    """Registers of a thread; the bytes of its stack, which did not fit into registers; the products of matrix tiles,
+    and how often the program begins a group of them, for which it then waits."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [cuobjdump, "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
-    assert found, said
-    return {"registers": int(found[1]), "stack": int(found[2])}
+        usage = read_cubin("--dump-resource-usage", file.name)
+        instructions = read_cubin("-sass", file.name)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    return {
+        "registers": int(found[1]), "stack": int(found[2]),
+        "products": instructions.count("HGMMA."), "groups": instructions.count("WARPGROUP.ARRIVE"),
+    }  # fmt: skip
+
+
+def read_cubin(what: str, path: str) -> str:
+    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return subprocess.run([cuobjdump, what, path], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":
-    for kernel, K, packed in KERNELS:
-        done = compiled(kernel, K, packed)
-        found = {
-            "kernel": kernel, "head_dim": K, "packed": packed, "triton": triton.__version__,
-            "shared": done.metadata.shared, "wgmma": done.asm["ptx"].count("wgmma.mma_async"),
-        }  # fmt: skip
-        print(json.dumps(found | resources(done.asm["cubin"])), flush=True)
+    for kernel in FUNCTIONS:
+        for K, causal, packed in FORMS:
+            done = compiled(kernel, K, causal, packed)
+            found = {
+                "kernel": kernel,
+                "head_dim": K,
+                "causal": causal,
+                "packed": packed,
+                "shared": done.metadata.shared,
+            }
+            print(json.dumps(found | resources(done.asm["cubin"])), flush=True)

@@ -15,7 +15,14 @@ q k^T / sqrt(K) and have 1 / sqrt(K) alone. Tests: tests/vol2/kernels/test_flash
 import triton
 import triton.language as tl
 
-from nano_llama.vol2_torch.kernels.flash_forward import document_range, load_rows, store_rows, visible, visible_keys
+from nano_llama.vol2_torch.kernels.flash_forward import (
+    document_range,
+    load_rows,
+    store_rows,
+    tile_head_batch,
+    visible,
+    visible_keys,
+)
 
 
 @triton.jit
@@ -24,14 +31,13 @@ def delta_kernel(
     K: tl.constexpr, WIDE: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """delta[t] = sum_k dout[t,k] out[t,k]:  out, dout (B,H,T,K) -> delta (B,H,T)."""
-    tiles = tl.cdiv(T, BLOCK_T)
-    tile, head, batch = tl.program_id(0) % tiles, tl.program_id(0) // tiles % H, tl.program_id(0) // tiles // H
-    out += tl.cast(batch, tl.int64) * out_batch + tl.cast(head, tl.int64) * out_head
-    dout += tl.cast(batch, tl.int64) * dout_batch + tl.cast(head, tl.int64) * dout_head
+    tile, head, batch = tile_head_batch(T, H, BLOCK_T)
+    out += batch * out_batch + head * out_head
+    dout += batch * dout_batch + head * dout_head
     rows = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     o = load_rows(out, out_row, tile * BLOCK_T, T, K, BLOCK_T, BLOCK_K, True).to(WIDE)  # (BLOCK_T,BLOCK_K)
     do = load_rows(dout, dout_row, tile * BLOCK_T, T, K, BLOCK_T, BLOCK_K, True).to(WIDE)  # (BLOCK_T,BLOCK_K)
-    tl.store(delta + (tl.cast(batch, tl.int64) * H + head) * T + rows, tl.sum(o * do, 1), mask=rows < T)
+    tl.store(delta + (batch * H + head) * T + rows, tl.sum(o * do, 1), mask=rows < T)
 
 
 @triton.jit
@@ -44,23 +50,22 @@ def dq_kernel(
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """dq (B,H,T,K): one program has one tile of queries and walks over the keys, as the forward does."""
-    tiles = tl.cdiv(T, BLOCK_T)
-    tile, head, batch = tl.program_id(0) % tiles, tl.program_id(0) // tiles % H, tl.program_id(0) // tiles // H
-    begin = (tiles - 1 - tile) * BLOCK_T  # the last rows see the most keys, so they begin first
+    tile, head, batch = tile_head_batch(T, H, BLOCK_T)
+    begin = (tl.cdiv(T, BLOCK_T) - 1 - tile) * BLOCK_T  # the last rows see the most keys, so they begin first
     rows = begin + tl.arange(0, BLOCK_T)
-    k += tl.cast(batch, tl.int64) * k_batch + tl.cast(head // GROUP, tl.int64) * k_head
-    v += tl.cast(batch, tl.int64) * v_batch + tl.cast(head // GROUP, tl.int64) * v_head
-    q += tl.cast(batch, tl.int64) * q_batch + tl.cast(head, tl.int64) * q_head
-    dout += tl.cast(batch, tl.int64) * dout_batch + tl.cast(head, tl.int64) * dout_head
+    k += batch * k_batch + (head // GROUP) * k_head
+    v += batch * v_batch + (head // GROUP) * v_head
+    q += batch * q_batch + head * q_head
+    dout += batch * dout_batch + head * dout_head
     q_tile = load_rows(q, q_row, begin, T, K, BLOCK_T, BLOCK_K, True)  # (BLOCK_T,BLOCK_K)
     do = load_rows(dout, dout_row, begin, T, K, BLOCK_T, BLOCK_K, True)  # (BLOCK_T,BLOCK_K)
-    at = (tl.cast(batch, tl.int64) * H + head) * T + rows
+    at = (batch * H + head) * T + rows
     row_lse = tl.load(lse + at, mask=rows < T, other=float("inf"))  # (BLOCK_T,)
     row_delta = tl.load(delta + at, mask=rows < T, other=0.0)  # (BLOCK_T,)
     row_documents = rows
     if PACKED:
-        row_documents = tl.load(documents + tl.cast(batch, tl.int64) * T + tl.minimum(rows, T - 1))  # (BLOCK_T,)
-        key_documents += tl.cast(batch, tl.int64) * S
+        row_documents = tl.load(documents + batch * T + tl.minimum(rows, T - 1))  # (BLOCK_T,)
+        key_documents += batch * S
     first, free, end = visible_keys(begin, row_documents, key_documents, T, S, CAUSAL, PACKED, BLOCK_T, BLOCK_S)
 
     acc = tl.zeros((BLOCK_T, BLOCK_K), WIDE)
@@ -72,7 +77,7 @@ def dq_kernel(
         acc, q_tile, do, row_lse, row_delta, k, v, k_row, v_row, rows, row_documents, key_documents,
         free, end, T, S, scale, K, CAUSAL, PACKED, True, BLOCK_S, BLOCK_K,
     )  # fmt: skip
-    dq += tl.cast(batch, tl.int64) * dq_batch + tl.cast(head, tl.int64) * dq_head
+    dq += batch * dq_batch + head * dq_head
     store_rows(dq, dq_row, begin, T, acc * score_scale, K, BLOCK_T, BLOCK_K)
 
 
@@ -111,12 +116,11 @@ def dkdv_kernel(
     It walks over the queries of the group's heads, one head after another, since a shared head's gradient is the sum
     of theirs. EVEN: T is a multiple of BLOCK_T.
     """
-    tiles, G = tl.cdiv(S, BLOCK_S), H // GROUP
-    tile, group, batch = tl.program_id(0) % tiles, tl.program_id(0) // tiles % G, tl.program_id(0) // tiles // G
+    tile, group, batch = tile_head_batch(S, H // GROUP, BLOCK_S)
     begin = tile * BLOCK_S  # the first keys are seen by the most queries, and begin first
     columns = begin + tl.arange(0, BLOCK_S)
-    k += tl.cast(batch, tl.int64) * k_batch + tl.cast(group, tl.int64) * k_head
-    v += tl.cast(batch, tl.int64) * v_batch + tl.cast(group, tl.int64) * v_head
+    k += batch * k_batch + group * k_head
+    v += batch * v_batch + group * v_head
     k_tile = load_rows(k, k_row, begin, S, K, BLOCK_S, BLOCK_K, True)  # (BLOCK_S,BLOCK_K)
     v_tile = load_rows(v, v_row, begin, S, K, BLOCK_S, BLOCK_K, True)  # (BLOCK_S,BLOCK_K)
     first, free, end = 0, 0, T
@@ -125,19 +129,19 @@ def dkdv_kernel(
         free = tl.cdiv(tl.minimum(tl.maximum(begin + BLOCK_S - 1 + T - S, 0), T), BLOCK_T) * BLOCK_T
     column_documents = columns
     if PACKED:
-        column_documents = tl.load(key_documents + tl.cast(batch, tl.int64) * S + tl.minimum(columns, S - 1))
-        documents += tl.cast(batch, tl.int64) * T
+        column_documents = tl.load(key_documents + batch * S + tl.minimum(columns, S - 1))
+        documents += batch * T
         first, end = document_range(column_documents, documents, first, T)
         free = end
 
     dk_acc = tl.zeros((BLOCK_S, BLOCK_K), WIDE)
     dv_acc = tl.zeros((BLOCK_S, BLOCK_K), WIDE)
     for member in range(GROUP):
-        head = tl.cast(group * GROUP + member, tl.int64)
-        head_q = q + tl.cast(batch, tl.int64) * q_batch + head * q_head
-        head_dout = dout + tl.cast(batch, tl.int64) * dout_batch + head * dout_head
-        row_lse = lse + (tl.cast(batch, tl.int64) * H + head) * T
-        row_delta = delta + (tl.cast(batch, tl.int64) * H + head) * T
+        head = group * GROUP + member
+        head_q = q + batch * q_batch + head * q_head
+        head_dout = dout + batch * dout_batch + head * dout_head
+        row_lse = lse + (batch * H + head) * T
+        row_delta = delta + (batch * H + head) * T
         dk_acc, dv_acc = add_dkdv(
             dk_acc, dv_acc, k_tile, v_tile, head_q, head_dout, row_lse, row_delta, q_row, dout_row,
             columns, column_documents, documents, first, tl.minimum(free, end), T, S, scale,
@@ -148,8 +152,8 @@ def dkdv_kernel(
             columns, column_documents, documents, free, end, T, S, scale,
             K, CAUSAL, PACKED, False, not EVEN, BLOCK_T, BLOCK_K,
         )  # fmt: skip
-    dk += tl.cast(batch, tl.int64) * dk_batch + tl.cast(group, tl.int64) * dk_head
-    dv += tl.cast(batch, tl.int64) * dv_batch + tl.cast(group, tl.int64) * dv_head
+    dk += batch * dk_batch + group * dk_head
+    dv += batch * dv_batch + group * dv_head
     store_rows(dk, dk_row, begin, S, dk_acc * score_scale, K, BLOCK_S, BLOCK_K)
     store_rows(dv, dv_row, begin, S, dv_acc, K, BLOCK_S, BLOCK_K)
 

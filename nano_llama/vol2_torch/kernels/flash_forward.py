@@ -29,18 +29,17 @@ def forward_kernel(
     X_batch, X_head, X_row: the strides of X, whose rows are contiguous. scale: log2(e) / sqrt(K). GROUP: H / G.
     PACKED: attention stays within documents. WIDE: the type of sums, float32 or float64.
     """
-    tiles = tl.cdiv(T, BLOCK_T)
-    tile, head, batch = tl.program_id(0) % tiles, tl.program_id(0) // tiles % H, tl.program_id(0) // tiles // H
-    begin = (tiles - 1 - tile) * BLOCK_T  # the last rows see the most keys, so they begin first
+    tile, head, batch = tile_head_batch(T, H, BLOCK_T)
+    begin = (tl.cdiv(T, BLOCK_T) - 1 - tile) * BLOCK_T  # the last rows see the most keys, so they begin first
     rows = begin + tl.arange(0, BLOCK_T)
-    k += tl.cast(batch, tl.int64) * k_batch + tl.cast(head // GROUP, tl.int64) * k_head
-    v += tl.cast(batch, tl.int64) * v_batch + tl.cast(head // GROUP, tl.int64) * v_head
-    q += tl.cast(batch, tl.int64) * q_batch + tl.cast(head, tl.int64) * q_head
+    k += batch * k_batch + (head // GROUP) * k_head
+    v += batch * v_batch + (head // GROUP) * v_head
+    q += batch * q_batch + head * q_head
     q_tile = load_rows(q, q_row, begin, T, K, BLOCK_T, BLOCK_K, True)  # (BLOCK_T,BLOCK_K)
     row_documents = rows
     if PACKED:
-        row_documents = tl.load(documents + tl.cast(batch, tl.int64) * T + tl.minimum(rows, T - 1))  # (BLOCK_T,)
-        key_documents += tl.cast(batch, tl.int64) * S
+        row_documents = tl.load(documents + batch * T + tl.minimum(rows, T - 1))  # (BLOCK_T,)
+        key_documents += batch * S
     first, free, end = visible_keys(begin, row_documents, key_documents, T, S, CAUSAL, PACKED, BLOCK_T, BLOCK_S)
 
     top = tl.full((BLOCK_T,), float("-inf"), WIDE)  # m: the maximum so far
@@ -57,10 +56,18 @@ def forward_kernel(
 
     empty = total == 0  # rows that see no key: their output is 0, and lse = inf makes every 2^(score - lse) zero
     total = tl.where(empty, 1.0, total)
-    out += tl.cast(batch, tl.int64) * out_batch + tl.cast(head, tl.int64) * out_head
+    out += batch * out_batch + head * out_head
     store_rows(out, out_row, begin, T, acc / total[:, None], K, BLOCK_T, BLOCK_K)
-    lse += (tl.cast(batch, tl.int64) * H + head) * T
+    lse += (batch * H + head) * T
     tl.store(lse + rows, tl.where(empty, float("inf"), top + tl.log2(total)), mask=rows < T)
+
+
+@triton.jit
+def tile_head_batch(length, heads, BLOCK: tl.constexpr):
+    """What this program computes: a tile of one head of one batch entry; int64, as offsets may exceed 2^31."""
+    tiles = tl.cdiv(length, BLOCK)
+    head, batch = tl.program_id(0) // tiles % heads, tl.program_id(0) // tiles // heads
+    return tl.program_id(0) % tiles, head.to(tl.int64), batch.to(tl.int64)
 
 
 @triton.jit
@@ -95,9 +102,12 @@ def visible_keys(
     CAUSAL: tl.constexpr, PACKED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Of a tile of queries: first, free, end. Keys below first and from end on are unseen; those from first to free,
-    whole tiles, are seen by all of its queries and need no mask."""
-    first, end = 0, S
-    free = S // BLOCK_S * BLOCK_S
+    whole tiles, are seen by all of its queries and need no mask.
+
+    Only causal attention has such tiles. Elsewhere a loop for one last, ragged tile would cost more than masks do:
+    with it in the program the assembler waits for every single product (dev/LOG.md).
+    """
+    first, free, end = 0, 0, S
     if CAUSAL:  # query t sees keys up to t + S - T: the last query sees the last key
         end = tl.maximum(tl.minimum(begin + BLOCK_T, T) + S - T, 0)
         free = tl.maximum(begin + S - T + 1, 0) // BLOCK_S * BLOCK_S

@@ -33,7 +33,7 @@ def test_equals_volume_1(name):
 
 
 @pytest.mark.triton
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     group=st.integers(1, 3), G=st.integers(1, 2), T=st.integers(1, 90), S=st.integers(1, 90), K=st.integers(16, 128),
     causal=st.booleans(), tiles=st.sampled_from([(32, 32), (32, 64), (64, 32), (64, 64)]),
@@ -106,7 +106,7 @@ def test_strided_inputs_and_outputs():
 def test_the_order_of_the_programs_does_not_matter(monkeypatch):
     from triton.runtime.interpreter import interpreter_builder
 
-    case = Case(B=2, H=4, G=2, T=70, S=70, documents="ascending")
+    case = Case(T=70, S=70, documents="ascending")
     forwards = flash(case, *inputs(case))
     original, starts = interpreter_builder.set_grid_idx, []
 

@@ -26,8 +26,9 @@ def kernels(tmp_path_factory) -> list[dict]:
 
 @pytest.mark.triton
 def test_they_fit_an_h100(kernels):
-    assert len(kernels) == 6
+    assert len(kernels) == 9
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_MEMORY, kernel
-        assert kernel["wgmma"], kernel  # products by Hopper's tensor cores
+        # products by Hopper's tensor cores, several at a time: the assembler may decide to wait for each
+        assert 0 < kernel["groups"] < kernel["products"], kernel
         assert kernel["stack"] <= 256, kernel  # bytes of a thread: a few values, no tile

@@ -45,10 +45,8 @@ FAULTS = {
     ),
     "dk and dv always causal": Fault(BACKWARD, "if CAUSAL:  # key s", "if True:  # key s", FREE),
     "the diagonal unmasked in dk and dv": Fault(BACKWARD, "begin + BLOCK_S - 1 + T - S", "begin + T - S", CAUSAL),
-    "another key head in the forward": Fault(
-        FORWARD, "head // GROUP, tl.int64) * k", "head % 2, tl.int64) * k", GROUPS
-    ),
-    "another value head in dq": Fault(BACKWARD, "head // GROUP, tl.int64) * v", "head % 2, tl.int64) * v", GROUPS),
+    "another key head in the forward": Fault(FORWARD, "(head // GROUP) * k_head", "(head % 2) * k_head", GROUPS),
+    "another value head in dq": Fault(BACKWARD, "(head // GROUP) * v_head", "(head % 2) * v_head", GROUPS),
     "another group in dk and dv": Fault(BACKWARD, "group * GROUP + member", "group + member * 2", GROUPS),
     "dk and dv of a group's first head": Fault(BACKWARD, "range(GROUP)", "range(1)", GROUPS),
     "the output is not rescaled": Fault(FORWARD, "acc * old[:, None]", "acc", FREE),
