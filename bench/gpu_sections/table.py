@@ -33,7 +33,7 @@ SECTIONS = (
     _right("deterministic", 45, 90, "deterministic=on: the same run twice, and killed and resumed: the same bits"),
     _figures("flash", "kernels", 1, 20, 60, "flash_attention beside SDPA's flash kernel, T = 4,096"),
     _figures("nano", "training", 1, 45, 80, "training the preset nano: tokens/s"),
-    _figures("shakespeare", "training", 1, 70, 90, "the preset shakespeare-gpu for 60 s: validation loss"),
+    _figures("shakespeare", "training", 1, 70, 90, "the preset shakespeare-gpu: validation loss, within 60 s"),
     _figures("train_350m", "training", 1, 75, 110, "training 350M at T = 2,048: tokens/s and MFU, beside transformers"),
     # call 2: what takes long, compiled peers last
     _figures("train_1b", "training", 2, 70, 110, "training 1B at T = 2,048: tokens/s and MFU, beside transformers"),

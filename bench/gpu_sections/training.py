@@ -205,9 +205,9 @@ def shakespeare(place: Place, report: Report) -> None:
     report.note(
         "text", "tinyshakespeare.txt" if right else "the standard library's source, as no Shakespeare was found"
     )
-    values = {**training_preset("shakespeare-gpu"), "data": data, "device": "cuda", "max_minutes": 1.0}
+    values = {**training_preset("shakespeare-gpu"), "data": data, "device": "cuda"}
     if place.rehearse:
-        values = {key: value for key, value in {**values, **TINY, **SHORT}.items() if key != "max_minutes"}
+        values |= {**TINY, **SHORT}
     out = place.scratch / "shakespeare"
     began = time.monotonic()
     Trainer(TrainSettings.from_json(values), out, start=began).fit()
