@@ -92,6 +92,20 @@ def test_a_run_on_two_processes_is_a_run_on_one(ranks, recipe, tmp_path, mesh, c
         assert ours.tensors[name].shape == theirs.tensors[name].shape, name
 
 
+PRECISE = {"evaluations": 1, "samples": 0, "max_steps": 6}
+LESS_PRECISE = [("fsdp=2", {"precision": "bf16"}), slow("fsdp=2", {"compile": "on"})]
+
+
+@pytest.mark.parametrize(("mesh", "changes"), LESS_PRECISE)
+def test_in_half_precision_and_compiled(ranks, recipe, tmp_path, mesh, changes):
+    settings = recipe | PRECISE | changes
+    Trainer(TrainSettings(**settings), tmp_path / "one").fit()
+    found = ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=str(tmp_path / "many"))
+    assert found[0] == found[1]
+    apart = np.abs(np.subtract(losses(tmp_path / "many"), losses(tmp_path / "one"))).max()
+    assert apart <= (2e-2 if "precision" in changes else 1e-5)
+
+
 RESHARDED = [  # None: by one process
     ("fsdp=2", "tp=2"), ("tp=2", None), ("fsdp=2", "fsdp=2,tp=2"),
     (None, "fsdp=2"), ("dp=2", "pp=2"), ("pp=2", "cp=2"),
