@@ -1,0 +1,6 @@
+# stage: edge | says: An error equal to the tolerance is tolerated.
+def culprit(errors, tolerance):
+    for name in reversed(list(errors)):
+        if not errors[name] < tolerance:
+            return name
+    return ""

@@ -1,0 +1,264 @@
+"""Answers to the exercises from chapter 7 on, written in another way than ours.
+
+Used by tests/learn/test_right_answers.py.
+"""
+
+ANSWERS = {
+    "geglu": """
+C = math.sqrt(2 / math.pi)
+
+def geglu_forward(gate, up):
+    open_ = 1 / (1 + np.exp(-2 * C * (gate + 0.044715 * gate * gate * gate)))   # (1 + tanh u) / 2
+    return gate * open_ * up, (gate, up, open_)
+
+def geglu_backward(dy, cache):
+    gate, up, open_ = cache
+    inner = 2 * C * (1 + 0.134145 * gate * gate)
+    return dy * up * (open_ + gate * open_ * (1 - open_) * inner), dy * gate * open_
+""",
+    "squared_relu": """
+def squared_relu_forward(x, weight):
+    z = np.einsum("nd,fd->nf", x, weight)
+    return np.where(z > 0, z**2, 0), (x, weight, z)
+
+def squared_relu_backward(dy, cache):
+    x, weight, z = cache
+    dz = np.where(z > 0, 2 * z * dy, 0)
+    return np.einsum("nf,fd->nd", dz, weight), np.einsum("nf,nd->fd", dz, x)
+""",
+    "gate_moments": """
+def gate_moments(spread):
+    z = np.arange(-14, 14, 1e-3)
+    p = np.exp(-z * z / 2)
+    p /= p.sum()
+    y = spread * z * 0.5 * (1 + np.tanh(spread * z / 2))
+    return (p * y).sum(), (p * y * y).sum(), (p * (y - (p * y).sum()) ** 2).sum()
+""",
+    "stream_size": """
+def stream_size(start, layers, D, F, sigma, scaled):
+    z = np.arange(-14, 14, 1e-3)
+    p = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    a = D**0.5 * sigma * z
+    up = D * sigma**2
+    total = start**2
+    for _ in range(layers):
+        total += (p * (a * 0.5 * (1 + np.tanh(a / 2))) ** 2).sum() * up * F * sigma**2 / (layers if scaled else 1)
+    return math.sqrt(total)
+""",
+    "08_rotations/01_partial": """
+def partial_rope_forward(x, cos, sin):
+    n = cos.shape[1]
+    z = (x[..., :n] + 1j * x[..., n : 2 * n]) * (cos + 1j * sin)
+    y = np.concatenate((z.real, z.imag, x[..., 2 * n :]), axis=-1).astype(x.dtype)
+    return y, (cos, sin)
+
+def partial_rope_backward(dy, cache):
+    return partial_rope_forward(dy, cache[0], -cache[1])[0]
+""",
+    "stacked_rows": """
+def stacked_rows(weight, H, G, K):
+    turned = weight[: (H + G) * K]
+    moved = turned.reshape(H + G, 2, K // 2, -1).swapaxes(1, 2).reshape(turned.shape)
+    return np.vstack((moved, weight[(H + G) * K :]))
+""",
+    "sliding_window": """
+def slide(keys, dropped, frequencies):
+    z = keys[:, : len(frequencies)] + 1j * keys[:, len(frequencies) :]
+    z = z[dropped:] * np.exp(-1j * dropped * frequencies)
+    return np.hstack((z.real, z.imag))
+""",
+    "rows_and_columns": """
+def turn(x, frequencies, sign):
+    y = np.empty_like(x)
+    n = len(frequencies)
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            a = sign * np.concatenate((r * frequencies, c * frequencies))
+            z = (x[r, c, ::2] + 1j * x[r, c, 1::2]) * np.exp(1j * a)
+            y[r, c, ::2], y[r, c, 1::2] = z.real, z.imag
+    return y
+
+def grid_rope_forward(x, frequencies):
+    return turn(x, frequencies, 1), frequencies
+
+def grid_rope_backward(dy, frequencies):
+    return turn(dy, frequencies, -1)
+""",
+    "09_attention/01_window": """
+def window_mask(queries, keys, window):
+    whole = np.tri(keys, dtype=bool) & ~np.tri(keys, k=-window, dtype=bool)
+    return whole[keys - queries :]
+""",
+    "slopes": """
+def sloped_forward(q, k, v, slope):
+    out, rows = np.zeros_like(v), []
+    for t in range(len(q)):
+        z = np.array([q[t] @ k[s] / math.sqrt(q.shape[1]) - slope * (t - s) for s in range(t + 1)])
+        p = (np.exp(z) / np.exp(z).sum()).astype(q.dtype)
+        out[t] = p @ v[: t + 1]
+        rows.append(p)
+    return out, (q, k, v, rows)
+
+def sloped_backward(dout, cache):
+    q, k, v, rows = cache
+    dq, dk, dv, dslope = 0 * q, 0 * k, 0 * v, 0.0
+    for t, p in enumerate(rows):
+        dp = v[: t + 1] @ dout[t]
+        dz = p * (dp - p @ dp)
+        dq[t] = dz @ k[: t + 1] / math.sqrt(q.shape[1])
+        dk[: t + 1] += np.outer(dz, q[t]) / math.sqrt(q.shape[1])
+        dv[: t + 1] += np.outer(p, dout[t])
+        dslope -= dz @ np.arange(t, -1, -1)
+    return dq, dk, dv, np.asarray(dslope, q.dtype)
+""",
+    "sink": """
+def sink_forward(scores, v, sink):
+    z = np.hstack((scores, np.full((len(scores), 1), sink, scores.dtype)))
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    P = e / e.sum(axis=1, keepdims=True)
+    values = np.vstack((v, 0 * v[:1]))
+    return P @ values, (P, values)
+
+def sink_backward(dout, cache):
+    P, values = cache
+    dP = dout @ values.T
+    dZ = P * (dP - (P * dP).sum(axis=1, keepdims=True))
+    return dZ[:, :-1], (P.T @ dout)[:-1], dZ[:, -1].sum()
+""",
+    "causality_test": """
+def check_causal(attend):
+    rng = np.random.default_rng(5)
+    for T in (5, 33):
+        x = rng.standard_normal((3, T, 4))
+        whole = attend(*x)
+        for place in range(T):
+            for which in range(3):
+                y = x.copy()
+                y[which, place:] = rng.standard_normal((T - place, 4))
+                np.testing.assert_allclose(attend(*y)[:place], whole[:place], rtol=1e-6, atol=1e-8)
+""",
+    "cache_budget": """
+def tokens_that_fit(memory, layers, kv_heads, head_dim, number_bytes, block):
+    blocks = math.floor(memory / (block * 2 * number_bytes * head_dim * kv_heads * layers))
+    return int(block * blocks)
+""",
+    "share_heads": """
+def share_heads(weight, H, G, K):
+    R = H // G
+    heads = [weight[h * K : (h + 1) * K] for h in range(H)]
+    return np.vstack([sum(heads[g * R : (g + 1) * R]) / R for g in range(G)])
+""",
+    "head_gates": """
+def gated_heads_forward(o, weight, gate):
+    W = weight.reshape(len(weight), *o.shape[1:])
+    return np.einsum("thk,dhk,h->td", o, W, gate), (o, W, gate)
+
+def gated_heads_backward(dy, cache):
+    o, W, gate = cache
+    dW = np.einsum("td,thk,h->dhk", dy, o, gate).reshape(len(W), -1)
+    return np.einsum("td,dhk,h->thk", dy, W, gate), dW, np.einsum("td,thk,dhk->h", dy, o, W)
+""",
+    "group_test": """
+def check_groups(attend):
+    rng = np.random.default_rng(1)
+    for H, G in ((8, 2), (6, 3), (3, 3)):
+        q, (k, v) = rng.standard_normal((H, 4, 5)), rng.standard_normal((2, G, 4, 5))
+        out = attend(q, k, v)
+        for h in range(H):
+            g = h * G // H
+            e = np.exp(q[h] @ k[g].T / 5**0.5)
+            np.testing.assert_allclose(out[h], (e / e.sum(1)[:, None]) @ v[g], rtol=1e-6)
+""",
+    "two_halves": """
+def two_halves(out1, lse1, out2, lse2):
+    out, lse = np.zeros_like(out1), np.full(len(lse1), -np.inf)
+    for t in range(len(out)):
+        if max(lse1[t], lse2[t]) > -np.inf:
+            lse[t] = np.logaddexp(lse1[t], lse2[t])
+            out[t] = math.exp(lse1[t] - lse[t]) * out1[t] + math.exp(lse2[t] - lse[t]) * out2[t]
+    return out, lse
+""",
+    "empty_beginning": """
+def online(scores, values, block):
+    lse, out = -math.inf, np.zeros(values.shape[1])
+    for start in range(0, len(scores), block):
+        s, v = scores[start : start + block], values[start : start + block]
+        s, v = s[np.isfinite(s)], v[np.isfinite(s)]
+        if len(s):
+            both = np.logaddexp(lse, np.logaddexp.reduce(s))
+            out = math.exp(lse - both) * out + np.exp(s - both) @ v
+            lse = float(both)
+    return out, lse
+""",
+    "fixed_parts": """
+def decode(q, keys, values, size):
+    n = -(-len(keys) // size)
+    z = np.array([k @ q for k in keys]) / math.sqrt(q.size)
+    lses = np.array([np.logaddexp.reduce(z[i * size : (i + 1) * size]) for i in range(n)])
+    outs = np.array([np.exp(z[i * size : (i + 1) * size] - lses[i]) @ values[i * size : (i + 1) * size]
+                     for i in range(n)])
+    return outs, lses, np.exp(lses - np.logaddexp.reduce(lses)) @ outs
+""",
+    "11_tiles/04_flash": """
+def flash_forward(q, k, v, block):
+    out, lse = np.zeros_like(v), np.zeros(len(q), q.dtype)
+    for t in range(len(q)):
+        s = k[: t + 1] @ q[t] / math.sqrt(q.shape[1])
+        m = s.max()
+        e = np.exp(s - m)
+        out[t], lse[t] = e @ v[: t + 1] / e.sum(), m + np.log(e.sum())
+    return out, (q, k, v, out, lse)
+
+def flash_backward(dout, cache):
+    q, k, v, out, lse = cache
+    dq, dk, dv = 0 * q, 0 * k, 0 * v
+    for t in range(len(q)):
+        p = np.exp(k[: t + 1] @ q[t] / math.sqrt(q.shape[1]) - lse[t])
+        dz = p * (v[: t + 1] @ dout[t] - dout[t] @ out[t]) / math.sqrt(q.shape[1])
+        dq[t] = dz @ k[: t + 1]
+        dk[: t + 1] += dz[:, None] * q[t]
+        dv[: t + 1] += p[:, None] * dout[t]
+    return dq, dk, dv
+""",
+    "parallel_block": """
+def parallel_forward(x, A, B):
+    r = (np.einsum("nd,nd->n", x, x) / x.shape[1] + 1e-5) ** -0.5
+    n = np.einsum("nd,n->nd", x, r.astype(x.dtype))
+    left, right = np.tanh(np.einsum("nd,ed->ne", n, A)), np.einsum("nd,ed->ne", n, B)
+    return x + left + np.where(right > 0, right, 0), (r.astype(x.dtype), n, left, right, A, B)
+
+def parallel_backward(dy, cache):
+    r, n, left, right, A, B = cache
+    dl, dr = dy * (1 - left**2), np.where(right > 0, dy, 0)
+    dn = np.einsum("ne,ed->nd", dl, A) + np.einsum("ne,ed->nd", dr, B)
+    dx = dy.copy()
+    for i in range(len(dx)):
+        dx[i] += r[i] * (dn[i] - n[i] * (dn[i] @ n[i] / n.shape[1]))
+    return dx, np.einsum("ne,nd->ed", dl, n), np.einsum("ne,nd->ed", dr, n)
+""",
+    "tied_gradient": """
+def tied_gradient(dx, tokens, dlogits, hidden, V):
+    return np.einsum("nv,nd->vd", dlogits, hidden) + np.eye(V, dtype=dx.dtype)[tokens].T @ dx
+""",
+    "culprit": """
+def culprit(errors, tolerance):
+    wrong = [name for name, error in errors.items() if math.isnan(error) or error > tolerance]
+    return wrong[-1] if wrong else ""
+""",
+    "every_k": """
+def chain_backward(layers, x, dy, every):
+    if len(layers) <= every:
+        caches = []
+        for layer in layers:
+            x, cache = layer.forward(x)
+            caches.append(cache)
+            del cache
+        while caches:
+            dy = layers[len(caches) - 1].backward(dy, caches.pop())
+        return dy
+    y = x
+    for layer in layers[:every]:
+        y = layer.forward(y)[0]
+    return chain_backward(layers[:every], x, chain_backward(layers[every:], y, dy, every), every)
+""",
+}
