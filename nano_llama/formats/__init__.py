@@ -23,6 +23,7 @@ from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
+from nano_llama.formats.vision_folder import open_language_model, reads_images
 from nano_llama.formats.weight_files import WEIGHT_FILES, shard_of
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
     "describe",
     "detect",
     "open_model",
+    "open_text_model",
     "open_weights",
     "read_config",
+    "reads_images",
     "resolve_model",
     "save_gguf",
     "save_hf",
@@ -111,6 +114,12 @@ def open_model(path: str | Path) -> TensorMapping:
         weights.close()
         raise unknown_shape(weights.path)
     return weights
+
+
+def open_text_model(path: str | Path) -> TensorMapping:
+    """As `open_model`; of a model that reads images, the LLaMA within it."""
+    path = resolve_model(path)
+    return open_language_model(path) if reads_images(path) else open_model(path)
 
 
 def open_weights(path: str | Path) -> TensorMapping:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import FormatError
-from nano_llama.core.names import EMBED, LM_HEAD
+from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
 from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.core.vision.init import check_vision_language_params
 from nano_llama.core.vision.names import text_name
 from nano_llama.formats.hf_folder import CONFIG, read_config_json, write_folder
 from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, same_tensor
-from nano_llama.formats.vision_config import vision_language_from_hf, vision_language_to_hf
+from nano_llama.formats.vision_config import is_vision_language, vision_language_from_hf, vision_language_to_hf
 from nano_llama.formats.weight_files import open_weight_files
 
 
@@ -44,6 +44,20 @@ def open_vision_language(folder: Path) -> tuple[VisionLanguageConfig, TensorMapp
         weights = Selection(weights.path, {name: weights for name in weights if name != LM_HEAD})
     check_vision_language_params(config, weights, source=str(weights.path))
     return config, weights
+
+
+def reads_images(path: Path) -> bool:
+    """Whether it is the folder of a model with an image encoder. Raises FormatError where its config is not JSON."""
+    return (path / CONFIG).is_file() and is_vision_language(read_config_json(path))
+
+
+def open_language_model(folder: Path) -> TensorMapping:
+    """The LLaMA within such a folder, under its own names: `.config` is the text_config. Raises as the whole does."""
+    config, weights = open_vision_language(folder)
+    names = parameter_shapes(config.text_config)
+    text = Selection(weights.path, dict.fromkeys(names, weights), {name: text_name(name) for name in names})
+    text.known_config = config.text_config
+    return text
 
 
 def save_vision_language(

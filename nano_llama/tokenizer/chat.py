@@ -73,6 +73,11 @@ class ChatTemplate:
         return self._known_facts()["reads_parts"]
 
     @property
+    def shows_images(self) -> bool:
+        """Whether it prints something for a part {"type": "image"}."""
+        return self.reads_parts and "image" in self.source
+
+    @property
     def marks_answers(self) -> bool:
         """Whether it has {% generation %} blocks."""
         return self._known_facts()["marks_answers"]
@@ -152,8 +157,9 @@ def check_messages(messages: Sequence[Message], template: ChatTemplate) -> list[
     """Copies of the messages as the template gets them. Raises UserError for one that is not {"role", "content"}.
 
     Roles are the usual ones and those that the template itself mentions. Content is a text, or a list of
-    {"type": "text", "text": ...}, joined unless the template goes through the parts. An assistant's message may have
-    `tool_calls` in place of content. Other keys go to the template as they are, None left out (as in transformers).
+    {"type": "text", "text": ...}, joined unless the template goes through the parts; {"type": "image"} is for templates
+    that show images. An assistant's message may have `tool_calls` in place of content. Other keys go to the template
+    as they are, None left out (as in transformers).
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
         raise UserError(f"A list of messages was expected, not {type(messages).__name__}.", hint=_EXAMPLE)
@@ -173,7 +179,7 @@ def _checked(message: Message, number: int, template: ChatTemplate) -> dict[str,
     if not isinstance(role, str) or not (role in ROLES or (role and role in template.source)):
         raise UserError(f"Message {number} has the role {role!r:.60}; roles are {', '.join(ROLES)}.", hint=_EXAMPLE)
     if isinstance(content, list | tuple):
-        texts = [_text_of(part, f"Message {number} ({role})", content) for part in content]
+        texts = [_text_of(part, f"Message {number} ({role})", content, template) for part in content]
         given["content"] = [dict(part) for part in content] if template.reads_parts else "".join(texts)
     elif not isinstance(content, str) and not (content is None and role == "assistant" and given.get("tool_calls")):
         raise UserError(f"Message {number} ({role}) has content {content!r:.60}; a string was expected.", hint=_EXAMPLE)
@@ -181,8 +187,10 @@ def _checked(message: Message, number: int, template: ChatTemplate) -> dict[str,
     return given if reasoning is None else {"thinking": reasoning, **given, "reasoning_content": reasoning}
 
 
-def _text_of(part: Any, where: str, content: Sequence[Any]) -> str:
+def _text_of(part: Any, where: str, content: Sequence[Any], template: ChatTemplate) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "image" and template.shows_images:
+        return ""
     if kind is not None and kind != "text":
         raise UserError(
             f"{where} has a part of type {kind!r:.40}; only parts of type 'text' are read.",

@@ -5,7 +5,7 @@ Tests: tests/tokenizer/test_tokenizer.py.
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from nano_llama.tokenizer.backend import Backend, not_text
 from nano_llama.tokenizer.incremental import IncrementalDecoder, WholeTextDecoder
 from nano_llama.tokenizer.quoted import QuotedEncoder
 from nano_llama.tokenizer.roles import Roles
+from nano_llama.tokenizer.special_text import SpecialText
 from nano_llama.tokenizer.token_bytes import BYTE_ALPHABET, TokenBytes
 
 
@@ -52,6 +53,14 @@ class Codec:
         for text, ids in zip(texts, batch, strict=True):
             self._check(text, ids, parse_special)
         return [self._with_affixes(ids, add_bos) for ids in batch]
+
+    def encode_parsing(self, text: str, add_bos: bool | None, meant: Collection[int]) -> list[int]:
+        """Of the special tokens that the text names only these are meant; the others are text."""
+        others = SpecialText({number: token for number, token in self.special.items() if number not in meant})
+        if not others.contained_in(text):
+            return self.encode(text, add_bos, parse_special=True)
+        broken, undo = others.broken(text)
+        return self._with_affixes(self.encode_quoted(broken, undo), add_bos)
 
     def encode_quoted(self, text: str, undo: Mapping[int, str]) -> list[int]:
         """A text whose special tokens are meant, except those that SpecialText has broken: quoted.py."""

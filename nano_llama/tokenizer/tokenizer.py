@@ -5,7 +5,7 @@ Tests: tests/tokenizer/test_tokenizer.py and its neighbours.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,14 +163,18 @@ class Tokenizer:
 
     # -- text to ids --------------------------------------------------------------------------------------------------
 
-    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool | Collection[int] = False
+    ) -> list[int]:
         """The ids of `text`.
 
         add_bos: None does what the tokenizer's own file says; True puts BOS first; False encodes the bare text.
-        parse_special: read "<|endoftext|>" and its like as the special tokens they name.
+        parse_special: read "<|endoftext|>" and its like as the special tokens they name; or only those with these ids.
         Raises UserError for a character that the vocabulary lacks, and for what is not text.
         """
-        return self._codec.encode(text, add_bos, parse_special)
+        if isinstance(parse_special, bool):
+            return self._codec.encode(text, add_bos, parse_special)
+        return self._codec.encode_parsing(text, add_bos, parse_special)
 
     def encode_batch(
         self, texts: Sequence[str], *, add_bos: bool | None = None, parse_special: bool = False

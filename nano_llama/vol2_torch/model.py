@@ -283,7 +283,14 @@ class Llama(nn.Module):
 
         wide = "F64" if dtype == torch.float64 else "F32"  # of a merged matrix, which is rounded to `dtype` once
         with open_model(path) if adapter is None else open_merged(path, adapter, wide) as weights:
-            return cls._empty(weights.config, device, dtype).load_params(weights)
+            return cls.from_weights(weights, device, dtype)
+
+    @classmethod
+    def from_weights(
+        cls, weights: TensorMapping, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Llama":
+        """The weights of an open file or folder, copied tensor by tensor."""
+        return cls._empty(weights.config, device, dtype).load_params(weights)
 
     @classmethod
     def _empty(cls, config: LlamaConfig, device: str | torch.device, dtype: torch.dtype) -> "Llama":

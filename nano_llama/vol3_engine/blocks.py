@@ -20,7 +20,8 @@ BLOCK_SIZE = 16  # tokens
 
 EMPTY_PREFIX = 0  # the prefix that a sequence's first block follows, unless a salt or an adapter keeps it apart
 
-Key = tuple[int, tuple[int, ...]]  # prefix_id, and the tokens that follow that prefix
+Contents = tuple[int | bytes, ...]  # a block's tokens, and what else tells it from others: its images' digests
+Key = tuple[int, Contents]  # prefix_id, and what follows that prefix
 
 
 class BlockPool:
@@ -74,27 +75,27 @@ class BlockPool:
         self.ref_counts[block] = 1
         return block
 
-    def lookup(self, prefix_id: int, tokens: tuple[int, ...]) -> int | None:
+    def lookup(self, prefix_id: int, contents: Contents) -> int | None:
         """The block that holds these tokens after that prefix."""
-        return self._block_of.get((prefix_id, tokens))
+        return self._block_of.get((prefix_id, contents))
 
     def acquire(self, block: int) -> None:
         """One more sequence uses a block that `lookup` returned."""
         self._evictable.pop(block, None)
         self.ref_counts[block] = self.ref_counts.get(block, 0) + 1
 
-    def register(self, block: int, prefix_id: int, tokens: tuple[int, ...]) -> int:
+    def register(self, block: int, prefix_id: int, contents: Contents) -> int:
         """The block now holds these tokens after that prefix -> the id of the longer prefix.
 
         If another block is registered under the same key, `lookup` goes on returning that one.
         """
         assert self.ref_counts.get(block) == 1 and block not in self._key_of, f"block {block} is already shared"
-        known = self._block_of.get((prefix_id, tokens))
+        known = self._block_of.get((prefix_id, contents))
         if known is not None:
             return self.prefix_ids[known]
         self._last_prefix_id += 1
-        self._key_of[block] = (prefix_id, tokens)
-        self._block_of[prefix_id, tokens] = block
+        self._key_of[block] = (prefix_id, contents)
+        self._block_of[prefix_id, contents] = block
         self.prefix_ids[block] = self._last_prefix_id
         return self._last_prefix_id
 

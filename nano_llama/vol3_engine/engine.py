@@ -10,7 +10,7 @@ Tests: tests/vol3/test_engine.py, tests/vol3/test_engine_random.py.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -46,12 +46,14 @@ OnEvent = Callable[[TokenEvent], None]
 
 
 class Engine:
-    """Runs sequences on one runner, whose KV cache it allocates once.
+    """Runs sequences on one runner, whose KV cache it allocates once. never: ids that no sequence samples.
 
     Raises UserError if kv_cache_memory does not hold even one block, EnvironmentFault if the machine has less memory.
     """
 
-    def __init__(self, runner: Runner, settings: EngineSettings, trace: Trace | None = None):
+    def __init__(
+        self, runner: Runner, settings: EngineSettings, trace: Trace | None = None, never: Collection[int] = ()
+    ):
         self.runner = runner
         num_blocks = plan_blocks(runner, settings)
         runner.allocate(num_blocks, BLOCK_SIZE)
@@ -59,7 +61,7 @@ class Engine:
             settings.max_num_seqs, max(settings.max_num_batched_tokens, settings.max_num_seqs), num_blocks,
             prefix_caching=settings.prefix_caching, separate_prefill=runner.separate_prefill,
         )  # fmt: skip
-        self.sampler = Sampler(runner.config.vocab_size)
+        self.sampler = Sampler(runner.config.vocab_size, never)
         self._callbacks: dict[Sequence, OnEvent] = {}  # of every unfinished sequence, in order of arrival
         self._num_added = 0
         self._lock = threading.RLock()

@@ -19,6 +19,7 @@ from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.adapters import AdapterChoice, Default, named_folders
 from nano_llama.vol3_engine.engine import Engine, TokenEvent
+from nano_llama.vol3_engine.image_reader import Encode, ImageReader
 from nano_llama.vol3_engine.outputs import Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.requests import Request, Requests, plain
 from nano_llama.vol3_engine.runner import Runner
@@ -28,8 +29,9 @@ from nano_llama.vol3_engine.trace import Trace
 if TYPE_CHECKING:
     from nano_llama import vol1_numpy, vol2_torch
     from nano_llama.tokenizer import Tokenizer
+    from nano_llama.vol1_numpy.vision import VisionLanguageModel
 
-Prompt = str | Sequence[int]
+Prompt = str | Sequence[int] | Mapping[str, Any]
 Message = Mapping[str, str]
 
 
@@ -39,7 +41,8 @@ class LLM:
     path: a Hugging Face folder, a .gguf, a training run's folder, or a hub name. adapter: a folder in PEFT's format,
     whose adapter every request gets that chooses none, and whose tokenizer replaces the model's where it has one; or
     {name: folder}, of which requests choose by name and get the base model where they do not (adapters.py). trace: a
-    file to which the scheduler's decisions are written (trace.py). The others are EngineSettings' fields (settings.py).
+    file to which the scheduler's decisions are written (trace.py). encoder: of a model that reads images, what computes
+    rows (N,n,D) of pixel_values (N,3,S,S); None: Volume 1's. The others are EngineSettings' fields (settings.py).
     Raises UserError for what cannot be honoured, FormatError for a damaged file, EnvironmentFault if the machine
     lacks a device, a package or memory.
 
@@ -47,8 +50,7 @@ class LLM:
     [...]} and {"grammar": ...} are the other forms (constraints.py).
 
     A request's tokens, greedy or for a seed, do not depend on what else is in the batch: with the CPU kernels to the
-    last bit; with PyTorch and NumPy up to the rounding of matrix products, whose order of summation depends on their
-    shape.
+    last bit; with PyTorch and NumPy up to the rounding of matrix products, whose shapes differ.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LLM:
         prefix_caching: bool = True,
         num_threads: int | None = None,
         trace: str | Path | None = None,
+        encoder: Encode | None = None,
     ):
         settings = EngineSettings(
             runner=runner,
@@ -86,12 +89,13 @@ class LLM:
         model = resolve_model(path)
         own = folders[default] if default is not None and (folders[default] / "tokenizer.json").is_file() else None
         tokenizer = _tokenizer_of(own or model)
-        self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default)
+        images = load_images(model, settings, folders, encoder)
+        self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default, images)
 
     @classmethod
     def from_model(
         cls,
-        model: "vol1_numpy.Llama | vol2_torch.Llama",
+        model: "vol1_numpy.Llama | vol2_torch.Llama | VisionLanguageModel",
         tokenizer: "Tokenizer | None",
         *,
         num_threads: int | None = None,
@@ -102,25 +106,21 @@ class LLM:
         The weights may change between requests and amid one: what was cached for others is computed again.
         settings: those of `from_runner`.
         """
-        from nano_llama.vol1_numpy import Llama
-
-        threads = EngineSettings(num_threads=num_threads).num_threads
-        runner: Runner
-        if isinstance(model, Llama):
-            from nano_llama.vol3_engine.runner.numpy import NumpyRunner
-
-            runner = NumpyRunner(model, threads)
-        else:
-            from nano_llama.vol3_engine.runner.torch import TorchRunner
-
-            runner = TorchRunner(model, threads)
-        return cls.from_runner(runner, tokenizer, **settings)
+        runner, images = _of_model(model, EngineSettings(num_threads=num_threads).num_threads)
+        return cls.from_runner(runner, tokenizer, images=images, **settings)
 
     @classmethod
     def from_runner(
-        cls, runner: Runner, tokenizer: "Tokenizer | None", *, trace: str | Path | None = None, **settings: Any
+        cls,
+        runner: Runner,
+        tokenizer: "Tokenizer | None",
+        *,
+        trace: str | Path | None = None,
+        images: ImageReader | None = None,
+        **settings: Any,
     ) -> "LLM":
-        """Serve any runner. settings: max_num_seqs, max_num_batched_tokens, kv_cache_memory, prefix_caching.
+        """Serve any runner. images: what reads them, if the model does. settings: max_num_seqs, max_num_batched_tokens,
+        kv_cache_memory, prefix_caching.
 
         Raises UserError for those that concern loading a model or making a runner.
         """
@@ -131,7 +131,7 @@ class LLM:
                     hint="Leave it out, or load the model with LLM(path, ...).",
                 )
         llm = cls.__new__(cls)
-        llm._assemble(runner, tokenizer, EngineSettings(**settings), trace)
+        llm._assemble(runner, tokenizer, EngineSettings(**settings), trace, images=images)
         return llm
 
     def _assemble(
@@ -141,16 +141,17 @@ class LLM:
         settings: EngineSettings,
         trace: str | Path | None,
         default_adapter: str | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         self.config = runner.config
         self.tokenizer = tokenizer
         self.settings = settings
-        self.engine = Engine(runner, settings, Trace(trace) if trace is not None else None)
-        self.adapters: tuple[str, ...] = getattr(
-            runner, "adapters", ()
-        )  # names; a runner that has none need not say so
+        self.images = images  # None: the model reads text only
+        never = () if images is None else (images.image_token_id,)
+        self.engine = Engine(runner, settings, Trace(trace) if trace is not None else None, never)
+        self.adapters: tuple[str, ...] = getattr(runner, "adapters", ())  # names; a runner without any need not say so
         self._requests = Requests(
-            tokenizer, self.config, self.engine.scheduler.cache_tokens, self.adapters, default_adapter
+            tokenizer, self.config, self.engine.scheduler.cache_tokens, self.adapters, default_adapter, images
         )
 
     def close(self) -> None:
@@ -219,6 +220,8 @@ class LLM:
         """Continue each prompt. One result per prompt, in their order (a list also for a single prompt).
 
         prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
+        For a model that reads images also {"prompt": "<image>What is this?", "images": [...]}: for each <image> a
+        file's path, its bytes, or an array (height, width, 3) of bytes, which is stretched to the model's square.
         sampling_params: one for all prompts, or one for each. adapter: the name of one for all, or of one for each
         (None: the base model). progress: show a progress bar on stderr.
         """
@@ -284,9 +287,46 @@ class LLM:
         return [self._requests.output(request) for request in requests]
 
 
+def _of_model(model: Any, threads: int | None) -> tuple[Runner, ImageReader | None]:
+    """The runner of a model of Volume 1 or 2, and what reads images for one that does. Weights may change, so rows are
+    not kept.
+    """
+    from nano_llama.vol1_numpy import Llama
+
+    llama = getattr(model, "language_model", model)
+    encoder: Encode | None = None if llama is model else model.encode
+    runner: Runner
+    if isinstance(llama, Llama):
+        from nano_llama.vol3_engine.runner.numpy import NumpyRunner
+
+        runner = NumpyRunner(llama, threads)
+    else:
+        from nano_llama.vol3_engine.runner.torch import TorchRunner, encoder_of
+
+        runner = TorchRunner(llama, threads)
+        encoder = None if llama is model else encoder_of(model)
+    return runner, None if encoder is None else ImageReader(model.config, encoder, cache_bytes=0)
+
+
+def load_images(
+    model: Path, settings: EngineSettings, adapters: Mapping[str, Path], encoder: Encode | None
+) -> ImageReader | None:
+    """What reads images for the model; None: it reads text only. Raises UserError, FormatError."""
+    from nano_llama.formats import reads_images
+
+    if not reads_images(model):
+        if encoder is not None:
+            raise UserError(f"encoder: {model} reads text only.", hint="Leave it out.")
+        return None
+    if adapters:
+        raise UserError(f"adapter: {model} reads images, and adapters are for models of text.", hint="Leave it out.")
+    return ImageReader.load(model, encoder, settings.num_threads)
+
+
 def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Path] | None = None) -> Runner:
     """Load the model into the runner that the settings name, and adapters (name -> folder) beside it.
 
+    Of a model that reads images it is the LLaMA: `load_images` is for the rest.
     Raises UserError for settings that it cannot honour.
     """
     name = settings.runner
@@ -350,9 +390,9 @@ def _tokenizer_of(model: Path) -> "Tokenizer | None":
 
 def _listed(prompts: Any) -> list[Any]:
     """One prompt or several -> a list of prompts. A flat list of integers is one prompt."""
-    if isinstance(prompts, str):
+    if isinstance(prompts, str | Mapping):
         return [prompts]
-    if not hasattr(prompts, "__iter__") or isinstance(prompts, bytes | bytearray | Mapping):
+    if not hasattr(prompts, "__iter__") or isinstance(prompts, bytes | bytearray):
         raise UserError(f"prompts={prompts!r:.80} must be a string, a list of token ids, or a list of these.")
     listed = [plain(entry) for entry in plain(prompts)]
     return [listed] if listed and all(isinstance(entry, int) for entry in listed) else listed

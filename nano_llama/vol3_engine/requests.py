@@ -15,6 +15,8 @@ from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.adapters import AdapterChoice, Default, chosen_adapter
 from nano_llama.vol3_engine.constraints import Constraint, ConstraintCompiler
 from nano_llama.vol3_engine.engine import TokenEvent
+from nano_llama.vol3_engine.image_prompts import joined_parts, messages_and_images, no_images, prompt_and_images
+from nano_llama.vol3_engine.image_reader import ImageReader
 from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.scheduler import length_limit
 from nano_llama.vol3_engine.sequence import PromptLogprobs, Sequence
@@ -45,7 +47,7 @@ class Requests:
     """Makes requests for one model, and their outputs. Without a tokenizer both are token ids only.
 
     cache_tokens: how many tokens the KV cache holds. adapters: the names of those that are loaded; default_adapter: the
-    one that a request gets which does not choose.
+    one that a request gets which does not choose. images: of a model that reads them.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Requests:
         cache_tokens: int,
         adapters: tuple[str, ...] = (),
         default_adapter: str | None = None,
+        images: ImageReader | None = None,
     ):
         self.tokenizer = tokenizer
         self.config = config
         self.cache_tokens = cache_tokens
         self.adapters, self.default_adapter = adapters, default_adapter
+        self.images = images
         end_ids = {*config.eos_token_ids, *(tokenizer.stop_ids if tokenizer else ())}
         self.end_ids = frozenset(token for token in end_ids if token < config.vocab_size)
         self._texts: dict[int, str] = {}  # of tokens that logprobs named; no more than the vocabulary
@@ -67,22 +71,28 @@ class Requests:
     def from_prompt(
         self,
         number: int,
-        prompt: str | abc.Sequence[int],
+        prompt: str | abc.Sequence[int] | abc.Mapping[str, Any],
         params: SamplingParams,
         adapter: AdapterChoice = Default.ADAPTER,
         cache_salt: str | None = None,
     ) -> Request:
-        """A string, or token ids. Raises UserError if it is neither, empty, outside the vocabulary, or too long."""
+        """A string, token ids, or {"prompt": one of these, "images": [...]}.
+
+        Raises UserError if it is none of these, empty, outside the vocabulary, or too long.
+        """
+        images: list[Any] = []
+        if isinstance(prompt, abc.Mapping):
+            prompt, images = prompt_and_images(prompt, number)
         if isinstance(prompt, str):
-            ids = self._required_tokenizer("A text prompt").encode(prompt)
-            return self._make(number, prompt, ids, params, adapter, cache_salt)
+            ids = self._encode(prompt)
+            return self._make(number, prompt, ids, params, adapter, cache_salt, images=images)
         ids = plain(prompt)
         if isinstance(ids, (dict, bytes)) or not hasattr(ids, "__iter__"):
             raise UserError(
                 f"Prompt {number} is {prompt!r:.80}; expected a string or a list of token ids.",
                 hint="Use chat for the messages of a conversation.",
             )
-        return self._make(number, None, list(ids), params, adapter, cache_salt)
+        return self._make(number, None, list(ids), params, adapter, cache_salt, images=images)
 
     def from_messages(
         self,
@@ -93,12 +103,22 @@ class Requests:
         cache_salt: str | None = None,
         **template: Any,
     ) -> Request:
-        """A conversation, formatted by the model's chat template. template: arguments of Tokenizer.encode_chat."""
+        """A conversation, formatted by the model's chat template. template: arguments of Tokenizer.encode_chat.
+
+        An image is a part of a message's content, {"type": "image", "image": as for a prompt}. A model that reads
+        images may have no template: then the parts of a single message are its prompt.
+        """
         tokenizer = self._required_tokenizer("A conversation")
+        messages, images = messages_and_images(messages)
+        if images and self.images is None:
+            raise no_images(number)
+        if self.images is not None and not (tokenizer.chat_templates or template):
+            text = joined_parts(messages, self._image_token)
+            return self._make(number, text, self._encode(text), params, adapter, cache_salt, images=images)
         ids = tokenizer.encode_chat(messages, **template)
         text = tokenizer.decode(ids, skip_special=False)  # what the model actually reads
         continues = bool(template.get("continue_final_message"))
-        return self._make(number, text, ids, params, adapter, cache_salt, continues=continues)
+        return self._make(number, text, ids, params, adapter, cache_salt, continues=continues, images=images)
 
     def _make(
         self,
@@ -110,14 +130,21 @@ class Requests:
         cache_salt: str | None,
         *,
         continues: bool = True,
+        images: abc.Sequence[Any] = (),
     ) -> Request:
-        """continues: the output continues the prompt's text, so a space at its start is kept."""
+        """continues: the output continues the prompt's text, so a space at its start is kept. images: one for each
+        image token among the ids.
+        """
         if not ids:
             raise UserError(
                 f"Prompt {number} is empty: there is nothing to continue.",
                 hint="Give some text, or the token id that begins a document.",
             )
         ids = [self._checked_id(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
+        if self.images is not None:
+            ids = self.images.expand(ids, len(images), f"Prompt {number}", self._image_token)
+        elif images:
+            raise no_images(number)
         for field in ("stop_token_ids", "logit_bias"):
             for token in getattr(params, field) or ():
                 self._checked_id(token, field)
@@ -125,6 +152,7 @@ class Requests:
         if params.stop_strings:
             self._required_tokenizer("A stop string")
         limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
+        placed = self.images.place(ids, images) if self.images is not None and images else ()
         constraint = self._constraint(params)
         keeps_space = continues or constraint is not None  # a constraint means every byte of the text
         seed = params.seed
@@ -146,10 +174,22 @@ class Requests:
                 adapter=name,
                 cache_salt=cache_salt,
                 prompt_logprobs=prompt_logprobs,
+                images=placed,
             )
             for index in range(params.n)
         ]
         return Request(number, prompt, ids, sequences, name)
+
+    def _encode(self, text: str) -> list[int]:
+        tokenizer = self._required_tokenizer("A text prompt")
+        return tokenizer.encode(text, parse_special=False if self.images is None else (self.images.image_token_id,))
+
+    @property
+    def _image_token(self) -> str:
+        """How a prompt names it."""
+        assert self.images is not None, "asked only of a model that reads images"
+        number = self.images.image_token_id
+        return (self.tokenizer and self.tokenizer.backend.id_to_token(number)) or f"the image token, id {number},"
 
     def _constraint(self, params: SamplingParams) -> Constraint | None:
         if params.structured_outputs is None:

@@ -24,9 +24,16 @@ GROUPS = 64  # logits compared at once: the largest of each group
 
 
 class Sampler:
-    """Samples from a vocabulary of `vocab_size`. It owns the buffer for a row's weights, so no call allocates one."""
+    """Samples from a vocabulary of `vocab_size`. It owns the buffer for a row's weights, so no call allocates one.
 
-    def __init__(self, vocab_size: int):
+    never: ids that are not sampled, such as the image token, for which there is no text.
+    """
+
+    def __init__(self, vocab_size: int, never: abc.Collection[int] = ()):
+        self.allowed = None  # (V,) bool; None: every id
+        if never:
+            self.allowed = np.ones(vocab_size, bool)
+            self.allowed[list(never)] = False
         self.weights = np.zeros(-(-vocab_size // PART) * PART)  # float64; beyond the vocabulary it stays 0
 
     def sample(self, logits: np.ndarray, sequences: abc.Sequence[Sequence]) -> list[int]:
@@ -45,6 +52,8 @@ class Sampler:
             if len(output) < params.min_tokens:
                 check_goes_on(allowed, sequence)
             logits = masked(logits, allowed)
+        if self.allowed is not None:
+            logits = masked(logits, self.allowed)
         x = penalized(logits, params, prompt, output, sequence.stop_ids)  # (V,)
         best = greedy(x)  # raises on broken logits
         if params.is_greedy:

@@ -24,7 +24,8 @@ from sys import maxsize
 
 from nano_llama.core.errors import ContextLengthError
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
-from nano_llama.vol3_engine.blocks import BLOCK_SIZE, BlockPool, blocks_for
+from nano_llama.vol3_engine.blocks import BLOCK_SIZE, BlockPool, Contents, blocks_for
+from nano_llama.vol3_engine.images import digests_between, embeddings_between
 from nano_llama.vol3_engine.sequence import PromptLogprobs, Sequence, Status
 
 MAX_PROMPT_LOGITS = 64  # rows per step, of all prompts together: 12.6 MB with a vocabulary of 49,152, 33.6 with 131,072
@@ -175,11 +176,14 @@ class Scheduler:
             sequence.num_computed = end
             step.prefix_hits[sequence.number] = step.prefix_hits.get(sequence.number, 0) + BLOCK_SIZE
 
-    def _block_contents(self, sequence: Sequence, start: int) -> tuple[int, ...]:
-        """The tokens of the block that begins at token `start`, and where it matters, how many are decode rows."""
-        tokens = sequence.tokens(start, start + BLOCK_SIZE)
-        decode_rows = min(BLOCK_SIZE, start + BLOCK_SIZE - len(sequence.prompt_ids))
-        return (*tokens, decode_rows) if self.separate_prefill and decode_rows > 0 else tuple(tokens)
+    def _block_contents(self, sequence: Sequence, start: int) -> Contents:
+        """The tokens of the block that begins at token `start`, its images' digests, and where it matters, how many
+        are decode rows.
+        """
+        end = start + BLOCK_SIZE
+        decode_rows = min(BLOCK_SIZE, end - len(sequence.prompt_ids))
+        counted = (decode_rows,) if self.separate_prefill and decode_rows > 0 else ()
+        return (*sequence.tokens(start, end), *digests_between(sequence.images, start, end), *counted)
 
     def _fits(self, sequence: Sequence, count: int) -> bool:
         return blocks_for(sequence.num_computed + count) - len(sequence.block_table) <= self.pool.num_free
@@ -257,6 +261,7 @@ def _chunk(sequence: Sequence, count: int, num_logits: int) -> Chunk:
         block_table=sequence.block_table,
         num_logits=num_logits,
         adapter=sequence.adapter,
+        embeddings=embeddings_between(sequence.images, end - count, end) if sequence.images else (),
     )
 
 

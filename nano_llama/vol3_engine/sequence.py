@@ -11,6 +11,7 @@ from functools import cached_property
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
 from nano_llama.vol3_engine.constraints import Constraint
+from nano_llama.vol3_engine.images import PlacedImage
 from nano_llama.vol3_engine.text import TextStream
 from nano_llama.vol3_engine.timing import Timing
 
@@ -51,6 +52,7 @@ class Sequence:
     constraint: what its text may be; None: anything.
     max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
     prompt_logprobs: None unless requested.
+    images: what stands in the places of the prompt's image tokens, in their order.
     """
 
     request: int
@@ -65,6 +67,7 @@ class Sequence:
     adapter: str | None = None
     cache_salt: str | None = None
     prompt_logprobs: PromptLogprobs | None = None
+    images: abc.Sequence[PlacedImage] = ()
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # of each token, if the request asks for them

@@ -14,18 +14,16 @@ from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.vision.config import NUM_CHANNELS, VisionLanguageConfig
 from nano_llama.core.vision.init import check_vision_language_params, init_vision_language_params
-from nano_llama.core.vision.names import PROJECTOR, VISION, encoder_shapes, text_name, vision_language_shapes
+from nano_llama.core.vision.names import text_name, vision_language_shapes
 from nano_llama.core.vision.pixels import check_pixel_values, images_per_row
 from nano_llama.formats import resolve_model
 from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_of, run_shards, shards
 from nano_llama.vol1_numpy.layer import Past
 from nano_llama.vol1_numpy.model import Llama, check_dtype, check_ids
-from nano_llama.vol1_numpy.ops.array import Array, Cache
-from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
+from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.registry import FAST, OpPair, Ops
-from nano_llama.vol1_numpy.vision.encoder import encoder_backward, encoder_forward
-from nano_llama.vol1_numpy.vision.pixel_shuffle import pixel_shuffle_backward, pixel_shuffle_forward
+from nano_llama.vol1_numpy.vision.image_encoder import ImageEncoder
 from nano_llama.vol1_numpy.vision.splice import SplicedEmbedding
 
 
@@ -47,7 +45,7 @@ class VisionLanguageModel:
         self.config, self.params = config, params
         text = {name: params[text_name(name)] for name in parameter_shapes(config.text_config)}
         self.language_model = Llama(config.text_config, text, ops=ops, threads=threads)
-        self._encoder = {name: params[VISION + name] for name in encoder_shapes(config.vision_config)}
+        self._encoder = ImageEncoder(config, params, ops=ops)
 
     # -- forward --------------------------------------------------------------------------------------------------
 
@@ -65,28 +63,12 @@ class VisionLanguageModel:
     ) -> Array:
         """As `forward`, without the head: (B,T,D)."""
         tokens, images_of = self._check_images(tokens, pixel_values)
-        model, _ = self._reading(self._encode(images_of(slice(0, len(tokens))))[0])
+        model, _ = self._reading(self._encoder.forward(images_of(slice(0, len(tokens))))[0])
         return model.hidden_states(tokens, mask=mask, past=past)
 
     def encode(self, pixel_values: Array) -> Array:
         """What the LLaMA reads of each image: (N,3,S,S) -> rows (N, image_seq_len, D)."""
-        check_pixel_values(pixel_values.shape, self.config.vision_config)
-        return self._encode(pixel_values.astype(self.dtype, copy=False))[0]
-
-    def _encode(self, pixel_values: Array) -> tuple[Array, Cache]:
-        hidden, encoder = encoder_forward(
-            pixel_values, self._encoder, self.config.vision_config, self._attention
-        )  # (N, patches, the encoder's D)
-        wide, shuffle = pixel_shuffle_forward(hidden, self.config.scale_factor)  # (N,n,r*r*D)
-        rows, projector = linear_forward(wide, self.params[PROJECTOR])  # (N,n, the LLaMA's D)
-        return rows, (encoder, shuffle, projector)
-
-    def _encode_backward(self, drows: Array, cache: Cache) -> dict[str, Array]:
-        """drows: (N,n,D) -> {name: gradient} of encoder and projector."""
-        encoder, shuffle, projector = cache
-        dwide, dprojector = linear_backward(drows, projector)  # (N,n,r*r*D)
-        _, grads = encoder_backward(pixel_shuffle_backward(dwide, shuffle), encoder)
-        return {VISION + name: grad for name, grad in grads.items()} | {PROJECTOR: dprojector}
+        return self._encoder(pixel_values)
 
     # -- loss and gradients ---------------------------------------------------------------------------------------
 
@@ -102,7 +84,7 @@ class VisionLanguageModel:
         """The loss alone, as `loss_and_grads` defines it."""
 
         def one(rows: slice) -> float:
-            model, _ = self._reading(self._encode(images_of(rows))[0])
+            model, _ = self._reading(self._encoder.forward(images_of(rows))[0])
             loss = model.loss(tokens[rows], targets[rows], mask=rows_of(mask, rows), z_loss=z_loss)
             return loss * share(targets[rows])
 
@@ -144,10 +126,10 @@ class VisionLanguageModel:
 
     def _one(self, tokens: Array, targets: Array, images: Array, **options: Any) -> tuple[float, dict[str, Array]]:
         """Forward and backward of some rows, in one thread."""
-        rows, cache = self._encode(images)  # (N,n,D)
+        rows, cache = self._encoder.forward(images)  # (N,n,D)
         model, embedding = self._reading(rows)
         loss, text = model.loss_and_grads(tokens, targets, **options)
-        return loss, self._encode_backward(embedding.drows, cache) | {text_name(name): g for name, g in text.items()}
+        return loss, self._encoder.backward(embedding.drows, cache) | {text_name(name): g for name, g in text.items()}
 
     def _reading(self, rows: Array) -> tuple[Llama, SplicedEmbedding]:
         """The LLaMA, on the same weights, that reads these rows of images where image tokens stand."""
@@ -170,10 +152,6 @@ class VisionLanguageModel:
     @property
     def dtype(self) -> np.dtype:
         return self.language_model.dtype
-
-    @property
-    def _attention(self) -> OpPair:
-        return self.language_model.ops.attention
 
     def __repr__(self) -> str:
         config = self.config

@@ -47,6 +47,7 @@ class Capacity(NamedTuple):
     table: int  # entries of all block tables
     tasks: int
     slots: int  # KV splits that are tasks of their own
+    embeddings: int  # rows whose embedding is given
 
     def holds(self, needed: "Capacity") -> bool:
         return all(need <= have for need, have in zip(needed, self, strict=True))
@@ -81,6 +82,7 @@ def capacity_for(batch: PackedBatch, config: LlamaConfig, threads: int) -> Capac
         table=sum(map(len, batch.block_tables)),
         tasks=max(slots, rows),  # at most one per row, or one per split
         slots=slots,
+        embeddings=sum(len(given.values) for given in batch.embeddings),
     )
 
 
@@ -96,6 +98,7 @@ def empty_batch(capacity: Capacity, config: LlamaConfig) -> BatchArrays:
     return BatchArrays(
         sizes=integers(6),
         tokens=integers(capacity.rows),
+        embeddings=floats(capacity.embeddings, config.hidden_size),
         blocks=integers(capacity.rows),
         slots=integers(capacity.rows),
         cos=floats(capacity.rows, half),
@@ -155,6 +158,7 @@ def fill(
                 out.tasks[num_tasks] = Task(start, min(tile, end - start), position + start - row, table)
                 num_tasks += 1
         row = end
+    _fill_embeddings(batch, out, new_row)
     out.logit_rows[:sampled] = new_row[batch.logit_rows]
     _longest_first(out.tasks[:num_tasks])
     out.sizes[[NUM_ROWS, NUM_TASKS, NUM_SAMPLED, NUM_DECODE]] = N, num_tasks, sampled, decode_rows
@@ -164,6 +168,15 @@ def fill(
         of_rows = np.repeat(numbers, np.diff(batch.starts))[batch.logit_rows]
         out.sizes[NUM_SAMPLED_RUNS] = _fill_runs(out.sampled_runs, of_rows.tolist())
     return sampled
+
+
+def _fill_embeddings(batch: PackedBatch, out: BatchArrays, new_row: np.ndarray) -> None:
+    """Copy the embeddings that are given, and point their rows at them."""
+    end = 0
+    for given in batch.embeddings:
+        start, end = end, end + len(given.values)
+        out.embeddings[start:end] = given.values
+        out.tokens[new_row[given.row : given.row + len(given.values)]] = -1 - np.arange(start, end)
 
 
 def _fill_runs(out: np.ndarray, numbers: Iterable[int]) -> int:

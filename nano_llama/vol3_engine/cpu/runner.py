@@ -18,7 +18,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
-from nano_llama.formats import open_model
+from nano_llama.formats import open_text_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.adapters import read_adapters
 from nano_llama.vol3_engine.batch import PackedBatch
@@ -74,7 +74,7 @@ class CpuRunner:
             self.kv_cache_dtype = "float32" if exact else "bfloat16"
         self._rope = RopeTable(config)
         self._pool = ThreadPool(self.threads)
-        self._capacity = Capacity(0, 0, 0, 0, 0)
+        self._capacity = Capacity(0, 0, 0, 0, 0, 0)
         self._cache: kv_cache.KVCache | None = None
 
     @classmethod
@@ -89,7 +89,7 @@ class CpuRunner:
         adapters: Mapping[str, Path] | None = None,
     ) -> "CpuRunner":
         """From a Hugging Face folder or a file. Raises UserError, EnvironmentFault, FormatError."""
-        with open_model(path) as weights:
+        with open_text_model(path) as weights:
             return cls(
                 weights.config, weights, dtype, kv_cache_dtype, num_threads, quantization=quantization,
                 adapters=adapters,
@@ -141,7 +141,7 @@ class CpuRunner:
     def time_phases(self) -> None:
         """From now on add up the time of each phase of a step in `seconds`. Until then it costs nothing."""
         self.seconds = dict.fromkeys(step.PHASES, 0.0)
-        self._capacity = Capacity(0, 0, 0, 0, 0)  # so that the threads get a `times` array
+        self._capacity = Capacity(0, 0, 0, 0, 0, 0)  # so that the threads get a `times` array
 
     def close(self) -> None:
         self._pool.close()

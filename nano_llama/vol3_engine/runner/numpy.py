@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.core.names import EMBED
+from nano_llama.core.names import EMBED, parameter_shapes
 from nano_llama.core.rope import rope_tables
+from nano_llama.formats import open_text_model
 from nano_llama.formats.peft import Adapter
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.data_parallel import blas_threads
@@ -68,7 +69,10 @@ class NumpyRunner:
     ) -> "NumpyRunner":
         """Read a model, as float32, and adapters (name -> folder) beside it. Raises UserError, FormatError."""
         loaded = load_adapters(adapters, path)
-        return cls(Llama.from_pretrained(path), num_threads, shared=False, adapters=loaded)
+        with open_text_model(path) as weights:
+            params = {name: np.array(weights[name], np.float32, order="C") for name in parameter_shapes(weights.config)}
+            model = Llama(weights.config, params)
+        return cls(model, num_threads, shared=False, adapters=loaded)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -124,6 +128,8 @@ class NumpyRunner:
         # A matrix times a single row takes less time than threads need to synchronize, above all on a busy machine.
         with blas_threads(1 if batch.num_tokens == 1 else self.num_threads):
             x, _ = model.ops.embedding.forward(np.array([batch.token_ids]), model.params[EMBED])  # (1,N,D)
+            for given in batch.embeddings:
+                x[0, given.row : given.row + len(given.values)] = given.values
             for i in range(config.num_hidden_layers):
                 x, _ = model.layer_forward(x, i, ctx)  # (1,N,D)
             h, _ = model.norm_forward(x[:, batch.logit_rows], ctx)  # (1,R,D)

@@ -7,7 +7,7 @@ Shapes: N packed rows, D width, H query heads, G key/value heads, K head dim, V 
 size, S cached tokens of a sequence, its new ones included.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,12 @@ from torch import Tensor
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.rope import require_constant_angles
+from nano_llama.formats import open_text_model
 from nano_llama.formats.peft import Adapter
 from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.model import Attention, rotate
+from nano_llama.vol2_torch.vision import VisionLanguageModel
 from nano_llama.vol3_engine.adapters import load_adapters
 from nano_llama.vol3_engine.batch import PackedBatch
 from nano_llama.vol3_engine.runner.torch_adapters import attach
@@ -70,7 +72,8 @@ class TorchRunner:
         """
         target = resolve_device(device)
         loaded = load_adapters(adapters, path)
-        model = Llama.from_pretrained(path, device=target, dtype=resolve_dtype(dtype, target))
+        with open_text_model(path) as weights:
+            model = Llama.from_weights(weights, target, resolve_dtype(dtype, target))
         return cls(model, num_threads, shared=False, adapters=loaded)
 
     @property
@@ -131,6 +134,8 @@ class TorchRunner:
         with self.computing():
             cos, sin = model.rope.at(plan.positions, 0, batch.num_tokens, device, model.dtype)  # (N,K/2)
             x = model.model.embed_tokens(torch.tensor(batch.token_ids, device=device))  # (N,D)
+            for given in batch.embeddings:
+                x[given.row : given.row + len(given.values)] = torch.from_numpy(given.values).to(x)
             layers: Any = model.model.layers
             for layer, cache in zip(layers, self.cache, strict=True):
                 x = x + paged_attention(layer.self_attn, layer.input_layernorm(x), cos, sin, cache, plan)
@@ -157,6 +162,16 @@ class TorchRunner:
         finally:
             if self.num_threads is not None:
                 torch.set_num_threads(before)
+
+
+def encoder_of(model: VisionLanguageModel) -> Callable[[np.ndarray], np.ndarray]:
+    """A model's encoder as the engine calls it: pixel_values (N,3,S,S) -> rows (N,n,D)."""
+
+    def encode(pixel_values: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model.encode(torch.from_numpy(pixel_values).to(model.device)).float().cpu().numpy()
+
+    return encode
 
 
 def _row_sums(parameter: Tensor) -> np.ndarray:

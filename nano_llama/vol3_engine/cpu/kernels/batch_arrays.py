@@ -30,7 +30,8 @@ class BatchArrays(NamedTuple):
     """Filled anew for every step, never moved. Sizes in brackets are capacities."""
 
     sizes: np.ndarray  # (6,) int64: rows N, tasks, logit rows R, decode rows, runs of rows and of logit rows
-    tokens: np.ndarray  # [N] int64
+    tokens: np.ndarray  # [N] int64: an id, or below zero -1 - i, where the row begins as row i of `embeddings`
+    embeddings: np.ndarray  # [rows,D] float32
     blocks: np.ndarray  # [N] int64: the block of each row's own key and value,
     slots: np.ndarray  # [N] int64: and the position within it
     cos: np.ndarray  # [N,K/2] float32

@@ -1,4 +1,4 @@
-"""The embedding: one row of a packed matrix as floats. Tests: tests/vol3/cpu/kernels/test_small.py."""
+"""The embedding: one row of a packed matrix, or a given row, as floats. Tests: tests/vol3/cpu/kernels/test_small.py."""
 
 import numpy as np
 
@@ -25,6 +25,13 @@ def embed_row(w, row, x, n):
         embed_floats(w, row, x, n)
     else:
         embed_groups(w, row, x, n)
+
+
+@kernel
+def copy_row(rows, row, x, n):
+    """x[n, : columns] = rows[row]. rows (M,D), x (N,C) float32."""
+    for k in range(rows.shape[1]):
+        x[n, k] = rows[row, k]
 
 
 @kernel

@@ -32,7 +32,7 @@ from nano_llama.vol3_engine.cpu.kernels.batch_arrays import (
     NUM_SAMPLED,
     NUM_SAMPLED_RUNS,
 )
-from nano_llama.vol3_engine.cpu.kernels.embed import embed_row
+from nano_llama.vol3_engine.cpu.kernels.embed import copy_row, embed_row
 from nano_llama.vol3_engine.cpu.kernels.kv_cache import write_key, write_value
 from nano_llama.vol3_engine.cpu.kernels.linear import linear
 from nano_llama.vol3_engine.cpu.kernels.lora import LowRank, expand, set_aside, shrink
@@ -116,7 +116,10 @@ def step(thread, threads, control, model, cache, batch, workspace, own):
     first, last = partition(thread, threads, rows)
     embedding = matrix_at(model.data, model.ends[EMBED])
     for n in range(first, last):
-        embed_row(embedding, batch.tokens[n], workspace.x, n)
+        if batch.tokens[n] < 0:
+            copy_row(batch.embeddings, -1 - batch.tokens[n], workspace.x, n)
+        else:
+            embed_row(embedding, batch.tokens[n], workspace.x, n)
     clock = end_phase(thread, threads, control, times, EMBED_PHASE, clock)
     for layer in range(len(model.layers)):
         if thread == 0:

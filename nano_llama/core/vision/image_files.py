@@ -1,0 +1,143 @@
+"""Image files as pixels: whatever a camera, a browser or a stranger made of it becomes a square of RGB bytes.
+
+Formats are PNG, JPEG, GIF and WebP, of any mode: palettes, grey, 16 bits, CMYK; transparency lies on white, and a
+camera's note of how it was held (EXIF) is followed. An animation is refused: which frame is meant is not guessed. A
+file says how many pixels it will make before they are made; too many are refused then (decompression bombs).
+The model's square is made by stretching both sides, as Idefics3's processor does where it does not cut an image into
+tiles. Pillow does the decoding (extra `vision`); an array that has the right size needs none.
+Tests: tests/core/vision/test_image_files.py.
+"""
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nano_llama.core.errors import UserError, import_extra
+
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 64 * 10**6  # 192 MB as RGB
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+_WIDE = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's 16-bit grey
+_ORIENTATION = 0x0112
+
+
+def read_image(source: Any, size: int, *, max_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A file's path, its bytes, or an array (H,W,3) of bytes -> (size,size,3) bytes, RGB.
+
+    Raises UserError for what is not an image, is damaged, moves, or is larger than the limits.
+    """
+    if hasattr(source, "__array__") or isinstance(source, np.ndarray):
+        return _resized_array(np.asarray(source), size, max_pixels)
+    if isinstance(source, bytes):
+        return _decoded(source, "The image", size, max_pixels)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        return _decoded(_bytes_of(path, max_bytes), str(path), size, max_pixels)
+    raise UserError(
+        f"An image is a file's path, its bytes or an array of bytes (height, width, 3), not {type(source).__name__}."
+    )
+
+
+def _resized_array(array: np.ndarray, size: int, max_pixels: int) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise UserError(
+            f"An image as an array is uint8 of shape (height, width, 3), not {array.dtype} {array.shape}.",
+            hint="Floats from 0 to 1: (255 * x).round().astype(np.uint8). Grey: np.stack([x] * 3, -1).",
+        )
+    if array.shape[:2] == (size, size):
+        return np.ascontiguousarray(array)
+    _check_pixels(array.shape[1], array.shape[0], "The image", max_pixels)
+    image = import_extra("PIL.Image", "vision", "Resizing images")
+    return _squared(image.fromarray(np.ascontiguousarray(array)), size)
+
+
+def _bytes_of(path: Path, max_bytes: int) -> bytes:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not an image.", hint="Name a file in it.")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a file.")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise UserError(f"Image not found: {path}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {str(path)!r:.200}: {getattr(error, 'strerror', None) or error}.") from None
+    if len(data) > max_bytes:
+        raise UserError(f"{path} is larger than {max_bytes:,} bytes, the most that an image may have.")
+    return data
+
+
+def _decoded(data: bytes, name: str, size: int, max_pixels: int) -> np.ndarray:
+    pillow = import_extra("PIL.Image", "vision", "Reading image files")
+    if not data:
+        raise UserError(f"{name} is empty: it has no bytes.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of its own limit, which is above ours
+            with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_pixels(image.width, image.height, name, max_pixels)
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise UserError(
+                        f"{name} is an animation of {frames} frames; a model reads one picture.",
+                        hint="Save the frame that you mean as a file of its own.",
+                    )
+                image.load()
+                return _squared(_upright(_as_rgb(image, pillow), image, pillow), size)
+    except pillow.UnidentifiedImageError:
+        raise UserError(
+            f"{name} is not an image that is read here: it begins with {data[:8]!r}.",
+            hint=f"Formats: {', '.join(FORMATS)}.",
+        ) from None
+    except pillow.DecompressionBombError:
+        raise UserError(f"{name} has more than {max_pixels:,} pixels.", hint="Make it smaller first.") from None
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{name} needs more memory than there is.", hint="Make it smaller first.") from None
+    except Exception as error:  # its decoders raise whatever a damaged file leads them to
+        raise UserError(f"{name} is damaged: {str(error) or type(error).__name__:.200}.") from None
+
+
+def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UserError(
+            f"{name} has {width:,} x {height:,} pixels, more than {max_pixels:,}.", hint="Make it smaller first."
+        )
+
+
+def _as_rgb(image: Any, pillow: Any) -> Any:
+    """Any mode as RGB; what is transparent shows white."""
+    if image.mode in _WIDE or image.mode == "I":  # Pillow would cut 16 bits off at 255
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)  # (H,W)
+        return pillow.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(rgb: Any, image: Any, pillow: Any) -> Any:
+    """Turned as EXIF says that the camera was held."""
+    turn = pillow.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_270,
+        7: turn.TRANSVERSE, 8: turn.ROTATE_90,
+    }  # fmt: skip
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # the picture is whole, only the note is damaged
+        return rgb
+    return rgb.transpose(turns[orientation]) if orientation in turns else rgb
+
+
+def _squared(rgb: Any, size: int) -> np.ndarray:
+    """(size,size,3): both sides stretched or shrunk, with Lanczos's filter."""
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), 1)  # 1: LANCZOS
+    return np.asarray(rgb, np.uint8)
