@@ -19,6 +19,7 @@ from nano_llama.cli.past_context import generate_past_context
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.formats.shipped import DEFAULT_MODEL
+from nano_llama.tokenizer.image_token import IMAGE_TOKEN
 from nano_llama.vol3_engine.outputs import TextPiece
 
 
@@ -27,6 +28,7 @@ def run(
     model: ModelPath | None = None,
     adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    image: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
     max_tokens: Count = 200,
     chat: bool = False,
     sampling: Sampling | None = None,
@@ -46,6 +48,9 @@ def run(
         An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     prompt
         The text to continue;  -  reads it from stdin (without the newline at its end).
+    image
+        A picture that the model reads where the prompt says <image>; a prompt that does not say it begins with it.
+        Several: --image A --image B.
     max_tokens
         Stop after this many new tokens if the model does not end by itself.
     chat
@@ -55,6 +60,8 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     text = read_prompt(screen) if prompt == "-" else prompt
     check_text(text, "--prompt")
+    if image and not chat and IMAGE_TOKEN not in text:
+        text = IMAGE_TOKEN * len(image) + text
     path = find_model(model, adapter, screen, DEFAULT_MODEL)
     used = model or (DEFAULT_MODEL if adapter is None else str(path))
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
@@ -63,11 +70,17 @@ def run(
         screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
     windows: list[int] = []  # how many tokens each later window of a long text began with
     if chat:
-        pieces = llm.stream([{"role": "user", "content": text}], params)
+        pictures = [{"type": "image", "image": file} for file in image]
+        content = [*pictures, {"type": "text", "text": text}] if pictures else text
+        pieces = llm.stream([{"role": "user", "content": content}], params)
+    elif image:
+        pieces = llm.stream({"prompt": text, "images": list(image)}, params)
     else:
         pieces = generate_past_context(llm, text, params, on_full=windows.append)
     result = stream_to_screen(screen, pieces)
-    screen.result({"model": used, "adapter": adapter, "prompt": text, **result})
+    screen.result(
+        {"model": used, "adapter": adapter, "prompt": text, "images": [str(file) for file in image], **result}
+    )
     screen.say(speed_line(result, params), style="dim")
     if windows:
         context = llm.config.max_position_embeddings

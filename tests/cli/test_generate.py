@@ -197,3 +197,29 @@ def test_smollm2_answers(cli, smollm2):
 def test_the_default_model(cli):
     done = cli("generate", "--prompt", "Once upon a time", "--json", "--engine", "numpy", *greedy())
     assert done.code == 0 and done.json["model"] == "nano_gpt"
+
+
+def test_image(cli, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    from helpers.vision_models import picture, save_tiny
+    from nano_llama.tokenizer.image_token import with_image_token
+
+    words = Tokenizer.train_bpe(["what colour is the shape? red or blue"] * 3, 280)
+    folder, files = tmp_path / "model", [tmp_path / "a.png", tmp_path / "b.png"]
+    save_tiny(
+        folder, tokenizer=with_image_token(words), vocab_size=words.vocab_size + 1, image_token_id=words.vocab_size
+    )
+    for seed, file in enumerate(files):
+        image.fromarray(picture(seed)).save(file)
+    engine = ("--model", folder, "--engine", "numpy", "--json", "--quiet", *greedy())
+    with LLM(folder, runner="numpy", num_threads=1) as llm:
+        params = SamplingParams(temperature=0.0, max_tokens=12)
+        both = {"prompt": "<image><image>red", "images": [picture(0), picture(1)]}
+        one = {"prompt": "red <image>", "images": [picture(1)]}
+        expected = [llm.generate(prompt, params)[0].token_ids for prompt in (both, one)]
+    done = cli("generate", "--image", files[0], "--image", files[1], "--prompt", "red", *engine)
+    assert done.json["token_ids"] == expected[0] and done.json["images"] == [str(file) for file in files]
+    done = cli("generate", "--image", files[1], "--prompt", "red <image>", *engine)
+    assert done.json["token_ids"] == expected[1]
+    done = cli("generate", "--image", tmp_path / "none.png", "--prompt", "red", *engine)
+    assert done.code == 2 and "Image not found" in done.out
