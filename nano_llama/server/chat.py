@@ -15,9 +15,10 @@ from nano_llama.server.answering import respond
 from nano_llama.server.bodies import parse_object
 from nano_llama.server.chat_answer import ChatAnswer
 from nano_llama.server.errors import ApiError, json_response
+from nano_llama.server.images import image_parts, refuse_images, with_pixels
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import chat_params, check_characters, engine_errors
-from nano_llama.server.schemas import ChatBody, Message, RenderBody, TemplateBody, TokenizeBody
+from nano_llama.server.schemas import ChatBody, Message, Part, RenderBody, TemplateBody, TokenizeBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
 from nano_llama.server.usage import Head, Usage, service_of
@@ -26,6 +27,7 @@ from nano_llama.tokenizer.conversation import RESERVED
 
 if TYPE_CHECKING:
     from nano_llama.server.service import Service
+    from nano_llama.vol3_engine.image_reader import ImageReader
     from nano_llama.vol3_engine.requests import Request
 
 
@@ -35,6 +37,9 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     body = await read_as(http, ChatBody)
     model = served_model(service, body.model)
     messages, options = conversation(body.messages, body, service)
+    if image_parts(body.messages):
+        reader = _image_reader(body, service)
+        messages = await unless_left(http, asyncio.to_thread(with_pixels, messages, body.messages, reader))
     request, tools, truncated = await unless_left(http, _prepare(http, body, model, messages, options))
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
@@ -88,6 +93,7 @@ async def rendered(
     messages: Sequence[Message], body: RenderBody | TokenizeBody, service: "Service"
 ) -> tuple[str, list[int]]:
     """A conversation as text and as ids. Special tokens that a user typed are text: in the ids they differ."""
+    refuse_images(messages, "only /v1/chat/completions reads images.")
     given, options = conversation(messages, body, service)
     if body.tools:
         options["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
@@ -100,7 +106,7 @@ def conversation(
     messages: Sequence[Message], body: TemplateBody, service: "Service"
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The messages as templates read them, and the arguments of Tokenizer.encode_chat. Raises ApiError."""
-    if not service.tokenizer.chat_templates:
+    if not (service.tokenizer.chat_templates or image_parts(messages)):
         raise ApiError(
             400, "This model has no chat template: it continues texts. Use /v1/completions.", code="no_chat_template"
         )
@@ -154,7 +160,19 @@ def _plain(message: Message, number: int, max_depth: int) -> dict[str, Any]:
 
 def _texts(message: Message) -> list[str]:
     content = message.content
-    return [content] if isinstance(content, str) else [part.text for part in content or ()]
+    return [content] if isinstance(content, str) else [part.text for part in content or () if isinstance(part, Part)]
+
+
+def _image_reader(body: ChatBody, service: "Service") -> "ImageReader":
+    """The model's. Raises ApiError where it has none, and for what cannot be combined with images."""
+    if service.llm.images is None:
+        refuse_images(body.messages, "this model reads text only.")
+    if body.truncate_prompt_tokens is not None:
+        refuse_images(body.messages, "a prompt with images is not truncated: leave truncate_prompt_tokens out.")
+    if body.tools and not service.tokenizer.chat_templates:
+        refuse_images(body.messages, "this model has no chat template, so it reads no tools.")
+    assert service.llm.images is not None, "refused above"
+    return service.llm.images
 
 
 ROUTES = [

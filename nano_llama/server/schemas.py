@@ -19,7 +19,7 @@ JsonObject = dict[str, Any]
 
 # A value of several kinds is read as the kind it looks like, so an error is about that kind alone. The tags would
 # show in the paths of errors: validation.py leaves them out.
-TAGS = ("<text>", "<texts>", "<ids>", "<lists>", "<list>", "<object>")
+TAGS = ("<text>", "<texts>", "<ids>", "<lists>", "<list>", "<object>", "<part>", "<image>")
 
 
 def _either(expected: str, **of_list: str) -> Discriminator:
@@ -73,6 +73,26 @@ class Part(Strict):
     text: str
 
 
+class ImageUrl(Strict):
+    url: str  # data:image/...;base64,...
+    detail: Literal["auto", "low"] | None = None  # the whole picture, at the model's size; there is no other
+
+
+class ImagePart(Strict):
+    """A picture among a message's parts."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _part_kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "<image>" if kind == "image_url" else "<part>"
+
+
+AnyPart = Annotated[Annotated[Part, Tag("<part>")] | Annotated[ImagePart, Tag("<image>")], Discriminator(_part_kind)]
+
+
 class FunctionCall(Strict):
     name: Text
     arguments: str  # JSON, as text
@@ -88,7 +108,7 @@ class ToolCall(Strict):
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[AnyPart], Tag("<list>")],
     _either('a string, or a list of parts such as {"type": "text", "text": "Hello"}'),
 ]
 

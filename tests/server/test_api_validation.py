@@ -97,8 +97,8 @@ def test_a_wrong_field_of_a_completion_is_named(client, field, value, param, say
         (
             "messages",
             [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]}],
-            "messages[0].content[1].type",
-            '"image_url" must be "text"',
+            "messages[0].content[1].image_url.url",
+            "is missing",
         ),
         ("messages", [{"role": "user", "content": "x", "mood": "good"}], "messages[0].mood", "not known"),
         ("messages", [{"role": "user", "content": "x" * 101}], "messages", "max_prompt_characters"),

@@ -1,0 +1,80 @@
+"""Images in messages: parts {"type": "image_url"} become pixels, in a thread, or are refused with the reason.
+
+The picture travels in the request, as a data URL; the server fetches nothing. What it may cost is limited by the body's
+bytes (max_body_bytes) and by MAX_IMAGE_PIXELS, which a file must not exceed by what it says of itself.
+Tests: tests/server/test_api_images.py.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.vision.image_files import read_image
+from nano_llama.server.errors import ApiError
+from nano_llama.server.schemas import ImagePart, Message
+
+if TYPE_CHECKING:
+    from nano_llama.vol3_engine.image_reader import ImageReader
+
+MAX_IMAGE_PIXELS = 16 * 10**6  # 48 MB as RGB, for each of the threads that decode
+_DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]{1,40};base64,", re.ASCII)
+
+
+def image_parts(messages: Sequence[Message]) -> list[tuple[int, int, ImagePart]]:
+    """(message, part, what is there) of every image."""
+    return [
+        (number, place, part)
+        for number, message in enumerate(messages)
+        if isinstance(message.content, list)
+        for place, part in enumerate(message.content)
+        if isinstance(part, ImagePart)
+    ]
+
+
+def refuse_images(messages: Sequence[Message], why: str) -> None:
+    """Raise ApiError, 400, at the first image of the messages."""
+    for number, place, _ in image_parts(messages):
+        path = f"messages[{number}].content[{place}].type"
+        raise ApiError(400, f'{path}="image_url": {why}', param=path, code="unsupported")
+
+
+def with_pixels(
+    plain: list[dict[str, Any]], messages: Sequence[Message], reader: "ImageReader"
+) -> list[dict[str, Any]]:
+    """The messages as LLM.request takes them: every image decoded, at the model's size. It takes a while: call it in a
+    thread. Raises ApiError, 400.
+    """
+    size = reader.config.vision_config.image_size
+    for number, place, part in image_parts(messages):
+        path = f"messages[{number}].content[{place}].image_url.url"
+        data = _bytes_of(part.image_url.url, path)
+        try:
+            pixels = read_image(data, size, max_pixels=MAX_IMAGE_PIXELS)  # (S,S,3)
+        except UserError as error:
+            raise ApiError(400, f"{path}: {' '.join(filter(None, (error.message, error.hint)))}", param=path) from None
+        plain[number]["content"][place] = {"type": "image", "image": pixels}
+    return plain
+
+
+def _bytes_of(url: str, path: str) -> bytes:
+    found = _DATA_URL.match(url)
+    if found is None:
+        kind = url.split(":", 1)[0].lower() if ":" in url[:32] else ""
+        why = (
+            f"this server fetches nothing, so {kind} URLs are not read."
+            if kind in ("http", "https")
+            else "is not read."
+        )
+        raise ApiError(
+            400,
+            f"{path}={url[:40]!r}: {why} Send the picture itself: data:image/png;base64,...",
+            param=path,
+            code="unsupported",
+        )
+    try:
+        return base64.b64decode(url[found.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ApiError(400, f"{path} is not valid base64: {error}.", param=path) from None
