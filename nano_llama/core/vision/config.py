@@ -127,3 +127,11 @@ class VisionLanguageConfig:
     def replace(self, **changes: Any) -> "VisionLanguageConfig":
         """A copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)
+
+
+ModelConfig = LlamaConfig | VisionLanguageConfig  # of what a run trains
+
+
+def language_config(config: ModelConfig) -> LlamaConfig:
+    """The LLaMA's, also where it reads images."""
+    return config.text_config if isinstance(config, VisionLanguageConfig) else config

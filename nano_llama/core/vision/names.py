@@ -3,10 +3,16 @@
 Tests: tests/core/vision/test_names_init.py.
 """
 
-from nano_llama.core.names import parameter_shapes
+from collections.abc import Mapping
+from typing import TypeVar
+
+from nano_llama.core.names import LM_HEAD, parameter_shapes
 from nano_llama.core.vision.config import NUM_CHANNELS, VisionConfig, VisionLanguageConfig
 
+Value = TypeVar("Value")
+
 VISION = "model.vision_model."
+TEXT = "model.text_model."
 PATCH_EMBEDDING = "embeddings.patch_embedding"  # .weight (D,3,P,P), .bias (D,)
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"  # (number of patches, D)
 POST_LAYERNORM = "post_layernorm"  # .weight, .bias (D,)
@@ -55,4 +61,14 @@ def vision_language_shapes(config: VisionLanguageConfig) -> dict[str, tuple[int,
 
 def text_name(name: str) -> str:
     """A LLaMA's own name -> its name here: text_name("model.norm.weight") == "model.text_model.norm.weight"."""
-    return f"model.text_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
+    return f"{TEXT}{name.removeprefix('model.')}" if name.startswith("model.") else name
+
+
+def is_language_model(name: str) -> bool:
+    """Whether a parameter is the LLaMA's, and not the encoder's or the projector's."""
+    return name.startswith(TEXT) or name == LM_HEAD
+
+
+def language_model(params: Mapping[str, Value]) -> dict[str, Value]:
+    """The LLaMA's part, under its names here."""
+    return {name: params[name] for name in params if is_language_model(name)}

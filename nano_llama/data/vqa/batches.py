@@ -1,0 +1,139 @@
+"""Pictures with their questions -> rows of tokens, and batches of them.
+
+A row is an image's places, then question after question, each with its answer and the token that ends a text:
+
+    <image> ... <image>What colour is the shape? red<end>Which side is the shape on? left<end>
+
+Only answers and ends are learned. The questions come in a random order, so that each is often the first one, as it is
+when someone asks; one image is encoded once for all of them. Tests: tests/data/vqa/test_batches.py.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nano_llama.core.errors import UserError
+from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.core.vision.pixels import to_pixel_values
+from nano_llama.data.batches import Batch, BatchStream
+from nano_llama.data.vqa.questions import Question
+from nano_llama.data.vqa.source import Picture, ShapesVQA
+from nano_llama.tokenizer import Tokenizer
+from nano_llama.tokenizer.image_token import image_token_id
+
+WIDTHS = 16  # a batch is as wide as its longest row, in steps of this: few shapes, little padding
+PADDING = 0  # any id: nothing learns from it or sees it
+
+
+@dataclass(frozen=True)
+class PictureRows:
+    """Makes rows for one model: `tokenizer` has an image token, of which an image takes `image_seq_len`."""
+
+    tokenizer: Tokenizer
+    image_seq_len: int
+
+    @cached_property
+    def image_ids(self) -> list[int]:
+        number = image_token_id(self.tokenizer)
+        assert number is not None, "the tokenizer of a model that reads images"
+        return [number] * self.image_seq_len
+
+    def question(self, question: Question) -> tuple[list[int], list[int]]:
+        """(the question's ids, the answer's and the end's)."""
+        end = self.tokenizer.eos_id
+        return self.tokenizer.encode(question.text), [
+            *self.tokenizer.encode(f" {question.answer}"),
+            *([] if end is None else [end]),
+        ]
+
+    def row(self, questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
+        """tokens (T,) and targets (T,): the next token where it is learned, else IGNORE_INDEX."""
+        ids, learned = list(self.image_ids), [False] * self.image_seq_len
+        for asked, answer in map(self.question, questions):
+            ids += asked + answer
+            learned += [False] * len(asked) + [True] * len(answer)
+        tokens = np.array(ids, np.int64)
+        return tokens[:-1], np.where(learned[1:], tokens[1:], IGNORE_INDEX)
+
+    def batch(self, images: np.ndarray, questions: Sequence[Sequence[Question]], context: int) -> Batch:
+        """images (B,S,S,3) and what is asked about each -> tokens, targets, documents (B,T), pixel_values (B,3,S,S).
+
+        documents: 0, and -1 for padding. Raises UserError for a row longer than `context`.
+        """
+        rows = [self.row(asked) for asked in questions]
+        used = max(len(tokens) for tokens, _ in rows)
+        if used > context:
+            raise UserError(
+                f"An image with its questions has {used} tokens, in a context of {context}.",
+                hint=f"Use --context {-(-used // WIDTHS) * WIDTHS}.",
+            )
+        shape = len(rows), min(context, -(-used // WIDTHS) * WIDTHS)
+        tokens, targets = np.full(shape, PADDING, np.int64), np.full(shape, IGNORE_INDEX, np.int64)  # (B,T)
+        documents = np.full(shape, -1, np.int64)  # (B,T)
+        for place, (ids, learned) in enumerate(rows):
+            tokens[place, : len(ids)], targets[place, : len(ids)], documents[place, : len(ids)] = ids, learned, 0
+        return tokens, targets, documents, to_pixel_values(images)
+
+
+class PictureBatches(BatchStream):
+    """An endless stream of batches: pictures 0, 1, 2 ... of `picture`, batch_size at a time.
+
+    seed: of the questions' order.
+    """
+
+    def __init__(
+        self, picture: Callable[[int], Picture], rows: PictureRows, batch_size: int, context: int, seed: int = 0
+    ):
+        if batch_size < 1 or context < 1:
+            raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
+        super().__init__(batch_size, rows_per_epoch=EPOCH)
+        self.picture, self.rows, self.context, self.seed = picture, rows, context, seed
+
+    def at(self, position: int) -> Batch:
+        return self._batch(range(position * self.batch_size, (position + 1) * self.batch_size))
+
+    def in_order(self, count: int) -> Iterator[Batch]:
+        """The first `count` pictures, in batches of batch_size or fewer."""
+        for first in range(0, count, self.batch_size):
+            yield self._batch(range(first, min(first + self.batch_size, count)))
+
+    def _batch(self, numbers: Sequence[int]) -> Batch:
+        pictures = [self.picture(number) for number in numbers]
+        generators = [np.random.default_rng((self.seed, number)) for number in numbers]
+        questions = [
+            [shown.questions[place] for place in rng.permutation(len(shown.questions))]
+            for rng, shown in zip(generators, pictures, strict=True)
+        ]
+        return self.rows.batch(np.stack([shown.image for shown in pictures]), questions, self.context)
+
+
+EPOCH = 2**31  # pictures: there is no last one, and no run sees so many
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run is shown, by number: at first single shapes alone, then every task.
+
+    It is a function of the number, so that a run that is resumed goes on with the same pictures.
+    """
+
+    tasks: tuple[str, ...]
+    single_first: int  # how many pictures of single shapes come first
+    seed: int = 0
+
+    @cached_property
+    def single(self) -> ShapesVQA:
+        return ShapesVQA(("shape",), self.seed)
+
+    @cached_property
+    def all(self) -> ShapesVQA:
+        return ShapesVQA(self.tasks, self.seed)
+
+    def __call__(self, number: int) -> Picture:
+        return (self.single if number < self.single_first else self.all).picture("train", number)
+
+    def held_back(self, number: int) -> Picture:
+        """A picture of the same combinations that no run trains on: what its validation loss is measured on."""
+        return self.all.picture("train", EPOCH + number)
