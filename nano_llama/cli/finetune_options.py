@@ -7,10 +7,11 @@ import dataclasses
 
 from nano_llama.cli.setting_options import make_options
 from nano_llama.training.finetune.settings import METHOD, FinetuneSettings
+from nano_llama.training.picture_settings import IMAGE_NAMES
 from nano_llama.training.settings import DATA, LENGTH, OWNED_BY_CHECKPOINT
 
-# The model's own; and document_mask, which packing decides.
-LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, "document_mask"})
+# The model's own; those of images; and document_mask, which packing decides.
+LEFT_OUT = frozenset({*OWNED_BY_CHECKPOINT, *IMAGE_NAMES, "document_mask"})
 FLAGS = {"init_from": "--model"}
 
 # What `finetune --help` shows; --help-all shows the rest too.

@@ -19,6 +19,7 @@ from nano_llama.cli.train import live_display, make_trainer, summary
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.units import count_text, time_text
+from nano_llama.core.vision.config import language_config
 from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
@@ -81,7 +82,7 @@ def run(
 
     say_heading(screen, "2. A fresh model")
     volume = "Volume 2, PyTorch" if engine == "torch" else "Volume 1, NumPy, every gradient by hand"
-    config = trainer.config
+    config = language_config(trainer.config)
     screen.say(
         f"A LLaMA of {count_text(config.num_parameters)} parameters ({config.num_hidden_layers} layers, width "
         f"{config.hidden_size}) in {volume}. Untrained, it writes:"
@@ -172,7 +173,7 @@ def sample(trainer: TrainingLoop) -> str:
     """What the trainer's model writes after PROMPT at this moment, run by Volume 1, which takes weights as arrays."""
     from nano_llama.vol1_numpy import Llama
 
-    model = Llama(trainer.config, dict(trainer.backend.weights()))
+    model = Llama(language_config(trainer.config), dict(trainer.backend.weights()))
     llm = LLM.from_model(model, trainer.tokenizer, max_num_seqs=1)
     text = ""
     for piece in llm.stream(PROMPT, SAMPLE):

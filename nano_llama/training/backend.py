@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.machine import available_bytes, peak_resident_bytes
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.vision.config import ModelConfig
 from nano_llama.data.batches import Batch
 from nano_llama.training.preflight import Preflight
 from nano_llama.training.settings import TrainSettings
@@ -80,7 +80,7 @@ class Backend(Protocol):
     """The arithmetic of one run: its model, gradient, update, and their state in a checkpoint."""
 
     @property
-    def config(self) -> LlamaConfig: ...
+    def config(self) -> ModelConfig: ...
 
     @property
     def device(self) -> Device: ...
@@ -107,10 +107,13 @@ class Backend(Protocol):
         """Clear the gradient without an update."""
         ...
 
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
+    def eval_loss_sum(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *images: np.ndarray
+    ) -> float:
         """The loss in nats, summed over the counted targets, without a gradient.  All (B,T).
 
-        documents: where rows are packed, the number of each token's document; attention stays within it.
+        documents: where rows are packed, the number of each token's document; attention stays within it. images: the
+        pixel_values (N,3,S,S) of a model that reads images.
         """
         ...
 
@@ -168,7 +171,7 @@ class Engine(Protocol):
         ...
 
     def create(
-        self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        self, settings: TrainSettings, config: ModelConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
         *, adapter: Mapping[str, np.ndarray] | None = None,
     ) -> Backend:  # fmt: skip
         """A backend with these weights, or fresh ones by `settings.seed` (None). Raises UserError if it cannot fit.

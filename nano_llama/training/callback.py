@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nano_llama.core.config import LlamaConfig
+from nano_llama.core.vision.config import ModelConfig
 from nano_llama.training.evaluation import Evaluation
 from nano_llama.training.preflight import Preflight
 from nano_llama.training.record import StepRecord
@@ -22,7 +22,7 @@ class RunFacts:
     """What is known before the first step."""
 
     settings: TrainSettings
-    config: LlamaConfig
+    config: ModelConfig
     out: Path
     device: str
     deterministic: bool  # whether the same run gives the same bits again

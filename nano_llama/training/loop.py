@@ -145,7 +145,7 @@ class TrainingLoop:
             state.data_position = position
         seconds, waited = feed.ended()
         fresh = state.step == 0 and self.settings.init_from is None
-        if fresh and (notice := first_loss_notice(result.loss, self.config.vocab_size)):
+        if fresh and (notice := first_loss_notice(result.loss, self.dataset.vocab_size)):
             self.callback.notice(notice)
         tokens = sum(map(tokens_in, batches))
         state.count_step(result.loss, tokens)

@@ -5,7 +5,8 @@ Tests: tests/training/test_model_files.py.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,11 @@ import numpy as np
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.lora import LoraConfig
+from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.formats import open_weights, read_config, save_hf
 from nano_llama.formats.peft import read_adapter, save_adapter_files
+from nano_llama.formats.vision_config import vision_language_to_hf
+from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 
 
 class ModelFiles(Protocol):
@@ -47,16 +51,31 @@ class WholeModel:
         self.tokenizer.save_pretrained(folder)
 
     def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
-        beside = folder / ".model.tmp"
-        shutil.rmtree(beside, ignore_errors=True)  # left by a kill
-        save_hf(beside, self.config, weights, self.tokenizer)
-        # safetensors files and, after them, their index come last: names sort so
-        for file in sorted(beside.iterdir(), key=lambda file: (".safetensors" in file.name, file.name)):
-            file.replace(folder / file.name)
-        beside.rmdir()
+        with written_beside(folder) as beside:
+            save_hf(beside, self.config, weights, self.tokenizer)
 
     def open(self, folder: Path) -> Mapping[str, np.ndarray]:
         return open_weights(folder)
+
+
+@dataclass
+class VisionLanguageFiles:
+    """The same files of a model that reads images. frozen: the weights that are not trained."""
+
+    config: VisionLanguageConfig
+    tokenizer: Any
+    frozen: Mapping[str, np.ndarray]
+
+    def begin(self, folder: Path) -> None:
+        files.write_json(folder / "config.json", vision_language_to_hf(self.config))
+        self.tokenizer.save_pretrained(folder)
+
+    def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
+        with written_beside(folder) as beside:
+            save_vision_language(beside, self.config, {**self.frozen, **weights}, self.tokenizer)
+
+    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
+        return open_vision_language(folder)[1]
 
 
 @dataclass
@@ -76,3 +95,15 @@ class AdapterFiles:
 
     def open(self, folder: Path) -> Mapping[str, np.ndarray]:
         return read_adapter(folder, read_config(self.base)).tensors
+
+
+@contextmanager
+def written_beside(folder: Path) -> Iterator[Path]:
+    """A folder to write a model into, whose files are then moved to `folder`, each atomically."""
+    beside = folder / ".model.tmp"
+    shutil.rmtree(beside, ignore_errors=True)  # left by a kill
+    yield beside
+    # safetensors files and, after them, their index come last: names sort so
+    for file in sorted(beside.iterdir(), key=lambda file: (".safetensors" in file.name, file.name)):
+        file.replace(folder / file.name)
+    beside.rmdir()

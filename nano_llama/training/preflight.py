@@ -15,6 +15,8 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.lora import adapted_modules, adapter_shapes
 from nano_llama.core.names import LM_HEAD, is_hidden_matrix, parameter_shapes
 from nano_llama.core.units import rough_time_text, size_text
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
+from nano_llama.core.vision.names import vision_language_shapes, vision_shapes
 from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
@@ -75,7 +77,7 @@ class Preflight:
 
 
 def preflight(
-    config: LlamaConfig, settings: TrainSettings, *, compute_bytes: int = WIDE, peak_flops: float | None = None,
+    config: ModelConfig, settings: TrainSettings, *, compute_bytes: int = WIDE, peak_flops: float | None = None,
     attention_bytes: int | None = None, logits_limit: int | None = None, host_copy: bool = False,
 ) -> Preflight:  # fmt: skip
     """What is expected of this run.
@@ -98,17 +100,18 @@ def preflight(
 
 
 def memory_by_part(
-    config: LlamaConfig, settings: TrainSettings, compute_bytes: int = WIDE, logits_limit: int | None = None,
+    config: ModelConfig, settings: TrainSettings, compute_bytes: int = WIDE, logits_limit: int | None = None,
     attention_bytes: int | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part, as the module's header says."""
-    N, V, D = settings.batch_size * settings.context, config.vocab_size, config.hidden_size
+    text = language_config(config)
+    N, V, D = settings.batch_size * settings.context, text.vocab_size, text.hidden_size
     trained = WIDE * num_trained(config, settings)
     logits = N * V
     if logits_limit is not None:
         logits = min(logits, logits_limit // WIDE)
     rounded = compute_bytes if compute_bytes < WIDE else 0  # per number, of a copy that the products read
-    kept = activation_bytes_per_token(config, settings.activation_checkpointing, compute_bytes, attention_bytes)
+    kept = activation_bytes_per_token(text, settings.activation_checkpointing, compute_bytes, attention_bytes)
     return {
         "weights": weight_bytes(config, settings, compute_bytes),
         **({"adapter": trained} if settings.lora else {}),
@@ -116,14 +119,14 @@ def memory_by_part(
         "optimizer": optimizer_bytes(config, settings),
         **({"average": trained} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
-        "activations": N * (kept + 2 * WIDE * D),
+        "activations": N * (kept + 2 * WIDE * D) + settings.batch_size * encoder_bytes_per_image(config),
         # the gradients of one layer's activations
-        "working": N * layer_bytes_per_token(config, compute_bytes, attention_bytes),
+        "working": N * layer_bytes_per_token(text, compute_bytes, attention_bytes),
         "logits": logits * (2 * WIDE + rounded),  # and their gradient
     }
 
 
-def weight_bytes(config: LlamaConfig, settings: TrainSettings, compute_bytes: int = WIDE) -> int:
+def weight_bytes(config: ModelConfig, settings: TrainSettings, compute_bytes: int = WIDE) -> int:
     """The weights as they are held, and the copies that products read: of all, or of one frozen matrix at a time.
 
     Frozen matrices of the layers are held as products read them, or as blocks; the largest copy is the head's.
@@ -131,6 +134,7 @@ def weight_bytes(config: LlamaConfig, settings: TrainSettings, compute_bytes: in
     rounded = compute_bytes if compute_bytes < WIDE else 0
     if settings.lora is None:
         return (WIDE + rounded) * config.num_parameters
+    assert isinstance(config, LlamaConfig), "models that read images are trained without adapters"
     quantization = settings.base_quantization
     kinds = Scheme.parse(quantization).kinds(config) if quantization else {}
     adapted = {f"{module}.weight" for module in adapted_modules(settings.lora, config)} - {LM_HEAD}
@@ -141,22 +145,24 @@ def weight_bytes(config: LlamaConfig, settings: TrainSettings, compute_bytes: in
     return int(held) + config.vocab_size * config.hidden_size * (rounded + (WIDE if quantization else 0))
 
 
-def checkpoint_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+def checkpoint_bytes(config: ModelConfig, settings: TrainSettings) -> int:
     """The size of a checkpoint, which checkpoint_writer.py copies in memory."""
     trained = WIDE * num_trained(config, settings)
     return trained * (2 if keeps_average(settings) else 1) + optimizer_bytes(config, settings)
 
 
-def trained_shapes(config: LlamaConfig, settings: TrainSettings) -> Mapping[str, tuple[int, ...]]:
+def trained_shapes(config: ModelConfig, settings: TrainSettings) -> Mapping[str, tuple[int, ...]]:
     """name -> shape of what is trained: the weights, or an adapter's."""
+    if isinstance(config, VisionLanguageConfig):
+        return vision_language_shapes(config) if settings.language_model_lr else vision_shapes(config)
     return parameter_shapes(config) if settings.lora is None else adapter_shapes(settings.lora, config)
 
 
-def num_trained(config: LlamaConfig, settings: TrainSettings) -> int:
+def num_trained(config: ModelConfig, settings: TrainSettings) -> int:
     return sum(map(math.prod, trained_shapes(config, settings).values()))
 
 
-def optimizer_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+def optimizer_bytes(config: ModelConfig, settings: TrainSettings) -> int:
     """Two moments per parameter as in AdamW, or what the optimizer keeps instead."""
     numbers = 0
     for name, shape in trained_shapes(config, settings).items():
@@ -203,6 +209,16 @@ def layer_bytes_per_token(config: LlamaConfig, compute_bytes: int = WIDE, attent
     return (
         WIDE * 4 * D + (attention_bytes or compute_bytes) * (2 * q + 2 * kv) + compute_bytes * (copies * D + q + 4 * F)
     )
+
+
+def encoder_bytes_per_image(config: ModelConfig) -> int:
+    """What an image encoder saves for the backward pass, in float32: per layer the residual stream before and after
+    each norm; q, k, v, attention and its output; fc1 and gelu."""
+    if not isinstance(config, VisionLanguageConfig):
+        return 0
+    vision = config.vision_config
+    per_patch = 9 * vision.hidden_size + 2 * vision.intermediate_size
+    return WIDE * vision.num_patches * vision.num_hidden_layers * per_patch
 
 
 def check_memory(expected: Preflight, settings: TrainSettings, available: int | None) -> None:

@@ -75,6 +75,22 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "max_steps": 8_855,  # 145 million tokens
         "evaluations": 12,
     },
+    "eyes-cpu": {
+        "data": "shapes-vqa",
+        "init_from": "nano_gpt",
+        "encoder": "nano",
+        "single_first": 40_000,  # more than 12 minutes show; an hour goes on to all tasks
+        "context": 128,
+        "batch_size": 32,
+        "optimizer": "muon",
+        "lr": 2e-3,
+        "language_model_lr": 0.15,
+        "beta2": 0.98,
+        "weight_decay": 0.0,
+        "max_minutes": 12.0,
+        "evaluations": 1,
+        "samples": 0,
+    },
     "gpt2-124m-like": {
         "data": "classic-books",
         "tokenizer": "bpe:50257",
@@ -116,6 +132,7 @@ EXPECTED: dict[str, Expected] = {
         "45 s on an H100 or H200, computed", "not run at this length; 1.4836 before. nanoGPT's of this shape: 1.4697"
     ),
     "nano": Expected("4.3 min on an H200 (4.4 h on 2 cores with AMX, computed)", "3.23, the model that ships"),
+    "eyes-cpu": Expected("12 min on 2 CPU cores", "colour 100%, shape 72%, on busy cores (nano-llama eval)"),
     "gpt2-124m-like": Expected("1 h on an H100, computed", "not run yet"),
     "350m": Expected("3 h on an H100, computed", "not run yet"),
     "1b": Expected("7 h on an H100, computed", "not run yet"),

@@ -10,7 +10,9 @@ from typing import Any
 
 from nano_llama.core import files
 from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.vision.config import ModelConfig, language_config
 from nano_llama.formats import read_config
+from nano_llama.formats.vision_folder import read_vision_language_config
 from nano_llama.training.checkpoint import STATE, list_checkpoints
 from nano_llama.training.metrics import Row, best_of, read_metrics
 from nano_llama.training.outcome import reached_goal
@@ -66,15 +68,20 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
     """A run's summary, and its metrics' rows. Raises UserError or FormatError, naming the file that is damaged."""
     folder = RunFolder(path)
     settings = load_settings(folder.settings)
-    shape = read_config(path if settings.lora is None else settings.init_from or "")
+    shape: ModelConfig
+    if settings.from_pictures:
+        shape = read_vision_language_config(path)
+    else:
+        shape = read_config(path if settings.lora is None else settings.init_from or "")
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last: Row = rows[-1] if rows else {}
     best = best_of(rows)
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     summary = RunSummary(
         name=name or path.name, path=path, state=state_of(folder, settings), engine=settings.engine, data=settings.data,
-        vocab_size=shape.vocab_size, parameters=shape.num_parameters, optimizer=settings.optimizer, lr=settings.lr,
-        batch_tokens=settings.tokens_per_step, step=last.get("step", 0), tokens=last.get("tokens", 0),
+        vocab_size=language_config(shape).vocab_size, parameters=shape.num_parameters,
+        optimizer=settings.optimizer, lr=settings.lr, batch_tokens=settings.tokens_per_step,
+        step=last.get("step", 0), tokens=last.get("tokens", 0),
         train_loss=last.get("train_loss"), val_loss=best.get("val_loss"),
         val_bits_per_byte=best.get("val_bits_per_byte"), best_step=best.get("step"),
         model_step=last.get("model_step"),

@@ -16,6 +16,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LoraConfig
 from nano_llama.core.presets import MODEL_PRESETS, model_preset
+from nano_llama.training.picture_settings import PictureSettings, check_pictures
 from nano_llama.training.schedule import DECAY
 from nano_llama.training.schedule import NAMES as SCHEDULE_NAMES
 from nano_llama.training.setting_fields import Section, check_fields, sections
@@ -35,7 +36,7 @@ SHAPE = Section("Shape of a new model", "In Hugging Face's names; the defaults a
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(PictureSettings):
     """Every setting of a training run. Raises UserError if a value is impossible, or two contradict each other.
 
     >>> TrainSettings(data="stdlib", max_steps=100).replace(lr=0.002).lr
@@ -45,7 +46,7 @@ class TrainSettings:
     command: ClassVar[str] = "train"  # of the command line, which runs these settings
     from_examples: ClassVar[bool] = False  # whether the data are questions and answers (data/sft), or text
 
-    data: str = DATA.setting("", "text to train on: a file, a folder, stdlib, shakespeare or classic-books")
+    data: str = DATA.setting("", "a file or folder of text, stdlib, shakespeare, classic-books; or shapes-vqa")
     tokenizer: str | None = DATA.setting(
         None, f"char, bpe:N or a path (default: {DEFAULT_TOKENIZER}, or that of init-from)"
     )
@@ -194,6 +195,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_pictures(self)
         lengths = {name: getattr(self, name) for name in LENGTHS if getattr(self, name) is not None}
         if len(lengths) > 1:
             (one, first), (other, second), *_ = lengths.items()
@@ -228,7 +230,7 @@ class TrainSettings:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str = "settings") -> Self:
-        """From a mapping. Raises UserError for a key that is not a setting; `source` names the file in messages."""
+        """From a mapping, of which `source` names the file. Raises UserError for a key that is not a setting."""
         return cls(**known(values, source, cls))
 
     @classmethod

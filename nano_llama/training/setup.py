@@ -79,7 +79,7 @@ def set_up_run(
         past, past_seconds = past_progress(settings, before, checkpoint.state), checkpoint.state["elapsed_s"]
         batches.seek(state.data_position)
         backend.restore(checkpoint.tensors)
-    model = model_files(settings, start_from.config, dataset.tokenizer)
+    model = model_files(settings, start_from, dataset.tokenizer)
     writer: Writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
     if ranks.rank != 0:
         model, writer = WrittenByFirst(model), WrittenByFirst()

@@ -10,22 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
+from nano_llama.core.vision.names import language_model
 from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
 from nano_llama.data.sft.dataset import ExampleDataset, open_example_dataset
 from nano_llama.data.sources import open_source
+from nano_llama.data.vqa.dataset import PictureDataset
 from nano_llama.formats import TensorMapping, open_weights, read_config
 from nano_llama.formats.peft import read_adapter
+from nano_llama.formats.vision_folder import open_vision_language
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.callback import Callback
 from nano_llama.training.checkpoint import VERSION, Checkpoint, list_checkpoints, load_checkpoint
 from nano_llama.training.finetune.settings import FinetuneSettings
-from nano_llama.training.model_files import AdapterFiles, ModelFiles, WholeModel
+from nano_llama.training.model_files import AdapterFiles, ModelFiles, VisionLanguageFiles, WholeModel
+from nano_llama.training.pictures import picture_data, picture_start
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
-TrainingData = Dataset | ExampleDataset
+TrainingData = Dataset | ExampleDataset | PictureDataset
 
 
 def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callback) -> TrainingData:
@@ -35,6 +39,8 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callbac
         if not isinstance(settings, FinetuneSettings):
             known = "a file, a folder, stdlib, shakespeare, ..."
         raise UserError("No data to train on.", hint=f"Give --data: {known}")
+    if settings.from_pictures:
+        return picture_data(settings, run)
     tokenizer: str | Tokenizer = settings.tokenizer or DEFAULT_TOKENIZER
     if settings.init_from is not None:
         tokenizer = Tokenizer.from_pretrained(run if run is not None else settings.init_from)
@@ -56,7 +62,9 @@ def newest_checkpoint(
 ) -> Checkpoint | None:
     """The newest checkpoint in `folder`, to resume from; if it is damaged, the one before it, with a notice."""
     open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
-    if settings.lora is not None:
+    if settings.from_pictures:
+        open_model = lambda path: open_vision_language(path)[1]  # noqa: E731
+    elif settings.lora is not None:
         base = read_config(_base(settings))
         open_model = lambda path: read_adapter(path, base).tensors  # noqa: E731
     damage: FormatError | None = None
@@ -89,7 +97,7 @@ def past_progress(settings: TrainSettings, before: TrainSettings, state: Mapping
 class Start:
     """What a run begins with. weights: None where they are drawn; adapter: of a checkpoint, where one is trained."""
 
-    config: LlamaConfig
+    config: ModelConfig
     weights: Mapping[str, np.ndarray] | None
     adapter: Mapping[str, np.ndarray] | None = None
 
@@ -104,6 +112,8 @@ def starting_point(settings: TrainSettings, dataset: TrainingData, checkpoint: C
             f"The data {settings.data!r} has changed since {checkpoint.path} was saved.",
             hint="Restore it, or start a new run with --init-from.",
         )
+    if isinstance(dataset, PictureDataset):
+        return Start(*picture_start(settings, dataset, checkpoint.path if checkpoint else None))
     if settings.lora is not None:
         return replace(_from_model(settings, dataset), adapter=checkpoint.weights if checkpoint else None)
     if checkpoint is not None:
@@ -117,7 +127,7 @@ def starting_point(settings: TrainSettings, dataset: TrainingData, checkpoint: C
 def _learned_from(checkpoint: Checkpoint, dataset: TrainingData, data: str) -> bool:
     """Whether the checkpoint's run read these very tokens."""
     saved = checkpoint.state.get("dataset")
-    if saved == dataset.fingerprint or checkpoint.state["version"] == VERSION or isinstance(dataset, ExampleDataset):
+    if saved == dataset.fingerprint or checkpoint.state["version"] == VERSION or not isinstance(dataset, Dataset):
         return saved == dataset.fingerprint
     return saved == dataset.old_fingerprint(open_source(data).fingerprint(rules=1))
 
@@ -144,11 +154,15 @@ def _base(settings: TrainSettings) -> str:
     return settings.init_from
 
 
-def model_files(settings: TrainSettings, config: LlamaConfig, tokenizer: Tokenizer) -> ModelFiles:
+def model_files(settings: TrainSettings, start: Start, tokenizer: Tokenizer) -> ModelFiles:
     """What is saved of the model: all of it, or the adapter that is trained."""
+    if isinstance(start.config, VisionLanguageConfig):
+        assert start.weights is not None, "a run on pictures begins with a model"
+        frozen = {} if settings.language_model_lr else language_model(start.weights)
+        return VisionLanguageFiles(start.config, tokenizer, frozen)
     if settings.lora is not None:
         return AdapterFiles(settings.lora, _base(settings), tokenizer)
-    return WholeModel(config, tokenizer)
+    return WholeModel(start.config, tokenizer)
 
 
 class FiniteWeights(Mapping[str, np.ndarray]):

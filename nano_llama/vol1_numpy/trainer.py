@@ -19,6 +19,7 @@ from nano_llama.core.init import init_params
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.vision.config import ModelConfig
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import HostDevice, Notice, StepResult
 from nano_llama.training.checkpoint_keys import EMA_STEPS, TRAINED, from_prefixed, join, split
@@ -116,9 +117,10 @@ class NumpyBackend:
 
     @classmethod
     def create(
-        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        cls, settings: TrainSettings, config: ModelConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
         *, adapter: Mapping[str, np.ndarray] | None = None,
     ) -> "NumpyBackend":  # fmt: skip
+        assert isinstance(config, LlamaConfig), "the settings have refused pictures"
         check_memory(preflight(config, settings), settings, HostDevice().available_memory())
         if weights is None:
             params = init_params(config, settings.seed)
@@ -153,8 +155,10 @@ class NumpyBackend:
     def zero_grad(self) -> None:
         self.grads = {}
 
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
-        assert documents is None, "settings that pack rows are refused"
+    def eval_loss_sum(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *images: np.ndarray
+    ) -> float:
+        assert documents is None and not images, "settings that pack rows, and pictures, are refused"
         return self.eval_model.loss(tokens, targets) * int(np.count_nonzero(targets != IGNORE_INDEX))
 
     def use_averaged_weights(self) -> AbstractContextManager:

@@ -16,21 +16,22 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.loss import HeadLoss
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.optim.muon import Orthogonalize, orthogonalize
+from nano_llama.vol2_torch.vision.model import VisionLanguageModel
 
 # From here on a run makes up for the 10 to 20 s that compiling takes with a cold cache.
 PAYS_MINUTES = 2.0  # of a run by the clock
 PAYS_FLOPS = {"cpu": 1e13, "cuda": 5e15}  # of a run by steps: about a minute's work
 
 
-def compile_layers(model: Llama) -> None:
+def compile_layers(model: Llama | VisionLanguageModel) -> None:
     """Let the model's layers run compiled; each new batch shape is compiled when it first occurs."""
-    for layer in model.model.layers:
+    for layer in model.layers:
         layer.compile(dynamic=False)
 
 
-def leave_uncompiled(model: Llama) -> None:
+def leave_uncompiled(model: Llama | VisionLanguageModel) -> None:
     """Undo `compile_layers`."""
-    for layer in model.model.layers:
+    for layer in model.layers:
         layer._compiled_call_impl = None
 
 

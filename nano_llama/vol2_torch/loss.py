@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
-from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.precision import product_dtype
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -146,14 +145,15 @@ def wants_chunks(rows: int, vocab_size: int) -> bool:
 
 
 def loss_sum(
-    model: Llama, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
-    documents: Tensor | None = None, positions: Tensor | None = None,
+    model: Any, tokens: Tensor, targets: Tensor, head_loss: HeadLoss = head_loss, z_loss: float = 0.0,
+    documents: Tensor | None = None, positions: Tensor | None = None, images: tuple[Tensor, ...] = (),
 ) -> Tensor:  # fmt: skip
     """Nats summed over the counted targets, differentiable.  tokens, targets: (B,T) -> ()
 
     A sum and not a mean, so that batches with different counts add up to the loss over all of them. head_loss: the
     function above, or a faster or chunked form of it. documents: (B,T), attention stays within each; None: no limit.
-    positions: (T,) in the sequence, of which a rank of context parallelism has only a part.
+    positions: (T,) in the sequence, of which a rank of context parallelism has only a part. model: a Llama, or with
+    `images`, pixel_values (N,3,S,S) in a tuple, a VisionLanguageModel.
     """
-    hidden = model.hidden_states(tokens, positions=positions, documents=documents)  # (B,T,D)
+    hidden = model.hidden_states(tokens, *images, positions=positions, documents=documents)  # (B,T,D)
     return head_loss(hidden.flatten(0, 1), model.head_weight, targets.flatten(), z_loss)

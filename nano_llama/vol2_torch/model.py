@@ -237,6 +237,11 @@ class Llama(nn.Module):
         return dense(self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """Those that are compiled, one by one."""
+        return list(self.model.layers)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.model.embed_tokens.weight.dtype
 

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import StepResult
-from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.optim import LR_SCALE
 from nano_llama.vol2_torch.strategy import Strategy
 
 
@@ -50,7 +50,7 @@ class EagerStep:
     asynchronous = False
 
     def __init__(
-        self, model: Llama, strategy: Strategy, optimizers: Sequence[torch.optim.Optimizer], clip: float = 0.0
+        self, model: nn.Module, strategy: Strategy, optimizers: Sequence[torch.optim.Optimizer], clip: float = 0.0
     ):
         self.model, self.strategy, self.optimizers, self.clip = model, strategy, optimizers, clip
         self.losses: list[Tensor] = []
@@ -77,7 +77,7 @@ class EagerStep:
             self.strategy.clip(self.norm, self.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get(LR_SCALE, 1.0)
             optimizer.step()
         self.zero_grad()
 

@@ -56,7 +56,7 @@ class Spread(Protocol):
         ...
 
     @property
-    def model(self) -> Callable[..., tuple[Llama, Parameters]]:
+    def model(self) -> Callable[..., tuple[Any, Parameters]]:
         """As finetune/start.py's model_to_train; but where a process is to hold a part of the model, and never all of
         it, on the meta device."""
         ...
@@ -137,13 +137,19 @@ class SingleProcess:
         self.head_loss: HeadLoss = head_loss
 
     def loss_sum(
-        self, tokens: AnyArray, targets: AnyArray, documents: AnyArray | None = None, *, z_loss: float = 0.0
-    ) -> Tensor:
-        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()"""
+        self, tokens: AnyArray, targets: AnyArray, documents: AnyArray | None = None, *images: AnyArray,
+        z_loss: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        """Nats summed over the counted targets, in the run's precision.  tokens, targets, documents: (B,T) -> ()
+
+        images: the pixel_values (N,3,S,S) of a model that reads images.
+        """
         put = self.device.tensor
         of = None if documents is None else put(documents)
         with self.precision.autocast():
-            return loss_sum(self.model, put(tokens), put(targets), self.head_loss, z_loss, of)
+            return loss_sum(
+                self.model, put(tokens), put(targets), self.head_loss, z_loss, of, images=tuple(map(put, images))
+            )
 
     def backward(self, batch: AnyBatch, counted: Scalar, scale: Scalar, *, last: bool) -> Tensor:
         """What is a tensor lies on the device already: then nothing is copied, and nothing waited for."""

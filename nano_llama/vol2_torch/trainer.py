@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.vision.config import ModelConfig, language_config
 from nano_llama.data.batches import Batch
 from nano_llama.training.backend import Ahead, Notice, StepResult
 from nano_llama.training.checkpoint_keys import TRAINED, join, split
@@ -46,7 +46,7 @@ from nano_llama.vol2_torch.loss import (
 )
 from nano_llama.vol2_torch.loss_scaling import LossScale
 from nano_llama.vol2_torch.model import Llama
-from nano_llama.vol2_torch.optim import Average, Muon, make_average, make_optimizers
+from nano_llama.vol2_torch.optim import Average, Muon, make_average
 from nano_llama.vol2_torch.precision import Precision, resolve_precision
 from nano_llama.vol2_torch.step import Step
 from nano_llama.vol2_torch.strategy import ALONE, Spread, Strategy
@@ -61,6 +61,8 @@ from nano_llama.vol2_torch.training_state import (
     set_random_states,
     to_array,
 )
+from nano_llama.vol2_torch.vision.model import VisionLanguageModel
+from nano_llama.vol2_torch.vision.train import optimizers_of
 
 LOSS_SCALE = "loss_scale"  # key among the training tensors
 
@@ -79,7 +81,7 @@ class TorchBackend:
     """
 
     def __init__(
-        self, settings: TrainSettings, model: Llama, *, parameters: Mapping[str, nn.Parameter],
+        self, settings: TrainSettings, model: Llama | VisionLanguageModel, *, parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer], average: Average | None, device: TorchDevice,
         precision: Precision, expected: Preflight, notice: Notice, strategy: Strategy, step: Step,
         compiled: bool = False, kernels: Kernels = PLAIN,
@@ -91,9 +93,9 @@ class TorchBackend:
         self.scale = LossScale() if precision.name == "fp16" else None
         self.begun: Sequence[Batch] | None = None  # whose gradient is being computed
         self.states_before: dict[str, torch.Tensor] = {}  # of the random generators, before that
-        chunked = wants_chunks(settings.batch_size * settings.context, model.config.vocab_size)
+        chunked = wants_chunks(settings.batch_size * settings.context, language_config(model.config).vocab_size)
         self.plain_loss: HeadLoss = kernels.head_loss or (chunked_head_loss if chunked else head_loss)
-        if settings.from_examples:  # of which few tokens are counted
+        if settings.from_examples or settings.from_pictures:  # of which few tokens are counted
             self.plain_loss = at_counted_positions(kernels.head_loss or fitting_head_loss)
         strategy.head_loss = self.plain_loss
         model.train_with(settings.dropout, settings.activation_checkpointing)
@@ -111,12 +113,12 @@ class TorchBackend:
 
     @classmethod
     def create(
-        cls, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        cls, settings: TrainSettings, config: ModelConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
         *, adapter: Mapping[str, np.ndarray] | None = None, spread: Spread = ALONE,
     ) -> "TorchBackend":  # fmt: skip
         place = spread.place(settings)
         prepare_determinism(settings, place)
-        precision = resolve_precision(settings.precision, place, config.hidden_size)
+        precision = resolve_precision(settings.precision, place, language_config(config).hidden_size)
         device = TorchDevice(place, precision.dtype, spread.threads(settings, place, notice), settings.deterministic)
         expected = preflight(
             config, settings, compute_bytes=precision.dtype.itemsize,
@@ -126,7 +128,7 @@ class TorchBackend:
         if spread.size == 1:
             check_memory(expected, settings, device.available_memory())
         model, trained = spread.model(settings, config, weights, adapter, place, precision.dtype, notice)
-        kernels = choose_kernels(settings, config, place, precision.dtype, notice)
+        kernels = choose_kernels(settings, language_config(config), place, precision.dtype, notice)
         kernels.put_into(model, precision.dtype)
         compiled, why_not = wants_compile(settings, config.num_parameters, place)
         if compiled:  # before it is spread over processes, whose hooks stay outside of what is compiled
@@ -136,7 +138,7 @@ class TorchBackend:
         strategy = spread.strategy(model, trained, weights, device, precision, settings)
         parameters = strategy.parameters
         polar = compiled_orthogonalize(settings, place)
-        optimizers = make_optimizers(parameters, settings, precision.dtype, spread.muon, polar)
+        optimizers = optimizers_of(config, parameters, settings, precision.dtype, spread.muon, polar)
         backend = cls(
             settings, model, parameters=parameters, optimizers=optimizers,
             average=make_average(parameters, optimizers, settings), device=device, precision=precision,
@@ -201,7 +203,7 @@ class TorchBackend:
                 self.strategy.backward(batch, 1, 1.0, last=True)
                 self.strategy.finish_gradients()
                 if self.settings.evaluations:
-                    self.eval_loss_sum(*batch[:2])
+                    self.eval_loss_sum(*(batch if self.settings.from_pictures else batch[:2]))
             for optimizer in self.optimizers:
                 if type(optimizer) is Muon:  # ranks that share the matrices compile for theirs in the first step
                     optimizer.warm_up()
@@ -218,9 +220,11 @@ class TorchBackend:
     # -- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()  # not inference_mode: RoPE tables made under it could never be trained through
-    def eval_loss_sum(self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None) -> float:
+    def eval_loss_sum(
+        self, tokens: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None, *images: np.ndarray
+    ) -> float:
         self.model.eval()
-        nats = self.strategy.evaluate((tokens, targets) if documents is None else (tokens, targets, documents))
+        nats = self.strategy.evaluate((tokens, targets) if documents is None else (tokens, targets, documents, *images))
         self.model.train()
         return nats
 

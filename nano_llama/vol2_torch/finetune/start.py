@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
 from nano_llama.formats.mapping import TensorMapping, as_mapping
 from nano_llama.formats.quantization_scheme import base_kinds
 from nano_llama.training.backend import Notice
@@ -17,18 +18,24 @@ from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.finetune.adapters import adapter_params, apply_lora, round_frozen
 from nano_llama.vol2_torch.finetune.quantized_base import quantized_base
 from nano_llama.vol2_torch.model import Llama, to_tensor
+from nano_llama.vol2_torch.vision.model import VisionLanguageModel
+from nano_llama.vol2_torch.vision.train import vision_model_to_train
 
 
 @torch.no_grad()
 def model_to_train(
-    settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None,
+    settings: TrainSettings, config: ModelConfig, weights: Mapping[str, np.ndarray] | None,
     adapter: Mapping[str, np.ndarray] | None, device: torch.device, products: torch.dtype, notice: Notice,
-) -> tuple[Llama, dict[str, nn.Parameter]]:  # fmt: skip
+) -> tuple[Llama | VisionLanguageModel, dict[str, nn.Parameter]]:  # fmt: skip
     """(model, {name: parameter that is trained}).
 
     weights: None for fresh ones. adapter: where it goes on from; None for a fresh one. products: the type of the
     factors of products, in which frozen matrices that are not quantized are held.
     """
+    if isinstance(config, VisionLanguageConfig):
+        assert weights is not None, "a run on pictures begins with a model"
+        return vision_model_to_train(settings, config, weights, device)
+    model: Llama
     if settings.base_quantization is not None:
         assert weights is not None, "fresh weights are not frozen"
         model = quantized_base(config, weights, settings.base_quantization, device=device)

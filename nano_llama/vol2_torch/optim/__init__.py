@@ -17,8 +17,11 @@ from nano_llama.vol2_torch.optim.lion import Lion
 from nano_llama.vol2_torch.optim.muon import Muon, Orthogonalize, orthogonalize
 
 __all__ = [
-    "EMA", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers", "takes_tensor_lr",
+    "EMA", "LR_SCALE", "Average", "Lion", "Muon", "ScheduleFreeAverage", "make_average", "make_optimizers",
+    "takes_tensor_lr",
 ]  # fmt: skip
+
+LR_SCALE = "lr_scale"  # of a group of parameters whose learning rate is this fraction of the run's
 
 
 def make_optimizers(

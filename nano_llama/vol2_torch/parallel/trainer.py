@@ -24,6 +24,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.env import Launch
 from nano_llama.core.init import InitialParams, check_params
 from nano_llama.core.machine import allowed_cpus
+from nano_llama.core.vision.config import ModelConfig
 from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
@@ -80,7 +81,7 @@ class Mesh:
 
     def model(
         self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, *given: Any
-    ) -> tuple[Llama, Parameters]:
+    ) -> tuple[Any, Parameters]:
         """Without memory: each process takes its own part, of weights that are drawn or read tensor by tensor.
 
         Beneath an adapter it is whole in each at first, as its layers are made from the weights.
@@ -126,7 +127,7 @@ class MeshEngine:
         check_mesh(settings, self.spread.axes)
 
     def create(
-        self, settings: TrainSettings, config: LlamaConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
+        self, settings: TrainSettings, config: ModelConfig, weights: Mapping[str, np.ndarray] | None, notice: Notice,
         *, adapter: Mapping[str, np.ndarray] | None = None,
     ) -> TorchBackend:  # fmt: skip
         return TorchBackend.create(settings, config, weights, notice, adapter=adapter, spread=self.spread)

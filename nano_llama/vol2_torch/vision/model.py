@@ -105,6 +105,15 @@ class VisionLanguageModel(nn.Module):
         return self.language_model.head_weight
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """Of encoder and LLaMA: those that are compiled, one by one."""
+        return [*self.model.vision_model.encoder.layers, *self.language_model.layers]
+
+    def train_with(self, dropout: float, activation_checkpointing: str) -> None:
+        """How the LLaMA's layers behave while training; the encoder has no dropout, and keeps its activations."""
+        self.language_model.train_with(dropout, activation_checkpointing)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.language_model.dtype
 

@@ -1,0 +1,125 @@
+"""Training on pictures: resumed runs end with the same bits; what is frozen stays; the rates differ."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nano_llama.core.vision.init import add_vision  # noqa: E402
+from nano_llama.core.vision.names import is_language_model  # noqa: E402
+from nano_llama.core.vision.presets import encoder_preset  # noqa: E402
+from nano_llama.data.vqa.batches import PictureBatches  # noqa: E402
+from nano_llama.formats import open_weights, save_hf  # noqa: E402
+from nano_llama.formats.vision_folder import open_vision_language  # noqa: E402
+from nano_llama.tokenizer import Tokenizer  # noqa: E402
+from nano_llama.training.metrics import read_metrics  # noqa: E402
+from nano_llama.training.run_summary import summarize  # noqa: E402
+from nano_llama.training.settings import TrainSettings  # noqa: E402
+from nano_llama.vol2_torch.loss import loss_sum  # noqa: E402
+from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
+from nano_llama.vol2_torch.vision import VisionLanguageModel  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A LLaMA of one layer with nano_gpt's tokenizer."""
+    from nano_llama.core.init import init_params
+    from nano_llama.core.presets import model_preset
+
+    tokenizer = Tokenizer.from_pretrained("nano_gpt")
+    config = model_preset("tiny", vocab_size=tokenizer.vocab_size, max_position_embeddings=96)
+    folder = tmp_path_factory.mktemp("start") / "llama"
+    save_hf(folder, config, init_params(config, seed=1), tokenizer)
+    return folder
+
+
+@pytest.fixture
+def settings(start):
+    return TrainSettings(
+        data="shapes-vqa", init_from=str(start), encoder="tiny", tasks="shape", context=96, batch_size=3, max_steps=6,
+        optimizer="muon", lr=3e-3, evaluations=2, samples=0, log_every=1, num_threads=1, precision="fp32",
+    )  # fmt: skip
+
+
+def saved(folder):
+    config, weights = open_vision_language(folder)
+    with weights:
+        return config, {name: np.array(weights[name]) for name in weights}
+
+
+def same(mine, other):
+    assert mine.keys() == other.keys()
+    return [name for name in mine if mine[name].tobytes() != other[name].tobytes()]
+
+
+def test_stopped_and_resumed(settings, tmp_path):
+    Trainer(settings, tmp_path / "whole").fit()
+    _, expected = saved(tmp_path / "whole")
+
+    class Stop(BaseException):
+        pass
+
+    trainer = Trainer(settings, tmp_path / "run")
+    step = trainer.train_step
+
+    def train_step(batches, lr):
+        if trainer.state.step == 4:
+            raise Stop
+        return step(batches, lr)
+
+    trainer.train_step = train_step
+    with pytest.raises(Stop):
+        trainer.fit()
+    Trainer(settings, tmp_path / "run", resume=True).fit()
+    assert same(saved(tmp_path / "run")[1], expected) == []
+    losses = [[(row["step"], row["train_loss"]) for row in read_metrics(tmp_path / name / "metrics.jsonl")]
+              for name in ("whole", "run")]  # fmt: skip
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    summary, _ = summarize(tmp_path / "whole")
+    assert (summary.step, summary.parameters) == (6, saved(tmp_path / "whole")[0].num_parameters)
+
+
+def test_what_is_frozen_stays(settings, start, tmp_path):
+    Trainer(settings.replace(language_model_lr=0.0), tmp_path / "run").fit()
+    _, trained = saved(tmp_path / "run")
+    with open_weights(start) as llama:
+        _, before = add_vision(llama.config, llama, encoder_preset("tiny"), seed=0)
+    changed = {name for name in before if not np.array_equal(before[name], trained[name])}
+    assert changed == {name for name in before if not is_language_model(name)}
+    checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
+    assert same(saved(checkpoint)[1], trained) == [], "a checkpoint is a whole model as well"
+
+
+def test_the_language_model_follows_at_its_own_rate(settings, tmp_path):
+    """AdamW's first step changes each number by the learning rate, unless its gradient is next to nothing."""
+    trainer = Trainer(settings.replace(optimizer="adamw", weight_decay=0.0, clip=0.0), tmp_path / "run")
+    parameters = trainer.backend.parameters
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    trainer.backend.gradient([trainer.batches.next()])
+    trainer.backend.update(1e-3)
+    for is_text, expected in ((True, 0.1e-3), (False, 1e-3)):
+        part = [name for name in parameters if is_language_model(name) == is_text]
+        changes = [(parameters[name] - before[name]).abs().max().item() for name in part]
+        assert max(changes) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_loss_is_that_of_the_answers(settings, tmp_path):
+    """Against one row after the other, without padding, from the model's own logits."""
+    trainer = Trainer(settings, tmp_path / "run")
+    model, batches = trainer.backend.model, trainer.batches
+    assert isinstance(model, VisionLanguageModel) and isinstance(batches, PictureBatches)
+    tokens, targets, documents, pixel_values = batches.at(0)
+    nats = 0.0
+    for row in range(len(tokens)):
+        length = int((documents[row] == 0).sum())
+        with torch.no_grad():
+            logits = model(
+                torch.from_numpy(tokens[row : row + 1, :length]), torch.from_numpy(pixel_values[row : row + 1])
+            )
+        nats += torch.nn.functional.cross_entropy(
+            logits[0], torch.from_numpy(targets[row, :length]), reduction="sum"
+        ).item()
+    assert trainer.backend.eval_loss_sum(*batches.at(0)) == pytest.approx(nats, rel=1e-5)
+    given = [torch.from_numpy(array) for array in (tokens, targets, documents, pixel_values)]
+    with torch.no_grad():
+        assert loss_sum(model, *given[:2], images=(given[3],)).item() == pytest.approx(nats, rel=1e-5)
