@@ -30,6 +30,7 @@ def run(
     tasks: tuple[str, ...] = (),
     task_folder: Annotated[Path | None, Parameter(show_default=False)] = None,
     limit: Annotated[Count | None, Parameter(show_default=False)] = None,
+    pictures: Annotated[Count | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
     """Loss, perplexity and bits per byte of a model on the validation split of a text. Lower is better.
@@ -43,6 +44,7 @@ def run(
         An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     data
         A file, a folder, stdlib, shakespeare or classic-books. By default what the run in --model was trained on.
+        shapes-vqa: the accuracy of a model that reads images, on pictures that training never showed.
     context
         Tokens per window. By default the run's own, or the model's context up to 2,048.
     batch_size
@@ -60,6 +62,8 @@ def run(
         Tasks of your own: a folder of the harness's .yaml files.
     limit
         At most this many examples per task, to try it out.
+    pictures
+        How many pictures of shapes-vqa are asked about, 1,000 by default: about half a minute on two cores.
     """
     screen = Screen(output)
     import_extra("torch", "train", "nano-llama eval")
@@ -72,9 +76,17 @@ def run(
     if task_folder is not None or limit is not None:
         raise UserError("--task-folder and --limit belong to --tasks.", hint="Name a task, or leave them out.")
     from nano_llama.cli.train import live_display
+    from nano_llama.training.picture_settings import PICTURES
+    from nano_llama.training.pictures import reads_images
     from nano_llama.vol2_torch.evaluate import evaluate_model
 
     path = locate_model(model, screen)
+    if reads_images(path):
+        return run_pictures(screen, path, model, data, device, pictures)
+    if pictures is not None or data == PICTURES:
+        raise UserError(
+            f"{model} does not read images.", hint="Train one that does:  nano-llama train --preset eyes-cpu"
+        )
     progress = live_display(screen)
     try:
         found = evaluate_model(
@@ -155,4 +167,36 @@ def run_tasks(
                 lines.append((result.task, name, f"{value:.4f}", "" if error is None else f"± {error:.4f}"))
     grid = table(("task", "metric", "value", ""), lines)
     screen.result({"model": model, "limit": limit, "tasks": [asdict(result) for result in results]}, grid)
+    return 0
+
+
+def run_pictures(
+    screen: Screen, path: Path, model: str, data: str | None, device: str, num_pictures: int | None
+) -> int:
+    """The accuracies of a model that reads images, with its run's tasks, or all."""
+    from nano_llama.data.vqa import TASKS, ShapesVQA
+    from nano_llama.data.vqa.batches import PictureRows
+    from nano_llama.evaluation.vqa import NUM_PICTURES, evaluate_pictures
+    from nano_llama.tokenizer import Tokenizer
+    from nano_llama.vol2_torch.device import resolve_device
+    from nano_llama.vol2_torch.evaluate import find_run_settings
+    from nano_llama.vol2_torch.vision import VisionLanguageModel
+
+    if data not in (None, ShapesVQA.name):
+        raise UserError(f"--data {data}: {model} reads images.", hint=f"Evaluate it on {ShapesVQA.name}.")
+    settings = find_run_settings(path)
+    source = ShapesVQA(settings.task_names if settings and settings.from_pictures else TASKS)
+    loaded = VisionLanguageModel.from_pretrained(path, device=resolve_device(device)).eval()
+    rows = PictureRows(Tokenizer.from_pretrained(path), loaded.config.image_seq_len)
+    screen.say("Asking about pictures that training never showed ...", style="dim")
+    found = evaluate_pictures(loaded, rows, source, num_pictures or NUM_PICTURES)
+    percent = "{:.1%}".format
+    columns = found.accuracy, found.control, found.chance
+    lines = [
+        (name, *(percent(shares[name]) if name in shares else "" for shares in columns)) for name in found.accuracy
+    ]
+    screen.result(
+        {"model": model, "data": ShapesVQA.name, "tasks": source.tasks, **found.to_json()},
+        table(("right answers", "", "about another picture", "by guessing"), lines),
+    )
     return 0
