@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nano_llama.vol1_numpy.vision import VisionLanguageModel
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 class LLM:
