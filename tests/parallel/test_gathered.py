@@ -34,10 +34,11 @@ def test_each_rank_takes_its_part_of_one_tensor_after_another(ranks, mesh):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_saving_holds_one_tensor_at_a_time(ranks, mesh, tmp_path):
+def test_saving_holds_no_more_than_two_tensors_at_a_time(ranks, mesh, tmp_path):
     file = tmp_path / "model.safetensors"
     found = on(ranks, mesh).run(gathered_cases.saved, mesh=mesh, training=TRAINING, file=file)
-    assert all(0 < most <= max(SIZES.values()) for most in found), (found, sum(SIZES.values()))
+    # one that is written, and the one before it while a thread of the process group still holds it
+    assert all(0 < most <= 2 * max(SIZES.values()) < sum(SIZES.values()) / 4 for most in found), found
     with SafetensorsFile(file) as saved:
         assert set(saved) == {*SIZES, "seeds"} and np.array_equal(saved["seeds"], [0, 1, 2])
         for name, parameter in TRAINING.model().named_params().items():

@@ -4,9 +4,9 @@ The derivation, and the same loop in NumPy, are in vol1_numpy/ops/flash_attentio
 
 - Exponentials are powers of two, one instruction: softmax(x) has weights 2^(x log2 e - m) / sum. log2 e is multiplied
   into `scale`, and m and the log-sum-exp that the backward reads are in base 2 too.
-- KernelConfig in which every query sees every key need no mask. They come first, in a loop of their own; the few at the
-  diagonal and at the end of the keys follow. KernelConfig beyond the diagonal are not visited.
-- KernelConfig have powers of two as sides. Rows beyond the end and dimensions beyond K are read as zeros.
+- Tiles in which every query sees every key need no mask. They come first, in a loop of their own; the few at the
+  diagonal and at the end of the keys follow. Tiles beyond the diagonal are not visited.
+- Tiles have powers of two as sides. Rows beyond the end and dimensions beyond K are read as zeros.
 
 Shapes: B batch, H query heads, G key/value heads, T queries, S keys, K head dim. flash_attention.py launches it.
 Tests: tests/vol2/kernels/test_flash_attention.py.
