@@ -116,7 +116,7 @@ def run_stubs(tmp_path, monkeypatch, names, **options):
     with (tmp_path / "log").open("w") as log:
         return {
             line["section"]: line
-            for line in run([section(name, 1, 2 if name == "slow" else 60) for name in names],
+            for line in run([section(name, 1, 6 if name == "slow" else 60) for name in names],
                             lambda one: Worker(one, options, log))
         }  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_hanging_crashing_and_failing_sections_cost_only_themselves(tmp_path, mo
     lines = run_stubs(tmp_path, monkeypatch, ["slow", "crash", "wrong", "good"])
     assert [line["status"] for line in lines.values()] == ["killed", "crashed", "failed", "done"]
     assert lines["slow"]["rows"][0]["what"] == "first", "what it had found before is kept"
-    assert lines["slow"]["errors"] == ["slow: not done after its limit of 2 s"]
+    assert lines["slow"]["errors"] == ["slow: not done after its limit of 6 s"]
     assert "status -6" in lines["crash"]["errors"][0]
     assert lines["wrong"]["errors"] == [
         "a kernel: RuntimeError: CUDA error: an illegal memory access", "wrong: ValueError: and then this",
