@@ -23,6 +23,7 @@ from nano_llama.cli.models import ModelPath
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.files import write_json
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.formats import reads_images
 
 if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
@@ -73,9 +74,10 @@ def run(
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
+        image = "--image FILE " if reads_images(path) else ""
         raise UserError(
             f"{model or path} has no chat template: it continues text, it was not trained to answer.",
-            hint=f'Use  nano-llama generate --model {model or path} --prompt "..."',
+            hint=f'Use  nano-llama generate --model {model or path} {image}--prompt "..."',
         )
     screen.say("Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
     chat = Chat(screen, llm, params, Conversation(system), LineReader(shown=not screen.json))

@@ -82,6 +82,12 @@ def run(
 
     path = locate_model(model, screen)
     if reads_images(path):
+        for option, is_given in (
+            ("--adapter", adapter is not None), ("--context", context is not None),
+            ("--split", split != "val"), ("--beside", bool(beside)),
+        ):  # fmt: skip
+            if is_given:
+                raise UserError(f"{option} is for text; {model} reads images.", hint=f"Leave {option} out.")
         return run_pictures(screen, path, model, data, device, pictures)
     if pictures is not None or data == PICTURES:
         raise UserError(

@@ -11,9 +11,12 @@ from rich.console import RenderableType
 
 from nano_llama.cli.common import Output, Screen, facts, table
 from nano_llama.cli.models import check_readable, locate_model
+from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 from nano_llama.core.units import count_text, size_text
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
 from nano_llama.formats.peft import is_adapter
+from nano_llama.formats.vision_config import is_vision_language, vision_language_from_hf, vision_language_to_hf
 
 Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for people
 
@@ -76,7 +79,7 @@ def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
     keys = value.keys() if isinstance(value, dict) else set()
     if "model" in keys and isinstance(value["model"], dict):
         return "tokenizer", show_tokenizer
-    if "hidden_size" in keys and "data" not in keys:
+    if ("hidden_size" in keys and "data" not in keys) or is_vision_language(value):
         return "config", show_config
     if "lr" in keys and "data" in keys:
         return "training settings", show_settings
@@ -90,7 +93,6 @@ def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:
 
 def show_model(path: Path) -> Shown:
     """Format, size and shape, read from headers; with its tokenizer where there is one."""
-    from nano_llama.core.config import LlamaConfig
     from nano_llama.formats import describe
 
     data = describe(path)
@@ -105,9 +107,9 @@ def show_model(path: Path) -> Shown:
     }
     shown: list[RenderableType] = [facts(rows, "Model")]
     if data["config"] is not None:
-        config = LlamaConfig.from_hf_dict(data["config"])
-        shown += ["", facts(shape_rows(config), "Shape")]
-        data["kv_cache_bytes_per_token"] = kv_bytes(config)
+        config = model_config(data["config"], str(path))
+        shown += ["", *shape(config)]
+        data["kv_cache_bytes_per_token"] = kv_bytes(language_config(config))
     try:
         tokenizer, lines = show_tokenizer(path)
         data["tokenizer"] = tokenizer
@@ -127,6 +129,28 @@ def show_adapter(path: Path) -> Shown:
 
     data, rows = adapter_facts(path)
     return data, [facts(rows, "Adapter")]
+
+
+def model_config(raw: Any, source: str) -> ModelConfig:
+    """What a config.json describes."""
+    return vision_language_from_hf(raw, source) if is_vision_language(raw) else LlamaConfig.from_hf_dict(raw, source)
+
+
+def shape(config: ModelConfig) -> list[RenderableType]:
+    """The LLaMA's shape, and that of its image encoder where it has one."""
+    shown: list[RenderableType] = [facts(shape_rows(language_config(config)), "Shape")]
+    if isinstance(config, VisionLanguageConfig):
+        vision = config.vision_config
+        rows = {
+            "image": f"{vision.image_size} x {vision.image_size} pixels, {config.image_seq_len} tokens of the context",
+            "patches": f"{vision.num_patches}, of {vision.patch_size} x {vision.patch_size} pixels",
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "heads": vision.num_attention_heads,
+            "MLP width": vision.intermediate_size,
+        }
+        shown += ["", facts(rows, "Image encoder")]
+    return shown
 
 
 def shape_rows(config: Any) -> dict[str, Any]:
@@ -154,13 +178,17 @@ def kv_bytes(config: Any) -> int:
 
 def show_config(path: Path) -> Shown:
     """A config.json alone."""
-    from nano_llama.core.config import LlamaConfig
     from nano_llama.core.files import read_json
 
-    config = LlamaConfig.from_hf_dict(read_json(path, "model config"), source=str(path))
+    raw = read_json(path, "model config")
+    config = model_config(raw, str(path))
     rows = {"path": path, "parameters": f"{config.num_parameters:,} ({count_text(config.num_parameters)})"}
-    data = {"path": str(path), "parameters": config.num_parameters, "config": config.to_hf_dict()}
-    return data, [facts({**rows, **shape_rows(config)}, "Config")]
+    data = {
+        "path": str(path),
+        "parameters": config.num_parameters,
+        "config": vision_language_to_hf(config) if isinstance(config, VisionLanguageConfig) else config.to_hf_dict(),
+    }
+    return data, [facts(rows, "Config"), "", *shape(config)]
 
 
 def show_tokenizer(path: Path) -> Shown:

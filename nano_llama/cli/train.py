@@ -77,9 +77,8 @@ def run(
         if trainer.ranks.rank != 0:
             return 0
     screen.result(result.to_json(), summary(result))
-    screen.say(
-        f'\nTry it:  nano-llama generate --model {shlex.quote(str(out))} --prompt "..."', "dim", whole_lines=True
-    )
+    what = '--image FILE --prompt "What colour is the shape?"' if settings.from_pictures else '--prompt "..."'
+    screen.say(f"\nTry it:  nano-llama generate --model {shlex.quote(str(out))} {what}", "dim", whole_lines=True)
     return 0
 
 

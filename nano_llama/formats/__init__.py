@@ -23,7 +23,8 @@ from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
-from nano_llama.formats.vision_folder import open_language_model, reads_images
+from nano_llama.formats.vision_config import vision_language_to_hf
+from nano_llama.formats.vision_folder import open_language_model, open_vision_language, reads_images
 from nano_llama.formats.weight_files import WEIGHT_FILES, shard_of
 
 __all__ = [
@@ -171,7 +172,14 @@ def describe(path: str | Path) -> dict[str, Any]:
     """
     path = resolve_model(path)
     kind = detect(path)
-    with open_weights(path) as weights:
+    weights: TensorMapping
+    if reads_images(path):
+        pictured, weights = open_vision_language(path)
+        config: dict[str, Any] | None = vision_language_to_hf(pictured)
+    else:
+        weights = open_weights(path)
+        config = weights.known_config.to_hf_dict() if weights.known_config else None
+    with weights:
         types: dict[str, int] = {}
         parameters = 0
         for name in weights:
@@ -194,7 +202,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "parameters": parameters,
             "tensors": len(weights),
             "types": types,
-            "config": weights.known_config and weights.known_config.to_hf_dict(),
+            "config": config,
             "metadata": metadata,
         }
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import FormatError
+from nano_llama.core.errors import ConfigError, FormatError
 from nano_llama.core.files import atomic_folder, read_json, write_json
 from nano_llama.core.init import check_params
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES, float_name
@@ -25,6 +25,7 @@ from nano_llama.formats.hf_config import config_from_hf, transformers_refusals
 from nano_llama.formats.mapping import TensorMapping, as_mapping, fit_to_config
 from nano_llama.formats.quantized import QuantizedFolder, blocks_of
 from nano_llama.formats.safetensors import save_safetensors, saved_dtype
+from nano_llama.formats.vision_config import is_vision_language
 from nano_llama.formats.weight_files import INDEX, WEIGHTS, open_weight_files
 
 CONFIG = "config.json"
@@ -35,7 +36,17 @@ _MAX_CONFIG_BYTES = 2**20
 
 def read_folder_config(folder: Path) -> LlamaConfig:
     """A folder's LlamaConfig. Raises UserError where config.json is missing, ConfigError where it is not a LLaMA's."""
-    return config_from_hf(read_config_json(folder), source=str(folder / CONFIG))
+    return _llama_config(folder, read_config_json(folder))
+
+
+def _llama_config(folder: Path, raw: Any) -> LlamaConfig:
+    source = str(folder / CONFIG)
+    if is_vision_language(raw):
+        raise ConfigError(
+            f"{source}: the architecture {raw['model_type']!r} is not a LLaMA alone: it reads images.",
+            hint="generate --image, serve, eval and info take it, and transformers reads its folder as it is.",
+        )
+    return config_from_hf(raw, source)
 
 
 def read_config_json(folder: Path) -> Any:
@@ -46,7 +57,7 @@ def read_config_json(folder: Path) -> Any:
 def open_folder(folder: Path) -> TensorMapping:
     """The folder's weights, checked against its config.json. Raises FormatError, ConfigError or UserError."""
     raw = read_config_json(folder)
-    config = config_from_hf(raw, source=str(folder / CONFIG))
+    config = _llama_config(folder, raw)
     blocks = blocks_of(raw)
     weights = open_weight_files(folder, raw)
     return fit_to_config(weights if blocks is None else QuantizedFolder(folder, weights, blocks), config)

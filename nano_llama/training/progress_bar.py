@@ -59,8 +59,9 @@ class ProgressBar(Callback):
         trained, all_ = facts.preflight.parameters, facts.config.num_parameters
         part = f", of which {trained:,} ({trained / all_:.1%}) are trained," if trained != all_ else ""
         same = "" if facts.deterministic else " (not the same bits each time: --deterministic on)"
+        shown = "endless pictures" if facts.settings.from_pictures else f"{facts.train_tokens:,} training tokens"
         self.console.print(
-            f"{all_:,} parameters{part} on {facts.device}{same}; {facts.train_tokens:,} training tokens,"
+            f"{all_:,} parameters{part} on {facts.device}{same}; {shown},"
             f" {facts.val_tokens:,} validation tokens{resumed}"
         )
         for line in facts.preflight.lines():

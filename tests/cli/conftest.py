@@ -57,6 +57,25 @@ def save_tiny(folder, kind="bpe", chat=False, **changes):
 
 
 @pytest.fixture(scope="session")
+def tiny_model_with_eyes(tmp_path_factory):
+    """A folder as Idefics3's: a tiny LLaMA of random weights with an image encoder."""
+    from nano_llama.core.init import init_params
+    from nano_llama.core.presets import model_preset
+    from nano_llama.core.vision.init import add_vision
+    from nano_llama.core.vision.presets import encoder_preset
+    from nano_llama.formats.vision_folder import save_vision_language
+    from nano_llama.tokenizer import Tokenizer
+    from nano_llama.tokenizer.image_token import with_image_token
+
+    folder = tmp_path_factory.mktemp("eyes") / "m"
+    tokenizer = with_image_token(Tokenizer.from_pretrained("nano_gpt"))
+    text = model_preset("tiny", vocab_size=tokenizer.vocab_size - 1, max_position_embeddings=96)
+    config, params = add_vision(text, init_params(text, seed=2), encoder_preset("tiny"))
+    save_vision_language(folder, config, params, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_tiny():
     return save_tiny
 

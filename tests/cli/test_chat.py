@@ -184,6 +184,11 @@ def test_a_model_without_a_chat_template(cli, tiny_model):
     assert "nano-llama generate" in done.err
 
 
+def test_a_model_that_reads_images_is_sent_to_generate(cli, tiny_model_with_eyes):
+    done = cli("chat", "--model", tiny_model_with_eyes)
+    assert done.code == 2 and "generate --model" in done.err and "--image FILE" in done.err
+
+
 def test_an_adapter_says_which_model_it_is_of(cli, tiny_chat_model, monkeypatch, echo, tmp_path):
     adapter = save_adapter_of(tiny_chat_model, tmp_path / "adapter")
     for model in ([], ["--model", tiny_chat_model]):

@@ -11,6 +11,7 @@ from nano_llama.data.prepare import prepare
 from nano_llama.formats import read_config, save_gguf, save_safetensors
 from nano_llama.formats.mapping import Arrays
 from nano_llama.formats.peft import save_adapter_files
+from nano_llama.formats.vision_folder import read_vision_language_config
 from nano_llama.tokenizer import Tokenizer
 
 
@@ -69,6 +70,17 @@ def test_a_model_without_a_tokenizer_says_so(cli, tiny_model, tmp_path):
     done = cli("info", tmp_path / "m")
     assert done.code == 0
     assert "No tokenizer" in done.out
+
+
+def test_a_model_that_reads_images(cli, tiny_model_with_eyes):
+    config = read_vision_language_config(tiny_model_with_eyes)
+    for path in (tiny_model_with_eyes, tiny_model_with_eyes / "config.json"):
+        shown = cli("info", path)
+        assert (shown.code, shown.err) == (0, "")
+        assert "Image encoder" in shown.out and f"{config.image_seq_len} tokens of the context" in shown.out
+        done = cli("info", path, "--json").json
+        assert done["parameters"] == config.num_parameters
+        assert done["config"]["vision_config"]["hidden_size"] == config.vision_config.hidden_size
 
 
 def test_a_run(cli, tmp_path, tiny_text):

@@ -7,7 +7,7 @@ from helpers.vision_cases import tiny_vision_language_config
 from nano_llama.core.errors import ConfigError, FormatError
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.vision.init import init_vision_language_params
-from nano_llama.formats import open_model
+from nano_llama.formats import open_model, read_config
 from nano_llama.formats.safetensors import save_safetensors
 from nano_llama.formats.vision_folder import open_vision_language, read_vision_language_config, save_vision_language
 
@@ -63,5 +63,7 @@ def test_weights_of_another_shape(saved):
 
 
 def test_it_is_not_taken_for_a_llama(saved):
-    with pytest.raises(ConfigError, match="'idefics3' is not a LLaMA"):
-        open_model(saved[0])
+    for reader in (open_model, read_config):
+        with pytest.raises(ConfigError, match="'idefics3' is not a LLaMA alone: it reads images") as caught:
+            reader(saved[0])
+        assert "generate --image" in caught.value.hint

@@ -14,14 +14,14 @@ from nano_llama.training.samples import Sample
 from nano_llama.training.settings import TrainSettings
 
 
-def show(config, terminal: bool, deterministic: bool = True) -> str:
+def show(config, terminal: bool, deterministic: bool = True, **settings) -> str:
     text = io.StringIO()
     bar = ProgressBar(Console(file=text, force_terminal=terminal, width=120))
     bar.preparing("tokenizing", 5_000_000, 10_000_000)
     bar.started(
         RunFacts(
-            settings=TrainSettings(), config=config, out=Path("run"), device="cpu", deterministic=deterministic,
-            train_tokens=12_345, val_tokens=678, resumed_at=40,
+            settings=TrainSettings(**settings), config=config, out=Path("run"),
+            device="cpu", deterministic=deterministic, train_tokens=12_345, val_tokens=678, resumed_at=40,
             preflight=preflight(config, TrainSettings(max_steps=50), peak_flops=60e9),
         )
     )  # fmt: skip
@@ -56,6 +56,11 @@ def test_a_pipe_gets_lines(tiny_config):
 def test_a_run_whose_bits_differ_is_said_to_be_so(tiny_config):
     assert "--deterministic on" in show(tiny_config(), terminal=False, deterministic=False)
     assert "--deterministic" not in show(tiny_config(), terminal=False)
+
+
+def test_pictures_have_no_number_for_they_do_not_end(tiny_config):
+    text = show(tiny_config(), terminal=False, data="shapes-vqa", init_from="nano_gpt")
+    assert "endless pictures, 678 validation tokens" in text and "training tokens" not in text
 
 
 def test_a_terminal_gets_a_bar_that_is_gone_in_the_end(tiny_config):
