@@ -19,7 +19,10 @@ def usual_cause(found: Any, expected: Any, sizes: Mapping[str, int]) -> str:
     if not _numbers(found) or not _numbers(expected) or np.shape(found) != np.shape(expected):
         return _about_shape(found, expected)
     if getattr(found, "dtype", None) != getattr(expected, "dtype", None) and isinstance(expected, np.ndarray):
-        return "A float64 on the way makes it so: np.zeros without a dtype, or a NumPy number, unlike Python's own."
+        return (
+            "A float64 on the way makes it so: np.zeros without a dtype, an array of integers in a product, "
+            "or a NumPy number, unlike Python's own."
+        )
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if np.isnan(found).any() and not np.isnan(expected).any():
         return "NaN comes from 0/0, inf - inf or 0 * inf: which of these can the input reach?"

@@ -18,5 +18,6 @@ def cases(seed):
         small=[{"T": 2, "K": 2}, {"T": 3, "K": 2}, {"T": 4, "K": 4}],
         random=[{"T": 6, "K": 4}, {"T": 9, "K": 3}],
         seed=seed,
+        out="out",
         edges={"no slope": level},
     )

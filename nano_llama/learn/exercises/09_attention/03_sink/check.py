@@ -24,5 +24,6 @@ def cases(seed):
         small=[{"T": 1, "S": 1, "K": 1}, {"T": 1, "S": 2, "K": 2}, {"T": 2, "S": 3, "K": 2}],
         random=[{"T": 4, "S": 5, "K": 3}, {"T": 3, "S": 8, "K": 4}],
         seed=seed,
+        out="out",
         edges={"large scores": large, "a deep sink": deep},
     )

@@ -21,6 +21,7 @@ def cases(seed):
         small=[{"T": 2, "K": 1, "block": 1}, {"T": 4, "K": 2, "block": 2}, {"T": 5, "K": 2, "block": 2}],
         random=[{"T": 11, "K": 4, "block": 4}, {"T": 9, "K": 3, "block": 20}],
         seed=seed,
+        out="out",
         edges={"large scores": large},
     )
     inputs = make(np.random.default_rng(6), T, K, BLOCK)

@@ -1,4 +1,4 @@
-# stage: random | says: You look at the first answer alone; others leak, too.
+# stage: random | says: Every place counts: change the text at each one, and compare all the answers before it.
 import numpy as np
 
 
