@@ -18,6 +18,7 @@ from nano_llama.cli.models import ModelPath
 from nano_llama.cli.past_context import generate_past_context
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.formats import reads_images
 from nano_llama.formats.shipped import DEFAULT_MODEL
 from nano_llama.tokenizer.image_token import IMAGE_TOKEN
 from nano_llama.vol3_engine.outputs import TextPiece
@@ -64,6 +65,11 @@ def run(
         text = IMAGE_TOKEN * len(image) + text
     path = find_model(model, adapter, screen, DEFAULT_MODEL)
     used = model or (DEFAULT_MODEL if adapter is None else str(path))
+    if image and not reads_images(path):
+        raise UserError(
+            f"--image {image[0]}: {used} reads text only.",
+            hint="Give --model a run of  nano-llama train --preset eyes-cpu,  or a folder of Idefics3 or SmolVLM.",
+        )
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     if screen.out.is_terminal and not (chat or screen.json):

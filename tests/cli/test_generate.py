@@ -223,3 +223,9 @@ def test_image(cli, tmp_path):
     assert done.json["token_ids"] == expected[1]
     done = cli("generate", "--image", tmp_path / "none.png", "--prompt", "red", *engine)
     assert done.code == 2 and "Image not found" in done.out
+
+
+def test_a_picture_for_a_model_that_reads_text_is_refused(cli, tiny_model):
+    done = cli("generate", "--model", tiny_model, "--image", "any.png", "--prompt", "What is this?")
+    assert done.code == 2 and "reads text only" in done.err and "eyes-cpu" in done.err
+    assert "Loading" not in done.err, "before the weights are read"
