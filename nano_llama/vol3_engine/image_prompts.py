@@ -14,8 +14,10 @@ def prompt_and_images(prompt: Mapping[str, Any], number: int) -> tuple[Any, list
     images = prompt.get("images", [])
     if "prompt" not in prompt or not set(prompt) <= {"prompt", "images"} or not isinstance(images, list | tuple):
         raise UserError(
-            f"Prompt {number} is {prompt!r:.80}; a dict has the keys prompt and images, a list.",
-            hint='For example {"prompt": "<image>What is this?", "images": ["photo.png"]}. Messages are for chat.',
+            f"Prompt {number} is {prompt!r:.80}; it must be a string, a list of token ids, or a dict of prompt and"
+            " images.",
+            hint='For example {"prompt": "<image>What is this?", "images": ["photo.png"]}.'
+            " Use chat for the messages of a conversation.",
         )
     return prompt["prompt"], list(images)
 

@@ -182,7 +182,9 @@ class Requests:
 
     def _encode(self, text: str) -> list[int]:
         tokenizer = self._required_tokenizer("A text prompt")
-        return tokenizer.encode(text, parse_special=False if self.images is None else (self.images.image_token_id,))
+        if self.images is None:
+            return tokenizer.encode(text)
+        return tokenizer.encode(text, parse_special=(self.images.image_token_id,))
 
     @property
     def _image_token(self) -> str:

@@ -173,7 +173,7 @@ def test_refused_by_models_of_text(tmp_path):
                 call()
             assert "Idefics3" in refusal.value.hint
         assert llm.generate({"prompt": "a"}, GREEDY)[0].token_ids == llm.generate("a", GREEDY)[0].token_ids
-        with pytest.raises(UserError, match="keys prompt and images"):
+        with pytest.raises(UserError, match="a dict of prompt and images"):
             llm.generate({"text": "a"}, GREEDY)
     with pytest.raises(UserError, match=r"encoder: .* reads text only"):
         LLM("nano_gpt", encoder=lambda pixel_values: pixel_values)
