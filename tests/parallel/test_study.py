@@ -9,6 +9,7 @@ from nano_llama.studies import parallel
 pytestmark = pytest.mark.parallel
 
 
+@pytest.mark.slow
 def test_counted_and_formula(tmp_path):
     finding = parallel.run(tmp_path / "parallel.png", quick=True)
     figures, (config, _) = finding.figures, parallel.shape(quick=True)

@@ -115,7 +115,7 @@ RESHARDED = [  # None: by one process
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", slow("muon")])
 @pytest.mark.parametrize(
     ("first", "second"),
     [pytest.param(*pair, marks=pytest.mark.slow if i > 2 else ()) for i, pair in enumerate(RESHARDED)],
@@ -150,7 +150,8 @@ def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first
     same(out, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=2", slow("tp=2"), slow("pp=2")])
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2", "pp=2"])
 def test_a_run_with_dropout_resumes_exactly(ranks, recipe, tmp_path, mesh):
     settings = recipe | {"dropout": 0.2, "evaluations": 0, "max_steps": 8}
     found = ranks(2).run(cases.fit, mesh=mesh, settings=settings | {"evaluations": 1}, out=str(tmp_path / "whole"))
