@@ -91,8 +91,8 @@ def test_a_lost_host_leaves_the_other_going_on(recipe, tmp_path):
     assert first.returncode == 0, printed
     assert len(said(printed)) == 1 and "Rank 1 (on " in said(printed)[0], printed
     recipe.same(out)
-    meshes = [row.get("mesh") for row in read_metrics(out / "metrics.jsonl")]
-    assert (meshes[0], meshes[-1]) == ("dp=2", None), "by itself in the end"
+    meshes = [row["mesh"] for row in read_metrics(out / "metrics.jsonl")]
+    assert (meshes[0], meshes[-1]) == ("dp=2", "dp=1"), "by itself in the end"
 
 
 def test_the_first_host_lost_is_told_and_the_run_resumed(recipe, tmp_path):
