@@ -76,8 +76,8 @@ def run(
     if task_folder is not None or limit is not None:
         raise UserError("--task-folder and --limit belong to --tasks.", hint="Name a task, or leave them out.")
     from nano_llama.cli.train import live_display
+    from nano_llama.formats import reads_images
     from nano_llama.training.picture_settings import PICTURES
-    from nano_llama.training.pictures import reads_images
     from nano_llama.vol2_torch.evaluate import evaluate_model
 
     path = locate_model(model, screen)

@@ -15,19 +15,12 @@ from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.core.vision.init import add_vision
 from nano_llama.core.vision.presets import SCALE_FACTOR, encoder_preset
 from nano_llama.data.vqa.dataset import PictureDataset, picture_dataset
-from nano_llama.formats import open_weights, read_config, resolve_model
-from nano_llama.formats.hf_folder import read_config_json
-from nano_llama.formats.vision_config import is_vision_language
+from nano_llama.formats import open_weights, read_config, reads_images, resolve_model
 from nano_llama.formats.vision_folder import open_vision_language, read_vision_language_config
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.image_token import image_token_id, with_image_token
 
 DEFAULT_ENCODER = "nano"
-
-
-def reads_images(folder: Path) -> bool:
-    """Whether this is the folder of a model that reads images."""
-    return folder.is_dir() and (folder / "config.json").is_file() and is_vision_language(read_config_json(folder))
 
 
 def picture_data(settings: Any, run: Path | None) -> PictureDataset:

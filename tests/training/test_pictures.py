@@ -6,10 +6,10 @@ import pytest
 from nano_llama.core.errors import UserError
 from nano_llama.core.vision.init import init_vision_language_params
 from nano_llama.core.vision.names import text_name
-from nano_llama.formats import open_weights, resolve_model
+from nano_llama.formats import open_weights, reads_images, resolve_model
 from nano_llama.formats.vision_folder import save_vision_language
 from nano_llama.training.finetune.settings import FinetuneSettings
-from nano_llama.training.pictures import picture_data, picture_start, reads_images
+from nano_llama.training.pictures import picture_data, picture_start
 from nano_llama.training.settings import TrainSettings
 
 
