@@ -32,8 +32,7 @@ def picture_data(settings: Any, run: Path | None) -> PictureDataset:
     if reads_images(path):
         image_seq_len = read_vision_language_config(path).image_seq_len
     else:
-        encoder = encoder_preset(settings.encoder or DEFAULT_ENCODER)
-        image_seq_len = (encoder.patches_per_side // SCALE_FACTOR) ** 2
+        image_seq_len = encoder_preset(settings.encoder or DEFAULT_ENCODER).image_seq_len(SCALE_FACTOR)
     return picture_dataset(
         tokenizer, image_seq_len, tasks=settings.task_names, single_first=settings.single_first, seed=settings.seed
     )

@@ -62,6 +62,10 @@ class VisionConfig:
         """How many rows the encoder computes for an image, each with a learned position."""
         return self.patches_per_side**2
 
+    def image_seq_len(self, scale_factor: int) -> int:
+        """Rows of one image behind a pixel shuffle by `scale_factor`."""
+        return (self.patches_per_side // scale_factor) ** 2
+
     @property
     def values_per_patch(self) -> int:
         return NUM_CHANNELS * self.patch_size**2
@@ -107,7 +111,7 @@ class VisionLanguageConfig:
     @property
     def image_seq_len(self) -> int:
         """How many tokens an image is to the LLaMA."""
-        return (self.vision_config.patches_per_side // self.scale_factor) ** 2
+        return self.vision_config.image_seq_len(self.scale_factor)
 
     @property
     def projector_inputs(self) -> int:
