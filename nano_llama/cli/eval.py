@@ -44,7 +44,8 @@ def run(
         An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     data
         A file, a folder, stdlib, shakespeare or classic-books. By default what the run in --model was trained on.
-        shapes-vqa: the accuracy of a model that reads images, on pictures that training never showed.
+        shapes-vqa: the accuracy of a model that reads images, on pictures that training never showed: answers that
+        are right as a whole, and letters of words that stand in their place.
     context
         Tokens per window. By default the run's own, or the model's context up to 2,048.
     batch_size
@@ -203,6 +204,6 @@ def run_pictures(
     ]
     screen.result(
         {"model": model, "data": ShapesVQA.name, "tasks": source.tasks, **found.to_json()},
-        table(("right answers", "", "about another picture", "by guessing"), lines),
+        table(("right", "", "about another picture", "by guessing"), lines),
     )
     return 0

@@ -11,7 +11,15 @@ from nano_llama.core.vision.init import add_vision, init_params  # noqa: E402
 from nano_llama.core.vision.presets import encoder_preset  # noqa: E402
 from nano_llama.data.vqa import Question, ShapesVQA  # noqa: E402
 from nano_llama.data.vqa.batches import PictureRows  # noqa: E402
-from nano_llama.evaluation.vqa import about, answers_right, evaluate_pictures, following  # noqa: E402
+from nano_llama.evaluation.vqa import (  # noqa: E402
+    about,
+    answers_right,
+    evaluate_pictures,
+    following,
+    letters_right,
+    names_of,
+    write_answers,
+)
 from nano_llama.tokenizer import Tokenizer  # noqa: E402
 from nano_llama.tokenizer.image_token import with_image_token  # noqa: E402
 from nano_llama.vol2_torch.vision import VisionLanguageModel  # noqa: E402
@@ -83,4 +91,39 @@ def test_shares_and_batches(model, rows):
     assert (found.accuracy, found.control, found.asked) == (again.accuracy, again.control, again.asked)
     asked = sum(len(about(source.picture("test", n))) for n in range(12))
     assert sum(found.asked.values()) == asked and found.accuracy.keys() == found.control.keys() == found.asked.keys()
-    assert found.chance["colour"] == 1 / 8 and "held_out_pairs" not in found.chance
+    assert found.chance.keys() == found.asked.keys() and found.chance["colour"] == 1 / 8
+    assert found.chance["held_out_pairs"] == 1 / 8 and found.chance["held_out_places"] == (1 / 8 + 1 / 2 + 1 / 2) / 3
+
+
+def test_letters_stand_in_their_places():
+    assert letters_right("b a n e", "bane") == [True] * 4
+    assert letters_right("bene", "b a n e") == [True, False, True, True]
+    assert letters_right("ba", "bane") == [True, True, False, False]
+    assert letters_right("abane", "bane") == [False] * 4, "what is shifted is wrong"
+    assert letters_right("banes", "bane") == [True] * 4 and letters_right("", "bane") == [False] * 4
+
+
+def test_words_are_judged_by_letters_too(model, rows):
+    """The letters of both questions about a word, and each letter as in what is written about that picture alone."""
+    pytest.importorskip("PIL")
+    pytest.importorskip("sklearn")
+    source = ShapesVQA(("word", "digit"))
+    pictures = [source.picture("test", n) for n in range(10)]
+    words = [(shown, asked) for shown in pictures for asked in shown.questions if asked.kind in ("word", "spelling")]
+    found = evaluate_pictures(model, rows, source, num_pictures=10, batch_size=4)
+    assert found.asked["letters"] == sum(len(asked.answer.replace(" ", "")) for _, asked in words)
+    assert found.asked["letters"] == found.asked["word_letters"] + found.asked["spelling_letters"]
+    assert found.asked["word"] + found.asked["spelling"] == found.asked["held_out_words"] == len(words)
+    assert found.asked["digit"] == found.asked["held_out_samples"] and found.chance["held_out_words"] == 0
+    written = write_answers(model, rows, np.stack([shown.image for shown, _ in words]), [asked for _, asked in words])
+    wanted = [
+        right for text, (_, asked) in zip(written, words, strict=True) for right in letters_right(text, asked.answer)
+    ]
+    assert found.accuracy["letters"] == np.mean(wanted)
+
+
+def test_held_out_pictures_count_for_their_group():
+    source = ShapesVQA(("shape",))
+    for shown in (source.picture("test", n) for n in range(20)):
+        for asked in shown.questions:
+            assert names_of(shown, asked) == [asked.kind if shown.group == "seen" else shown.group]

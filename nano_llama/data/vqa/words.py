@@ -21,6 +21,8 @@ FONTS = (  # None: Pillow's own
     None, "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono",
 )  # fmt: skip
 SIZES = range(11, 18)
+LENGTHS = range(4, 7)
+VOWEL_FIRST = 0.2  # of all words
 HELD_OUT = 10  # one word in so many
 
 
@@ -48,9 +50,19 @@ def word_task() -> Task:
     return Task(draw, ("held_out_words",))
 
 
+def letter_chance() -> float:
+    """How many letters are right of a word that is always the same, the best of all words to say blindly."""
+    best = [
+        max((1 - share) / len(CONSONANTS), share / len(VOWELS))  # share: how often this place has a vowel
+        for length in LENGTHS
+        for share in [VOWEL_FIRST if place % 2 == 0 else 1 - VOWEL_FIRST for place in range(length)]
+    ]
+    return sum(best) / len(best)
+
+
 def _word(rng: np.random.Generator) -> str:
-    first_is_vowel = bool(rng.random() < 0.2)
-    length = int(rng.integers(4, 7))
+    first_is_vowel = bool(rng.random() < VOWEL_FIRST)
+    length = int(rng.integers(LENGTHS.start, LENGTHS.stop))
     choices = [VOWELS if (place % 2 == 0) == first_is_vowel else CONSONANTS for place in range(length)]
     return "".join(letters[rng.integers(len(letters))] for letters in choices)
 

@@ -86,6 +86,15 @@ def test_words():
     assert len(seen) > 290 and letters == set(string.ascii_lowercase) and len(groups) == 2
 
 
+def test_blind_letters():
+    """Of 2,000 words, how many letters of the best word that fits no picture are right."""
+    rng = np.random.default_rng(3)
+    drawn = [words._word(rng) for _ in range(2000)]
+    places = [[word[place] for word in drawn if place < len(word)] for place in range(6)]
+    best = sum(max(letters.count(letter) for letter in set(letters)) for letters in places)
+    assert words.letter_chance() == pytest.approx(best / sum(map(len, drawn)), abs=0.012)
+
+
 def test_words_are_legible_and_whole():
     pytest.importorskip("PIL")
     task, rng = words.word_task(), np.random.default_rng(1)
