@@ -24,6 +24,7 @@ COMMANDS = {
     ),
     "doctor": Command("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
     "learn": Command("nano_llama.cli.learn", "Exercises: write the parts of a LLaMA yourself.", "Start here"),
+    "museum": Command("nano_llama.cli.museum", "Real faults, planted into this code: find them.", "Start here"),
     "train": Command("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
     "finetune": Command("nano_llama.cli.finetune", "Teach a model by examples: an adapter, or all weights.", "Train"),
     "eval": Command("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
