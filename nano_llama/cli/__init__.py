@@ -23,6 +23,7 @@ COMMANDS = {
         "nano_llama.cli.quickstart", "Train a small LLaMA in about 90 seconds, offline.", "Start here"
     ),
     "doctor": Command("nano_llama.cli.doctor", "What this machine can do, and what to install.", "Start here"),
+    "completion": Command("nano_llama.cli.completion", "Let Tab complete commands and flags.", "Start here"),
     "learn": Command("nano_llama.cli.learn", "Exercises: write the parts of a LLaMA yourself.", "Start here"),
     "museum": Command("nano_llama.cli.museum", "Real faults, planted into this code: find them.", "Start here"),
     "train": Command("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
@@ -85,7 +86,7 @@ def _dispatch(args: list[str]) -> int:
 
     sleep_at_barriers()
     silence_libraries_of_ranks()
-    return run_command(args[0], COMMANDS[args[0]], args[1:])
+    return run_command(args[0], COMMANDS, args[1:])
 
 
 def root_help() -> str:

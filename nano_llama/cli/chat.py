@@ -41,8 +41,8 @@ Ctrl-C stops an answer. To send a line that begins with / put a space before it.
 
 
 def run(
-    *,
     model: ModelPath | None = None,
+    *,
     adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     system: str | None = None,
     max_tokens: Count = 512,

@@ -4,13 +4,14 @@ A command's module may have, beside `run`:
     MORE_OPTIONS    flags that --help leaves out to stay short; --help-all shows them too
     FLAG_ACTIONS    {"--flag": a function like `run`}: called instead of `run` where the flag is given
 
+A parameter of `run` that is not parsed gets the table of commands (completion.py).
 Every boolean option has its `--no-` form; help.py shows the form that changes the default.
 Tests: tests/cli/test_dispatch.py.
 """
 
+import inspect
 import re
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from nano_llama.cli import Command
 
 
-def run_command(name: str, command: "Command", args: list[str]) -> int:
+def run_command(name: str, commands: "Mapping[str, Command]", args: list[str]) -> int:
     """Parse `args`, call the command's `run` and return its exit code (None is 0). UserError on bad arguments."""
     import cyclopts
 
-    module = import_module(command.module)
+    module = import_module(commands[name].module)
     run, more = module.run, getattr(module, "MORE_OPTIONS", ())
     for flag, action in getattr(module, "FLAG_ACTIONS", {}).items():
         if flag in args:
@@ -35,16 +36,14 @@ def run_command(name: str, command: "Command", args: list[str]) -> int:
     if "--help-all" in args:
         more, args = (), ["--help"]
     app = make_app(name, run, more)
-    if not args and _needs_arguments(app):
-        args = ["--help"]
-        print(f"{name} needs arguments:\n", file=sys.stderr)
-        app(args)
-        return UserError.exit_code
+    see = f"See  nano-llama {name} --help"  # on the line of the error: a misspelt option deserves no paragraph
+    if not args and (needed := _required(app)):
+        raise UserError(f"{name} needs {' and '.join(needed)}. {see}")
     try:
-        result = app(args, exit_on_error=False, print_error=False)
+        call, bound, not_parsed = app.parse_args(args, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise UserError(_in_our_words(error), hint=f"See  nano-llama {name} --help") from error
-    return int(result or 0)
+        raise UserError(f"{_in_our_words(error)} {see}") from error
+    return int(call(*bound.args, **bound.kwargs, **dict.fromkeys(not_parsed, commands)) or 0)
 
 
 def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App":
@@ -57,6 +56,8 @@ def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App
     app = App(
         name=f"nano-llama {name}",
         version_flags=[],
+        help_format="plaintext",
+        help=_description(run),
         help_formatter=partial(format_panel, hidden=hidden),
         default_parameter=Parameter(negative_bool="no-", negative_iterable=(), show_default=_shown_default),
         result_action="return_value",
@@ -64,7 +65,27 @@ def make_app(name: str, run: Any, hidden: Collection[str] = ()) -> "cyclopts.App
     )
     app.default(run)
     app["--help"].group = OUTPUT
+    app.usage = f"{app.name[0]}{_usage(app)}"
     return app
+
+
+def _description(run: Any) -> str:
+    """The docstring up to its parameters, each paragraph on one line: the help wraps it to the screen's width."""
+    text = (inspect.getdoc(run) or "").partition("\nParameters\n")[0]
+    return "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in text.strip().split("\n\n"))
+
+
+def _usage(app: "cyclopts.App") -> str:
+    """ " MODEL --out OUT [OPTIONS]": what may stand without its option, in brackets where it need not be given, and
+    what is required.
+    """
+    words = []
+    for argument in app.assemble_argument_collection():
+        if argument.index is not None:
+            words.append(_shown_name(argument) if argument.required else f"[{_shown_name(argument)}]")
+        elif argument.required:
+            words.append(f"{argument.name} {argument.name.removeprefix('--').replace('-', '_').upper()}")
+    return "".join(f" {word}" for word in [*words, "[OPTIONS]"])
 
 
 def _shown_default(value: Any) -> str | None:
@@ -72,21 +93,28 @@ def _shown_default(value: Any) -> str | None:
     return None if value is None or value in ((), [], "") else str(value)
 
 
-def _needs_arguments(app: "cyclopts.App") -> bool:
-    return any(argument.required for argument in app.assemble_argument_collection())
+def _required(app: "cyclopts.App") -> list[str]:
+    return [_shown_name(argument) for argument in app.assemble_argument_collection() if argument.required]
+
+
+def _shown_name(argument: "cyclopts.Argument") -> str:
+    """ "--out", or "MODEL" for what may stand without its option."""
+    return argument.name if argument.index is None else argument.name.removeprefix("--").upper()
 
 
 def _in_our_words(error: "cyclopts.CycloptsError") -> str:
     """Cyclopts' message, except where its text sounds as if an option that was left out or misspelt had been given."""
-    from cyclopts import MissingArgumentError
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
 
     text = " ".join(str(error).split())
+    if isinstance(error, UnusedCliTokensError):
+        return f"What is {' '.join(error.unused_tokens or ())!r}? Values follow their option."
     if near := re.search(r"Did you mean (\S+) instead of (\S+)\?", text):
         return f"Unknown option {near[2]}. Did you mean {near[1]}?"
-    if isinstance(error, MissingArgumentError) and error.argument is not None and "instead of" not in text:
-        name = error.argument.name
-        if name not in (error.root_input_tokens or ()):
-            unused = [word for word in error.unused_tokens or () if word]
-            extra = f" (What is {unused[0]!r}? Values follow their option.)" if unused else ""
-            return f"{name} is required.{extra}"
-    return text
+    if not isinstance(error, MissingArgumentError) or error.argument is None or "instead of" in text:
+        return text
+    if error.argument.name in (error.root_input_tokens or ()):
+        return text
+    unused = [word for word in error.unused_tokens or () if word]
+    extra = f" (What is {unused[0]!r}? Values follow their option.)" if unused else ""
+    return f"{_shown_name(error.argument)} is required.{extra}"

@@ -18,8 +18,8 @@ from nano_llama.data.sources import Split
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     data: str | None = None,
     context: Annotated[Count | None, Parameter(show_default=False)] = None,

@@ -25,8 +25,8 @@ TRY_IT = {
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     format: Literal["hf", "pth", "gguf"],
     out: Annotated[Path, Parameter(converter=path_with_a_name)],
     dtype: str = "auto",

@@ -25,8 +25,8 @@ from nano_llama.vol3_engine.outputs import TextPiece
 
 
 def run(
-    *,
     model: ModelPath | None = None,
+    *,
     adapter: Annotated[Path | None, Parameter(show_default=False)] = None,
     prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     image: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),

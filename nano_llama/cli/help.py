@@ -4,7 +4,7 @@ The text itself is in the commands' docstrings. Tests: tests/cli/test_dispatch.p
 """
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -24,25 +24,32 @@ def format_panel(console: Console, options: "ConsoleOptions", panel: "HelpPanel"
     entries = [entry for entry in panel.entries if not {*entry.names} & {*hidden}]
     if not entries:
         return
-    console.print(Text(words(panel.title), style="bold cyan"))
-    if about := words(panel.description):
-        console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2)))
+    with console.capture() as captured:
+        console.print(Text(words(panel.title), style="bold cyan"))
+        if about := words(panel.description):
+            console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2)))
+        console.print(_grid(entries))
+    for line in captured.get().splitlines():  # rich pads the last column with spaces
+        print(line.rstrip(), file=console.file)
+    print(file=console.file)
+
+
+def _grid(entries: Sequence["HelpEntry"]) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     labels = [label(entry) for entry in entries]
     grid.add_column(width=min(LABEL_WIDTH, max(map(len, labels))) + 2)
     grid.add_column()
     for name, entry in zip(labels, entries, strict=True):
         grid.add_row(Text(f"  {name}", style="bold"), Text(explanation(entry)))
-    console.print(grid)
-    console.print()
+    return grid
 
 
 def label(entry: "HelpEntry") -> str:
-    """ "--lr FLOAT", "NAME", "--help, -h"; a boolean option in the form that changes its default."""
-    names = [*(boolean_names(entry) if is_boolean(entry) else entry.names), *entry.shorts] or [
-        entry.positional_label or ""
-    ]
-    return " ".join([", ".join(names), *([entry.metavar] if entry.metavar and entry.names else [])])
+    """ "--lr FLOAT", "NAME", "MODEL, --model", "--help, -h"; a boolean option in the form that changes its default."""
+    names = [*(boolean_names(entry) if is_boolean(entry) else entry.names), *entry.shorts]
+    if entry.positional_label:
+        return ", ".join([entry.positional_label, *names])
+    return " ".join([", ".join(names), *([entry.metavar] if entry.metavar else [])])
 
 
 def explanation(entry: "HelpEntry") -> str:

@@ -25,8 +25,8 @@ Folder = Annotated[Path, Parameter(converter=path_with_a_name)]
 
 
 def run(
-    *,
     model: ModelPath | None = None,
+    *,
     adapter: Folder,
     out: Folder,
     dtype: str = "auto",

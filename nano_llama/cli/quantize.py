@@ -17,8 +17,8 @@ from nano_llama.core.units import size_text, time_text
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     to: str,
     out: Annotated[Path, Parameter(converter=path_with_a_name)],
     output: Output | None = None,

@@ -65,8 +65,8 @@ class Capacity:
 
 
 def run(
-    *,
     model: ModelPath,
+    *,
     served_model_name: tuple[str, ...] = (),
     adapter: tuple[str, ...] = (),
     access: Access | None = None,

@@ -60,7 +60,9 @@ def command(monkeypatch, capsys):
     flags.clear()
 
     def call(*args):
-        code = guarded(lambda: dispatch.run_command("thing", Command("anywhere", "help", "group"), list(args)))
+        code = guarded(
+            lambda: dispatch.run_command("thing", {"thing": Command("anywhere", "help", "group")}, list(args))
+        )
         return code, *capsys.readouterr()
 
     return call
@@ -105,11 +107,33 @@ def test_a_mistake_is_named_and_exits_2(command, args, says):
     assert not calls
 
 
-def test_a_bare_command_that_needs_arguments_shows_its_help(command):
-    code, out, err = command()
-    assert code == 2
-    assert "--model" in out
-    assert "needs arguments" in err
+@pytest.mark.parametrize("args", [(), ("--modle", "x"), ("--steps", "0", "--model", "x"), ("--model", "x", "stray")])
+def test_a_usage_error_is_one_line(command, args):
+    code, out, err = command(*args)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("See  nano-llama thing --help\n")
+
+
+def test_a_bare_command_names_what_it_needs(command):
+    assert "thing needs --model." in command()[2]
+
+
+def test_the_usage_shows_what_may_stand_without_an_option(capsys):
+    def open_it(model: str | None = None, *, prompt: str, output: Output | None = None) -> None:
+        """Open a model
+        that is long enough to be wrapped.
+
+        Parameters
+        ----------
+        model
+            Where <image> is read.
+        """
+
+    make_app("open", open_it)(["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("nano-llama open [MODEL] --prompt PROMPT [OPTIONS]\n\nOpen a model that is long enough")
+    assert "MODEL, --model  Where <image> is read." in out
+    assert not [line for line in out.splitlines() if line != line.rstrip()]
 
 
 def test_help_shows_defaults_that_say_something(capsys):
@@ -142,7 +166,7 @@ def test_help_leaves_out_more_options_and_help_all_shows_them(monkeypatch, capsy
 
     module = __import__("types").SimpleNamespace(run=run, MORE_OPTIONS=frozenset({"--steps", "--kind"}))
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    row = Command("anywhere", "help", "group")
+    row = {"thing": Command("anywhere", "help", "group")}
     assert dispatch.run_command("thing", row, ["--help"]) == 0
     short = capsys.readouterr().out
     assert dispatch.run_command("thing", row, ["--help-all"]) == 0
@@ -163,7 +187,7 @@ def test_a_flag_action_runs_instead_of_the_command(monkeypatch, capsys):
     calls.clear()
     module = __import__("types").SimpleNamespace(run=run, FLAG_ACTIONS={"--which": answer})
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    assert dispatch.run_command("thing", Command("anywhere", "help", "group"), ["--which", "--json"]) == 5
+    assert dispatch.run_command("thing", {"thing": Command("anywhere", "help", "group")}, ["--which", "--json"]) == 5
     assert calls == [Output(json=True)]
 
 
