@@ -49,6 +49,10 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def checkpoint_step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def save_in_parts(
     folder: Path, step: int, model: ModelFiles, weights: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray],
     state: Mapping[str, Any],
@@ -75,7 +79,8 @@ def save_in_parts(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in `folder`, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+    named = (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal())
+    return sorted(path for path in named if (path / STATE).is_file())
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -114,14 +119,16 @@ def remove_later(folder: Path, step: int) -> None:
 
 
 def load_checkpoint(
-    path: Path, needs: Collection[str] = (), open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
-) -> Checkpoint:
+    path: Path, needs: Collection[str] = (), open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights,
+    *, verify: bool = True,
+) -> Checkpoint:  # fmt: skip
     """Open a checkpoint whose state has the keys `needs`. Raises FormatError, naming the file, if it is damaged.
 
-    open_model: opens what it holds of the model.
+    open_model: opens what it holds of the model. verify: read all files first; False: another process does.
     """
     state = _read_state(path)
-    _verify(path, state, state["files"])
+    if verify:
+        _verify(path, state, state["files"])
     missing = [name for name in needs if name not in state]
     if missing:
         raise FormatError(f"{path / STATE}: {', '.join(missing)} missing.")

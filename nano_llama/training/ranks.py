@@ -25,6 +25,11 @@ class Ranks(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def first_of_machine(self) -> bool:
+        """Whether this is the one that does what each machine does once."""
+        ...
+
     def gathered(self, value: float) -> list[float]:
         """This value of every rank, by rank."""
         ...
@@ -33,7 +38,7 @@ class Ranks(Protocol):
 class OneProcess:
     """The usual case: nobody to wait for."""
 
-    rank, size = 0, 1
+    rank, size, first_of_machine = 0, 1, True
 
     def gathered(self, value: float) -> list[float]:
         return [value]

@@ -64,7 +64,7 @@ def set_up_run(
         check_tensorboard()
     dataset = dataset or prepare_dataset(settings, folder.path if resume else None, callback)
     check_sample_prompt(settings, dataset.tokenizer)
-    checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, settings, callback.notice) if resume else None
+    checkpoint = newest_checkpoint(folder.checkpoints, NEEDED, settings, callback.notice, ranks) if resume else None
     start_from = starting_point(settings, dataset, checkpoint)
     batches = dataset.training_batches(settings.batch_size, settings.context, settings.seed, settings.document_mask)
     if settings.epochs is not None:

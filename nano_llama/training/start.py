@@ -23,12 +23,21 @@ from nano_llama.formats.peft import read_adapter
 from nano_llama.formats.vision_folder import open_vision_language
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.callback import Callback
-from nano_llama.training.checkpoint import VERSION, Checkpoint, list_checkpoints, load_checkpoint
+from nano_llama.training.checkpoint import (
+    VERSION,
+    Checkpoint,
+    checkpoint_path,
+    checkpoint_step,
+    list_checkpoints,
+    load_checkpoint,
+)
 from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.model_files import AdapterFiles, ModelFiles, VisionLanguageFiles, WholeModel
 from nano_llama.training.pictures import picture_data, picture_start
+from nano_llama.training.ranks import Ranks, of_first
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
+NO_STEP = -1  # where no checkpoint is left
 TrainingData = Dataset | ExampleDataset | PictureDataset
 
 
@@ -58,9 +67,12 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callbac
 
 
 def newest_checkpoint(
-    folder: Path, needs: Collection[str], settings: TrainSettings, notice: Callable[[str], None]
+    folder: Path, needs: Collection[str], settings: TrainSettings, notice: Callable[[str], None], ranks: Ranks
 ) -> Checkpoint | None:
-    """The newest checkpoint in `folder`, to resume from; if it is damaged, the one before it, with a notice."""
+    """The newest checkpoint in `folder`, to resume from; if it is damaged, the one before it, with a notice.
+
+    All ranks take the same one, of those that the first rank sees. One rank of each machine verifies it.
+    """
     open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
     if settings.from_pictures:
         open_model = lambda path: open_vision_language(path)[1]  # noqa: E731
@@ -68,12 +80,17 @@ def newest_checkpoint(
         base = read_config(_base(settings))
         open_model = lambda path: read_adapter(path, base).tensors  # noqa: E731
     damage: FormatError | None = None
-    for path in reversed(list_checkpoints(folder)):
+    steps = [checkpoint_step(path) for path in list_checkpoints(folder)]
+    while (step := int(of_first(ranks, steps.pop() if steps else NO_STEP))) != NO_STEP:
+        path, checkpoint, found = checkpoint_path(folder, step), None, None
         try:
-            return load_checkpoint(path, needs, open_model)
+            checkpoint = load_checkpoint(path, needs, open_model, verify=ranks.first_of_machine)
         except FormatError as error:
-            notice(f"{path.name} is damaged ({error.message}); the checkpoint before it is used.")
-            damage = error
+            found = error
+        if not any(ranks.gathered(found is not None)):
+            return checkpoint
+        damage = found or FormatError(f"{path}: damaged, as another process has found.")
+        notice(f"{path.name} is damaged ({damage.message}); the checkpoint before it is used.")
     if damage:
         raise damage
     notice("No checkpoint was saved yet: the run begins again from its first step.")

@@ -1,5 +1,6 @@
 """Ranks whose clocks differ and of which one is interrupted take the same steps, and the first alone writes."""
 
+import os
 import signal
 import threading
 
@@ -7,16 +8,19 @@ import pytest
 
 from helpers.training import FakeBackend, FakeTrainer, HandClock
 from nano_llama.core.errors import FormatError
+from nano_llama.training import checkpoint
+from nano_llama.training.checkpoint import list_checkpoints
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.outcome import TrainingInterrupted
 from nano_llama.training.ranks import OneProcess, of_first
 
 
 class Threads:
-    """The ranks of `size` threads: each waits until all have brought their value."""
+    """The ranks of `size` threads, as if of one machine: each waits until all have brought their value."""
 
     def __init__(self, rank, size, values, barrier):
         self.rank, self.size, self.values, self.barrier = rank, size, values, barrier
+        self.first_of_machine = rank == 0
 
     def gathered(self, value):
         self.barrier.wait(60)
@@ -102,6 +106,22 @@ def test_a_signal_to_any_rank_stops_all_and_is_resumed(settings, tmp_path, rank)
         for run in ("run", "alone")
     ]
     assert losses[0][-1] == losses[1][-1]
+
+
+def test_the_first_rank_reads_a_checkpoint_s_checksums_and_all_take_the_same(settings, tmp_path, monkeypatch):
+    run_together(settings.replace(keep_checkpoints=3), tmp_path / "run", 2, (0.1, 0.2), interrupt=(1, 13))
+    *_, before, newest = list_checkpoints(tmp_path / "run/checkpoints")
+    with (newest / checkpoint.TENSORS).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    read, sha256 = [], checkpoint._sha256
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: read.append(path) or sha256(path))
+    more = settings.replace(max_steps=14, evaluations=0)
+    loops, problems = run_together(more, tmp_path / "run", 3, (0.1, 0.2, 0.1), resume=True)
+    resumed_at = checkpoint.checkpoint_step(before)
+    assert not problems and [loop.resumed_at for loop in loops] == [resumed_at] * 3
+    of_it = [path for path in read if path.parent == before]
+    assert len(of_it) == len(set(of_it)) > 2, "each file once"
 
 
 def test_ranks_wait_for_each_other_once_a_step_to_hear_of_a_signal(settings, tmp_path, monkeypatch):

@@ -46,8 +46,8 @@ from nano_llama.vol2_torch.training_device import TorchDevice
 class ProcessRanks:
     """Ranks of training/ranks.py: the processes of torch.distributed's group."""
 
-    def __init__(self) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+    def __init__(self, launch: Launch) -> None:
+        self.rank, self.size, self.first_of_machine = launch.rank, launch.world_size, launch.local_rank == 0
 
     def gathered(self, value: float) -> list[float]:
         found = [torch.zeros((), dtype=torch.float64) for _ in range(self.size)]
@@ -152,10 +152,10 @@ def joined(settings: TrainSettings, launch: Launch) -> Iterator[Joined]:
     axes.check_world_size(launch.world_size)
     device = device_of_rank(resolve_device(settings.device), launch)
     timeout = settings.mesh_timeout
-    store = shared_store(launch)
+    store, ranks = shared_store(launch), ProcessRanks(launch)
     with (
         process_group(launch, device, timeout=timeout, store=store) as network,
         failing_together(store, launch, timeout=timeout),
     ):
         spread = Mesh(make_mesh(axes, device), axes, launch, device)
-        yield Joined(MeshEngine(spread), ProcessRanks(), network)
+        yield Joined(MeshEngine(spread), ranks, network)

@@ -13,16 +13,18 @@ from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.trainer import Mesh, MeshEngine, ProcessRanks
 
 
-def engine(here, mesh):
+def engine_and_ranks(here, mesh):
     launch = Launch(
         rank=here.rank, world_size=here.world_size, local_rank=here.rank, local_world_size=here.world_size, address=""
     )
-    return MeshEngine(Mesh(here.mesh(mesh), ParallelConfig.parse(mesh), launch, torch.device("cpu")))
+    spread = Mesh(here.mesh(mesh), ParallelConfig.parse(mesh), launch, torch.device("cpu"))
+    return MeshEngine(spread), ProcessRanks(launch)
 
 
 def fit(here, mesh, settings, out, resume=False, stop_at=None, kind=TrainSettings):
     """A run -> its steps and last losses. stop_at: the step after which rank 1 is told to stop."""
-    loop = set_up_run(engine(here, mesh), kind(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ProcessRanks())
+    engine, ranks = engine_and_ranks(here, mesh)
+    loop = set_up_run(engine, kind(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ranks)
     if stop_at is not None and here.rank == 1:
         update = loop.backend.update
 
@@ -43,9 +45,9 @@ def fit(here, mesh, settings, out, resume=False, stop_at=None, kind=TrainSetting
 
 def tune(here, mesh, settings, out):
     """Fine-tuning with its report -> what was found before and after, without the seconds."""
-    keep = KeepBefore()
+    keep, (engine, ranks) = KeepBefore(), engine_and_ranks(here, mesh)
     loop = set_up_run(
-        engine(here, mesh), FinetuneSettings(**{**settings, "mesh": mesh}), out, ranks=ProcessRanks(),
+        engine, FinetuneSettings(**{**settings, "mesh": mesh}), out, ranks=ranks,
         progress=keep if here.rank == 0 else None,
     )  # fmt: skip
     done = fit_with_report(loop, keep)
@@ -53,8 +55,9 @@ def tune(here, mesh, settings, out):
 
 
 def refused(here, mesh, settings, out):
+    engine, ranks = engine_and_ranks(here, mesh)
     try:
-        set_up_run(engine(here, mesh), TrainSettings(**{**settings, "mesh": mesh}), out, ranks=ProcessRanks())
+        set_up_run(engine, TrainSettings(**{**settings, "mesh": mesh}), out, ranks=ranks)
     except UserError as error:
         return error.message
     return None
