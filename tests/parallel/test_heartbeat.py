@@ -23,8 +23,9 @@ def quick(monkeypatch):
 
 
 def launch(rank, local_rank=None):
+    """As torchruns say it of which each has restarted its processes another number of times."""
     local = rank if local_rank is None else local_rank
-    return Launch(rank=rank, world_size=SIZE, local_rank=local, local_world_size=SIZE, address="")
+    return Launch(rank=rank, world_size=SIZE, local_rank=local, local_world_size=SIZE, address="", restarts=rank)
 
 
 class Ranks:
@@ -33,10 +34,11 @@ class Ranks:
     def __init__(self):
         self.server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.stores = [dist.TCPStore("127.0.0.1", self.server.port, is_master=False) for _ in range(SIZE)]
-        self.raised = {}
+        self.raised, self.attempt = {}, 0
 
     def run(self, *works):
         """works: what each rank does -> what each raised, by rank."""
+        self.raised, self.attempt = {}, self.attempt + 1
         threads = [
             threading.Thread(target=self._one, args=(rank, work), daemon=True) for rank, work in enumerate(works)
         ]
@@ -48,7 +50,7 @@ class Ranks:
 
     def _one(self, rank, work):
         try:
-            with heartbeat.failing_together(self.stores[rank], launch(rank), timeout=7):
+            with heartbeat.failing_together(self.stores[rank], launch(rank), attempt=str(self.attempt), timeout=7):
                 work()
         except BaseException as error:
             self.raised[rank] = error
@@ -74,6 +76,21 @@ def test_the_rank_that_fails_says_it_and_which_it_is():
     raised = Ranks().run(connection(0.4), raising(OSError(28, "No space left on device"), 0.2), connection(0.4))
     assert isinstance(raised[1], OSError) and raised[1].__notes__[0].startswith("This was rank 1 of 3, on ")
     assert [type(raised[rank]) for rank in (0, 2)] == [SaidByAnother] * 2
+
+
+def test_ranks_that_were_started_again_know_nothing_of_the_failure_before():
+    ranks = Ranks()
+    for number in (0, 2):
+        works = [connection(0.4)] * SIZE
+        works[number] = raising(OSError(28, "No space left on device"), 0.2)
+        raised = ranks.run(*works)
+        assert [rank for rank, error in raised.items() if not isinstance(error, SaidByAnother)] == [number]
+
+
+def test_all_end_with_the_exit_code_of_the_one_that_says_it():
+    for error, code in ((UserError("its file is another"), 2), (OSError(28, "No space left on device"), 1)):
+        raised = Ranks().run(connection(0.4), raising(error, 0.2), connection(0.4))
+        assert [raised[rank].exit_code for rank in (0, 2)] == [code] * 2
 
 
 def test_what_all_find_all_raise():
@@ -110,7 +127,7 @@ def test_the_first_rank_takes_the_store_with_it(rank, local_rank, says):
         def clone(self):
             return self
 
-    alone = heartbeat.Heartbeat(Gone(), launch(rank, local_rank))
+    alone = heartbeat.Heartbeat(Gone(), launch(rank, local_rank), "1")
     assert alone.is_first_to_fail() == says
     assert "Rank 0" in alone.reason(RuntimeError("gloo: closed"), 7).message
 

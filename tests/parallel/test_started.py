@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from helpers.parallel.started import (
+    LONG,
     RECIPES,
     STEPS,
     WITHIN,
@@ -23,6 +25,7 @@ from helpers.parallel.started import (
     end,
     ended,
     environment,
+    losses,
     said,
     started,
     steps,
@@ -70,15 +73,20 @@ def hosts(words, out, machines="2", addresses=("127.0.0.1", "127.0.0.2"), port="
     ]  # fmt: skip
 
 
+def meshes(out):
+    """Of the steps that the run there has made."""
+    return [row["mesh"] for row in read_metrics(out / "metrics.jsonl")]
+
+
 def test_the_recipe_for_two_hosts(recipe, tmp_path):
     out = tmp_path / "run"
-    both = hosts(recipe.words(out, "--mesh", "dp=2"), out)
+    both = hosts(recipe.words(out, "--mesh", "dp=2", "--mesh-timeout", "100"), out)
     printed = [ended(host) for host in both]
     assert [host.returncode for host in both] == [0, 0], printed
     recipe.same(out)
     alone = [sys.executable, "-m", "nano_llama", "train", "--out", out, "--resume", "--quiet"]
     assert subprocess.run([*alone, "--max-steps", str(STEPS + 5)], env=environment(), timeout=WITHIN).returncode == 0
-    assert read_metrics(out / "metrics.jsonl")[-1]["step"] == STEPS + 5, "without its mesh"
+    assert read_metrics(out / "metrics.jsonl")[-1]["step"] == STEPS + 5, "without what is for many"
 
 
 def test_a_lost_host_leaves_the_other_going_on(recipe, tmp_path):
@@ -91,8 +99,27 @@ def test_a_lost_host_leaves_the_other_going_on(recipe, tmp_path):
     assert first.returncode == 0, printed
     assert len(said(printed)) == 1 and "Rank 1 (on " in said(printed)[0], printed
     recipe.same(out)
-    meshes = [row["mesh"] for row in read_metrics(out / "metrics.jsonl")]
-    assert (meshes[0], meshes[-1]) == ("dp=2", "dp=1"), "by itself in the end"
+    assert (meshes(out)[0], meshes(out)[-1]) == ("dp=2", "dp=1"), "by itself in the end"
+
+
+def test_a_lost_host_that_comes_back_joins_the_other_again(recipe, tmp_path):
+    """The first host's processes have been restarted meanwhile, those of the second are new. The rates of the steps do
+    not depend on how many there will be, so that the run can be longer than this takes."""
+    out, port = tmp_path / "run", "29616"
+    alike = {"warmup": 0, "schedule": "constant"}
+    words = recipe.words(out, *LONG, *(word for name, value in alike.items() for word in ("--set", f"{name}={value}")))
+    first, second = hosts(words, out, machines="1:2", port=port)
+    until(lambda: steps(out) >= 5, first)
+    end(second)
+    until(lambda: meshes(out)[-1] == "dp=1", first)
+    (again,) = hosts(words, out, machines="1:2", addresses=["127.0.0.2"], port=port)
+    until(lambda: meshes(out)[-1] == "dp=2", first)
+    first.send_signal(signal.SIGTERM)
+    printed = [ended(host) for host in (first, again)]
+    found = losses(out)
+    assert meshes(out)[0] == "dp=2" and "dp=1" in meshes(out), printed
+    recipe.fit(tmp_path / "as_long", **alike, evaluations=0, max_steps=len(found))
+    assert np.abs(np.subtract(found, losses(tmp_path / "as_long"))).max() <= 1e-5
 
 
 def test_the_first_host_lost_is_told_and_the_run_resumed(recipe, tmp_path):

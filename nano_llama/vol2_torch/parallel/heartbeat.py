@@ -1,6 +1,6 @@
 """When a rank fails, hangs or is lost: the others find out which one it was, and a single rank says it.
 
-    with failing_together(store, launch, timeout=600.0): ...     # the work of all ranks
+    with failing_together(store, launch, attempt="1", timeout=600.0): ...     # the work of all ranks
 
 Each rank writes a number that grows once a second, its heartbeat, into the store by which the ranks have found each
 other. One that fails counts itself in that store, and the first to do so says why. A rank whose exchange of data fails
@@ -30,11 +30,11 @@ Answer = TypeVar("Answer")
 
 
 class Heartbeat:
-    """Of this rank, and what it knows of the others'. store: has the keys of this attempt alone."""
+    """Of this rank, and what it knows of the others'."""
 
-    def __init__(self, store: dist.Store, launch: Launch):
+    def __init__(self, store: dist.Store, launch: Launch, attempt: str):
         # A connection of its own, on which no other thread waits.
-        self.store = dist.PrefixStore(f"heartbeat/{launch.restarts}", store.clone())  # type: ignore[attr-defined]
+        self.store = dist.PrefixStore(f"heartbeat/{attempt}", store.clone())  # type: ignore[attr-defined]
         self.launch, self.host = launch, socket.gethostname()
         self.hosts = {launch.rank: self.host}
         self.over, self.terminated = threading.Event(), threading.Event()
@@ -177,13 +177,14 @@ def is_alike(error: BaseException) -> bool:
 
 
 @contextmanager
-def failing_together(store: dist.Store, launch: Launch, *, timeout: float) -> Iterator[None]:
+def failing_together(store: dist.Store, launch: Launch, *, attempt: str, timeout: float) -> Iterator[None]:
     """Around the work of all ranks. Of what ends them one rank raises the reason, all others SaidByAnother.
 
     What the settings, the data or the user are to blame for, all ranks raise alike. store: by which they found each
-    other. timeout: seconds that they wait for each other in one operation.
+    other; it may hold the keys of those that were started before. attempt: a name that only these ranks have.
+    timeout: seconds that they wait for each other in one operation.
     """
-    heartbeat = Heartbeat(store, launch)
+    heartbeat = Heartbeat(store, launch, attempt)
     heartbeat.start()
     try:
         yield

@@ -9,6 +9,7 @@ The loop is the one of training/: each rank runs it, and they decide alike (trai
 Tests: tests/parallel/test_trainer.py.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from nano_llama.core.init import InitialParams, check_params
 from nano_llama.core.machine import allowed_cpus
 from nano_llama.core.vision.config import ModelConfig
 from nano_llama.training.backend import Notice
+from nano_llama.training.ranks import Ranks, of_first
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.device import resolve_device
 from nano_llama.vol2_torch.finetune.start import model_to_train
@@ -53,6 +55,12 @@ class ProcessRanks:
         found = [torch.zeros((), dtype=torch.float64) for _ in range(self.size)]
         dist.all_gather(found, torch.tensor(value, dtype=torch.float64))
         return [float(one) for one in found]
+
+
+def name_of_attempt(ranks: Ranks) -> str:
+    """The same on all ranks, and new each time that processes are started. How often that was, each machine's torchrun
+    counts for itself: one that has come later counts from zero."""
+    return str(of_first(ranks, time.time()))
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ def joined(settings: TrainSettings, launch: Launch) -> Iterator[Joined]:
     store, ranks = shared_store(launch), ProcessRanks(launch)
     with (
         process_group(launch, device, timeout=timeout, store=store) as network,
-        failing_together(store, launch, timeout=timeout),
+        failing_together(store, launch, attempt=name_of_attempt(ranks), timeout=timeout),
     ):
         spread = Mesh(make_mesh(axes, device), axes, launch, device)
         yield Joined(MeshEngine(spread), ranks, network)

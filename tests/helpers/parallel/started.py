@@ -18,6 +18,7 @@ from nano_llama.vol2_torch.trainer import Trainer
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "recipes/parallel"
 STEPS = 60
+LONG = ("--max-steps", "1000000", "--set", "evaluations=0", "--set", "checkpoint_minutes=0.01")  # until it is ended
 WITHIN = 240  # seconds that a test waits for anything, on a machine with other work
 
 
@@ -25,16 +26,20 @@ class Recipe:
     """A train.json of a short run, and that run's losses in one process, step by step."""
 
     def __init__(self, tale: Path, folder: Path):
-        settings = TrainSettings(
+        self.settings = TrainSettings(
             data=str(tale), tokenizer="char", model="tiny", num_hidden_layers=2, context=16, batch_size=8, lr=0.01,
             accumulate=4,
             max_steps=STEPS, evaluations=6, log_every=1, samples=0, device="cpu", precision="fp32", compile="off",
             num_threads=1, checkpoint_minutes=10,
         )  # fmt: skip
         self.config = folder / "train.json"
-        write_json(self.config, settings.to_json())
-        Trainer(settings, folder / "alone").fit()
+        write_json(self.config, self.settings.to_json())
+        self.fit(folder / "alone")
         self.losses = losses(folder / "alone")
+
+    def fit(self, out: Path, **changes) -> None:
+        """The run in this process."""
+        Trainer(self.settings.replace(**changes), out).fit()
 
     def words(self, out: Path, *more) -> list:
         """Of the command line, after `train`."""
