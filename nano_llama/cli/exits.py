@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
-from nano_llama.core.env import neighbour_speaks
+from nano_llama.core.env import first_attempt, neighbour_speaks
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, SaidByAnother, UserError
 
 INTERRUPTED = 128 + signal.SIGINT  # 130, as in shells
@@ -41,6 +41,8 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
     """
     open_missing_streams()
     _escape_unencodable_output()
+    if refused_before():
+        return UserError.exit_code
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
@@ -60,9 +62,11 @@ def guarded(body: Callable[[], int], *, as_json: bool = False, debug: bool = Fal
         if debug:
             raise
         ending = ending_of(error)
-        if said_by_another(error):
-            return ending.code
-        return report(ending, as_json=as_json)
+        if not said_by_another(error):
+            report(ending, as_json=as_json)
+        if ending.code == UserError.exit_code:
+            refuse_next_time()
+        return ending.code
 
 
 def said_by_another(error: BaseException) -> bool:
@@ -79,6 +83,26 @@ def said_by_another(error: BaseException) -> bool:
         time.sleep(SECONDS_TO_BE_ENDED)
         return False
     return True
+
+
+REFUSED = "refused"  # a file in the folder of torchrun's first attempt
+
+
+def refuse_next_time() -> None:
+    """What the user is to change is said once, though torchrun starts processes again whatever they ended with.
+
+    Only what its first attempt finds: later ones go on with a run that has begun, and may find what passes.
+    """
+    attempt = first_attempt()
+    if attempt is not None and attempt.is_this:
+        with suppress(OSError):
+            (attempt.folder / REFUSED).touch()
+
+
+def refused_before() -> bool:
+    """Whether torchrun has started this process again for what its first attempt has refused."""
+    attempt = first_attempt()
+    return attempt is not None and not attempt.is_this and (attempt.folder / REFUSED).exists()
 
 
 def open_missing_streams() -> None:

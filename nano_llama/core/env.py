@@ -11,7 +11,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
     CUBLAS_WORKSPACE_CONFIG   memory beside cuBLAS's products on a GPU (default for deterministic training: :4096:8)
     CXX                  the C++ compiler that torch.compile calls (default: the first found of g++, clang++)
     RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT,
-    TORCHELASTIC_MAX_RESTARTS   set by torchrun for each process that it starts
+    TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_ERROR_FILE   set by torchrun for each process that it starts
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE    1: processes that torchrun starts again do not find the dead ones' addresses
     TORCH_CPP_LOG_LEVEL   what torch's C++ parts print (default for one process of many: ERROR)
     GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME    the network interfaces that ranks use (default: the libraries choose)
@@ -20,6 +20,7 @@ Not here: settings of a model, a run or a request; those are arguments. Tests: t
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nano_llama.core.errors import EnvironmentFault, UserError
 
@@ -107,6 +108,22 @@ class Launch:
 def neighbour_speaks() -> bool:
     """Whether another process that torchrun has started on this machine is the one to say what all of them find."""
     return "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+class FirstAttempt(NamedTuple):
+    """torchrun's first attempt to run this process and its neighbours, which it starts again where they fail."""
+
+    folder: Path  # for files that later attempts find
+    is_this: bool
+
+
+def first_attempt() -> FirstAttempt | None:
+    """None: torchrun has not started this process, or would not start it again."""
+    file, restarts = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if not file or os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return None
+    of_this_attempt = Path(file).parents[1]  # FOLDER/attempt_3/LOCAL_RANK/error.json
+    return FirstAttempt(of_this_attempt.with_name("attempt_0"), is_this=restarts == "0")
 
 
 def launch() -> Launch | None:

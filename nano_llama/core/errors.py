@@ -62,12 +62,12 @@ class ContextLengthError(UserError):
 class SaidByAnother(NanoLlamaError):
     """Another of several processes that work together says why all end: this one ends without a word.
 
-    cause: its own error.
+    cause: its own error. exit_code: the other one's.
     """
 
-    def __init__(self, cause: BaseException):
+    def __init__(self, cause: BaseException, exit_code: int = NanoLlamaError.exit_code):
         super().__init__(f"Another process says why: {cause}")
-        self.exit_code = getattr(cause, "exit_code", self.exit_code)
+        self.exit_code = exit_code
 
 
 class EngineOverloaded(NanoLlamaError):

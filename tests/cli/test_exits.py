@@ -114,6 +114,44 @@ def test_nothing_is_said_twice(second_of_its_machine, capsys):
     assert ended_by(SaidByAnother(RuntimeError("closed")), capsys) == (1, "")
 
 
+@pytest.fixture
+def attempt(monkeypatch, tmp_path):
+    """attempt(1): torchrun has restarted this process once."""
+
+    def begin(number, restarts=3):
+        folder = tmp_path / f"attempt_{number}" / "0"
+        folder.mkdir(parents=True)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / "error.json"))
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", str(restarts))
+
+    return begin
+
+
+@pytest.mark.parametrize("error", [UserError("bad value 7"), SaidByAnother(RuntimeError("closed"), exit_code=2)])
+def test_what_torchrun_s_first_attempt_refuses_is_not_tried_again(attempt, capsys, error):
+    attempt(0)
+    assert ended_by(error, capsys)[0] == 2
+    for number in (1, 2):
+        attempt(number)
+        assert guarded(lambda: pytest.fail("it ran")) == 2 and capsys.readouterr() == ("", "")
+
+
+def test_a_machine_s_fault_or_what_a_later_attempt_finds_is_tried_again(attempt, capsys):
+    attempt(0)
+    assert ended_by(EnvironmentFault("The disk is full."), capsys)[0] == 1
+    attempt(1)
+    assert ended_by(UserError("bad value 7"), capsys)[0] == 2
+    attempt(2)
+    assert guarded(lambda: 0) == 0
+
+
+def test_without_restarts_nothing_is_left_in_torchrun_s_folder(attempt, capsys, tmp_path):
+    attempt(0, restarts=0)
+    assert ended_by(UserError("bad value 7"), capsys)[0] == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["attempt_0", "0"]
+
+
 def test_debug_lets_the_exception_through():
     def body():
         raise UserError("shown in full")

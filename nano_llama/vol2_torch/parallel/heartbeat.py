@@ -77,11 +77,20 @@ class Heartbeat:
         self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
         self._until(lambda: self.store.add("failed", 0) == self.launch.world_size, FAREWELL)
 
-    def let_it_be_said(self) -> None:
-        """Return when another rank has said it, and has had time to end before this one: torchrun reports the first."""
+    def say(self, reason: BaseException) -> None:
+        """Tell the other ranks that this one says it."""
+        within(SILENCE, lambda: self.store.set("said", str(exit_code(reason))))
+
+    def let_it_be_said(self) -> int:
+        """Return when another rank has said it, and has had time to end before this one: torchrun reports the first.
+
+        -> its exit code.
+        """
         self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
+        code = within(SILENCE, lambda: int(self.store.get("said")) if self.store.check(["said"]) else None)
         if not self.let_sigterm_through():
             time.sleep(FAREWELL)
+        return EnvironmentFault.exit_code if code is None else code
 
     def hold_sigterm(self) -> None:
         """torchrun sends it to all as soon as one has ended, when this one may have to say why, or keep the store."""
@@ -171,6 +180,10 @@ def exchange_failed(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
+def exit_code(error: BaseException) -> int:
+    return getattr(error, "exit_code", EnvironmentFault.exit_code)
+
+
 def is_alike(error: BaseException) -> bool:
     """Whether all ranks have this error: the user, the settings or the data are to blame."""
     return isinstance(error, NanoLlamaError) and not isinstance(error, EnvironmentFault)
@@ -193,16 +206,15 @@ def failing_together(store: dist.Store, launch: Launch, *, attempt: str, timeout
         first = heartbeat.is_first_to_fail()
         reason = heartbeat.reason(error, timeout) if first else error
         if first:
-            within(SILENCE, lambda: heartbeat.store.set("said", ""))
+            heartbeat.say(reason)
         if launch.rank == 0:
             heartbeat.stay_for_the_others()
         if is_alike(error):  # the first of each machine says it, as cli/exits.py has it
             if launch.local_rank > 0 and heartbeat.let_sigterm_through():
-                raise SaidByAnother(error) from error
+                raise SaidByAnother(error, exit_code(error)) from error
             raise
         if first:
             raise reason from reason.__cause__
-        heartbeat.let_it_be_said()
-        raise SaidByAnother(error) from error
+        raise SaidByAnother(error, heartbeat.let_it_be_said()) from error
     finally:
         heartbeat.over.set()
