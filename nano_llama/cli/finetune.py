@@ -14,7 +14,7 @@ from nano_llama.cli.common import Output, Screen, path_with_a_name, table
 from nano_llama.cli.examples_shown import examples_json, show_examples, summaries
 from nano_llama.cli.finetune_options import FLAGS, LEFT_OUT, REST, FinetuneOptions
 from nano_llama.cli.setting_options import given
-from nano_llama.cli.train import check_alone, live_display, summary, trainer_for
+from nano_llama.cli.train import NO_MESH, check_alone, live_display, summary, trainer_for
 from nano_llama.core.env import launch
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.training.callback import Callback
@@ -68,7 +68,7 @@ def run(
     settings_given = finetune_settings(config, overrides, options)
     folder = RunFolder(out, FinetuneSettings.command)
     if resume:
-        settings = folder.resumed_settings({"mesh": None, **settings_given})  # as this command is started
+        settings = folder.resumed_settings(NO_MESH | settings_given)  # as this command is started
     else:
         settings = FinetuneSettings(**settings_given)
         if started is None:  # else trainer_for knows whether it was begun by the same torchrun

@@ -31,6 +31,7 @@ from nano_llama.training.settings_layers import layers
 
 RUN = Group("Run", sort_key=1)
 FRESH_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # docs/parallel.md says why
+NO_MESH = {"mesh": TrainSettings.mesh, "mesh_timeout": TrainSettings.mesh_timeout}
 MORE_OPTIONS = REST  # of dispatch.py
 
 
@@ -69,7 +70,7 @@ def run(
     screen = Screen(output)
     given_settings = merge(layers(preset, config, given(options), overrides))
     if resume:
-        settings = RunFolder(out).resumed_settings({"mesh": None, **given_settings})  # as this command is started
+        settings = RunFolder(out).resumed_settings(NO_MESH | given_settings)  # as this command is started
     else:
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
@@ -134,6 +135,11 @@ def check_alone(settings: TrainSettings) -> None:
         raise UserError(
             f"mesh = {settings.mesh!r}, but a single process was started.",
             hint=f"Start them all:  torchrun --nproc-per-node {needed} -m nano_llama {settings.command} ...",
+        )
+    if settings.mesh_timeout != NO_MESH["mesh_timeout"]:
+        raise UserError(
+            f"mesh_timeout = {settings.mesh_timeout:g}, but a single process was started, which waits for no other.",
+            hint="Leave it out, or start several processes with torchrun.",
         )
 
 

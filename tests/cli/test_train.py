@@ -117,6 +117,8 @@ def test_init_from(train, tiny_char_model, tmp_path):
         (["--resume"], "no run to resume"),
         (["--num-attention-heads", "7"], "7"),
         (["--context", "100000"], "100000"),
+        (["--mesh", "dp=2"], "a single process was started"),
+        (["--mesh-timeout", "5"], "mesh_timeout = 5"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(train, tmp_path, args, says):
