@@ -41,3 +41,18 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 # Shares that _ext/shares.py prints and holds the book to; bookkeeping is an upper bound.
 book_bars = {"backward": 1.0, "bookkeeping": 0.20, "formulas": 0.95, "numbers": 0.98}
+# Every backward pass and update of these modules stands beside an equation ...
+book_covers = [f"nano_llama/vol1_numpy/{part}" for part in ("ops/*.py", "optim/*.py", "layer.py", "model.py")]
+# ... but for those that belong to a later volume.
+book_later = {
+    f"nano_llama/vol1_numpy/ops/{name}.py": where
+    for name, where in {
+        "adapted_linear": "fine-tuning, Volume 2",
+        "affine": "the image encoder, Volume 3",
+        "dora_linear": "fine-tuning, Volume 2",
+        "dropout": "training in PyTorch, Volume 2",
+        "frozen_linear": "fine-tuning, Volume 2",
+        "gelu": "the image encoder, Volume 3",
+        "lora_linear": "fine-tuning, Volume 2",
+    }.items()
+} | {"nano_llama/vol1_numpy/optim/muon.py": "chapter 14"}

@@ -1,7 +1,8 @@
 """How much of the book is executed: three shares, printed by each build, which ends below the bars of conf.py.
 
-    backward   the arithmetic statements of every `*_backward*` function of the op modules that the book quotes: each
-               stands beside an equation (derive.py) or is marked as bookkeeping, and few are
+    backward   the arithmetic statements of Volume 1's backward passes and of its optimizers' updates, in the modules of
+               `book_covers` (conf.py) and in those that the book quotes: each stands beside an equation (derive.py) or
+               is marked as bookkeeping, and few are
     formulas   displayed formulas that a line of code computes or a cell checks
     numbers    numbers in prose that a run printed; code, formulas, links, years and names such as "UTF-8", "chapter 3"
                or "section 5" do not count
@@ -25,7 +26,9 @@ from .derive import statements
 from .facts import BookError
 
 log = logging.getLogger(__name__)
-OPS = "nano_llama/vol1_numpy/ops/"
+VOLUME_1 = "nano_llama/vol1_numpy/"
+JOINED = ("_one", "collect_grads", "loss_and_grads")  # where the model joins backward passes
+STATE = ("__init__", "state_dict", "load_state_dict")  # of an optimizer: what it keeps, not what it computes
 NAMES = ("[Cc]hapters?", "[Vv]olumes?", "[Ss]ections?", "[Ee]quations?", "[Tt]ables?", "[Aa]lgorithms?", "[Pp]art")
 NAMED = rf"(?:{'|'.join(NAMES)}|arXiv|issues?|line|PR|Llama)"
 EXEMPT = re.compile(
@@ -60,18 +63,34 @@ def is_arithmetic(node: ast.stmt) -> bool:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return False  # a docstring
     for part in ast.walk(node):
-        if isinstance(part, ast.BinOp | ast.AugAssign):
+        if isinstance(part, ast.BinOp | ast.AugAssign) and not isinstance(part.op, ast.BitOr):  # |: dicts that are joined
             return True
         if isinstance(part, ast.Call) and ast.unparse(part.func).startswith("np."):
             return True
     return False
 
 
+def computes(path: str, name: str) -> bool:
+    """Whether a function of this name, in this module of Volume 1, is a backward pass or a part of an update."""
+    if path.startswith(f"{VOLUME_1}optim/"):
+        return name not in STATE
+    return "_backward" in name or name in JOINED
+
+
 def backward_statements(path: str) -> set[tuple[str, int]]:
-    """(path, line) of the arithmetic statements of a module's backward passes."""
+    """(path, line) of the arithmetic statements of a module's backward passes, or of an optimizer's updates."""
     module = ast.parse((facts.ROOT / path).read_text(encoding="utf-8"))
-    functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and "_backward" in node.name]
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and computes(path, node.name)]
     return {(path, node.lineno) for function in functions for node in statements(function) if is_arithmetic(node)}
+
+
+def modules(covers: tuple[str, ...], later: dict[str, str], quoted: set[str]) -> list[str]:
+    """The paths of the modules that are held to account: those of the patterns `covers`, and of Volume 1 the quoted."""
+    covered = {str(path.relative_to(facts.ROOT)) for pattern in covers for path in facts.ROOT.glob(pattern)}
+    gone = sorted(later.keys() - covered)
+    if covers and gone:
+        raise BookError(f"book_later names what book_covers does not hold: {', '.join(gone)}")
+    return sorted((covered - later.keys()) | {path for path in quoted if path.startswith(VOLUME_1)})
 
 
 def _read(app: Sphinx, document: nodes.document) -> None:
@@ -87,13 +106,14 @@ def _read(app: Sphinx, document: nodes.document) -> None:
 
 def report(app: Sphinx, env: Any) -> None:
     """Print the shares. Raises BookError, with what is missing, for one below its bar."""
-    bars = app.config.book_bars
-    modules = sorted({path for _, path in facts.of(env, "quoted") if path.startswith(OPS)})
-    all_lines = {line for path in modules for line in backward_statements(path)}
+    config, bars = app.config, app.config.book_bars
+    quoted = {path for _, path in facts.of(env, "quoted")}
+    held = modules(tuple(config.book_covers), config.book_later, quoted)
+    all_lines = {line for path in held for line in backward_statements(path)}
     tied = {(path, n) for _, (_, _, path, lines) in facts.of(env, "derived") for n in lines}
     marked = {(path, n) for _, (path, lines) in facts.of(env, "bookkeeping") for n in lines} & all_lines
     open_lines = sorted(all_lines - tied - marked)
-    _judge("statements of backward passes beside an equation or marked", all_lines, open_lines, bars["backward"])
+    _judge("statements of backward passes and updates beside an equation or marked", all_lines, open_lines, bars["backward"])
     if len(marked) > bars["bookkeeping"] * max(1, len(all_lines)):
         raise BookError(f"{len(marked)} of {len(all_lines)} backward statements are marked as bookkeeping")
     labels = {label for kind in ("derived", "checked") for _, (label, *_) in facts.of(env, kind)}
@@ -122,6 +142,8 @@ def _judge(what: str, everything: Any, missing: list[Any], bar: float) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("book_bars", {}, "env")
+    app.add_config_value("book_covers", (), "env", (list, tuple))
+    app.add_config_value("book_later", {}, "env")
     app.connect("doctree-read", _read, priority=900)
     app.connect("env-updated", report)  # before the environment is kept: what fails once fails again
     return {"version": "1", "parallel_read_safe": False}

@@ -50,6 +50,32 @@ def test_every_arithmetic_statement_of_a_quoted_backward_counts(book):
     assert "beside an equation or marked: 0 of 2" in built.said
 
 
+def test_an_update_counts_whether_it_is_quoted_or_not(book):
+    built = book({"chapters/one": "# One\n"}, "-D", "book_covers=nano_llama/vol1_numpy/optim/sgd.py")
+    assert built.code != 0
+    assert "beside an equation or marked: 0 of 1" in built.said and "optim/sgd.py" in built.said
+
+
+def test_what_is_taught_later_must_be_there():
+    from _ext.facts import BookError
+    from _ext.shares import modules
+
+    covers, linear = ("nano_llama/vol1_numpy/ops/lora_*.py",), "nano_llama/vol1_numpy/ops/linear.py"
+    assert modules(covers, {}, {linear, "nano_llama/core/loss.py"}) == [
+        linear, "nano_llama/vol1_numpy/ops/lora_linear.py",
+    ]  # fmt: skip
+    with pytest.raises(BookError, match="ops/linear.py"):
+        modules(covers, {linear: "never"}, set())
+
+
+def test_what_an_optimizer_keeps_is_not_an_update():
+    from _ext.shares import computes
+
+    optim, model = "nano_llama/vol1_numpy/optim/adam.py", "nano_llama/vol1_numpy/model.py"
+    assert computes(optim, "update") and computes(optim, "direction") and not computes(optim, "__init__")
+    assert computes(model, "_one") and computes(model, "layer_backward") and not computes(model, "logits")
+
+
 def test_bookkeeping_is_limited(book):
     mark = """# One
 
@@ -69,6 +95,6 @@ def test_what_is_arithmetic():
     from _ext.shares import is_arithmetic
 
     yes = ["y = a @ b", "y *= 2", "y = np.exp(x)", "return dx, np.sum(dy, axis=0)", "np.add.at(y, i, x)"]
-    no = ["x, r, weight = cache", "x = x.reshape(-1, 3)", "'''text'''", "assert kept, 'used up'", "return dx"]
+    no = ["x, r, weight = cache", "x = x.reshape(-1, 3)", "'''text'''", "assert kept, 'used up'", "return dx", "grads |= more"]
     assert all(is_arithmetic(ast.parse(code).body[0]) for code in yes)
     assert not any(is_arithmetic(ast.parse(code).body[0]) for code in no)

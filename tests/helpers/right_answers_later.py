@@ -261,4 +261,38 @@ def chain_backward(layers, x, dy, every):
         y = layer.forward(y)[0]
     return chain_backward(layers[:every], x, chain_backward(layers[every:], y, dy, every), every)
 """,
+    "amsgrad": """
+def amsgrad(theta, gradients, lr, b1, b2, eps):
+    first, second, top, path = 0.0, 0.0, 0.0, []
+    for t in range(1, len(gradients) + 1):
+        g = gradients[t - 1]
+        first, second = first + (1 - b1) * (g - first), second + (1 - b2) * (g**2 - second)
+        top = np.where(second > top, second, top)
+        theta = theta - lr * (first / (1 - b1**t)) / (np.sqrt(top) / np.sqrt(1 - b2**t) + eps)
+        path += [theta]
+    return np.stack(path)
+""",
+    "nadam": """
+def nadam(theta, gradients, lr, b1, b2, eps):
+    M, V, path = np.zeros_like(theta), np.zeros_like(theta), []      # sums instead of means
+    for t, g in enumerate(gradients, 1):
+        M, V = b1 * M + g, b2 * V + g**2
+        ahead = (b1 * M + g) * (1 - b1) / (1 - b1 * b1**t)
+        theta = theta - lr * ahead / (np.sqrt(V * (1 - b2) / (1 - b2**t)) + eps)
+        path.append(theta.copy())
+    return np.array(path)
+""",
+    "cautious": """
+def cautious(step, gradient):
+    phi = ((np.sign(step) * np.sign(gradient)) == 1).astype(float)
+    return step * phi / np.clip(phi.sum() / phi.size, 1e-3, None)
+""",
+    "who_decays": """
+def check_decays(decays):
+    for shape in ((8, 8), (1, 5), (3, 1), (2, 2, 2), (8,), (1,), ()):
+        for name in ("norm.weight", "ln_f.weight", "x_proj.bias", "model.embed_tokens.weight", "my_LayerNorm", "a"):
+            assert (name in decays({name: shape})) == (len(shape) > 1), (name, shape)
+    several = {"embed": (4, 4), "norm": (4,), "z": (2, 3), "bias": (3,)}
+    assert sorted(decays(several)) == ["embed", "z"]
+""",
 }

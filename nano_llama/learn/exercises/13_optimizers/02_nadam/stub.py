@@ -1,0 +1,7 @@
+import numpy as np
+
+
+def nadam(theta, gradients, lr, b1, b2, eps):
+    """theta: (n,)   gradients: (T,n), one after the other   -> (T,n), the weights after each step"""
+    ...
+    # return np.array(path)

@@ -1,0 +1,16 @@
+# stage: smallest | says: The look-ahead is not kept: the next step goes on from m, or each gradient counts twice.
+import numpy as np
+
+
+def nadam(theta, gradients, lr, b1, b2, eps):
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    path = []
+    for t, g in enumerate(gradients, start=1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g * g
+        ahead = b1 * m + (1 - b1) * g
+        m = ahead
+        ahead = ahead / (1 - b1 ** (t + 1))
+        theta = theta - lr * ahead / (np.sqrt(v / (1 - b2**t)) + eps)
+        path.append(theta)
+    return np.array(path)

@@ -1,0 +1,15 @@
+# stage: smallest | says: The squares do not look ahead: v is corrected by 1 - b2^t, with the gradient counted once.
+import numpy as np
+
+
+def nadam(theta, gradients, lr, b1, b2, eps):
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    path = []
+    for t, g in enumerate(gradients, start=1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g * g
+        ahead = b1 * m + (1 - b1) * g
+        ahead = ahead / (1 - b1 ** (t + 1))
+        theta = theta - lr * ahead / (np.sqrt((b2 * v + (1 - b2) * g * g) / (1 - b2 ** (t + 1))) + eps)
+        path.append(theta)
+    return np.array(path)

@@ -1,0 +1,7 @@
+import numpy as np
+
+
+def cautious(step, gradient):
+    agrees = step * gradient > 0
+    share = np.mean(agrees)
+    return np.where(agrees, step, 0) / max(share, 1e-3)
