@@ -63,7 +63,7 @@ def is_arithmetic(node: ast.stmt) -> bool:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return False  # a docstring
     for part in ast.walk(node):
-        if isinstance(part, ast.BinOp | ast.AugAssign) and not isinstance(part.op, ast.BitOr):  # |: dicts that are joined
+        if isinstance(part, ast.BinOp | ast.AugAssign) and not isinstance(part.op, ast.BitOr):  # |: of dicts
             return True
         if isinstance(part, ast.Call) and ast.unparse(part.func).startswith("np."):
             return True
@@ -86,10 +86,11 @@ def backward_statements(path: str) -> set[tuple[str, int]]:
 
 def modules(covers: tuple[str, ...], later: dict[str, str], quoted: set[str]) -> list[str]:
     """The paths of the modules that are held to account: those of the patterns `covers`, and of Volume 1 the quoted."""
-    covered = {str(path.relative_to(facts.ROOT)) for pattern in covers for path in facts.ROOT.glob(pattern)}
-    gone = sorted(later.keys() - covered)
-    if covers and gone:
-        raise BookError(f"book_later names what book_covers does not hold: {', '.join(gone)}")
+    found = (path for pattern in filter(None, covers) for path in facts.ROOT.glob(pattern))
+    covered = {str(path.relative_to(facts.ROOT)) for path in found}
+    gone = [path for path in later if not (facts.ROOT / path).is_file()]
+    if gone:
+        raise BookError(f"book_later names modules that are not there: {', '.join(gone)}")
     return sorted((covered - later.keys()) | {path for path in quoted if path.startswith(VOLUME_1)})
 
 
@@ -113,7 +114,8 @@ def report(app: Sphinx, env: Any) -> None:
     tied = {(path, n) for _, (_, _, path, lines) in facts.of(env, "derived") for n in lines}
     marked = {(path, n) for _, (path, lines) in facts.of(env, "bookkeeping") for n in lines} & all_lines
     open_lines = sorted(all_lines - tied - marked)
-    _judge("statements of backward passes and updates beside an equation or marked", all_lines, open_lines, bars["backward"])
+    what = "statements of backward passes and updates beside an equation or marked"
+    _judge(what, all_lines, open_lines, bars["backward"])
     if len(marked) > bars["bookkeeping"] * max(1, len(all_lines)):
         raise BookError(f"{len(marked)} of {len(all_lines)} backward statements are marked as bookkeeping")
     labels = {label for kind in ("derived", "checked") for _, (label, *_) in facts.of(env, kind)}
@@ -142,7 +144,7 @@ def _judge(what: str, everything: Any, missing: list[Any], bar: float) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("book_bars", {}, "env")
-    app.add_config_value("book_covers", (), "env", (list, tuple))
+    app.add_config_value("book_covers", [], "env", (list,))
     app.add_config_value("book_later", {}, "env")
     app.connect("doctree-read", _read, priority=900)
     app.connect("env-updated", report)  # before the environment is kept: what fails once fails again

@@ -46,7 +46,7 @@ def book(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists() or file.read_text() != text:  # Sphinx goes by the time of a change
                 file.write_text(text)
-        return sphinx(source, tmp_path / "out", "-D", "html_theme=basic", *options)
+        return sphinx(source, tmp_path / "out", "-D", "html_theme=basic", "-D", "book_covers=", *options)
 
     return build
 

@@ -14,7 +14,8 @@ def backwards(shapes):
 
 
 def old_list(shapes):
-    return [name for name in shapes if not any(word in name for word in ("bias", "LayerNorm.weight")) or len(shapes[name]) > 1]
+    spared = ("bias", "LayerNorm.weight")
+    return [name for name in shapes if len(shapes[name]) > 1 or not any(word in name for word in spared)]
 
 
 def biases_too(shapes):

@@ -1,6 +1,3 @@
-import numpy as np
-
-
 def check_decays(decays):
     """Raises AssertionError where decays(shapes) is wrong.
 

@@ -1,7 +1,4 @@
 # stage: random | says: No matrix of your example has a name that sounds like a norm or a bias.
-import numpy as np
-
-
 def check_decays(decays):
     matrices = {
         "model.embed_tokens.weight": (50, 8), "lm_head.weight": (50, 8), "conv.weight": (4, 3, 2, 2),
