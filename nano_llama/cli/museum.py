@@ -1,7 +1,7 @@
 """`nano-llama museum`: real faults of this field, planted into this package: locate, fix and trap them.
 
 The learner's files and what happened so far are in ./museum (learn/museum/visit.py); what runs them is a process of its
-own (learn/museum/grading.py). Tests: tests/learn/museum/test_rooms.py.
+own (learn/museum/grading.py). Tests: tests/cli/test_museum.py.
 """
 
 import re
@@ -232,7 +232,7 @@ def page(screen: Screen, visit: Visit, chosen: Room) -> int:
         )
     test = chosen.detector if "trapped" in facts else None
     data = {"number": chosen.number, "page": chosen.page, "history": chosen.history, "test": test}
-    shown = [f"Room {chosen.number}: {chosen.title}\n", wrapped(chosen.page), ""]
+    shown = [f"Room {chosen.number}: {chosen.title}\n", wrapped(chosen.page.replace("**", "")), ""]
     shown += [f"See {url}" for url in chosen.history]
     screen.result(data, *shown, *(["\nOur test:\n", test] if test else []))
     if test is None:

@@ -11,7 +11,7 @@ rooms/NN.zip so that looking at the installed package gives nothing away:
     detector.py    test_*() functions: they pass on the sound package, and fail on each kind of edit
     page.md        what it was, how it was found, what sees it: shown when the room is fixed
 
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_catalogue.py.
 """
 
 from nano_llama.learn.museum.catalogue import Room, room, rooms

@@ -1,6 +1,6 @@
 """The rooms that ship, by number, read from their archives.
 
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_catalogue.py.
 """
 
 import random

@@ -3,7 +3,7 @@
 Every edit's old text stands once in the package, in a file that the learner gets. The detector passes on the sound
 files, in under 10 seconds of processor time, and fails on the fault, on the variant and on the wrong fix: by a test,
 not by breaking.
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_dev_check.py, and of every room tests/learn/museum/test_rooms.py.
 """
 
 from pathlib import Path

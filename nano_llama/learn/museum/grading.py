@@ -1,7 +1,7 @@
 """The three levels of a room: locate (a line and a cause), fix (its detector passes), trap (the learner's own test).
 
 What runs a learner's code is a process with limits of time and memory, which is not a sandbox.
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_grading.py.
 """
 
 import subprocess

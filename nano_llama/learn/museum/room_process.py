@@ -1,6 +1,6 @@
 """The tests of one file, in the process of learn/worker.py, which imports a room's tree in place of the package.
 
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_grading.py.
 """
 
 import io

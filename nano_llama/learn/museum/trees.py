@@ -4,7 +4,7 @@
 
 With `folder` first on sys.path, `import nano_llama` finds the __init__.py that stands there: it lets the folder's files
 take precedence, and leaves all other modules to the installed package. So a room copies a few files, not hundreds.
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_trees.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,7 +3,7 @@
 In museum/NN the room's files lie below nano_llama, the fault among them; SYMPTOM.txt says what its user reported, and
 test_room.py is the learner's own test.
 
-Tests: tests/learn/museum/test_rooms.py.
+Tests: tests/learn/museum/test_visit.py.
 """
 
 import time
