@@ -67,7 +67,10 @@ class BatchStream:
     """An endless stream of batches that can be entered at any position: `at` says what stands there.
 
     `position` is the number of batches drawn so far. An epoch has `rows_per_epoch` rows, a batch batch_size of them.
+    The first `early_batches` hold a part only of what validation asks for.
     """
+
+    early_batches = 0
 
     def __init__(self, batch_size: int, rows_per_epoch: int):
         self.batch_size, self.rows_per_epoch = batch_size, rows_per_epoch

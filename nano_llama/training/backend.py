@@ -15,6 +15,7 @@ from nano_llama.core.machine import available_bytes, peak_resident_bytes
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.vision.config import ModelConfig
 from nano_llama.data.batches import Batch
+from nano_llama.data.vqa.answers import Answer
 from nano_llama.training.preflight import Preflight
 from nano_llama.training.settings import TrainSettings
 
@@ -123,6 +124,11 @@ class Backend(Protocol):
 
     def figures(self) -> dict[str, Any]:
         """What else a line of metrics.jsonl holds: of kernels, and of the processes that train together."""
+        ...
+
+    @property
+    def answer(self) -> Answer | None:
+        """Answers questions about images; None: the model reads text alone."""
         ...
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:

@@ -7,7 +7,7 @@ loss on the same text. Tests: tests/training/test_evaluation.py.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class Evaluation:
     """The loss on one split. `tokens` are those predicted, `bytes` the text they stand for.
 
     partial: only the head of the split was read, for lack of time; `bytes` are then in proportion to its tokens.
+    early: training has not come to all that the split asks for, so the loss says little of the model. accuracy: of
+    answers about pictures, by kind of question.
     """
 
     loss: float  # nats per token, the mean
@@ -33,6 +35,13 @@ class Evaluation:
     bytes: int
     seconds: float
     partial: bool = False
+    early: bool = False
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a model may be chosen by it."""
+        return not self.partial and not self.early
 
     @property
     def perplexity(self) -> float:

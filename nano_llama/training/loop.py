@@ -15,6 +15,7 @@ from nano_llama.core.loss import bits_per_byte
 from nano_llama.data.batches import Batch, BatchStream, tokens_in
 from nano_llama.data.openings import Opening
 from nano_llama.data.prefetch import Prefetcher
+from nano_llama.data.vqa.dataset import PictureDataset
 from nano_llama.training.backend import Backend, StepResult
 from nano_llama.training.bad_batches import BadBatches, first_loss_notice
 from nano_llama.training.callback import Callback, RunFacts
@@ -35,6 +36,7 @@ from nano_llama.training.outcome import (
     reached_goal,
 )
 from nano_llama.training.pace import Meter
+from nano_llama.training.picture_answers import PictureAnswers
 from nano_llama.training.ranks import of_first
 from nano_llama.training.record import Speed, StepRecord
 from nano_llama.training.recorder import Recorder, SamplesOnly, Shown
@@ -63,9 +65,12 @@ class TrainingLoop:
         self.ranks = clock.ranks
         self.interrupt = GracefulInterrupt()
         self.signal = 0  # that any rank has received; 0: none
+        self.pictures: PictureAnswers | None = None
+        if backend.answer is not None and isinstance(dataset, PictureDataset):
+            self.pictures = PictureAnswers(dataset, backend.answer, settings.samples)
         self.validator = Validator(
             dataset.validation(settings.batch_size, settings.context, settings.document_mask),
-            backend, clock, callback, interrupted=self._interrupted, ranks=self.ranks,
+            backend, clock, callback, interrupted=self._interrupted, ranks=self.ranks, pictures=self.pictures,
         )  # fmt: skip
         self.final_model = FinalModel(folder, model, checkpoints, backend, self.ranks, callback.notice)
         self.bad_batches = BadBatches(settings, folder, self.tokenizer, checkpoints, callback.notice)
@@ -181,13 +186,14 @@ class TrainingLoop:
     def _evaluate(self, over: bool, recorder: Shown) -> tuple[bool, Evaluation | None]:
         """Evaluate if that is due -> whether the run is over now, and the evaluation."""
         step, goal = self.state.step, self.settings.stop_loss
-        evaluation = self.validator.evaluate(step, over, recorder)
-        reached = evaluation is not None and not evaluation.partial and reached_goal(self.settings, evaluation.loss)
+        early = self.state.data_position <= self.batches.early_batches
+        evaluation = self.validator.evaluate(step, over, recorder, early)
+        reached = evaluation is not None and evaluation.counts and reached_goal(self.settings, evaluation.loss)
         if reached:
             self.callback.notice(f"The validation loss is {goal:g} or less: the run ends here.")
         if not over and (reached or self.signal or self.clock.progress(step) >= 1.0):  # evaluating takes time
-            over, evaluation = True, evaluation or self.validator.evaluate(step, True, recorder)
-        if evaluation and not evaluation.partial:
+            over, evaluation = True, evaluation or self.validator.evaluate(step, True, recorder, early)
+        if evaluation and evaluation.counts:
             self.state.count_evaluation(evaluation.loss)
         return over, evaluation
 
@@ -224,7 +230,7 @@ class TrainingLoop:
         self._prepare_folder()
         return Recorder(
             self.folder, self.settings, self.tokenizer, self._openings(), keep_to=self.resumed_at, clock=self.clock.now,
-            title=f"{Path(self.settings.data).name}: {self.expected.parameters:,} parameters",
+            title=f"{Path(self.settings.data).name}: {self.expected.parameters:,} parameters", pictures=self.pictures,
         )  # fmt: skip
 
     def _prepare_folder(self) -> None:

@@ -16,6 +16,9 @@
     val_loss               nats per token over the whole validation split, if it was evaluated (evaluation.py)
     val_bits_per_byte      the same, in bits per byte of text
     val_partial            true if there was time for the head of the split only
+    val_early              true if training has not come to all tasks of the split yet: no model is chosen by this loss
+    val_accuracy           of runs on pictures: {kind of question: share of right answers}, 0 to 1, on the validation
+                           pictures; letters: of the letters of words (data/vqa/answers.py)
     model_step             on the last line of a run that went past its lowest validation loss: the step that had it,
                            whose weights are the run's model (final_model.py)
 
@@ -82,11 +85,13 @@ def read_metrics(path: str | Path) -> list[Row]:
 def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row with the lowest validation loss, the first of equal ones; {} if there is none.
 
-    Losses on a part of the split count only where there are no others.
+    Losses on a part of the split count only where there are no others; early ones do not compare, so that of these the
+    last is taken.
     """
     evaluated = [row for row in rows if "val_loss" in row]
-    whole = [row for row in evaluated if not row.get("val_partial")]
-    return min(whole or evaluated, key=lambda row: row["val_loss"], default={})
+    late = [row for row in evaluated if not row.get("val_early")] or evaluated[-1:]
+    whole = [row for row in late if not row.get("val_partial")]
+    return min(whole or late, key=lambda row: row["val_loss"], default={})
 
 
 class MetricsWriter:

@@ -64,13 +64,7 @@ def check_pictures(settings: Any) -> None:
         ("attention", settings.attention != "triton", "Our kernels are for text alone: leave it out."),
         ("kernels", settings.kernels == "torch", "Our kernels are for text alone: leave it out."),
         ("mesh", settings.mesh is None, "It runs in one process: leave it out."),
-        ("sample_prompt", settings.sample_prompt is None, "Samples have no picture: leave it out."),
+        ("sample_prompt", settings.sample_prompt is None, "Samples are answers about pictures: leave it out."),
     ):
         if not fits:
             raise UserError(f"{name} = {getattr(settings, name)!r} with data = {settings.data!r}.", hint=hint)
-    if settings.single_first and settings.evaluations > 1:
-        raise UserError(
-            f"evaluations = {settings.evaluations} with single_first = {settings.single_first}: validation is on all"
-            " tasks, so its loss rises while single shapes are learned, and would choose the wrong model.",
-            hint="Use --evaluations 1, at the run's end.",
-        )

@@ -88,8 +88,8 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "beta2": 0.98,
         "weight_decay": 0.0,
         "max_minutes": 12.0,
-        "evaluations": 1,
-        "samples": 0,
+        "evaluations": 6,
+        "samples": 4,
     },
     "gpt2-124m-like": {
         "data": "classic-books",

@@ -84,6 +84,9 @@ class ProgressBar(Callback):
             f"step {step:,}: validation loss {evaluation.loss:.4f}, {evaluation.bits_per_byte:.4f} bits per byte"
             + (f" (first {evaluation.tokens:,} tokens)" if evaluation.partial else "")
         )
+        if evaluation.accuracy:
+            right = ", ".join(f"{name} {share:.0%}" for name, share in evaluation.accuracy.items())
+            self.console.print(Text(f"  right: {right}", style="dim"))
 
     def sampled(self, step: int, samples: Sequence[Sample]) -> None:
         for sample in samples[:1]:

@@ -63,6 +63,10 @@ class StepRecord:
             row |= {"val_loss": self.evaluation.loss, "val_bits_per_byte": self.evaluation.bits_per_byte}
             if self.evaluation.partial:
                 row |= {"val_partial": True}
+            if self.evaluation.early:
+                row |= {"val_early": True}
+            if self.evaluation.accuracy:
+                row |= {"val_accuracy": {name: round(share, 4) for name, share in self.evaluation.accuracy.items()}}
         if self.model_step is not None:
             row |= {"model_step": self.model_step}
         return row | self.processes

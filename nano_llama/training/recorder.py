@@ -11,10 +11,12 @@ from nano_llama.core.errors import EnvironmentFault
 from nano_llama.data.openings import Opening
 from nano_llama.training.budget import Clock
 from nano_llama.training.metrics import MetricsWriter, read_metrics
+from nano_llama.training.picture_answers import HEAD as PICTURES_HEAD
+from nano_llama.training.picture_answers import PictureAnswers
 from nano_llama.training.plots import plot_run
 from nano_llama.training.record import StepRecord
 from nano_llama.training.run_folder import RunFolder
-from nano_llama.training.samples import Generate, Sample, SampleFile, SampleLogger
+from nano_llama.training.samples import HEAD, Generate, Sample, SampleFile, SampleLogger
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.tensorboard import TensorBoardWriter
 
@@ -59,7 +61,10 @@ class SamplesOnly:
 
 
 class Recorder:
-    """The files of one session of a run. `keep_to`: the run resumes after that step; later entries are cut off."""
+    """The files of one session of a run. `keep_to`: the run resumes after that step; later entries are cut off.
+
+    pictures: of a run that learns from them, what draws its samples.
+    """
 
     def __init__(
         self,
@@ -71,13 +76,16 @@ class Recorder:
         title: str,
         keep_to: int | None,
         clock: Clock,
+        pictures: PictureAnswers | None = None,
     ):
         self.folder, self.title, self.clock = folder, title, clock
         self.metrics = MetricsWriter(folder.metrics, keep_to)
         self.board = TensorBoardWriter(folder.tensorboard, keep_to) if settings.tensorboard else None
-        wanted = settings.evaluations and settings.samples and openings
-        self.sampler = SampleLogger(settings, tokenizer, openings) if wanted else None
-        self.sample_file = SampleFile(folder.samples, keep_to) if wanted else None
+        wanted = bool(settings.evaluations and settings.samples and (openings or pictures))
+        self.sampler = (pictures or SampleLogger(settings, tokenizer, openings)) if wanted else None
+        self.sample_file = SampleFile(folder.samples, keep_to, PICTURES_HEAD if pictures else HEAD) if wanted else None
+        if pictures and wanted:
+            pictures.save_pictures(folder.sample_pictures)
         self.drawn_at, self.drawing_seconds = clock(), 0.0
 
     def write(self, record: StepRecord) -> None:

@@ -9,6 +9,7 @@
     loss.png               its picture (plots.py)
     bad_batches/           batches whose loss spiked, or was NaN or infinite (bad_batches.py)
     samples.md             what the model generated at each evaluation (samples.py)
+    samples.png            of a run on pictures: those that it was asked about (picture_answers.py)
     tensorboard/           the same metrics for TensorBoard, if asked for (tensorboard.py)
     before.json report.md  of fine-tuning: what the model could do before, and what has changed (finetune/)
     run.lock               held by the process that trains here
@@ -53,6 +54,7 @@ class RunFolder:
         self.bad_batches = self.path / "bad_batches"
         self.plot = self.path / "loss.png"
         self.samples = self.path / "samples.md"
+        self.sample_pictures = self.path / "samples.png"
         self.tensorboard = self.path / "tensorboard"
         self.lock = self.path / "run.lock"
         self.checkpoints = self.path / "checkpoints"

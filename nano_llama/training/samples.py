@@ -78,13 +78,13 @@ def check_sample_prompt(settings: TrainSettings, tokenizer: Any) -> None:
 class SampleFile:
     """samples.md: a section per evaluation. `keep_to` cuts an existing file back to that step."""
 
-    def __init__(self, path: Path, keep_to: int | None = None):
+    def __init__(self, path: Path, keep_to: int | None = None, head: str = HEAD):
         self.path = path
         kept = ""
         if keep_to is not None and path.is_file():
             sections = re.split(r"(?m)^(?=## step \d)", path.read_text(encoding="utf-8", errors="replace"))[1:]
             kept = "".join(text for text in sections if _step(text) <= keep_to)
-        files.write_text(path, f"{HEAD}\n{kept}")
+        files.write_text(path, f"{head}\n{kept}")
 
     def write(self, step: int, val_loss: float, samples: Sequence[Sample]) -> None:
         """Append a section. The text is indented, so no line of it can be taken for a heading."""

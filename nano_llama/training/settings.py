@@ -172,7 +172,7 @@ class TrainSettings(PictureSettings):
         least=0,
     )  # fmt: skip
     samples: int = REPORTS.setting(
-        2, "texts generated at each evaluation, as continuations of the validation text", least=0
+        2, "texts generated at each evaluation, after openings of the validation text; or pictures asked about", least=0
     )
     sample_tokens: int = REPORTS.setting(64, "maximum tokens per sample", least=1)
     sample_temperature: float = REPORTS.setting(0.8, "temperature of the samples; 0: greedy", least=0)

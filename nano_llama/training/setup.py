@@ -28,6 +28,7 @@ from nano_llama.training.start import (
 )
 from nano_llama.training.state import RunState
 from nano_llama.training.tensorboard import check_tensorboard
+from nano_llama.training.validator import ANSWERING
 
 
 def set_up_run(
@@ -83,9 +84,10 @@ def set_up_run(
     writer: Writer = CheckpointWriter(folder, model, settings.keep_checkpoints)
     if ranks.rank != 0:
         model, writer = WrittenByFirst(model), WrittenByFirst()
+    evaluated = dataset.val.num_tokens * (1.0 if backend.answer is None else 1.0 + ANSWERING)
     run_clock = RunClock(
         settings, writer, checkpoint_bytes=checkpoint_bytes(start_from.config, settings),
-        val_tokens=dataset.val.num_tokens if settings.evaluations else 0, start=start, past_progress=past,
+        val_tokens=int(evaluated) if settings.evaluations else 0, start=start, past_progress=past,
         past_seconds=past_seconds, clock=clock, ranks=ranks,
     )  # fmt: skip
     checkpoints = Checkpoints(writer, backend, state, run_clock, dataset.fingerprint)

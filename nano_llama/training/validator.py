@@ -5,32 +5,40 @@ Tests: tests/training/test_loop.py, test_loop_by_the_clock.py.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nano_llama.data.batches import Validation
 from nano_llama.training.backend import Backend
 from nano_llama.training.callback import Callback
 from nano_llama.training.clock import RunClock
 from nano_llama.training.evaluation import Evaluation, evaluate
+from nano_llama.training.picture_answers import PictureAnswers
 from nano_llama.training.ranks import Ranks, of_first
 from nano_llama.training.recorder import Shown
 
+ANSWERING = 4.0  # times as long as the loss is what asking about the same pictures takes, at most
+
 
 class Validator:
-    """interrupted: whether the user wants the run to stop; then nothing is evaluated any more."""
+    """interrupted: whether the user wants the run to stop; then nothing is evaluated any more. pictures: of runs that
+    learn from them, what is asked after the loss."""
 
     def __init__(
         self, data: Validation, backend: Backend, clock: RunClock, callback: Callback,
-        interrupted: Callable[[], bool], ranks: Ranks,
+        interrupted: Callable[[], bool], ranks: Ranks, pictures: PictureAnswers | None = None,
     ):  # fmt: skip
-        self.data, self.backend = data, backend
+        self.data, self.backend, self.pictures = data, backend, pictures
         self.clock, self.callback, self.interrupted, self.ranks = clock, callback, interrupted, ranks
 
     def of_whole(self, loss: float) -> Evaluation:
         """An evaluation of the whole split that has found this loss; how long it took is not known any more."""
         return Evaluation(loss=loss, tokens=self.data.num_targets, bytes=self.data.num_bytes, seconds=0.0)
 
-    def evaluate(self, step: int, over: bool, recorder: Shown) -> Evaluation | None:
-        """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends."""
+    def evaluate(self, step: int, over: bool, recorder: Shown, early: bool = False) -> Evaluation | None:
+        """The validation loss after `step` updates; None: it is not due, or there is no time. over: the run ends.
+
+        early: training has not come to all that validation asks for.
+        """
         if not self.clock.evaluation_due(step, over) or not self.data.num_targets or self.interrupted():
             return None
         allowed = self.clock.time_for_evaluation(over)
@@ -63,6 +71,11 @@ class Validator:
                 "run nano-llama eval for all of them."
             )
         if evaluation:
+            evaluation = replace(evaluation, early=early)
+            if self.pictures and not evaluation.partial:
+                one_batch = ANSWERING * evaluation.seconds / batches
+                found = self.pictures.ask(one_batch, self.clock.now, give_up)
+                evaluation = replace(evaluation, accuracy=found)
             self.callback.evaluated(step, evaluation)
             self.callback.sampled(step, recorder.sample(step, evaluation.loss, self.backend.generate, give_up))
         elif not self.interrupted():

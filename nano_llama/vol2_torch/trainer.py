@@ -7,6 +7,7 @@ update rules are in optim/. Tests: tests/vol2/test_trainer.py, test_trainer_resu
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nano_llama.core.errors import EnvironmentFault, UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.vision.config import ModelConfig, language_config
 from nano_llama.data.batches import Batch
+from nano_llama.data.vqa.answers import Answer
 from nano_llama.training.backend import Ahead, Notice, StepResult
 from nano_llama.training.checkpoint_keys import TRAINED, join, split
 from nano_llama.training.loop import TrainingLoop
@@ -61,6 +63,7 @@ from nano_llama.vol2_torch.training_state import (
     set_random_states,
     to_array,
 )
+from nano_llama.vol2_torch.vision.generate import answer_in
 from nano_llama.vol2_torch.vision.model import VisionLanguageModel
 from nano_llama.vol2_torch.vision.train import optimizers_of
 
@@ -233,6 +236,12 @@ class TorchBackend:
 
     def figures(self) -> dict[str, Any]:
         return {**self.strategy.figures(), **self.kernels.figures}
+
+    @property
+    def answer(self) -> Answer | None:
+        if not isinstance(self.model, VisionLanguageModel):
+            return None
+        return partial(answer_in, self.precision, self.model)
 
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[int]:
         return self.strategy.generate(prompt_ids, params)

@@ -32,6 +32,7 @@ class FakeBackend:
     evaluating = 0.01
     device = HostDevice()
     ahead = None
+    answer = None
 
     @classmethod
     def check_settings(cls, settings):

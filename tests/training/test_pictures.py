@@ -35,12 +35,6 @@ def test_settings_of_images_are_for_pictures(change):
         TrainSettings(data="stdlib", **change)
 
 
-def test_the_best_model_is_not_chosen_across_lessons():
-    with pytest.raises(UserError, match="would choose the wrong model"):
-        settings(single_first=10, evaluations=2)
-    assert settings(single_first=10, evaluations=1).single_first == 10
-
-
 def test_an_unknown_task():
     with pytest.raises(UserError, match="unknown: 'shapes'"):
         picture_data(settings(tasks="shape,shapes"), None)

@@ -35,7 +35,7 @@ def show(config, terminal: bool, deterministic: bool = True, **settings) -> str:
             )
         )  # fmt: skip
     bar.evaluating(300, 678)
-    bar.evaluated(43, Evaluation(loss=1.75, tokens=678, bytes=678, seconds=1.0))
+    bar.evaluated(43, Evaluation(loss=1.75, tokens=678, bytes=678, seconds=1.0, accuracy={"colour": 0.987}))
     bar.sampled(43, [Sample("to be\nor", " not"), Sample("the second", "")])
     bar.notice("by the way")
     bar.ended()
@@ -50,6 +50,7 @@ def test_a_pipe_gets_lines(tiny_config):
     assert text.count(f"{figures} · 1:15 left") == 1, "not a line a step"
     assert "to be⏎or▸ not" in text and "the second" not in text, "a sample is shown briefly"
     assert "validation loss 1.7500, 2.5247 bits per byte" in text and "by the way" in text
+    assert "right: colour 99%" in text
     assert "\x1b" not in text
 
 

@@ -80,16 +80,18 @@ class PictureRows:
 class PictureBatches(BatchStream):
     """An endless stream of batches: pictures 0, 1, 2 ... of `picture`, batch_size at a time.
 
-    seed: of the questions' order.
+    seed: of the questions' order. single_first: how many pictures come before all tasks do.
     """
 
     def __init__(
-        self, picture: Callable[[int], Picture], rows: PictureRows, batch_size: int, context: int, seed: int = 0
-    ):
+        self, picture: Callable[[int], Picture], rows: PictureRows, batch_size: int, context: int, seed: int = 0,
+        single_first: int = 0,
+    ):  # fmt: skip
         if batch_size < 1 or context < 1:
             raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
         super().__init__(batch_size, rows_per_epoch=EPOCH)
         self.picture, self.rows, self.context, self.seed = picture, rows, context, seed
+        self.early_batches = -(-single_first // batch_size)
 
     def at(self, position: int) -> Batch:
         return self._batch(range(position * self.batch_size, (position + 1) * self.batch_size))

@@ -60,7 +60,7 @@ class PictureDataset:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def training_batches(self, batch_size: int, context: int, seed: int, document_mask: bool) -> PictureBatches:
-        return PictureBatches(self.course, self.rows, batch_size, context, seed)
+        return PictureBatches(self.course, self.rows, batch_size, context, seed, self.course.single_first)
 
     def validation(self, batch_size: int, context: int, document_mask: bool) -> Validation:
         batches = PictureBatches(self.course.held_back, self.rows, batch_size, context)
@@ -70,7 +70,7 @@ class PictureDataset:
         )  # fmt: skip
 
     def openings(self, count: int, most_tokens: int) -> list[Opening]:
-        """None: a sample is text that goes on from text, and here an image comes before it."""
+        """None: samples are answers about pictures (training/picture_answers.py)."""
         return []
 
 

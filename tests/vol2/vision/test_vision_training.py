@@ -12,7 +12,7 @@ from nano_llama.data.vqa.batches import PictureBatches  # noqa: E402
 from nano_llama.formats import open_weights, save_hf  # noqa: E402
 from nano_llama.formats.vision_folder import open_vision_language  # noqa: E402
 from nano_llama.tokenizer import Tokenizer  # noqa: E402
-from nano_llama.training.metrics import read_metrics  # noqa: E402
+from nano_llama.training.metrics import best_of, read_metrics  # noqa: E402
 from nano_llama.training.run_summary import summarize  # noqa: E402
 from nano_llama.training.settings import TrainSettings  # noqa: E402
 from nano_llama.vol2_torch.loss import loss_sum  # noqa: E402
@@ -77,6 +77,18 @@ def test_stopped_and_resumed(settings, tmp_path):
     assert losses[0] == losses[1] and len(losses[0]) == 6
     summary, _ = summarize(tmp_path / "whole")
     assert (summary.step, summary.parameters) == (6, saved(tmp_path / "whole")[0].num_parameters)
+
+
+def test_evaluations_while_single_shapes_are_learned_choose_no_model(settings, tmp_path):
+    """Their losses are of all tasks; the model is the last one's, and the first that counts comes after them."""
+    result = Trainer(settings.replace(single_first=15, evaluations=6, tasks="shape,count"), tmp_path / "early").fit()
+    rows = [row for row in read_metrics(tmp_path / "early" / "metrics.jsonl") if "val_loss" in row]
+    assert [row.get("val_early", False) for row in rows] == [True] * 5 + [False], (
+        "the sixth batch is the first of all tasks"
+    )
+    assert result.model_step == 6 and best_of(rows)["step"] == 6
+    assert all(row["val_accuracy"].keys() == {"colour", "shape", "side", "height", "count", "count_of"} for row in rows)
+    assert best_of(rows[:3]) == rows[2], "of early ones alone the last"
 
 
 def test_what_is_frozen_stays(settings, start, tmp_path):
