@@ -12,12 +12,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nano_llama.cli.adapters import find_model
-from nano_llama.cli.common import Count, Output, Screen, printable
+from nano_llama.cli.common import Count, Output, Screen
 from nano_llama.cli.engines import Compute, Sampling, load_llm
 from nano_llama.cli.models import ModelPath
 from nano_llama.cli.past_context import generate_past_context
+from nano_llama.cli.wrapped import WrappedText
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.units import plural
 from nano_llama.formats import reads_images
 from nano_llama.formats.shipped import DEFAULT_MODEL
 from nano_llama.tokenizer.image_token import IMAGE_TOKEN
@@ -72,8 +74,9 @@ def run(
         )
     screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
+    shown = WrappedText(screen.out)
     if screen.out.is_terminal and not (chat or screen.json):
-        screen.out.print(printable(text), style="bold", end="", soft_wrap=True)
+        shown.write(text, "bold")
     windows: list[int] = []  # how many tokens each later window of a long text began with
     if chat:
         pictures = [{"type": "image", "image": file} for file in image]
@@ -83,7 +86,7 @@ def run(
         pieces = llm.stream({"prompt": text, "images": list(image)}, params)
     else:
         pieces = generate_past_context(llm, text, params, on_full=windows.append)
-    result = stream_to_screen(screen, pieces)
+    result = stream_to_screen(pieces, None if screen.json else shown)
     screen.result(
         {"model": used, "adapter": adapter, "prompt": text, "images": [str(file) for file in image], **result}
     )
@@ -91,28 +94,28 @@ def run(
     if windows:
         context = llm.config.max_position_embeddings
         screen.say(
-            f"(The context of {context:,} tokens was full {len(windows)} time(s); each time the model continued "
-            f"from the last {windows[0]:,} tokens only.)",
+            f"(The context of {context:,} tokens was full {plural(len(windows), 'time')}; each time the model "
+            f"continued from the last {windows[0]:,} tokens only.)",
             style="dim",
         )
     return 0
 
 
-def stream_to_screen(screen: Screen, pieces: Iterator[TextPiece]) -> dict[str, Any]:
-    """Print the pieces as they come; return the text and its figures."""
+def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> dict[str, Any]:
+    """Print the pieces as they come (None: print nothing); return the text and its figures."""
     began = time.perf_counter()
     first, last = began, None
     try:
         for count, piece in enumerate(pieces):
             if count == 0:
                 first = time.perf_counter()
-            if not screen.json:
-                write_piece(piece.text)
+            if shown is not None:
+                shown.write(piece.text)
             last = piece
         ended = time.perf_counter()
     finally:  # after Ctrl-C and errors too, so that the next message begins a line
-        if last is not None and not screen.json:
-            write_piece("\n")
+        if last is not None and shown is not None:
+            shown.end()
     assert last is not None and last.output is not None, "a stream ends with the whole result"
     done = last.output.outputs[0]
     return {
@@ -137,8 +140,8 @@ def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
     """Time and speed, in one line."""
     rate = result["tokens_per_second"]
     parts = [
-        f"{result['prompt_tokens']:,} prompt tokens in {result['prompt_seconds']:.2f} s",
-        f"{result['new_tokens']:,} new tokens" + (f" at {rate:,.1f} tokens/s" if rate else ""),
+        f"{plural(result['prompt_tokens'], 'prompt token')} in {result['prompt_seconds']:.2f} s",
+        plural(result["new_tokens"], "new token") + (f" at {rate:,.1f} tokens/s" if rate else ""),
         ended(result["finish_reason"], params),
         "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
@@ -150,12 +153,6 @@ def ended(finish_reason: str, params: SamplingParams) -> str:
     if finish_reason == "length":
         return "stopped at --max-tokens"
     return "stopped at --stop or the end of the text" if params.stop else "reached the end of the text"
-
-
-def write_piece(text: str) -> None:
-    """Print a piece of a model's text without delay; on a terminal its control characters are made visible."""
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
 
 
 def read_prompt(screen: Screen) -> str:

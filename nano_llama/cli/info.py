@@ -13,7 +13,7 @@ from nano_llama.cli.common import Output, Screen, facts, table
 from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
-from nano_llama.core.units import count_text, size_text
+from nano_llama.core.units import count_text, plural, size_text
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
 from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.vision_config import is_vision_language, vision_language_from_hf, vision_language_to_hf
@@ -241,7 +241,7 @@ def show_dataset(path: Path) -> Shown:
         "path": path,
         "source": report.source,
         "tokenizer": f"{report.tokenizer} ({report.vocab_size:,} ids)",
-        "in both splits": f"{len(report.leaks):,} documents",
+        "in both splits": plural(len(report.leaks), "document"),
     }
     return {"path": str(path), **report.to_dict()}, [facts(rows, "Dataset"), "", table(header, lines)]
 

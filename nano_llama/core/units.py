@@ -13,6 +13,11 @@ def size_text(count: float) -> str:
     return f"{count:,.1f} TiB"
 
 
+def plural(count: int, thing: str) -> str:
+    """1, "step" -> "1 step"; 1200, "step" -> "1,200 steps"."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def count_text(count: float) -> str:
     """134_515_008 -> "134.5M"."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -19,6 +19,7 @@ import numpy as np
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.core.units import plural
 
 Batch = tuple[np.ndarray, ...]  # tokens and targets, (B,T) each; with document_mask also documents (B,T)
 
@@ -123,7 +124,7 @@ class Batches(BatchStream):
             raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
         if split.num_tokens < context + 1:
             raise UserError(
-                f"{split.num_tokens:,} tokens to train on; a context of {context} needs at least {context + 1}.",
+                f"{plural(split.num_tokens, 'token')} to train on; a context of {context} needs {context + 1} or more.",
                 hint="Give more text or a smaller context.",
             )
         # One window fewer than fit, so that an epoch can begin anywhere within the first context and more.
@@ -244,7 +245,8 @@ def validation_batches(split: Tokens, context: int, batch_size: int) -> Iterator
     if batch_size < 1 or context < 1:
         raise UserError(f"batch size {batch_size}, context {context}: both must be at least 1.")
     if split.num_tokens < 2:
-        raise UserError(f"{split.num_tokens} tokens to validate on: at least 2 are needed.", hint="Give more text.")
+        have = plural(split.num_tokens, "token")
+        raise UserError(f"{have} to validate on: at least 2 are needed.", hint="Give more text.")
     spans = list(windows(split, context))
     rows = min(batch_size, len(spans))
     for first in range(0, len(spans), rows):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nano_llama.core.units import plural
 from nano_llama.data.dataset import Dataset, DocumentInfo, TokenSplit
 
 
@@ -42,11 +43,11 @@ class Report:
         lines = [f"{self.source}, tokenizer {self.tokenizer} ({self.vocab_size:,} ids)"]
         for name, split in (("train", self.train), ("val", self.val)):
             lines.append(
-                f"{name:>5}  {split.documents:,} documents  {split.bytes:,} bytes  {split.tokens:,} tokens  "
+                f"{name:>5}  {plural(split.documents, 'document')}  {split.bytes:,} bytes  {split.tokens:,} tokens  "
                 f"{split.bytes_per_token:.2f} bytes per token  {split.repeated:,} repeated"
             )
             lines.append(f"       longest: {split.longest.name} ({split.longest.num_tokens:,} tokens)")
-        lines.append(f"in both splits: {len(self.leaks):,} documents")
+        lines.append(f"in both splits: {plural(len(self.leaks), 'document')}")
         lines += [f"       {val} = {train}" for val, train in self.leaks[:5]]
         return lines
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.errors import NanoLlamaError, UserError
+from nano_llama.core.units import plural
 from nano_llama.training.backend import StepResult
 from nano_llama.training.checkpoint import list_checkpoints
 from nano_llama.training.evaluation import Evaluation
@@ -105,7 +106,7 @@ def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float,
         if settings.max_minutes is not None:
             more = f"more time, for example  --max-minutes {2 * settings.max_minutes:g}"
         return UserError(
-            f"The run in {run} has ended: {step:,} steps are done.",
+            f"The run in {run} has ended: {plural(step, 'step')} {'is' if step == 1 else 'are'} done.",
             hint=f"Give it {more}."
             if settings.from_examples
             else f"Give it {more}, or start a new run with  --init-from {run}",
@@ -127,7 +128,8 @@ def interrupted(run: RunFolder, step: int, number: int) -> TrainingInterrupted:
     """By a signal, after the step during which it came."""
     what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     error = TrainingInterrupted(
-        f"Stopped by {what} after {step:,} steps; progress saved in {run.path}.", hint=f"Resume with:  {run.resume}"
+        f"Stopped by {what} after {plural(step, 'step')}; progress saved in {run.path}.",
+        hint=f"Resume with:  {run.resume}",
     )
     error.exit_code = 128 + number
     return error

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.units import plural
 from nano_llama.data.prepare import prepare
 from nano_llama.formats import resolve_model
 from nano_llama.tokenizer import Tokenizer
@@ -65,7 +66,7 @@ def evaluate_model(
     if tokens is None:
         raise UserError(f"Unknown split {split!r}.", hint="Choose val or train.")
     if tokens.num_tokens < 2:
-        raise UserError(f"{data}: the {split} split has {tokens.num_tokens} tokens, too few to predict one.")
+        raise UserError(f"{data}: the {split} split has {plural(tokens.num_tokens, 'token')}, too few to predict one.")
     counted = 0
 
     def count(here: int) -> None:

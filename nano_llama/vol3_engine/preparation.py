@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from nano_llama.core.errors import ContextLengthError
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.units import plural
 from nano_llama.vol3_engine.adapters import AdapterChoice
 from nano_llama.vol3_engine.llm import LLM, is_conversation
 from nano_llama.vol3_engine.requests import Request
@@ -54,8 +55,8 @@ class Preparation:
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
         if params.max_tokens is not None and length + params.max_tokens > context:
             raise ContextLengthError(
-                f"The prompt has {length} tokens and max_tokens is {params.max_tokens}: together more than the "
-                f"model's context of {context}.",
+                f"The prompt has {plural(length, 'token')} and max_tokens is {params.max_tokens}: together more than "
+                f"the model's context of {context}.",
                 hint=f"Shorten the prompt, or ask for at most {context - length} tokens.",
                 prompt_tokens=length,
                 max_tokens=params.max_tokens,

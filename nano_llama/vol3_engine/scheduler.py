@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from sys import maxsize
 
 from nano_llama.core.errors import ContextLengthError
+from nano_llama.core.units import plural
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE, BlockPool, Contents, blocks_for
 from nano_llama.vol3_engine.images import digests_between, embeddings_between
@@ -272,8 +273,9 @@ def length_limit(prompt_length: int, max_tokens: int | None, context: int, cache
     """
     if prompt_length >= context:
         raise ContextLengthError(
-            f"The prompt has {prompt_length} tokens; the model's context, max_position_embeddings, is {context}.",
-            hint=f"Shorten the prompt to at most {context - 1} tokens, so that one can follow.",
+            f"The prompt has {plural(prompt_length, 'token')}; the model's context, "
+            f"max_position_embeddings, is {context}.",
+            hint=f"Shorten the prompt to at most {plural(context - 1, 'token')}, so that one can follow.",
             prompt_tokens=prompt_length,
             max_tokens=max_tokens,
             context=context,

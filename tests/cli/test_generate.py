@@ -28,6 +28,7 @@ def test_text_on_stdout_messages_on_stderr(cli, tiny_model):
 def test_ctrl_c_ends_the_line_of_the_text(capsys):
     from nano_llama.cli.common import Screen
     from nano_llama.cli.generate import stream_to_screen
+    from nano_llama.cli.wrapped import WrappedText
     from nano_llama.vol3_engine.outputs import TextPiece
 
     def pieces():
@@ -35,7 +36,7 @@ def test_ctrl_c_ends_the_line_of_the_text(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream_to_screen(Screen(), pieces())
+        stream_to_screen(pieces(), WrappedText(Screen().out))
     assert capsys.readouterr().out == "half a sen\n"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nano_llama.core.units import clock_text, count_text, rough_time_text, shortened_text, size_text, time_text
+from nano_llama.core.units import clock_text, count_text, plural, rough_time_text, shortened_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,8 @@ def test_a_long_text_loses_its_middle():
     assert shortened_text("ab" * 5, 10) == "ab" * 5
     assert shortened_text("abcdefghijklmno", 6) == "abc [... 9 characters ...] mno"
     assert shortened_text("abcdefghijklmno", 6, "\n").splitlines() == ["abc", "[... 9 characters ...]", "mno"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 steps"), (1, "1 step"), (2, "2 steps"), (1200, "1,200 steps")])
+def test_counted(count, text):
+    assert plural(count, "step") == text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core import files
-from nano_llama.core.units import count_text, shortened_text, size_text, time_text
+from nano_llama.core.units import count_text, plural, shortened_text, size_text, time_text
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.training.finetune.examination import Examination, Measured
 from nano_llama.training.finetune.settings import FinetuneSettings
@@ -67,7 +67,7 @@ def summary(loop: TrainingLoop, settings: FinetuneSettings, dataset: ExampleData
         what = f"An adapter ({settings.lora}) of {trained:,} parameters, {trained / all_:.1%} of the model's,"
     return (
         f"{what} learned from {len(dataset.examples.train):,} examples of `{Path(settings.data).name}` in"
-        f" {result.steps:,} steps ({loop.batches.steps(1.0, settings.accumulate)} an epoch) and"
+        f" {plural(result.steps, 'step')} ({loop.batches.steps(1.0, settings.accumulate)} an epoch) and"
         f" {time_text(result.elapsed_s)}; {len(dataset.examples.val):,} more were kept for validation."
     )
 

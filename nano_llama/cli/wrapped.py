@@ -1,0 +1,79 @@
+"""A growing text on the screen, its words wrapped at the screen's edge as they come; elsewhere it stays as it is.
+
+Tests: tests/cli/test_wrapped.py.
+"""
+
+import shutil
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from nano_llama.cli.common import printable
+
+
+class WrappedText:
+    """Writes pieces of a text to a console. On a terminal the last word waits until it is known to be whole.
+
+    A line break takes the place of the spaces before the word that does not fit; other spaces stay, so that code
+    keeps its indentation. Control characters are made visible there.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.column = 0
+        self.spaces = self.word = ""  # not yet written
+
+    def write(self, piece: str, style: str | None = None) -> None:
+        """style: of rich, where the screen has colours."""
+        if not self.console.is_terminal:
+            self.console.file.write(piece)
+            self.console.file.flush()
+            return
+        for character in printable(piece):
+            if character == "\n":
+                self._put_word(style)
+                self._put("\n", style)
+                self.column, self.spaces = 0, ""
+            elif character.isspace():
+                self._put_word(style)
+                self.spaces += character
+            else:
+                self.word += character
+                if cell_len(character) == 2:  # Chinese and Japanese have no spaces: a line may end anywhere
+                    self._put_word(style)
+        if style is not None:  # the word would continue in another style
+            self._put_word(style)
+        self.console.file.flush()
+
+    def end(self) -> None:
+        """The text is over: write what waits, and end the line."""
+        if self.console.is_terminal:
+            self._put_word(None)
+        self.console.file.write("\n")
+        self.console.file.flush()
+        self.column, self.spaces = 0, ""
+
+    def _put_word(self, style: str | None) -> None:
+        if not self.word:
+            return
+        width, length = self._width(), cell_len(self.word)
+        if self.column and self.column + len(self.spaces) + length > width:
+            self._put("\n" + self.word, style)
+            self.column = length
+        else:
+            self._put(self.spaces + self.word, style)
+            self.column += len(self.spaces) + length
+        while self.column > width:  # the terminal breaks a word that is longer than a line
+            self.column -= width
+        self.spaces = self.word = ""
+
+    def _put(self, text: str, style: str | None) -> None:
+        if style is None:
+            self.console.file.write(text)
+        else:
+            self.console.print(Text(text, style), end="", soft_wrap=True)
+
+    @staticmethod
+    def _width() -> int:
+        return max(1, shutil.get_terminal_size().columns)  # now: a window can be resized
