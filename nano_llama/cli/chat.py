@@ -1,43 +1,34 @@
 """`nano-llama chat`: a conversation in the terminal.
 
 Ctrl-C while the model answers stops the answer and keeps what there is of it; twice in a row at the prompt, it leaves.
-Not here: the rules of the history (conversation.py), reading lines (lines.py).
+Not here: what begins with / (chat_commands.py), the rules of the history (conversation.py), reading lines (lines.py).
 Tests: tests/cli/test_chat.py, and in a real terminal tests/cli/test_chat_terminal.py.
 """
 
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nano_llama.cli.adapters import find_model
+from nano_llama.cli.chat_commands import LEAVE, Commands
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
 from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
 from nano_llama.cli.models import ModelPath
+from nano_llama.cli.wrapped import WrappedText
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.files import write_json
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.units import plural
 from nano_llama.formats import reads_images
 
 if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
 
-HELP = """\
-/edit [TEXT]      change your last message (without TEXT: edit it) and get a new answer
-/regenerate       get another answer to your last message (also /retry)
-/system [TEXT]    set the system prompt (without TEXT: show it); - removes it
-/new              start a new conversation
-/save FILE        save the conversation as JSON
-/help             show this list
-/quit             leave (also Ctrl-D, or Ctrl-C twice)
-A line that ends with \\ continues on the next; \"\"\" begins a block of lines and \"\"\" ends it.
-Ctrl-C stops an answer. To send a line that begins with / put a space before it."""
+YOU = "bold green"  # the style of the prompt
 
 
 def run(
@@ -79,8 +70,8 @@ def run(
             f"{model or path} has no chat template: it continues text, it was not trained to answer.",
             hint=f'Use  nano-llama generate --model {model or path} {image}--prompt "..."',
         )
-    screen.say("Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", style="dim")
-    chat = Chat(screen, llm, params, Conversation(system), LineReader(shown=not screen.json))
+    screen.say("Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.\n", style="dim")
+    chat = Chat(screen, llm, params, Conversation(system), LineReader(screen.out, shown=not screen.json))
     chat.loop()
     used = {"model": model or str(path), "adapter": adapter}
     screen.result({**used, "messages": chat.conversation.messages(), "answers": chat.figures})
@@ -97,24 +88,17 @@ class Chat:
         self.conversation, self.reader = conversation, reader
         self.figures: list[dict[str, Any]] = []  # of every answer
         self.attempt = 0  # number of regenerations: each gets a seed of its own
-        self.commands: dict[str, Callable[[str], None]] = {
-            "/edit": self.edit,
-            "/regenerate": self.regenerate,
-            "/retry": self.regenerate,
-            "/system": self.set_system_prompt,
-            "/new": self.start_over,
-            "/save": self.save,
-            "/help": lambda _: self.screen.say(HELP),
-        }
+        self.commands = Commands(self)
+        self.reader.complete = self.commands.completions
 
     def loop(self) -> None:
         """Until /quit, the end of input, or Ctrl-C twice in a row at the prompt."""
         interrupted = False
         while True:
             try:
-                text = self.reader.message("you> ", "...> ")
+                text = self.reader.message("you> ", "...> ", style=YOU)
                 interrupted = False
-                if text.strip() in ("/quit", "/exit"):
+                if text.strip() in LEAVE:
                     return
                 if text.strip():
                     self.handle(text)
@@ -133,23 +117,17 @@ class Chat:
         """A command or a message. An error is shown and leaves the conversation as it was."""
         before = list(self.conversation.turns)
         try:
-            if not text.startswith("/"):
-                check_text(text, "The message")
-                self.conversation.ask(text.strip())
-                self.answer()
+            if text.startswith("/"):
+                self.commands.run(text)
                 return
-            word, _, rest = text.strip().partition(" ")
-            if word not in self.commands:
-                hint = "/help lists the commands. To send this as a message, put a space before it."
-                raise UserError(f"Unknown command {word}.", hint=hint)
-            self.commands[word](rest.strip())
+            check_text(text, "The message")
+            self.conversation.ask(text.strip())
+            self.answer()
         except (NanoLlamaError, KeyboardInterrupt) as error:
             self.conversation.turns = before
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.screen.err.print(f"error: {printable(error)}", style="red")
-
-    # -- answering ------------------------------------------------------------------------------------------------
 
     def answer(self) -> None:
         """Answer the last message."""
@@ -163,10 +141,14 @@ class Chat:
         rate = figures["tokens_per_second"]
         ending = {"interrupted": ", stopped", "length": ", stopped at --max-tokens or the end of the context"}
         self.screen.say(
-            f"[{figures['new_tokens']:,} tokens{f', {rate:,.1f} tokens/s' if rate else ''}"
-            f"{ending.get(figures['finish_reason'], '')}]",
+            f"[{plural(figures['new_tokens'], 'token')}{f', {rate:,.1f} tokens/s' if rate else ''}"
+            f"{ending.get(figures['finish_reason'], '')}]" + "\n" * self.reader.interactive,
             style="dim",
         )
+
+    def length(self) -> int:
+        """Tokens of the conversation so far."""
+        return conversation_length(self.llm, self.conversation.messages()) if self.conversation.turns else 0
 
     def make_room(self) -> None:
         """Drop the oldest turns if the conversation and an answer no longer fit into the context."""
@@ -179,7 +161,9 @@ class Chat:
 
     def stream_answer(self, params: SamplingParams) -> tuple[str, dict[str, Any]]:
         """Print an answer as it comes; Ctrl-C ends it. Returns its text and figures."""
-        stream = sys.stderr if self.screen.json else sys.stdout
+        shown = WrappedText(self.screen.err if self.screen.json else self.screen.out)
+        if self.reader.interactive:
+            shown.write("\n")
         text, count, reason = "", 0, "interrupted"
         began = first = time.perf_counter()
         try:
@@ -188,15 +172,13 @@ class Chat:
                 if count == 1:
                     first = time.perf_counter()
                 text += piece.text
-                stream.write(printable(piece.text) if stream.isatty() else piece.text)
-                stream.flush()
+                shown.write(piece.text)
                 if piece.output is not None:
                     reason = piece.output.outputs[0].finish_reason or reason
         except KeyboardInterrupt:
             pass
         ended = time.perf_counter()
-        stream.write("\n")
-        stream.flush()
+        shown.end()
         figures = {
             "new_tokens": count,
             "finish_reason": reason,
@@ -204,44 +186,3 @@ class Chat:
             "tokens_per_second": speed(count, ended - first),
         }
         return text, figures
-
-    # -- commands -------------------------------------------------------------------------------------------------
-
-    def edit(self, text: str) -> None:
-        old = self.conversation.last_question
-        if not text:
-            if not self.reader.can_edit:
-                self.screen.say(f"Your last message was:\n{old}")
-            text = self.reader.message("edit> ", "...> ", before=old).strip()
-        if not text:
-            raise UserError("The message is empty. Nothing was changed.")
-        check_text(text, "The message")
-        self.conversation.reopen(text)
-        self.answer()
-
-    def regenerate(self, _: str) -> None:
-        self.conversation.reopen()
-        self.attempt += 1
-        if self.params.is_greedy:
-            self.screen.say("(Temperature 0: the answer will be the same. Restart with --temperature 0.8.)", "yellow")
-        self.answer()
-
-    def set_system_prompt(self, text: str) -> None:
-        if text:
-            check_text(text, "The system prompt")
-            self.conversation.system = None if text == "-" else text
-        shown = self.conversation.system
-        self.screen.say(f"System prompt: {shown}" if shown else "There is no system prompt.")
-
-    def start_over(self, _: str) -> None:
-        self.conversation.turns.clear()
-        self.screen.say("Started a new conversation.")
-
-    def save(self, name: str) -> None:
-        if not name:
-            raise UserError("/save needs a file name.", hint="For example:  /save chat.json")
-        path = Path(name).expanduser()
-        if path.exists():
-            raise UserError(f"{path} already exists.", hint="Choose another name.")
-        write_json(path, {"messages": self.conversation.messages()})
-        self.screen.say(f"Saved as {path}.")

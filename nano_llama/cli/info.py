@@ -1,6 +1,7 @@
 """`nano-llama info`: what a file or folder is, in a short table: model, adapter, tokenizer, dataset, shard or run.
 
-The kind is recognized by content, not by name. Tests: tests/cli/test_info.py.
+The kind is recognized by content, not by name, but for text, which may hold anything (info_text.py).
+Tests: tests/cli/test_info.py.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from nano_llama.cli.common import Output, Screen, facts, table
+from nano_llama.cli.info_text import is_text, show_text
 from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
@@ -27,14 +29,14 @@ def run(
     *,
     output: Output | None = None,
 ) -> int:
-    """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), adapter, tokenizer, dataset, run.
+    """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), adapter, tokenizer, text, run.
 
-    Reads headers and metadata, never the whole weights.
+    Of a model it reads headers and metadata, never the whole weights.
 
     Parameters
     ----------
     path
-        A file, a folder, or a hub name (org/name).
+        A file, a folder, a hub name (org/name), or stdlib, shakespeare or classic-books.
     """
     screen = Screen(output)
     if not path:
@@ -42,9 +44,21 @@ def run(
     place = Path(path).expanduser()
     check_readable(place)
     kind, look = kind_of(place) if place.exists() else ("model", lambda p: show_model(locate_model(path, screen)))
+    if kind == "model" and is_text(path) and not is_model(place):
+        kind, look = "text", lambda _: show_text(path)
     data, shown = look(place)
     screen.result({"kind": kind, **data}, *shown)
     return 0
+
+
+def is_model(path: Path) -> bool:
+    """Whether it is of a kind that the model reader takes, or a folder of such files."""
+    from nano_llama.formats import detect
+
+    try:
+        return path.exists() and (any(path.glob("*.gguf")) or bool(detect(path)))
+    except FormatError:
+        return False
 
 
 def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:

@@ -53,10 +53,15 @@ def run(
     """
     screen = Screen(output)
     found, left_out = gather(folders or (Path("runs"),))
-    for path, why in left_out.items():
-        screen.say(f"Left out: {why}" if path in why else f"Left out: {path}: {why}", "yellow", whole_lines=True)
+    if not found and not folders and not Path("runs").is_dir():
+        raise UserError("There is no folder 'runs' here.", hint="Name the folder:  nano-llama runs FOLDER")
+    reasons = [why if path in why else f"{path}: {why}" for path, why in left_out.items()]
     if not found:
-        raise UserError(*_nothing(folders, left_out))
+        raise UserError(
+            f"No run to show: {'; '.join(reasons)}", hint="Give the folder of a run, or one that holds runs."
+        )
+    for reason in reasons:
+        screen.say(f"Left out: {reason}", "yellow", whole_lines=True)
     found.sort(key=lambda pair: pair[0].name)
     known = [pair for pair in found if getattr(pair[0], sort) is not None]
     known.sort(key=lambda pair: getattr(pair[0], sort), reverse=descending)
@@ -130,9 +135,3 @@ def line(summary: RunSummary) -> list[Any]:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _nothing(folders: Sequence[Path], left_out: dict[str, str]) -> tuple[str, str]:
-    if not folders and not Path("runs").is_dir():
-        return "There is no folder 'runs' here.", "Name the folder:  nano-llama runs FOLDER"
-    return f"No run to show: {'; '.join(left_out.values())}", "Give the folder of a run, or one that holds runs."

@@ -8,6 +8,7 @@ Not here: how text is split into "train" and "val" (corpus.py), reading one file
 
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from nano_llama.core.errors import UserError
@@ -36,9 +37,12 @@ def open_source(spec: str | Path | Source, progress: Progress | None = None) -> 
         return builtin.ClassicBooks(progress=progress)
     path = Path(name).expanduser()
     if not name or not path.exists():
+        close = get_close_matches(path.name.split(".")[0], builtin.NAMES, n=1)
         raise UserError(
             f"No data at {name!r}: it is not a file, a folder or one of {', '.join(builtin.NAMES)}.",
-            hint="stdlib needs no network: it is the Python standard library's own source on this machine.",
+            hint=f"Did you mean {close[0]}, which is fetched?"
+            if close and close[0] != "stdlib"
+            else "stdlib needs no network: it is the Python standard library's own source on this machine.",
         )
     return LocalSource(path)
 

@@ -7,6 +7,9 @@ import pytest
 
 from helpers.adapters import save_adapter_of
 from nano_llama.cli import chat
+from nano_llama.cli.common import Screen
+from nano_llama.cli.conversation import Conversation
+from nano_llama.cli.lines import LineReader
 from nano_llama.core.presets import model_preset
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.tokenizer import Tokenizer
@@ -126,6 +129,88 @@ def test_save(talk, tmp_path):
     assert "already exists" in done.err
     assert "needs a file name" in done.err
     assert done.code == 0
+
+
+def test_retry_n_times(talk, echo):
+    done = talk("hello", "/retry 3", "/retry x", args=("--seed", 5))
+    assert [params.seed for params in echo.params] == [5, 6, 7, 8]
+    assert "/retry x: how often?" in done.err
+
+
+def test_set_changes_the_answers_that_follow(talk, echo):
+    lines = ("a", "/set temperature 0.25", "/set parameter top_k=7", "/set stop END", "/set seed none", "b", "/set")
+    done = talk(*lines, args=("--seed", 5))
+    first, last = echo.params
+    assert (first.temperature, first.top_k, first.stop, first.seed) == (0.8, 0, None, 5)
+    assert (last.temperature, last.top_k, last.stop, last.seed) == (0.25, 7, ("END",), None)
+    assert "temperature: 0.25" in done.err and "repetition_penalty" in done.err
+    assert done.out == "1: a\n3: b\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/set temprature 1", "Did you mean temperature?"),
+        ("/set temperature -1", "temperature=-1 must be at least 0"),
+        ("/set temperature warm", "temperature='warm' must be a number"),
+        ("/sve x", "Did you mean /save?"),
+        ("/load", "needs a file name"),
+        ("/load nowhere.json", "nowhere.json"),
+        ("/undo", "There is no message yet"),
+    ],
+)
+def test_a_wrong_command_names_the_right_one(talk, line, says):
+    done = talk(line, "hello")
+    assert says in done.err
+    assert done.out == "1: hello\n"
+
+
+@pytest.mark.parametrize("word", ["/quit", "/exit", "/bye", "/q"])
+def test_every_way_to_leave(talk, word):
+    assert talk("a", word, "never read").out == "1: a\n"
+
+
+def test_undo_clear_and_stats(talk, echo):
+    done = talk("a", "b", "/undo", "c", "/stats", "/clear", "d")
+    assert [contents(asked) for asked in echo.asked] == [["a"], ["a", "1: a", "b"], ["a", "1: a", "c"], ["d"]]
+    assert "Taken back: b" in done.err
+    used = len(echo.tokenizer.encode_chat([*echo.asked[2], {"role": "assistant", "content": "3: c"}]))
+    assert f"{used} of 2,048 tokens" in done.err and "3, 6 tokens in" in done.err
+
+
+def test_a_saved_conversation_is_loaded_and_continued(talk, echo, tmp_path):
+    file = tmp_path / "talk.json"
+    talk("a", f"/save {file}", args=("--system", "be kind"))
+    done = talk("x", f"/load {file}", "b")
+    assert contents(echo.asked[-1]) == ["be kind", "a", "2: a", "b"]
+    assert "Loaded 1 turn. The last: a" in done.err
+
+
+@pytest.mark.parametrize(
+    "messages", ["{}", '[{"role": "assistant"}]', '{"messages": [{"role": "user", "content": "a"}]}']
+)
+def test_what_is_no_conversation_is_not_loaded(talk, echo, tmp_path, messages):
+    (tmp_path / "odd.json").write_text(messages)
+    done = talk(f"/load {tmp_path / 'odd.json'}", "hello")
+    assert "is not a conversation" in done.err and contents(echo.asked[-1]) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("/re", ["/regenerate", "/reset", "/retry"]),
+        ("/set te", ["temperature"]),
+        ("/save {}/ta", ["{}/talk.json", "{}/talks/"]),
+        ("hello /re", []),
+        ("hello", []),
+    ],
+)
+def test_tab(tmp_path, echo, line, offered):
+    (tmp_path / "talk.json").touch()
+    (tmp_path / "talks").mkdir()
+    talk = chat.Chat(Screen(), echo, SamplingParams(), Conversation(), LineReader(Screen().out))
+    line = line.format(tmp_path)
+    assert talk.reader.complete(line, line.split(" ")[-1]) == [name.format(tmp_path) for name in offered]
 
 
 @pytest.mark.parametrize("line", ["/regenerate", "/edit x", "/retry", "/nonsense", "/edit"])

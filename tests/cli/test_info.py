@@ -185,3 +185,30 @@ def test_a_damaged_adapter_is_an_error(cli, adapter):
     assert done.code == 2 and "adapter_model.safetensors" in done.err
     (folder / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     assert "IA3" in cli("info", folder).err
+
+
+def test_a_text(cli, tiny_text):
+    done = cli("info", tiny_text, "--json").json
+    text = tiny_text.read_text()
+    assert (done["kind"], done["bytes"], done["characters"]) == ("text", len(text.encode()), len(text))
+    assert done["distinct_characters"] == len(set(text)) and done["documents"] == {"train": 1, "val": 1}
+    tokens = len(Tokenizer.from_pretrained("nano_gpt").encode(text))
+    assert abs(done["estimated_tokens"] - tokens) < 0.1 * tokens
+    assert f"nano-llama train --data {tiny_text} --out" in " ".join(cli("info", tiny_text).out.split())
+
+
+def test_a_folder_of_texts_and_a_name(cli, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"text {name}")
+    documents = cli("info", tmp_path, "--json").json["documents"]
+    assert sum(documents.values()) == 3 and documents["val"] == 1
+    assert cli("info", "stdlib", "--json").json["kind"] == "text"
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert "Name the file itself" in cli("info", tmp_path).err
+
+
+def test_examples_to_fine_tune_on(cli, tmp_path):
+    (tmp_path / "chats.jsonl").write_text('{"messages": [], "id": 3}\n' * 4)
+    done = cli("info", tmp_path / "chats.jsonl", "--json").json
+    assert (done["kind"], done["examples"], done["fields"]) == ("text", 4, ["messages", "id"])
+    assert "finetune --model MODEL --data" in cli("info", tmp_path / "chats.jsonl").out

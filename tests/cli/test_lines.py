@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.console import Console
 
 from nano_llama.cli.lines import LineReader
 
@@ -11,7 +12,7 @@ from nano_llama.cli.lines import LineReader
 def read(monkeypatch):
     def from_text(text):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
-        reader, found = LineReader(), []
+        reader, found = LineReader(Console()), []
         try:
             while True:
                 found.append(reader.message("you> ", "...> "))
