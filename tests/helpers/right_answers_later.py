@@ -295,4 +295,69 @@ def check_decays(decays):
     several = {"embed": (4, 4), "norm": (4,), "z": (2, 3), "bias": (3,)}
     assert sorted(decays(several)) == ["embed", "z"]
 """,
+    "four_lengths": """
+def steepest(g, length):
+    U, S, V = np.linalg.svd(g, full_matrices=False)
+    if length == "frobenius":
+        return g / math.sqrt((g * g).sum()), math.sqrt((S**2).sum())
+    if length == "entries":
+        return np.where(g > 0, 1.0, np.where(g < 0, -1.0, 0.0)), np.abs(g).sum()
+    if length == "columns":
+        d = np.zeros_like(g)
+        for j, column in enumerate(g.T):
+            if column.any():
+                d[:, j] = column / math.hypot(*column)
+        return d, (d * g).sum()
+    return np.einsum("ik,kj->ij", U, V), S.sum()
+""",
+    "14_muon/02_cubic": """
+def orthogonal(matrix, tolerance):
+    if len(matrix) > matrix.shape[1]:
+        x, rounds = orthogonal(matrix.T, tolerance)
+        return x.T, rounds
+    x, rounds = matrix / math.sqrt((matrix**2).sum()), 0
+    while True:
+        off = np.eye(len(x)) - x @ x.T
+        if abs(off).max() <= tolerance:
+            return x, rounds
+        x, rounds = x + off @ x / 2, rounds + 1
+""",
+    "each_round": """
+def cubics(l, u, rounds):
+    if not rounds:
+        return []
+    top = math.sqrt((l * l + l * u + u * u) / 3)
+    # unknown a, b, e:  a s + b s^3 +- e = 1 at l, top and u
+    M = np.array([[l, l**3, 1], [top, top**3, -1], [u, u**3, 1]])
+    a, b, e = (np.longdouble(x) for x in np.linalg.solve(M, np.ones(3)))
+    e = (a * top + b * top**3 - a * l - b * l**3) / 2
+    return [(float(a), float(b))] + cubics(float(1 - e), float(1 + e), rounds - 1)
+""",
+    "14_muon/04_stack": """
+def orthogonalize_stack(stack, coefficients):
+    x = stack if stack.shape[1] <= stack.shape[2] else np.swapaxes(stack, -1, -2)
+    size = np.linalg.norm(x, axis=(-2, -1))
+    size[size == 0] = 1
+    x = x / size[:, np.newaxis, np.newaxis]
+    for a, b, c in coefficients:
+        gram = np.einsum("mij,mkj->mik", x, x)
+        x = a * x + np.matmul(b * gram + c * np.matmul(gram, gram), x)
+    return x if stack.shape[1] <= stack.shape[2] else np.swapaxes(x, -1, -2)
+""",
+    "14_muon/05_transposed": """
+def check_orthogonalize(orthogonalize):
+    for shape in ((5, 5), (3, 8), (8, 3)):
+        for scale in (1e-4, 1e4):
+            rng = np.random.default_rng(shape)
+            m = scale * rng.standard_normal(shape) * np.geomspace(1, 20, shape[1])
+            X = orthogonalize(m)
+            long = shape[0] > shape[1]
+            A, Y = (m.T, X.T) if long else (m, X)
+            S = Y @ A.T                            # P s S P^T: symmetric, its eigenvalues positive
+            assert np.allclose(S, S.T, rtol=0, atol=1e-6 * np.abs(S).max())
+            assert np.linalg.eigvalsh(S).min() > 0
+            values = np.sqrt(np.linalg.eigvalsh(Y @ Y.T))
+            assert values.min() > 0.6 and values.max() < 1.3
+            assert np.linalg.matrix_rank(np.vstack((A, Y)), tol=1e-6 * scale) == len(A)
+""",
 }

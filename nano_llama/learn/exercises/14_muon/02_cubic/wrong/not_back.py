@@ -1,0 +1,11 @@
+# stage: shapes | says: It was transposed, and not transposed back.
+import numpy as np
+
+
+def orthogonal(matrix, tolerance):
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x, rounds = x / np.linalg.norm(x), 0
+    while np.abs(x @ x.T - np.eye(len(x))).max() > tolerance:
+        x, rounds = 1.5 * x - 0.5 * (x @ x.T) @ x, rounds + 1
+    return x, rounds

@@ -1,0 +1,11 @@
+# stage: smallest | says: This is the classical quintic; it needs fewer rounds, but asked for is the cubic.
+import numpy as np
+
+
+def orthogonal(matrix, tolerance):
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x, rounds = x / np.linalg.norm(x), 0
+    while np.abs(x @ x.T - np.eye(len(x))).max() > tolerance:
+        x, rounds = 1.875 * x - 1.25 * x @ x.T @ x + 0.375 * x @ x.T @ x @ x.T @ x, rounds + 1
+    return (x.T if tall else x), rounds

@@ -1,0 +1,14 @@
+# stage: smallest | says: The norms have lost their axes. With as many matrices as columns, each column was divided by the norm of another matrix.
+import numpy as np
+
+
+def orthogonalize_stack(stack, coefficients):
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.mT if tall else stack
+    norms = np.sqrt(np.sum(x * x, axis=(1, 2)))
+    norms = norms if len(norms) == x.shape[2] else norms[:, None, None]
+    x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    for a, b, c in coefficients:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

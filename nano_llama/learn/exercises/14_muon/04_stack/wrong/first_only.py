@@ -1,0 +1,14 @@
+# stage: smallest | says: Each round has coefficients of its own.
+import numpy as np
+
+
+def orthogonalize_stack(stack, coefficients):
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.mT if tall else stack
+    norms = np.sqrt(np.sum(x * x, axis=(1, 2), keepdims=True))
+    x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    a, b, c = coefficients[0]
+    for _ in coefficients:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

@@ -1,0 +1,13 @@
+# stage: smallest | says: Right, with a product too many: put the bracket b G + c G^2 together before you multiply by X.
+import numpy as np
+
+
+def orthogonalize_stack(stack, coefficients):
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.mT if tall else stack
+    norms = np.sqrt(np.sum(x * x, axis=(1, 2), keepdims=True))
+    x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    for a, b, c in coefficients:
+        gram = x @ x.mT
+        x = a * x + b * (gram @ x) + c * (gram @ gram) @ x
+    return x.mT if tall else x

@@ -1,0 +1,13 @@
+# stage: smallest | says: Each matrix has a norm of its own; this is the one of the whole stack.
+import numpy as np
+
+
+def orthogonalize_stack(stack, coefficients):
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.mT if tall else stack
+    norms = np.sqrt(np.sum(x * x, keepdims=True))
+    x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    for a, b, c in coefficients:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
