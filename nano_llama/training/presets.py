@@ -81,7 +81,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "encoder": "nano",
         "single_first": 40_000,  # more than 12 minutes show; an hour goes on to all tasks
         "context": 128,
-        "batch_size": 32,
+        "batch_size": 16,
         "optimizer": "muon",
         "lr": 2e-3,
         "language_model_lr": 0.15,

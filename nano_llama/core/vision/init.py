@@ -11,7 +11,16 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import check_shapes, init_params
 from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
 from nano_llama.core.vision.config import VisionConfig, VisionLanguageConfig
-from nano_llama.core.vision.names import FC2, OUT_PROJ, text_name, vision_language_shapes, vision_shapes
+from nano_llama.core.vision.names import (
+    FC2,
+    OUT_PROJ,
+    POSITION_EMBEDDING,
+    text_name,
+    vision_language_shapes,
+    vision_shapes,
+)
+
+POSITIONS = 5.0  # how much larger they are drawn: as large as what a patch shows, so that both are heard
 
 
 def init_vision_params(
@@ -19,8 +28,8 @@ def init_vision_params(
 ) -> dict[str, np.ndarray]:
     """name -> new array for everything that is not the LLaMA, drawn as core/init.py draws a LLaMA's.
 
-    Matrices and positions are normal with the encoder's `initializer_range`, those that write into its residual
-    stream (out_proj, fc2) scaled by 1/sqrt(2 layers); norm gains are 1, biases 0.
+    Matrices are normal with the encoder's `initializer_range`, those that write into its residual stream (out_proj,
+    fc2) scaled by 1/sqrt(2 layers), positions by POSITIONS; norm gains are 1, biases 0.
     """
     vision = config.vision_config
     residual = 1.0 / np.sqrt(2 * vision.num_hidden_layers)
@@ -29,7 +38,11 @@ def init_vision_params(
         if len(shape) == 1:
             params[name] = np.zeros(shape, dtype) if name.endswith(".bias") else np.ones(shape, dtype)
             continue
-        std = vision.initializer_range * (residual if name.endswith((f"{OUT_PROJ}.weight", f"{FC2}.weight")) else 1.0)
+        std = vision.initializer_range
+        if name.endswith((f"{OUT_PROJ}.weight", f"{FC2}.weight")):
+            std *= residual
+        elif name.endswith(POSITION_EMBEDDING):
+            std *= POSITIONS
         values = np.random.default_rng((seed, index, 1)).standard_normal(shape, np.float32)  # 1: not the LLaMA's draws
         values *= np.float32(std)
         params[name] = values.astype(dtype, copy=False)
