@@ -147,10 +147,18 @@ def save_quantized(
     """
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
+    write_quantized(folder, config.to_hf_dict(), source, kinds, tokenizer, scheme)
+
+
+def write_quantized(
+    folder: str | Path, content: Mapping[str, Any], source: TensorMapping, kinds: Mapping[str, str],
+    tokenizer: Any = None, scheme: str = "",
+) -> None:  # fmt: skip
+    """save_quantized's files, for weights that were checked; content: what config.json is to say of the shape."""
     blocks = {name: kind for name, kind in kinds.items() if kind in WRITABLE_BLOCKS}
     own = {QUANTIZATION: {"quant_method": QUANT_METHOD, "scheme": scheme, "blocks": blocks}}
     with atomic_folder(folder) as temporary:
-        write_json(temporary / "config.json", config.to_hf_dict() | own)
+        write_json(temporary / "config.json", {**content, **own})
         save_safetensors(temporary / "model.safetensors", _AsBlocks(source, kinds))
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)

@@ -16,6 +16,7 @@ from nano_llama.core.vision.init import check_vision_language_params
 from nano_llama.core.vision.names import text_name
 from nano_llama.formats.hf_folder import CONFIG, read_config_json, write_folder
 from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, same_tensor
+from nano_llama.formats.quantized import QuantizedFolder, blocks_of, write_quantized
 from nano_llama.formats.vision_config import is_vision_language, vision_language_from_hf, vision_language_to_hf
 from nano_llama.formats.weight_files import open_weight_files
 
@@ -33,7 +34,9 @@ def open_vision_language(folder: Path) -> tuple[VisionLanguageConfig, TensorMapp
     """
     raw = read_config_json(folder)
     config = vision_language_from_hf(raw, source=str(folder / CONFIG))
-    weights = open_weight_files(folder, raw)
+    weights, blocks = open_weight_files(folder, raw), blocks_of(raw)
+    if blocks is not None:
+        weights = QuantizedFolder(folder, weights, blocks)
     if config.text_config.tie_word_embeddings and LM_HEAD in weights:
         embedding = text_name(EMBED)
         if embedding not in weights or not same_tensor(weights, embedding, weights, LM_HEAD):
@@ -66,8 +69,17 @@ def save_vision_language(
     weights: Mapping[str, np.ndarray],
     tokenizer: Any = None,
     dtype: str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    scheme: str = "",
 ) -> None:
-    """Write a folder that transformers' Idefics3ForConditionalGeneration loads. The arguments are those of save_hf."""
+    """Write a folder that transformers' Idefics3ForConditionalGeneration loads. The arguments are those of save_hf.
+
+    kinds and scheme, in place of dtype: those of save_quantized, for a folder that is read here alone.
+    """
     source = as_mapping(weights)
     check_vision_language_params(config, source, source=str(source.path))
+    if kinds is not None:
+        assert dtype is None, "kinds say how each matrix is stored"
+        write_quantized(folder, vision_language_to_hf(config), source, kinds, tokenizer, scheme)
+        return
     write_folder(folder, vision_language_to_hf(config), config.text_config, source, tokenizer=tokenizer, dtype=dtype)

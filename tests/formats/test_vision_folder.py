@@ -1,5 +1,6 @@
 """Folders of models with images: written, read, and read by transformers."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -7,7 +8,8 @@ from helpers.vision_cases import tiny_vision_language_config
 from nano_llama.core.errors import ConfigError, FormatError
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.vision.init import init_vision_language_params
-from nano_llama.formats import open_model, read_config
+from nano_llama.formats import describe, open_model, open_text_model, read_config
+from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.safetensors import save_safetensors
 from nano_llama.formats.vision_folder import open_vision_language, read_vision_language_config, save_vision_language
 
@@ -67,3 +69,29 @@ def test_it_is_not_taken_for_a_llama(saved):
         with pytest.raises(ConfigError, match="'idefics3' is not a LLaMA alone: it reads images") as caught:
             reader(saved[0])
         assert "generate --image" in caught.value.hint
+
+
+def test_quantized(tmp_path):
+    """Every reader sees the blocks' values: the whole, and the LLaMA within it, whose blocks the engine takes."""
+    config = tiny_vision_language_config(tied=True)
+    text = config.text_config.replace(
+        hidden_size=64, num_attention_heads=2, num_key_value_heads=1, intermediate_size=96
+    )
+    config = config.replace(text_config=text)
+    params = init_vision_language_params(config, seed=1)
+    name = "layers.0.mlp.gate_proj.weight"
+    kinds = {"model.text_model." + name: "Q4_1", "model.text_model.embed_tokens.weight": "Q8_0"}
+    kinds["model.connector.modality_projection.proj.weight"] = "BF16"
+    save_vision_language(tmp_path / "q", config, params, kinds=kinds, scheme="some words")
+    found, weights = open_vision_language(tmp_path / "q")
+    assert found == config
+    for tensor, value in params.items():
+        if kinds.get(tensor) in ("Q4_1", "Q8_0"):
+            expected = dequantize(kinds[tensor], quantize(kinds[tensor], value))
+        else:
+            expected = value.astype(ml_dtypes.bfloat16) if tensor in kinds else value
+        np.testing.assert_array_equal(weights[tensor], expected, err_msg=tensor)
+    llama = open_text_model(tmp_path / "q")
+    assert llama.raw("model." + name).kind == "Q4_1"
+    np.testing.assert_array_equal(llama["model." + name], weights["model.text_model." + name])
+    assert describe(tmp_path / "q")["types"] == {"Q4_1": 1, "Q8_0": 1, "BF16": 1, "F32": len(params) - 3}
