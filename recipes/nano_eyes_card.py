@@ -1,0 +1,134 @@
+"""nano_eyes's model card, made from results.json alone, so that every figure in it has been measured; and its curve.
+
+nano_eyes_results.py measures the figures. Tests: tests/recipes/test_nano_eyes.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nano_llama.core.units import time_text
+from nano_llama.data.vqa import QUESTIONS
+
+CARD = """\
+---
+language: en
+license: mit
+pipeline_tag: image-text-to-text
+tags: [llama, idefics3, shapes-vqa]
+---
+# nano_eyes
+
+nano_gpt with eyes: {parameters:,} parameters that answer questions about pictures of 64 x 64 pixels. It was trained
+with nano-llama-engine in {minutes} on rendered pictures, and ships with its package; `recipes/nano_eyes.py` made these
+files and this card, whose figures are those of `results.json`.
+
+```bash
+nano-llama generate --model nano_eyes --image FILE --prompt "What colour is the shape?"
+nano-llama eval --model nano_eyes --data shapes-vqa        # the table below, on fewer pictures
+```
+
+## How good it is
+On {pictures:,} pictures of the test split, which training never showed. Each question is asked alone; an answer is
+right if greedy decoding writes exactly it. Beside it the same questions about another picture of the same task (who
+does not look loses nothing there), and a blind guess:
+
+| question | right | about another picture | by guessing | asked |
+|---|---|---|---|---|
+{kinds}
+
+Combinations that training never showed, of parts that it did:
+
+| held out | right | about another picture | by guessing | asked |
+|---|---|---|---|---|
+{groups}
+
+Letters: of the words that are asked for, written at once or spelled, how many stand in their place. Guessing is to say
+the same word always, the best one.
+
+The first test pictures whose answers are right, then the first with a wrong one:
+
+![right and wrong answers](answers.png)
+
+## How it was made
+| | |
+|---|---|
+| encoder | {encoder} |
+| language model | nano_gpt: {text} |
+| tokens an image | {image_seq_len} |
+| data | shapes-vqa, tasks {tasks}: rendered on the way, without end |
+| pictures | {train_pictures:,}, of which the first {single_first:,} show single shapes |
+| steps | {steps:,} of {batch_size} pictures with all their questions, seed {seed} |
+| optimizer | {optimizer} for encoder and projector, AdamW for the LLaMA; learning rates {lr:g} and {llama_lr:g} |
+| wall time | {minutes} |
+| stored | {scheme}: {weights_mib:.2f} MiB, sha256 `{sha256}` |
+
+{note}
+
+![accuracy while training](accuracy.png)
+
+The curve is of 256 pictures that training does not show, of combinations that it does. What storing it in
+few bits changes: most of all {worst_name}, {worst_trained:.1%} as trained and {worst_stored:.1%} as stored; on average
+over the rows above {mean:+.2f} points.
+
+To repeat it: `python recipes/nano_eyes.py`. By the clock, a faster machine sees more pictures.
+
+## The limits
+It knows the questions of `nano_llama/data/vqa/questions.py`, word for word, and pictures like those that are rendered
+there: one of eight colours, one of eight shapes, digits, made-up words of four to six letters, bar charts. About a
+photograph it answers with the same words, and they mean nothing. The digits are those of scikit-learn (Alpaydin and
+Kaynak 1998); everything else is drawn by this project. The weights are under the repository's MIT license.
+"""
+
+
+def make_card(results: Mapping[str, Any]) -> str:
+    """The card's text from nano_eyes_results.measure's figures."""
+    settings, config = results["settings"], results["config"]
+    vision, text = config["vision_config"], config["text_config"]
+    kinds = [name for name in results["accuracy"] if name in QUESTIONS or name.endswith("letters")]
+    groups = [name for name in results["accuracy"] if name not in kinds]
+    stored, trained = results["accuracy"], results["as_trained"]
+    worst = max(stored, key=lambda name: abs(stored[name] - trained[name]))
+    lr = settings["lr"]
+    return CARD.format(
+        kinds="\n".join(row(results, name) for name in kinds),
+        groups="\n".join(row(results, name) for name in groups) or "| none | | | | |",
+        encoder=f"{vision['num_hidden_layers']} layers, width {vision['hidden_size']}, "
+        f"patches of {vision['patch_size']} x {vision['patch_size']} pixels",
+        text=f"{text['num_hidden_layers']} layers, width {text['hidden_size']}",
+        tasks=settings["tasks"].replace(",", ", "), single_first=settings["single_first"],
+        batch_size=settings["batch_size"], seed=settings["seed"], optimizer=settings["optimizer"].capitalize(),
+        lr=lr, llama_lr=lr * settings["language_model_lr"], minutes=time_text(results["elapsed_s"]),
+        weights_mib=results["weights_bytes"] / 2**20,
+        mean=100 * sum(stored[name] - trained[name] for name in stored) / len(stored),
+        worst_name=worst, worst_trained=trained[worst], worst_stored=stored[worst],
+        **{name: results[name] for name in ("parameters", "pictures", "image_seq_len", "train_pictures", "steps",
+                                            "scheme", "sha256", "note")},
+    )  # fmt: skip
+
+
+def row(results: Mapping[str, Any], name: str) -> str:
+    shares = (f"{results[part][name]:.1%}" for part in ("accuracy", "control", "chance"))
+    text = f"{name}: {QUESTIONS[name].text}" if name in QUESTIONS else name.replace("_", " ")
+    return f"| {text} | {' | '.join(shares)} | {results['asked'][name]:,} |"
+
+
+def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The shares of right answers by kind, at each evaluation of the run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measured = [row for row in rows if row.get("val_accuracy")]
+    names = list(dict.fromkeys(name for row in measured for name in row["val_accuracy"]))
+    figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for number, name in enumerate(names):
+        points = [(row["elapsed_s"] / 60, 100 * row["val_accuracy"][name]) for row in measured]
+        style = ("-", "--", ":")[number // 7 % 3]
+        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=name, color=f"C{number % 7}")
+    axes.set(xlabel="minutes", ylabel="right answers, %", ylim=(0, 101))
+    axes.spines[["top", "right"]].set_visible(False)
+    if names:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.savefig(path, format="png")

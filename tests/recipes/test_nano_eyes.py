@@ -1,0 +1,70 @@
+"""The recipe, whole, for four steps: trained, stored in few bits, measured, its card written."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("PIL")
+
+from nano_llama.formats.shipped import shipped_model
+from nano_llama.formats.vision_folder import open_vision_language
+from nano_llama.vol1_numpy.vision import VisionLanguageModel
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    out = tmp_path_factory.mktemp("release")
+    command = [sys.executable, RECIPES / "nano_eyes.py", "--smoke", "--out", out, "--note", "A trial."]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out / "nano_eyes"
+
+
+@pytest.mark.slow  # trains, and asks some hundred questions
+def test_from_nothing_to_a_release(released):
+    results, card = json.loads((released / "results.json").read_text()), (released / "README.md").read_text()
+    assert sum(file.stat().st_size for file in released.iterdir()) <= 8 * 2**20
+    weights = (released / "model.safetensors").read_bytes()
+    assert results["sha256"] == hashlib.sha256(weights).hexdigest() and results["sha256"] in card
+    assert results["steps"] == 4 and results["train_pictures"] == 16 and results["pictures"] == 24
+    assert results["accuracy"].keys() == results["control"].keys() == results["as_trained"].keys()
+    for name, share in results["accuracy"].items():
+        assert name.replace("_", " ") in card or f"| {name}: " in card
+        assert f"| {share:.1%} | {results['control'][name]:.1%} |" in card
+    assert "A trial." in card
+    for name in ("accuracy.png", "answers.png"):
+        assert f"({name})" in card and (released / name).read_bytes().startswith(b"\x89PNG")
+    assert all("val_accuracy" in row for row in results["curve"])
+
+
+@pytest.mark.slow  # as above
+def test_it_opens_everywhere(released):
+    """In Volume 1 as well; its LLaMA's blocks are those that the engine computes with."""
+    config, weights = open_vision_language(released)
+    kinds = {weights.dtype_name(name) for name in weights}
+    assert {"Q8_0", "Q4_1"} <= kinds and "F16" not in kinds
+    model = VisionLanguageModel.from_pretrained(released)
+    for name in weights:
+        np.testing.assert_allclose(model.params[name], weights[name], rtol=1e-6)
+    assert config.image_token_id == config.text_config.vocab_size - 1
+
+
+def test_the_card_is_made_from_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from nano_eyes_card import make_card
+
+    shipped = shipped_model("nano_eyes")
+    if shipped is None:
+        pytest.skip("it has not been released yet")
+    results = json.loads((shipped / "results.json").read_text())
+    assert (shipped / "README.md").read_text() == make_card(results), "run  python recipes/nano_eyes.py --card"
+    assert results["sha256"] == hashlib.sha256((shipped / "model.safetensors").read_bytes()).hexdigest()
+    assert sum(file.stat().st_size for file in shipped.iterdir()) <= 8 * 2**20
