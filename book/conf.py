@@ -55,4 +55,4 @@ book_later = {
         "gelu": "the image encoder, Volume 3",
         "lora_linear": "fine-tuning, Volume 2",
     }.items()
-} | {"nano_llama/vol1_numpy/optim/muon.py": "chapter 14"}
+}
