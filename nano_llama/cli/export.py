@@ -58,10 +58,12 @@ def run(
         return export_adapter(Path(model).expanduser(), base, format, out, dtype, screen)
     if base is not None:
         raise UserError(f"--base {base} belongs to an adapter; {model} is none.", hint="Leave it out.")
-    from nano_llama.formats import open_model
+    from nano_llama.formats import open_model, reads_images
 
     path = locate_model(model, screen)
     began = time.perf_counter()
+    if reads_images(path):
+        return export_with_images(path, model, format, out, dtype, screen)
     with open_model(path) as weights:
         config = weights.config
         tokenizer = None if format == "pth" else find_tokenizer(path, screen)
@@ -98,6 +100,36 @@ def run(
         "tokenizer": "included" if tokenizer is not None else "not included",
         "took": time_text(time.perf_counter() - began),
         "open it with": TRY_IT[format].format(out=str(out)),
+    }
+    screen.result(result, facts(shown))
+    return 0
+
+
+def export_with_images(path: Path, model: str, format: str, out: Path, dtype: str, screen: Screen) -> int:
+    """A model that reads images as the folder that transformers reads, its blocks (if it has any) dequantized."""
+    from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
+
+    if format != "hf":
+        raise UserError(
+            f"--format {format} is for models of text; {model} reads images.", hint="Use --format hf, for transformers."
+        )
+    began = time.perf_counter()
+    config, weights = open_vision_language(path)
+    with weights:
+        tokenizer = find_tokenizer(path, screen)
+        screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
+        save_vision_language(out, config, weights, tokenizer, None if dtype == "auto" else dtype)
+    seconds, found = time.perf_counter() - began, tokenizer is not None
+    result = {"model": model, "format": format, "out": str(out), "parameters": config.num_parameters,
+              "bytes": size_of(out), "tokenizer": found, "seconds": seconds}  # fmt: skip
+    shown = {
+        "written": out,
+        "format": format,
+        "size": size_text(size_of(out)),
+        "parameters": config.num_parameters,
+        "tokenizer": "included" if found else "not included",
+        "took": time_text(seconds),
+        "open it with": f"transformers: Idefics3ForConditionalGeneration.from_pretrained({str(out)!r})",
     }
     screen.result(result, facts(shown))
     return 0

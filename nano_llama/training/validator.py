@@ -66,9 +66,9 @@ class Validator:
             keep_head=over,
         )  # fmt: skip
         if evaluation and evaluation.partial:
+            more = "." if self.pictures else "; run nano-llama eval for all of them."
             self.callback.notice(
-                f"Validation covered the first {evaluation.tokens:,} of {total:,} tokens (time limit); "
-                "run nano-llama eval for all of them."
+                f"Validation covered the first {evaluation.tokens:,} of {total:,} tokens (time limit){more}"
             )
         if evaluation:
             evaluation = replace(evaluation, early=early)
@@ -79,6 +79,7 @@ class Validator:
             self.callback.evaluated(step, evaluation)
             self.callback.sampled(step, recorder.sample(step, evaluation.loss, self.backend.generate, give_up))
         elif not self.interrupted():
-            self.callback.notice("Gave up validation (time limit); run nano-llama eval to measure it.")
+            more = "." if self.pictures else "; run nano-llama eval to measure it."
+            self.callback.notice(f"Gave up validation (time limit){more}")
         self.clock.count_evaluation(self.clock.now() - begin, whole=total / counted if counted else 1.0)
         return evaluation

@@ -10,6 +10,7 @@ from nano_llama.core.lora import LoraConfig
 from nano_llama.formats import detect, open_weights
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.peft import save_adapter_files
+from nano_llama.formats.vision_folder import open_vision_language
 from nano_llama.tokenizer import Tokenizer
 
 OUT = {"hf": "out", "pth": "out.pth", "gguf": "out.gguf"}
@@ -153,3 +154,13 @@ def test_an_adapter_is_exported_as_gguf_only_and_beside_its_model(cli, adapter, 
         done = cli("export", "--out", out, *arguments)
         assert done.code == 2 and said in done.err, done.shown
     assert not out.exists()
+
+
+def test_a_model_that_reads_images(cli, tiny_model_with_eyes, tmp_path):
+    done = cli("export", "--model", tiny_model_with_eyes, "--format", "hf", "--out", tmp_path / "x", "--json")
+    assert done.code == 0 and done.json["tokenizer"] and done.json["bytes"] > 0, done.err
+    config, weights = open_vision_language(tmp_path / "x")
+    before, own = open_vision_language(tiny_model_with_eyes)
+    assert config == before and all(np.array_equal(weights[name], own[name]) for name in own)
+    refused = cli("export", "--model", tiny_model_with_eyes, "--format", "gguf", "--out", tmp_path / "x.gguf")
+    assert refused.code == 2 and "reads images" in refused.err and "--format hf" in refused.err

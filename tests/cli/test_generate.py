@@ -223,7 +223,7 @@ def test_image(cli, tmp_path):
     done = cli("generate", "--image", files[1], "--prompt", "red <image>", *engine)
     assert done.json["token_ids"] == expected[1]
     done = cli("generate", "--image", tmp_path / "none.png", "--prompt", "red", *engine)
-    assert done.code == 2 and "Image not found" in done.out
+    assert done.code == 2 and "Image not found" in done.out and "one of PNG" in done.out
 
 
 def test_a_picture_for_a_model_that_reads_text_is_refused(cli, tiny_model):

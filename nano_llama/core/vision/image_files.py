@@ -64,7 +64,8 @@ def _bytes_of(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
-        raise UserError(f"Image not found: {path}.") from None
+        hint = f"Give the path of a picture, one of {', '.join(FORMATS)}."
+        raise UserError(f"Image not found: {path}.", hint=hint) from None
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {str(path)!r:.200}: {getattr(error, 'strerror', None) or error}.") from None
     if len(data) > max_bytes:
