@@ -68,5 +68,8 @@ def test_a_model_with_an_encoder_goes_on(tmp_path):
 
 
 def test_fine_tuning_does_not_have_them():
+    with pytest.raises(UserError, match="learns from examples of text") as refused:
+        FinetuneSettings(data="shapes-vqa", init_from="nano_gpt")
+    assert "nano-llama train --data shapes-vqa" in refused.value.hint
     with pytest.raises(UserError):
         FinetuneSettings(data="x.jsonl", init_from="nano_gpt", encoder="tiny")

@@ -97,6 +97,11 @@ class FinetuneSettings(TrainSettings):
     )
 
     def __post_init__(self) -> None:
+        if self.from_pictures:
+            raise UserError(
+                f"data = {self.data!r}: fine-tuning learns from examples of text.",
+                hint=f"From pictures a model learns with  nano-llama train --data {self.data} --init-from MODEL",
+            )
         if all(getattr(self, name) is None for name in LENGTHS):
             object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
         if self.lr is None:
