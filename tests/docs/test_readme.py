@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/serving.md", "docs/finetuning.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/serving.md",
+    "docs/finetuning.md",
+    "docs/pictures.md",
+]
 
 
 def shell_lines() -> list[str]:

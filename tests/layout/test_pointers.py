@@ -8,7 +8,10 @@ from pathlib import Path
 
 from helpers.prose import ROOT, SOURCES, texts
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md", "docs/finetuning.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md", "docs/finetuning.md", "docs/pictures.md")
+]
 
 URL = re.compile(r"\w+://\S+")
 # A file of ours by its ending, or a folder by the slash behind it.
