@@ -57,14 +57,37 @@ def test_it_opens_everywhere(released):
     assert config.image_token_id == config.text_config.vocab_size - 1
 
 
-def test_the_card_is_made_from_the_results(monkeypatch):
+@pytest.fixture(scope="module")
+def shipped():
+    folder = shipped_model("nano_eyes")
+    if folder is None:
+        pytest.skip("it has not been released yet")
+    return folder
+
+
+def test_the_card_is_made_from_the_results(shipped, monkeypatch):
     monkeypatch.syspath_prepend(str(RECIPES))
     from nano_eyes_card import make_card
 
-    shipped = shipped_model("nano_eyes")
-    if shipped is None:
-        pytest.skip("it has not been released yet")
     results = json.loads((shipped / "results.json").read_text())
     assert (shipped / "README.md").read_text() == make_card(results), "run  python recipes/nano_eyes.py --card"
     assert results["sha256"] == hashlib.sha256((shipped / "model.safetensors").read_bytes()).hexdigest()
     assert sum(file.stat().st_size for file in shipped.iterdir()) <= 8 * 2**20
+
+
+def test_its_accuracies_are_those_of_the_card(shipped):
+    """On the first pictures of those that were measured: within four standard errors of each share."""
+    from nano_llama.data.vqa import ShapesVQA
+    from nano_llama.data.vqa.batches import PictureRows
+    from nano_llama.evaluation.vqa import evaluate_pictures
+    from nano_llama.tokenizer import Tokenizer
+    from nano_llama.vol2_torch.vision import VisionLanguageModel as Torch
+
+    results, model = json.loads((shipped / "results.json").read_text()), Torch.from_pretrained(shipped).eval()
+    rows = PictureRows(Tokenizer.from_pretrained(shipped), model.config.image_seq_len)
+    found = evaluate_pictures(model, rows, ShapesVQA(tuple(results["settings"]["tasks"].split(","))), 150)
+    for name, count in found.asked.items():
+        for part, share in (("accuracy", found.accuracy[name]), ("control", found.control[name])):
+            expected = results[part][name]
+            error = np.sqrt(max(expected * (1 - expected), 0.02) / count)
+            assert abs(share - expected) < 4 * error, f"{part} of {name}: {share:.3f}, and {expected:.3f} on the card"
