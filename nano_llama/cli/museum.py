@@ -178,6 +178,7 @@ def _answered(chosen: Room, line: str, causes: dict[str, str] | None, right_caus
 
 def check(screen: Screen, visit: Visit, chosen: Room) -> int:
     """The repair, and the learner's test where it is written. 0 where all that was checked holds."""
+    visit.require_files(chosen)
     fix = check_fix(chosen, visit.folder(chosen))
     visit.checked(chosen)
     if fix.passed:

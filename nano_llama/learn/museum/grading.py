@@ -13,12 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nano_llama.core.errors import UserError
 from nano_llama.core.limited_process import LimitedProcess, ProcessEnded
 from nano_llama.learn.museum.catalogue import Edit, Room
 from nano_llama.learn.museum.trees import PACKAGE, changed_lines, edited, same_lines, write_tree
 
-SECONDS = 30.0  # of one run of tests; a detector takes less than 10
+SECONDS = 60.0  # of one run of tests; a detector takes less than 10, on a machine that is not busy
 CLONE_SECONDS = 300.0
 MEMORY_BYTES = 8 * 2**30  # of addresses
 WORKER = PACKAGE / "learn" / "worker.py"
@@ -90,12 +89,6 @@ def run_detector(room: Room, tree: Path) -> Outcome:
 
 def check_fix(room: Room, folder: Path) -> Outcome:
     """The room's detector on the learner's copy; then a clone's own tests of the room, where there are any."""
-    missing = [file for file in room.files if not (folder / "nano_llama" / file).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder / 'nano_llama' / missing[0]} is gone.",
-            hint=f"Remove {folder} and begin again:  nano-llama museum enter {room.number}",
-        )
     outcome = run_detector(room, folder)
     tests = [CLONE / name for name in room.tests if (CLONE / name).is_file()]
     if not outcome.passed or not tests or find_spec("pytest") is None:

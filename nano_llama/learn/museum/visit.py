@@ -94,7 +94,16 @@ class Visit:
         if len(found) != 1:
             what = f"could be {' or '.join(found)}" if found else f"is not among the files of room {room.number}"
             raise UserError(f"{name!r} {what}.", hint=f"Its files: {', '.join(room.files)}.")
-        return found[0], (self.folder(room) / "nano_llama" / found[0]).read_text(encoding="utf-8")
+        self.require_files(room)
+        return found[0], (self.folder(room) / "nano_llama" / found[0]).read_text(encoding="utf-8", errors="replace")
+
+    def require_files(self, room: Room) -> None:
+        missing = [file for file in room.files if not (self.folder(room) / "nano_llama" / file).is_file()]
+        if missing:
+            raise UserError(
+                f"{self.folder(room) / 'nano_llama' / missing[0]} is gone.",
+                hint=f"Remove {self.folder(room)} and begin again:  nano-llama museum enter {room.number}",
+            )
 
     def require_entered(self, room: Room) -> None:
         if self.state(room) == "new" or not self.folder(room).is_dir():

@@ -2,7 +2,6 @@
 
 import pytest
 
-from nano_llama.core.errors import UserError
 from nano_llama.learn.museum import grading
 from nano_llama.learn.museum.grading import check_fix, check_trap, is_the_line, run_clone_tests, run_tests
 from nano_llama.learn.museum.trees import edited, sound, write_tree
@@ -49,9 +48,6 @@ def test_a_repair(units_room, planted):
     assert not check_fix(units_room, planted).passed
     file.write_text(sound(UNITS).replace("if count < 1024:", "if not count >= 1024:"))
     assert check_fix(units_room, planted).passed, "another repair that holds"
-    file.unlink()
-    with pytest.raises(UserError, match=r"units\.py is gone"):
-        check_fix(units_room, planted)
 
 
 def test_a_repair_must_pass_the_clones_tests_too(make_units_room, planted, monkeypatch):

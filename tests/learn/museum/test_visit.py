@@ -73,6 +73,14 @@ def test_a_file_by_its_name_or_its_path(visit, make_units_room):
             visit.file_of(room, name)
 
 
+def test_a_file_that_is_gone(visit, units_room, tmp_path):
+    visit.enter(units_room)
+    visit.require_files(units_room)
+    (tmp_path / "museum/77/nano_llama/core/units.py").unlink()
+    with pytest.raises(UserError, match=r"units\.py is gone"):
+        visit.file_of(units_room, "version.py")
+
+
 def test_a_room_of_another_version(visit, make_units_room):
     with pytest.raises(EnvironmentFault, match="does not fit this version"):
         visit.enter(make_units_room(("if count < 1024:", "if count < 1025:")))
