@@ -35,7 +35,7 @@ from nano_eyes_card import draw_curve, make_card  # noqa: E402
 from nano_eyes_results import measure, save_answers  # noqa: E402
 
 LIMIT = 8 * 2**20  # bytes that the package may contain of it
-MINUTES = 60.0
+MINUTES, EVALUATIONS = 60.0, 12  # the curve has a point every five minutes
 PICTURES = 2_000  # of the test split
 SCHEMES = {  # how matrices are stored: of the LLaMA's MLPs, and all others; the first that fits is taken
     "int8": (Kind.Q8_0, Kind.Q8_0),
@@ -110,7 +110,7 @@ def main() -> None:
         return
     run = options.run or Path(tempfile.mkdtemp() if options.smoke else ROOT / "runs") / "nano_eyes"
     if options.run is None:
-        flags = {} if options.smoke else {"max_minutes": options.minutes}
+        flags = {} if options.smoke else {"max_minutes": options.minutes, "evaluations": EVALUATIONS}
         changes = [*(SMOKE if options.smoke else []), *options.set]
         train(make_settings(preset="eyes-cpu", flags=flags, overrides=changes), run)
     folder = shipped if options.out is None else options.out / "nano_eyes"

@@ -88,7 +88,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "beta2": 0.98,
         "weight_decay": 0.0,
         "max_minutes": 12.0,
-        "evaluations": 6,
+        "evaluations": 4,
         "samples": 4,
     },
     "gpt2-124m-like": {
