@@ -32,6 +32,15 @@ def windowed(q, k, v):
     return weights(q, k, np.tri(n, dtype=bool) & ~np.tri(n, k=-4, dtype=bool)) @ v
 
 
+def one_shift(q, k, v):
+    """Exponentials relative to one score for all rows, which the future may set: they only round differently."""
+    scores = q @ k.T / np.sqrt(q.shape[1])
+    seen = np.where(np.tri(len(q), dtype=bool), scores, -np.inf)
+    largest = seen.max(axis=1, keepdims=True)
+    e = np.exp(seen - np.clip(np.nanmax(scores), largest, largest + 30))
+    return e @ v / e.sum(axis=1, keepdims=True)
+
+
 def one_ahead(q, k, v):
     return weights(q, k, np.tri(len(q), k=1, dtype=bool)) @ v
 
@@ -63,7 +72,12 @@ def no_mask(q, k, v):
 def cases(seed):
     yield from test_cases(
         "check_causal",
-        sound={"a mask": (plain,), "key by key, the newest first": (online,), "a window of four": (windowed,)},
+        sound={
+            "a mask": (plain,),
+            "key by key, the newest first": (online,),
+            "a window of four": (windowed,),
+            "one shift for the exponentials of all rows": (one_shift,),
+        },
         faults={
             "the mask begins one place late": (one_ahead,),
             "no mask at all": (no_mask,),
