@@ -58,7 +58,7 @@ class ArgumentCheck:
         kink = "; its slopes to the left and right differ: is there a kink, such as ReLU's at 0?" if self.kink else ""
         return (
             f"gradient of {self.name!r}, worst at [{at}]: backward says {self.analytic:.10g}, "
-            f"central differences {self.measured:.10g}, relative error {self.relative_error:.1e}{kink}"
+            f"central differences {self.measured:.10g}, relative error {self.relative_error:.2g}{kink}"
         )
 
 
