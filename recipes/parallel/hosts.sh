@@ -8,14 +8,17 @@
 # FIRST      of the machine that the others come to; --out must lie where all see it, since all resume from there
 # MACHINES   how many: 2, or 1:2 to go on with one where the other is lost (the mesh is then to be left out)
 # PROCESSES  on each machine: 1 on CPUs, else its GPUs
-# INTERFACE  the network interface that has ADDRESS, where the libraries pick another
+# INTERFACE  the network interface for the data: by default the one that has ADDRESS
 set -euo pipefail
 : "${ADDRESS:?of this machine}" "${FIRST:?of the first machine}"
 [ "${1:-}" = "--" ] && shift
 
 # Without it a restarted attempt finds the addresses of the one that died, and waits for them (pytorch/pytorch#135712).
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-if [ -n "${INTERFACE:-}" ]; then
+# Left to themselves the libraries take the interface of this machine's name, which may be the loopback one.
+having_address() { ip -o -4 address 2>/dev/null | awk -v address="$ADDRESS" '{ sub("/.*", "", $4) } $4 == address { print $2; exit }'; }
+INTERFACE=${INTERFACE:-$(having_address || true)}
+if [ -n "$INTERFACE" ]; then
     export GLOO_SOCKET_IFNAME=$INTERFACE NCCL_SOCKET_IFNAME=$INTERFACE
 fi
 is_host=0
