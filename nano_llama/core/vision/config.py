@@ -40,11 +40,9 @@ class VisionConfig:
         for name in ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
             check_positive_int(name, getattr(self, name))
         check_positive_int("num_attention_heads", self.num_attention_heads)
-        for name, whole, part in (
-            ("image_size", self.image_size, "patch_size"),
-            ("hidden_size", self.hidden_size, "num_attention_heads"),
-        ):
-            check(whole % getattr(self, part) == 0, name, whole, f"a multiple of {part} = {getattr(self, part)}")
+        H, D, S = self.num_attention_heads, self.hidden_size, self.image_size
+        check(D % H == 0, "hidden_size", D, f"a multiple of num_attention_heads = {H}")
+        check(self.patch_size <= S, "image_size", S, f"at least patch_size = {self.patch_size}")
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
             check(is_number(value) and value > 0, name, value, "a positive number")
@@ -55,6 +53,7 @@ class VisionConfig:
 
     @property
     def patches_per_side(self) -> int:
+        """Whole ones: pixels at the right and lower edge that are left over belong to none (SmolVLM: 384 by 14)."""
         return self.image_size // self.patch_size
 
     @property

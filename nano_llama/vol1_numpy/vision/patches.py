@@ -17,23 +17,28 @@ def unfold_forward(pixel_values: Array, patch_size: int) -> tuple[Array, Cache]:
 
         y[n, i s + j, (c P + p) P + q] = x[n, c, i P + p, j P + q],   s patches a line, P pixels along a patch
 
+    Pixels that are left over at the right and lower edge belong to no patch.
     pixel_values: (N,3,S,S)   -> y (N, s*s, 3*P*P)
     """
     N, C, S, _ = pixel_values.shape
     P, side = patch_size, S // patch_size
-    cut = pixel_values.reshape(N, C, side, P, side, P)  # (n, c, i, p, j, q)
+    used = pixel_values[:, :, : side * P, : side * P]
+    cut = used.reshape(N, C, side, P, side, P)  # (n, c, i, p, j, q)
     return cut.transpose(0, 2, 4, 1, 3, 5).reshape(N, side * side, C * P * P), (pixel_values.shape, P)
 
 
 def unfold_backward(dy: Array, cache: Cache) -> Array:
-    """y holds every pixel exactly once, so each pixel's gradient is that of its place in y: the axes go back.
+    """y holds a pixel once or, left over, not at all, so its gradient is that of its place in y, or zero: the axes go
+    back.
 
     -> dpixel_values (N,3,S,S)
     """
     (N, C, S, _), P = cache
     side = S // P
     cut = dy.reshape(N, side, side, C, P, P)  # (n, i, j, c, p, q)
-    return cut.transpose(0, 3, 1, 4, 2, 5).reshape(N, C, S, S)
+    dpixels = np.zeros((N, C, S, S), dy.dtype)
+    dpixels[:, :, : side * P, : side * P] = cut.transpose(0, 3, 1, 4, 2, 5).reshape(N, C, side * P, side * P)
+    return dpixels
 
 
 def patch_embedding_forward(

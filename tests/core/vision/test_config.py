@@ -15,10 +15,17 @@ def test_numbers_that_follow():
     assert config.replace(scale_factor=4).image_seq_len == 1
 
 
+def test_pixels_may_be_left_over():
+    vision = VisionConfig(
+        image_size=384, patch_size=14, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )  # SmolVLM's
+    assert (vision.patches_per_side, vision.image_seq_len(3)) == (27, 81)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"patch_size": 3}, "image_size = 8 must be a multiple of patch_size = 3"),
+        ({"patch_size": 9}, "image_size = 8 must be at least patch_size = 9"),
         ({"num_attention_heads": 4}, "hidden_size = 6 must be a multiple of num_attention_heads = 4"),
         ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         ({"layer_norm_eps": -1.0}, "layer_norm_eps = -1.0"),

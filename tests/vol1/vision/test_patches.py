@@ -21,11 +21,12 @@ def test_a_patch_is_read_channel_by_channel_and_line_by_line():
         np.testing.assert_array_equal(rows[1, 2, 4 * channel : 4 * channel + 4], image[1, channel, 2:4, 0:2].ravel())
 
 
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 6])
+@pytest.mark.parametrize("patch_size", [1, 2, 3, 4, 6])
 def test_unfold_differences(patch_size):
     image = np.random.default_rng(0).standard_normal((2, 3, 6, 6))
     gradcheck(unfold_forward, unfold_backward, [image, patch_size], wrt=["pixel_values"])
     rows, cache = unfold_forward(image, patch_size)
+    image[:, :, 6 // patch_size * patch_size :] = image[..., 6 // patch_size * patch_size :] = 0  # in no patch
     np.testing.assert_array_equal(unfold_backward(rows, cache), image)  # a permutation: back is the inverse
 
 
@@ -41,9 +42,11 @@ def test_patch_embedding_differences():
     gradcheck(patch_embedding_forward, patch_embedding_backward, random_inputs())
 
 
-def test_it_is_a_convolution():
+@pytest.mark.parametrize("left_over", [0, 1])
+def test_it_is_a_convolution(left_over):
     torch = pytest.importorskip("torch")
     inputs = random_inputs(1)
+    inputs["pixel_values"] = np.pad(inputs["pixel_values"], [(0, 0)] * 2 + [(0, left_over)] * 2, constant_values=9.0)
     x, cache = patch_embedding_forward(**inputs)
     dx = np.random.default_rng(2).standard_normal(x.shape)
     tensors = [torch.tensor(value, requires_grad=True) for value in inputs.values()]
