@@ -73,6 +73,11 @@ class ChatTemplate:
         return self._known_facts()["reads_parts"]
 
     @property
+    def reads_text(self) -> bool:
+        """Whether it prints a content that is a text."""
+        return self._known_facts()["reads_text"] or not self.reads_parts
+
+    @property
     def shows_images(self) -> bool:
         """Whether it prints something for a part {"type": "image"}."""
         return self.reads_parts and "image" in self.source
@@ -157,9 +162,9 @@ def check_messages(messages: Sequence[Message], template: ChatTemplate) -> list[
     """Copies of the messages as the template gets them. Raises UserError for one that is not {"role", "content"}.
 
     Roles are the usual ones and those that the template itself mentions. Content is a text, or a list of
-    {"type": "text", "text": ...}, joined unless the template goes through the parts; {"type": "image"} is for templates
-    that show images. An assistant's message may have `tool_calls` in place of content. Other keys go to the template
-    as they are, None left out (as in transformers).
+    {"type": "text", "text": ...}, joined unless the template goes through the parts; to one that does nothing else a
+    text is its only part. {"type": "image"} is for templates that show images. An assistant's message may have
+    `tool_calls` in place of content. Other keys go to the template as they are, None left out (as in transformers).
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
         raise UserError(f"A list of messages was expected, not {type(messages).__name__}.", hint=_EXAMPLE)
@@ -183,6 +188,8 @@ def _checked(message: Message, number: int, template: ChatTemplate) -> dict[str,
         given["content"] = [dict(part) for part in content] if template.reads_parts else "".join(texts)
     elif not isinstance(content, str) and not (content is None and role == "assistant" and given.get("tool_calls")):
         raise UserError(f"Message {number} ({role}) has content {content!r:.60}; a string was expected.", hint=_EXAMPLE)
+    elif isinstance(content, str) and not template.reads_text:
+        given["content"] = [{"type": "text", "text": content}]
     reasoning = next((given[name] for name in REASONING if name in given), None)
     return given if reasoning is None else {"thinking": reasoning, **given, "reasoning_content": reasoning}
 

@@ -4,6 +4,7 @@
     tokenizer_config.json    which tokens are BOS, EOS ..., the chat template (or a list of them)
     special_tokens_map.json, added_tokens.json    the same and more tokens, in older folders    added_tokens.py
     chat_template.jinja      the chat template, if it has a file of its own
+    chat_template.json       the same for a model with images, in folders before 2025; read where no other is there
     additional_chat_templates/NAME.jinja    further ones by name, such as tool_use
     generation_config.json, config.json      further ids that end an answer
 
@@ -28,7 +29,8 @@ from nano_llama.tokenizer.roles import Roles, affixes, conventional_eos
 _CONFIGS = ("tokenizer_config.json", "generation_config.json", "config.json")
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "pad": "pad_token", "unk": "unk_token"}
 _TEMPLATE_FILE, _TEMPLATE_FOLDER = "chat_template.jinja", "additional_chat_templates"
-_LEFT_OVER = (_TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json")
+_PROCESSOR_TEMPLATE = "chat_template.json"
+_LEFT_OVER = (_TEMPLATE_FILE, _PROCESSOR_TEMPLATE, "special_tokens_map.json", "added_tokens.json")
 
 
 def read_folder(path: Path) -> tuple[Backend, Roles, Templates]:
@@ -89,15 +91,16 @@ def _chat_templates(config: Mapping[str, Any], folder: Path) -> Templates:
     found = {path.stem: _template_text(path) for path in sorted((folder / _TEMPLATE_FOLDER).glob("*.jinja"))}
     if (folder / _TEMPLATE_FILE).is_file():
         return {"default": _template_text(folder / _TEMPLATE_FILE), **found}
-    template = config.get("chat_template")
+    source, template = folder / "tokenizer_config.json", config.get("chat_template")
+    if template is None:
+        source = folder / _PROCESSOR_TEMPLATE
+        template = read_object(source).get("chat_template")
     if isinstance(template, list):  # several by name
         entries = [entry for entry in template if isinstance(entry, dict)]
         pairs = [(entry.get("name"), entry.get("template")) for entry in entries]
         return {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)} | found
     if not isinstance(template, str | None):
-        raise FormatError(
-            f"{folder / 'tokenizer_config.json'}: chat_template is {type(template).__name__}, not a string."
-        )
+        raise FormatError(f"{source}: chat_template is {type(template).__name__}, not a string.")
     return ({} if template is None else {"default": template}) | found
 
 

@@ -3,7 +3,7 @@
 Started by chat.py as a script, so it imports Jinja2 and little else. It speaks lines of JSON:
 
     in    {"path": [...], "template": "...", "memory": bytes, "seconds": n}       once
-    out   {"ready": true}, then {"names": [...], "reads_parts": bool, "marks_answers": bool}
+    out   {"ready": true}, then {"names": [...], "reads_parts": bool, "reads_text": bool, "marks_answers": bool}
           or {"error": kind, "message": "..."}
     in    {"variables": {...}, "limit": characters}                              any number of times
     out   {"text": "..."} or {"error": kind, "message": "..."}
@@ -52,7 +52,7 @@ def serve(lines, answer) -> None:
 def compile_template(source: str):
     """The environment of transformers' apply_chat_template, so that a template means the same here.
 
-    -> the template, and what it does with its input: the names it reads, and whether it goes through content in parts.
+    -> the template, and what it does with its input: the names it reads, and how it reads a message's content.
     """
     import jinja2.meta
     import jinja2.nodes
@@ -81,12 +81,14 @@ def compile_template(source: str):
     environment.globals["strftime_now"] = strftime_now
     tree = environment.parse(source)
     names = jinja2.meta.find_undeclared_variables(tree)
-    facts = {"reads_parts": reads_parts(tree), "marks_answers": not names.isdisjoint(GENERATION)}
+    facts = content_facts(tree) | {"marks_answers": not names.isdisjoint(GENERATION)}
     return environment.from_string(source), {"names": sorted(names.difference(GENERATION)), **facts}
 
 
-def reads_parts(tree) -> bool:
-    """Whether a loop runs over a message's content, or over a variable that was set from it."""
+def content_facts(tree) -> dict[str, bool]:
+    """reads_parts: a loop runs over a message's content, or over a variable that was set from it.
+    reads_text: it is printed as a whole, or asked whether it is a text. A loop over a text's characters prints nothing.
+    """
     from jinja2 import nodes
 
     def mentions(expression, names: set[str]) -> bool:
@@ -107,7 +109,20 @@ def reads_parts(tree) -> bool:
     for assignment in tree.find_all(nodes.Assign):
         if isinstance(assignment.target, nodes.Name) and is_content(assignment.node, held):
             held.add(assignment.target.name)
-    return any(is_content(loop.iter, held) for loop in tree.find_all(nodes.For))
+
+    def prints_content(output) -> bool:
+        """As a whole, or what a text's method makes of it; not a part of it, content[0]."""
+        items = list(output.find_all(nodes.Getitem))
+        indexed = {id(item.node) for item in items}
+        named = [item for item in items if isinstance(item.arg, nodes.Const) and item.arg.value == "content"]
+        named += [one for one in output.find_all(nodes.Getattr) if one.attr == "content"]
+        named += [name for name in output.find_all(nodes.Name) if name.name in held]
+        return any(id(one) not in indexed for one in named)
+
+    printed = any(prints_content(output) for output in tree.find_all(nodes.Output))
+    asked = any(test.name in ("string", "iterable", "sequence", "mapping") for test in tree.find_all(nodes.Test))
+    parts = any(is_content(loop.iter, held) for loop in tree.find_all(nodes.For))
+    return {"reads_parts": parts, "reads_text": printed or asked}
 
 
 def render(template, variables: dict, limit: int) -> str:
