@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.vision.image_files import read_image
 from nano_llama.server.errors import ApiError
 from nano_llama.server.schemas import ImagePart, Message
 
@@ -44,18 +43,24 @@ def refuse_images(messages: Sequence[Message], why: str) -> None:
 def with_pixels(
     plain: list[dict[str, Any]], messages: Sequence[Message], reader: "ImageReader"
 ) -> list[dict[str, Any]]:
-    """The messages as LLM.request takes them: every image decoded, at the model's size. It takes a while: call it in a
-    thread. Raises ApiError, 400.
+    """The messages as LLM.request takes them: every image decoded, as the model's squares. It takes a while: call it in
+    a thread. Raises ApiError, 400.
+
+    Once they are more than the context holds, the others stay undecoded: the request will be refused for its length.
     """
-    size = reader.config.vision_config.image_size
+    room = reader.config.text_config.max_position_embeddings
     for number, place, part in image_parts(messages):
         path = f"messages[{number}].content[{place}].image_url.url"
-        data = _bytes_of(part.image_url.url, path)
-        try:
-            pixels = read_image(data, size, max_pixels=MAX_IMAGE_PIXELS)  # (S,S,3)
-        except UserError as error:
-            raise ApiError(400, f"{path}: {' '.join(filter(None, (error.message, error.hint)))}", param=path) from None
-        plain[number]["content"][place] = {"type": "image", "image": pixels}
+        image: Any = _bytes_of(part.image_url.url, path)
+        if room > 0:
+            try:
+                whole = part.image_url.detail == "low"
+                image = reader.read(image, max_pixels=MAX_IMAGE_PIXELS, splitting=not whole)
+            except UserError as error:
+                said = " ".join(filter(None, (error.message, error.hint)))
+                raise ApiError(400, f"{path}: {said}", param=path) from None
+            room -= len(reader.ids_of(image))
+        plain[number]["content"][place] = {"type": "image", "image": image}
     return plain
 
 

@@ -75,7 +75,7 @@ class Part(Strict):
 
 class ImageUrl(Strict):
     url: str  # data:image/...;base64,...
-    detail: Literal["auto", "low"] | None = None  # the whole picture, at the model's size; there is no other
+    detail: Literal["auto", "low"] | None = None  # low: not split into tiles; auto: as the model's own processor does
 
 
 class ImagePart(Strict):

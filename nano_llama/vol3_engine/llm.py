@@ -89,7 +89,7 @@ class LLM:
         model = resolve_model(path)
         own = folders[default] if default is not None and (folders[default] / "tokenizer.json").is_file() else None
         tokenizer = _tokenizer_of(own or model)
-        images = load_images(model, settings, folders, encoder)
+        images = load_images(model, settings, folders, encoder, tokenizer)
         self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default, images)
 
     @classmethod
@@ -309,7 +309,11 @@ def _of_model(model: Any, threads: int | None) -> tuple[Runner, ImageReader | No
 
 
 def load_images(
-    model: Path, settings: EngineSettings, adapters: Mapping[str, Path], encoder: Encode | None
+    model: Path,
+    settings: EngineSettings,
+    adapters: Mapping[str, Path],
+    encoder: Encode | None,
+    tokenizer: "Tokenizer | None",
 ) -> ImageReader | None:
     """What reads images for the model; None: it reads text only. Raises UserError, FormatError."""
     from nano_llama.formats import reads_images
@@ -320,7 +324,7 @@ def load_images(
         return None
     if adapters:
         raise UserError(f"adapter: {model} reads images, and adapters are for models of text.", hint="Leave it out.")
-    return ImageReader.load(model, encoder, settings.num_threads)
+    return ImageReader.load(model, tokenizer, encoder, settings.num_threads)
 
 
 def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Path] | None = None) -> Runner:

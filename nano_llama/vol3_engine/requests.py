@@ -6,12 +6,13 @@ Not here: running them (engine.py). Tests: tests/vol3/test_llm.py.
 import secrets
 from collections import abc
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams, TokenLogprob
+from nano_llama.core.vision.image_processing import Tiles
 from nano_llama.vol3_engine.adapters import AdapterChoice, Default, chosen_adapter
 from nano_llama.vol3_engine.constraints import Constraint, ConstraintCompiler
 from nano_llama.vol3_engine.engine import TokenEvent
@@ -141,8 +142,13 @@ class Requests:
                 hint="Give some text, or the token id that begins a document.",
             )
         ids = [self._checked_id(token, f"Prompt {number}") for token in ids]  # a tokenizer may belong to another model
+        context, max_tokens = self.config.max_position_embeddings, params.max_tokens
+        within = partial(length_limit, max_tokens=max_tokens, context=context, cache_tokens=self.cache_tokens)
+        read: list[Tiles] = []
         if self.images is not None:
-            ids = self.images.expand(ids, len(images), f"Prompt {number}", self._image_token)
+            self.images.check_count(ids, len(images), f"Prompt {number}", self._image_token)
+            read = self.images.read_all(images, len(ids), within)
+            ids = self.images.expand(ids, read)
         elif images:
             raise no_images(number)
         for field in ("stop_token_ids", "logit_bias"):
@@ -151,8 +157,8 @@ class Requests:
         name = chosen_adapter(adapter, self.default_adapter, self.adapters)
         if params.stop_strings:
             self._required_tokenizer("A stop string")
-        limit = length_limit(len(ids), params.max_tokens, self.config.max_position_embeddings, self.cache_tokens)
-        placed = self.images.place(ids, images) if self.images is not None and images else ()
+        limit = within(len(ids))
+        placed = self.images.place(ids, read) if self.images is not None and read else ()
         constraint = self._constraint(params)
         keeps_space = continues or constraint is not None  # a constraint means every byte of the text
         seed = params.seed

@@ -25,7 +25,8 @@ def theirs(config):
     return transformers.Idefics3ForConditionalGeneration(transformers.Idefics3Config(**shapes, pad_token_id=0)).eval()
 
 
-@pytest.mark.parametrize("shape", [{}, {"tied": True}, {"patch_size": 1, "scale_factor": 4, "heads": 1}])
+@pytest.mark.parametrize("shape", [{}, {"tied": True}, {"patch_size": 1, "scale_factor": 4, "heads": 1},
+                                   {"patch_size": 3}])  # fmt: skip
 def test_logits(shape):
     """A state dict moves as it is; a tied head, which they list too, is the embedding."""
     config = tiny_vision_language_config(**shape)
@@ -57,8 +58,9 @@ def test_logits_of_the_engine_on_a_folder_of_theirs(tmp_path, runner):
     _, _, pixels = case(config, dtype=np.float32)
     images = ((pixels + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1)  # (3,8,8,3)
     with LLM(tmp_path, runner=runner, device="cpu", num_threads=1) as llm:
-        ids = llm.images.expand([1, IMAGE, 2, IMAGE, 3], 2, "The prompt")
-        rows = [Embeddings(placed.start, placed.image.rows) for placed in llm.images.place(ids, images[:2])]
+        read = [llm.images.read(image) for image in images[:2]]
+        ids = llm.images.expand([1, IMAGE, 2, IMAGE, 3], read)
+        rows = [Embeddings(placed.start, placed.image.rows) for placed in llm.images.place(ids, read)]
         chunk = Chunk(ids, 0, len(ids), [3, 1], num_logits=len(ids), embeddings=rows)
         logits = llm.engine.runner.execute(PackedBatch.pack([chunk]))  # (T,V)
         with torch.no_grad():

@@ -1,10 +1,10 @@
-"""Image files as pixels: whatever a camera, a browser or a stranger made of it becomes a square of RGB bytes.
+"""Image files as pixels: whatever a camera, a browser or a stranger made of it becomes squares of RGB bytes.
 
 Formats are PNG, JPEG, GIF and WebP, of any mode: palettes, grey, 16 bits, CMYK; transparency lies on white, and a
 camera's note of how it was held (EXIF) is followed. An animation is refused: which frame is meant is not guessed. A
 file says how many pixels it will make before they are made; too many are refused then (decompression bombs).
-The model's square is made by stretching both sides, as Idefics3's processor does where it does not cut an image into
-tiles. Pillow does the decoding (extra `vision`); an array that has the right size needs none.
+Which squares a model wants is ImageProcessing's (image_processing.py). Pillow does the decoding (extra `vision`); an
+array that has the right size needs none.
 Tests: tests/core/vision/test_image_files.py.
 """
 
@@ -17,42 +17,43 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.errors import UserError, import_extra
+from nano_llama.core.vision.image_processing import ImageProcessing, Tiles
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6  # 192 MB as RGB
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's 16-bit grey
+_SEVERAL_IN_JPEG = "MPO"  # what phones write: the picture, and behind it a preview or a map of its depth
 _ORIENTATION = 0x0112
 
 
-def read_image(source: Any, size: int, *, max_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A file's path, its bytes, or an array (H,W,3) of bytes -> (size,size,3) bytes, RGB.
+def read_image(
+    source: Any, processing: ImageProcessing, *, max_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS
+) -> Tiles:
+    """A file's path, its bytes, or an array (H,W,3) of bytes -> the squares that a model reads of it.
 
     Raises UserError for what is not an image, is damaged, moves, or is larger than the limits.
     """
     if hasattr(source, "__array__") or isinstance(source, np.ndarray):
-        return _resized_array(np.asarray(source), size, max_pixels)
+        return _tiles_of_array(np.asarray(source), processing, max_pixels)
     if isinstance(source, bytes):
-        return _decoded(source, "The image", size, max_pixels)
+        return _decoded(source, "The image", processing, max_pixels)
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
-        return _decoded(_bytes_of(path, max_bytes), str(path), size, max_pixels)
+        return _decoded(_bytes_of(path, max_bytes), str(path), processing, max_pixels)
     raise UserError(
         f"An image is a file's path, its bytes or an array of bytes (height, width, 3), not {type(source).__name__}."
     )
 
 
-def _resized_array(array: np.ndarray, size: int, max_pixels: int) -> np.ndarray:
+def _tiles_of_array(array: np.ndarray, processing: ImageProcessing, max_pixels: int) -> Tiles:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise UserError(
             f"An image as an array is uint8 of shape (height, width, 3), not {array.dtype} {array.shape}.",
             hint="Floats from 0 to 1: (255 * x).round().astype(np.uint8). Grey: np.stack([x] * 3, -1).",
         )
-    if array.shape[:2] == (size, size):
-        return np.ascontiguousarray(array)
     _check_pixels(array.shape[1], array.shape[0], "The image", max_pixels)
-    image = import_extra("PIL.Image", "vision", "Resizing images")
-    return _squared(image.fromarray(np.ascontiguousarray(array)), size)
+    return processing.tiles_of_array(array)
 
 
 def _bytes_of(path: Path, max_bytes: int) -> bytes:
@@ -73,7 +74,7 @@ def _bytes_of(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _decoded(data: bytes, name: str, size: int, max_pixels: int) -> np.ndarray:
+def _decoded(data: bytes, name: str, processing: ImageProcessing, max_pixels: int) -> Tiles:
     pillow = import_extra("PIL.Image", "vision", "Reading image files")
     if not data:
         raise UserError(f"{name} is empty: it has no bytes.")
@@ -82,14 +83,13 @@ def _decoded(data: bytes, name: str, size: int, max_pixels: int) -> np.ndarray:
             warnings.simplefilter("ignore")  # Pillow warns of its own limit, which is above ours
             with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_pixels(image.width, image.height, name, max_pixels)
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
+                if getattr(image, "is_animated", False) and image.format != _SEVERAL_IN_JPEG:
                     raise UserError(
-                        f"{name} is an animation of {frames} frames; a model reads one picture.",
+                        f"{name} is an animation; a model reads one picture.",
                         hint="Save the frame that you mean as a file of its own.",
                     )
                 image.load()
-                return _squared(_upright(_as_rgb(image, pillow), image, pillow), size)
+                return processing.tiles(_upright(_as_rgb(image, pillow), image, pillow))
     except pillow.UnidentifiedImageError:
         raise UserError(
             f"{name} is not an image that is read here: it begins with {data[:8]!r}.",
@@ -135,10 +135,3 @@ def _upright(rgb: Any, image: Any, pillow: Any) -> Any:
     except Exception:  # the picture is whole, only the note is damaged
         return rgb
     return rgb.transpose(turns[orientation]) if orientation in turns else rgb
-
-
-def _squared(rgb: Any, size: int) -> np.ndarray:
-    """(size,size,3): both sides stretched or shrunk, with Lanczos's filter."""
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), 1)  # 1: LANCZOS
-    return np.asarray(rgb, np.uint8)

@@ -1,6 +1,7 @@
 """Image files: every mode becomes the right pixels, and what is hostile or no image gets a clear error."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -8,9 +9,19 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import UserError
-from nano_llama.core.vision.image_files import FORMATS, read_image
+from nano_llama.core.vision import image_files
+from nano_llama.core.vision.image_files import FORMATS
+from nano_llama.core.vision.image_processing import ImageProcessing
 
 Image = pytest.importorskip("PIL.Image")
+
+
+def read_image(source, size, **limits):
+    """(size,size,3): the only square of an image that is stretched."""
+    tiles = image_files.read_image(source, ImageProcessing(image_size=size), **limits)
+    assert (tiles.rows, tiles.columns, len(tiles.pixels)) == (0, 0, 1)
+    return tiles.pixels[0]
+
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -62,6 +73,12 @@ def test_modes():
     assert set(np.unique(read_image(encoded(bits), 4))) == {0, 255}
 
 
+def test_a_phones_jpeg_with_more_behind_it_is_its_first_picture():
+    first, second = (Image.fromarray(halves(*colours)) for colours in ((RED, RED), (BLUE, BLUE)))
+    data = encoded(first, "MPO", save_all=True, append_images=[second])
+    assert np.abs(read_image(data, 8).astype(int) - RED).max() <= 8
+
+
 def test_what_is_transparent_is_white():
     rgba = np.dstack([halves(), np.full((8, 8), 255, np.uint8)])
     rgba[:, 4:, 3] = 0
@@ -102,6 +119,7 @@ HOSTILE = {
     "no bytes": (b"", "is empty"),
     "no image": (b"hello, world", "is not an image that is read here: it begins with b'hello, w'"),
     "svg": (b"<svg xmlns='x'/>", "is not an image"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is not an image"),
     "bomb": (png(9_000, 9_000), "has 9,000 x 9,000 pixels, more than 64,000,000"),
     "larger than Pillow's own limit": (png(60_000, 60_000), "has more than 64,000,000 pixels"),
     "truncated": (encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))[:3000],
@@ -110,7 +128,7 @@ HOSTILE = {
                                "JPEG")[:900], "is damaged"),
     "no pixels in it": (png(8, 8), "is damaged"),
     "animated": (encoded(Image.fromarray(halves()), "GIF", save_all=True,
-                         append_images=[Image.fromarray(halves(BLUE, RED))]), "an animation of 2 frames"),
+                         append_images=[Image.fromarray(halves(BLUE, RED))]), "is an animation"),
     "a format that is not read": (encoded(Image.fromarray(halves()), "TIFF"), "is not an image that is read here"),
 }  # fmt: skip
 
@@ -130,8 +148,12 @@ def test_hostile_files(tmp_path, name):
 def test_limits_and_places(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         read_image(tmp_path, 8)
-    with pytest.raises(UserError, match="Image not found"):
+    with pytest.raises(UserError, match="Image not found") as refusal:
         read_image(tmp_path / "none.png", 8)
+    assert "Give the path of a picture" in refusal.value.hint
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="is not a file"):
+        read_image(tmp_path / "pipe.png", 8)
     with pytest.raises(UserError, match="Cannot read"):
         read_image("a\0b", 8)
     path = tmp_path / "picture.png"
