@@ -2,7 +2,7 @@
 
 Ctrl-C while the model answers stops the answer and keeps what there is of it; twice in a row at the prompt, it leaves.
 Not here: what begins with / (chat_commands.py), the rules of the history (conversation.py), reading lines (lines.py).
-Tests: tests/cli/test_chat.py, and in a real terminal tests/cli/test_chat_terminal.py.
+Tests: tests/cli/test_chat.py, test_chat_pictures.py, and in a real terminal tests/cli/test_chat_terminal.py.
 """
 
 import time
@@ -74,7 +74,7 @@ def run(
     chat = Chat(screen, llm, params, Conversation(system), LineReader(screen.out, shown=not screen.json))
     chat.loop()
     used = {"model": model or str(path), "adapter": adapter}
-    screen.result({**used, "messages": chat.conversation.messages(), "answers": chat.figures})
+    screen.result({**used, "messages": chat.conversation.messages(paths=True), "answers": chat.figures})
     return 0
 
 
@@ -115,7 +115,7 @@ class Chat:
 
     def handle(self, text: str) -> None:
         """A command or a message. An error is shown and leaves the conversation as it was."""
-        before = list(self.conversation.turns)
+        before, attached = list(self.conversation.turns), self.conversation.attached
         try:
             if text.startswith("/"):
                 self.commands.run(text)
@@ -124,7 +124,7 @@ class Chat:
             self.conversation.ask(text.strip())
             self.answer()
         except (NanoLlamaError, KeyboardInterrupt) as error:
-            self.conversation.turns = before
+            self.conversation.turns, self.conversation.attached = before, attached
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.screen.err.print(f"error: {printable(error)}", style="red")

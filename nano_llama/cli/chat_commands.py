@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nano_llama.cli.common import facts, printable
-from nano_llama.cli.conversation import Turn
+from nano_llama.cli.conversation import Picture, Turn
 from nano_llama.cli.generate import check_text
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json, write_json
@@ -54,6 +54,8 @@ class Commands:
             Command(("/undo",), "", "take your last message and its answer back", self.undo),
             Command(("/set",), "[NAME X]", "set temperature, top_p, max_tokens, seed ... (without NAME: show them)",
                     self.set),
+            Command(("/image",), "[FILE]", "show a picture with your next message (no FILE: list them); - for none",
+                    self.attach),
             Command(("/system",), "[TEXT]", "set the system prompt (without TEXT: show it); - removes it",
                     self.set_system_prompt),
             Command(("/new", "/clear", "/reset"), "", "start a new conversation (also /clear)", self.start_over),
@@ -80,7 +82,7 @@ class Commands:
             return sorted(name for name in [*self.named, *LEAVE] if name.startswith(word))
         if line.startswith("/set ") and line.count(" ") == 1:
             return [name for name in SETTABLE if name.startswith(word)]
-        if line.startswith(("/save ", "/load ")):
+        if line.startswith(("/save ", "/load ", "/image ")):
             return paths_that_begin(word)
         return []
 
@@ -117,6 +119,24 @@ class Commands:
         question = self.chat.conversation.last_question
         self.chat.conversation.turns.pop()
         self.chat.screen.say(f"Taken back: {question}")
+
+    def attach(self, name: str) -> None:
+        conversation = self.chat.conversation
+        if name == "-":
+            conversation.attached = []
+        elif name:
+            conversation.attached = [*conversation.attached, self._picture(name)]
+        names = ", ".join(str(picture.path) for picture in conversation.attached)
+        self.chat.screen.say(f"With your next message: {names}" if names else "No picture goes with your next message.")
+
+    def _picture(self, name: str) -> Picture:
+        images, path = self.chat.llm.images, Path(name).expanduser()
+        if images is None:
+            raise UserError(
+                f"{path}: this model reads text only.",
+                hint="Start  nano-llama chat  with a folder of Idefics3 or SmolVLM to show pictures.",
+            )
+        return Picture(path, images.read(path))
 
     # -- how answers are made ---------------------------------------------------------------------------------------
 
@@ -168,6 +188,7 @@ class Commands:
 
     def start_over(self, _: str) -> None:
         self.chat.conversation.turns.clear()
+        self.chat.conversation.attached = []
         self.chat.screen.say("Started a new conversation.")
 
     def save(self, name: str) -> None:
@@ -176,13 +197,13 @@ class Commands:
         path = Path(name).expanduser()
         if path.exists():
             raise UserError(f"{path} already exists.", hint="Choose another name.")
-        write_json(path, {"messages": self.chat.conversation.messages()})
+        write_json(path, {"messages": self.chat.conversation.messages(paths=True)})
         self.chat.screen.say(f"Saved as {path}.")
 
     def load(self, name: str) -> None:
         if not name:
             raise UserError("/load needs a file name.", hint="For example:  /load chat.json")
-        system, turns = read_conversation(Path(name).expanduser())
+        system, turns = read_conversation(Path(name).expanduser(), self._picture)
         self.chat.conversation.system = system
         self.chat.conversation.turns[:] = turns
         self.chat.screen.say(f"Loaded {plural(len(turns), 'turn')}. The last: {printable(turns[-1].question)}")
@@ -209,8 +230,20 @@ def parsed(value: str) -> Any:
     return value
 
 
-def read_conversation(path: Path) -> tuple[str | None, list[Turn]]:
-    """The system prompt and the turns that /save has written. Raises FormatError for anything else."""
+def _readable(message: tuple[Any, Any]) -> bool:
+    """Whether its content is a text, or parts as Turn.content makes them."""
+    content = message[1]
+    if isinstance(content, str):
+        return True
+    parts = content if isinstance(content, list) and all(isinstance(part, dict) for part in content) else [{}]
+    named = all(isinstance(part.get("image"), str) for part in parts[:-1])
+    return named and bool(parts) and isinstance(parts[-1].get("text"), str)
+
+
+def read_conversation(path: Path, picture: Callable[[str], Picture]) -> tuple[str | None, list[Turn]]:
+    """The system prompt and the turns that /save has written, its pictures read again by `picture`. Raises FormatError
+    for anything else.
+    """
     value = read_json(path)
     messages = value.get("messages") if isinstance(value, dict) else None
     try:
@@ -219,9 +252,17 @@ def read_conversation(path: Path) -> tuple[str | None, list[Turn]]:
         found = []
     system = found.pop(0)[1] if found and found[0][0] == "system" else None
     questions, answers = found[::2], found[1::2]
-    regular = all(role == "user" for role, _ in questions) and all(role == "assistant" for role, _ in answers)
+    regular = (
+        all(map(_readable, questions))
+        and all(role == "user" for role, _ in questions)
+        and all(role == "assistant" for role, _ in answers)
+    )
     if not questions or len(questions) != len(answers) or not regular:
         raise FormatError(
             f"{path} is not a conversation of questions and answers.", hint="Give a file that /save wrote."
         )
-    return system, [Turn(asked[1], answered[1]) for asked, answered in zip(questions, answers, strict=True)]
+    turns = []
+    for (_, asked), (_, answered) in zip(questions, answers, strict=True):
+        *images, text = asked if isinstance(asked, list) else [{"text": asked}]
+        turns.append(Turn(text["text"], answered, [picture(part["image"]) for part in images]))
+    return system, turns

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
 
 EngineName = Literal["engine", "torch", "numpy"]
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 SAMPLING = Group("Sampling", help="How the next token is chosen. The same seed gives the same text.", sort_key=10)
 COMPUTE = Group("Computing", help="What computes the model, and where.", sort_key=20)
@@ -116,6 +116,12 @@ def has_torch() -> bool:
 
 
 def conversation_length(llm: "LLM", messages: Sequence[Message]) -> int:
-    """Tokens of a conversation as the model will read it, including those that open the answer."""
+    """Tokens of a conversation as the model will read it, including those that open the answer. Its images are read
+    already (ImageReader.read).
+    """
+    from nano_llama.vol3_engine.image_prompts import messages_and_images
+
     assert llm.tokenizer is not None, "a chat has a tokenizer with a template"
-    return len(llm.tokenizer.encode_chat(messages, add_generation_prompt=True))
+    messages, images = messages_and_images(messages)
+    length = len(llm.tokenizer.encode_chat(messages, add_generation_prompt=True))
+    return length + sum(len(llm.images.ids_of(image)) - 1 for image in images if llm.images is not None)
