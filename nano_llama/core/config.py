@@ -106,7 +106,7 @@ def rope_fields(rope_type: str) -> tuple[str, ...]:
     return (*_ROPE_NEEDS.get(rope_type, ()), *_ROPE_MAY.get(rope_type, ()))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LlamaConfig:
     """The shape of a LLaMA. Every field carries the name that transformers gives it.
 
@@ -202,6 +202,11 @@ class LlamaConfig:
         layer = attention + 3 * D * F + 2 * D
         embeddings = self.vocab_size * D * (1 if self.tie_word_embeddings else 2)
         return embeddings + self.num_hidden_layers * layer + D
+
+    def __repr__(self) -> str:
+        """What makes an equal one: the fields that differ from their defaults."""
+        fields = ((field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self))
+        return f"LlamaConfig({', '.join(f'{name}={value!r}' for name, value, default in fields if value != default)})"
 
     @property
     def shape_text(self) -> str:

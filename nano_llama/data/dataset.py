@@ -23,6 +23,7 @@ import numpy as np
 
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json
+from nano_llama.core.units import plural
 from nano_llama.data.batches import Batches, BatchStream, Validation, validation
 from nano_llama.data.openings import Opening, openings
 from nano_llama.data.shards import DocumentTable, Shard, ShardHeader, read_header
@@ -160,6 +161,13 @@ class Dataset:
         self.fingerprint: str = _checksum({part: content[part] for part in ("tokenizer", "splits")})
         self.train = self._split("train", content["splits"]["train"])
         self.val = self._split("val", content["splits"]["val"])
+
+    def __repr__(self) -> str:
+        splits = ", ".join(
+            f"{split.name} {plural(split.num_tokens, 'token')} in {plural(split.num_documents, 'document')}"
+            for split in (self.train, self.val)
+        )
+        return f"Dataset({str(self.folder)!r}: {self.source}; {splits}; vocabulary {self.vocab_size:,})"
 
     def old_fingerprint(self, source_fingerprint: str) -> str:
         """What 0.1 kept in a checkpoint: the checksum of the whole description, the source's fingerprint included."""

@@ -5,10 +5,10 @@ Tests: tests/tokenizer/test_tokenizer.py and its neighbours.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError
 from nano_llama.tokenizer.backend import Backend
@@ -17,6 +17,9 @@ from nano_llama.tokenizer.codec import Codec, checked_id
 from nano_llama.tokenizer.conversation import ChatOptions, ConversationEncoder
 from nano_llama.tokenizer.incremental import IncrementalDecoder
 from nano_llama.tokenizer.roles import Roles, conventional_eos
+
+if TYPE_CHECKING:
+    from nano_llama.tokenizer.merges import Piece, Vocabulary
 
 
 class Tokenizer:
@@ -51,6 +54,8 @@ class Tokenizer:
         self.roles = roles or Roles(eos=conventional_eos(backend))
         templates = chat_template if isinstance(chat_template, Mapping) else {"default": chat_template}
         self.chat_templates = {name: text for name, text in templates.items() if text is not None}
+        self.bos_id, self.eos_id = self.roles.bos, self.roles.eos
+        self.pad_id, self.unk_id = self.roles.pad, self.roles.unk
         self._codec = Codec(backend, self.roles)
         self.special_ids = self._codec.special_ids
         self.conversations = ConversationEncoder(self.chat_templates, self._codec)
@@ -88,6 +93,19 @@ class Tokenizer:
         from nano_llama.tokenizer.train import bpe_backend
 
         return cls(bpe_backend(texts, vocab_size, progress))
+
+    @classmethod
+    def from_merges(
+        cls, vocab: "Vocabulary", merges: "Iterable[tuple[Piece, Piece]]", special_tokens: Sequence[str] = ()
+    ) -> "Tokenizer":
+        """Byte-level BPE from a vocabulary and its merges, in their order: of bytes, or in GPT-2's alphabet.
+
+        vocab: {b"the": 500} or {500: b"the"}, or GPT-2's vocab.json as a dict. Special tokens that it lacks get the
+        next ids. Text is split into words as `train_bpe` does. Raises UserError where the two do not fit together.
+        """
+        from nano_llama.tokenizer.merges import merges_backend
+
+        return cls(merges_backend(vocab, merges, special_tokens))
 
     @classmethod
     def train_char(cls, text: str | Iterable[str]) -> "Tokenizer":
@@ -131,22 +149,6 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self.backend.vocab_size
 
-    @property
-    def bos_id(self) -> int | None:
-        return self.roles.bos
-
-    @property
-    def eos_id(self) -> int | None:
-        return self.roles.eos
-
-    @property
-    def pad_id(self) -> int | None:
-        return self.roles.pad
-
-    @property
-    def unk_id(self) -> int | None:
-        return self.roles.unk
-
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         return self.roles.stop_ids(self.backend)
@@ -181,6 +183,11 @@ class Tokenizer:
     ) -> list[list[int]]:
         """`encode` of each text, on several threads where TOKENIZERS_PARALLELISM allows."""
         return self._codec.encode_batch(texts, add_bos, parse_special)
+
+    def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
+        """The ids of texts that are read one by one, such as the lines of a large file; each is encoded by itself."""
+        for text in texts:
+            yield from self._codec.encode(text, False, False)
 
     # -- ids to text --------------------------------------------------------------------------------------------------
 

@@ -55,15 +55,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share G key/value heads."""
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, hidden_size: int, num_attention_heads: int, num_key_value_heads: int, head_dim: int):
         super().__init__()
-        D, K = config.hidden_size, config.head_dim
+        D, H, G, K = hidden_size, num_attention_heads, num_key_value_heads, head_dim
         self.head_dim = K
-        self.q_proj = nn.Linear(D, config.num_attention_heads * K, bias=False)
-        self.k_proj = nn.Linear(D, config.num_key_value_heads * K, bias=False)
-        self.v_proj = nn.Linear(D, config.num_key_value_heads * K, bias=False)
-        self.o_proj = nn.Linear(config.num_attention_heads * K, D, bias=False)
-        self.grouped = config.group_size > 1
+        self.q_proj = nn.Linear(D, H * K, bias=False)
+        self.k_proj = nn.Linear(D, G * K, bias=False)
+        self.v_proj = nn.Linear(D, G * K, bias=False)
+        self.o_proj = nn.Linear(H * K, D, bias=False)
+        self.grouped = H != G
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None
@@ -94,11 +94,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x)).  Shazeer 2020, arXiv 2002.05202, eq. 6."""
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,T,D) -> (B,T,F) -> (B,T,D)
         return self.down_proj(self.gated(self.gate_proj(x), self.up_proj(x)))
@@ -113,9 +113,11 @@ class Block(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(
+            config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.dropout = 0.0  # while training, of what each sublayer adds to the stream
         self.checkpointing = "none"  # while training: activation_checkpointing.py
         self.draws = False  # whether that draws random numbers

@@ -53,6 +53,7 @@ class Preparation:
         finally:
             self.samples -= params.n
         context, length = self.llm.config.max_position_embeddings, len(request.prompt_ids)
+        params = request.sequences[0].params  # where max_tokens was unset, the request knows what it means
         if params.max_tokens is not None and length + params.max_tokens > context:
             raise ContextLengthError(
                 f"The prompt has {plural(length, 'token')} and max_tokens is {params.max_tokens}: together more than "

@@ -106,10 +106,13 @@ class Requests:
     ) -> Request:
         """A conversation, formatted by the model's chat template. template: arguments of Tokenizer.encode_chat.
 
+        An unset max_tokens means the end of the answer.
+
         An image is a part of a message's content, {"type": "image", "image": as for a prompt}. A model that reads
         images may have no template: then the parts of a single message are its prompt.
         """
         tokenizer = self._required_tokenizer("A conversation")
+        params = params.for_chat
         messages, images = messages_and_images(messages)
         if images and self.images is None:
             raise no_images(number)

@@ -26,6 +26,12 @@ def test_derived_values():
     assert config.replace(eos_token_id=7).eos_token_ids == (7,)
 
 
+def test_the_repr_makes_an_equal_one_and_is_short():
+    config = LlamaConfig(**SHAPE, rope_theta=5e5, tie_word_embeddings=True)
+    assert eval(repr(config)) == config
+    assert "initializer_range" not in repr(config) and "rope_theta=500000.0" in repr(config)
+
+
 def test_is_frozen_and_refuses_unknown_keys():
     config = LlamaConfig(**SHAPE)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -9,6 +9,15 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams, uniform
 
 
+def test_an_unset_length_can_be_told_from_16():
+    assert SamplingParams(seed=1).for_chat.max_tokens is None
+    assert SamplingParams(max_tokens=16).for_chat.max_tokens == 16
+    assert SamplingParams(temperature=0).replace(seed=3).for_chat == SamplingParams(
+        temperature=0, seed=3, max_tokens=None
+    )
+    assert SamplingParams() == SamplingParams(max_tokens=16)
+
+
 def test_defaults_are_vllms():
     params = SamplingParams()
     assert (params.temperature, params.top_k, params.top_p, params.min_p) == (1.0, 0, 1.0, 0.0)

@@ -112,3 +112,9 @@ def test_a_shard_is_read_whole_before_it_is_used_and_once(dataset, tmp_path, mon
     fresh.read(0, 10)
     with pytest.raises(FormatError, match=split.paths[3].name):
         fresh.read(0, fresh.num_tokens)
+
+
+def test_the_repr_says_what_is_in_it(dataset):
+    shown = repr(dataset)
+    assert f"train {dataset.train.num_tokens:,} tokens in {dataset.train.num_documents} documents" in shown
+    assert str(dataset.folder) in shown and "1 document;" in shown

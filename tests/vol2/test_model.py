@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from nano_llama.core.errors import FormatError, UserError  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
 from nano_llama.vol2_torch import KVCache, Llama  # noqa: E402
-from nano_llama.vol2_torch.model import to_tensor  # noqa: E402
+from nano_llama.vol2_torch.model import MLP, Attention, to_tensor  # noqa: E402
 
 
 def tokens(config, B=2, T=20, seed=0):
@@ -129,3 +129,16 @@ def test_masks_and_positions_of_another_kind_are_refused(tiny_config):
     for positions in (torch.arange(5), torch.arange(-1, 5), torch.zeros(2, 1, 6).long()):
         with pytest.raises(UserError, match="positions"):
             model(tokens, positions=positions)
+
+
+def test_modules_need_no_config(no_grad):
+    x, (cos, sin) = torch.randn(2, 9, 64), (torch.randn(9, 8) for _ in range(2))
+    torch.manual_seed(0)
+    attention, mlp = Attention(64, num_attention_heads=4, num_key_value_heads=2, head_dim=16), MLP(64, 100)
+    assert attention(x, cos, sin, None, None).shape == mlp(x).shape == x.shape
+    q, k, v = (attention.heads(p(x)) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+    scores = attention.rotate(q, k, cos, sin)
+    k, v = (t.repeat_interleave(2, dim=1) for t in (scores[1], v))  # each pair of query heads reads one
+    weights = (scores[0] @ k.mT / 4.0).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf).softmax(-1)
+    by_hand = attention.o_proj((weights @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, cos, sin, None, None), by_hand, rtol=1e-4, atol=1e-5)

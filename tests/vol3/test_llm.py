@@ -76,6 +76,16 @@ def test_chat_takes_one_conversation_or_several(llm):
     assert [out.text for out in llm.chat([messages, messages], LONG)] == ["hello", "hello"]
 
 
+def test_an_unset_max_tokens_lets_an_answer_end_by_itself():
+    answer = "an answer that is longer than sixteen tokens"
+    llm = LLM.from_runner(ScriptedRunner({"user: hi\nassistant:": answer}), ByteTokenizer())
+    messages = [{"role": "user", "content": "hi"}]
+    unset = SamplingParams(temperature=0.0)
+    assert [out.text for out in llm.chat(messages, unset)] == [answer]
+    assert "".join(piece.text for piece in llm.stream(messages, unset.replace(seed=1))) == answer
+    assert len(llm.chat(messages, unset.replace(max_tokens=16))[0].token_ids) == 16, "it is set"
+
+
 # -- outputs ----------------------------------------------------------------------------------------------------------
 
 

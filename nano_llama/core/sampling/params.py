@@ -15,10 +15,15 @@ from nano_llama.core.sampling.philox import MAX_SEED
 from nano_llama.core.sampling.structured_outputs import checked_structured_outputs
 
 
+class _Unset(int):
+    """A default that can be told from the same number given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """Every field is checked when the object is made; a wrong one raises UserError with the value and its range.
-    The defaults are vLLM's (so max_tokens is 16: ask for what you need).
+    The defaults are vLLM's (so max_tokens is 16: ask for what you need); but an unset max_tokens lets an answer of a
+    chat go on to its end.
 
     How the distribution is shaped (formulas: sampler.py, in this order)
       logit_bias           {token id: number added to its logit}, numbers in [-100, 100]            default: none
@@ -30,7 +35,7 @@ class SamplingParams:
       top_k                keeps the k most likely; 0 or -1 keeps all                                default: 0, off
       top_p                (0, 1]; nucleus: the smallest set of tokens of this total probability     default: 1, off
     When it ends
-      max_tokens           >= 1 new tokens; None: until the context is full                          default: 16
+      max_tokens           >= 1 new tokens; None: until the context is full            default: 16, in a chat None
       min_tokens           until there are so many, no id that ends the text may come, and a stop
                            string that is complete by then does not end it                           default: 0
       stop                 a string or several: the text ends before the first that appears          default: none
@@ -58,7 +63,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] | None = None
-    max_tokens: int | None = 16
+    max_tokens: int | None = _Unset(16)
     min_tokens: int = 0
     stop: str | Sequence[str] | None = None
     stop_token_ids: Sequence[int] | None = None
@@ -79,6 +84,8 @@ class SamplingParams:
         # NumPy's integers wrap around where Python's grow, and so would draw other tokens for the same seed.
         for name, low, high in _INTEGERS:
             value = getattr(self, name)
+            if isinstance(value, _Unset):
+                continue
             if value is not None or name in ("top_k", "n", "min_tokens"):
                 object.__setattr__(self, name, _checked_integer(name, value, low=low, high=high))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -94,6 +101,11 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def for_chat(self) -> "SamplingParams":
+        """The same for an answer in a conversation: to its end, where max_tokens is unset."""
+        return self.replace(max_tokens=None) if isinstance(self.max_tokens, _Unset) else self
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
