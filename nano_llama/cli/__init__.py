@@ -5,6 +5,7 @@ file of this folder; dispatch.py parses its arguments, exits.py reports errors, 
 Tests: tests/cli/test_main.py.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -84,6 +85,8 @@ def _dispatch(args: list[str]) -> int:
     from nano_llama.cli.dispatch import run_command
     from nano_llama.core.env import silence_libraries_of_ranks, sleep_at_barriers
 
+    if "--quiet" in args:
+        logging.getLogger("nano_llama").setLevel(logging.ERROR)
     sleep_at_barriers()
     silence_libraries_of_ranks()
     return run_command(args[0], COMMANDS, args[1:])

@@ -42,7 +42,9 @@ def find_model(model: str | None, adapter: Path | None, screen: Screen, default:
     if adapter is not None:
         return find_base(model, adapter, screen)
     if model is None and default is None:
-        raise UserError("--model is missing.", hint="Give a folder, a .gguf or a hub name (org/name).")
+        raise UserError(
+            "--model is missing.", hint="For example  smollm2-135m,  a folder, a .gguf or a hub name (org/name)."
+        )
     return locate_model(model or default or "", screen)
 
 

@@ -18,7 +18,7 @@ from nano_llama.cli.conversation import Conversation
 from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
-from nano_llama.cli.models import ModelPath
+from nano_llama.cli.models import ModelPath, shown_path
 from nano_llama.cli.wrapped import WrappedText
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.sampling import SamplingParams
@@ -48,8 +48,8 @@ def run(
     Parameters
     ----------
     model
-        A Hugging Face folder, a .gguf, the folder of a training run or a hub name (org/name). By default the model that
-        --adapter was trained on.
+        A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name), or a short one:
+        smollm2-135m, tinyllama ... By default the model that --adapter was trained on.
     adapter
         An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     system
@@ -62,7 +62,7 @@ def run(
     if system is not None:
         check_text(system, "--system")
     path = find_model(model, adapter, screen)
-    screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    screen.say(f"Loading {shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         image = "--image FILE " if reads_images(path) else ""

