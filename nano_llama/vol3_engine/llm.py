@@ -241,9 +241,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer a conversation, [{"role": "user", "content": "..."}, ...], or each of several, as `generate` does.
 
-        The model's own chat template formats the conversation. An answer goes on to its end, unless max_tokens is
-        set. template: arguments of Tokenizer.encode_chat, such as
-        tools or continue_final_message. Raises UserError if the model has no template, or it does not read them.
+        The model's chat template formats it. An unset max_tokens means the end of the answer. template: arguments of
+        Tokenizer.encode_chat, such as tools. Raises UserError if the model has no template, or it does not read them.
         """
         if isinstance(messages, str) or not hasattr(messages, "__iter__"):
             raise UserError(
