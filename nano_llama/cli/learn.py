@@ -232,6 +232,8 @@ def check_once(screen: Screen, workshop: Workshop, chosen: Exercise, file: Path,
             screen.say(f"  passed  {titles[stage]}", style="dim")
 
     screen.say(f"{file}", whole_lines=True)
+    if chosen.training_seconds:
+        screen.say("  The last part is a training run of two minutes.", style="dim")
     verdict = check_file(chosen, file, seed, passed)
     workshop.checked(chosen, verdict.passed)
     data = {

@@ -22,6 +22,7 @@ KINDS = {  # what a check looks at
     "N": "numbers",
     "R": "results, gradients and memory",
     "M": "your test, on sound code and on faulty code",
+    "T": "what you read from traces",
 }
 _FIRST_LINE = re.compile(r"# stage: (?P<stage>\w+) \| says: (?P<says>.+)")
 
@@ -46,6 +47,7 @@ class Exercise:
     statement: str
     imports: tuple[str, ...]  # modules of this package that a solution may import
     hints: tuple[str, ...]  # in the order of HINT_STAGES
+    training_seconds: int = 0  # that the stage "training" may take; 0: there is none
 
     @property
     def chapter(self) -> str:

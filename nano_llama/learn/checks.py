@@ -21,7 +21,8 @@ import numpy as np
 
 from nano_llama.vol1_numpy.gradcheck import GradientMismatch, gradcheck
 
-STAGES = ("imports", "shapes", "smallest", "random", "gradcheck", "edge", "resources")
+STAGES = ("imports", "shapes", "smallest", "random", "gradcheck", "edge", "resources", "training")
+TRAINING = "training"  # a stage that takes minutes
 STAGE_TITLES = {
     "imports": "it can be imported",
     "shapes": "shapes and dtypes",
@@ -30,6 +31,7 @@ STAGE_TITLES = {
     "gradcheck": "gradients against central differences",
     "edge": "edge cases",
     "resources": "time and memory",
+    "training": "a run of two minutes",
 }
 # Where the learner writes the test.
 TEST_TITLES = {"smallest": "it passes on sound code", "random": "it fails on faulty code"}

@@ -14,7 +14,7 @@ SYMBOLS = {
     "to": "->", "in": "∈", "le": "<=", "ge": ">=", "ne": "≠", "approx": "≈", "cdot": "·", "times": "×", "odot": "⊙",
     "dots": "...", "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
     "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "cos": "cos", "sin": "sin",
-    "arg": "arg", "left": "",
+    "arg": "arg", "eta": "η", "left": "",
     "right": "", "big": "", "Big": "", "pi": "π", "varsigma": "ς", "sim": "~", "leftarrow": "<-",
     "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 from nano_llama.core.limited_process import LimitedProcess, ProcessEnded
 from nano_llama.learn.catalogue import Exercise
-from nano_llama.learn.checks import STAGES
+from nano_llama.learn.checks import STAGES, TRAINING
 
 STAGE_SECONDS = 20.0
 MEMORY_BYTES = 2 * 2**30
@@ -47,15 +47,20 @@ class Verdict:
 
 
 class Checker:
-    """Checks files, in one process that is started anew where one of them ended it."""
+    """Checks files, in one process that is started anew where one of them ended it.
 
-    def __init__(self, stage_seconds: float = STAGE_SECONDS):
-        self._seconds = stage_seconds
+    training: whether the stage of that name, which takes minutes, is asked too.
+    """
+
+    def __init__(self, stage_seconds: float = STAGE_SECONDS, training: bool = True):
+        self._seconds, self._training = stage_seconds, training
         self._process: LimitedProcess | None = None
 
     def check(self, exercise: Exercise, file: Path, seed: int, on_stage: OnStage | None = None) -> Verdict:
         began = time.perf_counter()
         for stage in STAGES:
+            if stage == TRAINING and not (self._training and exercise.training_seconds):
+                continue
             reply = self._ask(exercise, file, stage, seed)
             if not reply.pop("passed"):
                 return Verdict(False, time.perf_counter() - began, stage, **reply)
@@ -71,18 +76,36 @@ class Checker:
             "stage": stage,
             "seed": seed,
         }
+        if stage == TRAINING:
+            process = _start(exercise.training_seconds)
+            try:
+                return _reply(process, request, exercise.training_seconds)
+            finally:
+                _end(process)
         if self._process is None or not self._process.usable():
-            setup = {"module": "nano_llama.learn.stages", "memory": MEMORY_BYTES, "seconds": self._seconds}
-            self._process = LimitedProcess(Path(__file__).with_name("worker.py"), setup, "A check")
-        try:
-            return self._process.exchange(request, self._seconds)
-        except ProcessEnded as ended:
-            return {"passed": False, "message": _ended(ended)}
+            self._process = _start(self._seconds)
+        return _reply(self._process, request, self._seconds)
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.popen.kill()
-            self._process.popen.wait()
+            _end(self._process)
+
+
+def _start(seconds: float) -> LimitedProcess:
+    setup = {"module": "nano_llama.learn.stages", "memory": MEMORY_BYTES, "seconds": seconds}
+    return LimitedProcess(Path(__file__).with_name("worker.py"), setup, "A check")
+
+
+def _reply(process: LimitedProcess, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    try:
+        return process.exchange(request, seconds)
+    except ProcessEnded as ended:
+        return {"passed": False, "message": _ended(ended)}
+
+
+def _end(process: LimitedProcess) -> None:
+    process.popen.kill()
+    process.popen.wait()
 
 
 def _ended(ended: ProcessEnded) -> str:

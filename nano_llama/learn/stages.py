@@ -97,18 +97,20 @@ def _failed(case: Case, folder: Path, seed: int, outcome: Any, difference: Diffe
 def _known_mistake(case: Case, folder: Path, seed: int, outcome: Any) -> str:
     """The sentence of the kept wrong solution that gets as far as this case, and there ends the same way, if any."""
     for file in sorted((folder / "wrong").glob("*.py")):
-        first, ending = _first_failure(file, seed)
+        first, ending = _first_failure(file, seed, case.stage)
         if first == (case.stage, case.label) and _alike(outcome, ending, case):
             return read_wrong(file).says
     return ""
 
 
 @cache
-def _first_failure(wrong: Path, seed: int) -> tuple[tuple[str, str] | None, Any]:
-    """Stage and label of the case at which a wrong solution fails, and its outcome there."""
+def _first_failure(wrong: Path, seed: int, last_stage: str) -> tuple[tuple[str, str] | None, Any]:
+    """Stage and label of the case at which a wrong solution fails, up to that stage, and its outcome there."""
     folder = wrong.parents[1]
     module, reference = load(wrong), load(folder / "solution.py")
     for case in _cases(folder, seed):
+        if STAGES.index(case.stage) > STAGES.index(last_stage):
+            break
         outcome, difference = _outcome(case, module, reference)
         if difference is not None:
             return (case.stage, case.label), outcome

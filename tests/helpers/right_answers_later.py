@@ -360,4 +360,96 @@ def check_orthogonalize(orthogonalize):
             assert values.min() > 0.6 and values.max() < 1.3
             assert np.linalg.matrix_rank(np.vstack((A, Y)), tol=1e-6 * scale) == len(A)
 """,
+    "root_decay": """
+def root_decay(progress, peak, warmup, decay):
+    if warmup and progress < warmup:
+        return peak / warmup * progress
+    left = (1 - progress) / decay
+    if left >= 1:
+        return peak
+    return peak - peak * math.sqrt(1 - left) if left > 0 else 0.0
+""",
+    "in_parts": """
+def gather(gradient, parts, limit):
+    loss, mean, seen = 0.0, None, 0
+    for part in parts:
+        one, grads, count = gradient(part)
+        seen += count
+        share = count / seen if seen else 0.0
+        loss += share * (one - loss)
+        if mean is None:
+            mean = {name: np.zeros(grad.shape) for name, grad in grads.items()}
+        for name in mean:
+            mean[name] += share * (grads[name] - mean[name])
+    norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in mean.values()))
+    if norm > limit:
+        for grad in mean.values():
+            grad *= limit / norm
+    return loss, mean, norm
+""",
+    "clocked": """
+def clocked(step, seconds, clock, peak):
+    begin, rates, longest = clock(), [peak], 0.0
+    times = [begin]
+    while True:
+        step(rates[-1])
+        times.append(clock())
+        longest = max(b - a for a, b in zip(times, times[1:]))
+        end = begin + seconds - longest
+        if times[-1] >= end:
+            return rates
+        rates.append(rates[-1] / (end - times[-2]) * (end - times[-1]))
+""",
+    "diagnosis": """
+def diagnose(training, validation, V, floor, epoch):
+    if math.exp(training[0]) > 2.2 * V:
+        return "start"
+    if np.isnan(training).any():
+        return "rate"
+    if (validation < floor).sum() > 1:
+        return "leak"
+    half = len(training) // 2
+    first, last = training[half - epoch : half].mean(), training[-epoch:].mean()
+    if last > first + 0.3:
+        return "rate"
+    if validation[-3:].mean() > np.sort(validation)[:3].mean() + 0.1:
+        return "memorized"
+    a, b = training[-2 * epoch : -epoch], training[-epoch:]
+    kernel = np.ones(5) / 5
+    a, b = np.convolve(a - a.mean(), kernel, "valid"), np.convolve(b - b.mean(), kernel, "valid")
+    return "order" if (a * b).mean() > 0.005 else "healthy"
+""",
+    "two_minutes": """
+def learning_rate(progress, peak, warmup):
+    return peak * max(0.0, min(progress / warmup, (1 - progress) / (1 - warmup)))
+
+def clip(grads, limit):
+    norm = float(np.linalg.norm(np.concatenate([g.ravel() for g in grads.values()])))
+    return ({name: g * (limit / norm) for name, g in grads.items()} if norm > limit else dict(grads)), norm
+
+def adam(params, grads, state, lr):
+    if not state:
+        state.update(t=0, **{slot: {k: np.zeros_like(g) for k, g in grads.items()} for slot in "mv"})
+    state["t"] += 1
+    for k, g in grads.items():
+        state["m"][k] += 0.1 * (g - state["m"][k])
+        state["v"][k] += 0.01 * (g * g - state["v"][k])
+        root = np.sqrt(state["v"][k] / (1 - 0.99 ** state["t"]))
+        params[k][...] = params[k] - lr / (1 - 0.9 ** state["t"]) * state["m"][k] / (root + 1e-8)
+    return state["t"]
+
+def train(model, batches, seconds, clock):
+    begin = last = clock()
+    longest, losses, state = 0.0, [], {}
+    for tokens, targets in batches:
+        loss, grads = model.loss_and_grads(tokens, targets)
+        if np.isfinite(loss) and all(np.isfinite(g).all() for g in grads.values()):
+            passed = (last - begin + 0.5 * longest) / seconds
+            adam(model.params, clip(grads, 0.8)[0], state, learning_rate(passed, 5e-3, 0.1))
+            losses.append(loss)
+        now = clock()
+        longest, last = max(longest, now - last), now
+        if last + longest > begin + seconds:
+            return losses
+""",
 }

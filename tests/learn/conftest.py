@@ -65,7 +65,7 @@ def square(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checker():
-    checker = Checker(stage_seconds=20)
+    checker = Checker(stage_seconds=20, training=False)
     yield checker
     checker.close()
 

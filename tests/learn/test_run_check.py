@@ -1,5 +1,8 @@
 """A check from outside: which stage stops a wrong file, what it is told, and that nothing brings the checker down."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from nano_llama.learn.run_check import Checker
@@ -125,3 +128,31 @@ def test_a_file_that_hangs_crashes_or_eats_memory_costs_a_verdict(square, tmp_pa
         assert checker.check(square, square.folder / "solution.py", 0).passed, "the next check is as good as new"
     finally:
         checker.close()
+
+
+@pytest.mark.parametrize(
+    ("training", "allowed", "passed", "message"),
+    [
+        (False, 30, True, ""),
+        (True, 30, False, "y is wrong."),
+        (True, 1, False, "ran longer than 1 s"),
+        (True, 0, True, ""),
+    ],
+)
+def test_the_stage_that_trains_has_a_time_of_its_own(square, tmp_path, training, allowed, passed, message):
+    """It takes longer than any other stage may: a checker asks it last, or not at all."""
+    folder = tmp_path / "exercise"
+    shutil.copytree(square.folder, folder)
+    case = 'Case("training", "long", lambda module: (time.sleep(1.5), {"y": module.forward(2.0, 2.0)[0]})[1],'
+    more = f"    from nano_llama.learn.checks import Case\n    yield {case} expected=lambda: {{'y': 9.0}})\n"
+    (folder / "check.py").write_text((folder / "check.py").read_text() + more)
+    long = replace(square, training_seconds=allowed)
+    object.__setattr__(long, "where", folder)
+    checker = Checker(stage_seconds=20, training=training)
+    try:
+        verdict = checker.check(long, folder / "solution.py", 0)
+    finally:
+        checker.close()
+    assert verdict.passed == passed
+    assert verdict.stage == (None if passed else "training")
+    assert message in verdict.message

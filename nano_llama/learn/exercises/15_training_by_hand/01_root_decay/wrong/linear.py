@@ -1,0 +1,6 @@
+# stage: smallest | says: The fall is a straight line; the root is missing.
+def root_decay(progress, peak, warmup, decay):
+    if progress < warmup:
+        return peak * progress / warmup
+    fall = max(progress - (1 - decay), 0.0) / decay
+    return peak * (1 - min(fall, 1.0))

@@ -1,0 +1,6 @@
+# stage: smallest | says: The warmup ends at the peak: divide the progress by the warmup.
+def root_decay(progress, peak, warmup, decay):
+    if progress < warmup:
+        return peak * progress
+    fall = max(progress - (1 - decay), 0.0) / decay
+    return peak * (1 - min(fall, 1.0) ** 0.5)

@@ -1,0 +1,12 @@
+# stage: edge | says: A step that begins at the end has the rate zero: it takes its time for nothing.
+def clocked(step, seconds, clock, peak):
+    start = before = now = clock()
+    end, longest, rate, rates = start + seconds, 0.0, peak, []
+    while now <= end:
+        rate *= (end - now) / (end - before)
+        step(rate)
+        rates.append(rate)
+        before, now = now, clock()
+        longest = max(longest, now - before)
+        end = start + seconds - longest
+    return rates

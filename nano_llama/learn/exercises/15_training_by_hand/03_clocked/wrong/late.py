@@ -1,0 +1,11 @@
+# stage: smallest | says: The last step ends behind the time: leave room for one as long as the longest so far.
+def clocked(step, seconds, clock, peak):
+    start = before = now = clock()
+    end, longest, rate, rates = start + seconds, 0.0, peak, []
+    while now < end:
+        rate *= (end - now) / (end - before)
+        step(rate)
+        rates.append(rate)
+        before, now = now, clock()
+        longest = max(longest, now - before)
+    return rates

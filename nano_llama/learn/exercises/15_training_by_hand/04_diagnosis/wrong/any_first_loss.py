@@ -1,0 +1,22 @@
+# stage: smallest | says: The first loss is known beforehand: that of a uniform guess.
+import numpy as np
+
+
+def climb(losses):
+    """From the lowest point to the highest behind it."""
+    return losses[losses.argmin() :].max() - losses.min()
+
+
+def diagnose(training, validation, V, floor, epoch):
+    if not np.isfinite(training).all():
+        return "rate"
+    epochs = training.reshape(-1, epoch)
+    means = epochs.mean(axis=1)
+    beyond = {  # by how much each of these passes what is usual
+        "healthy": 0.0,
+        "rate": climb(means) - 0.3,
+        "leak": floor - validation.min(),
+        "memorized": climb(validation) - climb(means) - 0.15,
+        "order": np.corrcoef(epochs)[-1, -2] - 0.5,
+    }
+    return max(beyond, key=beyond.get)
