@@ -74,6 +74,7 @@ class TrainingResult:
             "train_loss": _finite(self.train_loss),
             "val_loss": _finite(self.evaluation.loss) if self.evaluation else None,
             "val_bits_per_byte": _finite(self.evaluation.bits_per_byte) if self.evaluation else None,
+            **({"val_accuracy": self.evaluation.accuracy} if self.evaluation and self.evaluation.accuracy else {}),
             **({"val_partial": True} if self.evaluation and self.evaluation.partial else {}),
             "model_step": self.model_step,
             **({"last_val_loss": _finite(self.last.evaluation.loss)} if self.best and self.last.evaluation else {}),

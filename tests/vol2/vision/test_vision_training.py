@@ -88,6 +88,7 @@ def test_evaluations_while_single_shapes_are_learned_choose_no_model(settings, t
     )
     assert result.model_step == 6 and best_of(rows)["step"] == 6
     assert all(row["val_accuracy"].keys() == {"colour", "shape", "side", "height", "count", "count_of"} for row in rows)
+    assert result.to_json()["val_accuracy"] == pytest.approx(rows[-1]["val_accuracy"], abs=1e-4)
     assert best_of(rows[:3]) == rows[2], "of early ones alone the last"
 
 
