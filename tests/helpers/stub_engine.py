@@ -7,9 +7,28 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
+from nano_llama.vol3_engine.images import ImageRows, PlacedImage
 
 END = 256  # the byte tokenizer's end of text
+IMAGE = 259
 VOCABULARY = 260
+IMAGE_ROWS = 6
+
+
+def placed_image(start: int, seed: int) -> PlacedImage:
+    """An image whose rows are numbers that no other image and no token has."""
+    rows = np.arange(IMAGE_ROWS, dtype=np.float32)[:, None] + 1000 + 100 * seed  # (6,1)
+    return PlacedImage(start, ImageRows(b"image %d" % seed, rows))
+
+
+def with_images(tokens, images) -> tuple[int, ...]:
+    """Tokens as ScriptedRunner reads them: where an image stands, its rows."""
+    read = list(tokens)
+    for placed in images:
+        for number, (row,) in enumerate(placed.image.rows):
+            if placed.start + number < len(read):
+                read[placed.start + number] = int(row)
+    return tuple(read)
 
 
 class ByteDecoder:
@@ -60,7 +79,8 @@ def small_config(**changes) -> LlamaConfig:
 class ScriptedRunner:
     """Continues each prompt by its script, byte by byte and then END; without a script, with noise seeded by the text.
 
-    The text is read back from the blocks where `execute` has put it, so a wrong block table gives a wrong output.
+    The text is read back from the blocks where `execute` has put it, so a wrong block table gives a wrong output. In
+    the places of an image it holds the numbers of its rows.
     Every step is recorded: (rows, sequences that sample).
     """
 
@@ -81,11 +101,12 @@ class ScriptedRunner:
         size = self.cells.shape[1]
         self.steps.append((batch.num_tokens, len(batch.logit_rows)))
         texts = {}
+        given = {first + row: int(v) for first, values in batch.embeddings for row, (v,) in enumerate(values)}
         for s in range(batch.num_sequences):
             for row in range(batch.starts[s], batch.starts[s + 1]):
                 position = batch.positions[s] + row - batch.starts[s]
                 place = batch.block_tables[s][position // size], position % size
-                self.cells[place] = batch.token_ids[row]
+                self.cells[place] = given.get(row, batch.token_ids[row])
                 self.of_prompts[place] = row - batch.starts[s] < batch.prefill_rows[s]
         for s in range(batch.num_sequences):
             text = self.cells[batch.block_tables[s]].reshape(-1)[: batch.length(s)]
