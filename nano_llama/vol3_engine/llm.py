@@ -221,7 +221,7 @@ class LLM:
 
         prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
         For a model that reads images also {"prompt": "<image>What is this?", "images": [...]}: for each <image> a
-        file's path, its bytes, or an array (height, width, 3) of bytes, which is stretched to the model's square.
+        file's path, its bytes, or an array (height, width, 3) of bytes; its folder says how they are resized or split.
         sampling_params: one for all prompts, or one for each. adapter: the name of one for all, or of one for each
         (None: the base model). progress: show a progress bar on stderr.
         """
