@@ -6,7 +6,12 @@ import pytest
 from helpers.vision_cases import IMAGE, tiny_vision_language_config
 from nano_llama import LLM, SamplingParams, Tokenizer
 from nano_llama.core.errors import UserError
+from nano_llama.core.vision import to_pixel_values
+from nano_llama.core.vision.init import init_vision_language_params
+from nano_llama.formats import save_hf
+from nano_llama.formats.vision_folder import open_language_model, save_vision_language
 from nano_llama.tokenizer.image_token import with_image_token
+from nano_llama.vol1_numpy.vision.image_encoder import ImageEncoder
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
 from nano_llama.vol3_engine.image_reader import ImageReader
 from nano_llama.vol3_engine.images import ImageRows, PlacedImage, digests_between, embeddings_between
@@ -177,6 +182,25 @@ def test_refused_by_models_of_text(tmp_path):
             llm.generate({"text": "a"}, GREEDY)
     with pytest.raises(UserError, match=r"encoder: .* reads text only"):
         LLM("nano_gpt", encoder=lambda pixel_values: pixel_values)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_a_quantized_model_is_its_quantized_llama_and_the_encoder_as_it_was(tmp_path, quantization):
+    config = tiny_vision_language_config()
+    text = config.text_config.replace(hidden_size=32, intermediate_size=64, head_dim=8, max_position_embeddings=160)
+    params = init_vision_language_params(config := config.replace(text_config=text), 1)
+    save_vision_language(tmp_path / "eyes", config, params)
+    with open_language_model(tmp_path / "eyes") as llama:
+        save_hf(tmp_path / "text", llama.config, dict(llama.items()))
+    settings = {"device": "cpu", "num_threads": 1, "quantization": quantization}
+    with LLM(tmp_path / "eyes", **settings) as llm, LLM(tmp_path / "text", **settings) as alone:
+        scored = GREEDY.replace(logprobs=2, logit_bias={IMAGE: -100})  # the model of text might say it
+        one, same = (engine.generate([[1, 2, 3]], scored)[0].outputs[0] for engine in (llm, alone))
+        assert one.token_ids == same.token_ids and one.logprobs == same.logprobs
+        rows = ImageEncoder(config, params)(to_pixel_values(picture(1)[None]))[0]
+        np.testing.assert_array_equal(llm.images.rows(picture(1)).rows, rows)
+        first, second = (llm.generate(given([1, IMAGE, 3], [seed]), scored)[0] for seed in (1, 2))
+        assert first.outputs[0].logprobs != second.outputs[0].logprobs, "pictures matter"
 
 
 def test_adapters_are_refused_by_name(saved, tmp_path):
