@@ -1,5 +1,8 @@
 """Whole runs on a mesh through the one loop: the losses, files and checkpoints of one process."""
 
+import shutil
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -14,6 +17,7 @@ from nano_llama.training.finetune.examination import KeepBefore
 from nano_llama.training.finetune.run import fit_with_report
 from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.metrics import read_metrics
+from nano_llama.training.outcome import TrainingInterrupted
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.parallel import ParallelConfig
 from nano_llama.vol2_torch.trainer import Trainer
@@ -26,7 +30,7 @@ def slow(*case):
     return pytest.param(*case, marks=pytest.mark.slow)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(tale):
     return {
         "data": str(tale), "tokenizer": "char", "model": "tiny", "num_hidden_layers": 3, "context": 16,
@@ -93,7 +97,10 @@ def test_a_run_on_two_processes_is_a_run_on_one(ranks, recipe, tmp_path, mesh, c
 
 
 PRECISE = {"evaluations": 1, "samples": 0, "max_steps": 6}
-LESS_PRECISE = [("fsdp=2", {"precision": "bf16"}), slow("fsdp=2", {"compile": "on"})]
+LESS_PRECISE = [
+    ("fsdp=2", {"precision": "bf16"}), slow("dp=2", {"precision": "bf16"}), slow("tp=2", {"precision": "bf16"}),
+    slow("fsdp=2", {"compile": "on"}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("mesh", "changes"), LESS_PRECISE)
@@ -115,39 +122,54 @@ RESHARDED = [  # None: by one process
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def resharding(ranks, recipe, tmp_path_factory):
+    """run(mesh, optimizer, out, ...), stopped(mesh, optimizer), undisturbed(optimizer) -> a run's folder.
+
+    mesh None: one process. The second was told to stop after five steps; it and the third are made once for all tests.
+    """
+
+    def run(mesh, optimizer, out, **options):
+        settings = recipe | {"optimizer": optimizer, "ema": 0.5, "samples": 0}
+        if mesh is None:
+            return one_process(settings, out, **options)
+        world_size = ParallelConfig.parse(mesh).world_size
+        found = ranks(world_size).run(cases.fit, mesh=mesh, settings=settings, out=str(out), **options)
+        assert all(other == found[0] for other in found)
+        if "stop_at" in options:
+            assert found[0] == ("TrainingInterrupted", options["stop_at"]), "told on rank 1, stopped on all"
+        return out
+
+    def one_process(settings, out, resume=False, stop_at=None):
+        loop = Trainer(TrainSettings(**settings), out, resume=resume)
+        if stop_at is None:
+            loop.fit()
+        else:
+            cases.stop_after(loop, stop_at)
+            with pytest.raises(TrainingInterrupted, match=f"after {stop_at}"):
+                loop.fit()
+        return out
+
+    @cache
+    def undisturbed(optimizer):
+        return run(None, optimizer, tmp_path_factory.mktemp("whole") / "run")
+
+    @cache
+    def stopped(mesh, optimizer):
+        return run(mesh, optimizer, tmp_path_factory.mktemp("stopped") / "run", stop_at=5)
+
+    return run, stopped, undisturbed
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", slow("muon")])
 @pytest.mark.parametrize(
     ("first", "second"),
     [pytest.param(*pair, marks=pytest.mark.slow if i > 2 else ()) for i, pair in enumerate(RESHARDED)],
 )
-def test_saved_on_one_mesh_and_resumed_on_another(ranks, recipe, tmp_path, first, second, optimizer):
-    settings = recipe | {"optimizer": optimizer, "ema": 0.5, "max_steps": STEPS}
-    Trainer(TrainSettings(**settings), tmp_path / "whole").fit()
-    out = tmp_path / "run"
-    for mesh, options in ((first, {"stop_at": 5}), (second, {"resume": True})):
-        if mesh is None:
-            loop = Trainer(TrainSettings(**settings), out, resume="resume" in options)
-            if "stop_at" in options:
-                loop.clock.evaluations.wanted = 0
-                loop.interrupt.signal, update = 0, loop.backend.update
-
-                def stopped(lr, loop=loop, update=update):
-                    loop.interrupt.signal = 15 * (loop.state.step + 1 == 5)
-                    update(lr)
-
-                loop.backend.update = stopped
-                with pytest.raises(Exception, match="Stopped by SIGTERM after 5"):
-                    loop.fit()
-            else:
-                loop.fit()
-        else:
-            found = ranks(ParallelConfig.parse(mesh).world_size).run(
-                cases.fit, mesh=mesh, settings=settings, out=str(out), **options
-            )
-            assert all(other == found[0] for other in found)
-            if "stop_at" in options:
-                assert found[0] == ("TrainingInterrupted", 5), "told on rank 1, stopped on all"
-    same(out, tmp_path / "whole")
+def test_saved_on_one_mesh_and_resumed_on_another(resharding, tmp_path, first, second, optimizer):
+    run, stopped, undisturbed = resharding
+    out = shutil.copytree(stopped(first, optimizer), tmp_path / "run")
+    same(run(second, optimizer, out, resume=True), undisturbed(optimizer))
 
 
 @pytest.mark.slow

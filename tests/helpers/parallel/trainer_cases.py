@@ -21,19 +21,24 @@ def engine_and_ranks(here, mesh):
     return MeshEngine(spread), ProcessRanks(launch)
 
 
+def stop_after(loop, step):
+    """As if it were told to, while it takes this step."""
+    update = loop.backend.update
+
+    def told(lr):
+        if loop.state.step + 1 == step:
+            loop.interrupt.signal = 15
+        update(lr)
+
+    loop.backend.update = told
+
+
 def fit(here, mesh, settings, out, resume=False, stop_at=None, kind=TrainSettings):
     """A run -> its steps and last losses. stop_at: the step after which rank 1 is told to stop."""
     engine, ranks = engine_and_ranks(here, mesh)
     loop = set_up_run(engine, kind(**{**settings, "mesh": mesh}), out, resume=resume, ranks=ranks)
     if stop_at is not None and here.rank == 1:
-        update = loop.backend.update
-
-        def stopped(lr):
-            if loop.state.step + 1 == stop_at:
-                loop.interrupt.signal = 15
-            update(lr)
-
-        loop.backend.update = stopped
+        stop_after(loop, stop_at)
     try:
         result = loop.fit()
     except Exception as error:  # an interrupted run has been saved
