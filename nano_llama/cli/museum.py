@@ -138,14 +138,15 @@ def answer(screen: Screen, visit: Visit, chosen: Room, line: str, cause: str) ->
     file, text = visit.file_of(chosen, asked[1])
     if not 1 <= int(asked[2]) <= len(text.splitlines()):
         raise UserError(f"{file} has lines 1 to {len(text.splitlines())}, not {asked[2]}.")
-    if visit.tries_left(chosen) == 0 and "located" not in visit.facts(chosen):
+    located = "located" in visit.facts(chosen)
+    if visit.tries_left(chosen) == 0 and not located:
         raise UserError(
             f"The three tries of room {chosen.number} are used.",
             hint=f"Fix it, which has no limit:  nano-llama museum check {chosen.number}",
         )
     right_line = is_the_line(chosen, file, int(asked[2]), text)
     right_cause = cause == chosen.cause if right_line and cause else None
-    if not right_line or right_cause is False:
+    if not located and (not right_line or right_cause is False):
         visit.use_try(chosen)
     if right_cause:
         visit.reach(chosen, "located")

@@ -40,6 +40,7 @@ def test_a_visit(cli, folder):
     named = cli("museum", "answer", 2, "--line", line, "--cause", room(2).cause, "--json")
     assert named.code == 0
     assert (named.json["right_line"], named.json["right_cause"], named.json["state"]) == (True, True, "located")
+    assert "2 tries are left" in cli("museum", "answer", 2, "--line", "masks.py:1").out, "it costs none any more"
 
     unrepaired = cli("museum", "check", 2)
     assert unrepaired.code == 1

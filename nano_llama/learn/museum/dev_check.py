@@ -13,7 +13,8 @@ from nano_llama.learn.museum.catalogue import CAUSES, Room
 from nano_llama.learn.museum.grading import Outcome, run_detector
 from nano_llama.learn.museum.trees import TextIsGone, edited, write_tree
 
-DETECTOR_SECONDS = 10.0
+DETECTOR_SECONDS = 10.0  # of processor time
+PATIENCE = 300.0  # seconds: the machine may be busy
 
 
 def about_texts(room: Room) -> list[str]:
@@ -66,4 +67,4 @@ def check_room(room: Room) -> tuple[list[str], float]:
 def _detect(room: Room, texts: dict[str, str]) -> Outcome:
     with TemporaryDirectory() as folder:
         write_tree(Path(folder), texts)
-        return run_detector(room, Path(folder))
+        return run_detector(room, Path(folder), PATIENCE)

@@ -17,7 +17,7 @@ from nano_llama.core.limited_process import LimitedProcess, ProcessEnded
 from nano_llama.learn.museum.catalogue import Edit, Room
 from nano_llama.learn.museum.trees import PACKAGE, changed_lines, edited, same_lines, write_tree
 
-SECONDS = 60.0  # of one run of tests; a detector takes less than 10, on a machine that is not busy
+SECONDS = 60.0  # of one run of tests, which takes about one where the machine is not busy
 CLONE_SECONDS = 300.0
 MEMORY_BYTES = 8 * 2**30  # of addresses
 WORKER = PACKAGE / "learn" / "worker.py"
@@ -53,16 +53,20 @@ class Outcome:
         return asdict(self)
 
 
-def run_tests(tests: Path, tree: Path | None) -> Outcome:
-    """A file's test_*() functions, with a tree (trees.py) in place of the package's files; None: the package itself."""
-    setup = {"module": "nano_llama.learn.museum.room_process", "memory": MEMORY_BYTES, "seconds": SECONDS}
+def run_tests(tests: Path, tree: Path | None, seconds: float | None = None) -> Outcome:
+    """A file's test_*() functions, with a tree (trees.py) in place of the package's files; None: the package itself.
+
+    They are stopped after so many seconds, by default SECONDS.
+    """
+    seconds = SECONDS if seconds is None else seconds
+    setup = {"module": "nano_llama.learn.museum.room_process", "memory": MEMORY_BYTES, "seconds": seconds}
     if tree is not None:
         setup["path"] = [str(tree.resolve()), *sys.path]
     process = LimitedProcess(WORKER, setup, "A room's check")
     try:
-        reply = process.exchange({"file": str(tests.resolve())}, SECONDS)
+        reply = process.exchange({"file": str(tests.resolve())}, seconds)
     except ProcessEnded as ended:
-        late = f"It ran longer than {SECONDS:.0f} s and was stopped."
+        late = f"It ran longer than {seconds:.0f} s and was stopped."
         return Outcome(False, message=late if ended.late else "It ended its process.", broken=True)
     finally:
         process.popen.kill()
@@ -77,11 +81,11 @@ def run_on(tests: Path, texts: Mapping[str, str]) -> Outcome:
         return run_tests(tests, Path(folder))
 
 
-def run_detector(room: Room, tree: Path) -> Outcome:
+def run_detector(room: Room, tree: Path, seconds: float | None = None) -> Outcome:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "detector.py"
         file.write_text(room.detector, encoding="utf-8")
-        return run_tests(file, tree)
+        return run_tests(file, tree, seconds)
 
 
 # -- fix
