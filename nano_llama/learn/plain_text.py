@@ -15,9 +15,10 @@ SYMBOLS = {
     "dots": "...", "ldots": "...", "cdots": "...", "quad": "  ", "qquad": "   ", "mid": "|", "prime": "'", "ell": "l",
     "log": "log", "ln": "ln", "exp": "exp", "max": "max", "min": "min", "tanh": "tanh", "cos": "cos", "sin": "sin",
     "arg": "arg", "eta": "η", "left": "",
-    "right": "", "big": "", "Big": "", "pi": "π", "varsigma": "ς", "sim": "~", "leftarrow": "<-",
+    "right": "", "big": "", "Big": "", "pi": "π", "varsigma": "ς", "sim": "~", "leftarrow": "<-", "varphi": "φ",
     "lfloor": "floor(", "rfloor": ")", "lceil": "ceil(", "rceil": ")", "ast": "*",
 }  # fmt: skip
+ACCENTS = {"hat": "\u0302", "tilde": "\u0303", "bar": "\u0304"}  # combining characters, behind the letter
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.S)
 _GROUP = r"√?\([^()]*\)|\|\w*\|"  # a root, what is in parentheses, a size
 _IN_POWER = re.compile(rf"[^\W_]*'?|{_GROUP}")
@@ -42,6 +43,7 @@ def _formula(tex: str) -> str:
     text = " ".join(tex.split())
     text = re.sub(r"\\(?:mathrm|text|texttt|mathbb|mathbf|mathcal|operatorname)\{([^{}]*)\}", r"\1", text)
     text = text.replace(r"^\top", "ᵀ")
+    text = re.sub(r"\\(hat|tilde|bar)(?:\{(\\?\w+)\}|(\\[a-z]+))", lambda m: (m[2] or m[3]) + ACCENTS[m[1]], text)
     text = re.sub(r"\\(tanh|exp|log|ln) *(\\frac(?:\{[^{}]*\}){2})", r"\\\1(\2)", text)
     text = re.sub(r" ?\\[,;:! ] ?", " ", text).replace(r"\{", "⦃").replace(r"\}", "⦄").replace(r"\|", "|")
     before = None
