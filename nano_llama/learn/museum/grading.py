@@ -102,7 +102,7 @@ def check_fix(room: Room, folder: Path) -> Outcome:
 
 def run_clone_tests(tests: list[Path], tree: Path) -> Outcome:
     """Pytest on test files of the clone, with the tree in place of the package's files."""
-    arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=line", *map(str, tests)]
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", *map(str, tests)]
     code = (
         f"import sys; sys.path.insert(0, {str(tree.resolve())!r}); import pytest; sys.exit(pytest.main({arguments!r}))"
     )
