@@ -21,6 +21,7 @@ from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
 
+ONE_MOMENT = ("lion", "momentum", "nesterov")
 WIDE = 4  # bytes of float32: weights, gradients, optimizer, the residual stream, the loss
 MARGIN = 1.3  # for what the allocator wastes: processes took up to this many times the prediction (dev/LOG.md)
 COPY = "checkpoint's copy"
@@ -169,7 +170,9 @@ def optimizer_bytes(config: ModelConfig, settings: TrainSettings) -> int:
         size = math.prod(shape)
         if settings.optimizer == "adafactor":
             numbers += sum(shape) if len(shape) == 2 else size  # a number per row and per column
-        elif settings.optimizer == "lion" or (settings.optimizer == "muon" and is_hidden_matrix(name)):
+        elif settings.optimizer == "sgd":
+            continue
+        elif settings.optimizer in ONE_MOMENT or (settings.optimizer == "muon" and is_hidden_matrix(name)):
             numbers += size
         else:
             numbers += 2 * size

@@ -16,6 +16,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LoraConfig
 from nano_llama.core.presets import MODEL_PRESETS, model_preset
+from nano_llama.training.optimizers import check_optimizer
 from nano_llama.training.picture_settings import PictureSettings, check_pictures
 from nano_llama.training.schedule import DECAY
 from nano_llama.training.schedule import NAMES as SCHEDULE_NAMES
@@ -78,8 +79,8 @@ class TrainSettings(PictureSettings):
     )
 
     optimizer: str = UPDATE.setting(
-        "adamw", "adamw, lion, adafactor, schedulefree, or muon (for the layers' matrices; adamw for the rest)",
-        choices=("adamw", "muon", "lion", "adafactor", "schedulefree"),
+        "adamw", "adamw, muon (for the layers' matrices; adamw for the rest), lion, adafactor, schedulefree, adam, "
+        "sgd, momentum, nesterov, or my_file.py:MyOptimizer",
     )  # fmt: skip
     lr: float = UPDATE.setting(2e-3, "peak learning rate; small models take a high one", above=0)
     schedule: str = UPDATE.setting(
@@ -195,6 +196,7 @@ class TrainSettings(PictureSettings):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_optimizer(self.optimizer)
         check_pictures(self)
         lengths = {name: getattr(self, name) for name in LENGTHS if getattr(self, name) is not None}
         if len(lengths) > 1:

@@ -24,6 +24,7 @@ from nano_llama.data.batches import Batch
 from nano_llama.training.backend import HostDevice, Notice, StepResult
 from nano_llama.training.checkpoint_keys import EMA_STEPS, TRAINED, from_prefixed, join, split
 from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.optimizers import is_own, load_optimizer, taken
 from nano_llama.training.preflight import check_memory, preflight
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.setup import set_up_run
@@ -31,7 +32,7 @@ from nano_llama.vol1_numpy.finetune import AdaptedLlama, apply_lora, merge_lora,
 from nano_llama.vol1_numpy.generate import generate
 from nano_llama.vol1_numpy.model import Llama
 from nano_llama.vol1_numpy.ops.array import Array
-from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, Optimizer, clip_by_global_norm, global_norm, make_optimizer
+from nano_llama.vol1_numpy.optim import EMA, OPTIMIZERS, Optimizer, clip_by_global_norm, global_norm
 
 # Setting, of those that a run has -> what Volume 1 takes, why nothing else, and what to do instead.
 HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
@@ -53,7 +54,6 @@ HONOURED: dict[str, tuple[tuple[Any, ...], str, str]] = {
         "Volume 1 recomputes whole layers",
         "Use --activation-checkpointing full.",
     ),
-    "optimizer": (tuple(OPTIMIZERS), "Volume 1 does not have it", "Use --engine torch."),
     "execution": (("eager",), "Volume 1 launches no kernels", "Use --engine torch."),
     "compile": (("auto", "off"), "Volume 1 has nothing to compile", "Use --engine torch."),
     "attention": (("auto",), "Volume 1 has an attention of its own", "Leave it out, or use --engine torch."),
@@ -82,6 +82,15 @@ def widened(array: Array, T: int, fill: int) -> Array:
 def Trainer(settings: TrainSettings, out: str | Path, **options: Any) -> TrainingLoop:
     """`Trainer(settings, out).fit()`: a run of Volume 1. options: those of `set_up_run`."""
     return set_up_run(NumpyBackend, settings, out, **options)
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """Of the table, or one's own. Raises UserError."""
+    if is_own(name):
+        return load_optimizer(name, Optimizer)
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer = {name!r}: Volume 1 does not have it.", hint="Use --engine torch.")
+    return OPTIMIZERS[name]
 
 
 # Narrower products take less time than BLAS's threads need to meet; beside busy programs these spin for one another.
@@ -114,6 +123,7 @@ class NumpyBackend:
             value = getattr(settings, name, values[0])
             if value not in values:
                 raise UserError(f"{name} = {value!r}: {reason}.", hint=hint)
+        optimizer_class(settings.optimizer)
 
     @classmethod
     def create(
@@ -130,10 +140,9 @@ class NumpyBackend:
         if settings.lora is not None:
             fresh = apply_lora(model, settings.lora, seed=settings.seed)
             model = fresh if adapter is None else with_adapter(model, settings.lora, adapter)
-        betas = {} if settings.optimizer == "adafactor" else {"betas": (settings.beta1, settings.beta2)}
-        optimizer = make_optimizer(
-            settings.optimizer, model.trainable, settings.lr, weight_decay=settings.weight_decay, **betas
-        )
+        rule = optimizer_class(settings.optimizer)
+        betas = taken(rule, betas=(settings.beta1, settings.beta2))
+        optimizer = rule(model.trainable, settings.lr, weight_decay=settings.weight_decay, **betas)
         return cls(settings, model, optimizer, EMA(model.trainable, settings.ema) if settings.ema else None)
 
     ahead = None  # it computes when it is asked

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nano_llama.core.errors import FormatError
+from nano_llama.core.errors import FormatError, UserError
 from nano_llama.formats.dtypes import DTYPES
 from nano_llama.training.checkpoint_keys import TRAINED, join, split
 from nano_llama.vol2_torch.model import to_tensor
@@ -20,13 +20,22 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def optimizer_tensors(parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-    """Every tensor that the optimizers keep for these parameters."""
-    return {
+    """Every tensor that the optimizers keep for these parameters. Raises UserError for what is none: one's own may
+    keep numbers, which a resumed run would lack.
+    """
+    kept = {
         join(name, key): value
         for name, parameter in parameters.items()
         for optimizer in optimizers
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    for name, value in kept.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"The optimizer's state {name} is {value!r:.40}, not a tensor, and cannot be saved.",
+                hint="Keep it as a tensor: torch.tensor(...).",
+            )
+    return kept
 
 
 def restore_parameters(

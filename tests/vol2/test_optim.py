@@ -6,7 +6,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nano_llama.core.names import is_decayed, is_hidden_matrix  # noqa: E402
+from nano_llama.training.optimizers import taken  # noqa: E402
 from nano_llama.training.settings import TrainSettings  # noqa: E402
+from nano_llama.vol1_numpy.optim import OPTIMIZERS  # noqa: E402
 from nano_llama.vol1_numpy.optim import make_optimizer as make_by_hand  # noqa: E402
 from nano_llama.vol2_torch import Llama  # noqa: E402
 from nano_llama.vol2_torch.optim import EMA, Muon, make_optimizers  # noqa: E402
@@ -20,12 +22,12 @@ def gradients(params, step):
     return {name: rng.standard_normal(array.shape).astype(np.float32) for name, array in params.items()}
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "lion", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion", "adafactor", "adam", "sgd", "momentum", "nesterov"])
 def test_ten_steps_are_those_of_volume_1(tiny_config, name):
     model = Llama.init(tiny_config("gqa"))
     parameters = model.named_params()
     params = {key: value.detach().numpy().copy() for key, value in parameters.items()}
-    betas = {} if name == "adafactor" else {"betas": (0.8, 0.9)}
+    betas = taken(OPTIMIZERS[name], betas=(0.8, 0.9))
     by_hand = make_by_hand(name, params, 0.01, weight_decay=0.3, **betas)
     optimizers = make_optimizers(parameters, SETTINGS.replace(optimizer=name))
     owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]

@@ -11,6 +11,7 @@ from torch import nn
 
 from nano_llama.core.errors import import_extra
 from nano_llama.core.names import is_decayed, is_hidden_matrix
+from nano_llama.training.optimizers import is_own, load_optimizer, taken
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.optim.average import EMA, Average, ScheduleFreeAverage
 from nano_llama.vol2_torch.optim.lion import Lion
@@ -53,6 +54,14 @@ def make_optimizers(
 
 def _single_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
     lr, betas = settings.lr, (settings.beta1, settings.beta2)
+    if is_own(settings.optimizer):
+        rule = load_optimizer(settings.optimizer, torch.optim.Optimizer)
+        return rule(groups, lr=lr, **taken(rule, betas=betas))
+    if settings.optimizer in ("sgd", "momentum", "nesterov"):
+        momentum = 0.0 if settings.optimizer == "sgd" else 0.9  # vol1_numpy/optim/momentum.py's
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=settings.optimizer == "nesterov")
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=betas, fused=True)
     if settings.optimizer == "lion":
         return Lion(groups, lr=lr, betas=betas)
     if settings.optimizer == "adafactor":
