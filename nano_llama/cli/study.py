@@ -5,6 +5,7 @@ Tests: tests/cli/test_study.py.
 
 import time
 from pathlib import Path
+from typing import Literal
 
 from nano_llama.cli.common import NotNegative, Output, Screen, facts, table
 from nano_llama.core.units import time_text
@@ -17,6 +18,8 @@ def run(
     out: Path = Path("studies"),
     seed: NotNegative = 0,
     quick: bool = False,
+    format: Literal["png", "svg"] = "png",
+    dark: bool = False,
     output: Output | None = None,
 ) -> int:
     """Run a study, a few minutes each: it draws a picture and says what it found. Without a name: list the studies.
@@ -26,11 +29,15 @@ def run(
     name
         The study to run.
     out
-        The folder for the picture, NAME.png.
+        The folder for the picture, NAME.png or NAME.svg.
     seed
         Random seed.
     quick
         Seconds instead of minutes, with rougher figures.
+    format
+        Of the picture. svg: for print, sharp at any size.
+    dark
+        Light lines on black, for a dark slide.
     """
     from nano_llama.studies import STUDIES, run_study
 
@@ -43,7 +50,7 @@ def run(
     if name in STUDIES:
         screen.say(f"{STUDIES[name].help}\nThis takes {'seconds' if quick else 'a few minutes'} ...", style="dim")
     began = time.perf_counter()
-    finding = run_study(name, out, seed=seed, quick=quick)
+    finding = run_study(name, out, seed=seed, quick=quick, format=format, dark=dark)
     seconds = time.perf_counter() - began
     shown = facts({"picture": finding.picture, "took": time_text(seconds)})
     screen.result({**finding.to_dict(), "seconds": seconds}, finding.text, "", shown)

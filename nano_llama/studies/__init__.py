@@ -52,11 +52,18 @@ STUDIES = {
 }
 
 
-def run_study(name: str, out: str | Path = ".", seed: int = 0, quick: bool = False) -> Finding:
+def run_study(
+    name: str, out: str | Path = ".", seed: int = 0, quick: bool = False, *, format: str = "png", dark: bool = False
+) -> Finding:
     """Run the study `name` and draw its picture to out/NAME.png. `quick`: seconds instead of minutes, rougher figures.
 
+    format: png or svg. dark: light lines on black, for a dark slide.
     Raises UserError for an unknown name, EnvironmentFault where the picture cannot be written or a package is missing.
     """
     if name not in STUDIES:
         raise UserError(f"Unknown study {name!r}.", hint=f"Choose from {', '.join(STUDIES)}.")
-    return STUDIES[name].load()(Path(out) / f"{name}.png", seed, quick)
+    run = STUDIES[name].load()
+    from matplotlib import style
+
+    with style.context("dark_background" if dark else "default"):
+        return run(Path(out) / f"{name}.{format}", seed, quick)

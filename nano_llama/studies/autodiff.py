@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nano_llama.core.errors import import_extra
-from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
-from nano_llama.studies.finding import Finding
+from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, panels, save
+from nano_llama.studies.finding import Finding, points
 from nano_llama.vol1_numpy import ops
 from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, OpPair, Ops
 
@@ -215,14 +215,16 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     slowest = max(ratio, key=lambda name: ratio[name]["plain"])
     of_llama = [row for name, row in milliseconds.items() if name not in ("layernorm", "softmax")]
     total = {form: sum(row.get(form, row["plain"]) for row in of_llama) for form in ("plain", "fast", "torch")}
-    text = (
-        f"The hand-written gradients are autograd's: they differ by at most {error:.0e}, relatively. On one thread a "
-        f"LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, {total['fast']:.0f} ms in their "
-        f"fast form and {total['torch']:.0f} ms in torch. A matrix product costs the same in all three; the worst "
-        f"plain op is {slowest} ({ratio[slowest]['plain']:.0f} times torch's time). Kept for backward beyond the "
-        f"inputs: attention {kept['attention']['plain']:.1f} MiB plain, {kept['attention']['fast']:.1f} fast, "
-        f"{kept['attention']['torch']:.1f} torch; cross entropy {kept['cross entropy']['plain']:.1f}, "
-        f"{kept['cross entropy']['fast']:.1f} and {kept['cross entropy']['torch']:.1f}."
+    text = points(
+        f"The hand-written gradients are autograd's: they differ by at most {error:.0e}, relatively.",
+        f"On one thread a LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, "
+        f"{total['fast']:.0f} ms in their fast form and {total['torch']:.0f} ms in torch.",
+        f"A matrix product costs the same in all three; the worst plain op is {slowest} "
+        f"({ratio[slowest]['plain']:.0f} times torch's time).",
+        f"Kept for backward beyond the inputs: attention {kept['attention']['plain']:.1f} MiB plain, "
+        f"{kept['attention']['fast']:.1f} fast, {kept['attention']['torch']:.1f} torch; cross entropy "
+        f"{kept['cross entropy']['plain']:.1f}, {kept['cross entropy']['fast']:.1f} and "
+        f"{kept['cross entropy']['torch']:.1f}.",
     )
     figures = {"sizes": sizes, "milliseconds": milliseconds, "mib_kept": kept, "ratio": ratio, "gradient_error": error}
     return Finding("autodiff", text, picture, figures)
@@ -238,7 +240,7 @@ def draw_bars(
     picture: Path, sizes: dict[str, int], milliseconds: dict[str, dict[str, float]], kept: dict[str, dict[str, float]]
 ) -> None:
     shape = ", ".join(f"{letter}={value}" for letter, value in sizes.items())
-    figure, axes = panels([f"forward + backward, ms ({shape})", "kept for backward, MiB"], width=5.8, height=5.0)
+    figure, axes = panels(["forward + backward", "kept for backward, beyond the inputs"], width=5.8, height=5.0)
     labels = {"plain": "by hand, as derived", "fast": "by hand, fast form", "torch": "torch's autograd"}
     for ax, table in zip(axes, (milliseconds, kept), strict=True):
         for offset, (form, color) in zip(
@@ -246,7 +248,12 @@ def draw_bars(
         ):
             places = [place + offset for place, row in enumerate(table.values()) if form in row]
             ax.barh(places, [row[form] for row in table.values() if form in row], 0.25, color=color, label=labels[form])
+            for place, row in enumerate(table.values()):
+                if form not in row:  # an op without a fast form
+                    ax.text(0, place + offset, " -", va="center", color=GREY, fontsize=8)
         ax.set_yticks(range(len(table)), list(table))
         ax.invert_yaxis()
         ax.legend(fontsize=8)
-    save(figure, picture)
+    axes[0].set_xlabel("milliseconds", fontsize=8)
+    axes[1].set_xlabel("MiB", fontsize=8)
+    save(figure, picture, f"float32, one thread; {shape}")

@@ -34,7 +34,27 @@ def panels(
     return figure, axes
 
 
-def save(figure: Any, picture: Path) -> None:
-    """Write the figure as PNG, whole or not at all. Raises EnvironmentFault where that fails."""
+def count_ticks(*axes: Any) -> None:
+    """Whole numbers on the x axis, where it counts layers or steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def ink() -> str:
+    """The colour of text: black, or white where the picture is dark."""
+    import matplotlib
+
+    return str(matplotlib.rcParams["text.color"])
+
+
+def save(figure: Any, picture: Path, caption: str) -> None:
+    """Write the figure, whole or not at all, in the format of its name's ending. Raises EnvironmentFault where that
+    fails.
+
+    caption: of what it is, so that it can stand on a slide: the model, its shapes, the seed.
+    """
+    figure.supxlabel(caption, fontsize=8, color=GREY)
     with atomic_path(picture) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=picture.suffix.removeprefix("."))

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 
+def points(*sentences: str) -> str:
+    """A line for each, the answer first."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
 @dataclass(frozen=True)
 class Finding:
-    """A few sentences, the figures behind them (plain numbers and lists), and the picture."""
+    """A few points, the figures behind them (plain numbers and lists), and the picture."""
 
     name: str
     text: str

@@ -16,8 +16,8 @@ import numpy as np
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
-from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, save
-from nano_llama.studies.finding import Finding
+from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, count_ticks, ink, panels, save
+from nano_llama.studies.finding import Finding, points
 from nano_llama.studies.small_runs import Probe, characters, probe, smooth, train
 from nano_llama.studies.study_config import StudyConfig
 from nano_llama.studies.study_model import StudyLlama
@@ -28,7 +28,7 @@ from nano_llama.vol1_numpy.ops.registry import FAST, Ops
 class Variant:
     """A LLaMA with one thing changed."""
 
-    color: str
+    color: str | None = None  # None: that of text
     study: StudyConfig | None = None
     scale: float = 1.0  # of the fresh matrices, beside 1/sqrt(D)
 
@@ -39,7 +39,7 @@ class Variant:
 
 
 VARIANTS = {
-    "complete": Variant(color="black"),
+    "complete": Variant(),
     "without 1/sqrt(K)": Variant(color=ORANGE, study=StudyConfig(attention_scale=False)),
     "without residuals": Variant(color=RED, study=StudyConfig(residual=False)),
     "without norms": Variant(color=BLUE, study=StudyConfig(norm="none")),
@@ -65,7 +65,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
             seed=seed,
         )  # fmt: skip
 
-    draw(picture, probes, losses)
+    caption = f"LLaMA of {L} layers, width {D}, {H} heads, characters; B = {B}, T = {T}, AdamW at 0.002, seed {seed}"
+    draw(picture, probes, losses, caption)
     last = {
         name: float(np.mean(values[-20:])) if math.isfinite(values[-1]) else None for name, values in losses.items()
     }
@@ -96,43 +97,51 @@ def sentences(probes: dict[str, Probe], last: dict[str, float | None], steps: in
 
     complete, base = probes["complete"], "complete"
     grown = {name: probes[name].stream[-1] / probes[name].stream[0] for name in probes}
-    return (
-        f"Complete: {loss(base)}. "
+    return points(
+        f"Complete: {loss(base)}.",
         f"Without 1/sqrt(K) the scores are sqrt(K) times larger and attention starts nearly decided (entropy "
-        f"{entropy('without 1/sqrt(K)'):.2f} of uniform against {entropy(base):.2f}): {loss('without 1/sqrt(K)')}. "
+        f"{entropy('without 1/sqrt(K)'):.2f} of uniform against {entropy(base):.2f}): {loss('without 1/sqrt(K)')}.",
         f"Without residuals the first layer's gradient is {spread('without residuals'):.0f} times the last one's "
-        f"(complete: {spread(base):.0f}), and nothing carries the tokens past a layer: {loss('without residuals')}. "
+        f"(complete: {spread(base):.0f}), and nothing carries the tokens past a layer: {loss('without residuals')}.",
         f"Without norms nothing brings the small embedding to size one, so attention starts undecided (entropy "
         f"{entropy('without norms'):.2f}) and the stream ends at {grown['without norms']:.1f} times its start "
-        f"(complete: {grown[base]:.1f}); at this depth and rate that costs little: {loss('without norms')}. "
+        f"(complete: {grown[base]:.1f}); at this depth and rate that costs little: {loss('without norms')}.",
         f"Weights 4 x larger open at {probes['weights 4 x larger'].loss:.0f} nats instead of {complete.loss:.1f}: "
         f"{loss('weights 4 x larger')}; 10 x smaller the layers begin as almost nothing: "
-        f"{loss('weights 10 x smaller')}."
+        f"{loss('weights 10 x smaller')}.",
     )
 
 
-def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]]) -> None:
+def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]], caption: str) -> None:
     figure, (stream, gradients, entropy, loss) = panels(
         [
             "fresh model: size of the residual stream",
             "fresh model: gradient norm of each layer",
             "fresh model: entropy of attention (1 = uniform)",
-            "training loss, nats per character",
+            "training loss",
         ],
         columns=2,
     )
     for name, variant in VARIANTS.items():
-        p, style = probes[name], {"color": variant.color, "label": name, "markersize": 3}
+        color = variant.color or ink()
+        p, style = probes[name], {"color": color, "label": name, "markersize": 3}
         stream.semilogy(p.stream, "o-", **style)
         gradients.semilogy(range(1, len(p.gradients) + 1), p.gradients, "o-", **style)
         entropy.plot(range(1, len(p.entropy) + 1), p.entropy, "o-", **style)
-        loss.plot(smooth([min(x, 12.0) for x in losses[name]]), color=variant.color, label=name, linewidth=1.2)
-    for ax in (stream, gradients, entropy):
+        loss.plot(smooth([min(x, 12.0) for x in losses[name]]), color=color, label=name, linewidth=1.2)
+    for ax, y in ((stream, "size of an element"), (gradients, "norm"), (entropy, "fraction of uniform's")):
         ax.set_xlabel("layer", fontsize=8)
+        ax.set_ylabel(y, fontsize=8)
+    loss.set_ylabel("nats per character", fontsize=8)
+    count_ticks(stream, gradients, entropy, loss)
     loss.set_xlabel("step", fontsize=8)
     top = max(min(values[0], 6.0) for values in losses.values())
     bottom = min(min(smooth(values)) for values in losses.values())
     loss.set_ylim(0.9 * bottom, 1.05 * top)
-    loss.legend(fontsize=7, loc="upper right")
+    above = [name for name, values in losses.items() if min(min(x, 12.0) for x in smooth(values)) > 1.05 * top]
+    if above:
+        loss.text(0.5, 0.97, f"above: {', '.join(above)}", transform=loss.transAxes, ha="center", va="top", fontsize=7)
+    handles, labels = stream.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     entropy.axhline(1.0, color=GREY, linewidth=0.8)
-    save(figure, picture)
+    save(figure, picture, caption)

@@ -18,8 +18,8 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.init import init_params
 from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, LM_HEAD, O_PROJ, UP_PROJ, is_hidden_matrix, layer_name
-from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
-from nano_llama.studies.finding import Finding
+from nano_llama.studies.drawing import BLUE, GREY, ORANGE, count_ticks, panels, save
+from nano_llama.studies.finding import Finding, points
 from nano_llama.studies.small_runs import characters, smooth, train
 from nano_llama.studies.study_config import StudyConfig
 from nano_llama.studies.study_model import StudyLlama
@@ -80,7 +80,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         for name in PLACEMENTS
         for warmup in (0, w)
     }
-    draw(picture, at_depth, last, depths, L, runs)
+    caption = f"LLaMA of width {D}, {H} heads, characters; B = {B}, T = {T}, AdamW at {RATE:g}, seed {seed}"
+    draw(picture, at_depth, last, depths, L, runs, caption)
 
     ended = {key: float(np.mean(losses[-20:])) for key, losses in runs.items()}
 
@@ -88,13 +89,14 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         value = ended[name, warmup]
         return f"{value:.2f}" if math.isfinite(value) else "NaN"
 
-    text = (
-        f"In a fresh model the gradient of the last layer's MLP goes with depth like L^{slope['Pre-LN']:.2f} in Pre-LN "
-        f"(theory: -0.5) and like L^{slope['Post-LN']:.2f} in Post-LN (theory: 0). At {L} layers the last layer's is "
+    text = points(
+        f"Without warmup Pre-LN ends at {loss('Pre-LN', 0)} nats per character and Post-LN at {loss('Post-LN', 0)}; "
+        f"with {w} of {steps} steps of it, at {loss('Pre-LN', w)} and {loss('Post-LN', w)}.",
+        f"In a fresh model of {L} layers the last layer's gradient is "
         f"{at_depth['Post-LN'][L][-1] / at_depth['Pre-LN'][L][-1]:.1f} times larger in Post-LN, the first layer's "
-        f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.1f} times. After {steps} steps of AdamW at {RATE:g}, "
-        f"nats per character: Pre-LN {loss('Pre-LN', 0)} without warmup and {loss('Pre-LN', w)} with {w} steps of it, "
-        f"Post-LN {loss('Post-LN', 0)} and {loss('Post-LN', w)}."
+        f"{at_depth['Post-LN'][L][0] / at_depth['Pre-LN'][L][0]:.1f} times.",
+        f"With L layers the last one's falls as L^{slope['Pre-LN']:.2f} in Pre-LN (theory: -0.5) and as "
+        f"L^{slope['Post-LN']:.2f} in Post-LN (theory: 0).",
     )
     figures = {
         "layers": L,
@@ -111,14 +113,14 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     return Finding("norm-placement", text, picture, figures)
 
 
-def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: int, runs: dict) -> None:
-    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: int, runs: dict, caption: str) -> None:
+    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
     figure, (layers, depth, loss) = panels(
         [
             f"fresh model of {L} layers: MLP gradient of each",
             "fresh model: MLP gradient of the last layer",
-            "training loss, nats per character",
+            "training loss",
         ]
     )
     for name, color in COLORS.items():
@@ -132,14 +134,19 @@ def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: 
     layers.set_xlabel("layer", fontsize=8)
     depth.set_xlabel("number of layers L", fontsize=8)
     loss.set_xlabel("step", fontsize=8)
-    for axis, ticks in (
-        (layers.yaxis, [0.25, 0.5, 1, 2, 4]),
-        (depth.yaxis, [0.125, 0.25, 0.5, 1, 2]),
-        (depth.xaxis, depths),
+    for ax in (layers, depth):
+        ax.set_ylabel("gradient norm", fontsize=8)
+    loss.set_ylabel("nats per character", fontsize=8)
+    for axis, locator in (
+        (layers.yaxis, LogLocator(2)),
+        (depth.yaxis, LogLocator(2)),
+        (depth.xaxis, FixedLocator(depths)),
     ):
-        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_locator(locator)
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
-    for ax in (layers, depth, loss):
+    count_ticks(layers, loss)
+    for ax in (layers, depth):
         ax.legend(fontsize=7)
-    save(figure, picture)
+    loss.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
+    save(figure, picture, caption)

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
-from nano_llama.studies.finding import Finding
+from nano_llama.studies.finding import Finding, points
 from nano_llama.vol1_numpy import ops
 
 BLOCK = 64
@@ -111,6 +111,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     with threadpool_limits(1):  # so that a busy machine disturbs the times less
         costs = {kind: [attention_cost(kind, T, seed) for T in contexts] for kind in ("attention", "flash")}
 
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     figure, (a, b, c, d) = panels(
         [
             "error, scores ~ N(0, 1)",
@@ -127,16 +129,25 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     lost = next((s for s, e in zip(scales, over_scale["naive"], strict=True) if not np.isfinite(e)), None)
     if lost is not None:
         b.axvspan(lost, scales[-1], color=ORANGE, alpha=0.15)
-        b.text(0.97, 0.92, "naive: inf / inf", transform=b.transAxes, ha="right", color=ORANGE, fontsize=8)
+        style = {"ha": "right", "color": ORANGE, "fontsize": 7}
+        b.text(scales[-1], 0.92, "naive: inf/inf ", transform=b.get_xaxis_transform(), **style)
     for kind, color in (("attention", BLUE), ("flash", GREEN)):
         label = "T x T weights" if kind == "attention" else f"online, blocks of {BLOCK}"
         c.loglog(contexts, [cost[0] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
         d.loglog(contexts, [cost[1] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
-    for ax, x, y in ((a, "T", "relative error"), (b, "s", "relative error"), (c, "T", "MiB"), (d, "T", "seconds")):
+    for ax, x, y in (
+        (a, "length T, tokens", "relative error"),
+        (b, "spread of the scores s", "relative error"),
+        (c, "length T, tokens", "MiB"),
+        (d, "length T, tokens", "seconds"),
+    ):
         ax.set_xlabel(x, fontsize=8)
         ax.set_ylabel(y, fontsize=8)
         ax.legend(fontsize=7)
-    save(figure, picture)
+        ax.xaxis.set_minor_formatter(NullFormatter())  # where there is less than a decade they would crowd
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        ax.xaxis.set_major_locator(LogLocator(4))
+    save(figure, picture, f"one head, float32, one thread; errors against float64; seed {seed}")
 
     growth = {
         kind: float(np.log2(costs[kind][-1][0] / costs[kind][-2][0])) for kind in costs
@@ -144,13 +155,15 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     ratio = costs["attention"][-1][0] / costs["flash"][-1][0]
     errors = {kind: float(np.nanmax([cost[2] for cost in costs[kind]])) for kind in costs}
     last = {way: over_length[way][-1] for way in WAYS}
-    text = (
-        f"On small scores all three are exact to float32's last digits. Once they are {lost or scales[-1]:g} times "
-        f"larger, the naive form is inf/inf; the other two are unaffected. At T = {lengths[-1]:,} the online form's "
-        f"error is {last['online']:.0e} against {last['two passes']:.0e}: its sum grows block by block, NumPy's in "
-        f"pairs. Attention's memory grows like T^{growth['attention']:.1f} where the weights are kept and like "
-        f"T^{growth['flash']:.1f} online, {ratio:.0f} times less at T = {contexts[-1]:,}. Output and gradients differ "
-        f"from float64 by {errors['flash']:.0e} (with the weights: {errors['attention']:.0e})."
+    text = points(
+        f"Online, attention's memory grows like T^{growth['flash']:.1f} instead of T^{growth['attention']:.1f}: "
+        f"{ratio:.0f} times less at T = {contexts[-1]:,}.",
+        f"Output and gradients differ from float64 by {errors['flash']:.0e} (with the weights kept: "
+        f"{errors['attention']:.0e}).",
+        f"On small scores all three forms are exact to float32's last digits. Once they are {lost or scales[-1]:g} "
+        f"times larger, the naive form is inf/inf; the other two are unaffected.",
+        f"At T = {lengths[-1]:,} the online form's error is {last['online']:.0e} against {last['two passes']:.0e}: its "
+        f"sum grows block by block, NumPy's in pairs.",
     )
     figures = {
         "lengths": lengths,

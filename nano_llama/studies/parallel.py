@@ -63,7 +63,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         for axis, meshes in curves.items()
     }
     traffic = {axis: {n: sent(axes) for n, axes in meshes.items()} for axis, meshes in curves.items()}
-    draw(picture, {axis: one["bytes"] for axis, one in counted.items()}, formula, held, traffic)
+    caption = f"LLaMA of {config.num_parameters:,} parameters; {BATCH} rows of {T} tokens a step, float32, seed {seed}"
+    draw(picture, {axis: one["bytes"] for axis, one in counted.items()}, formula, held, traffic, caption)
 
     off = {axis: counted[axis]["bytes"] / formula[axis] - 1.0 for axis in AXES}
     rows = "\n".join(
@@ -121,7 +122,7 @@ def count(config: LlamaConfig, seed: int) -> dict[str, dict[str, int]]:
     return json.loads(answers[0][0])
 
 
-def draw(picture: Path, counted: dict, formula: dict, held: dict, traffic: dict) -> None:
+def draw(picture: Path, counted: dict, formula: dict, held: dict, traffic: dict, caption: str) -> None:
     from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     figure, (bars, parameters, curves) = panels(
@@ -148,4 +149,7 @@ def draw(picture: Path, counted: dict, formula: dict, held: dict, traffic: dict)
         ax.tick_params(axis="y", which="minor", labelsize=6)
     for ax in (bars, parameters, curves):
         ax.legend(fontsize=8)
-    save(figure, picture)
+    bars.set_ylabel("MB", fontsize=8)
+    parameters.set_ylabel("parameters", fontsize=8)
+    curves.set_ylabel("MB", fontsize=8)
+    save(figure, picture, caption)

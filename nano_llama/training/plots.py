@@ -16,6 +16,7 @@ Points = list[tuple[float, float]]
 
 BLUE, ORANGE = "#2166ac", "#e08214"
 MAX_POINTS = 1000  # more could not be told apart, and would be slow to draw
+FEW_POINTS = 12
 EARLY = 0.05  # fraction of a run whose steep fall need not fit into the picture
 
 
@@ -77,6 +78,7 @@ def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: b
             _draw(axes, validation, marker="o", markersize=3.5, linewidth=1.5, label=name, **style)
             if key == "tokens":
                 trains, validations = trains + train, validations + validation
+    figure.suptitle("training runs by tokens and by time", fontsize=11)
     for axes, label in ((by_tokens, "tokens seen"), (by_time, "minutes" if minutes else "seconds")):
         axes.set(xlabel=label, ylabel=unit_of_loss)
         _cut_off_first_fall(axes, trains, validations)
@@ -100,9 +102,9 @@ def thinned(curve: Points, limit: int = MAX_POINTS) -> Points:
 
 
 def _draw(axes: Any, curve: Points, **style: Any) -> None:
-    """A line; a single point is a dot."""
+    """A line; a few points are dots too, so that nobody takes the line between two for a measurement."""
     if curve:
-        axes.plot(*zip(*curve, strict=True), **({"marker": "."} if len(curve) == 1 else {}) | style)
+        axes.plot(*zip(*curve, strict=True), **({"marker": "."} if len(curve) <= FEW_POINTS else {}) | style)
 
 
 def _cut_off_first_fall(axes: Any, train: Points, validation: Points) -> None:
@@ -125,7 +127,7 @@ def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | Non
     """A figure and its panels, in the order of their first appearance in the mosaic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -134,6 +136,7 @@ def _panels(mosaic: Any, size: tuple[float, float], ratio: Sequence[float] | Non
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no step 1.5
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, 1.5M
     return figure, panels
 

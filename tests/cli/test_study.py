@@ -32,7 +32,8 @@ def test_a_run(cli, fake_study, tmp_path):
     assert "found with seed 7, quick True" in done.out
     assert str(tmp_path / "pictures" / "fake.png") in done.out
     assert (tmp_path / "pictures" / "fake.png").read_bytes() == b"picture"
-    found = cli("study", "fake", "--out", tmp_path, "--json", "--quiet")
+    found = cli("study", "fake", "--out", tmp_path, "--json", "--quiet", "--format", "svg", "--dark")
+    assert found.json["picture"] == str(tmp_path / "fake.svg")
     assert found.json["figures"] == {"x": [1.0]}
     assert found.err == ""
 

@@ -12,7 +12,7 @@ def leave_pictures_out(set_attribute=setattr):
 
     def panels(mosaic, *arguments, **options):
         names = dict.fromkeys(name for row in mosaic for name in row)
-        return None, [MagicMock() for _ in names]
+        return MagicMock(), [MagicMock() for _ in names]
 
     set_attribute(plots, "_panels", panels)
     set_attribute(plots, "_save", lambda figure, path: Path(path).touch())
