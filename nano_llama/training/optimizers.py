@@ -1,9 +1,9 @@
-"""The names that `optimizer` may have, and one's own: FILE.py:CLASS.
+"""The names that `optimizer` may have, and one's own: my_file.py:MyOptimizer.
 
 A class for Volume 1 has the interface of vol1_numpy/optim/base.py, one for Volume 2 that of torch.optim.Optimizer:
 
     class SignSGD(Optimizer):                                    nano-llama train --engine numpy \\
-        def update(self, name, param, grad, lr):                     --optimizer sign.py:SignSGD ...
+        def update(self, name, param, grad, lr):                     --optimizer my_file.py:SignSGD ...
             param -= lr * np.sign(grad)
 
 Not here: the update rules. Tests: tests/training/test_own_optimizer.py.
@@ -28,7 +28,7 @@ def is_own(optimizer: str) -> bool:
 
 
 def check_optimizer(optimizer: str) -> None:
-    """Raise UserError for what is neither a name nor FILE.py:CLASS."""
+    """Raise UserError for what is neither a name nor my_file.py:MyOptimizer."""
     if optimizer not in OPTIMIZER_NAMES and not is_own(optimizer):
         raise UserError(
             f"optimizer = {optimizer!r} must be {' or '.join(OPTIMIZER_NAMES)}, or your own: my_file.py:MyOptimizer."
@@ -36,7 +36,7 @@ def check_optimizer(optimizer: str) -> None:
 
 
 def load_optimizer(optimizer: str, base: type) -> Any:
-    """The class of FILE.py:CLASS, which must be a subclass of `base`. The file is run. Raises UserError."""
+    """The class of my_file.py:MyOptimizer, which must be a subclass of `base`. The file is run. Raises UserError."""
     file, _, name = optimizer.rpartition(":")
     path = Path(file).expanduser()
     if not path.is_file():

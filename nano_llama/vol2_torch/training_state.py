@@ -20,7 +20,7 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def optimizer_tensors(parameters: Parameters, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-    """Every tensor that the optimizers keep for these parameters. Raises UserError for what is none: one's own may
+    """Every tensor that the optimizers keep for these parameters. Raises UserError for anything else: one's own may
     keep numbers, which a resumed run would lack.
     """
     kept = {

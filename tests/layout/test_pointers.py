@@ -34,8 +34,9 @@ ELSEWHERE = {
     "nano_llama/formats/gguf_reader.py": ["docs/gguf.md"],  # ggml's
     "nano_llama/moved.py": ["nano_llama.core.data.readers"],
     "nano_llama/tokenizer/token_bytes.py": ["encoder.py"],  # GPT-2's
+    "nano_llama/training/optimizers.py": ["my_file.py"],
     "nano_llama/training/run_folder.py": ["bad_batches/", "tensorboard/"],
-    "nano_llama/training/settings.py": ["bad_batches/"],
+    "nano_llama/training/settings.py": ["bad_batches/", "my_file.py"],
 }
 
 
