@@ -14,7 +14,7 @@ class Adafactor(Optimizer):
         R <- b_t R + (1 - b_t) mean over columns of (g^2 + eps1)      one number per row
         C <- b_t C + (1 - b_t) mean over rows of (g^2 + eps1)         one number per column
         V  = R C^T / mean(R)
-        U  = g / sqrt(V),        U <- U / max(1, rms(U) / d)          clipped: an early V may be far too small
+        U  = g / sqrt(V),        U <- U / max(1, rms(U) / d)          clipped: V lags behind a gradient that grows
         theta <- theta - max(eps2, rms(theta)) min(lr, 1 / sqrt(t)) U
 
     Why this V: of all matrices r c^T it is the one nearest to the true second moment W >= 0 in the generalized
