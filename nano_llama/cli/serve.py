@@ -76,6 +76,7 @@ def run(
     drain_seconds: float = 30.0,
     metrics_prefix: str = "nano_llama",
     log_prompts: bool = False,
+    page: bool = True,
     compute: Compute | None = None,
     output: Output | None = None,
 ) -> int:
@@ -108,6 +109,8 @@ def run(
         Prefix of the names at /metrics; vllm: those of vLLM's dashboard.
     log_prompts
         Write prompts into the log.
+    page
+        At / a page that shows what the model and the engine do; --no-page: the API alone.
     """
     screen = Screen(output)
     access, capacity = access or Access(), capacity or Capacity()
@@ -131,6 +134,7 @@ def run(
         chat_template_kwargs=chat_template_kwarg,
         metrics_prefix=metrics_prefix,
         log_prompts=log_prompts,
+        page=page,
     )
     adapters = [Adapter.parse(text) for text in adapter]
     for one in adapters:

@@ -14,21 +14,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nano_llama.core.version import VERSION
-from nano_llama.server import chat, completions, models, openapi, tokenization
-from nano_llama.server.auth import OPEN_PATHS, check_key
+from nano_llama.server import chat, completions, inspection, models, openapi, page_files, tokenization
+from nano_llama.server.auth import OPEN_PATHS, PAGE_PREFIX, check_key
 from nano_llama.server.errors import ApiError, ClientLeft, api_error, error_response, json_response
 from nano_llama.server.hosts import check_host, check_origin, cors_headers, preflight, with_path
 from nano_llama.server.logs import REQUEST_ID, event, request_id
 from nano_llama.server.metrics import CONTENT_TYPE
 from nano_llama.server.service import Service
 
-# For browsers: take an answer for what it says it is, tell nobody where it came from, run nothing that it holds.
+# For browsers: take an answer for what it says it is, tell nobody where it came from, run nothing that it holds. (The
+# files of the page have a content-security-policy of their own.)
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-ANSWERED_WHILE_LOADING = (*OPEN_PATHS, "/version", "/metrics")
+ANSWERED_WHILE_LOADING = (*OPEN_PATHS, "/version", "/metrics")  # and the files of the page
 UNREADY = {
     "loading": "The model is being loaded.",
     "draining": "The server is shutting down.",
@@ -41,7 +42,7 @@ CLIENT_LEFT = 499  # in the log; nobody receives it
 def create_app(service: Service) -> Starlette:
     """The ASGI application around one service."""
     app = Starlette(
-        routes=ROUTES,
+        routes=[*ROUTES, *(PAGE_ROUTES if service.settings.page else ())],
         middleware=[Middleware(Entrance, service=service)],
         exception_handlers={HTTPException: _raise},  # the framework's own errors are answered by the Entrance too
     )
@@ -100,7 +101,8 @@ class Entrance:
         if size > settings.max_header_bytes:
             raise ApiError(431, f"The headers exceed {settings.max_header_bytes:,} bytes (max_header_bytes).")
         state = self.service.state
-        if state != "ready" and request.scope["path"] not in ANSWERED_WHILE_LOADING:
+        path = request.scope["path"]
+        if state != "ready" and path not in ANSWERED_WHILE_LOADING and not path.startswith(PAGE_PREFIX):
             raise ApiError(503, UNREADY[state], code=state, headers={"Retry-After": "2"})
 
     async def refuse(self, error: ApiError, scope: Scope, receive: Receive, answer: "Answer") -> None:
@@ -132,7 +134,9 @@ class Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *self._headers()]
+            own = list(message.get("headers", ()))
+            named = {name for name, _ in own}
+            message["headers"] = [*own, *(header for header in self._headers() if header[0] not in named)]
         await self._send(message)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
@@ -172,3 +176,4 @@ ROUTES = [
     *models.ROUTES,
     *openapi.ROUTES,
 ]
+PAGE_ROUTES = [*page_files.ROUTES, *inspection.ROUTES]  # absent with --no-page

@@ -1,4 +1,5 @@
-"""API keys: read once, kept as SHA-256 digests, compared in constant time. Every path needs one, but for OPEN_PATHS.
+"""API keys: read once, kept as SHA-256 digests, compared in constant time. Every path needs one, but for OPEN_PATHS
+and the files of the page.
 
 Tests: tests/server/test_auth.py.
 """
@@ -14,7 +15,8 @@ from nano_llama.core.env import API_KEY_VARIABLE, api_key
 from nano_llama.core.errors import UserError
 from nano_llama.server.errors import ApiError
 
-OPEN_PATHS = ("/", "/health")  # and what is below /static/; a path that is added later is guarded unless named here
+# A path that is added later is guarded unless it is named here, or below the folder of the page's files.
+OPEN_PATHS, PAGE_PREFIX = ("/", "/health"), "/page/"
 
 
 def read_keys(file: Path | None) -> tuple[bytes, ...]:
@@ -46,7 +48,7 @@ def digest_of(key: str) -> bytes:
 def check_key(request: Request, digests: Sequence[bytes]) -> None:
     """Raise ApiError 401 unless the request carries a key, or needs none. Notes whose it is in request.state."""
     path = request.scope["path"]
-    if not digests or path in OPEN_PATHS or path.startswith("/static/"):
+    if not digests or path in OPEN_PATHS or path.startswith(PAGE_PREFIX):
         return
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:

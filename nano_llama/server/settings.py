@@ -56,6 +56,7 @@ class ServerSettings:
     # what is understood
     ignore_unknown_fields: bool = False  # of a body; else they are refused
     chat_template_kwargs: tuple[str, ...] = ()  # names that a request may set for the chat template
+    page: bool = True  # the page at /, and what it asks for at /inspect/
 
     # what is written
     metrics_prefix: str = "nano_llama"  # "vllm" writes the names that vLLM's dashboard reads

@@ -22,7 +22,6 @@ def client_of(*keys: str) -> TestClient:
         return json_response({"salt": service.cache_salt(request)})
 
     app.router.routes.append(Route("/version/salt", salt))
-    app.router.routes.append(Route("/static/x", salt))
     service.opened(SimpleNamespace(failure=None))  # no route here asks it for anything else
     return TestClient(app, base_url="http://localhost")
 
@@ -32,7 +31,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/version", "/metrics", "/v1/models", "/nothing", "/version/salt", "/static", "/Health"]
+    "path", ["/version", "/metrics", "/v1/models", "/nothing", "/version/salt", "/page", "/inspect/model", "/Health"]
 )
 @pytest.mark.parametrize(
     "headers",
@@ -46,7 +45,7 @@ def test_without_a_known_key_nothing_is_answered(path, headers):
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/static/x"])
+@pytest.mark.parametrize("path", ["/", "/page/main.js"])
 def test_open_paths(path):
     assert client_of("key-1").get(path).status_code == 200
 

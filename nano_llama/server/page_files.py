@@ -1,0 +1,88 @@
+"""GET / and /page/...: the files of the page, nano_llama/server/page. They are the same for everybody and hold no
+secrets, so they need no key; what the page asks for afterwards does.
+
+The files are read once, when the application is made: a path is looked up among them, never on the disk.
+Tests: tests/server/page/test_page_files.py.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from nano_llama.server.auth import PAGE_PREFIX
+
+FOLDER = Path(__file__).with_name("page")
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
+# Scripts, styles and requests of this server only, nothing inline, and no text that is read as HTML (Trusted Types):
+# whatever a model, a template or a link says, it stays text.
+POLICY = "; ".join(
+    (
+        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data: blob:",
+        "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'", "trusted-types 'none'",
+    )
+)  # fmt: skip
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cache-control": "no-cache",  # ask each time: the answer is mostly 304
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "vary": "Accept-Encoding",
+}
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file as it is, and compressed; each form has a tag of its own."""
+
+    kind: str
+    plain: bytes
+    packed: bytes
+
+    @classmethod
+    def of(cls, path: Path) -> "PageFile":
+        body = path.read_bytes()
+        return cls(TYPES[path.suffix], body, gzip.compress(body, 9, mtime=0))
+
+    def response(self, request: Request) -> Response:
+        """The file, or 304 for a browser that has this very one."""
+        packed = "gzip" in request.headers.get("accept-encoding", "")
+        body = self.packed if packed else self.plain
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        headers = {**HEADERS, "etag": tag, **({"content-encoding": "gzip"} if packed else {})}
+        if tag in [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]:
+            return Response(status_code=304, headers=headers)
+        return Response(body, headers=headers, media_type=self.kind)
+
+
+@cache
+def read_page() -> Mapping[str, PageFile]:
+    """Every file of the page by its path below the folder, such as "views/river.js"."""
+    found = sorted(path for path in FOLDER.rglob("*") if path.suffix in TYPES)
+    return {path.relative_to(FOLDER).as_posix(): PageFile.of(path) for path in found}
+
+
+async def page(request: Request) -> Response:
+    name = request.path_params.get("path", "index.html")
+    found = read_page().get(name)
+    if found is None:
+        raise HTTPException(404, f"The page has no file {name!r:.80}.")
+    return found.response(request)
+
+
+ROUTES = [Route("/", page), Route(PAGE_PREFIX + "{path:path}", page)]
