@@ -16,6 +16,7 @@ from nano_llama.tokenizer.chat import Message
 from nano_llama.tokenizer.codec import Codec, checked_id
 from nano_llama.tokenizer.conversation import ChatOptions, ConversationEncoder
 from nano_llama.tokenizer.incremental import IncrementalDecoder
+from nano_llama.tokenizer.merge_steps import MergeSteps
 from nano_llama.tokenizer.roles import Roles, conventional_eos
 
 if TYPE_CHECKING:
@@ -207,6 +208,11 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """What one id stands for. A byte-level token may hold a part of a character."""
         return self._codec.token_bytes[checked_id(token_id)]
+
+    @cached_property
+    def merge_steps(self) -> MergeSteps:
+        """How BPE makes each token."""
+        return MergeSteps(self.backend)
 
     # -- conversations ------------------------------------------------------------------------------------------------
 
