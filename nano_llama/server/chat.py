@@ -18,7 +18,7 @@ from nano_llama.server.errors import ApiError, json_response
 from nano_llama.server.images import image_parts, refuse_images, with_pixels
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import chat_params, check_characters, engine_errors
-from nano_llama.server.schemas import ChatBody, Message, Part, RenderBody, TemplateBody, TokenizeBody
+from nano_llama.server.schemas import ChatBody, Message, Part, RenderBody, TemplateBody
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.tools import ToolUse, tool_use
 from nano_llama.server.usage import Head, Usage, service_of
@@ -89,9 +89,7 @@ async def render(http: HttpRequest) -> Response:
     )
 
 
-async def rendered(
-    messages: Sequence[Message], body: RenderBody | TokenizeBody, service: "Service"
-) -> tuple[str, list[int]]:
+async def rendered(messages: Sequence[Message], body: TemplateBody, service: "Service") -> tuple[str, list[int]]:
     """A conversation as text and as ids. Special tokens that a user typed are text: in the ids they differ."""
     refuse_images(messages, "only /v1/chat/completions reads images.")
     given, options = conversation(messages, body, service)

@@ -2,7 +2,8 @@
 and no answer has text of another client.
 
     model.py    /inspect/model      what is served, and what of it can be looked at
-    limits.py                       how much one question may cost
+    tokens.py   /inspect/tokens     a text or a conversation as ids, with their bytes and merges
+    limits.py   schemas.py          how much one question may cost, and what it may say
 
 Tests: tests/server/page.
 """
@@ -10,7 +11,9 @@ Tests: tests/server/page.
 from starlette.routing import Route
 
 from nano_llama.server.inspection.model import model
+from nano_llama.server.inspection.tokens import tokens
 
 ROUTES = [
     Route("/inspect/model", model),
+    Route("/inspect/tokens", tokens, methods=["POST"]),
 ]
