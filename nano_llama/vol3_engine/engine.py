@@ -204,6 +204,8 @@ class Engine:
                 self._fail(sequence, error)
             if sequence.finished:
                 continue
+            if sequence.on_logits is not None:
+                sequence.on_logits(row)
             count = sequence.params.logprobs
             self._append(sequence, token, None if count is None else listed_logprobs(row, token, count))
 

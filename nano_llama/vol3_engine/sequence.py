@@ -7,6 +7,7 @@ from collections import abc
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 from nano_llama.core.sampling import SamplingParams, TokenLogprob
 from nano_llama.vol3_engine.blocks import EMPTY_PREFIX
@@ -53,6 +54,8 @@ class Sequence:
     max_length: the most tokens that prompt and output may have together; context, memory and max_tokens limit it.
     prompt_logprobs: None unless requested.
     images: what stands in the places of the prompt's image tokens, in their order.
+    on_logits: is called with each row of logits (V,) from which a token is sampled, in the engine's thread; the row is
+        the engine's own, and overwritten later.
     """
 
     request: int
@@ -68,6 +71,7 @@ class Sequence:
     cache_salt: str | None = None
     prompt_logprobs: PromptLogprobs | None = None
     images: abc.Sequence[PlacedImage] = ()
+    on_logits: abc.Callable[[Any], None] | None = None
 
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] = field(default_factory=list)  # of each token, if the request asks for them

@@ -4,6 +4,7 @@
     structured_outputs.py   the forms of the parameter of that name
     philox.py     uniform(seed, position): randomness without state
     sampler.py    logits -> token, one request at a time
+    cuts.py       why this token: what each step of the sampler leaves
 
 Not here: batches, text, stop strings (vol3_engine/). Tests: tests/core/test_sampling_params.py,
 tests/core/test_sampling_philox.py, tests/core/test_sampling.py.

@@ -3,11 +3,12 @@
 Tests: tests/server/page.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from nano_llama.server.schemas import Messages, TemplateBody, TokenId
+from nano_llama.server.schemas import CompletionBody, Messages, TemplateBody, TokenId
 
 
 class TokensBody(TemplateBody):
@@ -16,3 +17,21 @@ class TokensBody(TemplateBody):
     prompt: str | None = None
     messages: Messages | None = None
     tokens: Annotated[list[TokenId], Field(min_length=1)] | None = None
+
+
+_ONE_TOKEN = "This is about one token: give the ids so far."
+
+
+class NextBody(CompletionBody):
+    """POST /inspect/next: the body of a completion, of which the place after prompt and output is looked at."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        **CompletionBody.refused,
+        **dict.fromkeys(
+            ("stream", "stream_options", "n", "max_tokens", "stop", "echo", "logprobs", "prompt_logprobs",
+             "truncate_prompt_tokens", "return_token_ids", "add_special_tokens"),
+            _ONE_TOKEN,
+        ),
+    }  # fmt: skip
+
+    output: list[TokenId] | None = None  # of the answer so far; penalties and min_tokens count it, seeds its place

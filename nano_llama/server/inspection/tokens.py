@@ -49,15 +49,18 @@ async def tokens(http: HttpRequest) -> Response:
 
 async def read_ids(body: TokensBody, service: "Service") -> list[int]:
     """The ids that /v1/completions or /v1/chat/completions would make of it."""
-    tokenizer = service.tokenizer
     if body.messages is not None:
         return (await rendered(body.messages, body, service))[1]
     if body.prompt is None:
         return body.tokens or []
-    check_characters(len(body.prompt), "prompt", service)
+    return await asyncio.to_thread(encode_text, body.prompt, service)
+
+
+def encode_text(text: str, service: "Service") -> list[int]:
+    """As /v1/completions reads a prompt."""
+    check_characters(len(text), "prompt", service)
     images = service.llm.images
-    meant = (images.image_token_id,) if images else False
-    return await asyncio.to_thread(tokenizer.encode, body.prompt, parse_special=meant)
+    return service.tokenizer.encode(text, parse_special=(images.image_token_id,) if images else False)
 
 
 def describe(tokenizer: "Tokenizer", ids: Sequence[int]) -> dict[str, Any]:
