@@ -13,7 +13,8 @@ The API, endpoint by endpoint; a body goes from schemas.py through validation.py
     tools.py, tool_calls.py                   tools, and their calls    openapi.py        /openapi.json
     answering.py, usage.py, logprobs.py       for every answer          openapi_answers.py
 
-The page at /: page_files.py sends the files of page/, which ask the endpoints of inspection/.
+The page at /: page_files.py sends the files of page/, which ask the endpoints of inspection/;
+feed.py hands the engine's events to those who listen.
 
 Tests: tests/server.
 """

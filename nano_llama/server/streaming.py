@@ -44,6 +44,7 @@ class Watch:
 
     def __init__(self, request: HttpRequest, stream: "Stream"):
         self.stream = stream
+        self.request_id: str = request.state.request_id
         self._request = request
         self._service: Service = request.app.state.service
         self._reason: Exception | None = None
@@ -55,6 +56,7 @@ class Watch:
         self._task = task
         self._listener = asyncio.create_task(self._listen())
         self._service.running.add(self)
+        self._service.feed.note(self.request_id, self.stream.requests)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -17,6 +17,7 @@ Not here: sampling (sampler.py), the loop (engine.py). Tests: tests/vol3/test_sc
 steps tests/vol3/test_engine_random.py.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class ScheduledStep:
     prefix_hits: dict[int, int] = field(default_factory=dict)  # sequence number -> tokens found in cached blocks
     preempted: list[int] = field(default_factory=list)  # sequence numbers
     batch: PackedBatch = field(default_factory=lambda: PackedBatch.pack([]))
+    began: float = field(default_factory=time.perf_counter)
 
 
 class Scheduler:

@@ -6,12 +6,13 @@ Trace writes the events to a file, one JSON object per line; RecentEvents keeps 
     {"event": "arrived", "t", "sequence", "request", "adapter", "prompt_tokens", "max_length"}
     {"event": "step", "t", "step", "rows": [{"sequence", "position", "count", "blocks": [...], "chooses"}],
                       "prefix_hits": {sequence: tokens}, "preempted": [sequence],
-                      "blocks": {"held", "kept", "empty"}, "running", "waiting"}
+                      "blocks": {"held", "kept", "empty"}, "running", "waiting", "seconds"}
     {"event": "ended", "t", "sequence", "tokens", "reason"}         reason: stop, length or abort
 
 t: seconds since the start. sequence: its number in order of arrival. rows: one entry per sequence of the step, in the
 order of the batch: the position of its first row, how many rows, its whole block table, and whether it samples a token
-("chooses"). blocks: how many are in use ("held"), evictable ("kept") and free ("empty").
+("chooses"). blocks: how many are in use ("held"), evictable ("kept") and free ("empty"). seconds: how long the
+step took, from its scheduling on; t is when it ended.
 Not here: the trace of a model's activations (vol1_numpy/traces.py, vol2_torch/traces.py).
 Tests: tests/vol3/test_trace.py.
 """
@@ -80,6 +81,7 @@ class EventTrace(NoTrace):
             "step", t=self._now(), step=self.steps, rows=rows, prefix_hits=step.prefix_hits, preempted=step.preempted,
             blocks={"held": in_use, "kept": evictable, "empty": pool.num_blocks - in_use - evictable},
             running=len(scheduler.running), waiting=len(scheduler.waiting),
+            seconds=round(time.perf_counter() - step.began, 6),
         )  # fmt: skip
         self.steps += 1
 

@@ -4,6 +4,7 @@ and no answer has text of another client.
     model.py    /inspect/model      what is served, and what of it can be looked at
     tokens.py   /inspect/tokens     a text or a conversation as ids, with their bytes and merges
     next_token.py  /inspect/next    the distribution of the next token, what the sampler leaves of it, the draw
+    events.py   /inspect/events     the engine's steps, as they happen
     limits.py   schemas.py          how much one question may cost, and what it may say
 
 Tests: tests/server/page.
@@ -11,6 +12,7 @@ Tests: tests/server/page.
 
 from starlette.routing import Route
 
+from nano_llama.server.inspection.events import events
 from nano_llama.server.inspection.model import model
 from nano_llama.server.inspection.next_token import next_token
 from nano_llama.server.inspection.tokens import tokens
@@ -19,4 +21,5 @@ ROUTES = [
     Route("/inspect/model", model),
     Route("/inspect/tokens", tokens, methods=["POST"]),
     Route("/inspect/next", next_token, methods=["POST"]),
+    Route("/inspect/events", events, methods=["POST"]),
 ]

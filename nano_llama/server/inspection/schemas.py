@@ -6,9 +6,9 @@ Tests: tests/server/page.
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from nano_llama.server.schemas import CompletionBody, Messages, TemplateBody, TokenId
+from nano_llama.server.schemas import Body, CompletionBody, Messages, TemplateBody, TokenId
 
 
 class TokensBody(TemplateBody):
@@ -35,3 +35,10 @@ class NextBody(CompletionBody):
     }  # fmt: skip
 
     output: list[TokenId] | None = None  # of the answer so far; penalties and min_tokens count it, seeds its place
+
+
+class EventsBody(Body):
+    """POST /inspect/events. own: how the client's own requests are called, as the beginning of their x-request-id;
+    nobody else may guess it."""
+
+    own: Annotated[str, StringConstraints(pattern=r"^page-[A-Za-z0-9]{16,64}$")] | None = None
