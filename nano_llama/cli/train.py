@@ -28,6 +28,7 @@ from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings, merge
 from nano_llama.training.settings_layers import layers
+from nano_llama.training.small_text import choose
 
 RUN = Group("Run", sort_key=1)
 FRESH_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # docs/parallel.md says why
@@ -48,6 +49,7 @@ def run(
     """Train a LLaMA on your text. The text is tokenized once; the loss is shown live and drawn into loss.png.
 
     In a hurry:  nano-llama train --data my.txt --out runs/mine --max-minutes 5
+    (a text below 2 MB gets a tokenizer, model and batch that suit it, unless you give them)
 
     Presets, with their time and loss:  nano-llama train --presets
 
@@ -72,6 +74,8 @@ def run(
     if resume:
         settings = RunFolder(out).resumed_settings(NO_MESH | given_settings)  # as this command is started
     else:
+        if not preset and not config:  # a recipe is taken as it is
+            given_settings = suited(given_settings, screen)
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
         result = trainer.fit()
@@ -107,6 +111,16 @@ def list_presets(*, output: Output | None = None) -> int:
 
 
 FLAG_ACTIONS = {"--presets": list_presets}  # of dispatch.py
+
+
+def suited(given_settings: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    """The settings that are given, and for a small text those that suit it, which are said."""
+    choice = choose(given_settings)
+    if choice is None:
+        return given_settings
+    if (started := launch()) is None or started.rank == 0:
+        screen.say(choice.reason, "dim", whole_lines=True)
+    return choice.settings | given_settings
 
 
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:

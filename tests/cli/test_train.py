@@ -205,3 +205,10 @@ def test_tensorboard_is_written_and_its_absence_answered_before_anything_is(trai
     done = train(*SHAPE, "--max-steps", 2, "--tensorboard", out="other")
     assert done.code == 1 and "[tensorboard]" in done.err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_small_text_is_suited_and_said(train, tmp_path):
+    done = train("--max-steps", 1, "--batch-size", 2, "--evaluations", 0)
+    settings = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert (settings["tokenizer"], settings["model"], settings["batch_size"]) == ("char", "char", 2)
+    assert "--tokenizer char --model char" in done.err and "--batch-size" not in done.err.splitlines()[0]
