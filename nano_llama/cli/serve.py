@@ -118,6 +118,7 @@ def run(
     from nano_llama.server.adapters import Adapter
     from nano_llama.server.auth import read_keys
     from nano_llama.server.logs import LogWriter, event
+    from nano_llama.server.replayer import Replayer
     from nano_llama.server.run import bind, serve, warning_of
     from nano_llama.server.service import Service
 
@@ -141,6 +142,8 @@ def run(
         read_adapter_config(one.folder)  # what is not an adapter is refused before the model is loaded
     service = Service(settings, served_model_name or (model_id(model),), adapters)
     path = locate_model(model, screen)
+    if page:
+        service.replayer = Replayer(path)
     options = {name: getattr(capacity, name) for name in ("max_num_seqs", "kv_cache_memory", "kv_cache_dtype")}
 
     def load() -> "LLM":

@@ -14,7 +14,8 @@ The API, endpoint by endpoint; a body goes from schemas.py through validation.py
     answering.py, usage.py, logprobs.py       for every answer          openapi_answers.py
 
 The page at /: page_files.py sends the files of page/, which ask the endpoints of inspection/;
-feed.py hands the engine's events to those who listen.
+feed.py hands the engine's events to those who listen, and
+replayer.py has Volume 1 compute again what the engine computed.
 
 Tests: tests/server.
 """

@@ -17,6 +17,7 @@ from nano_llama.core.init import init_params
 from nano_llama.formats import save_hf
 from nano_llama.server.adapters import Adapter
 from nano_llama.server.app import create_app
+from nano_llama.server.replayer import Replayer
 from nano_llama.server.service import Service
 from nano_llama.server.settings import ServerSettings
 from nano_llama.tokenizer import Tokenizer
@@ -98,9 +99,12 @@ def scripted_llm(script: dict[str, str], chat_template: str | None = TEMPLATE, *
 
 
 @contextmanager
-def served(llm: LLM, adapters: Sequence[Adapter] = (), **settings) -> Iterator[TestClient]:
+def served(
+    llm: LLM, adapters: Sequence[Adapter] = (), replayer: Replayer | None = None, **settings
+) -> Iterator[TestClient]:
     """A client of an application that serves this model. Afterwards the engine must hold no block."""
     service = Service(ServerSettings(**settings), [NAME], adapters)
+    service.replayer = replayer
     engine = AsyncEngine(llm)
     service.opened(engine)
     with TestClient(create_app(service), raise_server_exceptions=False, base_url="http://localhost") as client:

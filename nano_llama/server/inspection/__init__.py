@@ -5,6 +5,7 @@ and no answer has text of another client.
     tokens.py   /inspect/tokens     a text or a conversation as ids, with their bytes and merges
     next_token.py  /inspect/next    the distribution of the next token, what the sampler leaves of it, the draw
     events.py   /inspect/events     the engine's steps, as they happen
+    replay.py   /inspect/replay     inside the model, by Volume 1: lens, attention, attribution
     limits.py   schemas.py          how much one question may cost, and what it may say
 
 Tests: tests/server/page.
@@ -13,8 +14,9 @@ Tests: tests/server/page.
 from starlette.routing import Route
 
 from nano_llama.server.inspection.events import events
-from nano_llama.server.inspection.model import model
+from nano_llama.server.inspection.model import REPLAY, model
 from nano_llama.server.inspection.next_token import next_token
+from nano_llama.server.inspection.replay import replay
 from nano_llama.server.inspection.tokens import tokens
 
 ROUTES = [
@@ -22,4 +24,5 @@ ROUTES = [
     Route("/inspect/tokens", tokens, methods=["POST"]),
     Route("/inspect/next", next_token, methods=["POST"]),
     Route("/inspect/events", events, methods=["POST"]),
+    Route(REPLAY, replay, methods=["POST"]),
 ]

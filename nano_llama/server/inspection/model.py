@@ -10,13 +10,15 @@ from starlette.responses import Response
 
 from nano_llama.core.version import VERSION
 from nano_llama.server.errors import json_response
-from nano_llama.server.inspection.limits import MAX_TOKENS, TOP
+from nano_llama.server.inspection.limits import MAX_GRID, MAX_REPLAYED, MAX_TOKENS, TOP
 from nano_llama.server.usage import service_of
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol3_engine.llm import LLM
+
+REPLAY = "/inspect/replay"  # offered where the model came from a file
 
 
 async def model(http: HttpRequest) -> Response:
@@ -30,7 +32,9 @@ async def model(http: HttpRequest) -> Response:
         "head_dim": config.head_dim,
         "intermediate_size": config.intermediate_size,
     }
-    paths = (route.path for route in http.app.routes)
+    paths = [route.path for route in http.app.routes if route.path.startswith("/inspect/")]
+    if service.replayer is None:
+        paths.remove(REPLAY)
     return json_response(
         {
             "model": service.model_ids[0],
@@ -44,8 +48,14 @@ async def model(http: HttpRequest) -> Response:
             "tied": config.tie_word_embeddings,
             "tokenizer": None if tokenizer is None else of_tokenizer(tokenizer),
             "engine": of_engine(service.llm),
-            "limits": {"tokens": MAX_TOKENS, "top": TOP, "logprobs": service.settings.max_logprobs},
-            "endpoints": [path for path in paths if path.startswith("/inspect/")],
+            "limits": {
+                "tokens": MAX_TOKENS,
+                "replayed": MAX_REPLAYED,
+                "grid": MAX_GRID,
+                "top": TOP,
+                "logprobs": service.settings.max_logprobs,
+            },
+            "endpoints": paths,
         }
     )
 

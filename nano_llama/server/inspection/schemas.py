@@ -4,11 +4,11 @@ Tests: tests/server/page.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from nano_llama.server.schemas import Body, CompletionBody, Messages, TemplateBody, TokenId
+from nano_llama.server.schemas import Body, CompletionBody, Count, Messages, TemplateBody, TokenId
 
 
 class TokensBody(TemplateBody):
@@ -42,3 +42,15 @@ class EventsBody(Body):
     nobody else may guess it."""
 
     own: Annotated[str, StringConstraints(pattern=r"^page-[A-Za-z0-9]{16,64}$")] | None = None
+
+
+class ReplayBody(Body):
+    """POST /inspect/replay; which fields a view reads is said in replay.py."""
+
+    tokens: Annotated[list[TokenId], Field(min_length=1)]
+    view: Literal["lens", "attention", "attribution"]
+    layer: Count | None = None  # attention: None: all
+    first: Count | None = None  # lens: the first position
+    pins: Annotated[list[TokenId], Field(max_length=8)] | None = None  # lens: tokens whose rank is followed
+    position: Count | None = None  # attribution: None: the last
+    token: TokenId | None = None  # attribution: None: the likeliest
