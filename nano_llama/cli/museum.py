@@ -17,6 +17,8 @@ from nano_llama.learn.museum.grading import Outcome, check_fix, check_trap, is_t
 from nano_llama.learn.museum.visit import Visit
 from nano_llama.learn.plain_text import wrapped
 
+UNCHANGED = "The room's files are as you got them."
+
 Action = Literal["list", "enter", "answer", "check", "page", "dev"]
 
 
@@ -117,9 +119,10 @@ def enter(screen: Screen, visit: Visit, chosen: Room) -> int:
     )
     if not created:
         screen.say("They are as you left them. To begin again, remove the folder first.", style="dim")
+    tries = {0: "no try is left", 1: "1 try"}.get(visit.tries_left(chosen), f"{visit.tries_left(chosen)} tries")
     for text in (
         f"\nWithin {folder}, Python imports these files in place of the package's:  cd {folder}; python",
-        f"Locate:  nano-llama museum answer {chosen.number} --line FILE:LINE      ({visit.tries_left(chosen)} tries)",
+        f"Locate:  nano-llama museum answer {chosen.number} --line FILE:LINE      ({tries})",
         f"Fix:     change the file, then  nano-llama museum check {chosen.number}",
         f"Trap:    write {visit.test_file(chosen)}, then  nano-llama museum check {chosen.number}",
     ):
@@ -134,7 +137,9 @@ def answer(screen: Screen, visit: Visit, chosen: Room, line: str, cause: str) ->
         given = f"--line {line} is not FILE:LINE." if line else "Where is the fault?"
         raise UserError(given, hint=f"nano-llama museum answer {chosen.number} --line {chosen.files[0]}:10")
     if cause and cause not in CAUSES:
-        raise UserError(f"--cause {cause} is none of {', '.join(CAUSES)}.", hint="Find the line first: it shows them.")
+        raise UserError(
+            f"--cause {cause} is none of {', '.join(CAUSES)}.", hint="The right line shows them; leave out --cause."
+        )
     file, text = visit.file_of(chosen, asked[1])
     if not 1 <= int(asked[2]) <= len(text.splitlines()):
         raise UserError(f"{file} has lines 1 to {len(text.splitlines())}, not {asked[2]}.")
@@ -180,7 +185,8 @@ def _answered(chosen: Room, line: str, causes: dict[str, str] | None, right_caus
 def check(screen: Screen, visit: Visit, chosen: Room) -> int:
     """The repair, and the learner's test where it is written. 0 where all that was checked holds."""
     visit.require_files(chosen)
-    fix = check_fix(chosen, visit.folder(chosen))
+    # Of files as they were entered all is known; and what a hidden test says of them would help to locate the fault.
+    fix = Outcome(False, message=UNCHANGED) if visit.is_unchanged(chosen) else check_fix(chosen, visit.folder(chosen))
     visit.checked(chosen)
     if fix.passed:
         visit.reach(chosen, "fixed")
@@ -206,7 +212,8 @@ def check(screen: Screen, visit: Visit, chosen: Room) -> int:
 def _about_fix(fix: Outcome) -> list[str]:
     if fix.passed:
         return ["fix: passed. The hidden tests pass on your files."]
-    return [f"fix: not yet. {fix.failed or 'Stopped'}: {fix.message}", *_printed(fix)]
+    test = f"{fix.failed}: " if fix.failed else ""
+    return [f"fix: not yet. {test}{fix.message}", *_printed(fix)]
 
 
 def _about_trap(where: str | None, outcome: Outcome) -> list[str]:

@@ -44,7 +44,11 @@ def test_a_visit(cli, folder):
 
     unrepaired = cli("museum", "check", 2)
     assert unrepaired.code == 1
-    assert unrepaired.out.startswith("fix: not yet.")
+    assert unrepaired.out.splitlines() == ["fix: not yet. The room's files are as you got them."], "nothing given away"
+    file = folder / "museum" / "02" / "nano_llama" / MASKS
+    file.write_text(file.read_text() + "# changed, not repaired\n")
+    unrepaired = cli("museum", "check", 2)
+    assert unrepaired.out.startswith("fix: not yet. test_")
     assert "np.tri" not in unrepaired.out
     (folder / "museum" / "02" / "nano_llama" / MASKS).write_text(sound(MASKS))
     (folder / "museum" / "02" / "test_room.py").write_text(room(2).detector)
@@ -68,6 +72,7 @@ def test_three_tries(cli):
     assert (tried.json["right_line"], tried.json["right_cause"], tried.json["tries_left"]) == (True, False, 2)
     cli("museum", "answer", 2, "--line", "layer.py:1")
     assert "0 tries are left" in cli("museum", "answer", 2, "--line", "layer.py:1").out
+    assert "(no try is left)" in cli("museum", "enter", 2).err
     used = cli("museum", "answer", 2, "--line", line, "--cause", room(2).cause)
     assert used.code == 2
     assert "The three tries of room 2 are used" in used.err

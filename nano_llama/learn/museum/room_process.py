@@ -33,9 +33,9 @@ def _run(file: str, reply: dict[str, Any]) -> None:
     spec = spec_from_file_location("room_tests", file)
     assert spec is not None and spec.loader is not None, f"{file} is Python"
     module = module_from_spec(spec)
-    try:
+    try:  # SystemExit and what pytest.fail raises do not derive from Exception
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         reply.update(broken=True, message=_said(error), line=_line(error, file))
         return
     tests = {name: thing for name, thing in vars(module).items() if name.startswith("test_") and callable(thing)}
@@ -44,7 +44,7 @@ def _run(file: str, reply: dict[str, Any]) -> None:
     for name, test in tests.items():
         try:
             test()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             reply.update(failed=name, message=_said(error), line=_line(error, file))
             return
 

@@ -17,6 +17,7 @@ from nano_llama.learn.museum.trees import TextIsGone, edited, write_tree
 
 TRIES = 3
 LEVELS = ("located", "fixed", "trapped")
+STATE = ".state.json"
 STATES = ("new", "entered", *LEVELS)
 
 STUB = '''\
@@ -32,17 +33,23 @@ def test_room():
 
 
 if __name__ == "__main__":
-    test_room()
-    print("passed")
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test()
+            print("passed:", name)
 '''
 
 
 class Visit:
-    """What one learner has done in one folder. Every change is written at once, atomically."""
+    """What one learner has done in one folder. Every change is written at once, atomically.
 
-    def __init__(self, folder: Path = Path("museum")):
+    folder: by default the one that the working directory lies in, since a room is worked on from within; else ./museum.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        folder = _around(Path.cwd()) or Path("museum") if folder is None else folder
         self._folder = folder
-        self._file = folder / ".state.json"
+        self._file = folder / STATE
         self._state = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -82,7 +89,7 @@ class Visit:
     def is_written(self, room: Room) -> bool:
         """Whether the learner's test differs from what `enter` wrote."""
         file = self.test_file(room)
-        return file.is_file() and file.read_text(encoding="utf-8") != _stub(room)
+        return file.is_file() and file.read_text(encoding="utf-8", errors="replace") != _stub(room)
 
     def file_of(self, room: Room, name: str) -> tuple[str, str]:
         """The room's file that a name or its end means, below nano_llama/, and the learner's text of it.
@@ -95,15 +102,24 @@ class Visit:
             what = f"could be {' or '.join(found)}" if found else f"is not among the files of room {room.number}"
             raise UserError(f"{name!r} {what}.", hint=f"Its files: {', '.join(room.files)}.")
         self.require_files(room)
-        return found[0], (self.folder(room) / "nano_llama" / found[0]).read_text(encoding="utf-8", errors="replace")
+        return found[0], self._text(room, found[0])
+
+    def _text(self, room: Room, file: str) -> str:
+        return (self.folder(room) / "nano_llama" / file).read_text(encoding="utf-8", errors="replace")
 
     def require_files(self, room: Room) -> None:
-        missing = [file for file in room.files if not (self.folder(room) / "nano_llama" / file).is_file()]
+        needed = ("__init__.py", *room.files)  # without the first, Python would import the package itself
+        missing = [file for file in needed if not (self.folder(room) / "nano_llama" / file).is_file()]
         if missing:
             raise UserError(
                 f"{self.folder(room) / 'nano_llama' / missing[0]} is gone.",
                 hint=f"Remove {self.folder(room)} and begin again:  nano-llama museum enter {room.number}",
             )
+
+    def is_unchanged(self, room: Room) -> bool:
+        """Whether all of the room's files are as it was entered."""
+        entered = edited(room.files, room.plant)
+        return all(self._text(room, file) == entered[file] for file in room.files)
 
     def require_entered(self, room: Room) -> None:
         if self.state(room) == "new" or not self.folder(room).is_dir():
@@ -144,6 +160,11 @@ class Visit:
     def _record(self, room: Room, **facts: Any) -> None:
         self._state.setdefault(str(room.number), {}).update(facts)
         write_json(self._file, self._state)
+
+
+def _around(here: Path) -> Path | None:
+    """The nearest folder of a visit that `here` is or lies in."""
+    return next((one for one in (here, *here.parents) if one.name == "museum" and (one / STATE).is_file()), None)
 
 
 def _stub(room: Room) -> str:

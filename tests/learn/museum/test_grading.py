@@ -111,6 +111,14 @@ def test_what_is_no_test(tmp_path, monkeypatch, text, message):
     assert message in outcome.message
 
 
+def test_what_pytest_raises_is_a_failure_like_others(tmp_path):
+    file = tmp_path / "test_room.py"
+    file.write_text("import pytest\n\n\ndef test_a():\n    with pytest.raises(ValueError):\n        pass\n")
+    outcome = run_tests(file, None)
+    assert (outcome.failed, outcome.line, outcome.broken) == ("test_a", 5, False)
+    assert "DID NOT RAISE" in outcome.message
+
+
 def test_what_a_test_prints_is_kept_and_its_time_is_counted(tmp_path):
     file = tmp_path / "test_room.py"
     file.write_text(f"{DETECTOR}\n\ndef test_second():\n    print('seen')\n    assert 1 == 2\n")

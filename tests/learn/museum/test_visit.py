@@ -1,5 +1,8 @@
 """The learner's folder: files, states, tries, and a record that is damaged."""
 
+import subprocess
+import sys
+
 import pytest
 
 from nano_llama.core.errors import EnvironmentFault, UserError
@@ -50,8 +53,42 @@ def test_whether_the_test_is_written(visit, units_room):
     assert not visit.is_written(units_room)
     visit.test_file(units_room).write_text("def test_mine(): ...\n")
     assert visit.is_written(units_room)
+    visit.test_file(units_room).write_bytes(b"\xff no text")
+    assert visit.is_written(units_room)
     visit.test_file(units_room).unlink()
     assert not visit.is_written(units_room)
+
+
+def test_the_stub_runs_every_test_of_its_file(visit, units_room):
+    visit.enter(units_room)
+    file = visit.test_file(units_room)
+    text = file.read_text().replace("raise NotImplementedError", "pass")
+    file.write_text(text.replace("\n\nif __name__", '\n\ndef test_more():\n    assert False, "seen"\n\n\nif __name__'))
+    ran = subprocess.run([sys.executable, file.name], cwd=file.parent, capture_output=True, text=True)
+    assert ran.stdout == "passed: test_room\n"
+    assert ran.returncode == 1
+    assert "seen" in ran.stderr
+
+
+def test_whether_files_are_as_they_were_entered(visit, units_room, tmp_path):
+    visit.enter(units_room)
+    assert visit.is_unchanged(units_room)
+    file = tmp_path / "museum/77/nano_llama/core/units.py"
+    file.write_text(file.read_text() + "# mine\n")
+    assert not visit.is_unchanged(units_room)
+
+
+def test_a_visit_goes_on_from_within_its_rooms(units_room, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Visit().enter(units_room)
+    (tmp_path / "museum/elsewhere").mkdir()
+    for folder in ("museum", "museum/77", "museum/77/nano_llama/core", "museum/elsewhere"):
+        monkeypatch.chdir(tmp_path / folder)
+        assert Visit().folder(units_room).resolve() == tmp_path / "museum/77"
+        assert Visit().state(units_room) == "entered"
+    (tmp_path / "other/museum").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "other/museum")  # no visit began here
+    assert Visit().state(units_room) == "new"
 
 
 def test_a_file_by_its_name_or_its_path(visit, make_units_room):
@@ -79,6 +116,13 @@ def test_a_file_that_is_gone(visit, units_room, tmp_path):
     (tmp_path / "museum/77/nano_llama/core/units.py").unlink()
     with pytest.raises(UserError, match=r"units\.py is gone"):
         visit.file_of(units_room, "version.py")
+
+
+def test_without_its_init_the_package_itself_would_be_checked(visit, units_room, tmp_path):
+    visit.enter(units_room)
+    (tmp_path / "museum/77/nano_llama/__init__.py").unlink()
+    with pytest.raises(UserError, match=r"__init__\.py is gone"):
+        visit.require_files(units_room)
 
 
 def test_a_room_of_another_version(visit, make_units_room):
