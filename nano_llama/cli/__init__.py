@@ -31,6 +31,7 @@ COMMANDS = {
     "finetune": Command("nano_llama.cli.finetune", "Teach a model by examples: an adapter, or all weights.", "Train"),
     "eval": Command("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
     "runs": Command("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
+    "compare": Command("nano_llama.cli.compare", "Two settings on several seeds: a difference, or noise?", "Train"),
     "generate": Command("nano_llama.cli.generate", "Continue a prompt.", "Use"),
     "chat": Command("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
     "serve": Command("nano_llama.cli.serve", "An OpenAI-compatible HTTP server.", "Use"),

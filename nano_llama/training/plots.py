@@ -1,4 +1,5 @@
-"""Pictures of metrics.jsonl: of one run (loss.png in its folder), and of several beside each other (`nano-llama runs`).
+"""Pictures of metrics.jsonl: of one run (loss.png in its folder), of several
+beside each other (`nano-llama runs`), and of two settings (`nano-llama compare`).
 
 Drawn without pyplot, which would keep global state and open a display.
 Tests: tests/training/test_plots.py.
@@ -6,9 +7,12 @@ Tests: tests/training/test_plots.py.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from nano_llama.core import files
+from nano_llama.core.units import shortened_text
+from nano_llama.training.comparison import Comparison
 from nano_llama.training.metrics import best_of
 
 Rows = Sequence[Mapping[str, Any]]
@@ -85,6 +89,39 @@ def plot_runs(runs: Iterable[tuple[str, Rows]], path: str | Path, *, in_bytes: b
     if by_time.get_legend_handles_labels()[0]:
         by_time.legend(frameon=False, fontsize=8, title="solid: validation, dashed: training", alignment="left")
     _save(figure, path)
+
+
+def plot_comparison(
+    comparison: Comparison, curves: Mapping[str, Sequence[Rows]], path: str | Path, *, in_bytes: bool = False
+) -> None:
+    """Draw two settings as one PNG of 1650 x 750 pixels: every run's validation loss, and the lowest of each with bars.
+
+    curves: name -> the rows of its runs, seed by seed.
+    """
+    what = "val_bits_per_byte" if in_bytes else "val_loss"
+    figure, (course, ends) = _panels([["course", "ends"]], (11, 5))
+    for (name, runs), color in zip(curves.items(), (BLUE, ORANGE), strict=True):
+        for number, rows in enumerate(runs):
+            label = name if number == 0 else None
+            _draw(course, points(rows, "tokens", what), color=color, linewidth=1, marker=".", label=label)
+    for a, b in zip(comparison.first, comparison.second, strict=True):
+        ends.plot([0, 1], [a, b], color="0.75", linewidth=0.8)  # a seed
+    for place, (values, estimate, color) in enumerate(
+        zip((comparison.first, comparison.second), comparison.estimates, (BLUE, ORANGE), strict=True)
+    ):
+        ends.plot([place] * len(values), values, ".", color=color)
+        aside = place + (0.12 if place else -0.12)
+        ends.errorbar(aside, estimate.mean, estimate.margin, fmt="o", color=color, capsize=5, markersize=5)
+    course.set(xlabel="tokens seen", ylabel=f"validation loss ({comparison.unit})")
+    course.legend(frameon=False, fontsize=8)
+    ends.set(ylabel=f"lowest validation loss ({comparison.unit})")
+    ends.set_xticks([0, 1], [shortened_text(name, 24) for name in comparison.names])
+    ends.set_title("mean and 95% interval; a line joins the runs of a seed", fontsize=9)
+    figure.suptitle("\n".join(wrap(comparison.sentence, 110)), fontsize=10)
+    course.set_xlim(left=0)
+    ends.set_xlim(-0.5, 1.5)
+    with files.atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def points(rows: Rows, x: str, y: str) -> Points:

@@ -1,0 +1,55 @@
+"""`compare`: both sides on the same seeds, a verdict and a picture; what is not comparable is refused before a step."""
+
+import json
+
+import pytest
+
+SHAPE = (
+    *("--tokenizer", "char", "--model", "tiny", "--context", 16, "--batch-size", 4, "--engine", "numpy"),
+    *("--max-steps", 6, "--evaluations", 2, "--samples", 0),
+)
+
+
+@pytest.fixture
+def compare(cli, tmp_path, tiny_text):
+    def run(*args, data=tiny_text):
+        return cli("compare", *args, "--data", data, "--out", tmp_path / "both")
+
+    return run
+
+
+def test_a_rate_that_learns_and_one_that_does_not(compare, tmp_path, drawn):
+    done = compare("lr=1e-9", "lr=0.01", *SHAPE, "--seeds", 2, "--seed", 5, "--json", "--quiet")
+    assert done.code == 0, done.err
+    result = done.json
+    assert result["sentence"].startswith("lr=0.01 is ")
+    assert (tmp_path / "both" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    for name, losses in (("lr=1e-9", result["first"]), ("lr=0.01", result["second"])):
+        for seed, loss in zip((5, 6), losses, strict=True):
+            folder = tmp_path / "both" / name / f"seed-{seed}"
+            assert json.loads((folder / "train.json").read_text())["seed"] == seed
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            assert loss == min(json.loads(line).get("val_loss", 9.0) for line in lines)
+    more = compare("lr=1e-9", "lr=0.01", *SHAPE, "--seeds", 3, "--seed", 5)
+    assert more.err.count("is there already") == 4
+    assert "3 seeds" in more.out
+    other = compare("lr=1e-9", "lr=0.01", *SHAPE[:-6], "--max-steps", 7, "--seed", 5)
+    assert other.code == 2 and "max_steps = 6, not 7" in other.err
+
+
+@pytest.mark.parametrize(
+    ("sides", "says"),
+    [
+        (("lr=0.1", "lr=0.1"), "compared with itself"),
+        (("lr=0.1", "lr=1e-1"), "the same settings"),
+        (("lr=0.1", "nothing"), "is not a preset"),
+        (("lr=0.1", "seed=3"), "--seed"),
+        (("lr=0.1", "max_steps=3"), "given for both"),
+        (("lr=0.1", "data=stdlib"), "given for both"),
+        (("lr=0.1", "evaluations=0"), "given for both"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(compare, tmp_path, sides, says):
+    done = compare(*sides, *SHAPE)
+    assert done.code == 2 and says in done.err
+    assert not (tmp_path / "both").exists()
