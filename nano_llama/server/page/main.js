@@ -1,5 +1,237 @@
-// The page's entry: says which model is served. Tests: tests/server/page.
+// The page: who writes (completion, chat), what is looked at, keys, theme, and the state in the URL's hash.
+// Tests: tests/page/test_page.py.
 
-const answer = await fetch("inspect/model");
-const body = await answer.json();
-document.getElementById("model").textContent = answer.ok ? body.model : body.error.message;
+import { ask, setKey } from "./lib/api.js";
+import { h, rove } from "./lib/dom.js";
+import { Store } from "./lib/state.js";
+import { count, Speaker } from "./lib/text.js";
+import { startTour } from "./lib/tour.js";
+import "./views/alternatives.js";
+import "./views/branches.js";
+import "./views/chat.js";
+import "./views/complete.js";
+import { constraintOf } from "./views/grammar.js";
+import "./views/reads.js";
+import "./views/river.js";
+import "./views/settings.js";
+import "./views/why.js";
+
+// A view is shown where the server has what it asks for.
+const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next" };
+const VIEWS = { alternatives: "Alternatives", why: "Why this token", reads: "What it reads", branches: "Branches", grammar: "Under a rule" };
+const WRITERS = { complete: "Completion", chat: "Chat" };
+const THEMES = ["auto", "light", "dark"];
+const byId = (id) => document.getElementById(id);
+
+/** What all parts of the page share. Its event "run": the text that is shown, or its tokens, changed. */
+class Desk extends EventTarget {
+    SETTINGS = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"];
+
+    constructor(info) {
+        super();
+        this.info = info;
+        this.store = new Store(location.hash);
+        this.runs = [];
+        this.run = null;
+        this.speaker = new Speaker(byId("spoken"));
+    }
+
+    constraint() {
+        return constraintOf(this.store.state);
+    }
+
+    /** Show a text that is about to be written. first: it is no branch. */
+    start(run, first) {
+        this.run?.stop();
+        if (first) this.runs = [];
+        this.runs.push(run);
+        this.run = run;
+        run.addEventListener("change", ({ detail }) => {
+            if (run !== this.run) return;
+            this.speaker.push(detail);
+            if (!run.running) this.speaker.finish(run.error ? run.error.message : "The text has ended.");
+            this.changed();
+        });
+        this.changed();
+    }
+
+    /** Show no text: another way of writing begins. */
+    clear() {
+        this.run?.stop();
+        this.run = null;
+        this.runs = [];
+        this.store.state.at = -1;
+        this.changed();
+    }
+
+    changed() {
+        this.dispatchEvent(new Event("run"));
+    }
+
+    async copy(text) {
+        const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+        this.speaker.say(copied ? "Copied." : "This browser does not let a page copy here.");
+    }
+}
+
+async function open() {
+    let info;
+    for (;;) {
+        try {
+            info = await ask("/inspect/model");
+            break;
+        } catch (error) {
+            if (error.status === 401) return unlock();
+            byId("model").textContent = error.code === "loading" ? "The model is being loaded …" : error.message;
+            await new Promise((done) => setTimeout(done, 500));
+        }
+    }
+    furnish(new Desk(info));
+}
+
+function unlock() {
+    byId("unlock").hidden = false;
+    byId("model").textContent = "";
+    byId("unlock").addEventListener("submit", (event) => {
+        event.preventDefault();
+        setKey(byId("key").value);
+        byId("unlock").hidden = true;
+        open();
+    }, { once: true });
+    byId("key").focus();
+}
+
+function furnish(desk) {
+    const { info, store } = desk, { shape } = info;
+    byId("model").textContent = `${info.model} · ${short(info.parameters)} parameters · ${shape.layers} layers · ${count(info.vocab_size)} tokens · context ${count(info.context)}`;
+    byId("desk").hidden = false;
+    const modes = info.chat ? ["chat", "complete"] : ["complete"];
+    if (!modes.includes(store.state.mode)) store.state.mode = modes[0];
+    const shown = Object.keys(VIEWS).filter((name) => !ASKS[name] || info.endpoints.includes(ASKS[name]));
+    if (!shown.includes(store.state.view)) store.state.view = shown[0];
+    const writers = tabs(byId("writing"), byId("writers"), modes, WRITERS, store, "mode");
+    const views = tabs(byId("looking"), byId("views"), shown, VIEWS, store, "view");
+    for (const writer of writers.values()) writer.show(desk);
+    const look = () => {
+        const writer = writers.get(store.state.mode), { at } = store.state, { run, runs } = desk;
+        views.get(store.state.view).show({ run, runs, at, store, source: writer.source, blockSize: info.engine.block_size });
+    };
+    listen(desk, writers, views, look);
+    look();
+    replay(desk, writers.get(store.state.mode));
+    byId("tour").addEventListener("click", () => startTour(desk, writers.get(store.state.mode)));
+}
+
+/** Tabs over elements, of which the state's one is shown. -> Map of name to element */
+function tabs(section, place, names, labels, store, field) {
+    const list = section.querySelector("[role=tablist]"), made = new Map();
+    for (const name of names) {
+        const panel = document.createElement(`nl-${name}`);
+        panel.id = `panel-${name}`;
+        for (const [key, value] of [["role", "tabpanel"], ["aria-labelledby", `tab-${name}`]]) panel.setAttribute(key, value);
+        list.append(h("button", { role: "tab", id: `tab-${name}`, "aria-controls": panel.id, onclick: () => store.set({ [field]: name }) }, labels[name]));
+        place.append(panel);
+        made.set(name, panel);
+    }
+    const refresh = () => {
+        for (const [name, panel] of made) {
+            const chosen = name === store.state[field], tab = byId(`tab-${name}`);
+            panel.hidden = !chosen;
+            tab.setAttribute("aria-selected", String(chosen));
+            tab.tabIndex = chosen ? 0 : -1;
+        }
+    };
+    rove(list, "[role=tab]", (tab) => tab.click());
+    list.hidden = names.length < 2;
+    store.addEventListener("change", refresh);
+    refresh();
+    return made;
+}
+
+function listen(desk, writers, views, look) {
+    const { store } = desk, writer = () => writers.get(store.state.mode);
+    let seen = { mode: store.state.mode }, timer = 0;
+    store.addEventListener("change", () => {
+        const { view, at, mode } = store.state, key = JSON.stringify([view, at, mode]);
+        if (mode !== seen.mode) desk.clear();
+        else if (key !== seen.key) desk.changed();
+        seen = { key, mode };
+    });
+    desk.addEventListener("run", () => (desk.run?.running && store.state.at >= 0 ? null : look()));
+    byId("writers").addEventListener("input", () => {
+        clearTimeout(timer);
+        if (store.state.view === "reads") timer = setTimeout(look, 200);
+    });
+    addEventListener("token", ({ detail }) => {
+        const known = desk.runs.includes(detail.run);
+        if (!known) desk.runs = [detail.run];
+        desk.run = detail.run;
+        const view = ["alternatives", "why", "grammar"].includes(store.state.view) ? store.state.view : "alternatives";
+        store.set({ at: detail.at, view });
+        if (detail.focus) focusView(views.get(view));
+        if (innerWidth < 900) byId("looking").scrollIntoView({ block: "start" });
+    });
+    addEventListener("branch", ({ detail: { run, at, token } }) => grow(desk, writer(), run, at, token));
+    addEventListener("pick", ({ detail }) => {
+        desk.run = detail.run;
+        store.set({ at: -1 });
+        desk.changed();
+    });
+    addEventListener("keydown", (event) => onKey(event, desk, writer(), views));
+}
+
+async function grow(desk, writer, run, at, token) {
+    const { store } = desk, branch = run.branch(at, token, { ...run.settings });
+    branch.constraint = {}; // a rule is about a whole answer; the branch has left it
+    desk.start(branch, false);
+    store.set({ at: -1, path: [store.state.path, `${at}:${token.id}`].filter(Boolean).join(",") });
+    if (document.activeElement === document.body) writer.focusToken();
+    await writer.follow(branch);
+}
+
+/** What a link says: write its prompt, then take its branches. */
+async function replay(desk, writer) {
+    const { run, prompt, path, at } = desk.store.state;
+    if (!run || !prompt) return;
+    await (writer.write ? writer.write() : writer.send());
+    for (const part of path.split(",").filter(Boolean)) {
+        const [place, id] = part.split(":").map(Number), before = desk.run;
+        if (!before.tokens[place] || !Number.isInteger(id)) break;
+        const { tokens } = await ask("/inspect/tokens", { tokens: [id] });
+        await grow(desk, writer, before, place, { id, text: tokens[0].text });
+    }
+    desk.store.set({ at: desk.run.tokens[at] ? at : -1 });
+}
+
+async function focusView(view) {
+    for (let tries = 0; tries < 20 && !view.querySelector("button, input, select"); tries++) await new Promise((done) => setTimeout(done, 50));
+    view.querySelector("button[tabindex='0'], input, select, button")?.focus();
+}
+
+function onKey(event, desk, writer, views) {
+    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    const typing = event.target.matches("input, textarea, select");
+    if (event.key === "Escape") {
+        if (desk.run?.running) desk.run.stop();
+        else writer.focusToken();
+    } else if (typing) return;
+    else if (event.key === "?") byId("help").showModal();
+    else if (event.key === "r" || event.key === "R") writer.resample();
+    else if (/^[1-9]$/.test(event.key)) views.get("alternatives").querySelector(`[data-choice="${event.key}"]`)?.click();
+}
+
+function short(n) {
+    return n >= 1e9 ? `${(n / 1e9).toFixed(1)} B` : n >= 1e6 ? `${Math.round(n / 1e6)} M` : count(n);
+}
+
+function setTheme(theme) {
+    document.documentElement.dataset.theme = theme;
+    byId("theme").textContent = `Theme: ${theme}`;
+    localStorage.setItem("nano-llama theme", theme);
+}
+
+setTheme(THEMES.includes(localStorage.getItem("nano-llama theme")) ? localStorage.getItem("nano-llama theme") : "auto");
+byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
+byId("keys").addEventListener("click", () => byId("help").showModal());
+addEventListener("hashchange", () => location.reload());
+open();

@@ -1,0 +1,65 @@
+// The server's API: JSON, and streams of server-sent events read by fetch (an EventSource can neither POST nor send a key).
+// Tests: tests/page/test_page.py.
+
+const KEY = "nano-llama key"; // for this tab only: sessionStorage
+
+export class ApiError extends Error {
+    constructor(message, status, code) {
+        super(message);
+        Object.assign(this, { status, code });
+    }
+}
+
+export function setKey(key) {
+    sessionStorage.setItem(KEY, key);
+}
+
+async function request(path, body, signal) {
+    const headers = {}, key = sessionStorage.getItem(KEY);
+    if (key) headers.authorization = `Bearer ${key}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    const method = body === undefined ? "GET" : "POST";
+    let answer;
+    try {
+        // relative: a proxy may have put the server below a path
+        answer = await fetch(path.slice(1), { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    } catch (error) {
+        if (error.name === "AbortError") throw error;
+        throw new ApiError("The server does not answer. Is it still running?", 0);
+    }
+    if (answer.ok) return answer;
+    const { error } = await answer.json().catch(() => ({}));
+    throw new ApiError(error?.message ?? `The server answered ${answer.status}.`, answer.status, error?.code);
+}
+
+/** The JSON that a path answers; with a body it is a POST. */
+export async function ask(path, body, signal) {
+    return (await request(path, body, signal)).json();
+}
+
+/** The bytes that a path answers. */
+export async function askBytes(path, body, signal) {
+    return (await request(path, body, signal)).arrayBuffer();
+}
+
+/** The chunks of a stream, as they come. */
+export async function* stream(path, body, signal) {
+    const answer = await request(path, { ...body, stream: true }, signal);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+        const { done, value } = await reader.read();
+        if (done) throw new ApiError("The stream was cut off.", 0);
+        text += value;
+        const events = text.split("\n\n");
+        text = events.pop();
+        for (const event of events) {
+            if (!event.startsWith("data: ")) continue;
+            const data = event.slice(6);
+            if (data === "[DONE]") return;
+            const chunk = JSON.parse(data);
+            if (chunk.error) throw new ApiError(chunk.error.message, chunk.error.code);
+            yield chunk;
+        }
+    }
+}

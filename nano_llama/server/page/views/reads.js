@@ -1,0 +1,84 @@
+// <nl-reads>: what the model really reads: the text (a conversation: rendered by its template) as tokens, ids, bytes,
+// and the merges that made one, one by one. View 7. Tests: tests/page/test_page.py.
+
+import { ask } from "../lib/api.js";
+import { fill, h, rove, table, twin } from "../lib/dom.js";
+import { count, visible } from "../lib/text.js";
+
+export class Reads extends HTMLElement {
+    /** source: {prompt} or {messages}. */
+    async show({ source }) {
+        const asked = (this.asked = {});
+        if (source.messages ? !source.messages.length : !source.prompt) return fill(this, h("p", { class: "hint" }, "Type something: here you see what the model gets to read of it."));
+        try {
+            const answer = await ask("/inspect/tokens", source);
+            if (asked === this.asked) this.draw(answer, Boolean(source.messages));
+        } catch (error) {
+            if (asked === this.asked) this.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
+        }
+    }
+
+    draw({ text, tokens }, templated) {
+        const bytes = tokens.reduce((sum, token) => sum + token.bytes.length, 0);
+        const list = h("div", { role: "listbox", "aria-label": "The pieces that the model reads", "aria-orientation": "horizontal" },
+            lines(tokens).map((line) => h("div", { role: "group", class: "pieces" }, line.map((at) => this.piece(tokens[at], at)))));
+        const detail = h("div", { "aria-live": "polite" }, h("p", { class: "hint" }, "Choose a piece to see its bytes and the merges that made it."));
+        const open = (option) => {
+            if (!option) return;
+            for (const one of list.querySelectorAll("[role=option]")) one.setAttribute("aria-selected", String(one === option)), (one.tabIndex = one === option ? 0 : -1);
+            detail.replaceChildren(...this.detail(tokens[Number(option.dataset.at)]));
+        };
+        list.addEventListener("click", (event) => open(event.target.closest("[role=option]")));
+        rove(list, "[role=option]", open);
+        const injected = tokens.some((token) => token.injected), special = tokens.filter((token) => token.special).length;
+        const was = this.querySelector("details.twin")?.open ?? false;
+        const folded = twin(table("The pieces that the model reads", ["#", "piece", "id", "bytes", "kind"], tokens.map((token, at) => [at + 1, shown(token), token.id, hex(token.bytes), kind(token)])));
+        folded.open = was;
+        fill(this,
+            h("p", {}, `${count(bytes)} bytes become ${count(tokens.length)} numbers`, special ? `; ${special} of them are special tokens, which no text can spell` : "", "."),
+            templated && h("p", { class: "hint" }, "The chat template has put every message between marks; only then is it text."),
+            list, detail,
+            injected && h("p", { class: "hint" }, "Dotted: a special token's name that was typed. To the model it is plain text."),
+            folded);
+    }
+
+    piece(token, at) {
+        const classes = ["piece", token.special ? "special" : at % 2 ? "odd" : "even", token.injected && "injected"].filter(Boolean).join(" ");
+        return h("span", { role: "option", class: classes, "aria-selected": "false", tabindex: at ? -1 : 0, "data-at": at, "aria-label": `${shown(token)}, id ${token.id}, ${kind(token)}` },
+            h("span", {}, shown(token)), h("small", {}, token.id));
+    }
+
+    detail(token) {
+        const lines = [h("p", {}, h("b", { class: "chip" }, shown(token)), ` is ${token.bytes.length} ${token.bytes.length === 1 ? "byte" : "bytes"}: `, h("code", {}, hex(token.bytes)), ` and to the model the number ${token.id}.`)];
+        if (token.special) lines.push(h("p", { class: "hint" }, "A special token: one number from the start, made by no merge."));
+        else if (token.merges?.length) {
+            lines.push(h("ol", { class: "merges" }, token.merges.map(({ left, right, rank }) =>
+                h("li", {}, h("span", { class: "chip" }, visible(left)), " + ", h("span", { class: "chip" }, visible(right)), " → ", h("span", { class: "chip" }, visible(left + right)), h("small", {}, ` merge ${count(rank + 1)}`)))));
+        } else if (token.merges) lines.push(h("p", { class: "hint" }, "One of the pieces that all others are merged from."));
+        return lines;
+    }
+}
+
+/** The places of the tokens, line by line. */
+function lines(tokens) {
+    const made = [[]];
+    tokens.forEach((token, at) => {
+        made.at(-1).push(at);
+        if (token.text?.endsWith("\n")) made.push([]);
+    });
+    return made.filter((line) => line.length);
+}
+
+function shown(token) {
+    return token.text === null ? `‹${hex(token.bytes)}›` : visible(token.text);
+}
+
+function kind(token) {
+    return token.special ? "special" : token.injected ? "plain text that spells a special token" : "text";
+}
+
+function hex(bytes) {
+    return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+}
+
+customElements.define("nl-reads", Reads);

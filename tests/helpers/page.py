@@ -1,0 +1,57 @@
+"""The page of `nano-llama serve` in a browser's window, and what went wrong in it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+PATIENCE = 30_000  # milliseconds for what takes a moment
+
+
+class Opened:
+    """The page in a window of its own, and what went wrong in it."""
+
+    def __init__(self, context: Any, port: int):
+        self.page, self.port = context.new_page(), port
+        self.page.set_default_timeout(PATIENCE)
+        self.faults: list[str] = []
+        self.outside: list[str] = []
+        self.page.on(
+            "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._request)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((f"http://127.0.0.1:{self.port}/", "blob:", "data:")):
+            self.outside.append(request.url)
+
+    def go(self, **state: Any) -> Any:
+        """Open the page at a state of its hash, and wait for what it wrote."""
+        self.page.goto("about:blank")
+        self.page.goto(f"http://127.0.0.1:{self.port}/#{urlencode(state)}")
+        self.page.locator("#desk").wait_for()
+        if "run" in state:
+            self.page.locator("nl-river details").first.wait_for()
+        return self.page
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """The server's own answer, not through the page."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"http://127.0.0.1:{self.port}{path}", data)
+        with urlopen(request) as answer:
+            return json.loads(answer.read())
+
+
+@contextlib.contextmanager
+def a_window(browser: Any, server: Any, **options: Any) -> Iterator[Opened]:
+    """Nothing was requested elsewhere, and the console is silent."""
+    options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
+    context = browser.new_context(**options)
+    opened = Opened(context, server.port)
+    yield opened
+    context.close()
+    assert not opened.outside
+    assert not opened.faults

@@ -1,0 +1,233 @@
+"""The page: opened in both themes on narrow and wide screens, used by mouse and by keyboard; its pictures show the
+numbers of the API; hostile texts change nothing but text."""
+
+import gzip
+import json
+import math
+import re
+from urllib.parse import parse_qs
+
+import pytest
+
+from helpers.page import a_window
+from nano_llama.server.page_files import FOLDER, read_page
+
+pytestmark = pytest.mark.page
+
+STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 12, "seed": 7}
+VIEWS = ["alternatives", "why", "reads", "branches", "grammar"]
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`${7*7}</textarea><b>bold</b>&lt;"
+
+
+def numbers(texts):
+    """["12.3 %"] -> [0.123]"""
+    return [float(text.replace("<", "").strip(" %")) / 100 for text in texts]
+
+
+def as_shown(names):
+    """The API's names of tokens, as the page shows them: a part of a character, or nothing, has a mark."""
+    return ["▯" if name.startswith("bytes:") else name or "∅" for name in names]
+
+
+def test_it_is_small():
+    assert len(gzip.compress(b"".join(file.plain for file in read_page().values()))) < 60_000
+    assert sum(len(file.packed) for file in read_page().values()) < 60_000
+
+
+def test_no_text_is_parsed_and_nothing_is_from_elsewhere():
+    sources = {path: path.read_text() for path in FOLDER.rglob("*.*")}
+    risky = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
+    assert not [path.name for path, text in sources.items() if risky.search(text)]
+    addresses = {address for text in sources.values() for address in re.findall(r"https?://[^\s\"')]+", text)}
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, not an address
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_view_fits_and_is_silent(browser, server, width, theme):
+    with a_window(browser, server, viewport={"width": width, "height": 800}, color_scheme=theme) as opened:
+        page = opened.go(**STATE, at=2)
+        for view in VIEWS:
+            page.locator(f"#tab-{view}").click()
+            panel = page.locator(f"#panel-{view}")
+            panel.locator("table, select").first.wait_for(state="attached")
+            assert page.locator("[role=tabpanel]:visible").count() == 2, "who writes, and what is seen"
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(browser, chat_server, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `judges` is not installed")
+    with a_window(browser, chat_server, color_scheme=theme, bypass_csp=True) as opened:  # axe's script is not ours
+        page = opened.go(**STATE, at=2)
+        for view in VIEWS:
+            page.locator(f"#tab-{view}").click()
+            page.locator(f"#panel-{view}").locator("table, select").first.wait_for(state="attached")
+            found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            assert not [(one["id"], one["nodes"][0]["html"]) for one in found], view
+
+
+def test_the_text_is_the_apis(opened):
+    page = opened.go(**STATE)
+    body = {"prompt": STATE["prompt"], "max_tokens": 12, "seed": 7, "temperature": 0.8, "logprobs": 0}
+    answer = opened.ask("/v1/completions", body)["choices"][0]
+    tokens = page.locator(".token")
+    assert tokens.all_text_contents() == as_shown(answer["logprobs"]["tokens"])
+    table = page.locator("nl-river table tbody tr")
+    shown = [float(row.locator("td").last.text_content()) for row in table.all()]
+    bits = [max(0, -logprob / math.log(2)) for logprob in answer["logprobs"]["token_logprobs"]]
+    assert shown == pytest.approx(bits, abs=0.0051)
+    tints = [
+        float(value) for value in tokens.evaluate_all("all => all.map(one => one.style.getPropertyValue('--much'))")
+    ]
+    assert tints == pytest.approx([min(1, bit / 10) for bit in bits], abs=0.0011)
+
+
+def test_alternatives_are_the_distribution_of_the_position(opened):
+    page = opened.go(**STATE, at=3, top_k=10)
+    rows = page.locator("nl-alternatives tbody tr")
+    rows.first.wait_for()
+    settings = {"temperature": 0.8, "top_k": 10, "seed": 7}
+    body = {"prompt": STATE["prompt"], "max_tokens": 12, "return_token_ids": True, **settings}
+    written = opened.ask("/v1/completions", body)["choices"][0]
+    before = {"prompt": written["prompt_token_ids"], "output": written["token_ids"][:3]}
+    answer = opened.ask("/inspect/next", {**before, **settings})
+    top = answer["top"]
+    raw = [math.exp(logit - answer["logsumexp"]) for logit in top["logits"]]
+    ids = [int(row.get_attribute("data-id")) for row in rows.all()]
+    assert ids[:20] == top["ids"][:20]
+    shown = [float(cell.get_attribute("data-p")) for cell in rows.locator("td.before").all()]
+    assert shown == pytest.approx([raw[top["ids"].index(number)] for number in ids], abs=1e-9)
+    assert numbers(rows.locator("td.before").all_text_contents())[:5] == pytest.approx(shown[:5], abs=6e-4)
+    after = rows.locator("td.after").all_text_contents()
+    assert numbers(after[:10]) == pytest.approx(top["p"][:10], abs=6e-4)
+    assert set(after[10:20]) == {"cut by top-k"}
+    assert int(page.locator("nl-alternatives tr.chosen").get_attribute("data-id")) == written["token_ids"][3]
+
+
+def test_by_keyboard_alone(opened):
+    page = opened.go()
+    page.locator("#prompt").focus()
+    page.keyboard.type("the quick brown")
+    page.keyboard.press("Control+Enter")
+    page.locator("nl-river details").wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.at") == "0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    first = page.locator("nl-alternatives button").first
+    first.wait_for()
+    assert page.locator("[role=option][aria-selected=true]").get_attribute("data-at") == "2"
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.activeElement.matches('nl-alternatives button')")
+    assert page.locator(".token[tabindex='0']").count() == 1
+    page.keyboard.press("2")
+    page.locator(".token.picked").wait_for()
+    page.locator("nl-river details").wait_for()
+    page.keyboard.press("Shift+?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("#help").is_hidden()
+    page.locator("#tab-alternatives").focus()
+    page.keyboard.press("End")
+    assert page.locator("#panel-grammar").is_visible()
+
+
+def test_a_branch_goes_on_from_another_token(opened):
+    """What it writes is what the API writes after these ids; the link replays it."""
+    page = opened.go(**STATE, at=3)
+    choice = page.locator("nl-alternatives tr:not(.chosen) button").first
+    choice.click()
+    page.locator(".token.picked").wait_for()
+    page.locator("nl-river details").wait_for()
+    page.locator("nl-complete .hint", has_text="tokens:").wait_for()
+    page.locator("#tab-branches").click()
+    rows = page.locator("nl-branches tbody tr")
+    assert rows.count() == 2
+    texts = page.locator(".token").all_text_contents()
+    state = parse_qs(page.evaluate("location.hash.slice(1)"))
+    place, number = map(int, state["path"][0].split(":"))
+    body = {"prompt": STATE["prompt"], "max_tokens": 12, "seed": 7, "temperature": 0.8, "return_token_ids": True}
+    parent = opened.ask("/v1/completions", body)["choices"][0]
+    ids = [*parent["prompt_token_ids"], *parent["token_ids"][:place], number]
+    own = opened.ask("/v1/completions", {**body, "prompt": ids, "logprobs": 0})["choices"][0]
+    assert place == 3 and texts[4:] == as_shown(own["logprobs"]["tokens"])
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.locator(".token.picked").wait_for()
+    page.locator("nl-complete .hint", has_text="tokens:").wait_for()
+    assert page.locator(".token").all_text_contents() == texts
+
+
+def test_what_the_model_reads_is_its_tokenizers(opened):
+    text = "the lazy fox, naïve 🙂\n"
+    page = opened.go(prompt=text, view="reads")
+    page.locator("nl-reads .piece").first.wait_for()
+    answer = opened.ask("/inspect/tokens", {"prompt": text})
+    assert page.locator("nl-reads .piece small").all_text_contents() == [str(token["id"]) for token in answer["tokens"]]
+    rows = page.locator("nl-reads tbody tr")
+    assert [row.locator("td").nth(2).text_content() for row in rows.all()] == [str(t["id"]) for t in answer["tokens"]]
+    read = "".join(row.locator("td").nth(3).text_content() + " " for row in rows.all())
+    assert bytes.fromhex(read) == text.encode()
+    place = max(range(len(answer["tokens"])), key=lambda at: len(answer["tokens"][at]["merges"] or ()))
+    page.locator("nl-reads .piece").nth(place).click()
+    assert page.locator("nl-reads .merges li").count() == len(answer["tokens"][place]["merges"])
+
+
+def test_under_a_rule(opened):
+    page = opened.go(prompt="A yes or no:", view="grammar", run=1, at=0, form="choice", rule="yes\nno")
+    page.locator("nl-grammar .big").wait_for()
+    text = "".join(page.locator(".token").all_text_contents())
+    assert text.replace("∅", "").strip() in ("yes", "no")
+    struck = page.locator("nl-grammar tbody tr", has_text="struck out").count()
+    assert struck == page.locator("nl-grammar .chip.out").count() > 0
+
+
+@pytest.mark.parametrize("field", ["prompt", "system", "rule", "path", "view", "mode", "seed", "at"])
+def test_hostile_links_change_nothing_but_text(opened, field):
+    page = opened.go(**{field: HOSTILE, "form": "regex"})
+    page.wait_for_timeout(100)
+    assert page.locator("img, #desk script, #desk b:has-text('bold')").count() == 0
+    assert page.locator("#desk").is_visible()
+    if field == "prompt":
+        assert page.locator("#prompt").input_value() == HOSTILE
+
+
+def test_hostile_answers_change_nothing_but_text(opened):
+    """Model name, tokens, texts of alternatives and errors, as a model or a template could say them."""
+    logprobs = {"tokens": [HOSTILE], "token_logprobs": [-1.0]}
+    choice = {"index": 0, "text": HOSTILE, "token_ids": [1], "prompt_token_ids": [1], "logprobs": logprobs}
+    chunk = {"choices": [{**choice, "finish_reason": "length"}]}
+    page = opened.page
+    info = {**opened.ask("/inspect/model"), "model": HOSTILE}
+    page.route("**/inspect/model", lambda route: route.fulfill(json=info))
+    page.route("**/v1/completions", lambda route: route.fulfill(
+        content_type="text/event-stream", body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"))  # fmt: skip
+    numbers = {"logits": [1, 0], "adjusted": [1, 0], "p": [0.7, 0.3], "from": [0, 0.7]}
+    answer = {
+        "top": {"ids": [1, 2], "texts": [HOSTILE, HOSTILE], "cut_by": [None, None], **numbers},
+        "cuts": [{"name": "temperature", "left": 2, "mass": 1.0}],
+        "draw": {"u": 0.5, "token": 1, "text": HOSTILE, "p": 0.7, "from": 0, "to": 0.7},
+        **{"position": 1, "vocab_size": 2, "logsumexp": 1.3, "adjusted_logsumexp": 1.3, "entropy": 0.6},
+    }
+    page.route("**/inspect/next", lambda route: route.fulfill(json=answer))
+    opened.go(**STATE, at=0)
+    page.locator("nl-alternatives tbody tr").first.wait_for()
+    page.locator("#tab-why").click()
+    page.locator("nl-why .strip").first.wait_for()
+    assert page.locator("img, script:not([src]), b:has-text('bold') b").count() == 0
+    assert page.locator(".token").text_content() == HOSTILE
+    assert HOSTILE in page.locator("#model").text_content()
+    assert page.locator("img").count() == 0
+
+
+def test_the_tour_ends(opened):
+    page = opened.go(prompt="the quick brown", max_tokens=8)
+    page.locator("#tour").click()
+    for step in range(1, 9):
+        page.locator(".tour p", has_text=f"{step} of 8").wait_for()
+        page.locator(".tour .primary").click()
+    page.locator(".tour").wait_for(state="detached")
+    assert page.locator("nl-branches tbody tr").count() == 2 and page.locator("#panel-grammar").is_visible()
