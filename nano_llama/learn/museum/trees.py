@@ -82,10 +82,18 @@ def changed_lines(before: str, after: str) -> set[int]:
 
 
 def same_lines(line: int, theirs: str, ours: str) -> set[int]:
-    """The lines of `ours` that line `line` of `theirs` came from: one, or those that a change replaced."""
+    """The lines of `ours` that line `line` of `theirs` came from.
+
+    One; of lines that a change replaced by others, the one at the same part of the block and those beside it, so that
+    a file written anew as one line does not stand for all of its lines.
+    """
     for tag, i1, i2, j1, j2 in _opcodes(theirs, ours):
-        if i1 < line <= i2:
-            return {line - i1 + j1} if tag == "equal" else set(range(j1 + 1, j2 + 1))
+        if not i1 < line <= i2:
+            continue
+        if tag == "equal":
+            return {line - i1 + j1}
+        place = j1 + 1 + (line - i1 - 1) * (j2 - j1) // (i2 - i1)
+        return set(range(max(j1 + 1, place - 1), min(j2, place + 1) + 1))
     return set()
 
 

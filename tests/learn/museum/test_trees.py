@@ -57,3 +57,6 @@ def test_a_line_is_followed_into_the_text_before_the_change():
     assert same_lines(2, "a\nB\nc\nd\n", ours) == {2}
     assert same_lines(2, "a\nnew\nb\nc\nd\n", ours) == set(), "a line of the learner's own"
     assert same_lines(9, ours, ours) == set()
+    long = "".join(f"line {i}\n" for i in range(40))
+    assert len(same_lines(1, "all of it\n", long)) <= 2, "one line does not stand for forty"
+    assert same_lines(3, "a\nB\nC\nd\n", ours) == {2, 3}
