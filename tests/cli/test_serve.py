@@ -62,11 +62,22 @@ def test_a_server_of_its_own(tiny_model):
         assert facts["model"] == "tiny" and facts["max_waiting"] >= 128
         with urllib.request.urlopen(f"{facts['url']}/health") as answer:
             assert json.load(answer)["status"] == "ok"
+        with urllib.request.urlopen(f"{facts['url']}/inspect/model") as answer:
+            assert "/inspect/replay" in json.load(answer)["endpoints"]
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
         assert process.returncode == 0
         events = [json.loads(line)["event"] for line in log.splitlines()]
-        assert events == ["ready", "request", "shutdown"]
+        assert events == ["ready", "request", "request", "shutdown"]
+
+
+@pytest.mark.parametrize(("flags", "page"), [([], True), (["--no-page"], False)])
+def test_the_page_is_there_unless_it_is_switched_off(cli, tiny_model, monkeypatch, flags, page):
+    def given(_limits, **settings):
+        raise UserError(f"page={settings['page']}")
+
+    monkeypatch.setattr("nano_llama.cli.serve.settings_of", given)
+    assert f"page={page}" in cli("serve", "--model", tiny_model, *flags).err
 
 
 def test_ctrl_c_is_answered_as_everywhere(tiny_model):

@@ -90,20 +90,22 @@ def lens(run: Run, body: ReplayBody) -> tuple[dict[str, Any], Arrays]:
 
 
 def lens_row(logits: Array, pins: Array) -> Arrays:
-    """logits: (P,V)"""
-    x = logits.astype(np.float64)
-    log_p = x - x.max(axis=1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-    ids = np.argsort(-x, axis=1, kind="stable")[:, :LISTED]
-    p = np.exp(log_p)
+    """The likeliest tokens of each position, of equals the lower id first.    logits: (P,V)"""
+    count = min(LISTED, logits.shape[1])
+    y = logits - logits.max(axis=1, keepdims=True)  # (P,V)
+    p = np.exp(y)
+    total = p.sum(axis=1, keepdims=True, dtype=np.float64)
+    entropy = np.log(total[:, 0]) - (p * y).sum(axis=1, dtype=np.float64) / total[:, 0]
+    ids = np.sort(np.argpartition(y, -count, axis=1)[:, -count:], axis=1)  # (P,5)
+    order = np.argsort(-np.take_along_axis(y, ids, axis=1), axis=1, kind="stable")
+    ids = np.take_along_axis(ids, order, axis=1)
+    ranks = [(y >= y[:, [pin]]).sum(axis=1) for pin in pins]  # 1: the likeliest
     return {
         "ids": ids.astype(np.int32),
-        "p": np.take_along_axis(p, ids, axis=1).astype(np.float32),
-        "entropy": -(p * log_p).sum(axis=1).astype(np.float32),
-        "pin_rank": (x[:, :, None] >= x[:, None, pins]).sum(axis=1).astype(np.int32)
-        if len(pins)
-        else np.zeros((len(x), 0), np.int32),
-        "pin_p": p[:, pins].astype(np.float32),
+        "p": (np.take_along_axis(p, ids, axis=1) / total).astype(np.float32),
+        "entropy": entropy.astype(np.float32),
+        "pin_rank": np.array(ranks, np.int32).reshape(len(pins), len(y)).T,
+        "pin_p": (p[:, pins] / total).astype(np.float32),
     }
 
 

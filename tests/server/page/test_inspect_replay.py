@@ -1,7 +1,10 @@
 """/inspect/replay (nano_llama/server/inspection/replay.py): Volume 1 computes again what the engine served."""
 
+import asyncio
 import json
+import os
 import struct
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 
 from helpers.api import bpe, post, random_folder, served
 from nano_llama import LLM
-from nano_llama.server.replayer import Replayer
+from nano_llama.server.errors import ApiError
+from nano_llama.server.replayer import NICENESS, Replayer, Stopped
 from nano_llama.vol1_numpy import Llama
 
 PATH = "/inspect/replay"
@@ -144,6 +148,39 @@ def test_one_at_a_time(folder):
         leave.set()
         first.join(30)
         replay(client, "lens")
+
+
+def test_it_stops_when_nobody_waits_any_more(folder):
+    """Between two layers, in a thread of the lowest priority."""
+    replayer, entered, leave = Replayer(folder), threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def work(run) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        try:
+            for layer in run.layers(np.array(IDS)):
+                seen.append(layer.index)
+                entered.set()
+                leave.wait(30)
+        except Stopped as stopped:
+            seen.append(type(stopped))
+            raise
+
+    async def leaves() -> None:
+        task = asyncio.create_task(replayer.run(work))
+        await asyncio.to_thread(entered.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ApiError, match="Another replay"):
+            await replayer.run(work)
+        leave.set()
+        while not replayer._running.done():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(leaves())
+    assert seen[1:] == [0, Stopped], "the second layer is not shown to anybody"
+    assert seen[0] == NICENESS or sys.platform != "linux"
 
 
 def test_without_a_file_there_is_nothing_to_replay(folder):
