@@ -182,7 +182,8 @@ class Engine(Protocol):
     ) -> Backend:  # fmt: skip
         """A backend with these weights, or fresh ones by `settings.seed` (None). Raises UserError if it cannot fit.
 
-        Where `settings.lora` asks for an adapter, that alone is trained, and is what `Backend.weights` returns.
-        adapter: its tensors by core/lora.py's names, or None for a fresh one.
+        Where `settings.lora` asks for an adapter, that alone is trained, and is what `Backend.weights` returns; in a
+        run on pictures with what looks at these. adapter: its tensors by core/lora.py's names, which of a model with
+        images begin as its LLaMA's do (core/vision/names.py), or None for a fresh one.
         """
         ...

@@ -8,16 +8,16 @@ What a device can do is measured in vol2_torch/peak_flops.py. Tests: tests/train
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
 
 
-def flops_per_token(config: ModelConfig, context: int, *, frozen: bool = False) -> float:
+def flops_per_token(config: ModelConfig, context: int, *, frozen: bool = False, frozen_encoder: bool = False) -> float:
     """FLOPs per token of a training step (forward and backward) at this context length T.
 
     N: the parameters that multiply; an embedding that is not also the head is only looked up. frozen: beneath an
     adapter, whose own are few, no gradient of the weights is computed: 4 N. Of a model that reads images, a row of
-    tokens has one image, whose patches pass the encoder.
+    tokens has one image, whose patches pass the encoder; frozen_encoder: forward alone, 2 N.
     """
     if isinstance(config, VisionLanguageConfig):
         text, patches = config.text_config, config.vision_config.num_patches
-        encoder = 6.0 * (config.num_parameters - text.num_parameters) * patches / context
+        encoder = (2.0 if frozen_encoder else 6.0) * (config.num_parameters - text.num_parameters) * patches / context
         return flops_per_token(text, context, frozen=frozen) + encoder
     looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * context

@@ -1,6 +1,7 @@
 """What a run saves: a whole model as a Hugging Face folder, or an adapter alone in PEFT's format.
 
-The run's folder and each checkpoint hold the same files, so either can be used as it is.
+The run's folder and each checkpoint hold the same files, so either can be used as it is. Runs on pictures save what
+picture_files.py says.
 Tests: tests/training/test_model_files.py.
 """
 
@@ -16,11 +17,8 @@ import numpy as np
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.lora import LoraConfig
-from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.formats import open_weights, read_config, save_hf
 from nano_llama.formats.peft import read_adapter, save_adapter_files
-from nano_llama.formats.vision_config import vision_language_to_hf
-from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 
 
 class ModelFiles(Protocol):
@@ -56,26 +54,6 @@ class WholeModel:
 
     def open(self, folder: Path) -> Mapping[str, np.ndarray]:
         return open_weights(folder)
-
-
-@dataclass
-class VisionLanguageFiles:
-    """The same files of a model that reads images. frozen: the weights that are not trained."""
-
-    config: VisionLanguageConfig
-    tokenizer: Any
-    frozen: Mapping[str, np.ndarray]
-
-    def begin(self, folder: Path) -> None:
-        files.write_json(folder / "config.json", vision_language_to_hf(self.config))
-        self.tokenizer.save_pretrained(folder)
-
-    def put(self, folder: Path, weights: Mapping[str, np.ndarray]) -> None:
-        with written_beside(folder) as beside:
-            save_vision_language(beside, self.config, {**self.frozen, **weights}, self.tokenizer)
-
-    def open(self, folder: Path) -> Mapping[str, np.ndarray]:
-        return open_vision_language(folder)[1]
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.lora import LoraConfig
 from nano_llama.data.vqa import TASKS, ShapesVQA
 from nano_llama.training.setting_fields import Section, sections
 
@@ -28,11 +29,21 @@ class PictureSettings:
     language_model_lr: float = IMAGES.setting(
         0.1, "learning rate of the LLaMA, which has learned before, as a fraction of lr; 0: frozen", least=0
     )
+    language_model_rank: int = IMAGES.setting(
+        0, "freeze the LLaMA, and train LoRA factors of this rank beside its matrices; 0: no factors",
+        least=0, most=4096,
+    )  # fmt: skip
+    freeze_encoder: bool = IMAGES.setting(False, "train the projector, and not the encoder before it")
 
     @property
     def from_pictures(self) -> bool:
         """Whether the data, which is a setting of every run, are pictures with questions (data/vqa)."""
         return getattr(self, "data", None) == PICTURES
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """The adapter that is trained in place of the LLaMA's weights; None: they are, or they are frozen."""
+        return LoraConfig(r=self.language_model_rank) if self.language_model_rank else None
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -64,6 +75,11 @@ def check_pictures(settings: Any) -> None:
         ("attention", settings.attention != "triton", "Our kernels are for text alone: leave it out."),
         ("kernels", settings.kernels == "torch", "Our kernels are for text alone: leave it out."),
         ("mesh", settings.mesh is None, "It runs in one process: leave it out."),
+        (
+            "language_model_rank",
+            not settings.language_model_rank or settings.language_model_lr > 0,
+            "Factors learn at language_model_lr, which is 0: raise it, or leave the rank out.",
+        ),
         ("sample_prompt", settings.sample_prompt is None, "Samples are answers about pictures: leave it out."),
     ):
         if not fits:

@@ -16,7 +16,13 @@ from nano_llama.core.lora import adapted_modules, adapter_shapes
 from nano_llama.core.names import LM_HEAD, is_hidden_matrix, parameter_shapes
 from nano_llama.core.units import rough_time_text, size_text
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
-from nano_llama.core.vision.names import vision_language_shapes, vision_shapes
+from nano_llama.core.vision.names import (
+    PROJECTOR,
+    language_model,
+    text_name,
+    vision_language_shapes,
+    vision_shapes,
+)
 from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.training.flops import flops_per_token
 from nano_llama.training.settings import TrainSettings
@@ -95,7 +101,9 @@ def preflight(
         parameters=num_trained(config, settings),
         memory=memory,
         tokens=None if settings.max_steps is None else settings.max_steps * settings.tokens_per_step,
-        flops_per_token=flops_per_token(config, settings.context, frozen=settings.lora is not None),
+        flops_per_token=flops_per_token(
+            config, settings.context, frozen=settings.lora is not None, frozen_encoder=settings.freeze_encoder
+        ),
         peak_flops=peak_flops,
     )
 
@@ -115,12 +123,13 @@ def memory_by_part(
     kept = activation_bytes_per_token(text, settings.activation_checkpointing, compute_bytes, attention_bytes)
     return {
         "weights": weight_bytes(config, settings, compute_bytes),
-        **({"adapter": trained} if settings.lora else {}),
+        **({"adapter": WIDE * _numbers(adapter_shapes(settings.lora, text))} if settings.lora else {}),
         "gradients": trained,
         "optimizer": optimizer_bytes(config, settings),
         **({"average": trained} if settings.ema else {}),
         COPY: checkpoint_bytes(config, settings),
-        "activations": N * (kept + 2 * WIDE * D) + settings.batch_size * encoder_bytes_per_image(config),
+        "activations": N * (kept + 2 * WIDE * D)
+        + (0 if settings.freeze_encoder else settings.batch_size * encoder_bytes_per_image(config)),
         # the gradients of one layer's activations
         "working": N * layer_bytes_per_token(text, compute_bytes, attention_bytes),
         "logits": logits * (2 * WIDE + rounded),  # and their gradient
@@ -130,12 +139,12 @@ def memory_by_part(
 def weight_bytes(config: ModelConfig, settings: TrainSettings, compute_bytes: int = WIDE) -> int:
     """The weights as they are held, and the copies that products read: of all, or of one frozen matrix at a time.
 
-    Frozen matrices of the layers are held as products read them, or as blocks; the largest copy is the head's.
+    Frozen matrices of the layers are held as products read them, or as blocks; the largest copy is the head's. Of a
+    model that reads images they are held as they are trained.
     """
     rounded = compute_bytes if compute_bytes < WIDE else 0
-    if settings.lora is None:
+    if settings.lora is None or isinstance(config, VisionLanguageConfig):
         return (WIDE + rounded) * config.num_parameters
-    assert isinstance(config, LlamaConfig), "models that read images are trained without adapters"
     quantization = settings.base_quantization
     kinds = Scheme.parse(quantization).kinds(config) if quantization else {}
     adapted = {f"{module}.weight" for module in adapted_modules(settings.lora, config)} - {LM_HEAD}
@@ -153,14 +162,24 @@ def checkpoint_bytes(config: ModelConfig, settings: TrainSettings) -> int:
 
 
 def trained_shapes(config: ModelConfig, settings: TrainSettings) -> Mapping[str, tuple[int, ...]]:
-    """name -> shape of what is trained: the weights, or an adapter's."""
+    """name -> shape of what is trained: the weights, or an adapter's. With images, of each part or none of it."""
     if isinstance(config, VisionLanguageConfig):
-        return vision_language_shapes(config) if settings.language_model_lr else vision_shapes(config)
+        shapes = vision_shapes(config)
+        if settings.freeze_encoder:
+            shapes = {PROJECTOR: shapes[PROJECTOR]}
+        if settings.lora is not None:
+            factors = adapter_shapes(settings.lora, config.text_config)
+            return shapes | {text_name(name): shape for name, shape in factors.items()}
+        return shapes | language_model(vision_language_shapes(config)) if settings.language_model_lr else shapes
     return parameter_shapes(config) if settings.lora is None else adapter_shapes(settings.lora, config)
 
 
 def num_trained(config: ModelConfig, settings: TrainSettings) -> int:
-    return sum(map(math.prod, trained_shapes(config, settings).values()))
+    return _numbers(trained_shapes(config, settings))
+
+
+def _numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(map(math.prod, shapes.values()))
 
 
 def optimizer_bytes(config: ModelConfig, settings: TrainSettings) -> int:

@@ -3,7 +3,8 @@
     config.json  tokenizer.json ...     the model's shape and tokenizer, from the start
     model.safetensors      the weights, once the run has ended or was stopped: then the folder is a Hugging Face model.
                            They are those of the last step, or where the validation loss had risen again of its lowest
-                           (final_model.py); of a run that trains an adapter, PEFT's two files instead (model_files.py)
+                           (final_model.py); of a run that trains an adapter, PEFT's two files instead (model_files.py);
+                           of one on pictures, where the LLaMA has factors, with these merged (picture_files.py)
     train.json             every setting: `nano-llama train --config train.json` runs it again
     metrics.jsonl          one line every few steps (metrics.py)
     loss.png               its picture (plots.py)

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
-from nano_llama.core.lora import LoraConfig
 from nano_llama.core.presets import MODEL_PRESETS, model_preset
 from nano_llama.training.optimizers import check_optimizer
 from nano_llama.training.picture_settings import PictureSettings, check_pictures
@@ -255,11 +254,6 @@ class TrainSettings(PictureSettings):
     @property
     def base_quantization(self) -> str | None:
         """In how many bits frozen weights are held, "int8" or "int4"; None: in floats."""
-        return None
-
-    @property
-    def lora(self) -> LoraConfig | None:
-        """The adapter that is trained in place of the weights; None: the weights are."""
         return None
 
     @property

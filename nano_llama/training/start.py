@@ -12,7 +12,6 @@ import numpy as np
 
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
-from nano_llama.core.vision.names import language_model
 from nano_llama.data.dataset import Dataset
 from nano_llama.data.prepare import prepare
 from nano_llama.data.sft.dataset import ExampleDataset, open_example_dataset
@@ -32,8 +31,10 @@ from nano_llama.training.checkpoint import (
     load_checkpoint,
 )
 from nano_llama.training.finetune.settings import FinetuneSettings
-from nano_llama.training.model_files import AdapterFiles, ModelFiles, VisionLanguageFiles, WholeModel
+from nano_llama.training.model_files import AdapterFiles, ModelFiles, WholeModel
+from nano_llama.training.picture_files import MergedVisionLanguageFiles, VisionLanguageFiles, open_with_factors
 from nano_llama.training.pictures import picture_data, picture_start
+from nano_llama.training.preflight import trained_shapes
 from nano_llama.training.ranks import Ranks, of_first
 from nano_llama.training.settings import DEFAULT_TOKENIZER, TrainSettings
 
@@ -75,7 +76,7 @@ def newest_checkpoint(
     """
     open_model: Callable[[Path], Mapping[str, np.ndarray]] = open_weights
     if settings.from_pictures:
-        open_model = lambda path: open_vision_language(path)[1]  # noqa: E731
+        open_model = open_with_factors if settings.lora else lambda path: open_vision_language(path)[1]
     elif settings.lora is not None:
         base = read_config(_base(settings))
         open_model = lambda path: read_adapter(path, base).tensors  # noqa: E731
@@ -175,7 +176,10 @@ def model_files(settings: TrainSettings, start: Start, tokenizer: Tokenizer) -> 
     """What is saved of the model: all of it, or the adapter that is trained."""
     if isinstance(start.config, VisionLanguageConfig):
         assert start.weights is not None, "a run on pictures begins with a model"
-        frozen = {} if settings.language_model_lr else language_model(start.weights)
+        trained = trained_shapes(start.config, settings)
+        frozen = {name: start.weights[name] for name in start.weights if name not in trained}
+        if settings.lora is not None:
+            return MergedVisionLanguageFiles(start.config, tokenizer, frozen, settings.lora)
         return VisionLanguageFiles(start.config, tokenizer, frozen)
     if settings.lora is not None:
         return AdapterFiles(settings.lora, _base(settings), tokenizer)

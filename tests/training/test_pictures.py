@@ -22,14 +22,18 @@ def settings(**changes):
     "change",
     [{"init_from": None}, {"engine": "numpy"}, {"max_steps": None, "epochs": 1.0}, {"document_mask": True},
      {"execution": "graph"}, {"kernels": "triton"}, {"attention": "triton"}, {"mesh": "dp=2"},
-     {"sample_prompt": "Once"}],
+     {"sample_prompt": "Once"}, {"language_model_lr": 0.0, "language_model_rank": 4}],
 )  # fmt: skip
 def test_what_pictures_cannot_have(change):
     with pytest.raises(UserError, match=f"{list(change)[-1]} = .* with data = 'shapes-vqa'"):
         settings(**change)
 
 
-@pytest.mark.parametrize("change", [{"encoder": "tiny"}, {"single_first": 3}, {"language_model_lr": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"encoder": "tiny"}, {"single_first": 3}, {"language_model_lr": 0.0}, {"language_model_rank": 4},
+     {"freeze_encoder": True}],
+)  # fmt: skip
 def test_settings_of_images_are_for_pictures(change):
     with pytest.raises(UserError, match="is for --data shapes-vqa"):
         TrainSettings(data="stdlib", **change)
@@ -42,7 +46,7 @@ def test_an_unknown_task():
 
 def test_a_llama_gets_an_encoder():
     dataset = picture_data(settings(), None)
-    config, weights = picture_start(settings(), dataset, None)
+    config, weights, _ = picture_start(settings(), dataset, None)
     assert (config.vision_config.hidden_size, config.image_seq_len) == (16, 4)
     assert dataset.rows.image_seq_len == 4 and dataset.vocab_size == config.text_config.vocab_size
     with open_weights(resolve_model("nano_gpt")) as llama:
@@ -52,12 +56,12 @@ def test_a_llama_gets_an_encoder():
 
 def test_a_model_with_an_encoder_goes_on(tmp_path):
     dataset = picture_data(settings(), None)
-    config, _ = picture_start(settings(), dataset, None)
+    config, _, _ = picture_start(settings(), dataset, None)
     changed = init_vision_language_params(config, seed=7)
     save_vision_language(tmp_path / "m", config, changed, dataset.tokenizer)
     assert reads_images(tmp_path / "m") and not reads_images(resolve_model("nano_gpt"))
     more = settings(init_from=str(tmp_path / "m"), encoder=None)
-    again, found = picture_start(more, picture_data(more, None), None)
+    again, found, _ = picture_start(more, picture_data(more, None), None)
     assert again == config
     for name, value in changed.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -65,6 +69,13 @@ def test_a_model_with_an_encoder_goes_on(tmp_path):
         picture_start(settings(init_from=str(tmp_path / "m")), dataset, None)
     with pytest.raises(UserError, match="context = 1000 is longer"):
         picture_start(more.replace(context=1000), dataset, None)
+
+
+def test_a_new_encoder_is_not_frozen():
+    """It has learned nothing."""
+    frozen = settings(freeze_encoder=True)
+    with pytest.raises(UserError, match=r"freeze_encoder = True, but .* has no encoder"):
+        picture_start(frozen, picture_data(frozen, None), None)
 
 
 def test_fine_tuning_does_not_have_them():

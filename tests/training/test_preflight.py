@@ -5,6 +5,8 @@ import pytest
 from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import model_preset
+from nano_llama.core.vision.config import VisionLanguageConfig
+from nano_llama.core.vision.presets import encoder_preset
 from nano_llama.training.backend import HostDevice
 from nano_llama.training.finetune import FinetuneSettings
 from nano_llama.training.flops import flops_per_token
@@ -19,6 +21,27 @@ def test_flops_by_hand():
     assert flops_per_token(config, 64) == 6 * config.num_parameters + 12 * 4 * 4 * 32 * 64
     untied = config.replace(tie_word_embeddings=False)
     assert flops_per_token(untied, 64) == flops_per_token(config, 64), "a table is only looked up"
+
+
+def test_parts_that_are_frozen_beside_pictures():
+    text, vision = model_preset("tiny", vocab_size=50), encoder_preset("tiny")
+    config = VisionLanguageConfig(text_config=text, vision_config=vision, image_token_id=49, scale_factor=2)
+    D, F, projector = text.hidden_size, text.intermediate_size, config.projector_inputs * text.hidden_size
+    keys = text.num_key_value_heads * text.head_dim
+    inputs_and_outputs = 2 * (D + D) + 2 * (D + keys) + 3 * (D + F)  # q, o; k, v; gate, up, down
+    settings = TrainSettings(
+        data="shapes-vqa", init_from="x", max_steps=1, language_model_rank=3, freeze_encoder=True, context=64
+    )
+    factors = 3 * text.num_hidden_layers * inputs_and_outputs
+    expected = preflight(config, settings)
+    assert expected.parameters == factors + projector
+    parts = expected.memory
+    assert parts["adapter"] == 4 * factors and parts["weights"] == 4 * config.num_parameters
+    assert parts["gradients"] == 4 * expected.parameters
+    assert parts["activations"] < memory_by_part(config, settings.replace(freeze_encoder=False))["activations"]
+    seeing = config.num_parameters - text.num_parameters
+    once = 2 * seeing * vision.num_patches / 64  # forward alone
+    assert expected.flops_per_token == pytest.approx(flops_per_token(text, 64, frozen=True) + once)
 
 
 def test_memory_of_what_is_known_exactly():

@@ -34,7 +34,7 @@ def model_to_train(
     """
     if isinstance(config, VisionLanguageConfig):
         assert weights is not None, "a run on pictures begins with a model"
-        return vision_model_to_train(settings, config, weights, device)
+        return vision_model_to_train(settings, config, weights, adapter, device)
     model: Llama
     if settings.base_quantization is not None:
         assert weights is not None, "fresh weights are not frozen"

@@ -1,7 +1,8 @@
 """What training a model that reads images adds: where it starts, what is trained, and how fast each part learns.
 
 Encoder and projector are new and learn at the run's rate. The LLaMA has learned before: it follows at a fraction of
-that rate (setting `language_model_lr`), or is frozen. Tests: tests/vol2/vision/test_vision_training.py.
+that rate (setting `language_model_lr`), or is frozen, with LoRA factors that follow in its place
+(`language_model_rank`) or none. Tests: tests/vol2/vision/test_vision_training.py, test_vision_lora.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,10 @@ from torch import nn
 
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
 from nano_llama.core.vision.names import is_language_model
+from nano_llama.training.preflight import trained_shapes
 from nano_llama.training.settings import TrainSettings
+from nano_llama.vol2_torch.finetune.adapters import apply_lora
+from nano_llama.vol2_torch.model import to_tensor
 from nano_llama.vol2_torch.optim import LR_SCALE, Muon, make_optimizers
 from nano_llama.vol2_torch.optim.muon import Orthogonalize, orthogonalize
 from nano_llama.vol2_torch.vision.model import VisionLanguageModel
@@ -21,15 +25,20 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def vision_model_to_train(
-    settings: TrainSettings, config: VisionLanguageConfig, weights: Mapping[str, np.ndarray], device: torch.device
-) -> tuple[VisionLanguageModel, dict[str, nn.Parameter]]:
-    """(model, {name: parameter that is trained})."""
+    settings: TrainSettings, config: VisionLanguageConfig, weights: Mapping[str, np.ndarray],
+    adapter: Mapping[str, np.ndarray] | None, device: torch.device,
+) -> tuple[VisionLanguageModel, dict[str, nn.Parameter]]:  # fmt: skip
+    """(model, {name: parameter that is trained}). adapter: the factors that it goes on from; None for fresh ones."""
     model = VisionLanguageModel(config).to(device).load_params(weights)
-    parameters = model.named_params()
-    if not settings.language_model_lr:
-        for name in list(parameters):
-            if is_language_model(name):
-                parameters.pop(name).requires_grad_(False)
+    if settings.lora is not None:
+        apply_lora(model.language_model, settings.lora, seed=settings.seed)
+    own = dict(model.requires_grad_(False).named_parameters())
+    parameters = {name: own[name] for name in trained_shapes(config, settings)}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    with torch.no_grad():
+        for name, tensor in (adapter or {}).items():
+            parameters[name].copy_(to_tensor(tensor))
     return model, parameters
 
 
