@@ -77,6 +77,8 @@ def run(
     metrics_prefix: str = "nano_llama",
     log_prompts: bool = False,
     page: bool = True,
+    trace: Path | None = None,
+    replay: Path | None = None,
     compute: Compute | None = None,
     output: Output | None = None,
 ) -> int:
@@ -111,6 +113,10 @@ def run(
         Write prompts into the log.
     page
         At / a page that shows what the model and the engine do; --no-page: the API alone.
+    trace
+        File to which the engine's steps are written (no texts, no tokens).
+    replay
+        Such a file: the page shows the steps in it instead of this engine's.
     """
     screen = Screen(output)
     access, capacity = access or Access(), capacity or Capacity()
@@ -121,6 +127,7 @@ def run(
     from nano_llama.server.replayer import Replayer
     from nano_llama.server.run import bind, serve, warning_of
     from nano_llama.server.service import Service
+    from nano_llama.vol3_engine.trace_files import read_trace
 
     settings = settings_of(
         capacity.limit,
@@ -141,10 +148,15 @@ def run(
     for one in adapters:
         read_adapter_config(one.folder)  # what is not an adapter is refused before the model is loaded
     service = Service(settings, served_model_name or (model_id(model),), adapters)
+    if replay is not None:
+        if not page:
+            raise UserError("--replay is shown on the page.", hint="Leave --no-page out.")
+        service.trace = read_trace(replay)
     path = locate_model(model, screen)
     if page:
         service.replayer = Replayer(path)
     options = {name: getattr(capacity, name) for name in ("max_num_seqs", "kv_cache_memory", "kv_cache_dtype")}
+    options["trace"] = trace
 
     def load() -> "LLM":
         llm = load_llm(path, compute or Compute(), adapter=service.adapters, **options)

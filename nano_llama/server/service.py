@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from nano_llama.server.adapters import Adapter, served_names
 from nano_llama.server.errors import ApiError
-from nano_llama.server.feed import Feed
+from nano_llama.server.feed import Event, Feed
 from nano_llama.server.metrics import Metrics
 from nano_llama.server.replayer import Replayer
 from nano_llama.server.settings import ServerSettings
@@ -38,6 +38,7 @@ class Service:
         self.running: set[Watch] = set()  # the requests that the engine has
         self.in_flight = 0  # requests that have arrived and are not answered
         self.replayer: Replayer | None = None  # None: there is no file to read the model from
+        self.trace: list[Event] | None = None  # is shown in place of what this engine does
         self.feed = Feed()  # the engine's events, for those who listen
         self._engine: AsyncEngine | None = None
         self.metrics = Metrics(settings.metrics_prefix, self.model_ids[0], self._stats)

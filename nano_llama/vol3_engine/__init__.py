@@ -14,7 +14,8 @@
     runner/         what computes a step: NumPy (Volume 1) and PyTorch (Volume 2), and padded batches beside them
     cpu/            the CPU runner and its compiled kernels
     admission.py    how many requests may wait before the engine;  step_size.py  how long a step may take
-    trace.py        the scheduler's decisions, event by event;  statistics.py  what it counts;  timing.py  when
+    trace.py        the scheduler's decisions, event by event;  trace_files.py  read again from a file
+    statistics.py   what the engine counts;  timing.py  when things happened
     benchmark.py    prefill and decode speed of a runner;  roofline.py  memory bandwidth
 
 Not here: training (vol2_torch), the formulas of sampling (core/sampling).

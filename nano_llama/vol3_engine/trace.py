@@ -13,7 +13,8 @@ t: seconds since the start. sequence: its number in order of arrival. rows: one 
 order of the batch: the position of its first row, how many rows, its whole block table, and whether it samples a token
 ("chooses"). blocks: how many are in use ("held"), evictable ("kept") and free ("empty"). seconds: how long the
 step took, from its scheduling on; t is when it ended.
-Not here: the trace of a model's activations (vol1_numpy/traces.py, vol2_torch/traces.py).
+Not here: reading such a file (trace_files.py), the trace of a model's activations (vol1_numpy/traces.py,
+vol2_torch/traces.py).
 Tests: tests/vol3/test_trace.py.
 """
 

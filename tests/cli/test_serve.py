@@ -48,7 +48,13 @@ def test_what_is_no_adapter_is_refused_by_name(cli, tiny_model):
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(["--host", "192.0.2.1"], "--host"), (["--api-key-file", "nowhere"], "nowhere"), (["--limit", "x=1"], "max_body")],
+    [
+        (["--host", "192.0.2.1"], "--host"),
+        (["--api-key-file", "nowhere"], "nowhere"),
+        (["--limit", "x=1"], "max_body"),
+        (["--replay", "nowhere"], "nowhere cannot be read"),
+        (["--replay", "nowhere", "--no-page"], "on the page"),
+    ],
 )
 def test_what_cannot_be_honoured_is_said_before_the_model_is_loaded(cli, tiny_model, options, says):
     run = cli("serve", "--model", tiny_model, "--port", 0, *options)

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from helpers.api import bpe, listening, post, random_llm
+from helpers.api import bpe, listening, post, random_llm, served
+from nano_llama.core.sampling import SamplingParams
 from nano_llama.server.feed import for_owner
+from nano_llama.vol3_engine.trace_files import read_trace
 
 PATH = "/inspect/events"
 MINE, THEIRS = "page-0123456789abcdef", "page-fedcba9876543210"
@@ -130,6 +132,22 @@ def test_a_server_that_shuts_down_does_not_wait_for_it():
         began = time.monotonic()
         assert events
     assert time.monotonic() - began < 15
+
+
+def test_a_trace_is_played_in_place_of_the_engine(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    with random_llm(trace=path) as llm:
+        llm.generate([PROMPT, PROMPT], SamplingParams(max_tokens=4, ignore_eos=True))
+    written = read_trace(path)
+    with served(random_llm()) as client:
+        client.app.state.service.trace = written
+        answer = client.post(PATH, json={})
+    shown = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+    assert shown[0] == {**written[0], "recorded": True} and shown[-1] == {"event": "over"}
+    assert [event["event"] for event in shown[1:-1]] == [event["event"] for event in written[1:]]
+    for event, original in zip(of(shown, "step"), of(written, "step"), strict=True):
+        assert event["rows"] == [{**row, "own": "recorded"} for row in original["rows"]]
+        assert event["others"]["sequences"] == 0 and event["blocks"] == original["blocks"]
 
 
 def test_what_an_owner_sees_of_a_step():
