@@ -223,6 +223,44 @@ def test_hostile_answers_change_nothing_but_text(opened):
     assert page.locator("img").count() == 0
 
 
+def test_sentences_are_spoken_whole(opened):
+    """Token by token nobody who listens could follow."""
+    tokens = ["One", " two", ".", " Three", " four", "!", " Five"]
+    chunks = [
+        {
+            "choices": [
+                {"index": 0, "text": text, "token_ids": [1], "finish_reason": "length" if text == " Five" else None}
+            ]
+        }
+        for text in tokens
+    ]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    page = opened.go(prompt="x")
+    page.route("**/v1/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.evaluate("""() => {
+        const region = document.getElementById("spoken");
+        window.spoken = [];
+        new MutationObserver(all => all.forEach(one => one.addedNodes.forEach(node => spoken.push(node.data))))
+            .observe(region, {childList: true});
+    }""")
+    page.get_by_role("button", name="Continue").click()
+    page.locator("nl-complete .hint", has_text="tokens:").wait_for()
+    assert page.evaluate("spoken") == ["One two.", "Three four!", "Five The text has ended."]
+
+
+def test_the_merges_end_in_the_piece(opened):
+    page = opened.go(prompt="the naïve café", view="reads")
+    page.locator("nl-reads .piece").first.wait_for()
+    tokens = opened.ask("/inspect/tokens", {"prompt": "the naïve café"})["tokens"]
+    merged = [at for at, token in enumerate(tokens) if token["merges"] and token["text"]]
+    assert merged
+    for at in merged:
+        page.locator("nl-reads .piece").nth(at).click()
+        assert page.locator("nl-reads .merges li").last.locator(".chip").last.text_content() == (
+            tokens[at]["text"].replace(" ", "␣")
+        )
+
+
 def test_the_tour_ends(opened):
     page = opened.go(prompt="the quick brown", max_tokens=8)
     page.locator("#tour").click()

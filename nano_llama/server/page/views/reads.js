@@ -53,7 +53,7 @@ export class Reads extends HTMLElement {
         if (token.special) lines.push(h("p", { class: "hint" }, "A special token: one number from the start, made by no merge."));
         else if (token.merges?.length) {
             lines.push(h("ol", { class: "merges" }, token.merges.map(({ left, right, rank }) =>
-                h("li", {}, h("span", { class: "chip" }, visible(left)), " + ", h("span", { class: "chip" }, visible(right)), " → ", h("span", { class: "chip" }, visible(left + right)), h("small", {}, ` merge ${count(rank + 1)}`)))));
+                h("li", {}, h("span", { class: "chip" }, visible(left)), " + ", h("span", { class: "chip" }, visible(right)), " → ", h("span", { class: "chip" }, visible(joined(left, right, token))), h("small", {}, ` merge ${count(rank + 1)}`)))));
         } else if (token.merges) lines.push(h("p", { class: "hint" }, "One of the pieces that all others are merged from."));
         return lines;
     }
@@ -67,6 +67,16 @@ function lines(tokens) {
         if (token.text?.endsWith("\n")) made.push([]);
     });
     return made.filter((line) => line.length);
+}
+
+/** Two pieces as one; "\\xc3" and "\\xaf" are the bytes of a character, which is whole now. */
+function joined(left, right, token) {
+    const text = left + right, written = /(\\x[0-9a-f]{2})+/g;
+    if (!token.text || token.text.includes("\\x")) return text;
+    return text.replace(written, (bytes) => {
+        const decoded = new TextDecoder().decode(Uint8Array.from(bytes.match(/[0-9a-f]{2}/g), (two) => parseInt(two, 16)));
+        return decoded.includes("\ufffd") ? bytes : decoded;
+    });
 }
 
 function shown(token) {
