@@ -47,7 +47,7 @@ def test_every_flag_shown_exists(capsys):
 
 def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    save_chat_model(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf", max_position_embeddings=512)
+    save_chat_model(tmp_path / "smollm2-135m", max_position_embeddings=512)
     example = blocks("json")[0].strip()
     (tmp_path / "chats.jsonl").write_text("\n".join(example.replace("harbour", f"harbour {n}") for n in range(8)))
     assert len(COMMANDS) == 6

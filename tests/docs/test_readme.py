@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/serving.md",
     "docs/finetuning.md",
     "docs/pictures.md",
+    *(f"docs/start/{role}.md" for role in ("learner", "engineer", "researcher", "teacher")),
 ]
 
 

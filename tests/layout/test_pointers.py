@@ -11,7 +11,7 @@ from helpers.prose import ROOT, SOURCES, texts
 PAGES = [
     ROOT / name
     for name in ("README.md", "CONTRIBUTING.md", "docs/serving.md", "docs/finetuning.md", "docs/pictures.md")
-]
+] + sorted((ROOT / "docs" / "start").glob("*.md"))
 
 URL = re.compile(r"\w+://\S+")
 # A file of ours by its ending, or a folder by the slash behind it.
@@ -27,6 +27,7 @@ GENERAL = {"samples.md", "report.md", "stub.py", "solution.py", "check.py", "det
 ELSEWHERE = {
     "README.md": ["runs/"],
     "docs/finetuning.md": ["runs/pirate/report.md"],
+    "docs/start/researcher.md": ["my_file.py"],
     "bench/volume2_shakespeare.py": ["data/shakespeare_char/prepare.py"],  # nanoGPT's
     "nano_llama/core/sampling/sampler.py": ["vllm/v1/sample/sampler.py"],
     "nano_llama/data/split_names.py": ["dev.md", "test.py", "train.py"],  # of users' folders
