@@ -1,6 +1,9 @@
 """Models that come with the package: a name without a slash, and the Hugging Face folder it stands for.
 
-    nano_gpt    trained by this code on old books; its card is beside its weights
+    nano_gpt     trained by this code on old books
+    nano_eyes    nano_gpt, trained further by this code to answer questions about pictures that it renders
+
+Each has its card beside its weights.
 
 Not here: names on the hub (hub.py), how the model was made (recipes/). Tests: tests/formats/test_shipped.py.
 """

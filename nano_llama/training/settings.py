@@ -78,8 +78,8 @@ class TrainSettings(PictureSettings):
     )
 
     optimizer: str = UPDATE.setting(
-        "adamw", "adamw, muon (for the layers' matrices; adamw for the rest), lion, adafactor, schedulefree, adam, "
-        "sgd, momentum, nesterov, or my_file.py:MyOptimizer",
+        "adamw", "adamw, muon (of matrices), lion, adafactor, schedulefree, adam, sgd, momentum, nesterov, "
+        "or my_file.py:Mine",
     )  # fmt: skip
     lr: float = UPDATE.setting(2e-3, "peak learning rate; small models take a high one", above=0)
     schedule: str = UPDATE.setting(
