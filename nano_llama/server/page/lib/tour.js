@@ -20,12 +20,13 @@ const STEPS = [
     [(desk) => desk.store.set({ temperature: 0.3 }), "#looking nl-why", "The temperature is 0.3 now: the likely tokens grow. Move the sliders; the page computes at once, and the server confirms."],
     [(desk) => desk.store.set({ view: "reads", temperature: 0.8 }), "#looking", "The model reads no letters. Your text is cut into pieces, and each is a number. Choose one to see the merges that made it."],
     [async (desk) => {
-        desk.store.set({ view: "alternatives" });
-        await until(() => document.querySelector("nl-alternatives [data-choice='2']"));
+        const at = Math.min(20, desk.run.tokens.length - 1); // beyond the first block, so that there is one to share
+        desk.store.set({ view: "alternatives", at });
+        await until(() => document.querySelector("nl-alternatives").dataset.at === String(at));
         document.querySelector("nl-alternatives tr:not(.chosen) [data-choice]")?.click();
         await until(() => desk.run && !desk.run.running);
         desk.store.set({ view: "branches" });
-    }, "#looking", "Another token was taken, and a branch grew. What it shares with the first text is kept once, in blocks, and not computed again."],
+    }, "#looking", "Another token was taken, and a branch grew. The whole blocks that it shares with the first text are kept once, and need not be computed again."],
     [(desk) => desk.store.set({ view: "grammar" }), "#looking", "Last, a rule: choose one, write again, and see how much of the vocabulary it leaves. The address of this page holds all you see: send it to somebody."],
 ];
 

@@ -18,6 +18,7 @@ export class Alternatives extends HTMLElement {
             return asked === this.asked && this.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
         }
         if (asked !== this.asked) return;
+        this.dataset.at = at;
         const { top } = answer, shown = top.ids.slice(0, SHOWN).map((_, i) => i), chosen = top.ids.indexOf(token.id);
         if (chosen >= SHOWN) shown.push(chosen);
         const raw = (i) => Math.exp(top.logits[i] - answer.logsumexp);

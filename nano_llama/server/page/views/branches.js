@@ -1,4 +1,4 @@
-// <nl-branches>: the texts that grew from one beginning, as rows of blocks. What two of them share stands once, and a
+// <nl-branches>: the texts that grew from one beginning, as rows of blocks. Blocks that two of them share are dashed, and a
 // branch says how many tokens the server read from kept blocks instead of computing them. View 3.
 // Tests: tests/page/test_page.py.
 
@@ -19,7 +19,7 @@ export class Branches extends HTMLElement {
         rove(list, "[role=option]");
         const numbers = rows.map(({ run, total, shared }, at) => [at + 1, from(run, runs), total, shared, cached(run), run.usage ? run.usage.prompt_tokens - cached(run) : "…"]);
         this.replaceChildren(
-            h("p", {}, `A cell is a block of ${blockSize} tokens. A branch draws only its own; pale ones are its parent's, and the server keeps them once.`),
+            h("p", {}, `A cell is a block of ${blockSize} tokens. Dashed ones are shared, whole, with the text that it grew from: the server can keep them once.`),
             list,
             twin(table("Branches", ["#", "grew from", "blocks", "shared with it", "tokens read from kept blocks", "prompt tokens computed anew"], numbers)));
     }
