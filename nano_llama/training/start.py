@@ -61,10 +61,16 @@ def prepare_dataset(settings: TrainSettings, run: Path | None, callback: Callbac
             variables=settings.template_variables,
         )  # fmt: skip
     try:
-        return prepare(settings.data, tokenizer, progress=callback.preparing)
+        dataset = prepare(settings.data, tokenizer, progress=callback.preparing)
     except BaseException:
         callback.ended()
         raise
+    wanted = tokenizer.removeprefix("bpe:") if isinstance(tokenizer, str) else ""
+    if wanted.isdigit() and dataset.vocab_size < int(wanted):
+        callback.notice(
+            f"tokenizer: {dataset.vocab_size:,} ids, not {int(wanted):,}: the text has no more pairs to merge"
+        )
+    return dataset
 
 
 def newest_checkpoint(

@@ -6,7 +6,9 @@ import pytest
 from helpers.training import FakeTrainer
 from nano_llama.core.errors import UserError
 from nano_llama.formats import open_weights
+from nano_llama.training.callback import Callback
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.start import prepare_dataset
 
 
 def test_no_data_is_refused(tmp_path):
@@ -35,3 +37,16 @@ def test_init_from_goes_on_with_weights_shape_and_tokenizer(settings, tmp_path, 
     FakeTrainer(settings.replace(max_steps=4), tmp_path / "second", resume=True).fit()
     with pytest.raises(UserError, match="context = 64 is longer than the 16 positions"):
         FakeTrainer(settings.replace(context=64), tmp_path / "fourth")
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_said(settings):
+    class Heard(Callback):
+        notices: list[str] = []  # noqa: RUF012
+
+        def notice(self, text):
+            self.notices.append(text)
+
+    dataset = prepare_dataset(settings.replace(tokenizer="bpe:4096"), None, Heard())
+    assert dataset.vocab_size < 4096
+    (said,) = Heard.notices
+    assert f"{dataset.vocab_size:,} ids, not 4,096" in said
