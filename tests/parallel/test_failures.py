@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.parallel, pytest.mark.slow]
 TRAIN = ("-m", "nano_llama", "train")
 
 
-@pytest.fixture
-def recipe(tale, tmp_path):
-    return Recipe(tale, tmp_path)
+@pytest.fixture(scope="module")
+def recipe(tale, tmp_path_factory):
+    return Recipe(tale, tmp_path_factory.mktemp("recipe"))
 
 
 def resumed(recipe, out):
@@ -32,19 +32,20 @@ def resumed(recipe, out):
     recipe.same(out)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank):
+@pytest.mark.parametrize(("rank", "size"), [(0, 2), (1, 3)])
+def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank, size):
     out = tmp_path / "run"
-    agent = started(torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=3", *LONG, "--mesh-timeout", "3"), processes=3))
+    words = recipe.words(out, "--mesh", f"dp={size}", *LONG, "--mesh-timeout", "3")
+    agent = started(torchrun(*TRAIN, *words, processes=size))
     until(lambda: list_checkpoints(out / "checkpoints"), agent)
     pids = workers(agent)
     os.kill(pids[rank], signal.SIGSTOP)
-    until(lambda: len(workers(agent)) < 3, agent)  # torchrun gives a stopped process half a minute
+    until(lambda: len(workers(agent)) < size, agent)  # torchrun gives a stopped process half a minute
     os.kill(pids[rank], signal.SIGKILL)
     printed = ended(agent)
     assert agent.returncode == 1
     assert len(said(printed)) == 1, printed
-    assert f"Rank {rank} (on {socket.gethostname()}) of 3 does not answer" in printed
+    assert f"Rank {rank} (on {socket.gethostname()}) of {size} does not answer" in printed
     assert list_checkpoints(out / "checkpoints")
 
 
@@ -61,15 +62,12 @@ def test_a_full_disk_on_one_rank_stops_all_with_what_was_kept(recipe, tmp_path):
 
 
 def test_what_all_ranks_refuse_is_said_once(recipe, tmp_path):
-    (out := tmp_path / "run").mkdir()
-    (out / "train.json").write_text("{}")
+    """Before they join, and after."""
     for words, expected in (
-        (["--mesh", "dp=3"], "mesh: dp=3 needs 3"),  # before they join
-        ([], "already holds a run"),
-        (["--set", "dropout=0.1", "--out", tmp_path / "new"], "dropout"),  # after
+        (["--mesh", "dp=3"], "mesh: dp=3 needs 3"),
+        (["--mesh", "fsdp=2", "--set", "optimizer=adafactor"], "adafactor"),
     ):
-        given = recipe.words(out, *words) if "--out" not in words else ["--config", recipe.config, *words]
-        agent = started(torchrun(*TRAIN, *given, restarts=2))
+        agent = started(torchrun(*TRAIN, *recipe.words(tmp_path / "run", *words), restarts=2))
         printed = ended(agent)
         assert agent.returncode == 1 and len(said(printed)) == 1 and expected in said(printed)[0], printed
         assert "exitcode: 2" in " ".join(printed.split()).replace("exitcode :", "exitcode:"), printed
@@ -88,14 +86,16 @@ def test_a_run_that_is_there_is_not_taken_for_the_killed_one(recipe, tmp_path):
     assert (out / "train.json").stat().st_mtime_ns == before and len(list(out.iterdir())) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_torchrun_told_to_stop_stops_within_its_grace_and_the_run_is_resumed(recipe, tmp_path, number):
-    out = tmp_path / "run"
-    agent = started(torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2")))
-    until(lambda: steps(out) >= 5, agent)
-    agent.send_signal(number)
-    begin = time.monotonic()
-    printed = ended(agent)
-    assert time.monotonic() - begin < 30 and "forcefully exiting" not in printed, "torchrun kills after 30 s"
-    assert len(said(printed)) == 1 and said(printed)[0].startswith("Stopped by "), printed
+def test_torchrun_told_to_stop_stops_within_its_grace_and_the_run_is_resumed(recipe, tmp_path):
+    """Twice: what one signal has stopped is resumed, until the other comes."""
+    out, more = tmp_path / "run", []
+    for number, step in ((signal.SIGINT, 5), (signal.SIGTERM, 20)):
+        agent = started(torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2", *more)))
+        until(lambda step=step: steps(out) >= step, agent)
+        agent.send_signal(number)
+        begin = time.monotonic()
+        printed = ended(agent)
+        assert time.monotonic() - begin < 30 and "forcefully exiting" not in printed, "torchrun kills after 30 s"
+        assert len(said(printed)) == 1 and said(printed)[0].startswith("Stopped by "), printed
+        more = ["--resume"]
     resumed(recipe, out)

@@ -7,7 +7,7 @@ from nano_llama.vol2_torch.parallel.matrix_parts import Part
 from nano_llama.vol2_torch.parallel.owner_muon import senders
 
 MESHES = ["dp=2", "fsdp=2", "tp=2", "dp=2,fsdp=2", "fsdp=2,tp=2", "dp=2,tp=2", "fsdp=4", "tp=4", "dp=4"]
-STEPS = 5
+STEPS = 3
 
 
 def world_size(mesh: str) -> int:
@@ -19,17 +19,14 @@ def world_size(mesh: str) -> int:
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("kind", ["owner", "naive"])
 def test_updates_are_those_of_one_process(ranks, mesh, kind):
-    for found, _, _ in ranks(world_size(mesh)).run(muon_cases.updates, mesh=mesh, kind=kind, steps=STEPS):
+    """And of the owners each matrix is orthogonalized once: the ranks share them."""
+    answers = ranks(world_size(mesh)).run(muon_cases.updates, mesh=mesh, kind=kind, steps=STEPS)
+    for found, _, _ in answers:
         assert all(difference < 1e-6 for difference in found.values()), found
-
-
-@pytest.mark.parallel
-@pytest.mark.parametrize("mesh", ["fsdp=2", "fsdp=2,tp=2", "dp=4"])
-def test_each_matrix_is_orthogonalized_once_and_the_ranks_share_them(ranks, mesh):
-    answers = ranks(world_size(mesh)).run(muon_cases.updates, mesh=mesh, kind="owner", steps=STEPS)
-    counts, matrices = [count // STEPS for _, count, _ in answers], answers[0][2]
-    assert sum(counts) == matrices
-    assert max(counts) == -(-matrices // len(answers))
+    if kind == "owner":
+        counts, matrices = [count // STEPS for _, count, _ in answers], answers[0][2]
+        assert sum(counts) == matrices
+        assert max(counts) == -(-matrices // len(answers))
 
 
 def test_each_part_is_sent_once():

@@ -38,23 +38,23 @@ from nano_llama.training.metrics import read_metrics
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
 
 
-@pytest.fixture
-def recipe(tale, tmp_path):
-    return Recipe(tale, tmp_path)
+@pytest.fixture(scope="module")
+def recipe(tale, tmp_path_factory):
+    return Recipe(tale, tmp_path_factory.mktemp("recipe"))
 
 
-@pytest.mark.parametrize("mesh", ["dp=2", "fsdp=2"])
-def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_path, mesh):
-    """Four random steps at which a random worker is killed, and one moment while they start again."""
+@pytest.mark.parametrize(("mesh", "kills", "while_starting"), [("dp=2", 2, True), ("fsdp=2", 2, False)])
+def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_path, mesh, kills, while_starting):
+    """At random steps a random worker is killed, and after the first of them another one while they start again."""
     out, chance = tmp_path / "run", random.Random(len(mesh))
     agent = started(torchrun("-m", "nano_llama", "train", *recipe.words(out, "--mesh", mesh), restarts=6))
-    moments = sorted(chance.sample(range(2, STEPS - 10), 4))
-    for number, moment in enumerate(moments):
+    moments = sorted(chance.sample(range(2, STEPS - 10), kills))
+    for moment in moments:
         until(lambda moment=moment: steps(out) >= moment, agent)
         before = workers(agent)
         os.kill(chance.choice(before), signal.SIGKILL)
         until(lambda before=before: len(set(workers(agent)) - set(before)) == 2, agent)
-        if number == 1:
+        if while_starting and moment == moments[0]:
             time.sleep(4 * chance.random())
             os.kill(chance.choice(workers(agent)), signal.SIGKILL)
     printed = ended(agent)

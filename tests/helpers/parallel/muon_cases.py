@@ -17,7 +17,7 @@ def matrices(model):
     return {name: parameter for name, parameter in model.named_params().items() if is_hidden_matrix(name)}
 
 
-def updates(here, mesh, kind, steps=5):
+def updates(here, mesh, kind, steps):
     """The largest differences from Muon in one process, and how many matrices were orthogonalized here, of how many."""
     model, reference = one_process.model(), matrices(one_process.model())
     parallelize(model, here.mesh(mesh))
