@@ -122,7 +122,7 @@ def test_neighbours_do_not_stay_neighbours():
 def test_a_split_of_one_window_and_one_too_short():
     tokens, targets = Batches(counting(9), 2, 8, 0).next()
     assert tokens.tolist() == [list(range(8))] * 2 and targets.tolist() == [list(range(1, 9))] * 2
-    with pytest.raises(UserError, match="8 tokens to train on; a context of 8 needs at least 9"):
+    with pytest.raises(UserError, match="8 tokens to train on; a context of 8 needs 9 or more"):
         Batches(counting(8), 2, 8, 0)
 
 

@@ -7,13 +7,14 @@ import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from helpers.api import bpe, listening, post, random_llm, served
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.server.feed import for_owner
 from nano_llama.vol3_engine.trace_files import read_trace
+
+httpx = pytest.importorskip("httpx", reason="the extra `judges` is not installed")
 
 PATH = "/inspect/events"
 MINE, THEIRS = "page-0123456789abcdef", "page-fedcba9876543210"
