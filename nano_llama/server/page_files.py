@@ -48,26 +48,32 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class PageFile:
-    """A file as it is, and compressed; each form has a tag of its own."""
+    """A file as it is, and compressed; each form has a tag of its own, by which a browser knows it again."""
 
     kind: str
     plain: bytes
     packed: bytes
+    plain_tag: str
+    packed_tag: str
 
     @classmethod
     def of(cls, path: Path) -> "PageFile":
-        body = path.read_bytes()
-        return cls(TYPES[path.suffix], body, gzip.compress(body, 9, mtime=0))
+        plain = path.read_bytes()
+        packed = gzip.compress(plain, 9, mtime=0)
+        return cls(TYPES[path.suffix], plain, packed, tag_of(plain), tag_of(packed))
 
     def response(self, request: Request) -> Response:
         """The file, or 304 for a browser that has this very one."""
         packed = "gzip" in request.headers.get("accept-encoding", "")
-        body = self.packed if packed else self.plain
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        body, tag = (self.packed, self.packed_tag) if packed else (self.plain, self.plain_tag)
         headers = {**HEADERS, "etag": tag, **({"content-encoding": "gzip"} if packed else {})}
         if tag in [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type=self.kind)
+
+
+def tag_of(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 @cache

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from nano_llama.tokenizer.backend import Backend
-from nano_llama.tokenizer.token_bytes import BYTE_ALPHABET, decoding_style
+from nano_llama.tokenizer.token_bytes import alphabet_bytes, decoding_style
 
 MAX_PIECES = 256  # of one token: each merge looks at all of them
 
@@ -43,8 +43,8 @@ class MergeSteps:
 
     def text(self, piece: str) -> str:
         """A piece as a reader knows it; parts of characters as \\xNN."""
-        if self._style == "byte_level" and all(letter in BYTE_ALPHABET for letter in piece):
-            return bytes(BYTE_ALPHABET[letter] for letter in piece).decode(errors="backslashreplace")
+        if self._style == "byte_level" and (written := alphabet_bytes(piece)) is not None:
+            return written.decode(errors="backslashreplace")
         return piece.replace("▁", " ") if self._style == "sentencepiece" else piece
 
     def _compute(self, token_id: int) -> list[Merge] | None:

@@ -34,6 +34,12 @@ def byte_alphabet() -> dict[str, int]:
 BYTE_ALPHABET = byte_alphabet()
 
 
+def alphabet_bytes(piece: str) -> bytes | None:
+    """The bytes that a piece of byte-level BPE stands for; None where a character is not of that alphabet."""
+    written = all(letter in BYTE_ALPHABET for letter in piece)
+    return bytes(BYTE_ALPHABET[letter] for letter in piece) if written else None
+
+
 class TokenBytes:
     """id -> bytes, computed when first asked for.
 
@@ -63,8 +69,8 @@ class TokenBytes:
         if token is None:
             return REPLACEMENT.encode()
         if self.style == "byte_level":
-            written = token_id not in self._backend.added_tokens and all(letter in BYTE_ALPHABET for letter in token)
-            return bytes(BYTE_ALPHABET[letter] for letter in token) if written else token.encode()
+            written = None if token_id in self._backend.added_tokens else alphabet_bytes(token)
+            return token.encode() if written is None else written
         if self.style == "sentencepiece":
             byte = BYTE_TOKEN.fullmatch(token)
             return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()

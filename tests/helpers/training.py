@@ -112,6 +112,21 @@ def kill_after(trainer, step):
         trainer.fit()
 
 
+def stop_before(trainer, step, kind=BaseException):
+    """Fit until so many steps are done, and end by an error of this kind, amid the loop."""
+    stop = type("Stop", (kind,), {})
+    train_step = trainer.train_step
+
+    def stopping(batches, lr):
+        if trainer.state.step == step:
+            raise stop
+        return train_step(batches, lr)
+
+    trainer.train_step = stopping
+    with pytest.raises(stop):
+        trainer.fit()
+
+
 def FakeTrainer(settings, out, *, engine=FakeBackend, changes=None, **options):
     """A run of FakeBackend, with `changes` {attribute: value}; time passes on `clock` if that is a HandClock."""
     clock = options.get("clock")

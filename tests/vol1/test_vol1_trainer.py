@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from helpers.training import stop_before
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.formats import open_weights
@@ -113,22 +114,9 @@ def test_the_same_run_again_gives_the_same_bits(text, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "lion", "ema": 0.9}, {"optimizer": "adafactor"}])
 def test_a_stopped_run_goes_on_to_the_same_bits(text, tmp_path, changes):
-    class Stop(Exception):
-        pass
-
     wanted = settings(text, evaluations=3, checkpoint_minutes=0.0, **changes)
     Trainer(wanted, tmp_path / "whole").fit()
-    stopping = Trainer(wanted, tmp_path / "halves")
-    train_step = stopping.train_step
-
-    def stop_at_8(batches, lr):
-        if stopping.state.step == 8:
-            raise Stop
-        return train_step(batches, lr)
-
-    stopping.train_step = stop_at_8
-    with pytest.raises(Stop):
-        stopping.fit()
+    stop_before(Trainer(wanted, tmp_path / "halves"), 8, Exception)
     Trainer(wanted, tmp_path / "halves", resume=True).fit()
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
     for name, value in weights(tmp_path / "whole").items():

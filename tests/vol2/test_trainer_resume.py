@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.training import stop_before  # noqa: E402
 from nano_llama.formats import open_weights  # noqa: E402
 from nano_llama.training.metrics import read_metrics  # noqa: E402
 from nano_llama.vol2_torch.trainer import Trainer  # noqa: E402
@@ -32,21 +33,8 @@ def test_stopped_between_any_two_steps(recipe, tmp_path, kind):
     Trainer(settings, tmp_path / "whole").fit()
     expected, curve = weights(tmp_path / "whole"), losses(tmp_path / "whole")
 
-    class Stop(BaseException):
-        pass
-
     for stop in (2, 5, 11):
-        trainer = Trainer(settings, tmp_path / f"run{stop}")
-        step = trainer.train_step
-
-        def train_step(batches, lr, trainer=trainer, step=step, stop=stop):
-            if trainer.state.step == stop:
-                raise Stop
-            return step(batches, lr)
-
-        trainer.train_step = train_step
-        with pytest.raises(Stop):
-            trainer.fit()
+        stop_before(Trainer(settings, tmp_path / f"run{stop}"), stop)
         torch.manual_seed(99)  # whatever happened in between
         Trainer(settings, tmp_path / f"run{stop}", resume=True).fit()
         assert weights(tmp_path / f"run{stop}") == expected, stop

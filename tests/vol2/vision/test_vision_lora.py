@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.training import stop_before  # noqa: E402
 from nano_llama.core.errors import UserError  # noqa: E402
 from nano_llama.core.init import init_params  # noqa: E402
 from nano_llama.core.presets import model_preset  # noqa: E402
@@ -124,20 +125,7 @@ def test_stopped_and_resumed(settings, tmp_path, ema):
     settings = settings.replace(ema=ema)
     Trainer(settings, tmp_path / "whole").fit()
 
-    class Stop(BaseException):
-        pass
-
-    trainer = Trainer(settings, tmp_path / "run")
-    step = trainer.train_step
-
-    def train_step(batches, lr):
-        if trainer.state.step == 3:
-            raise Stop
-        return step(batches, lr)
-
-    trainer.train_step = train_step
-    with pytest.raises(Stop):
-        trainer.fit()
+    stop_before(Trainer(settings, tmp_path / "run"), 3)
     Trainer(settings, tmp_path / "run", resume=True).fit()
     expected = files_of(tmp_path / "whole")
     assert expected.keys() == {"model.safetensors", FACTORS} and files_of(tmp_path / "run") == expected

@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helpers.training import stop_before  # noqa: E402
 from nano_llama.core.vision.init import add_vision  # noqa: E402
 from nano_llama.core.vision.names import is_language_model  # noqa: E402
 from nano_llama.core.vision.presets import encoder_preset  # noqa: E402
@@ -56,20 +57,7 @@ def test_stopped_and_resumed(settings, tmp_path):
     Trainer(settings, tmp_path / "whole").fit()
     _, expected = saved(tmp_path / "whole")
 
-    class Stop(BaseException):
-        pass
-
-    trainer = Trainer(settings, tmp_path / "run")
-    step = trainer.train_step
-
-    def train_step(batches, lr):
-        if trainer.state.step == 4:
-            raise Stop
-        return step(batches, lr)
-
-    trainer.train_step = train_step
-    with pytest.raises(Stop):
-        trainer.fit()
+    stop_before(Trainer(settings, tmp_path / "run"), 4)
     Trainer(settings, tmp_path / "run", resume=True).fit()
     assert same(saved(tmp_path / "run")[1], expected) == []
     losses = [[(row["step"], row["train_loss"]) for row in read_metrics(tmp_path / name / "metrics.jsonl")]
