@@ -143,6 +143,12 @@ def test_an_unknown_host():
         bind("192.0.2.1", 0)  # an address that is reserved for examples
 
 
+def test_a_connection_sends_at_once():
+    """Not when the other side has acknowledged what was sent before, which may take it 40 ms."""
+    with bind("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname()), sock.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_url():
     with bind("0.0.0.0", 0) as sock:
         assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
