@@ -20,6 +20,7 @@ from starlette.routing import Route
 from nano_llama.server.auth import PAGE_PREFIX
 
 FOLDER = Path(__file__).with_name("page")
+INDEX = "index.html"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -83,12 +84,22 @@ def read_page() -> Mapping[str, PageFile]:
     return {path.relative_to(FOLDER).as_posix(): PageFile.of(path) for path in found}
 
 
+@cache
+def preloads() -> str:
+    """A Link header that names all that the page needs: else a browser learns of a module from one that it has read."""
+    scripts = [f"<{PAGE_PREFIX[1:]}{name}>; rel=modulepreload" for name in read_page() if name.endswith(".js")]
+    return ", ".join([f"<{PAGE_PREFIX[1:]}page.css>; rel=preload; as=style", *scripts])
+
+
 async def page(request: Request) -> Response:
-    name = request.path_params.get("path", "index.html")
+    name = request.path_params.get("path", INDEX)
     found = read_page().get(name)
     if found is None:
         raise HTTPException(404, f"The page has no file {name!r:.80}.")
-    return found.response(request)
+    response = found.response(request)
+    if name == INDEX:
+        response.headers["link"] = preloads()
+    return response
 
 
 ROUTES = [Route("/", page), Route(PAGE_PREFIX + "{path:path}", page)]

@@ -82,8 +82,9 @@ async function open() {
             break;
         } catch (error) {
             if (error.status === 401) return unlock();
-            byId("model").textContent = error.code === "loading" ? "The model is being loaded …" : error.message;
-            await new Promise((done) => setTimeout(done, 500));
+            const loading = error.code === "loading";
+            byId("model").textContent = loading ? "The model is being loaded …" : error.message;
+            await new Promise((done) => setTimeout(done, loading ? 100 : 500));
         }
     }
     furnish(new Desk(info));

@@ -40,6 +40,13 @@ def test_all_that_the_first_file_names_is_there():
     assert names and all(name.removeprefix("page/") in read_page() for name in names)
 
 
+def test_all_that_it_needs_is_named_at_once():
+    links = page().get("/").headers["link"]
+    assert set(re.findall(r"<page/([^>]+\.js)>; rel=modulepreload", links)) == {n for n in read_page() if ".js" in n}
+    assert "<page/page.css>; rel=preload; as=style" in links
+    assert "link" not in page().get("/page/main.js").headers
+
+
 def test_it_is_there_without_a_key_and_while_the_model_loads():
     client = page(api_key_digests=(digest_of("key-1"),))
     assert [client.get(path).status_code for path in ("/", "/page/main.js", "/health")] == [200, 200, 503]
