@@ -105,20 +105,18 @@ class Place:
     def top(self, found: Cuts) -> dict[str, list[Any]]:
         """Parallel lists: the TOP likeliest of the model, and the LEFT likeliest of what is left, by logit."""
         row, left = self.row, found.left
-        likeliest = np.argsort(-row, kind="stable")[:TOP]
-        ids = np.union1d(likeliest, left.ids[np.argsort(-left.probabilities, kind="stable")[:LEFT]])
+        ids = np.union1d(largest(row, TOP), left.ids[largest(left.probabilities, LEFT)])
         ids = ids[np.argsort(-row[ids], kind="stable")]
-        starts, _ = found.pieces()
-        place = {int(token): number for number, token in enumerate(left.ids)}
-        kept = [place.get(int(token)) for token in ids]
+        p, start = np.zeros(len(row)), np.full(len(row), np.nan)  # (V,), (V,)
+        p[left.ids], start[left.ids] = left.probabilities, found.pieces()[0]
         return {
             "ids": ids.tolist(),
             "texts": [self.text(token) for token in ids.tolist()],
             "logits": row[ids].astype(float).tolist(),
             "adjusted": [float(x) if np.isfinite(x) else None for x in found.adjusted[ids]],
             "cut_by": cut_by(ids, found),
-            "p": [0.0 if number is None else float(left.probabilities[number]) for number in kept],
-            "from": [None if number is None else float(starts[number]) for number in kept],
+            "p": p[ids].tolist(),
+            "from": [None if np.isnan(x) else x for x in start[ids].tolist()],
         }
 
     def draw(self, found: Cuts) -> dict[str, Any] | None:
@@ -139,6 +137,13 @@ class Place:
 
     def text(self, token: int) -> str | None:
         return None if self.tokenizer is None else whole_text(self.tokenizer.token_bytes(token))
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` largest, in their order, of equals the first; sorts few.    (count,)"""
+    least = np.partition(values, -count)[-count] if count < len(values) else -np.inf
+    places = np.flatnonzero(values >= least)
+    return places[np.argsort(-values[places], kind="stable")][:count]
 
 
 def logsumexp(x: np.ndarray) -> float:

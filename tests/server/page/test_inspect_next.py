@@ -10,6 +10,7 @@ from nano_llama.core.init import init_params
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.sampling.philox import uniform
 from nano_llama.core.sampling.sampler import candidates, draw
+from nano_llama.server.inspection.next_token import largest
 from nano_llama.vol1_numpy import Llama
 
 PATH = "/inspect/next"
@@ -89,6 +90,12 @@ def test_the_cuts_in_their_order(client):
     row[top["ids"]] = [-np.inf if x is None else x for x in top["adjusted"]]
     params = SamplingParams(temperature=1.3, top_k=40, top_p=0.9, min_p=0.01)
     assert draw(*candidates(row, params), answer["draw"]["u"]) == answer["draw"]["token"], "the cut ones change nothing"
+
+
+def test_the_largest_are_those_of_a_stable_sort():
+    values = np.random.default_rng(0).integers(0, 9, 200).astype(np.float32)  # many are equal
+    for count in (1, 7, 64, 199, 200, 300):
+        assert largest(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()
 
 
 def test_under_a_grammar(client):
