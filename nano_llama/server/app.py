@@ -3,6 +3,7 @@
 Tests: tests/server/test_app.py.
 """
 
+import asyncio
 import time
 
 from starlette.applications import Starlette
@@ -30,6 +31,7 @@ SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 ANSWERED_WHILE_LOADING = (*OPEN_PATHS, "/version", "/metrics")  # and the files of the page
+PATIENT_PATH, PATIENCE_SECONDS = "/inspect/model", 20.0  # a page that is open early shows something once it can
 UNREADY = {
     "loading": "The model is being loaded.",
     "draining": "The server is shutting down.",
@@ -80,6 +82,7 @@ class Entrance:
             asked_by_browser = preflight(request, self.service.settings.cors_origins)
             if asked_by_browser is None:
                 self.check(request)
+                await self.check_state(scope["path"])
             await (asked_by_browser or self.app)(scope, receive, answer.send)
         except ClientLeft:
             answer.status = CLIENT_LEFT
@@ -100,8 +103,13 @@ class Entrance:
         size = sum(len(name) + len(value) for name, value in request.scope["headers"])
         if size > settings.max_header_bytes:
             raise ApiError(431, f"The headers exceed {settings.max_header_bytes:,} bytes (max_header_bytes).")
+
+    async def check_state(self, path: str) -> None:
+        """Raise ApiError where a request needs the model and it is not there; on the PATIENT_PATH, not at once."""
+        until = time.monotonic() + (PATIENCE_SECONDS if path == PATIENT_PATH else 0.0)
+        while self.service.state == "loading" and time.monotonic() < until:
+            await asyncio.sleep(0.02)
         state = self.service.state
-        path = request.scope["path"]
         if state != "ready" and path not in ANSWERED_WHILE_LOADING and not path.startswith(PAGE_PREFIX):
             raise ApiError(503, UNREADY[state], code=state, headers={"Retry-After": "2"})
 

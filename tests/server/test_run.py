@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from helpers.api import random_llm
 from helpers.served import GatedRunner, Served, read_all, read_until, until
 from helpers.stub_engine import ByteTokenizer
 from nano_llama.core.errors import UserError
@@ -32,6 +33,21 @@ def test_while_the_model_loads_requests_get_503():
         served.until(lambda: served.get("/health").status == 200)
         runner.allow()
         assert served.post("/test/plain", {"prompt": "a"}).status == 200
+
+
+def test_the_page_waits_for_the_model():
+    """It asks once, and is answered as soon as the model is there."""
+    may_load = threading.Event()
+
+    def load():
+        assert may_load.wait(10)
+        return random_llm()
+
+    with Served(load=load) as served:
+        raw = served.connect(b"GET /inspect/model HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert served.get("/health").status == 503
+        may_load.set()
+        assert read_all(raw).startswith(b"HTTP/1.1 200")
 
 
 def test_a_model_that_does_not_load_ends_the_server():

@@ -82,9 +82,9 @@ async function open() {
             break;
         } catch (error) {
             if (error.status === 401) return unlock();
-            const loading = error.code === "loading";
-            byId("model").textContent = loading ? "The model is being loaded …" : error.message;
-            await new Promise((done) => setTimeout(done, loading ? 100 : 500));
+            if (error.code === "loading") continue; // the server has let this request wait for long
+            byId("model").textContent = error.message;
+            await new Promise((done) => setTimeout(done, 500));
         }
     }
     furnish(new Desk(info));

@@ -47,7 +47,8 @@ def test_all_that_it_needs_is_named_at_once():
     assert "link" not in page().get("/page/main.js").headers
 
 
-def test_it_is_there_without_a_key_and_while_the_model_loads():
+def test_it_is_there_without_a_key_and_while_the_model_loads(monkeypatch):
+    monkeypatch.setattr("nano_llama.server.app.PATIENCE_SECONDS", 0.1)
     client = page(api_key_digests=(digest_of("key-1"),))
     assert [client.get(path).status_code for path in ("/", "/page/main.js", "/health")] == [200, 200, 503]
     assert client.get("/inspect/model").status_code == 401
