@@ -10,7 +10,7 @@ const SHOWN = 20;
 export class Alternatives extends HTMLElement {
     async show({ run, at }) {
         const token = run?.tokens[at], asked = (this.asked = {});
-        if (!token) return this.replaceChildren(h("p", { class: "hint" }, "Write something, then choose one of its tokens: click it, or walk with the arrow keys and press Enter."));
+        if (!token) return this.replaceChildren(h("p", { class: "hint" }, run ? "Choose a token of the text: click it, or walk with the arrow keys and press Enter." : "Write something, then choose one of its tokens: here you see what else could have stood there. New here? The tour, at the top, shows it all in eight steps."));
         let answer;
         try {
             answer = await inspect(run.inspection(at, run.settings));
@@ -26,7 +26,7 @@ export class Alternatives extends HTMLElement {
         const rest = 1 - shown.reduce((sum, i) => sum + raw(i), 0), restAfter = 1 - shown.reduce((sum, i) => sum + top.p[i], 0);
         this.replaceChildren(
             h("p", {}, h("b", { class: "chip" }, visible(token.text ?? "▯")), ` stands at position ${count(answer.position)}. `,
-                `The model hesitated among about ${count(Math.round(Math.exp(answer.entropy)))} tokens (${(answer.entropy / Math.LN2).toFixed(1)} bits).`),
+                `The model was as undecided as among ${choices(Math.exp(answer.entropy))} equally likely tokens (${(answer.entropy / Math.LN2).toFixed(1)} bits).`),
             h("table", { class: "bars" },
                 h("caption", {}, "What could have come here"),
                 h("thead", {}, h("tr", {}, ["key", "token", "the model", "after sampling"].map((name) => h("th", { scope: "col" }, name)))),
@@ -44,6 +44,10 @@ export class Alternatives extends HTMLElement {
             h("td", { class: "number" }, place < 9 ? place + 1 : ""), h("td", {}, button, chosen && h("small", {}, " written")),
             bar(p, "before"), top.cut_by[i] ? h("td", { class: "after" }, `cut by ${top.cut_by[i].replace("_", "-")}`) : bar(top.p[i], "after"));
     }
+}
+
+function choices(number) {
+    return number < 10 ? number.toFixed(1) : count(Math.round(number));
 }
 
 function bar(p, kind) {

@@ -66,10 +66,11 @@ export class Complete extends HTMLElement {
     }
 }
 
-/** Why a text ends. */
+/** Why a text ends, and how to read its colours. */
 export function ended(run) {
-    const reasons = { length: "as many tokens as were asked for", stop: "the model ended the text", "stopped by you": "stopped by you" };
-    return `${run.tokens.length} tokens: ${reasons[run.finish] ?? run.finish}.`;
+    const reasons = { length: "as many as were asked for", stop: "the model ended the text", "stopped by you": "stopped by you" };
+    const given = run.given ? `, after the ${run.given} that the branch began with` : "";
+    return `${run.tokens.length - run.given} tokens: ${reasons[run.finish] ?? run.finish}${given}. The darker one is, the more it surprised the model; choose one to see why it stands there.`;
 }
 
 customElements.define("nl-complete", Complete);

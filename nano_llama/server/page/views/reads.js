@@ -10,6 +10,7 @@ export class Reads extends HTMLElement {
     async show({ source }) {
         const asked = (this.asked = {});
         if (source.messages ? !source.messages.length : !source.prompt) return fill(this, h("p", { class: "hint" }, "Type something: here you see what the model gets to read of it."));
+        if (!this.querySelector("[role=listbox]")) fill(this, h("p", { class: "hint" }, "The server reads it …"));
         try {
             const answer = await ask("/inspect/tokens", source);
             if (asked === this.asked) this.draw(answer, Boolean(source.messages));

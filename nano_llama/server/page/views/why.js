@@ -32,7 +32,7 @@ export class Why extends HTMLElement {
         const token = run?.tokens[at];
         for (const part of [this.picture, this.verdict, this.sliders, this.twin]) part.hidden = !token;
         this.current = null;
-        if (!token) return void (this.intro.textContent = "Write something and choose one of its tokens: here you see why the sampler took it.");
+        if (!token) return void (this.intro.textContent = run ? "Choose a token of the text: here you see why the sampler took it." : "Write something and choose one of its tokens: here you see why the sampler took it.");
         const current = { run, at, token, store };
         this.intro.replaceChildren("Why ", h("b", { class: "chip" }, visible(token.text ?? "▯")), token.picked ? "? You chose it; the sampler would have drawn:" : "? From top to bottom:");
         try {
