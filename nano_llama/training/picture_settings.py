@@ -22,7 +22,9 @@ class PictureSettings:
     encoder: str | None = IMAGES.setting(
         None, "shape of a new image encoder: tiny or nano (default: nano, or that of init-from)"
     )
-    tasks: str = IMAGES.setting(",".join(TASKS), "what the pictures show, separated by commas, in equal shares")
+    tasks: str = IMAGES.setting(
+        ",".join(TASKS), "what the pictures show, separated by commas, in equal shares; named twice: two shares"
+    )
     single_first: int = IMAGES.setting(
         0, "pictures of single shapes alone, before all tasks: a short run learns these first", least=0
     )

@@ -24,7 +24,7 @@ from nano_llama.data.vqa.words import word_task
 
 PictureSplit = Literal["train", "test"]
 TASKS = ("shape", "relation", "count", "digit", "word", "chart")
-RULES_VERSION = 1  # part of the fingerprint: raise it when pictures, questions or splits change
+RULES_VERSION = 2  # part of the fingerprint: raise it when pictures, questions or splits change
 MAX_DRAWS = 10_000  # a group that is rarer than this is an error of ours
 
 
@@ -43,7 +43,9 @@ class ShapesVQA:
     image_size = SIZE
 
     def __init__(self, tasks: Sequence[str] = TASKS, seed: int = 0):
-        """tasks: which, drawn with equal probability. "digit" and "word" need the extra `vision`.
+        """tasks: which, drawn with equal probability; one that is named twice, twice as often.
+
+        "digit" and "word" need the extra `vision`.
 
         Raises UserError for an unknown task, EnvironmentFault where a package is missing.
         """

@@ -1,11 +1,15 @@
 """Scenes of one word of four to six letters, made up, in one of several fonts.
 
 Consonants and vowels alternate, at random: no word can be guessed from its beginning. held_out_words: one in ten, by
-the word's checksum, never occurs in training. The fonts are Pillow's own and matplotlib's DejaVu family; their pixels
-may differ a little between versions of Pillow. Tests: tests/data/vqa/test_tasks.py.
+the word's checksum, never occurs in training. Who learns to read begins with single letters: half of the words of
+training are short, half of these are one letter, in fonts of up to twice the size; none of these is held out.
+
+The fonts are Pillow's own and matplotlib's DejaVu family; their pixels may differ a little between versions of Pillow.
+Tests: tests/data/vqa/test_tasks.py.
 """
 
 import zlib
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,21 +26,25 @@ FONTS = (  # None: Pillow's own
 )  # fmt: skip
 SIZES = range(11, 18)
 LENGTHS = range(4, 7)
+SHORT_SIZES = range(11, 35)
+SHORT_LENGTHS = (1, 1, 2, 3)
+SHORT = 0.5  # of the words of training
 VOWEL_FIRST = 0.2  # of all words
 HELD_OUT = 10  # one word in so many
 
 
 def is_held_out_word(word: str) -> bool:
-    return zlib.crc32(word.encode()) % HELD_OUT == 0
+    return len(word) in LENGTHS and zlib.crc32(word.encode()) % HELD_OUT == 0
 
 
 def word_task() -> Task:
     """Opens the fonts. Raises EnvironmentFault where Pillow is missing."""
-    fonts = [[_font(name, size) for size in SIZES] for name in FONTS]
+    fonts = [[_font(name, size) for size in SHORT_SIZES] for name in FONTS]  # from small to large
 
     def draw(rng: np.random.Generator) -> Scene:
-        word, sizes = _word(rng), fonts[rng.integers(len(fonts))]
-        largest, place = int(rng.integers(len(sizes))), rng.random(2)
+        is_short = bool(rng.random() < SHORT)
+        word, sizes = _word(rng, SHORT_LENGTHS if is_short else LENGTHS), fonts[rng.integers(len(fonts))]
+        largest, place = int(rng.integers(len(SHORT_SIZES if is_short else SIZES))), rng.random(2)
 
         def paint(canvas: Canvas, rng: np.random.Generator) -> None:
             ink = next(ink for font in sizes[largest::-1] if (ink := _ink(font, word)).shape[1] <= SIZE - 4)  # (h,w)
@@ -60,9 +68,9 @@ def letter_chance() -> float:
     return sum(best) / len(best)
 
 
-def _word(rng: np.random.Generator) -> str:
+def _word(rng: np.random.Generator, lengths: Sequence[int]) -> str:
     first_is_vowel = bool(rng.random() < VOWEL_FIRST)
-    length = int(rng.integers(LENGTHS.start, LENGTHS.stop))
+    length = lengths[rng.integers(len(lengths))]
     choices = [VOWELS if (place % 2 == 0) == first_is_vowel else CONSONANTS for place in range(length)]
     return "".join(letters[rng.integers(len(letters))] for letters in choices)
 

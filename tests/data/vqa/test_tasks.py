@@ -74,22 +74,22 @@ def test_enlarging_is_linear_interpolation():
 def test_words():
     pytest.importorskip("PIL")
     task, rng = words.word_task(), np.random.default_rng(0)
-    seen, letters, groups = set(), set(), set()
-    for _ in range(300):
+    seen, held_out = [], []
+    for _ in range(800):
         scene = task.draw(rng)
         word, spelling = (question.answer for question in scene.questions)
-        assert 4 <= len(word) <= 6 and word.isalpha() and spelling.split(" ") == list(word)
+        assert 1 <= len(word) <= 6 and word.isalpha() and spelling.split(" ") == list(word)
         assert (scene.group == "held_out_words") == words.is_held_out_word(word)
-        seen.add(word)
-        letters |= set(word)
-        groups.add(scene.group)
-    assert len(seen) > 290 and letters == set(string.ascii_lowercase) and len(groups) == 2
+        (seen if scene.group == "seen" else held_out).append(word)
+    whole, singles = {word for word in seen if len(word) >= 4}, [word for word in seen if len(word) == 1]
+    assert 300 < len(whole) < 400 and 150 < len(singles) < 250 and set(singles) == set(string.ascii_lowercase)
+    assert 20 < len(held_out) < 60 and min(map(len, held_out)) >= 4 and not whole & set(held_out)
 
 
 def test_blind_letters():
     """Of 2,000 words, how many letters of the best word that fits no picture are right."""
     rng = np.random.default_rng(3)
-    drawn = [words._word(rng) for _ in range(2000)]
+    drawn = [words._word(rng, words.LENGTHS) for _ in range(2000)]
     places = [[word[place] for word in drawn if place < len(word)] for place in range(6)]
     best = sum(max(letters.count(letter) for letter in set(letters)) for letters in places)
     assert words.letter_chance() == pytest.approx(best / sum(map(len, drawn)), abs=0.012)
