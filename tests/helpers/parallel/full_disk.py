@@ -15,7 +15,7 @@ def fill_after(step: int) -> None:
     @contextmanager
     def without_room(path):
         with atomic_folder(path) as temporary:
-            if path.name > f"step-{step:08d}":
+            if path.name.startswith("step-") and path.name > f"step-{step:08d}":  # the dataset has room
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             yield temporary
 
