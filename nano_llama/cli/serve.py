@@ -6,7 +6,8 @@ Tests: tests/cli/test_serve.py, tests/server/test_run.py.
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -20,8 +21,11 @@ from nano_llama.core.errors import UserError, import_extra
 from nano_llama.formats.peft import read_adapter_config
 
 if TYPE_CHECKING:
+    from nano_llama.core.config import LlamaConfig
+    from nano_llama.server.replayer import LastLogits
     from nano_llama.server.service import Service
     from nano_llama.server.settings import ServerSettings
+    from nano_llama.vol1_numpy.ops.array import Array
     from nano_llama.vol3_engine.llm import LLM
 
 ENDINGS = (".gguf", ".safetensors", ".pth")  # of a file's name; the model's id is without them
@@ -154,7 +158,7 @@ def run(
         service.trace = read_trace(replay)
     path = locate_model(model, screen)
     if page:
-        service.replayer = Replayer(path)
+        service.replayer = Replayer(path, volume2())
     options = {name: getattr(capacity, name) for name in ("max_num_seqs", "kv_cache_memory", "kv_cache_dtype")}
     options["trace"] = trace
 
@@ -167,6 +171,19 @@ def run(
         if warning := warning_of(service):
             event("warning", logging.WARNING, message=warning)
         return serve(service, load, lambda url: announce(screen, service, url), sock)
+
+
+def volume2() -> "LastLogits | None":
+    """Volume 2's forward pass for the page, which imports torch once somebody asks; None without torch."""
+    if find_spec("torch") is None:
+        return None
+
+    def logits(weights: "Mapping[str, Array]", config: "LlamaConfig", tokens: Sequence[int]) -> "Array":
+        from nano_llama.vol2_torch.layerwise import last_logits
+
+        return last_logits(weights, config, tokens)
+
+    return logits
 
 
 def settings_of(limits: Sequence[str], **given: Any) -> "ServerSettings":

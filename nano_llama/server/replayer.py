@@ -2,19 +2,21 @@
 
 One replay at a time, in a thread of the lowest priority, with one thread of BLAS; it stops between two layers when
 nobody waits for it any more. The weights are read from the model's file, in float32, not the engine's quantized form.
+Volume 2 computes beside it where the command hands its forward pass in: the server itself needs no torch.
 Not here: the endpoint (inspection/replay.py). Tests: tests/server/page/test_inspect_replay.py.
 """
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from nano_llama.core.config import LlamaConfig
 from nano_llama.formats import open_text_model
 from nano_llama.server.errors import ApiError
 from nano_llama.vol1_numpy.data_parallel import blas_threads
@@ -22,6 +24,8 @@ from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.replay import LayerReplay, Replay
 
 T = TypeVar("T")
+# A model's weights, its config, ids (T,) -> its logits after the last one (V,)
+LastLogits = Callable[[Mapping[str, Array], LlamaConfig, Sequence[int]], Array]
 NICENESS = 19  # the lowest priority
 
 
@@ -32,8 +36,8 @@ class Stopped(Exception):
 class Run:
     """One replay: its layers until it is stopped."""
 
-    def __init__(self, replay: Replay, stopped: threading.Event):
-        self.replay = replay
+    def __init__(self, replay: Replay, volume2: LastLogits | None, stopped: threading.Event):
+        self.replay, self.volume2 = replay, volume2
         self._stopped = stopped
 
     def layers(self, tokens: Array) -> Iterator[LayerReplay]:
@@ -48,22 +52,26 @@ class Run:
 
 
 class Replayer:
-    """Over the model at `path`."""
+    """Over the model at `path`. volume2: that volume's forward pass, or None where torch is not installed."""
 
-    def __init__(self, path: str | Path):
-        self._path = path
+    def __init__(self, path: str | Path, volume2: LastLogits | None = None):
+        self._path, self._volume2 = path, volume2
         self._thread = ThreadPoolExecutor(1, "nano-llama-replay", lower_priority)
         self._running: Future | None = None
+        self._stopped = threading.Event()  # of what runs
 
     async def run(self, work: Callable[[Run], T]) -> T:
-        """What `work` makes of a replay. Raises ApiError 429 while another one runs."""
-        if self._running is not None and not self._running.done():
-            raise ApiError(429, "Another replay is running.", code="busy", headers={"Retry-After": "1"})
-        stopped = threading.Event()
+        """What `work` makes of a replay. Raises ApiError 429 while another one runs; waits for one that nobody waits
+        for any more, which ends within a layer."""
+        while self._running is not None and not self._running.done():
+            if not self._stopped.is_set():
+                raise ApiError(429, "Another replay is running.", code="busy", headers={"Retry-After": "1"})
+            await asyncio.to_thread(wait, [self._running])
+        stopped = self._stopped = threading.Event()
 
         def replayed() -> T:
             with blas_threads(1):
-                return work(Run(self._replay, stopped))
+                return work(Run(self._replay, self._volume2, stopped))
 
         self._running = self._thread.submit(replayed)
         try:

@@ -10,7 +10,7 @@ Not here: a trace of named values (traces.py). Tests: tests/vol1/test_vol1_repla
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,9 +22,7 @@ from nano_llama.vol1_numpy.layer import Context, attention_block_forward, mlp_fo
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.attention import attention_weights
-from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN
-
-OPS = replace(FAST, attention=PLAIN.attention)  # the plain form has the weights of all pairs
+from nano_llama.vol1_numpy.ops.registry import PLAIN as OPS  # as derived: what is shown is what was computed
 
 
 @dataclass(frozen=True)

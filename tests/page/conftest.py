@@ -1,12 +1,15 @@
 """The page in a browser: the system's Chromium, run by Playwright; and the server that it is opened on."""
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
-from helpers.api import bpe, random_llm
+from helpers.api import bpe, random_folder, random_llm
 from helpers.page import a_window
 from helpers.served import Served
+from nano_llama.server.replayer import Replayer
+from nano_llama.vol2_torch.layerwise import last_logits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -22,17 +25,25 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def server():
-    """A tiny random model that only continues texts."""
-    with Served(load=lambda: random_llm(bpe(chat_template=None))) as served:
+@contextmanager
+def served_from_a_file(folder, tokenizer):
+    """A tiny random model, which Volumes 1 and 2 can read again."""
+    with Served(load=lambda: random_llm(tokenizer)) as served:
+        served.service.replayer = Replayer(random_folder(folder, tokenizer), last_logits)
         yield served
 
 
 @pytest.fixture(scope="session")
-def chat_server():
+def server(tmp_path_factory):
+    """One that only continues texts."""
+    with served_from_a_file(tmp_path_factory.mktemp("completion") / "tiny", bpe(chat_template=None)) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def chat_server(tmp_path_factory):
     """One with a chat template."""
-    with Served(load=random_llm) as served:
+    with served_from_a_file(tmp_path_factory.mktemp("chat") / "tiny", bpe()) as served:
         yield served
 
 

@@ -15,7 +15,7 @@ from nano_llama.server.page_files import FOLDER, read_page
 pytestmark = pytest.mark.page
 
 STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 12, "seed": 7}
-VIEWS = ["alternatives", "why", "reads", "branches", "grammar"]
+VIEWS = ["alternatives", "why", "reads", "branches", "grammar", "volumes"]
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`${7*7}</textarea><b>bold</b>&lt;"
 
 

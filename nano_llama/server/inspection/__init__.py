@@ -6,6 +6,8 @@ and no answer has text of another client.
     next_token.py  /inspect/next    the distribution of the next token, what the sampler leaves of it, the draw
     events.py   /inspect/events     the engine's steps, as they happen
     replay.py   /inspect/replay     inside the model, by Volume 1: lens, attention, attribution
+    volumes.py  /inspect/volumes    one position's logits by the engine, Volume 1 and Volume 2
+    source.py   /inspect/source     the lines of Volume 1 that a replay runs
     limits.py   schemas.py          how much one question may cost, and what it may say
 
 Tests: tests/server/page.
@@ -14,10 +16,12 @@ Tests: tests/server/page.
 from starlette.routing import Route
 
 from nano_llama.server.inspection.events import events
-from nano_llama.server.inspection.model import REPLAY, model
+from nano_llama.server.inspection.model import REPLAY, VOLUMES, model
 from nano_llama.server.inspection.next_token import next_token
 from nano_llama.server.inspection.replay import replay
+from nano_llama.server.inspection.source import source
 from nano_llama.server.inspection.tokens import tokens
+from nano_llama.server.inspection.volumes import volumes
 
 ROUTES = [
     Route("/inspect/model", model),
@@ -25,4 +29,6 @@ ROUTES = [
     Route("/inspect/next", next_token, methods=["POST"]),
     Route("/inspect/events", events, methods=["POST"]),
     Route(REPLAY, replay, methods=["POST"]),
+    Route(VOLUMES, volumes, methods=["POST"]),
+    Route("/inspect/source", source),
 ]

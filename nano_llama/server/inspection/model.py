@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nano_llama.tokenizer import Tokenizer
     from nano_llama.vol3_engine.llm import LLM
 
-REPLAY = "/inspect/replay"  # offered where the model came from a file
+REPLAY, VOLUMES = "/inspect/replay", "/inspect/volumes"  # offered where the model came from a file
 
 
 async def model(http: HttpRequest) -> Response:
@@ -34,7 +34,7 @@ async def model(http: HttpRequest) -> Response:
     }
     paths = [route.path for route in http.app.routes if route.path.startswith("/inspect/")]
     if service.replayer is None:
-        paths.remove(REPLAY)
+        paths = [path for path in paths if path not in (REPLAY, VOLUMES)]
     return json_response(
         {
             "model": service.model_ids[0],

@@ -21,7 +21,7 @@ from nano_llama.server.completions import listed_prompts
 from nano_llama.server.errors import ApiError, json_response
 from nano_llama.server.inspection.limits import TOP
 from nano_llama.server.inspection.schemas import NextBody
-from nano_llama.server.inspection.tokens import encode_text, whole_text
+from nano_llama.server.inspection.tokens import encode_text, text_of
 from nano_llama.server.models import served_model
 from nano_llama.server.parameters import completion_params, engine_errors
 from nano_llama.server.streaming import collect, unless_left
@@ -29,7 +29,9 @@ from nano_llama.server.usage import service_of
 from nano_llama.server.validation import read_as
 
 if TYPE_CHECKING:
+    from nano_llama.server.service import Service
     from nano_llama.vol3_engine.llm import LLM
+    from nano_llama.vol3_engine.requests import Request
     from nano_llama.vol3_engine.sequence import Sequence as Sample
 
 LEFT = 64  # of what the cuts leave, where that is not among the TOP
@@ -54,12 +56,20 @@ async def next_token(http: HttpRequest) -> Response:
         preparing = service.engine.prepare([*prompt, *output], one, adapter=adapter, cache_salt=salt)
         request = await unless_left(http, preparing)
     place = Place(prompt, output, params, request.sequences[0], service.llm)
-    await collect(http, service.engine.submit([request]))
+    place.row = await served_row(http, service, request)
     return await asyncio.to_thread(lambda: json_response(place.describe()))
 
 
+async def served_row(http: HttpRequest, service: "Service", request: "Request") -> np.ndarray:
+    """The engine's logits after a request's prompt.    (V,)"""
+    rows: list[np.ndarray] = []
+    request.sequences[0].on_logits = lambda row: rows.append(row.copy())
+    await collect(http, service.engine.submit([request]))
+    return rows[0]
+
+
 class Place:
-    """One place in a text: takes the engine's row for it from the sequence that asks, and applies `params` to it."""
+    """One place in a text: applies `params` to the engine's row for it, which `sequence` asks for."""
 
     def __init__(
         self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams, sequence: "Sample", llm: "LLM"
@@ -70,10 +80,6 @@ class Place:
         # Of the sequence all ids are the prompt. The constraint is about the output only: it is applied here.
         self.constraint, sequence.constraint = sequence.constraint, None
         self.row = np.empty(0, np.float32)  # (V,), once the engine has computed it
-        sequence.on_logits = self._keep
-
-    def _keep(self, row: np.ndarray) -> None:
-        self.row = row.copy()
 
     def allowed(self) -> np.ndarray | None:
         """What the engine lets come here.    (V,) bool, or None: anything"""
@@ -136,7 +142,7 @@ class Place:
         }
 
     def text(self, token: int) -> str | None:
-        return None if self.tokenizer is None else whole_text(self.tokenizer.token_bytes(token))
+        return text_of(self.tokenizer, token)
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -19,9 +19,9 @@ from starlette.responses import Response
 
 from nano_llama.server.errors import ApiError, limit_exceeded
 from nano_llama.server.inspection.limits import MAX_GRID, MAX_REPLAYED
-from nano_llama.server.inspection.schemas import ReplayBody
+from nano_llama.server.inspection.schemas import ReplayBody, VolumesBody
 from nano_llama.server.models import served_model
-from nano_llama.server.replayer import Run
+from nano_llama.server.replayer import Replayer, Run
 from nano_llama.server.streaming import unless_left
 from nano_llama.server.usage import service_of
 from nano_llama.server.validation import read_as
@@ -29,6 +29,7 @@ from nano_llama.vol1_numpy.ops.array import Array
 
 if TYPE_CHECKING:
     from nano_llama.core.config import LlamaConfig
+    from nano_llama.server.service import Service
 
 LISTED = 5  # tokens of each cell of the lens
 ALIGNED = 8  # bytes: so that a browser can lay an array of any type over them
@@ -38,11 +39,7 @@ Arrays = dict[str, Array]
 async def replay(http: HttpRequest) -> Response:
     service = service_of(http)
     body = await read_as(http, ReplayBody)
-    model = served_model(service, body.model)
-    if service.replayer is None or service.adapter_of(model) is not None:
-        raise ApiError(400, "Only a base model that was loaded from a file is replayed.", code="unsupported")
-    if len(body.tokens) > MAX_REPLAYED:
-        raise limit_exceeded("tokens", len(body.tokens), "of /inspect/replay", MAX_REPLAYED)
+    replayer = replayer_of(service, served_model(service, body.model))
     view, read = VIEWS[body.view]
     check_fields(body, read, service.llm.config)
 
@@ -52,21 +49,30 @@ async def replay(http: HttpRequest) -> Response:
         head |= {"view": body.view, "by": "Volume 1, float32", "seconds": round(time.perf_counter() - began, 4)}
         return packed(head, arrays)
 
-    content = await unless_left(http, service.replayer.run(work))
+    content = await unless_left(http, replayer.run(work))
     return Response(content, media_type="application/octet-stream")
 
 
-def check_fields(body: ReplayBody, read: tuple[str, ...], config: "LlamaConfig") -> None:
-    """Raise ApiError for what the view does not read, and for what the model or the text does not have."""
+def replayer_of(service: "Service", model: str) -> Replayer:
+    """Raise ApiError for a model that cannot be replayed."""
+    if service.replayer is None or service.adapter_of(model) is not None:
+        raise ApiError(400, "Only a base model that was loaded from a file is replayed.", code="unsupported")
+    return service.replayer
+
+
+def check_fields(body: ReplayBody | VolumesBody, read: tuple[str, ...], config: "LlamaConfig") -> None:
+    """Raise ApiError for too long a text, for what the view does not read, and for what the model does not have."""
     length, vocab_size = len(body.tokens), config.vocab_size
+    if length > MAX_REPLAYED:
+        raise limit_exceeded("tokens", length, "of a replay", MAX_REPLAYED)
     limits = {"layer": config.num_hidden_layers, "first": length, "position": length, "token": vocab_size,
               "pins": vocab_size, "tokens": vocab_size}  # fmt: skip
     for name, limit in limits.items():
-        given = getattr(body, name)
+        given = getattr(body, name, None)
         if given is None:
             continue
         if name not in ("tokens", *read):
-            raise ApiError(400, f"{name} is not read by the view {body.view!r}.", param=name)
+            raise ApiError(400, f"{name} is not read by this view.", param=name)
         for value in given if isinstance(given, list) else [given]:
             if value >= limit:
                 raise ApiError(400, f"{name}: {value} must be below {limit}.", param=name)

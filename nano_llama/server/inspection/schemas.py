@@ -44,6 +44,13 @@ class EventsBody(Body):
     own: Annotated[str, StringConstraints(pattern=r"^page-[A-Za-z0-9]{16,64}$")] | None = None
 
 
+class VolumesBody(Body):
+    """POST /inspect/volumes."""
+
+    tokens: Annotated[list[TokenId], Field(min_length=1)]
+    token: TokenId | None = None  # is listed, however unlikely
+
+
 class ReplayBody(Body):
     """POST /inspect/replay; which fields a view reads is said in replay.py."""
 

@@ -102,6 +102,11 @@ def whole_text(piece: bytes) -> str | None:
         return None
 
 
+def text_of(tokenizer: "Tokenizer | None", token: int) -> str | None:
+    """None: a part of a character, or there is no tokenizer."""
+    return None if tokenizer is None else whole_text(tokenizer.token_bytes(token))
+
+
 def merges_of(tokenizer: "Tokenizer", token: int) -> list[dict[str, Any]] | None:
     steps, text = tokenizer.merge_steps.of(token), tokenizer.merge_steps.text
     if steps is None:

@@ -14,11 +14,12 @@ import { constraintOf } from "./views/grammar.js";
 import "./views/reads.js";
 import "./views/river.js";
 import "./views/settings.js";
+import "./views/volumes.js";
 import "./views/why.js";
 
 // A view is shown where the server has what it asks for.
-const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next" };
-const VIEWS = { alternatives: "Alternatives", why: "Why this token", reads: "What it reads", branches: "Branches", grammar: "Under a rule" };
+const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next", volumes: "/inspect/volumes" };
+const VIEWS = { alternatives: "Alternatives", why: "Why this token", reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes" };
 const WRITERS = { complete: "Completion", chat: "Chat" };
 const THEMES = ["auto", "light", "dark"];
 const byId = (id) => document.getElementById(id);
@@ -115,7 +116,7 @@ function furnish(desk) {
     for (const writer of writers.values()) writer.show(desk);
     const look = () => {
         const writer = writers.get(store.state.mode), { at } = store.state, { run, runs } = desk;
-        views.get(store.state.view).show({ run, runs, at, store, source: writer.source, blockSize: info.engine.block_size });
+        views.get(store.state.view).show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
     };
     listen(desk, writers, views, look);
     look();
@@ -167,7 +168,7 @@ function listen(desk, writers, views, look) {
         const known = desk.runs.includes(detail.run);
         if (!known) desk.runs = [detail.run];
         desk.run = detail.run;
-        const view = ["alternatives", "why", "grammar"].includes(store.state.view) ? store.state.view : "alternatives";
+        const view = ["alternatives", "why", "grammar", "volumes"].includes(store.state.view) ? store.state.view : "alternatives";
         store.set({ at: detail.at, view });
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) byId("looking").scrollIntoView({ block: "start" });

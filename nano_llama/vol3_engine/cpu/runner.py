@@ -19,6 +19,7 @@ from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
 from nano_llama.formats import open_text_model
+from nano_llama.formats.kinds import BY_NUMBER
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol3_engine.adapters import read_adapters
 from nano_llama.vol3_engine.batch import PackedBatch
@@ -98,6 +99,12 @@ class CpuRunner:
     @property
     def separate_prefill(self) -> bool:
         return self.model.prefill_form != self.model.decode_form
+
+    @property
+    def weight_kinds(self) -> list[str]:
+        """In which the matrices are held, as "Q4_1", "BF16"."""
+        entries = [*self.model.layers.reshape(-1, 5), *self.model.ends]
+        return sorted({BY_NUMBER[int(entry[KIND])].name for entry in entries})
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -2,6 +2,7 @@
 // Tests: tests/page/test_page.py.
 
 const KEY = "nano-llama key"; // for this tab only: sessionStorage
+const AGAIN = 400; // ms
 
 export class ApiError extends Error {
     constructor(message, status, code) {
@@ -40,6 +41,20 @@ export async function ask(path, body, signal) {
 /** The bytes that a path answers. */
 export async function askBytes(path, body, signal) {
     return (await request(path, body, signal)).arrayBuffer();
+}
+
+/** As ask, of a server that does one such thing at a time: while it is busy, wait (and say so) and ask again. */
+export async function askAgain(path, body, signal, waiting, how = ask) {
+    for (;;) {
+        try {
+            return await how(path, body, signal);
+        } catch (error) {
+            if (error.status !== 429) throw error;
+            waiting();
+            await new Promise((done) => setTimeout(done, AGAIN));
+            signal.throwIfAborted();
+        }
+    }
 }
 
 /** The chunks of a stream, as they come. */

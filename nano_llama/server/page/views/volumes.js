@@ -1,0 +1,124 @@
+// <nl-volumes>: three volumes, one number. The logit of a token by the engine that serves, by Volume 1 and by Volume 2, how
+// far the engine's distribution is from Volume 1's, and the lines that computed it. View 11. Tests: tests/page/test_volumes.py.
+
+import { askAgain } from "../lib/api.js";
+import { fill, h, rove, s, table, twin } from "../lib/dom.js";
+import { source } from "../lib/source.js";
+import { count, percent, visible } from "../lib/text.js";
+
+const NAMES = { engine: "The engine, Volume 3", volume1: "Volume 1, NumPy", volume2: "Volume 2, PyTorch" };
+const PAUSE = 100; // ms in which no other token is opened, until the server is asked
+const DIGITS = 6; // after the point: about as many as float32 has
+const STAGES = ["embedding", "layers", "rmsnorm", "attention_block", "linear", "rope", "attention", "softmax", "mlp", "swiglu", "logits"];
+
+export class Volumes extends HTMLElement {
+    async show({ run, at, info }) {
+        this.stopper?.abort();
+        if (!run?.tokens.length) return this.hint("Write something and choose one of its tokens: three programs then compute it, and you see how far they agree.");
+        if (run.running) return this.hint("When the text has ended, its tokens can be computed again.");
+        const place = run.tokens[at] ? at : run.tokens.length - 1, token = run.tokens[place], ids = run.idsBefore(place), most = info.limits.replayed;
+        if (ids.length > most) return this.hint(`Volumes 1 and 2 compute at most ${most} tokens again, and ${count(ids.length)} stand before this one. Open an earlier one.`);
+        if (this.body?.tokens.join() === ids.join() && this.body.token === token.id) return undefined; // it is here
+        const stopper = (this.stopper = new AbortController());
+        this.hint("Volumes 1 and 2 compute the text again, layer by layer …");
+        await new Promise((done) => setTimeout(done, PAUSE));
+        if (stopper.signal.aborted) return undefined;
+        try {
+            const body = { tokens: ids, token: token.id };
+            const answer = await askAgain("/inspect/volumes", body, stopper.signal, () => this.hint("The server computes for somebody else; this one comes next …"));
+            if (!stopper.signal.aborted) this.body = body, this.draw(answer, token.id);
+        } catch (error) {
+            if (!stopper.signal.aborted) this.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
+        }
+        return undefined;
+    }
+
+    hint(text) {
+        this.body = null;
+        fill(this, h("p", { class: "hint", role: "status" }, text));
+    }
+
+    draw(answer, token) {
+        const { ids, texts, volumes } = answer, names = ids.map((_, i) => (texts[i] === null ? "part of a character" : visible(texts[i])));
+        const number = h("div", { "aria-live": "polite" });
+        const choose = (i) => fill(number, this.number(answer, i, names[i]));
+        choose(ids.indexOf(token));
+        const others = Object.keys(volumes).filter((name) => name !== answer.reference);
+        const columns = ["token", "id", ...Object.keys(volumes).map((name) => NAMES[name])];
+        const rows = ids.map((id, i) => [names[i], id, ...Object.values(volumes).map(({ logits }) => logits[i].toFixed(DIGITS))]);
+        fill(this,
+            h("p", {}, "The same model, written three times. Each program says how likely it finds a token by one number, its logit; digits that agree with Volume 1's are dark."),
+            number,
+            others.map((name) => this.verdict(name, volumes[name], volumes[answer.reference], names, ids)),
+            this.differences(answer, others, names, choose),
+            twin(table("The logits of the likeliest tokens", columns, rows)),
+            this.by(answer, others),
+            source(STAGES, "The lines of Volume 1 that computed its number, in the order of the forward pass"));
+    }
+
+    /** One token's logit, by each. */
+    number({ volumes, reference, position }, i, name) {
+        const expected = volumes[reference].logits[i];
+        return h("table", { class: "number-by" },
+            h("caption", {}, "The logit of ", h("b", { class: "chip" }, name), ` at position ${count(position)}`),
+            h("thead", {}, h("tr", {}, ["program", "logit", "probability"].map((title, at) => h("th", { scope: "col", class: at > 0 && "number" }, title)))),
+            h("tbody", {}, Object.entries(volumes).map(([volume, { logits, logsumexp }]) => h("tr", { "data-volume": volume },
+                h("th", { scope: "row" }, NAMES[volume]), h("td", { class: "number big" }, digits(logits[i], expected)), h("td", { class: "number" }, percent(Math.exp(logits[i] - logsumexp)))))));
+    }
+
+    /** How far one program's distribution is from Volume 1's. */
+    verdict(volume, { kl, choice, largest_difference: largest }, reference, names, ids) {
+        const same = choice === reference.choice, other = names[ids.indexOf(choice)] ?? `token ${choice}`;
+        return h("p", { "data-kl": kl, "data-volume": volume },
+            h("b", {}, NAMES[volume]), ` differs by at most ${small(largest)} over all tokens; as a distribution it is `, h("b", {}, `${small(Math.max(0, kl))} nats`), " (KL) from Volume 1's. ",
+            same ? "Its likeliest token is the same." : `Its likeliest token is another one: ${other}.`);
+    }
+
+    /** Per token, each program's logit less Volume 1's, as bars to the left and right of 0. */
+    differences({ ids, volumes, reference }, others, names, choose) {
+        const less = (name, i) => volumes[name].logits[i] - volumes[reference].logits[i];
+        const most = Math.max(...others.flatMap((name) => ids.map((_, i) => Math.abs(less(name, i))))) || 1;
+        const bar = (name, i) => {
+            const d = less(name, i), wide = (50 * Math.abs(d)) / most;
+            return h("td", { "data-less": d }, h("div", { class: "bar" }, s("svg", { width: "100%", height: 16, "aria-hidden": true },
+                s("rect", { class: name, x: `${d < 0 ? 50 - wide : 50}%`, y: 2, width: `${wide}%`, height: 12 }), s("line", { x1: "50%", x2: "50%", y1: 0, y2: 16 })),
+                h("small", {}, signed(d))));
+        };
+        const made = h("table", { class: "less" },
+            h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. Choose a token to see its number above.`),
+            h("thead", {}, h("tr", {}, ["token", ...others.map((name) => NAMES[name])].map((title) => h("th", { scope: "col" }, title)))),
+            h("tbody", {}, ids.map((id, i) => h("tr", { "data-id": id },
+                h("td", {}, h("button", { class: "chip", tabindex: i ? -1 : 0, onclick: () => choose(i) }, names[i])), others.map((name) => bar(name, i))))));
+        rove(made, "button");
+        return made;
+    }
+
+    /** Who computed what, in which numbers. */
+    by({ numbers: { engine }, seconds }, others) {
+        const kinds = engine.weights.length ? `, which holds weights as ${engine.weights.join(", ")}` : "", cache = engine.kv_cache ? ` and keys and values as ${engine.kv_cache}` : "";
+        const times = Object.entries(seconds).map(([name, taken]) => `${NAMES[name]} (${taken.toFixed(2)} s)`).join(" and ");
+        return h("p", { class: "hint by" }, `The engine's numbers are those that it serves, from its ${engine.runner}${kinds}${cache}. Recomputed in float32 from the model's file: ${times}.`,
+            others.length < 2 && " Volume 2 takes part where torch is installed.");
+    }
+}
+
+/** A number, in which the digits that agree with another's are set apart. */
+function digits(x, expected) {
+    const text = x.toFixed(DIGITS), other = expected.toFixed(DIGITS);
+    let end = 0;
+    while (end < text.length && text[end] === other[end]) end++;
+    return [h("span", { class: "same" }, text.slice(0, end)), h("span", { class: "rest" }, text.slice(end))];
+}
+
+/** 0.00031 -> "0.00031", 3.1e-8 -> "3.1 × 10⁻⁸" */
+function small(x) {
+    if (x === 0 || x >= 1e-4) return x >= 100 ? x.toFixed(0) : String(Number(x.toPrecision(2)));
+    const [digits, power] = x.toExponential(1).split("e-");
+    return `${digits} × 10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
+}
+
+function signed(x) {
+    return x === 0 ? "0" : `${x < 0 ? "−" : "+"}${small(Math.abs(x))}`;
+}
+
+customElements.define("nl-volumes", Volumes);
