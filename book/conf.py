@@ -52,7 +52,9 @@ book_later = {
         "dora_linear": "fine-tuning, Volume 2",
         "dropout": "training in PyTorch, Volume 2",
         "frozen_linear": "fine-tuning, Volume 2",
+        "gated": "an activation that is chosen, Volume 2",
         "gelu": "the image encoder, Volume 3",
         "lora_linear": "fine-tuning, Volume 2",
+        "relu": "an activation that is chosen, Volume 2",
     }.items()
 }

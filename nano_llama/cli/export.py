@@ -15,6 +15,7 @@ from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
+from nano_llama.core.variants import require_llama
 from nano_llama.formats.peft import is_adapter, read_adapter
 
 TRY_IT = {
@@ -66,6 +67,9 @@ def run(
         return export_with_images(path, model, format, out, dtype, screen)
     with open_model(path) as weights:
         config = weights.config
+        if format == "hf":  # a folder of ours, which save_hf would write, is not for other programs
+            hint = "--format pth holds it, for this project; a run's own folder does, too."
+            require_llama(config, "every architecture of transformers", ("norm_placement",), hint=hint)
         tokenizer = None if format == "pth" else find_tokenizer(path, screen)
         screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
         if format == "hf":

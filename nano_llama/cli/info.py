@@ -16,6 +16,7 @@ from nano_llama.cli.models import check_readable, locate_model
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, NanoLlamaError, UserError
 from nano_llama.core.units import count_text, plural, size_text
+from nano_llama.core.variants import variants
 from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
 from nano_llama.formats.peft import is_adapter
 from nano_llama.formats.vision_config import is_vision_language, vision_language_from_hf, vision_language_to_hf
@@ -181,6 +182,7 @@ def shape_rows(config: Any) -> dict[str, Any]:
         "context": f"{config.max_position_embeddings:,} tokens",
         "RoPE": f"theta {config.rope_theta:g}" + (f", {rope.rope_type}, factor {rope.factor:g}" if rope else ""),
         "head": "tied to the embedding" if config.tie_word_embeddings else "its own",
+        **variants(config),
         "KV cache": f"{size_text(kv_bytes(config))} per token in float32",
     }
 

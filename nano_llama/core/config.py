@@ -3,7 +3,8 @@
 Not here: reading and writing config.json (formats/hf_config.py), named sizes (presets.py).
 Tests: tests/core/test_config.py.
 
-Every field means exactly what it means in transformers' `config.json` of a `LlamaForCausalLM`.
+Every field means exactly what it means in transformers' `config.json` of a `LlamaForCausalLM`; sliding_window in that
+of a `MistralForCausalLM`. norm_placement is this project's own (variants.py).
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.errors import ConfigError
+from nano_llama.core.variants import ACTIVATIONS, NORM_PLACEMENTS, variants
 
 ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
 
@@ -130,6 +132,9 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
     tie_word_embeddings: bool = False  # the head is the embedding, transposed
     initializer_range: float = 0.02  # standard deviation of fresh weights
+    hidden_act: str = "silu"  # of the MLP's gate
+    sliding_window: int | None = None  # positions that one attends to, itself among them; None: all before it
+    norm_placement: str = "pre"  # "pre", "post" or "reordered": where norms stand around a sublayer
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
@@ -160,6 +165,10 @@ class LlamaConfig:
             value = getattr(self, name)
             check(is_number(value) and value > 0, name, value, "a positive number")
         check(isinstance(self.tie_word_embeddings, bool), "tie_word_embeddings", self.tie_word_embeddings, "a boolean")
+        for name, known in (("hidden_act", ACTIVATIONS), ("norm_placement", NORM_PLACEMENTS)):
+            check(getattr(self, name) in known, name, getattr(self, name), f"one of {', '.join(known)}")
+        if self.sliding_window is not None:
+            check_positive_int("sliding_window", self.sliding_window)
         if isinstance(self.rope_scaling, Mapping):
             fill(self, "rope_scaling", RopeScaling.from_dict(self.rope_scaling))
         check(
@@ -212,9 +221,10 @@ class LlamaConfig:
     def shape_text(self) -> str:
         """The shape in a line, for a model's repr."""
         heads = f"{self.num_attention_heads} heads ({self.num_key_value_heads} for keys and values)"
+        more = "".join(f", {name} {value}" for name, value in variants(self).items())
         return (
             f"{self.num_parameters:,} parameters: {self.num_hidden_layers} layers of width {self.hidden_size}, {heads},"
-            f" vocabulary {self.vocab_size:,}, context {self.max_position_embeddings:,}"
+            f" vocabulary {self.vocab_size:,}, context {self.max_position_embeddings:,}{more}"
         )
 
     def replace(self, **changes: Any) -> "LlamaConfig":
@@ -238,7 +248,8 @@ class LlamaConfig:
         return config_from_hf(raw, source)
 
     def to_hf_dict(self) -> dict[str, Any]:
-        """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
+        """The dictionary that every version of transformers reads as a `LlamaForCausalLM`; a variant's own (see
+        config_to_hf)."""
         from nano_llama.formats.hf_config import config_to_hf
 
         return config_to_hf(self)

@@ -16,6 +16,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import ConfigError, FormatError, UserError
 from nano_llama.core.rope import rope_frequencies
+from nano_llama.core.variants import require_llama
 from nano_llama.formats.gguf_names import OUTPUT, TOKEN_EMBEDDING
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.gguf_rope import rope_from_gguf, rope_to_gguf
@@ -98,6 +99,7 @@ def config_from_gguf(file: GGUFFile) -> LlamaConfig:
 
 def config_to_gguf(config: LlamaConfig, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """-> metadata, and the tensors that belong to it (RoPE's divisors). Raises UserError for what GGUF cannot hold."""
+    require_llama(config, "GGUF's architecture llama", hint="--format hf holds an activation or a window, pth any.")
     metadata: dict[str, Any] = {
         "general.architecture": "llama",
         "general.type": "model",

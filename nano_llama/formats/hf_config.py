@@ -1,7 +1,11 @@
 """A model's shape, between Hugging Face's config.json and LlamaConfig.
 
-What a LLaMA of ours does not compute (biases, other activations, other architectures) is refused by name: a wrong model
-that runs is worse than one that does not.
+What a LLaMA of ours does not compute (biases, exact GELU, other architectures) is refused by name: a wrong model that
+runs is worse than one that does not. So the architecture says who else can compute a model:
+
+    llama        LlamaForCausalLM, any hidden_act
+    mistral      MistralForCausalLM: with a sliding_window
+    nano-llama   with another norm_placement, which no architecture of transformers has; only this project reads it
 
 Not here: the files of the folder (hf_folder.py). Tests: tests/formats/test_hf_config.py.
 """
@@ -28,10 +32,8 @@ _BOOKKEEPING = {
 _MUST_BE: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
-    "hidden_act": "silu",
     "rope_interleaved": False,
     "partial_rotary_factor": 1.0,
-    "sliding_window": None,
     "num_local_experts": None,
     "logit_scale": 1.0,
     "residual_multiplier": 1.0,
@@ -45,6 +47,14 @@ _MUST_BE: dict[str, Any] = {
     "add_cross_attention": False,
 }
 
+# model_type -> the class's name, in transformers where that has it; and the values that it has where others have more.
+_ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "nano-llama": "NanoLlamaForCausalLM"}
+_NOT_IN: dict[str, dict[str, Any]] = {
+    "llama": {"sliding_window": None, "norm_placement": "pre"},
+    "mistral": {"norm_placement": "pre"},
+    "nano-llama": {},
+}
+
 QUANT_METHOD = "nano-llama"  # whose quantized folders are read: formats/quantized.py
 
 
@@ -54,8 +64,12 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
     Reads `rope_theta` with `rope_scaling` (transformers 4) and `rope_parameters` (5) alike. Bookkeeping keys are
     ignored, unknown keys are warned about, and keys that would change the mathematics are refused (ConfigError).
     """
-    _refuse_other_models(raw, source)
+    kind = _refuse_other_models(raw, source)
     given = {key: value for key, value in raw.items() if value is not None}
+    if given.get("hidden_act") == "swish":  # silu's other name
+        given["hidden_act"] = "silu"
+    if kind == "mistral" and "num_key_value_heads" not in raw:
+        given["num_key_value_heads"] = 8  # transformers' default there
     rope = given.pop("rope_scaling", None) or given.get("rope_parameters") or {}
     if not isinstance(rope, Mapping):
         raise ConfigError(f"{source}: rope_scaling = {rope!r:.80}: an object was expected.")
@@ -82,35 +96,45 @@ def config_from_hf(raw: Mapping[str, Any], source: str = "config.json") -> Llama
 
 
 def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
-    """The dictionary that every version of transformers reads as a `LlamaForCausalLM`."""
+    """The dictionary that every version of transformers reads as a `LlamaForCausalLM`, or, where it has a sliding
+    window, as a `MistralForCausalLM`. Another norm_placement makes it one that transformers refuses by name.
+    """
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for name in ("rms_norm_eps", "initializer_range"):  # transformers 5 accepts no integers here
         own[name] = float(own[name])
     own["rope_scaling"] = config.rope_scaling.to_dict() if config.rope_scaling else None
     if isinstance(config.eos_token_id, tuple):
         own["eos_token_id"] = list(config.eos_token_id)
+    kind = next(kind for kind, absent in _NOT_IN.items() if all(own[name] == value for name, value in absent.items()))
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
+        "architectures": [_ARCHITECTURES[kind]],
+        "model_type": kind,
+        "hidden_act": config.hidden_act,
         "attention_bias": False,
         "mlp_bias": False,
-        **own,
+        **{name: value for name, value in own.items() if name not in _NOT_IN[kind]},
     }
 
 
-def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
+def _refuse_other_models(raw: Mapping[str, Any], source: str) -> str:
+    """-> the model_type, one of ours."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{source}: a JSON object was expected, got {type(raw).__name__}.")
     kind = raw.get("model_type")
     if kind is None:
         architectures = raw.get("architectures")
-        known = isinstance(architectures, list) and "LlamaForCausalLM" in architectures
-        kind = "llama" if known else f"{architectures!r:.80}"
-    if kind != "llama":
+        names = architectures if isinstance(architectures, list) else []
+        kind = next((kind for kind, name in _ARCHITECTURES.items() if name in names), f"{architectures!r:.80}")
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise ConfigError(
-            f"{source}: the architecture {kind!r} is not a LLaMA.",
-            hint="This project runs model_type 'llama' only: others differ in their mathematics.",
+            f"{source}: the architecture {kind!r:.80} is not a LLaMA.",
+            hint="This project runs model_type 'llama', and 'mistral' with a sliding_window: others differ in their"
+            " mathematics.",
+        )
+    if kind == "mistral" and "sliding_window" not in raw:
+        raise ConfigError(
+            f"{source}: model_type 'mistral' without a sliding_window, where transformers takes one of 4,096.",
+            hint='Say "sliding_window": 4096, or null for none.',
         )
     quantized = raw.get("quantization_config")
     method = quantized.get("quant_method", "another program") if isinstance(quantized, Mapping) else quantized
@@ -119,12 +143,13 @@ def _refuse_other_models(raw: Mapping[str, Any], source: str) -> None:
             f"{source}: quantization_config: its weights are quantized by {method!r:.80}, which is not read here.",
             hint="Take the model's unquantized folder, or a .gguf.",
         )
-    for key, harmless in _MUST_BE.items():
+    for key, harmless in (_MUST_BE | _NOT_IN[kind]).items():
         value = raw.get(key, harmless)
-        if value != harmless and value is not None and (key, value) != ("hidden_act", "swish"):  # silu's other name
+        if value != harmless and value is not None:
             raise ConfigError(
-                f"{source}: {key} = {value!r} changes the mathematics; this LLaMA computes {key} = {harmless!r} only."
+                f"{source}: {key} = {value!r:.80} changes the mathematics; a {kind} computes {key} = {harmless!r} only."
             )
+    return kind
 
 
 def _rope_scaling(raw: Mapping[str, Any], given: Mapping[str, Any], source: str) -> RopeScaling | None:

@@ -16,6 +16,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import INPUT_NORM, NORM, POST_NORM, layer_name
+from nano_llama.core.variants import require_llama
 from nano_llama.studies.study_config import StudyConfig
 from nano_llama.vol1_numpy.layer import (
     Context,
@@ -39,6 +40,7 @@ class StudyLlama(Llama):
 
     def __init__(self, config: LlamaConfig, params: dict[str, Array], *, study: StudyConfig | None = None, **options):
         """params: a LLaMA's. LayerNorm biases are added as zeros, and the gains of missing norms are removed."""
+        require_llama(config, "a study's model", ("norm_placement",), hint="Its norms are moved by StudyConfig.")
         super().__init__(config, dict(params), **options)
         self.study = study or StudyConfig()
         for name in [name for name in self.params if name.endswith("norm.weight")]:

@@ -1,7 +1,8 @@
 """How much arithmetic a model's training takes: what MFU (model FLOPs utilization) is counted in.
 
 Chowdhery et al. 2022, "PaLM" (arXiv 2204.02311), appendix B: a token costs 6 N + 12 L H K T. Only useful work counts:
-recomputed activations are not counted twice, and attention is counted whole, without its causal half being saved.
+recomputed activations are not counted twice, and attention is counted whole, without its causal half being saved; a
+sliding window takes the place of T where it is shorter.
 What a device can do is measured in vol2_torch/peak_flops.py. Tests: tests/training/test_preflight.py.
 """
 
@@ -20,5 +21,6 @@ def flops_per_token(config: ModelConfig, context: int, *, frozen: bool = False, 
         encoder = (2.0 if frozen_encoder else 6.0) * (config.num_parameters - text.num_parameters) * patches / context
         return flops_per_token(text, context, frozen=frozen) + encoder
     looked_up = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
-    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * context
+    seen = min(context, config.sliding_window or context)
+    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * seen
     return (4.0 if frozen else 6.0) * (config.num_parameters - looked_up) + attention

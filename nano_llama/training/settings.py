@@ -15,6 +15,7 @@ from nano_llama.core import files
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.presets import MODEL_PRESETS, model_preset
+from nano_llama.core.variants import ACTIVATIONS, NORM_PLACEMENTS
 from nano_llama.training.optimizers import check_optimizer
 from nano_llama.training.picture_settings import PictureSettings, check_pictures
 from nano_llama.training.schedule import DECAY
@@ -192,6 +193,16 @@ class TrainSettings(PictureSettings):
     intermediate_size: int | None = SHAPE.setting(None, "F, width of the MLP", least=1)
     tie_word_embeddings: bool | None = SHAPE.setting(None, "use the embedding as the output head")
     rope_theta: float | None = SHAPE.setting(None, "base of RoPE's frequencies", above=0)
+    hidden_act: str | None = SHAPE.setting(
+        None, "of the MLP's gate: silu (LLaMA's), gelu_pytorch_tanh, relu, or relu2, its square", choices=ACTIVATIONS
+    )
+    sliding_window: int | None = SHAPE.setting(
+        None, "positions that one attends to, itself and those just before it (LLaMA's: all)", least=1
+    )
+    norm_placement: str | None = SHAPE.setting(
+        None, "pre: x + f(norm(x)), LLaMA's; post: norm(x + f(x)); reordered: x + norm(f(x)), OLMo 2's",
+        choices=NORM_PLACEMENTS,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self)

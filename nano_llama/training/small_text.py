@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.units import size_text
+from nano_llama.core.variants import LLAMA
 from nano_llama.data.builtin import NAMES as SOURCE_NAMES
 from nano_llama.data.sources import SPLITS, open_source
 from nano_llama.training.settings import LENGTHS, SHAPE_NAMES
@@ -44,7 +45,7 @@ def choose(given: Mapping[str, Any]) -> Choice | None:
         return None
     alphabet = count_characters(document.text for split in SPLITS for document in source.documents(split))
     suits = settings_for(size, alphabet)
-    if any(given.get(name) is not None for name in SHAPE_NAMES):
+    if any(given.get(name) is not None for name in SHAPE_NAMES if name not in LLAMA):
         suits.pop("model")  # its numbers belong to the shape that is the default
     if any(given.get(name) is not None for name in LENGTHS):
         suits.pop("max_minutes", None)

@@ -181,6 +181,8 @@ def config_differences(ours: "Llama", theirs: Any) -> list[str]:
         "num_attention_heads": "query heads",
         "num_key_value_heads": "key/value heads",
         "head_dim": "head dim",
+        "hidden_act": "activation",
+        "sliding_window": "sliding window",
     }
     return [
         f"{what}: {name} is {getattr(ours.config, name)} here and {getattr(other, name)} in the reference."

@@ -1,6 +1,6 @@
 """Which positions may attend to which: boolean masks that broadcast to (B,1,T,S), True may attend. Combine them with &.
 
-    causal_mask(T) & padding_mask(present) & document_mask(documents)
+    causal_mask(T) & window_mask(W, T) & padding_mask(present) & document_mask(documents)
 
 Tests: tests/vol1/test_masks.py.
 
@@ -17,6 +17,11 @@ from nano_llama.vol1_numpy.ops.array import Array
 def causal_mask(num_queries: int, num_past: int = 0) -> Array:
     """A position attends to itself and to those before. -> (T, num_past + T): the queries are the last T positions"""
     return np.tri(num_queries, num_past + num_queries, num_past, dtype=bool)
+
+
+def window_mask(window: int, num_queries: int, num_past: int = 0) -> Array:
+    """Nobody attends further back than to the last `window` positions, itself among them. -> (T, num_past + T)"""
+    return ~np.tri(num_queries, num_past + num_queries, num_past - window, dtype=bool)
 
 
 def padding_mask(present: Array) -> Array:

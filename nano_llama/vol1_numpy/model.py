@@ -25,9 +25,11 @@ from nano_llama.core.machine import allowed_cpus
 from nano_llama.core.names import EMBED, LM_HEAD, NORM, layer_name, layer_shapes, parameter_shapes
 from nano_llama.core.rope import rope_tables
 from nano_llama.vol1_numpy.data_parallel import add_grads, micro_batches, rows_of, run_shards, shards
-from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past, layer_backward, layer_forward
-from nano_llama.vol1_numpy.masks import causal_mask
+from nano_llama.vol1_numpy.layer import Context, Grads, Params, Past
+from nano_llama.vol1_numpy.masks import causal_mask, window_mask
+from nano_llama.vol1_numpy.norm_placement import LAYERS
 from nano_llama.vol1_numpy.ops.array import Array, Cache
+from nano_llama.vol1_numpy.ops.gated import with_activation
 from nano_llama.vol1_numpy.ops.registry import FAST, OpPair, Ops
 
 
@@ -46,7 +48,7 @@ class Llama:
         for name, param in params.items():
             if param.dtype not in (np.float32, np.float64):
                 raise UserError(f"params: {name} is {param.dtype}.", hint="Volume 1 computes in float32 or float64.")
-        self.config, self.params, self.ops = config, params, ops
+        self.config, self.params, self.ops = config, params, with_activation(ops, config.hidden_act)
         self.threads = threads or len(allowed_cpus())
 
     # -- forward --------------------------------------------------------------------------------------------------
@@ -55,7 +57,8 @@ class Llama:
         """tokens (B,T) -> logits (B,T,V).
 
         mask: boolean, broadcastable to (B,1,T,S), True may attend; None: causal. It replaces the causal mask, so
-        combine it:  causal_mask(T) & padding_mask(present).  past: the keys and values of the tokens before these.
+        combine it:  causal_mask(T) & padding_mask(present).  A config's sliding_window holds with any mask.
+        past: the keys and values of the tokens before these.
         Raises UserError for tokens that are not ids of this vocabulary.
         """
         return self.logits(self.hidden_states(tokens, mask=mask, past=past))
@@ -163,12 +166,12 @@ class Llama:
 
     def layer_forward(self, x: Array, index: int, ctx: Context) -> tuple[Array, Cache]:
         """Layer `index`: (B,T,D) -> (B,T,D)."""
-        return layer_forward(x, self.layer_params(index), ctx, index)
+        return LAYERS[self.config.norm_placement].forward(x, self.layer_params(index), ctx, index)
 
     def layer_backward(self, dx: Array, cache: Cache, index: int, ctx: Context) -> tuple[Array, dict[str, Array]]:
         """-> dx (B,T,D), {name: gradient} of the layer's parameters."""
         grads: Grads = {}
-        dx = layer_backward(dx, cache, ctx, grads)
+        dx = LAYERS[self.config.norm_placement].backward(dx, cache, ctx, grads)
         return dx, {layer_name(index, part): grad for part, grad in grads.items()}
 
     def norm_forward(self, x: Array, ctx: Context) -> tuple[Array, Cache]:
@@ -264,6 +267,8 @@ class Llama:
         cos, sin = rope_tables(self.config, np.arange(start, start + T), self.dtype)  # (T,K/2)
         mask = causal_mask(T, start) if mask is None else mask
         config = self.config
+        if config.sliding_window is not None:
+            mask = mask & window_mask(config.sliding_window, T, start)
         return Context(
             ops=self.ops, head_dim=config.head_dim, eps=config.rms_norm_eps, cos=cos, sin=sin, mask=mask, past=past
         )

@@ -18,6 +18,7 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.names import EMBED, INPUT_NORM, LM_HEAD, NORM, POST_NORM, layer_name, layer_shapes
 from nano_llama.core.rope import rope_tables
+from nano_llama.core.variants import require_llama
 from nano_llama.vol1_numpy.layer import Context, attention_block_forward, mlp_forward
 from nano_llama.vol1_numpy.masks import causal_mask
 from nano_llama.vol1_numpy.ops.array import Array
@@ -37,9 +38,10 @@ class LayerReplay:
 
 
 class Replay:
-    """In float32, over one model's weights by name."""
+    """In float32, over one model's weights by name. Raises UserError for a variant of LLaMA (core/variants.py)."""
 
     def __init__(self, weights: Mapping[str, Array], config: LlamaConfig):
+        require_llama(config, "a replay, layer by layer,", hint="generate and serve compute it.")
         self.weights, self.config = weights, config
 
     def embed(self, tokens: Array) -> Array:

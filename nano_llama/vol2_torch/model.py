@@ -8,7 +8,7 @@ Shapes: B batch, T time, D width, H query heads, G key/value heads, K head dim, 
 S = cached + T. The key/value cache is cache.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol2_torch.activation_checkpointing import checkpointed
 from nano_llama.vol2_torch.cache import KVCache, LayerCache
 from nano_llama.vol2_torch.lora_linear import LoraLinear
-from nano_llama.vol2_torch.packing import within_documents
+from nano_llama.vol2_torch.packing import within_documents, within_window
 from nano_llama.vol2_torch.precision import attends_in_float32
 from nano_llama.vol2_torch.quantized_linear import dense, linear
 
@@ -91,11 +91,25 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
-class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)).  Shazeer 2020, arXiv 2002.05202, eq. 6."""
+def gelu_pytorch_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
-    def __init__(self, hidden_size: int, intermediate_size: int):
+
+def relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "gelu_pytorch_tanh": gelu_pytorch_tanh, "relu": F.relu, "relu2": relu2,
+}  # fmt: skip
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)), or with another activation.  Shazeer 2020, arXiv 2002.05202, eq. 6."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str = "silu"):
         super().__init__()
+        self.activation = ACTIVATIONS[hidden_act]
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
@@ -104,11 +118,12 @@ class MLP(nn.Module):
         return self.down_proj(self.gated(self.gate_proj(x), self.up_proj(x)))
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:  # (B,T,F)
-        return F.silu(gate) * up
+        return self.activation(gate) * up
 
 
 class Block(nn.Module):
-    """One layer: attention and MLP, each reading a normed copy of the residual stream and adding to it."""
+    """One layer: attention and MLP, each reading a normed copy of the residual stream and adding to it; or with norms
+    elsewhere (core/variants.py)."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -117,7 +132,8 @@ class Block(nn.Module):
             config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
         )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.norm_placement = config.norm_placement
         self.dropout = 0.0  # while training, of what each sublayer adds to the stream
         self.checkpointing = "none"  # while training: activation_checkpointing.py
         self.draws = False  # whether that draws random numbers
@@ -128,8 +144,16 @@ class Block(nn.Module):
         return self.sublayers(x, cos, sin, mask, cache)
 
     def sublayers(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        x = x + self.drop(self.self_attn(self.input_layernorm(x), cos, sin, mask, cache))
-        return x + self.drop(self.mlp(self.post_attention_layernorm(x)))
+        x = self.around(x, self.input_layernorm, lambda h: self.self_attn(h, cos, sin, mask, cache))
+        return self.around(x, self.post_attention_layernorm, self.mlp)
+
+    def around(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:  # (B,T,D) -> (B,T,D)
+        """The stream after a sublayer, with its norm where this model has it."""
+        if self.norm_placement == "pre":
+            return x + self.drop(sublayer(norm(x)))
+        if self.norm_placement == "post":
+            return norm(x + self.drop(sublayer(x)))
+        return x + self.drop(norm(sublayer(x)))  # reordered
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout (Srivastava et al. 2014), as vol1_numpy/ops/dropout.py: what is kept is scaled by 1 / (1 - p)."""
@@ -227,6 +251,8 @@ class Llama(nn.Module):
         cos, sin = self.rope.at(positions, past, T, x.device, self.dtype, below=below)
         if mask is None and past and T > 1:  # the triangle, shifted by what is cached
             mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        if self.config.sliding_window is not None:
+            mask = within_window(mask, self.config.sliding_window, T, past, x.device)
         for index, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, cache.layers[index] if cache is not None else None)
         return self.model.norm(x)

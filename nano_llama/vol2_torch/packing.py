@@ -1,4 +1,5 @@
-"""Packed documents: the mask, or the numbers, and the positions that keep attention within each document.
+"""Packed documents: the mask, or the numbers, and the positions that keep attention within each document. And the mask
+of a sliding window.
 
 A window of T tokens may hold the end of one document, several whole ones and the beginning of another. With this mask
 and these positions the model computes for each what it would compute for that document alone.
@@ -31,3 +32,15 @@ def positions_within(documents: Tensor) -> Tensor:  # (B,T) -> (B,T)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
     starts = torch.where(begins, columns, 0).cummax(dim=1).values  # (B,T): where each token's document begins
     return columns - starts
+
+
+def within_window(mask: Tensor | None, window: int, T: int, past: int, device: torch.device) -> Tensor | None:
+    """The mask, to (B,1,T,S) with S = past + T, in which a token also attends to the last `window` columns at most, its
+    own among them. None: the causal one, which it stays where the window is long enough for all.
+    """
+    if window >= past + T:
+        return mask
+    rows = torch.arange(past, past + T, device=device)[:, None]  # (T,1)
+    columns = torch.arange(past + T, device=device)  # (S,)
+    near = columns > rows - window  # (T,S)
+    return near & (columns <= rows) if mask is None else near & mask

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.sampling import SamplingParams
+from nano_llama.core.variants import variants
 from nano_llama.vol3_engine.adapters import AdapterChoice, Default, named_folders
 from nano_llama.vol3_engine.engine import Engine, TokenEvent
 from nano_llama.vol3_engine.image_reader import Encode, ImageReader
@@ -335,7 +336,7 @@ def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Pa
     """
     name = settings.runner
     if name == "auto":
-        name = "torch" if _on_gpu(settings.device) else "cpu"
+        name = "torch" if _on_gpu(settings.device) else _runner_on_cpu(model)
     if name == "cpu":
         from nano_llama.vol3_engine.cpu.runner import CpuRunner
 
@@ -354,6 +355,15 @@ def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Pa
     from nano_llama.vol3_engine.runner.torch import TorchRunner
 
     return TorchRunner.load(model, settings.device, settings.dtype, settings.num_threads, adapters=adapters)
+
+
+def _runner_on_cpu(model: Path) -> str:
+    """Compiled kernels, which compute LLaMA's form alone; of another one (core/variants.py) Volume 2 or 1."""
+    from nano_llama.formats import detect, read_config, reads_images
+
+    if reads_images(model) or detect(model) == "gguf" or not variants(read_config(model)):
+        return "cpu"
+    return "torch" if find_spec("torch") else "numpy"
 
 
 def _refuse(settings: EngineSettings, runner: str, **honoured: tuple) -> None:

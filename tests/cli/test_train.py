@@ -50,6 +50,29 @@ def test_both_engines_start_from_the_same_loss(train, tmp_path):
     assert [row["train_loss"] for row in first] == pytest.approx([row["train_loss"] for row in second], abs=1e-4)
 
 
+VARIANT = ("--hidden-act", "relu2", "--sliding-window", 5, "--norm-placement", "reordered")
+
+
+def test_another_activation_window_and_place_of_norms_reach_both_engines_and_what_is_made_of_them(train, cli, tmp_path):
+    losses = []
+    for engine in ("torch", "numpy"):
+        done = train(*SHAPE, *VARIANT, "--max-steps", 3, "--engine", engine, out=engine)
+        assert done.code == 0, done.err
+        losses.append([row["train_loss"] for row in read_metrics(tmp_path / engine / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    run = tmp_path / "torch"
+    assert json.loads((run / "config.json").read_text())["model_type"] == "nano-llama"
+    greedy = ("--prompt", "the", "--max-tokens", 8, "--temperature", 0, "--json")
+    texts = [
+        cli("generate", "--model", run, *greedy, "--engine", engine).json["text"] for engine in ("engine", "numpy")
+    ]
+    assert texts[0] == texts[1]
+    for kind in ("hf", "gguf"):
+        refused = cli("export", "--model", run, "--format", kind, "--out", tmp_path / f"out.{kind}")
+        assert refused.code == 2 and " = 're" in refused.err and "pth" in refused.err, refused.err
+        assert not (tmp_path / f"out.{kind}").exists()
+
+
 def test_the_summary_and_the_remarks(train, tmp_path):
     done = train(*SHAPE, "--max-steps", 2)
     assert done.code == 0

@@ -211,3 +211,22 @@ def test_the_export_says_that_transformers_will_not_load_it(tmp_path):
     with pytest.warns(UserWarning, match="transformers 5 will not load"):
         save_hf(tmp_path / "m", config, init_params(config))
     assert read_config(tmp_path / "m") == config
+
+
+# -- LLaMA's relatives -----------------------------------------------------------------------------------------------
+
+
+def test_mistral_is_read_where_it_says_its_window():
+    mistral = {**HF, "model_type": "mistral", "num_attention_heads": 8}
+    given = LlamaConfig.from_hf_dict({**mistral, "sliding_window": 4096})
+    assert given.sliding_window == 4096 and given.num_key_value_heads == 8
+    plain = LlamaConfig.from_hf_dict({**HF, "model_type": "mistral", "sliding_window": None, "num_key_value_heads": 4})
+    assert plain == LlamaConfig.from_hf_dict(HF) and plain.to_hf_dict()["model_type"] == "llama"
+    with pytest.raises(ConfigError, match=r"mistral.*without a sliding_window"):
+        LlamaConfig.from_hf_dict({**HF, "model_type": "mistral"})
+
+
+def test_a_llamas_own_dictionary_has_the_keys_that_it_always_had():
+    own = LlamaConfig.from_hf_dict(HF).to_hf_dict()
+    assert own["model_type"] == "llama" and own["hidden_act"] == "silu"
+    assert not {"sliding_window", "norm_placement"} & own.keys()

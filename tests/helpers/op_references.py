@@ -171,6 +171,9 @@ def random_inputs(name: str, rng) -> tuple[dict[str, Any], list[str], Callable]:
         return inputs, ["x", "weight", "bias"], layernorm_reference
     if name == "softmax":
         return {"x": normal((B, T, D))}, ["x"], softmax_reference
+    if name in ("relu", "squared_relu"):
+        power = 2 if "squared" in name else 1
+        return {"x": 3 * normal((B, T, D))}, ["x"], lambda torch, x: torch.where(x > 0, x, 0 * x) ** power
     if name == "silu":
         return {"x": 3 * normal((B, T, D))}, ["x"], lambda torch, x: x / (1 + torch.exp(-x))
     if name == "swiglu":
@@ -216,6 +219,8 @@ PAIRS = {
             "linear",
             "affine",
             "gelu",
+            "relu",
+            "squared_relu",
             "frozen_linear",
             "lora_linear",
             "dora_linear",
@@ -244,10 +249,27 @@ def make_case(name: str, seed: int) -> Case:
     return Case(forward, backward, *random_inputs(name.removeprefix("fast "), np.random.default_rng(seed)))
 
 
+ACTIVATIONS = {
+    "silu": lambda torch, x: x / (1 + torch.exp(-x)),
+    "gelu_pytorch_tanh": lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "relu": lambda torch, x: torch.where(x > 0, x, 0 * x),
+    "relu2": lambda torch, x: torch.where(x > 0, x, 0 * x) ** 2,
+}
+AROUND = {  # a sublayer f, and its norm n
+    "pre": lambda x, f, n: x + f(n(x)),
+    "post": lambda x, f, n: n(x + f(x)),
+    "reordered": lambda x, f, n: x + n(f(x)),
+}
+
+
 def llama_reference(torch, config, params, tokens, targets, cos, sin, mask):
     """The whole model in float64: {name: array} -> loss, {name: gradient}, by autograd."""
     w = {name: torch.tensor(array, dtype=torch.float64).requires_grad_() for name, array in params.items()}
     cos, sin, mask = torch.tensor(cos), torch.tensor(sin), torch.tensor(mask)
+    if config.sliding_window is not None:
+        distance = torch.arange(mask.shape[-2])[:, None] - torch.arange(mask.shape[-1])
+        mask = mask & (distance < config.sliding_window)
+    around = AROUND[config.norm_placement]
 
     def heads(x):
         return x.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
@@ -255,14 +277,19 @@ def llama_reference(torch, config, params, tokens, targets, cos, sin, mask):
     x = w["model.embed_tokens.weight"][torch.tensor(tokens)]
     for i in range(config.num_hidden_layers):
         p = {n.removeprefix(f"model.layers.{i}."): t for n, t in w.items() if n.startswith(f"model.layers.{i}.")}
-        h = rmsnorm_reference(torch, x, p["input_layernorm.weight"], config.rms_norm_eps)
-        q, k, v = (heads(h @ p[f"self_attn.{n}_proj.weight"].T) for n in "qkv")
-        q, k = rope_reference(torch, q, cos, sin), rope_reference(torch, k, cos, sin)
-        a = attention_reference(torch, q, k, v, mask).transpose(1, 2).flatten(2)
-        x = x + a @ p["self_attn.o_proj.weight"].T
-        h = rmsnorm_reference(torch, x, p["post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate = h @ p["mlp.gate_proj.weight"].T
-        x = x + (gate / (1 + torch.exp(-gate)) * (h @ p["mlp.up_proj.weight"].T)) @ p["mlp.down_proj.weight"].T
+
+        def attention(h, p=p):
+            q, k, v = (heads(h @ p[f"self_attn.{n}_proj.weight"].T) for n in "qkv")
+            q, k = rope_reference(torch, q, cos, sin), rope_reference(torch, k, cos, sin)
+            a = attention_reference(torch, q, k, v, mask).transpose(1, 2).flatten(2)
+            return a @ p["self_attn.o_proj.weight"].T
+
+        def mlp(h, p=p):
+            opened = ACTIVATIONS[config.hidden_act](torch, h @ p["mlp.gate_proj.weight"].T)
+            return (opened * (h @ p["mlp.up_proj.weight"].T)) @ p["mlp.down_proj.weight"].T
+
+        for sublayer, gain in ((attention, "input_layernorm.weight"), (mlp, "post_attention_layernorm.weight")):
+            x = around(x, sublayer, lambda y, w=p[gain]: rmsnorm_reference(torch, y, w, config.rms_norm_eps))
     h = rmsnorm_reference(torch, x, w["model.norm.weight"], config.rms_norm_eps)
     logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
     loss = cross_entropy_reference(torch, logits, torch.tensor(targets))

@@ -24,6 +24,9 @@ REFUSED = [
     ("pp=2", TrainSettings(batch_size=3), "pp=2: a batch of 3 rows", "multiple of 4"),
     ("fsdp=2,pp=2", TrainSettings(batch_size=6), "pp=2: a batch of 3 rows is not enough for 4", None),
     ("cp=2", TrainSettings(document_mask=True), "cp", None),
+    ("cp=2", TrainSettings(sliding_window=64), "sliding_window = 64: cp=2 has", "dp and fsdp"),
+    ("dp=2,pp=2", TrainSettings(sliding_window=64), "sliding_window = 64: pp=2 has", "dp and fsdp"),
+    ("tp=2", TrainSettings(norm_placement="post"), "norm_placement = 'post': tp=2 has", "dp and fsdp"),
 ]
 ALLOWED = [
     ("dp=2", FinetuneSettings(**TUNE, base_quantization="int4")),
@@ -34,6 +37,8 @@ ALLOWED = [
     ("fsdp=2,tp=2,pp=2", TrainSettings(attention="triton")),
     ("dp=2,fsdp=2,cp=2", TrainSettings(kernels="triton")),
     ("fsdp=2,tp=2", TrainSettings(document_mask=True)),
+    ("dp=2,fsdp=2", TrainSettings(hidden_act="relu2", sliding_window=64, norm_placement="post")),
+    ("tp=2,pp=2,cp=2", TrainSettings(hidden_act="relu2")),
 ]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from helpers.parallel.training import Training, compare, merged, train
+from nano_llama.core.variants import variants
 from nano_llama.vol2_torch.parallel import ParallelConfig
+from nano_llama.vol2_torch.parallel.refusals import LLAMA_ONLY
 
 pytestmark = pytest.mark.parallel
 
@@ -22,6 +24,10 @@ TRAININGS = {
     "undivided": Training(vocab_size=65, intermediate=99, kv_heads=4, dtype="float64"),  # vocabulary, MLP; mha
     "mqa": Training(kv_heads=1, tied=False, z_loss=1e-4, dtype="float64"),
     "three_heads": Training(heads=3, kv_heads=3, dtype="float64"),
+    "relu2": Training(hidden_act="relu2", dtype="float64"),
+    "window": Training(sliding_window=5, dtype="float64"),
+    "post_norm": Training(norm_placement="post", dtype="float64"),
+    "reordered_norm": Training(norm_placement="reordered", dtype="float64"),
     "four_layers": Training(layers=4, optimizer="muon"),  # two for each stage of an interleaved pipeline
 }
 SEQUENCES = {"sequence_parallel": True}
@@ -71,7 +77,10 @@ REFUSED = {  # heads that ulysses does not divide; three rows for a pipeline tha
 
 
 def pertains(mesh: str, training: str) -> bool:
-    """Four layers matter to a pipeline alone, and an interleaved one needs them."""
+    """Four layers matter to a pipeline alone, and an interleaved one needs them; not every axis divides a variant."""
+    axes = [axis for axis, names in LLAMA_ONLY.items() if variants(TRAININGS[training], names)]
+    if any(f"{axis}=" in MESHES[mesh][0] for axis in axes):
+        return False
     if training == "four_layers":
         return "pp" in MESHES[mesh][0]
     return mesh != "pp_interleaved" and (mesh, training) not in REFUSED

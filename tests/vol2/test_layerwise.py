@@ -11,11 +11,11 @@ from nano_llama.vol2_torch import Llama
 from nano_llama.vol2_torch.layerwise import last_logits
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_logits_of_the_whole_model(tmp_path, tied):
+@pytest.mark.parametrize(("tied", "variant"), [(True, {}), (False, {"hidden_act": "relu2", "sliding_window": 3})])
+def test_the_logits_of_the_whole_model(tmp_path, tied, variant):
     config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied,
-                         max_position_embeddings=64, initializer_range=0.3)  # fmt: skip
+                         max_position_embeddings=64, initializer_range=0.3, **variant)  # fmt: skip
     save_hf(tmp_path / "model", config, init_params(config, seed=5))
     tokens = [3, 1, 4, 1, 5, 9, 2, 6]
     model = Llama.from_pretrained(tmp_path / "model")

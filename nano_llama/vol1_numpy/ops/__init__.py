@@ -7,7 +7,7 @@ Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
 In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer;
 lora_linear and dora_linear are what fine-tuning trains beside a frozen matrix; affine, gelu and layernorm are what an
-image encoder has instead (vision/).
+image encoder has instead (vision/); relu, its square and gelu may stand in silu's place (gated.py).
 """
 
 from nano_llama.vol1_numpy.ops.affine import affine_backward, affine_forward
@@ -22,6 +22,7 @@ from nano_llama.vol1_numpy.ops.gelu import gelu_backward, gelu_forward
 from nano_llama.vol1_numpy.ops.layernorm import layernorm_backward, layernorm_forward
 from nano_llama.vol1_numpy.ops.linear import linear_backward, linear_forward
 from nano_llama.vol1_numpy.ops.lora_linear import lora_linear_backward, lora_linear_forward
+from nano_llama.vol1_numpy.ops.relu import relu_backward, relu_forward, squared_relu_backward, squared_relu_forward
 from nano_llama.vol1_numpy.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
 from nano_llama.vol1_numpy.ops.rope import rope_backward, rope_forward
 from nano_llama.vol1_numpy.ops.silu import silu_backward, silu_forward
@@ -60,6 +61,8 @@ __all__ = [
     "log_sum_exp",
     "lora_linear_backward",
     "lora_linear_forward",
+    "relu_backward",
+    "relu_forward",
     "rmsnorm_backward",
     "rmsnorm_forward",
     "rope_backward",
@@ -71,6 +74,8 @@ __all__ = [
     "single_head_attention_forward",
     "softmax_backward",
     "softmax_forward",
+    "squared_relu_backward",
+    "squared_relu_forward",
     "swiglu_backward",
     "swiglu_forward",
     "tiled_attention_backward",

@@ -19,6 +19,7 @@ import torch
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import NanoLlamaError
+from nano_llama.core.variants import require_llama
 from nano_llama.training.backend import Notice
 from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.kernels.flash_attention import HEAD_DIMS
@@ -70,12 +71,23 @@ def wanted(settings: TrainSettings) -> frozenset[str]:
 
 def check_kernels(settings: TrainSettings, place: torch.device, dtype: torch.dtype = torch.float32) -> None:
     """Raise UserError or EnvironmentFault where kernels that the settings ask for cannot run here, in this format."""
+    check_variant(settings, settings)
     for name in wanted(settings):
         setting, usual = ("attention", "sdpa") if name == ATTENTION else ("kernels", "torch")
         try:
             check_tensors(f"{setting} = triton: {name}", torch.empty(0, device=place, dtype=dtype))
         except NanoLlamaError as error:
             raise type(error)(error.message, hint=f"--{setting} {usual} needs no Triton. {error.hint}") from None
+
+
+def check_variant(settings: TrainSettings, model: LlamaConfig | TrainSettings) -> None:
+    """Raise UserError where kernels that the settings ask for compute LLaMA's form alone, and the model has another."""
+    for setting, usual, names in (
+        ("attention", "sdpa", ("sliding_window",)),
+        ("kernels", "torch", ("hidden_act", "norm_placement")),
+    ):
+        if getattr(settings, setting) == "triton":
+            require_llama(model, f"{setting} = 'triton'", names, hint=f"Use --{setting} {usual}.")
 
 
 def choose_kernels(
@@ -88,6 +100,7 @@ def choose_kernels(
     dtype: of the run's matrix products. check, seconds: by default `agreeing_kernels` and timing.py's
     `attention_seconds`. proved: as above. Raises as `check_kernels`.
     """
+    check_variant(settings, config)
     names = wanted(settings)
     measuring = settings.attention == "auto" and proved and may_measure(settings, config, place)
     if not names and not measuring:
@@ -110,8 +123,8 @@ def choose_kernels(
 
 def may_measure(settings: TrainSettings, config: LlamaConfig, place: torch.device) -> bool:
     """On a card alone that has both forms; not on a mesh, whose ranks might find differently, and not where the same
-    settings must give the same bits: a clock would decide on them."""
-    if place.type != "cuda" or settings.mesh or settings.deterministic == "on":
+    settings must give the same bits: a clock would decide on them. Nor with a sliding window, which ours has not."""
+    if place.type != "cuda" or settings.mesh or settings.deterministic == "on" or config.sliding_window is not None:
         return False
     return config.head_dim in HEAD_DIMS and importlib.util.find_spec("triton") is not None
 

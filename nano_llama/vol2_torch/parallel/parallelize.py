@@ -28,6 +28,7 @@ from nano_llama.vol2_torch.parallel.fsdp import apply_fsdp, drop_gathered
 from nano_llama.vol2_torch.parallel.gradients import global_norm, place_like_parameters, sum_gradients
 from nano_llama.vol2_torch.parallel.mesh import BATCH_AXES, all_reduce, batch_rank, used_axes
 from nano_llama.vol2_torch.parallel.pp import Pipeline
+from nano_llama.vol2_torch.parallel.refusals import check_variant
 from nano_llama.vol2_torch.parallel.sequence_split import split_batch
 from nano_llama.vol2_torch.parallel.stage import Stage
 from nano_llama.vol2_torch.parallel.tp import apply_tp
@@ -53,6 +54,7 @@ def parallelize(
     gloo's costs as much as the whole. context: how cp attends (cp.py). schedule: of pp (pp.py).
     """
     used = used_axes(mesh)
+    check_variant(model.config, used)
     if "tp" in used:
         head_loss = VocabParallelLoss(mesh)
     pipeline = None

@@ -18,6 +18,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.machine import usable_cores
 from nano_llama.core.rope import require_constant_angles
+from nano_llama.core.variants import require_llama
 from nano_llama.formats import open_text_model
 from nano_llama.formats.kinds import BY_NUMBER
 from nano_llama.formats.mapping import TensorMapping
@@ -59,6 +60,7 @@ class CpuRunner:
         adapters: Mapping[str, Path] | None = None,
     ):
         require_constant_angles(config, "The CPU runner")
+        require_llama(config, "the CPU runner", hint='Volumes 2 and 1 compute it: runner="torch" or "numpy".')
         check_choice("dtype", dtype, DTYPES)
         check_choice("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
         self.config = config

@@ -24,7 +24,7 @@ from nano_llama.formats.peft import Adapter
 from nano_llama.vol1_numpy import Llama
 from nano_llama.vol1_numpy.data_parallel import blas_threads
 from nano_llama.vol1_numpy.layer import Context
-from nano_llama.vol1_numpy.masks import causal_mask
+from nano_llama.vol1_numpy.masks import causal_mask, window_mask
 from nano_llama.vol1_numpy.ops.array import Array
 from nano_llama.vol1_numpy.ops.registry import PLAIN, Ops
 from nano_llama.vol3_engine.adapters import LowRankUpdate, load_adapters, low_rank_updates
@@ -119,7 +119,9 @@ class NumpyRunner:
         ctx = Context(
             ops=replace(
                 model.ops,
-                attention=model.ops.attention._replace(forward=packed_attention(rows, model.ops)),
+                attention=model.ops.attention._replace(
+                    forward=packed_attention(rows, model.ops, config.sliding_window)
+                ),
                 linear=model.ops.linear._replace(forward=adapted_linear(adapter_of, self._updates, model.ops)),
             ),
             head_dim=config.head_dim, eps=config.rms_norm_eps, cos=cos, sin=sin, mask=None,
@@ -175,8 +177,10 @@ class PagedCache:
         return keys, values
 
 
-def packed_attention(sequences: list[SequenceRows], ops: Ops) -> Callable[..., tuple[Array, Any]]:
-    """Volume 1's attention, in which each sequence sees its own tokens only."""
+def packed_attention(
+    sequences: list[SequenceRows], ops: Ops, sliding_window: int | None = None
+) -> Callable[..., tuple[Array, Any]]:
+    """Volume 1's attention, in which each sequence sees its own tokens only, or those within the window."""
 
     def forward(q: Array, keys: Array, values: Array, mask: None) -> tuple[Array, None]:
         """q: (1,H,N,K)   keys, values: (1,G,M,K)   -> (1,H,N,K)"""
@@ -186,7 +190,8 @@ def packed_attention(sequences: list[SequenceRows], ops: Ops) -> Callable[..., t
             # For one query the T x S matrix is a single row: cutting it into tiles would only cost time.
             attention = (PLAIN if T == 1 else ops).attention
             k, v = keys[:, :, s.slots], values[:, :, s.slots]  # (1,G,S,K)
-            y[:, :, s.rows], _ = attention.forward(q[:, :, s.rows], k, v, causal_mask(T, S - T))
+            seen = causal_mask(T, S - T) & window_mask(sliding_window or S, T, S - T)
+            y[:, :, s.rows], _ = attention.forward(q[:, :, s.rows], k, v, seen)
         return y, None
 
     return forward

@@ -9,6 +9,7 @@ size, S cached tokens of a sequence, its new ones included.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,7 +129,7 @@ class TorchRunner:
 
     def execute(self, batch: PackedBatch) -> np.ndarray:
         device, model = self.model.device, self.model
-        plan = plan_attention(batch, self.block_size, device)
+        plan = plan_attention(batch, self.block_size, device, self.config.sliding_window)
         names = batch.adapter_of_rows()
         self._adapted_rows.select(names, device)
         with self.computing():
@@ -138,8 +139,9 @@ class TorchRunner:
                 x[given.row : given.row + len(given.values)] = torch.from_numpy(given.values).to(x)
             layers: Any = model.model.layers
             for layer, cache in zip(layers, self.cache, strict=True):
-                x = x + paged_attention(layer.self_attn, layer.input_layernorm(x), cos, sin, cache, plan)
-                x = x + layer.mlp(layer.post_attention_layernorm(x))
+                attention = partial(paged_attention, layer.self_attn, cos=cos, sin=sin, cache=cache, plan=plan)
+                x = layer.around(x, layer.input_layernorm, attention)
+                x = layer.around(x, layer.post_attention_layernorm, layer.mlp)
             sampled = x[torch.tensor(batch.logit_rows, dtype=torch.long, device=device)]  # (R,D)
             self._adapted_rows.select([names[row] for row in batch.logit_rows], device)
             return model.logits(model.model.norm(sampled)).float().cpu().numpy()  # (R,V)
@@ -200,7 +202,9 @@ class AttentionPlan(NamedTuple):
     groups: list[Group]
 
 
-def plan_attention(batch: PackedBatch, block_size: int, device: torch.device) -> AttentionPlan:
+def plan_attention(
+    batch: PackedBatch, block_size: int, device: torch.device, sliding_window: int | None = None
+) -> AttentionPlan:
     """Sequences with one row form one group, padded to the longest; every longer chunk is a group of its own."""
     single = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] == 1]
     chunks = [s for s in range(batch.num_sequences) if batch.starts[s + 1] - batch.starts[s] > 1]
@@ -219,7 +223,10 @@ def plan_attention(batch: PackedBatch, block_size: int, device: torch.device) ->
         for row, s in zip(table, group, strict=True):
             row[: batch.length(s)] = slots(s)
         queries = np.stack([positions[s] for s in group])  # (B,T)
-        mask = np.arange(table.shape[1]) <= queries[:, None, :, None]  # (B,1,T,S): itself and what came before
+        columns, rows_at = np.arange(table.shape[1]), queries[:, None, :, None]  # (S,), (B,1,T,1)
+        mask = columns <= rows_at  # (B,1,T,S): itself and what came before
+        if sliding_window is not None:
+            mask &= columns > rows_at - sliding_window
         groups.append(Group(*(torch.from_numpy(array).to(device) for array in (rows, table, mask))))
     where, written = (torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in (positions, own))
     return AttentionPlan(where, written, groups)

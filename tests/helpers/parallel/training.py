@@ -48,12 +48,16 @@ class Training:
     activation_checkpointing: str = "none"
     compiled: bool = False  # layer by layer
     bf16: bool = False
+    hidden_act: str = "silu"
+    sliding_window: int | None = None
+    norm_placement: str = "pre"
 
     def config(self) -> LlamaConfig:
         return LlamaConfig(
             vocab_size=self.vocab_size, hidden_size=16 * self.heads, intermediate_size=self.intermediate, head_dim=16,
             num_hidden_layers=self.layers, num_attention_heads=self.heads, num_key_value_heads=self.kv_heads,
-            max_position_embeddings=64, tie_word_embeddings=self.tied,
+            max_position_embeddings=64, tie_word_embeddings=self.tied, hidden_act=self.hidden_act,
+            sliding_window=self.sliding_window, norm_placement=self.norm_placement,
         )  # fmt: skip
 
     def model(self) -> Llama:
