@@ -111,6 +111,7 @@ def run(
 
 def export_with_images(path: Path, model: str, format: str, out: Path, dtype: str, screen: Screen) -> int:
     """A model that reads images as the folder that transformers reads, its blocks (if it has any) dequantized."""
+    from nano_llama.formats.image_processor import processor_files
     from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 
     if format != "hf":
@@ -122,7 +123,8 @@ def export_with_images(path: Path, model: str, format: str, out: Path, dtype: st
     with weights:
         tokenizer = find_tokenizer(path, screen)
         screen.say(f"Writing {config.num_parameters:,} parameters as {format} to {out} ...", style="dim")
-        save_vision_language(out, config, weights, tokenizer, None if dtype == "auto" else dtype)
+        own = None if dtype == "auto" else dtype
+        save_vision_language(out, config, weights, tokenizer, own, extra_files=processor_files(path))
     seconds, found = time.perf_counter() - began, tokenizer is not None
     result = {"model": model, "format": format, "out": str(out), "parameters": config.num_parameters,
               "bytes": size_of(out), "tokenizer": found, "seconds": seconds}  # fmt: skip

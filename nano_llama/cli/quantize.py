@@ -5,8 +5,10 @@ speed: bench/quantization.py. Tests: tests/cli/test_quantize.py.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +16,14 @@ from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
 from nano_llama.cli.models import ModelPath, find_tokenizer, locate_model
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
+
+if TYPE_CHECKING:
+    from nano_llama.core.vision.config import ModelConfig
+    from nano_llama.formats.kinds import Kind
+    from nano_llama.formats.mapping import TensorMapping
+    from nano_llama.formats.quantization_scheme import Scheme
+
+    Opened = tuple[ModelConfig, TensorMapping, dict[str, Kind], Callable[..., None]]
 
 
 def run(
@@ -23,7 +33,7 @@ def run(
     out: Annotated[Path, Parameter(converter=path_with_a_name)],
     output: Output | None = None,
 ) -> int:
-    """Save a model with its weight matrices in 4 or 8 bits.
+    """Save a model with its weight matrices in 4 or 8 bits. Of a model that reads images, the encoder has 8.
 
     Parameters
     ----------
@@ -33,9 +43,8 @@ def run(
     out
         The folder to write. It must not exist yet.
     """
-    from nano_llama.formats import open_model
+    from nano_llama.formats import reads_images
     from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
-    from nano_llama.formats.quantized import save_quantized
 
     screen = Screen(output)
     if out.exists() or out.is_symlink():
@@ -43,13 +52,12 @@ def run(
     scheme = Scheme.parse(to)
     path = locate_model(model, screen)
     began = time.perf_counter()
-    with open_model(path) as weights:
-        config = weights.config
-        kinds = scheme.kinds(config)
+    config, weights, kinds, save = (open_with_images if reads_images(path) else open_text)(path, scheme)
+    with weights:
         before = sum(weights.nbytes(name) for name in weights)
         tokenizer = find_tokenizer(path, screen)
         screen.say(f"Quantizing {config.num_parameters:,} parameters to {to} ...", style="dim")
-        save_quantized(out, config, weights, kinds, tokenizer, scheme=to)
+        save(out, tokenizer=tokenizer, scheme=to)
     after = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     bits = bits_per_weight(kinds, config)
     counts = {kind: list(kinds.values()).count(kind) for kind in dict.fromkeys(kinds.values())}
@@ -74,3 +82,24 @@ def run(
     }
     screen.result(result, facts(shown))
     return 0
+
+
+def open_text(path: Path, scheme: "Scheme") -> "Opened":
+    """What is quantized: the shape, the weights, {matrix: kind}, and what writes the folder."""
+    from nano_llama.formats import open_model
+    from nano_llama.formats.quantized import save_quantized
+
+    weights = open_model(path)
+    config, kinds = weights.config, scheme.kinds(weights.config)
+    return config, weights, kinds, partial(save_quantized, config=config, weights=weights, kinds=kinds)
+
+
+def open_with_images(path: Path, scheme: "Scheme") -> "Opened":
+    """The same of a model that reads images."""
+    from nano_llama.formats.image_processor import processor_files
+    from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
+
+    config, weights = open_vision_language(path)
+    kinds, files = scheme.kinds_with_images(config), processor_files(path)
+    save = partial(save_vision_language, config=config, weights=weights, kinds=kinds, extra_files=files)
+    return config, weights, kinds, save

@@ -9,8 +9,9 @@ Not here: the bytes of those weight files (safetensors.py, pth.py) and the token
 Tests: tests/formats/test_hf_folder.py.
 """
 
+import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,11 @@ def write_folder(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     generation_config: Mapping[str, Any] | None = None,
     check: Callable[[Path], None] = lambda written: None,
+    extra_files: Iterable[Path] = (),
 ) -> None:
-    """save_hf's files, for weights that were checked; content: what config.json is to say."""
+    """save_hf's files, for weights that were checked; content: what config.json is to say. extra_files: are copied
+    beside them.
+    """
     wanted = None if dtype is None else float_name(dtype)
     stored = {name: saved_dtype(source, name, wanted) for name in source}
     counts = {name: int(np.prod(source.shape(name))) for name in source}
@@ -124,6 +128,8 @@ def write_folder(
             write_json(temporary / INDEX, {"metadata": total, "weight_map": weight_map})
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+        for file in extra_files:
+            shutil.copyfile(file, temporary / file.name)
         check(temporary)
 
 

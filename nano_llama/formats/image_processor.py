@@ -33,6 +33,11 @@ _MUST_BE: dict[str, Any] = {  # what to_pixel_values and ImageProcessing compute
 }
 
 
+def processor_files(folder: Path) -> list[Path]:
+    """Those of the folder that say it: what is made of its model needs a copy."""
+    return [file for name in (_PREPROCESSOR, _PROCESSOR) if (file := folder / name).is_file()]
+
+
 def read_image_processing(folder: Path, config: VisionLanguageConfig) -> ImageProcessing | None:
     """What the folder says for a model of this shape; None: nothing. Raises ConfigError, FormatError."""
     processor = _read(folder / _PROCESSOR)

@@ -12,6 +12,9 @@ head, which suffer most, stay at int8 unless they are named. Then come exception
     first, last         the first or the last layer
     a pattern           of parameter names, as "*.down_proj.weight" or "model.layers.1?.*"
 
+Of a model that reads images all this is about the LLaMA within it, under the LLaMA's own names. Encoder and projector
+are int8.
+
 Not here: rounding (gguf_quants.py), gemms (vol3_engine/cpu). Tests: tests/formats/test_quantization_scheme.py.
 """
 
@@ -21,6 +24,8 @@ from fnmatch import fnmatchcase
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig
+from nano_llama.core.vision.names import text_name, vision_language_shapes, vision_shapes
 from nano_llama.formats.kinds import WRITABLE_BLOCKS, Kind
 from nano_llama.formats.mapping import TensorMapping
 
@@ -78,6 +83,18 @@ class Scheme:
                 )
         return found
 
+    def kinds_with_images(self, config: VisionLanguageConfig) -> dict[str, Kind]:
+        """The same of a model that reads images, under the names in its folder. Raises UserError.
+
+        A matrix of the encoder whose rows are not whole groups is left out: it is stored as it is.
+        """
+        kind = Kind.Q8_0 if self.layers in WRITABLE_BLOCKS else self.layers
+        whole = [name for name, shape in vision_shapes(config).items()
+                 if len(shape) == 2 and shape[1] % kind.block_size == 0]  # fmt: skip
+        return dict.fromkeys(whole, kind) | {
+            text_name(name): own for name, own in self.kinds(config.text_config).items()
+        }
+
 
 def _kind(word: str, text: str) -> Kind:
     if word not in WORDS:
@@ -106,8 +123,8 @@ def base_kinds(text: str, config: LlamaConfig, weights: TensorMapping) -> dict[s
     return kinds
 
 
-def bits_per_weight(kinds: dict[str, Kind], config: LlamaConfig) -> float:
-    """Mean over all matrices, scales included."""
-    shapes = parameter_shapes(config)
+def bits_per_weight(kinds: dict[str, Kind], config: ModelConfig) -> float:
+    """Mean over all matrices in `kinds`, scales included."""
+    shapes = vision_language_shapes(config) if isinstance(config, VisionLanguageConfig) else parameter_shapes(config)
     counts = {name: shapes[name][0] * shapes[name][1] for name in kinds}
     return sum(kind.bits_per_weight * counts[name] for name, kind in kinds.items()) / sum(counts.values())

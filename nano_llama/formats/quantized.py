@@ -9,7 +9,8 @@ Not here: the blocks themselves (gguf_quants.py), which matrix gets which (quant
 Tests: tests/formats/test_quantized.py.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,11 @@ def save_quantized(
 
 def write_quantized(
     folder: str | Path, content: Mapping[str, Any], source: TensorMapping, kinds: Mapping[str, str],
-    tokenizer: Any = None, scheme: str = "",
+    tokenizer: Any = None, scheme: str = "", extra_files: Iterable[Path] = (),
 ) -> None:  # fmt: skip
-    """save_quantized's files, for weights that were checked; content: what config.json is to say of the shape."""
+    """save_quantized's files, for weights that were checked; content: what config.json is to say of the shape.
+    extra_files: are copied beside them.
+    """
     blocks = {name: kind for name, kind in kinds.items() if kind in WRITABLE_BLOCKS}
     own = {QUANTIZATION: {"quant_method": QUANT_METHOD, "scheme": scheme, "blocks": blocks}}
     with atomic_folder(folder) as temporary:
@@ -162,3 +165,5 @@ def write_quantized(
         save_safetensors(temporary / "model.safetensors", _AsBlocks(source, kinds))
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+        for file in extra_files:
+            shutil.copyfile(file, temporary / file.name)

@@ -3,7 +3,7 @@
 Tests: tests/formats/test_vision_folder.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,20 @@ def save_vision_language(
     dtype: str | None = None,
     kinds: Mapping[str, str] | None = None,
     scheme: str = "",
+    extra_files: Iterable[Path] = (),
 ) -> None:
     """Write a folder that transformers' Idefics3ForConditionalGeneration loads. The arguments are those of save_hf.
 
     kinds and scheme, in place of dtype: those of save_quantized, for a folder that is read here alone.
+    extra_files: are copied beside them, such as those of the image processor.
     """
     source = as_mapping(weights)
     check_vision_language_params(config, source, source=str(source.path))
     if kinds is not None:
         assert dtype is None, "kinds say how each matrix is stored"
-        write_quantized(folder, vision_language_to_hf(config), source, kinds, tokenizer, scheme)
+        write_quantized(folder, vision_language_to_hf(config), source, kinds, tokenizer, scheme, extra_files)
         return
-    write_folder(folder, vision_language_to_hf(config), config.text_config, source, tokenizer=tokenizer, dtype=dtype)
+    write_folder(
+        folder, vision_language_to_hf(config), config.text_config, source, tokenizer=tokenizer, dtype=dtype,
+        extra_files=extra_files,
+    )  # fmt: skip
