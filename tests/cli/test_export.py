@@ -1,6 +1,7 @@
 """`export`: what is written is read back with the same weights, by us and by others."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,10 +158,13 @@ def test_an_adapter_is_exported_as_gguf_only_and_beside_its_model(cli, adapter, 
 
 
 def test_a_model_that_reads_images(cli, tiny_model_with_eyes, tmp_path):
-    done = cli("export", "--model", tiny_model_with_eyes, "--format", "hf", "--out", tmp_path / "x", "--json")
+    source = shutil.copytree(tiny_model_with_eyes, tmp_path / "m")
+    (source / "processor_config.json").write_text("{}")
+    done = cli("export", "--model", source, "--format", "hf", "--out", tmp_path / "x", "--json")
     assert done.code == 0 and done.json["tokenizer"] and done.json["bytes"] > 0, done.err
     config, weights = open_vision_language(tmp_path / "x")
     before, own = open_vision_language(tiny_model_with_eyes)
     assert config == before and all(np.array_equal(weights[name], own[name]) for name in own)
+    assert (tmp_path / "x" / "processor_config.json").read_text() == "{}"
     refused = cli("export", "--model", tiny_model_with_eyes, "--format", "gguf", "--out", tmp_path / "x.gguf")
     assert refused.code == 2 and "reads images" in refused.err and "--format hf" in refused.err
