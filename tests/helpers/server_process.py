@@ -20,10 +20,14 @@ PROMPT = "Once upon a time"
 class ServerProcess:
     """`with ServerProcess() as server:` nano_gpt on a free port. Greedy texts of it are the same in every process."""
 
-    def __init__(self, *options: str, port: int = 0, log: Any = subprocess.PIPE, limits: str = "", script: str = ""):
+    def __init__(
+        self, *options: str, port: int = 0, log: Any = subprocess.PIPE, limits: str = "", script: str = "",
+        model: str = "nano_gpt",
+    ):  # fmt: skip
         """script: Python that calls nano_llama's main, with something done before."""
+        self.model = model
         program = ["-c", script] if script else ["-m", "nano_llama"]
-        command = [sys.executable, *program, "serve", "--model", "nano_gpt", "--json", "--port", str(port)]
+        command = [sys.executable, *program, "serve", "--model", model, "--json", "--port", str(port)]
         command += [*options] if "--engine" in options else ["--engine", "numpy", *options]
         if limits:
             command = ["bash", "-c", f'{limits}; exec "$@"', "bash", *command]
@@ -36,7 +40,11 @@ class ServerProcess:
         threading.Thread(target=lambda: lines.put(self.popen.stdout.readline()), daemon=True).start()
         if self.popen.stderr is not None:
             threading.Thread(target=lambda: self.log.extend(self.popen.stderr), daemon=True).start()
-        first = lines.get(timeout=SOON)
+        try:
+            first = lines.get(timeout=SOON)
+        except queue.Empty:
+            first = ""
+            self.popen.kill()  # nobody else ends it
         assert first, f"it did not start: {self.log}"
         self.facts = json.loads(first)
         self.port = int(self.facts["url"].rpartition(":")[2])
@@ -65,7 +73,7 @@ class ServerProcess:
 
     def complete(self, prompt: str = PROMPT, **fields: Any) -> str:
         """The text of a completion, which must be a success."""
-        body = {"model": "nano_gpt", "prompt": prompt, "max_tokens": 8, "temperature": 0, **fields}
+        body = {"model": self.model, "prompt": prompt, "max_tokens": 8, "temperature": 0, **fields}
         status, answer = self.request("POST", "/v1/completions", body)
         assert status == 200, answer
         return answer["choices"][0]["text"]

@@ -1,9 +1,6 @@
 """image_url parts of /v1/chat/completions: data URLs are read, all else is refused with the place and the reason."""
 
 import base64
-import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from nano_llama.tokenizer.image_token import with_image_token
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torch")
 
+from helpers.hostile_pictures import encoded, png  # noqa: E402
 from helpers.vision_models import picture, save_tiny  # noqa: E402
 
 CHAT = "/v1/chat/completions"
@@ -26,21 +24,11 @@ TEMPLATE = (
 
 
 def url(pixels, format="PNG", **options):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **options)
-    return data_url(file.getvalue(), format)
+    return data_url(encoded(pixels, format, **options), format)
 
 
 def data_url(data, format="PNG"):
     return f"data:image/{format.lower()};base64," + base64.b64encode(data).decode()
-
-
-def png_of(width, height):
-    """One that only says so: its pixels are not there."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def image(address):
@@ -93,7 +81,7 @@ BAD = {
     "no bytes": ("data:image/png;base64,", "is empty"),
     "no picture": ("data:image/png;base64,AAAA", "is not an image"),
     "animated": (url(picture(1), "GIF", save_all=True, append_images=[Image.fromarray(picture(2))]), "an animation"),
-    "more pixels than are decoded": (data_url(png_of(5_000, 5_000)), "5,000 x 5,000 pixels, more than 16,000,000"),
+    "more pixels than are decoded": (data_url(png(5_000, 5_000)), "5,000 x 5,000 pixels, more than 16,000,000"),
     "svg": ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "is not an image"),
     "truncated": (url(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[:4022], "is damaged"),
 }

@@ -1,9 +1,6 @@
 """Image files: every mode becomes the right pixels, and what is hostile or no image gets a clear error."""
 
-import io
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -14,6 +11,8 @@ from nano_llama.core.vision.image_files import FORMATS
 from nano_llama.core.vision.image_processing import ImageProcessing
 
 Image = pytest.importorskip("PIL.Image")
+
+from helpers.hostile_pictures import encoded, png  # noqa: E402
 
 
 def read_image(source, size, **limits):
@@ -31,22 +30,6 @@ def halves(left=RED, right=BLUE, size=8):
     x = np.empty((size, size, 3), np.uint8)
     x[:, : size // 2], x[:, size // 2 :] = left, right
     return x
-
-
-def encoded(image, format="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def png(width, height, data=b""):
-    """A PNG that says it is so large."""
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP"])
