@@ -5,6 +5,9 @@
     base_model.model.<module>.lora_magnitude_vector    (out,)       DoRA; without ".weight"
     base_model.model.lm_head.base_layer.weight         (V, D)       the base's head, repeated by PEFT where adapted
 
+Of a model that reads images the LLaMA may be adapted: `model.text_model.` stands where a LLaMA has `model.`, and there
+target_modules may be a regular expression, PEFT's way to leave the encoder out: what it chose, the file holds.
+
 LoRA, rsLoRA and DoRA are read, on any of core/lora.py's modules. What else an adapter_config.json may ask for is
 refused by name, and so is every tensor that is missing or too many: PEFT itself leaves missing ones random.
 Source of the format: PEFT 0.21's documentation, "checkpoint format". Tests: tests/formats/test_peft.py.
@@ -20,7 +23,8 @@ import numpy as np
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import FormatError, UserError
 from nano_llama.core.files import read_json, write_json
-from nano_llama.core.lora import LoraConfig, adapter_shapes
+from nano_llama.core.lora import TARGETS, LoraConfig, adapter_shapes
+from nano_llama.core.vision.names import TEXT, VISION, text_name
 from nano_llama.formats.dtypes import FLOATS
 from nano_llama.formats.mapping import Selection, as_mapping
 from nano_llama.formats.safetensors import SafetensorsFile, save_safetensors
@@ -86,8 +90,9 @@ def read_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
             hint="Save it again with PEFT 0.6 or newer, which writes safetensors.",
         )
     file = SafetensorsFile(folder / WEIGHTS)
-    names = {peft_name(name): name for name in adapter_shapes(lora, config)}  # theirs -> ours
-    shapes = {peft_name(name): shape for name, shape in adapter_shapes(lora, config).items()}
+    of_images = any(name.startswith(_PREFIX + TEXT) for name in file)
+    names = {peft_name(text_name(name) if of_images else name): name for name in adapter_shapes(lora, config)}
+    shapes = {theirs: adapter_shapes(lora, config)[ours] for theirs, ours in names.items()}
     repeats_head = _BASE_HEAD in file and "lm_head" in lora.target_modules
     if repeats_head:
         shapes[_BASE_HEAD] = (config.vocab_size, config.hidden_size)
@@ -97,10 +102,10 @@ def read_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
     for problem, wrong in (("lacks", missing), ("has, and this adapter does not use,", unused)):
         if wrong:
             shown = ", ".join(sorted(wrong)[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-            raise FormatError(
-                f"{file.path} {problem} {shown:.800}.",
-                hint=f"Do {CONFIG}, the adapter and the model belong together?{trained_on}",
-            )
+            hint = f"Do {CONFIG}, the adapter and the model belong together?{trained_on}"
+            if any(name.startswith(_PREFIX + VISION) for name in wrong):
+                hint = "An image encoder is not adapted here. Leave it out: target_modules=r'.*text_model.*_proj'."
+            raise FormatError(f"{file.path} {problem} {shown:.800}.", hint=hint)
     for name, shape in shapes.items():
         if file.shape(name) != shape:
             raise FormatError(
@@ -128,10 +133,21 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
             shown = ", ".join(map(repr, allowed)) if key in _NEUTRAL else "adapters without it"
             raise FormatError(f"{path}: {key:.80} = {value!r:.200} is not supported.", hint=f"Read are {shown}.")
     given = _READ | {key: raw[key] for key in _READ if key in raw}
+    targets = given["target_modules"]
+    if isinstance(targets, str) and targets not in TARGETS and (Path(folder) / WEIGHTS).is_file():
+        targets = _adapted_in(Path(folder) / WEIGHTS) or targets
     return LoraConfig(
         r=given["r"], alpha=given["lora_alpha"], rslora=given["use_rslora"], dora=given["use_dora"],
-        target_modules=given["target_modules"], dropout=given["lora_dropout"],
+        target_modules=targets, dropout=given["lora_dropout"],
     )  # fmt: skip
+
+
+def _adapted_in(path: Path) -> list[str]:
+    """The target modules in the LLaMA of a model that reads images, by what the file holds; [] for another model."""
+    ending = ".lora_A.weight"
+    with SafetensorsFile(path) as file:
+        found = [name for name in file if name.startswith(_PREFIX + TEXT) and name.endswith(ending)]
+    return sorted({name.removesuffix(ending).rpartition(".")[2] for name in found})
 
 
 def is_adapter(folder: str | Path) -> bool:

@@ -19,7 +19,7 @@ from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import UserError
 from nano_llama.core.lora import dora_rescaling, module_tensors
 from nano_llama.core.names import EMBED, LM_HEAD
-from nano_llama.formats import open_model
+from nano_llama.formats import open_text_model
 from nano_llama.formats.mapping import TensorMapping
 from nano_llama.formats.peft import Adapter, read_adapter
 
@@ -74,7 +74,7 @@ def load_adapters(folders: Mapping[str, Path] | None, model: str | Path) -> dict
     """The same, of a model that lies there."""
     if not folders:
         return {}
-    with open_model(model) as weights:
+    with open_text_model(model) as weights:
         return read_adapters(folders, weights.config, weights)
 
 

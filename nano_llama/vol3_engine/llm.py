@@ -90,7 +90,7 @@ class LLM:
         model = resolve_model(path)
         own = folders[default] if default is not None and (folders[default] / "tokenizer.json").is_file() else None
         tokenizer = _tokenizer_of(own or model)
-        images = load_images(model, settings, folders, encoder, tokenizer)
+        images = load_images(model, settings, encoder, tokenizer)
         self._assemble(load_runner(model, settings, folders), tokenizer, settings, trace, default, images)
 
     @classmethod
@@ -310,11 +310,7 @@ def _of_model(model: Any, threads: int | None) -> tuple[Runner, ImageReader | No
 
 
 def load_images(
-    model: Path,
-    settings: EngineSettings,
-    adapters: Mapping[str, Path],
-    encoder: Encode | None,
-    tokenizer: "Tokenizer | None",
+    model: Path, settings: EngineSettings, encoder: Encode | None, tokenizer: "Tokenizer | None"
 ) -> ImageReader | None:
     """What reads images for the model; None: it reads text only. Raises UserError, FormatError."""
     from nano_llama.formats import reads_images
@@ -323,15 +319,13 @@ def load_images(
         if encoder is not None:
             raise UserError(f"encoder: {model} reads text only.", hint="Leave it out.")
         return None
-    if adapters:
-        raise UserError(f"adapter: {model} reads images, and adapters are for models of text.", hint="Leave it out.")
     return ImageReader.load(model, tokenizer, encoder, settings.num_threads)
 
 
 def load_runner(model: Path, settings: EngineSettings, adapters: Mapping[str, Path] | None = None) -> Runner:
     """Load the model into the runner that the settings name, and adapters (name -> folder) beside it.
 
-    Of a model that reads images it is the LLaMA: `load_images` is for the rest.
+    Of a model that reads images it is the LLaMA, which adapters are for: `load_images` is for the rest.
     Raises UserError for settings that it cannot honour.
     """
     name = settings.runner

@@ -15,7 +15,12 @@ peft = pytest.importorskip("peft")
 
 from helpers.adapters import randomize  # noqa: E402
 from helpers.stub_engine import PackedTexts  # noqa: E402
+from helpers.vision_cases import IMAGE  # noqa: E402
+from helpers.vision_models import picture, save_tiny  # noqa: E402
+from nano_llama import LLM, SamplingParams  # noqa: E402
+from nano_llama.core.errors import FormatError  # noqa: E402
 from nano_llama.core.lora import LAYER_TARGETS, TARGETS  # noqa: E402
+from nano_llama.core.vision import to_pixel_values  # noqa: E402
 from nano_llama.formats import save_hf  # noqa: E402
 from nano_llama.formats.peft import CONFIG, WEIGHTS  # noqa: E402
 from nano_llama.formats.safetensors import SafetensorsFile  # noqa: E402
@@ -162,3 +167,39 @@ def test_gradients_agree_in_float64(tiny_config, tmp_path):
         for name, grad in found.items():
             same = next(value for key, value in expected.items() if key.removesuffix(".weight") == name)
             assert relative_error(grad, same) < 1e-10, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_model_that_reads_images_the_llama_is_adapted(tmp_path, kind):
+    """By PEFT around transformers' Idefics3, which a regular expression keeps off the encoder; read by the engine."""
+    save_tiny(tmp_path / "base")
+    theirs = transformers.Idefics3ForConditionalGeneration.from_pretrained(tmp_path / "base").eval()
+    flags = {f"use_{name}": on for name, on in KINDS[kind].items()}
+    lora = peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=r".*text_model.*\.(q|v|down)_proj", init_lora_weights=False, **flags
+    )
+    adapted = peft.get_peft_model(theirs, lora).eval()
+    randomize({name: p for name, p in adapted.named_parameters() if "lora_" in name})
+    adapted.save_pretrained(tmp_path / "adapter")
+    prompt = {"prompt": [1, IMAGE, 3, 4], "images": [picture(1)]}
+    greedy = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
+    with LLM(tmp_path / "base", adapter=tmp_path / "adapter", device="cpu", num_threads=1) as llm:
+        (out,), (plain,) = llm.generate(prompt, greedy), llm.generate(prompt, greedy, adapter=None)
+    ids = torch.tensor([[*out.prompt_token_ids, *out.token_ids]])
+    with torch.no_grad():
+        pixels = torch.from_numpy(to_pixel_values(picture(1)[None]))
+        logits = adapted(input_ids=ids, pixel_values=pixels[None]).logits[0, len(out.prompt_token_ids) - 1 : -1]
+    expected = logits.log_softmax(-1)[range(12), out.token_ids]
+    logits[:, IMAGE] = -torch.inf  # never sampled
+    assert out.token_ids == logits.argmax(-1).tolist() != plain.token_ids
+    found = torch.tensor([next(iter(entry.values())).logprob for entry in out.outputs[0].logprobs])
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_an_adapter_of_the_encoder_too_is_refused(tmp_path):
+    save_tiny(tmp_path / "base")
+    theirs = transformers.Idefics3ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    peft.get_peft_model(theirs, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(FormatError, match=r"does not use, base_model\.model\.model\.vision_model") as refusal:
+        LLM(tmp_path / "base", adapter=tmp_path / "adapter", device="cpu")
+    assert "target_modules=r'.*text_model" in refusal.value.hint

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
+from helpers.adapters import save_kinds
 from helpers.vision_cases import IMAGE, tiny_vision_language_config
 from nano_llama import LLM, SamplingParams, Tokenizer
 from nano_llama.core.errors import UserError
 from nano_llama.core.vision import to_pixel_values
 from nano_llama.core.vision.init import init_vision_language_params
+from nano_llama.core.vision.names import text_name
 from nano_llama.formats import save_hf
-from nano_llama.formats.vision_folder import open_language_model, save_vision_language
+from nano_llama.formats.merged import MergedWeights
+from nano_llama.formats.peft import read_adapter
+from nano_llama.formats.vision_folder import open_language_model, open_vision_language, save_vision_language
 from nano_llama.tokenizer.image_token import with_image_token
 from nano_llama.vol1_numpy.vision.image_encoder import ImageEncoder
 from nano_llama.vol3_engine.blocks import BLOCK_SIZE
@@ -21,6 +25,7 @@ pytest.importorskip("torch")
 
 from helpers.vision_models import naive, picture, save_tiny
 from nano_llama.vol1_numpy.vision import VisionLanguageModel
+from nano_llama.vol2_torch.vision import VisionLanguageModel as TorchVisionLanguageModel
 
 COUNT = 10
 GREEDY = SamplingParams(temperature=0.0, max_tokens=COUNT, ignore_eos=True)
@@ -203,9 +208,26 @@ def test_a_quantized_model_is_its_quantized_llama_and_the_encoder_as_it_was(tmp_
         assert first.outputs[0].logprobs != second.outputs[0].logprobs, "pictures matter"
 
 
-def test_adapters_are_refused_by_name(saved, tmp_path):
-    with pytest.raises(UserError, match=r"adapter: .* reads images"):
-        LLM(saved[0], adapter={"poet": tmp_path})
+@pytest.mark.parametrize("runner", ["cpu", "numpy", "torch"])
+def test_adapters_of_the_llama_in_one_batch_equal_merged_weights(saved, tmp_path, runner):
+    """Each beside the same pictures, whose rows and blocks are shared only by requests of one adapter."""
+    folder, texts = saved
+    (config, weights), llama = open_vision_language(folder), open_language_model(folder)
+    adapters, models = save_kinds(tmp_path, llama.config, llama), {}
+    for name, adapter in adapters.items():
+        merged = MergedWeights(llama, read_adapter(adapter, llama.config))
+        changed = {text_name(matrix): value for matrix, value in merged.items()}
+        save_vision_language(tmp_path / f"merged-{name}", config, {**weights, **changed})
+        models[name] = TorchVisionLanguageModel.from_pretrained(tmp_path / f"merged-{name}").eval()
+    chosen = ["lora", None, "dora", "lora", "dora"]
+    with LLM(folder, runner=runner, device="cpu", num_threads=1, adapter=adapters) as llm:
+        outputs = llm.generate([given(*prompt) for prompt in PROMPTS] * 2, GREEDY, adapter=chosen * 2)
+    for place, out in enumerate(outputs):
+        (ids, pictures), name, meant = PROMPTS[place % 5], chosen[place % 5], texts[place % 5]
+        if name is not None:
+            base, meant = meant, naive(models[name], ids, [picture(seed) for seed in pictures], COUNT)
+            assert meant != base, "adapters matter"
+        assert out.token_ids == meant, (place, name)
 
 
 # -- what the scheduler asks ------------------------------------------------------------------------------------------
