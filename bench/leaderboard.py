@@ -158,7 +158,7 @@ def busy(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [
         (
             f"{names[name]} beside as many busy loops as cores / alone",
-            f"{found['kept']:.2f} x (turns: {', '.join(f'{share:.2f}' for share in found['turns'])})",
+            f"{found['kept']:.2f} x{turns(found['turns'], '.2f')}",
             f"{r['bar']:.2f} x",
             found["kept"] >= r["bar"],
         )
@@ -207,6 +207,45 @@ def server(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
         rows.append(("`nano-llama serve` until it answers, kernels compiled", f"{ready:.2f} s", "2.5 s", ready <= 2.5))
         rows.append(("peak memory beyond LLM's after the same requests", f"{more} MB", "60 MB", more <= 60))
     return rows
+
+
+def page(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """The server's page in a browser; bars are on the median turn, or on 95% of all keys."""
+    first, key, speed = (r["bars"][name] for name in ("first_view_ms", "key_p95_ms", "throughput"))
+    views = {
+        "opened_while_loading_ms": "the page, open while the model loads: from ready to its first view, painted",
+        "opened_when_ready_ms": "the page, opened by a browser that has none of its files, to its first view, painted",
+    }
+    keys = {
+        "first_token": "the page beside 32 clients that decode, 95%: from Ctrl + Enter to the first token, painted",
+        "open_a_token": "the same: from Enter on a token to what could have stood there",
+        "another_view": "the same: from an arrow key to another view",
+    }
+    ways = {
+        "page": "32 streaming clients, the page served / `--no-page`, tokens/s",
+        "page_open": "the same, the page open",
+    }
+    rows = []
+    for name, what in views.items():
+        found = r["first_view"][name]
+        rows.append(
+            (what, f"{found['median']:.0f} ms{turns(found['turns'], '.0f')}", f"{first} ms", found["median"] <= first)
+        )
+    for name, what in keys.items():
+        found = r["keys"][name]
+        rows.append(
+            (what, f"{found['p95_ms']} ms{turns(found['p95_of_turns'], '.0f')}", f"{key} ms", found["p95_ms"] <= key)
+        )
+    for name, what in ways.items():
+        found = r["cost"]["of_no_page"][name]
+        rows.append(
+            (what, f"{found['median']:.2f} x{turns(found['turns'], '.2f')}", f"{speed} x", found["median"] >= speed)
+        )
+    return rows
+
+
+def turns(values: list[float], form: str) -> str:
+    return f" (turns: {', '.join(format(value, form) for value in values)})"
 
 
 def load(r: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -281,6 +320,7 @@ TABLES = {
     "finetune": finetune,
     "small_tasks": small_tasks,
     "server": server,
+    "page": page,
     "server_load": load,
     "server_fuzz": fuzz,
     "engine_*": engine,  # a file per instruction set
