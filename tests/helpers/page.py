@@ -39,10 +39,13 @@ class Opened:
 
     def ask(self, path: str, body: Any = None) -> Any:
         """The server's own answer, not through the page."""
+        return json.loads(self.text(path, body))
+
+    def text(self, path: str, body: Any = None) -> str:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{self.port}{path}", data)
         with urlopen(request) as answer:
-            return json.loads(answer.read())
+            return answer.read().decode()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 """The page: opened in both themes on narrow and wide screens, used by mouse and by keyboard; its pictures show the
-numbers of the API; hostile texts change nothing but text."""
+numbers of the API. Hostile texts: test_hostile_texts.py."""
 
 import gzip
 import json
@@ -16,7 +16,6 @@ pytestmark = pytest.mark.page
 
 STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 12, "seed": 7}
 VIEWS = ["alternatives", "why", "reads", "branches", "grammar", "volumes"]
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`${7*7}</textarea><b>bold</b>&lt;"
 
 
 def numbers(texts):
@@ -183,44 +182,6 @@ def test_under_a_rule(opened):
     assert text.replace("∅", "").strip() in ("yes", "no")
     struck = page.locator("nl-grammar tbody tr", has_text="struck out").count()
     assert struck == page.locator("nl-grammar .chip.out").count() > 0
-
-
-@pytest.mark.parametrize("field", ["prompt", "system", "rule", "path", "view", "mode", "seed", "at"])
-def test_hostile_links_change_nothing_but_text(opened, field):
-    page = opened.go(**{field: HOSTILE, "form": "regex"})
-    page.wait_for_timeout(100)
-    assert page.locator("img, #desk script, #desk b:has-text('bold')").count() == 0
-    assert page.locator("#desk").is_visible()
-    if field == "prompt":
-        assert page.locator("#prompt").input_value() == HOSTILE
-
-
-def test_hostile_answers_change_nothing_but_text(opened):
-    """Model name, tokens, texts of alternatives and errors, as a model or a template could say them."""
-    logprobs = {"tokens": [HOSTILE], "token_logprobs": [-1.0]}
-    choice = {"index": 0, "text": HOSTILE, "token_ids": [1], "prompt_token_ids": [1], "logprobs": logprobs}
-    chunk = {"choices": [{**choice, "finish_reason": "length"}]}
-    page = opened.page
-    info = {**opened.ask("/inspect/model"), "model": HOSTILE}
-    page.route("**/inspect/model", lambda route: route.fulfill(json=info))
-    page.route("**/v1/completions", lambda route: route.fulfill(
-        content_type="text/event-stream", body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"))  # fmt: skip
-    numbers = {"logits": [1, 0], "adjusted": [1, 0], "p": [0.7, 0.3], "from": [0, 0.7]}
-    answer = {
-        "top": {"ids": [1, 2], "texts": [HOSTILE, HOSTILE], "cut_by": [None, None], **numbers},
-        "cuts": [{"name": "temperature", "left": 2, "mass": 1.0}],
-        "draw": {"u": 0.5, "token": 1, "text": HOSTILE, "p": 0.7, "from": 0, "to": 0.7},
-        **{"position": 1, "vocab_size": 2, "logsumexp": 1.3, "adjusted_logsumexp": 1.3, "entropy": 0.6},
-    }
-    page.route("**/inspect/next", lambda route: route.fulfill(json=answer))
-    opened.go(**STATE, at=0)
-    page.locator("nl-alternatives tbody tr").first.wait_for()
-    page.locator("#tab-why").click()
-    page.locator("nl-why .strip").first.wait_for()
-    assert page.locator("img, script:not([src]), b:has-text('bold') b").count() == 0
-    assert page.locator(".token").text_content() == HOSTILE
-    assert HOSTILE in page.locator("#model").text_content()
-    assert page.locator("img").count() == 0
 
 
 def test_sentences_are_spoken_whole(opened):
