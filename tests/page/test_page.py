@@ -130,7 +130,7 @@ def test_by_keyboard_alone(opened):
     assert page.locator("#help").is_hidden()
     page.locator("#tab-alternatives").focus()
     page.keyboard.press("End")
-    assert page.locator("#panel-grammar").is_visible()
+    assert page.locator("#views > :last-child").is_visible()
 
 
 def test_a_branch_goes_on_from_another_token(opened):

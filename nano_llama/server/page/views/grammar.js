@@ -1,7 +1,8 @@
 // <nl-grammar>: writing under a rule. The rule is the page's own for everything written next; at an open token it shows
-// how many of the vocabulary may come, and what was struck out. View 12. Tests: tests/page/test_page.py.
+// how many of the vocabulary may come, and what was struck out; over the whole text, where the rule alone decided. View 12.
+// Tests: tests/page/test_page.py, tests/page/test_grammar.py.
 
-import { h, table, twin } from "../lib/dom.js";
+import { fill, h, table, twin } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
 import { count, percent, visible } from "../lib/text.js";
 
@@ -12,12 +13,13 @@ const FORMS = {
     json: ["JSON of a schema", '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}}, "required": ["name", "age"]}'],
     grammar: ["a grammar", 'start: ("ha" | "ho")+ "!"'],
 };
-const LISTED = 20;
+const LISTED = 20, FOLLOWED = 64; // tokens
 
 export class Grammar extends HTMLElement {
     show({ run, at, store }) {
         if (!this.form) this.build(store);
         this.inspect(run, at);
+        this.follow(run);
     }
 
     build(store) {
@@ -31,7 +33,8 @@ export class Grammar extends HTMLElement {
             store.set({ form: this.form.value, rule: this.rule.value });
         });
         this.here = h("div");
-        this.replaceChildren(h("label", { for: "form" }, "What is written next must be"), this.form, this.rule, this.here);
+        this.bound = h("div");
+        this.replaceChildren(h("label", { for: "form" }, "What is written next must be"), this.form, this.rule, this.here, this.bound);
     }
 
     async inspect(run, at) {
@@ -44,13 +47,63 @@ export class Grammar extends HTMLElement {
             return asked === this.asked && this.here.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
         }
         if (asked !== this.asked) return;
-        const cut = answer.cuts.find(({ name }) => name === "constraint") ?? { left: answer.vocab_size, mass: 1 }, { top } = answer;
+        const left = leftBy(answer), { top } = answer;
         const rows = top.ids.slice(0, LISTED).map((id, i) => ({ id, text: top.texts[i] === null ? "part of a character" : visible(top.texts[i]), p: Math.exp(top.logits[i] - answer.logsumexp), out: top.cut_by[i] === "constraint" }));
         this.here.replaceChildren(
-            h("p", {}, h("b", { class: "big" }, count(cut.left)), ` of ${count(answer.vocab_size)} tokens may come here`, cut.left === 1 ? ": the rule alone decides, and the model has no say." : `. The model itself would have given them ${percent(cut.mass)}.`),
+            h("p", {}, h("b", { class: "big" }, count(left.count)), ` of ${count(answer.vocab_size)} tokens may come here`, left.count === 1 ? ": the rule alone decides, and the model has no say." : `. The model itself would have given them ${percent(left.mass)}.`),
             h("p", { class: "words", "aria-hidden": true }, rows.map((row) => h("span", { class: row.out ? "chip out" : "chip", title: percent(row.p) }, row.text))),
             twin(table("The model's likeliest tokens under the rule", ["token", "id", "the model", "the rule"], rows.map((row) => [row.text, row.id, percent(row.p), row.out ? "struck out" : "allowed"]))));
     }
+
+    /** Ask of a whole text how much the rule left at each of its tokens, one after the other. */
+    async follow(run) {
+        if (!run || run.running || !run.tokens.length || !Object.keys(run.constraint).length) return (this.followed = null), fill(this.bound);
+        if (run === this.followed) return undefined;
+        this.followed = run;
+        fill(this.bound, h("p", { class: "hint" }, "Where the rule alone decided, the server is asked …"));
+        const left = [], most = Math.min(run.tokens.length, FOLLOWED);
+        try {
+            while (left.length < most) {
+                const answer = await inspect(run.inspection(left.length, run.settings));
+                if (run !== this.followed) return undefined;
+                if (this.closest("[hidden]")) return (this.followed = null); // asked for again when it is seen again
+                left.push(leftBy(answer));
+            }
+            this.stretches(run.tokens.slice(0, most), left);
+        } catch (error) {
+            if (run === this.followed) fill(this.bound, h("p", { class: "error", role: "alert" }, error.message));
+        }
+        return undefined;
+    }
+
+    /** The text, in which the forced stretches are told from what the model chose. */
+    stretches(tokens, left) {
+        const texts = tokens.map(({ text }) => (text === null ? "▯" : text || "∅")), runs = stretchesOf(texts, left), forced = left.filter((one) => one.count === 1).length;
+        const stretches = runs.filter((one) => one.forced).length;
+        fill(this.bound,
+            h("p", {}, h("b", {}, forced), ` of ${tokens.length} tokens were forced${stretches > 1 ? `, in ${stretches} stretches` : ""}: the rule left a single one. The model chose the other ${tokens.length - forced}.`),
+            h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.forced ? "forced" : "free" }, one.texts))),
+            h("p", { class: "hint" }, "Thick line: forced. Shaded: chosen by the model, among what the rule allowed."),
+            twin(table("What the rule left at each token", ["#", "token", "allowed", "the model would have given them", "by"],
+                texts.map((text, at) => [at + 1, visible(text), count(left[at].count), percent(left[at].mass), left[at].count === 1 ? "the rule" : "the model"]))));
+    }
+}
+
+/** Consecutive tokens that are forced, or are not: [{forced, texts}]. */
+function stretchesOf(texts, left) {
+    const made = [];
+    texts.forEach((text, at) => {
+        const forced = left[at].count === 1;
+        if (made.at(-1)?.forced !== forced) made.push({ forced, texts: [] });
+        made.at(-1).texts.push(text);
+    });
+    return made;
+}
+
+/** What a rule left at a position: how many tokens, and the mass that the model gives them. */
+function leftBy(answer) {
+    const cut = answer.cuts.find(({ name }) => name === "constraint");
+    return { count: cut?.left ?? answer.vocab_size, mass: cut?.mass ?? 1 };
 }
 
 /** The fields of a request under the rule of a state. */
