@@ -1,7 +1,7 @@
 // The page: who writes (completion, chat), what is looked at, keys, theme, and the state in the URL's hash.
 // Tests: tests/page/test_page.py.
 
-import { ask, setKey } from "./lib/api.js";
+import { ask, hasKey, setKey } from "./lib/api.js";
 import { h, rove } from "./lib/dom.js";
 import { Store } from "./lib/state.js";
 import { count, Speaker } from "./lib/text.js";
@@ -82,7 +82,7 @@ async function open() {
             info = await ask("/inspect/model");
             break;
         } catch (error) {
-            if (error.status === 401) return unlock();
+            if (error.status === 401) return unlock(hasKey() ? error.message : "");
             if (error.code === "loading") continue; // the server has let this request wait for long
             byId("model").textContent = error.message;
             await new Promise((done) => setTimeout(done, 500));
@@ -91,8 +91,10 @@ async function open() {
     furnish(new Desk(info));
 }
 
-function unlock() {
+/** Ask for the key. refused: what the server says of the one that it was given. */
+function unlock(refused) {
     byId("unlock").hidden = false;
+    byId("refused").textContent = refused;
     byId("model").textContent = "";
     byId("unlock").addEventListener("submit", (event) => {
         event.preventDefault();
@@ -114,14 +116,27 @@ function furnish(desk) {
     const writers = tabs(byId("writing"), byId("writers"), modes, WRITERS, store, "mode");
     const views = tabs(byId("looking"), byId("views"), shown, VIEWS, store, "view");
     for (const writer of writers.values()) writer.show(desk);
+    const sheet = sheetOf(byId("looking"), byId("sheet"));
     const look = () => {
         const writer = writers.get(store.state.mode), { at } = store.state, { run, runs } = desk;
         views.get(store.state.view).show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
     };
-    listen(desk, writers, views, look);
+    listen(desk, writers, views, look, sheet);
     look();
     replay(desk, writers.get(store.state.mode));
     byId("tour").addEventListener("click", () => startTour(desk, writers.get(store.state.mode)));
+}
+
+/** On a narrow screen what is looked at lies over the text's lower part, and is put away. -> (open) => void */
+function sheetOf(section, button) {
+    const put = (open) => {
+        section.classList.toggle("open", open);
+        button.setAttribute("aria-expanded", String(open));
+        button.textContent = open ? "Put away" : "Look inside";
+    };
+    button.addEventListener("click", () => put(!section.classList.contains("open")));
+    section.querySelector("[role=tablist]").addEventListener("click", () => put(true));
+    return put;
 }
 
 /** Tabs over elements, of which the state's one is shown. -> Map of name to element */
@@ -150,14 +165,15 @@ function tabs(section, place, names, labels, store, field) {
     return made;
 }
 
-function listen(desk, writers, views, look) {
+function listen(desk, writers, views, look, sheet) {
     const { store } = desk, writer = () => writers.get(store.state.mode);
     let seen = { mode: store.state.mode }, timer = 0;
     store.addEventListener("change", () => {
         const { view, at, mode } = store.state, key = JSON.stringify([view, at, mode]);
         if (mode !== seen.mode) desk.clear();
         else if (key !== seen.key) desk.changed();
-        seen = { key, mode };
+        if (at >= 0 && key !== seen.key || seen.view && view !== seen.view) sheet(true);
+        seen = { key, mode, view };
     });
     desk.addEventListener("run", () => (desk.run?.running && store.state.at >= 0 ? null : look()));
     byId("writers").addEventListener("input", () => {
@@ -171,7 +187,7 @@ function listen(desk, writers, views, look) {
         const view = ["alternatives", "why", "grammar", "volumes"].includes(store.state.view) ? store.state.view : "alternatives";
         store.set({ at: detail.at, view });
         if (detail.focus) focusView(views.get(view));
-        if (innerWidth < 900) byId("looking").scrollIntoView({ block: "start" });
+        if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet
     });
     addEventListener("branch", ({ detail: { run, at, token } }) => grow(desk, writer(), run, at, token));
     addEventListener("pick", ({ detail }) => {
@@ -179,7 +195,7 @@ function listen(desk, writers, views, look) {
         store.set({ at: -1 });
         desk.changed();
     });
-    addEventListener("keydown", (event) => onKey(event, desk, writer(), views));
+    addEventListener("keydown", (event) => onKey(event, desk, writer(), views, sheet));
 }
 
 async function grow(desk, writer, run, at, token) {
@@ -210,10 +226,11 @@ async function focusView(view) {
     view.querySelector("button[tabindex='0'], input, select, button")?.focus();
 }
 
-function onKey(event, desk, writer, views) {
+function onKey(event, desk, writer, views, sheet) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
     const typing = event.target.matches("input, textarea, select");
     if (event.key === "Escape") {
+        sheet(false);
         if (desk.run?.running) desk.run.stop();
         else writer.focusToken();
     } else if (typing) return;

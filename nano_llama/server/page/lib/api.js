@@ -15,6 +15,10 @@ export function setKey(key) {
     sessionStorage.setItem(KEY, key);
 }
 
+export function hasKey() {
+    return sessionStorage.getItem(KEY) !== null;
+}
+
 async function request(path, body, signal) {
     const headers = {}, key = sessionStorage.getItem(KEY);
     if (key) headers.authorization = `Bearer ${key}`;

@@ -61,7 +61,7 @@ export class River extends HTMLElement {
 
     open(option, focus = false) {
         if (!option || option.getAttribute("role") !== "option") return;
-        this.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: { run: this.run, at: Number(option.dataset.at), focus } }));
+        this.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: { run: this.run, at: Number(option.dataset.at), option, focus } }));
     }
 
     /** Focus the token that is open. */
