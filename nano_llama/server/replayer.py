@@ -1,16 +1,18 @@
 """Replayer: Volume 1 computes what the engine computed, once more and to be looked at, without being in its way.
 
-One replay at a time, in a thread of the lowest priority, with one thread of BLAS; it stops between two layers when
-nobody waits for it any more. The weights are read from the model's file, in float32, not the engine's quantized form.
-Volume 2 computes beside it where the command hands its forward pass in: the server itself needs no torch.
+One replay at a time, in a thread of the lowest priority, with one thread of BLAS. It stops between two layers when
+nobody waits for it any more, and the next one waits for that. The weights are read from the model's file, in float32,
+not the engine's quantized form. Volume 2 computes beside it where the command hands its forward pass in: the server
+itself needs no torch.
 Not here: the endpoint (inspection/replay.py). Tests: tests/server/page/test_inspect_replay.py.
 """
 
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ T = TypeVar("T")
 # A model's weights, its config, ids (T,) -> its logits after the last one (V,)
 LastLogits = Callable[[Mapping[str, Array], LlamaConfig, Sequence[int]], Array]
 NICENESS = 19  # the lowest priority
+PATIENCE = 2.0  # seconds that a replay waits for the one before it, if that is still wanted
 
 
 class Stopped(Exception):
@@ -61,12 +64,13 @@ class Replayer:
         self._stopped = threading.Event()  # of what runs
 
     async def run(self, work: Callable[[Run], T]) -> T:
-        """What `work` makes of a replay. Raises ApiError 429 while another one runs; waits for one that nobody waits
-        for any more, which ends within a layer."""
+        """What `work` makes of a replay. Raises ApiError 429 where another one runs for longer than PATIENCE. One that
+        nobody waits for any more is waited for: it ends within a layer; that its client left may be heard later."""
+        deadline = time.monotonic() + PATIENCE
         while self._running is not None and not self._running.done():
-            if not self._stopped.is_set():
+            if not self._stopped.is_set() and time.monotonic() > deadline:
                 raise ApiError(429, "Another replay is running.", code="busy", headers={"Retry-After": "1"})
-            await asyncio.to_thread(wait, [self._running])
+            await asyncio.sleep(0.01)
         stopped = self._stopped = threading.Event()
 
         def replayed() -> T:

@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from helpers.replayed import unpacked
+
 PATIENCE = 30_000  # milliseconds for what takes a moment
 
 
@@ -41,11 +43,18 @@ class Opened:
         """The server's own answer, not through the page."""
         return json.loads(self.text(path, body))
 
+    def replay(self, view: str, tokens: list[int], **body: Any) -> Any:
+        """What Volume 1 computes, not through the page: a head and arrays."""
+        return unpacked(self._asked("/inspect/replay", {"view": view, "tokens": tokens, **body}))
+
     def text(self, path: str, body: Any = None) -> str:
+        return self._asked(path, body).decode()
+
+    def _asked(self, path: str, body: Any) -> bytes:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{self.port}{path}", data)
         with urlopen(request) as answer:
-            return answer.read().decode()
+            return answer.read()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.api import bpe, random_folder, random_llm
 from helpers.page import a_window
-from helpers.served import Served
+from helpers.served import SOON, Served
 from nano_llama.server.replayer import Replayer
 from nano_llama.vol2_torch.layerwise import last_logits
 
@@ -30,6 +30,7 @@ def served_from_a_file(folder, tokenizer):
     """A tiny random model, which Volumes 1 and 2 can read again."""
     with Served(load=lambda: random_llm(tokenizer)) as served:
         served.service.replayer = Replayer(random_folder(folder, tokenizer), last_logits)
+        assert served.ready.wait(SOON)
         yield served
 
 

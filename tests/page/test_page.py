@@ -15,7 +15,7 @@ from nano_llama.server.page_files import FOLDER, read_page
 pytestmark = pytest.mark.page
 
 STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 12, "seed": 7}
-VIEWS = ["alternatives", "why", "reads", "branches", "grammar", "volumes"]
+VIEWS = ["alternatives", "why", "lens", "attention", "attribution", "reads", "branches", "grammar", "volumes"]
 
 
 def numbers(texts):
@@ -50,6 +50,7 @@ def test_every_view_fits_and_is_silent(browser, server, width, theme):
             page.locator(f"#tab-{view}").click()
             panel = page.locator(f"#panel-{view}")
             panel.locator("table, select").first.wait_for(state="attached")
+            page.locator(f"#panel-{view}:not([aria-busy])").wait_for()
             assert page.locator("[role=tabpanel]:visible").count() == 2, "who writes, and what is seen"
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
@@ -62,6 +63,7 @@ def test_axe_finds_nothing(browser, chat_server, theme):
         for view in VIEWS:
             page.locator(f"#tab-{view}").click()
             page.locator(f"#panel-{view}").locator("table, select").first.wait_for(state="attached")
+            page.locator(f"#panel-{view}:not([aria-busy])").wait_for()
             found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
             assert not [(one["id"], one["nodes"][0]["html"]) for one in found], view
 

@@ -7,10 +7,13 @@ import { Store } from "./lib/state.js";
 import { count, Speaker } from "./lib/text.js";
 import { startTour } from "./lib/tour.js";
 import "./views/alternatives.js";
+import "./views/attention.js";
+import "./views/attribution.js";
 import "./views/branches.js";
 import "./views/chat.js";
 import "./views/complete.js";
 import { constraintOf } from "./views/grammar.js";
+import "./views/lens.js";
 import "./views/reads.js";
 import "./views/river.js";
 import "./views/settings.js";
@@ -18,8 +21,10 @@ import "./views/volumes.js";
 import "./views/why.js";
 
 // A view is shown where the server has what it asks for.
-const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next", volumes: "/inspect/volumes" };
-const VIEWS = { alternatives: "Alternatives", why: "Why this token", reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes" };
+const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next", volumes: "/inspect/volumes",
+    lens: "/inspect/replay", attention: "/inspect/replay", attribution: "/inspect/replay" };
+const VIEWS = { alternatives: "Alternatives", why: "Why this token", lens: "Logit lens", attention: "Attention", attribution: "Who wrote it",
+    reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes" };
 const WRITERS = { complete: "Completion", chat: "Chat" };
 const THEMES = ["auto", "light", "dark"];
 const byId = (id) => document.getElementById(id);
@@ -184,8 +189,8 @@ function listen(desk, writers, views, look, sheet) {
         const known = desk.runs.includes(detail.run);
         if (!known) desk.runs = [detail.run];
         desk.run = detail.run;
-        const view = ["alternatives", "why", "grammar", "volumes"].includes(store.state.view) ? store.state.view : "alternatives";
-        store.set({ at: detail.at, view });
+        const view = ["alternatives", "why", "grammar", "lens", "attention", "attribution", "volumes"].includes(store.state.view) ? store.state.view : "alternatives";
+        store.set({ at: detail.at, view, place: -1, word: -1, against: -1 });
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet
     });

@@ -1,9 +1,7 @@
 """/inspect/replay (nano_llama/server/inspection/replay.py): Volume 1 computes again what the engine served."""
 
 import asyncio
-import json
 import os
-import struct
 import sys
 import threading
 
@@ -11,7 +9,9 @@ import numpy as np
 import pytest
 
 from helpers.api import bpe, post, random_folder, served
+from helpers.replayed import unpacked
 from nano_llama import LLM
+from nano_llama.server import replayer as replaying
 from nano_llama.server.replayer import NICENESS, Replayer, Stopped
 from nano_llama.vol1_numpy import Llama
 
@@ -28,20 +28,6 @@ def folder(tmp_path_factory):
 def client(folder):
     with served(LLM(folder, dtype="float32"), replayer=Replayer(folder)) as client:
         yield client
-
-
-def unpacked(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
-    """As the page reads it."""
-    (length,) = struct.unpack("<I", content[:4])
-    head, start = json.loads(content[4 : 4 + length]), 4 + length
-    assert start % 8 == 0
-    arrays = {}
-    for array in head["arrays"]:
-        dtype, count = np.dtype(array["dtype"]), int(np.prod(array["shape"]))
-        assert array["offset"] % 8 == 0
-        flat = np.frombuffer(content, dtype, count, start + array["offset"])
-        arrays[array["name"]] = flat.reshape(array["shape"])
-    return head, arrays
 
 
 def replay(client, view: str, tokens=IDS, **body) -> tuple[dict, dict[str, np.ndarray]]:
@@ -126,7 +112,8 @@ def test_what_is_refused(client, body, param):
     assert post(client, PATH, 400, **{"tokens": [1, 2], "view": "lens", **body})["error"]["param"] == param
 
 
-def test_one_at_a_time(folder):
+def test_one_at_a_time(folder, monkeypatch):
+    monkeypatch.setattr(replaying, "PATIENCE", 0.05)
     replayer, entered, leave = Replayer(folder), threading.Event(), threading.Event()
     original = replayer._replay.layers
 

@@ -53,16 +53,17 @@ function isNumeric(value) {
     return typeof value === "number" || /^[-+−<>≥]?\s?[\d.,]+\s?%?$/.test(value);
 }
 
-/** Arrow keys walk the items, of which one is in the tab order (a roving tabindex). */
-export function rove(container, selector, onMove = () => {}) {
+/** Arrow keys walk the items, of which one is in the tab order (a roving tabindex). columns: of a grid, else 1. */
+export function rove(container, selector, onMove = () => {}, columns = 1) {
     container.addEventListener("keydown", (event) => {
         const items = [...container.querySelectorAll(selector)];
         const at = items.indexOf(document.activeElement);
         if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
-        const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
+        const to = { ArrowRight: at + 1, ArrowDown: at + columns, ArrowLeft: at - 1, ArrowUp: at - columns, Home: 0, End: items.length - 1 }[event.key];
         if (to === undefined) return;
         event.preventDefault();
-        const next = items[Math.max(0, Math.min(items.length - 1, to))];
+        const next = items[to];
+        if (!next) return;
         for (const item of items) item.tabIndex = item === next ? 0 : -1;
         next.focus();
         onMove(next);

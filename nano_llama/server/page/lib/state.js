@@ -6,9 +6,11 @@ export const NUMBERS = {
     temperature: [0.8, 0, 2, 0.05], top_k: [0, 0, 100, 1], top_p: [1, 0.01, 1, 0.01], min_p: [0, 0, 1, 0.01],
     repetition_penalty: [1, 0.5, 2, 0.05], presence_penalty: [0, -2, 2, 0.1], frequency_penalty: [0, -2, 2, 0.1],
     max_tokens: [48, 1, 1024, 1], seed: [1, 0, 2 ** 53 - 1, 1], at: [-1, -1, 100000, 1],
+    // views 4 to 6; -1: not chosen
+    place: [-1, -1, 100000, 1], row: [-1, -1, 1000, 1], layer: [-1, -1, 1000, 1], head: [0, 0, 1000, 1], word: [-1, -1, 2 ** 31, 1], against: [-1, -1, 2 ** 31, 1],
 };
-const TEXTS = { mode: "", view: "alternatives", prompt: "", system: "", path: "", form: "", rule: "" };
-const WHOLE = ["top_k", "max_tokens", "seed", "at"];
+const TEXTS = { mode: "", view: "alternatives", prompt: "", system: "", path: "", form: "", rule: "", pins: "" };
+const WHOLE = ["top_k", "max_tokens", "seed", "at", "place", "row", "layer", "head", "word", "against"];
 export const SAMPLING = [
     "temperature", "min_p", "top_k", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
 ];
