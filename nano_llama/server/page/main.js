@@ -161,6 +161,7 @@ function tabs(section, place, names, labels, store, field) {
             panel.hidden = !chosen;
             tab.setAttribute("aria-selected", String(chosen));
             tab.tabIndex = chosen ? 0 : -1;
+            if (chosen) list.scrollLeft = tab.offsetLeft - list.offsetLeft - 40; // on a phone they are a strip
         }
     };
     rove(list, "[role=tab]", (tab) => tab.click());

@@ -13,7 +13,7 @@ const FORMS = {
     json: ["JSON of a schema", '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}}, "required": ["name", "age"]}'],
     grammar: ["a grammar", 'start: ("ha" | "ho")+ "!"'],
 };
-const LISTED = 20, FOLLOWED = 64; // tokens
+const LISTED = 20, FOLLOWED = 64, NARROW = 10; // tokens
 
 export class Grammar extends HTMLElement {
     show({ run, at, store }) {
@@ -79,22 +79,22 @@ export class Grammar extends HTMLElement {
     /** The text, in which the forced stretches are told from what the model chose. */
     stretches(tokens, left) {
         const texts = tokens.map(({ text }) => (text === null ? "▯" : text || "∅")), runs = stretchesOf(texts, left), forced = left.filter((one) => one.count === 1).length;
-        const stretches = runs.filter((one) => one.forced).length;
+        const stretches = runs.filter((one) => one.room === "forced").length, narrow = left.filter((one) => one.count > 1 && one.count <= NARROW).length;
         fill(this.bound,
-            h("p", {}, h("b", {}, forced), ` of ${tokens.length} tokens were forced${stretches > 1 ? `, in ${stretches} stretches` : ""}: the rule left a single one. The model chose the other ${tokens.length - forced}.`),
-            h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.forced ? "forced" : "free" }, one.texts))),
-            h("p", { class: "hint" }, "Thick line: forced. Shaded: chosen by the model, among what the rule allowed."),
+            h("p", {}, h("b", {}, forced), ` of ${tokens.length} tokens were forced${stretches > 1 ? `, in ${stretches} stretches` : ""}: the rule left a single one.`, narrow > 0 && ` For ${narrow} more it left at most ${NARROW}.`, ` The model chose ${forced ? "the other" : "all"} ${tokens.length - forced}.`),
+            h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.room }, one.texts))),
+            h("p", { class: "hint" }, `Thick line: forced. Dotted: at most ${NARROW} tokens were allowed. Shaded: the model had room.`),
             twin(table("What the rule left at each token", ["#", "token", "allowed", "the model would have given them", "by"],
                 texts.map((text, at) => [at + 1, visible(text), count(left[at].count), percent(left[at].mass), left[at].count === 1 ? "the rule" : "the model"]))));
     }
 }
 
-/** Consecutive tokens that are forced, or are not: [{forced, texts}]. */
+/** Consecutive tokens to which the rule left one token, a few, or many: [{room, texts}]. */
 function stretchesOf(texts, left) {
     const made = [];
     texts.forEach((text, at) => {
-        const forced = left[at].count === 1;
-        if (made.at(-1)?.forced !== forced) made.push({ forced, texts: [] });
+        const room = left[at].count === 1 ? "forced" : left[at].count <= NARROW ? "narrow" : "free";
+        if (made.at(-1)?.room !== room) made.push({ room, texts: [] });
         made.at(-1).texts.push(text);
     });
     return made;

@@ -85,7 +85,7 @@ export class Volumes extends HTMLElement {
                 h("small", {}, signed(d))));
         };
         const made = h("table", { class: "less" },
-            h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. Choose a token to see its number above.`),
+            h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. What all tokens share changes no probability. Choose one to see its number above.`),
             h("thead", {}, h("tr", {}, ["token", ...others.map((name) => NAMES[name])].map((title) => h("th", { scope: "col" }, title)))),
             h("tbody", {}, ids.map((id, i) => h("tr", { "data-id": id },
                 h("td", {}, h("button", { class: "chip", tabindex: i ? -1 : 0, onclick: () => choose(i) }, names[i])), others.map((name) => bar(name, i))))));
@@ -112,7 +112,7 @@ function digits(x, expected) {
 
 /** 0.00031 -> "0.00031", 3.1e-8 -> "3.1 × 10⁻⁸" */
 function small(x) {
-    if (x === 0 || x >= 1e-4) return x >= 100 ? x.toFixed(0) : String(Number(x.toPrecision(2)));
+    if (x === 0 || x >= 1e-4) return x === 0 ? "0" : x >= 100 ? x.toFixed(0) : x.toPrecision(2);
     const [digits, power] = x.toExponential(1).split("e-");
     return `${digits} × 10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
 }
