@@ -24,7 +24,8 @@ SKELETON = """() => {
         : node.nodeType;
     return JSON.stringify(walk(document.documentElement));
 }"""
-VIEWS = ["alternatives", "why", "reads", "branches", "grammar", "volumes"]
+VIEWS = ["alternatives", "why", "lens", "attention", "attribution", "reads", "branches", "grammar", "volumes"]
+REPLAYED = ["lens", "attention", "attribution"]
 APPEND, SET = "element.append(...shown(children));", 'else element.setAttribute(name, value === true ? "" : value);'
 MUTANTS = {  # of lib/dom.js: where it would take a text for more
     "none": (APPEND, APPEND),
@@ -93,6 +94,14 @@ class Hostile:
         body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         route.fulfill(content_type="text/event-stream", body=body)
 
+    def settled(self):
+        """The skeleton, once it stays."""
+        before = None
+        while (now := self.page.evaluate(SKELETON)) != before:
+            before = now
+            self.page.wait_for_timeout(100)
+        return now
+
     def look(self):
         """The page's skeleton in every view, then with a branch."""
         page, seen = self.opened.go(**STATE), {}
@@ -104,15 +113,16 @@ class Hostile:
                 panel.locator(".bound").wait_for()
             if view == "reads":
                 panel.locator(".piece").nth(1).click()
-            page.wait_for_timeout(50)
-            seen[view] = page.evaluate(SKELETON)
+            if view in REPLAYED:
+                panel.locator(".by").wait_for()
+            seen[view] = self.settled()
         page.locator("#tab-alternatives").click()
         page.locator("nl-alternatives tr:not(.chosen) button").first.click()
         page.locator(".token.picked").wait_for()
         page.locator("nl-complete .hint", has_text="tokens:").wait_for()
         page.locator("#tab-branches").click()
         page.locator("nl-branches tbody tr").nth(1).wait_for(state="attached")
-        seen["branched"] = page.evaluate(SKELETON)
+        seen["branched"] = self.settled()
         assert page.evaluate("window.hits") == 0
         return seen
 

@@ -56,10 +56,12 @@ def test_another_token_by_keyboard(opened):
     assert logits(page) == pytest.approx([volume["logits"][1] for volume in answer["volumes"].values()], abs=6e-7)
 
 
-def test_the_lines_are_those_of_the_package(opened):
-    page = opened.go(**STATE)
-    page.locator("nl-volumes .source summary").click()
-    page.locator(".source figure").first.wait_for()
+@pytest.mark.parametrize(("view", "stage"), {"volumes": "swiglu", "lens": "logits", "attention": "softmax",
+                                             "attribution": "contributions"}.items())  # fmt: skip
+def test_the_lines_are_those_of_the_package(opened, view, stage):
+    page = opened.go(**{**STATE, "view": view})
+    page.locator(f"nl-{view} .source summary").click()
+    page.locator(f".source [data-stage={stage}]").wait_for()
     stages = {stage["name"]: stage for stage in opened.ask("/inspect/source")["stages"]}
     for figure in page.locator(".source figure").all():
         stage = stages[figure.get_attribute("data-stage")]

@@ -47,7 +47,7 @@ export async function askBytes(path, body, signal) {
     return (await request(path, body, signal)).arrayBuffer();
 }
 
-/** As ask, of a server that does one such thing at a time: while it is busy, wait (and say so) and ask again. */
+/** As ask, of a server that does one such thing at a time: while it is busy, wait (and say so) and ask again. how: ask or askBytes. */
 export async function askAgain(path, body, signal, waiting, how = ask) {
     for (;;) {
         try {

@@ -1,14 +1,13 @@
 // What views 4 to 6 share: the text that Volume 1 reads again, its answer, and the engine's own numbers beside it.
 // Tests: tests/page/test_replayed.py.
 
-import { ask, askBytes } from "./api.js";
+import { ask, askAgain, askBytes } from "./api.js";
 import { h } from "./dom.js";
 import { inspect } from "./run.js";
 import { percent, visible } from "./text.js";
 
 const ARRAYS = { int32: Int32Array, float32: Float32Array, float64: Float64Array, uint8: Uint8Array, float16: Uint16Array };
 const KEPT = 12; // answers
-const AGAIN = 400; // ms until a server that replays for somebody else is asked again
 const AT_ONCE = 1000; // ids whose texts are asked for
 const answers = new Map(), names = new Map(); // by body; by id
 let running = null; // a page asks for one replay at a time: the next one stops it
@@ -23,7 +22,7 @@ export function replay(body, waiting = () => {}) {
     if (running?.key === key) return running.promise;
     running?.stopper.abort();
     const mine = (running = { key, stopper: new AbortController() });
-    mine.promise = patiently(body, mine.stopper.signal, waiting).then((buffer) => {
+    mine.promise = askAgain("/inspect/replay", body, mine.stopper.signal, waiting, askBytes).then((buffer) => {
         if (answers.size >= KEPT) answers.delete(answers.keys().next().value);
         answers.set(key, unpacked(buffer));
         return answers.get(key);
@@ -31,19 +30,6 @@ export function replay(body, waiting = () => {}) {
         if (running === mine) running = null;
     });
     return mine.promise;
-}
-
-async function patiently(body, signal, waiting) {
-    for (;;) {
-        try {
-            return await askBytes("/inspect/replay", body, signal);
-        } catch (error) {
-            if (error.status !== 429) throw error;
-            waiting();
-            await new Promise((done) => setTimeout(done, AGAIN));
-            signal.throwIfAborted();
-        }
-    }
 }
 
 /** The length of a head, the head, and the arrays that it describes. */

@@ -4,6 +4,7 @@
 import { arcs, paint } from "../lib/arcs.js";
 import { fill, h, rove, s, table, twin } from "../lib/dom.js";
 import { answering, byEngine, computed, likeliest, named, ownP, readBy, replay } from "../lib/replay.js";
+import { source } from "../lib/source.js";
 import { percent } from "../lib/text.js";
 
 const NAMED = 3;
@@ -22,7 +23,7 @@ export class Attention extends HTMLElement {
         this.parts = Object.fromEntries(["choice", "text", "says", "grids", "twin", "map", "by"].map((name) => [name, h("div")]));
         fill(this,
             h("p", {}, "Whom does a token read? Every head gives out 100 % of its attention among the tokens so far. Choose the token that reads; the arcs lead to what it reads, thicker for more."),
-            Object.values(this.parts));
+            Object.values(this.parts), source(["attention_block", "rope", "attention", "softmax", "attention_weights"]));
         return this.read();
     }
 

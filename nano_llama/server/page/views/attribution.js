@@ -4,6 +4,7 @@
 
 import { fill, h, s, table, twin } from "../lib/dom.js";
 import { answering, byEngine, computed, likeliest, named, ownP, readBy, replay } from "../lib/replay.js";
+import { source } from "../lib/source.js";
 
 const OFFERED = 6, NAMED = 3;
 
@@ -15,7 +16,7 @@ export class Attribution extends HTMLElement {
         const choices = h("div"), picture = h("div");
         fill(this,
             h("p", {}, "Who wrote this word? Each attention and each MLP adds something to one stream of numbers, and the logit of a word is the sum of what they all added for it. From top to bottom: the depth of the model."),
-            choices, picture);
+            choices, picture, source(["layers", "attention_block", "mlp", "contributions"]));
         Object.assign(this, { store, choices, picture, ids: ids.slice(0, place + 1), written: ids[place + 1], vocabulary: info.vocab_size });
         return this.read();
     }

@@ -4,6 +4,7 @@
 import { ask } from "../lib/api.js";
 import { fill, h, rove, s, table, twin } from "../lib/dom.js";
 import { answering, byEngine, computed, likeliest, named, ownP, readBy, replay } from "../lib/replay.js";
+import { source } from "../lib/source.js";
 import { count, percent } from "../lib/text.js";
 
 const COLUMNS = 8, PINS = 4;
@@ -18,7 +19,7 @@ export class Lens extends HTMLElement {
         fill(this,
             h("p", {}, "What would the model say next, if it ended after this layer? Each column is a token that it has read, each row one layer more. Choose a cell; pin a word to follow it through the depth."),
             h("p", { class: "hint" }, "The first rows mislead: early layers do not speak the language of the output yet, and a plain lens reads them all the same."),
-            Object.values(this.parts));
+            Object.values(this.parts), source(["embedding", "layers", "logits", "rmsnorm", "linear"]));
         return this.read();
     }
 
