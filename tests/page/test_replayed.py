@@ -39,9 +39,10 @@ def values(found, name):
 
 
 def names(opened, ids):
-    """As the page shows tokens that are whole characters."""
+    """As the page shows tokens that are whole characters and can be seen; None for others."""
     described = opened.ask("/inspect/tokens", {"tokens": ids})["tokens"]
-    return [None if one["text"] is None else one["text"].replace(" ", "␣").replace("\n", "⏎") for one in described]
+    shown = [(one["text"] or "\0").replace(" ", "␣").replace("\n", "⏎") for one in described]
+    return [text if text.isprintable() else None for text in shown]
 
 
 def test_the_lens_is_volume_1s(opened, text):
@@ -54,7 +55,8 @@ def test_the_lens_is_volume_1s(opened, text):
     assert values(cells, "p") == pytest.approx(found["p"][:, :, 0].ravel(), rel=1e-6)
     assert read(cells.locator("small")) == pytest.approx(100 * found["p"][:, :, 0].ravel(), abs=0.051)
     shown, known = cells.locator("span").all_text_contents(), names(opened, found["ids"][:, :, 0].ravel().tolist())
-    assert all(name in (None, word) for word, name in zip(shown, known, strict=True))
+    assert all(name in (None, word) and word.strip() for word, name in zip(shown, known, strict=True))
+    assert any(known)
     assert page.locator("nl-lens th[scope=row]").all_text_contents() == ["embedding", "layer 0", "layer 1"]
     # the picture of the ranks, and its table
     ranks = found["pin_rank"][:, -1]  # (rows, pins)

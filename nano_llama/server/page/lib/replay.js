@@ -54,7 +54,10 @@ export async function named(ids) {
     const unknown = [...new Set(ids)].filter((id) => !names.has(id));
     for (let at = 0; at < unknown.length; at += AT_ONCE) {
         const { tokens } = await ask("/inspect/tokens", { tokens: unknown.slice(at, at + AT_ONCE) });
-        for (const { id, text, bytes } of tokens) names.set(id, text === null ? `‹${bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}›` : visible(text));
+        for (const { id, text, bytes } of tokens) {
+            const seen = text !== null && !/^[\p{C}\p{Z}]*$/u.test(visible(text)); // else: a part of a character, or nothing to see
+            names.set(id, seen ? visible(text) : `‹${bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}›`);
+        }
     }
     return (id) => names.get(id);
 }
