@@ -15,8 +15,8 @@ extensions = ["myst_parser", "sphinx.ext.githubpages"]
 extensions += [
     f"_ext.{name}"
     for name in (
-        "facts", "formulas", "sources", "derive", "cells", "cell_output", "traces", "exercises", "errata", "indexes",
-        "shares", "site",
+        "facts", "formulas", "sources", "derive", "cells", "cell_output", "traces", "river", "exercises", "errata",
+        "indexes", "shares", "site",
     )
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext", "node_modules", "README.md"]

@@ -10,6 +10,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from .river import river
 from .sources import highlighted
 from .traces import steps
 
@@ -19,7 +20,9 @@ def show(part: dict[str, Any], result: dict[str, Any], page: str) -> list[nodes.
     if part["kind"] == "number":
         return [nodes.inline("", result["text"], classes=["number"])]
     if part["kind"] == "value":
-        return [nodes.raw("", steps(part["name"], part["title"], result["value"]), format="html")]
+        shown = {"title": part["title"], "values": result["value"]}
+        html = river(**shown) if "river" in part else steps(part["name"], **shown)
+        return [nodes.raw("", html, format="html")]
     html = "\n".join(highlighted(part["code"])).rstrip("\n")
     code = f'<div class="highlight"><pre>{html}\n</pre></div>'
     if "folded" in part:

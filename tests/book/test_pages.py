@@ -3,6 +3,7 @@
 The browser is the system's Chromium (Debian's package), run by Playwright; both come with the extra `judges` and CI.
 """
 
+import math
 import shutil
 
 import pytest
@@ -75,3 +76,29 @@ def test_a_trace_is_clicked_through(browser, book):
     assert page.locator(".trace li:visible").count() == 1
     assert page.locator(".trace li:visible").inner_text().startswith("step 1")
     page.close()
+
+
+def test_the_river_of_the_page(browser, book):
+    """The component itself, over what the cell computed; without scripts its table."""
+    cell = "answer = [{'id': n, 'text': text, 'logprob': -n} for n, text in enumerate(['A', ' b', '<i>', '\\n'])]"
+    built = book({"chapters/one": f"# One\n\n```{{cell}} a\n{cell}\n```\n\n```{{river}} answer\n:title: Four\n```\n"})
+    address = f"file://{built.site}/chapters/one.html"
+    page, faults = browser.new_page(), []
+    page.on("console", lambda said: faults.append(said.text))
+    page.goto(address)
+    tokens = page.locator("nl-river .token")
+    assert tokens.all_text_contents() == ["A", " b", "<i>", "\n"]
+    tints = tokens.evaluate_all("all => all.map(one => Number(one.style.getPropertyValue('--much')))")
+    bits = [n / math.log(2) for n in range(4)]
+    assert tints == pytest.approx([bit / 10 for bit in bits], abs=1e-3)
+    shown = page.locator("nl-river tbody tr td:last-child").all_text_contents()
+    assert [float(text) for text in shown] == pytest.approx(bits, abs=6e-3)
+    tokens.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == " b"
+    page.close()
+    plain = browser.new_context(java_script_enabled=False).new_page()
+    plain.goto(address)
+    assert plain.locator("nl-river tbody td:last-child").all_text_contents() == shown
+    plain.close()
+    assert not faults
