@@ -31,7 +31,7 @@ SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 ANSWERED_WHILE_LOADING = (*OPEN_PATHS, "/version", "/metrics")  # and the files of the page
-PATIENT_PATH, PATIENCE_SECONDS = "/inspect/model", 20.0  # a page that is open early shows something once it can
+PATIENT_PATH, PATIENCE_SECONDS = "/inspect/model", 50.0  # a page that is open early shows something once it can
 UNREADY = {
     "loading": "The model is being loaded.",
     "draining": "The server is shutting down.",

@@ -77,7 +77,8 @@ export class Why extends HTMLElement {
         this.picture.dataset.by = drawn ? "server" : "page";
         this.picture.dataset.token = drawn ? drawn.token : top.ids[chosen];
         const same = (drawn ? drawn.token : top.ids[chosen]) === this.current.token.id;
-        this.verdict.replaceChildren(h("b", { class: "chip" }, name), same ? " — the token that stands in the text. " : " — another token than in the text. ",
+        const drawing = u === null || settings.temperature === 0 ? "it is the likeliest" : `seed ${settings.seed} gives ${u.toFixed(4)} at this place, which falls on its ${percent(drawn ? drawn.p : last[chosen])} of the bar`;
+        this.verdict.replaceChildren(h("b", { class: "chip" }, name), ` ${same ? "stands in the text" : "would come, not what stands in the text"}: ${drawing}. `,
             h("small", {}, drawn ? "Confirmed by the server over its whole vocabulary." : `Computed in this page from the ${top.ids.length} likeliest tokens; the server is asked …`));
         const listed = last.map((_, i) => i).slice(0, LISTED);
         if (chosen >= LISTED) listed.push(chosen);
