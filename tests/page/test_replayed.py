@@ -38,6 +38,11 @@ def values(found, name):
     return np.array([float(value) for value in found.evaluate_all(f"all => all.map(one => one.dataset.{name})")])
 
 
+def cell_head(page, column):
+    """The token that a column of the lens has read."""
+    return page.locator("nl-lens .lens thead th").nth(column + 1).text_content()
+
+
 def names(opened, ids):
     """As the page shows tokens that are whole characters and can be seen; None for others."""
     described = opened.ask("/inspect/tokens", {"tokens": ids})["tokens"]
@@ -82,6 +87,7 @@ def test_the_lens_says_what_the_engine_says(opened, text):
         page.locator(f"nl-lens td[data-column='{column}'][aria-selected=true]").wait_for()
         shown = page.locator("nl-lens .bars tbody td.after")
         assert values(shown, "p") == pytest.approx(top["p"][:5], rel=1e-4)
+        page.locator("nl-lens .chart", has_text=f"having read “{cell_head(page, column)}”").wait_for()
         engine = page.locator("nl-lens .by .engine", has_text=f"{100 * top['p'][0]:.1f} %")
         engine.wait_for()
     assert "Volume 1" in page.locator("nl-lens .by").text_content()

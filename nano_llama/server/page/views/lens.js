@@ -97,7 +97,7 @@ export class Lens extends HTMLElement {
                 n > 0 && h("button", { class: "quiet", "aria-label": `Unpin ${name(id)}`, onclick: () => this.pin(id) }, "×")))),
             h("form", { class: "actions", onsubmit: (event) => (event.preventDefault(), this.pinText(field, note)) }, h("label", { for: "pin" }, "Pin a word (␣: its space)"), field, h("button", {}, "Pin"), note));
         const rowsOf = Array.from({ length: rows }, (_, row) => [after(row), ...pins.flatMap((_, n) => [count(ranks[n][row]), percent(p(row, n))])]);
-        fill(parts.ranks, chart(ranks, pins.map(name), this.vocabulary),
+        fill(parts.ranks, chart(ranks, pins.map(name), name(this.ids[answer.first + column]), this.vocabulary),
             twin(table("Rank and probability of the pinned words after each layer", ["after", ...pins.flatMap((id) => [`rank of ${name(id)}`, "p"])], rowsOf)));
         parts.ranks.querySelector("details").open = open;
     }
@@ -140,19 +140,19 @@ function verdict(ranks) {
 }
 
 /** Ranks by depth, on a logarithmic scale: first is at the top. */
-function chart(ranks, names, vocabulary) {
+function chart(ranks, names, read, vocabulary) {
     const y = (rank) => (100 * Math.log(rank)) / Math.log(vocabulary), rows = ranks[0].length, x = (row) => (100 * row) / (rows - 1);
     const decades = Array.from({ length: Math.ceil(Math.log10(vocabulary)) }, (_, n) => 10 ** n), each = Math.ceil(rows / 6);
     const label = names.map((name, n) => `${name} ${verdict(ranks[n])}`).join("; ");
     return h("div", { class: "chart" },
-        s("svg", { role: "img", "aria-label": `Rank by layer: ${label}`, width: "100%", height: 150 },
+        s("svg", { role: "img", "aria-label": `Rank by layer, having read ${read}: ${label}`, width: "100%", height: 150 },
             decades.map((rank) => [s("line", { class: "rule", x1: 0, x2: "100%", y1: `${y(rank)}%`, y2: `${y(rank)}%` }), s("text", { x: -10, y: `${y(rank)}%`, dy: 4, "text-anchor": "end" }, count(rank))]),
             ranks.map((line, n) => s("g", { class: `tone${n}` },
                 s("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", width: "100%", height: "100%" }, s("polyline", { points: line.map((rank, row) => `${x(row)},${y(rank)}`).join(" ") })),
                 line.map((rank, row) => s("circle", { cx: `${x(row)}%`, cy: `${y(rank)}%`, r: 3.5, "data-rank": rank }, s("title", {}, `${names[n]} after ${after(row)}: rank ${count(rank)}`))))),
             Array.from({ length: rows }, (_, row) => row).filter((row) => row === 0 || row === rows - 1 || (row % each === 0 && row < rows - each / 2)).map((row) =>
                 s("text", { x: `${x(row)}%`, y: 170, "text-anchor": row ? "middle" : "start" }, row ? row - 1 : "embedding"))),
-        h("small", {}, "rank (first is at the top) after each layer"));
+        h("small", {}, `rank after each layer, having read “${read}”; first is at the top`));
 }
 
 customElements.define("nl-lens", Lens);
