@@ -3,6 +3,7 @@
 Tests: tests/server/test_app.py.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +40,8 @@ class Service:
         self.in_flight = 0  # requests that have arrived and are not answered
         self.replayer: Replayer | None = None  # None: there is no file to read the model from
         self.trace: list[Event] | None = None  # is shown in place of what this engine does
+        self.bandwidth: float | None = None  # of memory, in bytes/s, once somebody had it measured
+        self.measuring = asyncio.Lock()  # held while it is
         self.feed = Feed()  # the engine's events, for those who listen
         self._engine: AsyncEngine | None = None
         self.metrics = Metrics(settings.metrics_prefix, self.model_ids[0], self._stats)

@@ -142,6 +142,16 @@ class Engine:
         with self._lock:
             self._traces = tuple(other for other in self._traces if other is not trace)
 
+    def time_phases(self, wanted: Callable[[], bool]) -> None:
+        """Between two steps, let the runner time the phases of a step, or no longer; does nothing where it cannot.
+
+        wanted: asked once no step runs, so that of two calls at once the last word counts.
+        """
+        with self._lock:
+            switch = getattr(self.runner, "time_phases", None)
+            if switch is not None:
+                switch(wanted())
+
     def reset_prefix_cache(self) -> None:
         """Discard all keys and values. Unfinished sequences compute theirs again and go on."""
         with self._lock:

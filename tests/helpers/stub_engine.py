@@ -85,6 +85,7 @@ class ScriptedRunner:
     """
 
     separate_prefill = False
+    weight_bytes = 20_000
 
     def __init__(self, script: dict[str, str] | None = None, kv_bytes_per_token: int = 1, **config):
         self.config = small_config(**config)

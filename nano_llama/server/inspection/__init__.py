@@ -5,6 +5,7 @@ and no answer has text of another client.
     tokens.py   /inspect/tokens     a text or a conversation as ids, with their bytes and merges
     next_token.py  /inspect/next    the distribution of the next token, what the sampler leaves of it, the draw
     events.py   /inspect/events     the engine's steps, as they happen
+    roofline.py    /inspect/roofline    the bytes that a step reads, and how fast this machine's memory delivers them
     replay.py   /inspect/replay     inside the model, by Volume 1: lens, attention, attribution
     volumes.py  /inspect/volumes    one position's logits by the engine, Volume 1 and Volume 2
     source.py   /inspect/source     the lines of Volume 1 that a replay runs
@@ -16,9 +17,10 @@ Tests: tests/server/page.
 from starlette.routing import Route
 
 from nano_llama.server.inspection.events import events
-from nano_llama.server.inspection.model import REPLAY, VOLUMES, model
+from nano_llama.server.inspection.model import REPLAY, ROOFLINE, VOLUMES, model
 from nano_llama.server.inspection.next_token import next_token
 from nano_llama.server.inspection.replay import replay
+from nano_llama.server.inspection.roofline import roofline
 from nano_llama.server.inspection.source import source
 from nano_llama.server.inspection.tokens import tokens
 from nano_llama.server.inspection.volumes import volumes
@@ -28,6 +30,7 @@ ROUTES = [
     Route("/inspect/tokens", tokens, methods=["POST"]),
     Route("/inspect/next", next_token, methods=["POST"]),
     Route("/inspect/events", events, methods=["POST"]),
+    Route(ROOFLINE, roofline, methods=["GET", "POST"]),
     Route(REPLAY, replay, methods=["POST"]),
     Route(VOLUMES, volumes, methods=["POST"]),
     Route("/inspect/source", source),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
+from nano_llama.server.errors import ApiError
 from nano_llama.server.feed import Event, for_owner
 from nano_llama.server.inspection.model import of_engine
+from nano_llama.server.inspection.roofline import phases_of
 from nano_llama.server.inspection.schemas import EventsBody
 from nano_llama.server.streaming import HEADERS, encode_events
 from nano_llama.server.usage import service_of
@@ -29,7 +31,9 @@ QUIET_SECONDS = 10.0  # after which a remark is sent, so that a client which has
 async def events(http: HttpRequest) -> Response:
     body = await read_as(http, EventsBody)
     service = service_of(http)
-    source = written(service, body.own) if service.trace is None else recorded(service, service.trace)
+    if body.time_phases and (service.trace is not None or not phases_of(service.llm.engine.runner)):
+        raise ApiError(400, "No phases of steps are timed here.", param="time_phases", code="unsupported")
+    source = written(service, body) if service.trace is None else recorded(service, service.trace)
     return StreamingResponse(source, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -54,16 +58,16 @@ async def recorded(service: "Service", trace: Sequence[Event]) -> AsyncIterator[
     yield encode_events([*waiting, {"event": "over"}])
 
 
-async def written(service: "Service", name: str | None) -> AsyncIterator[bytes]:
+async def written(service: "Service", body: EventsBody) -> AsyncIterator[bytes]:
     """First the engine's settings, then its events, until the server shuts down."""
     running = [(watch.request_id, watch.stream.requests) for watch in service.running]
-    async with service.feed.listen(service.llm.engine, running) as listener:
+    async with service.feed.listen(service.llm.engine, running, bool(body.time_phases)) as listener:
         yield encode_events([{"event": "began", **of_engine(service.llm)}])
         quiet = 0.0
         while service.state == "ready":
             await asyncio.sleep(SECONDS)
             quiet += SECONDS
-            if found := listener.events(name):
+            if found := listener.events(body.own):
                 yield encode_events(found)
                 quiet = 0.0
             elif quiet >= QUIET_SECONDS:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
 
 REPLAY, VOLUMES = "/inspect/replay", "/inspect/volumes"  # offered where the model came from a file
+ROOFLINE = "/inspect/roofline"  # offered where the engine's own steps are shown, and no trace
 
 
 async def model(http: HttpRequest) -> Response:
@@ -33,8 +34,8 @@ async def model(http: HttpRequest) -> Response:
         "intermediate_size": config.intermediate_size,
     }
     paths = [route.path for route in http.app.routes if route.path.startswith("/inspect/")]
-    if service.replayer is None:
-        paths = [path for path in paths if path not in (REPLAY, VOLUMES)]
+    no_file = service.replayer is None
+    absent = {REPLAY: no_file, VOLUMES: no_file, ROOFLINE: service.trace is not None}
     return json_response(
         {
             "model": service.model_ids[0],
@@ -55,7 +56,7 @@ async def model(http: HttpRequest) -> Response:
                 "top": TOP,
                 "logprobs": service.settings.max_logprobs,
             },
-            "endpoints": paths,
+            "endpoints": [path for path in paths if not absent.get(path)],
         }
     )
 

@@ -39,9 +39,14 @@ class NextBody(CompletionBody):
 
 class EventsBody(Body):
     """POST /inspect/events. own: how the client's own requests are called, as the beginning of their x-request-id;
-    nobody else may guess it."""
+    nobody else may guess it. time_phases: each step says how long its phases took."""
 
     own: Annotated[str, StringConstraints(pattern=r"^page-[A-Za-z0-9]{16,64}$")] | None = None
+    time_phases: bool | None = None
+
+
+class RooflineBody(Body):
+    """POST /inspect/roofline: nothing to say."""
 
 
 class VolumesBody(Body):

@@ -9,6 +9,7 @@ import { startTour } from "./lib/tour.js";
 import "./views/alternatives.js";
 import "./views/attention.js";
 import "./views/attribution.js";
+import "./views/blocks.js";
 import "./views/branches.js";
 import "./views/chat.js";
 import "./views/complete.js";
@@ -16,15 +17,17 @@ import { constraintOf } from "./views/grammar.js";
 import "./views/lens.js";
 import "./views/reads.js";
 import "./views/river.js";
+import "./views/roofline.js";
 import "./views/settings.js";
+import "./views/timeline.js";
 import "./views/volumes.js";
 import "./views/why.js";
 
 // A view is shown where the server has what it asks for.
 const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next", volumes: "/inspect/volumes",
-    lens: "/inspect/replay", attention: "/inspect/replay", attribution: "/inspect/replay" };
+    lens: "/inspect/replay", attention: "/inspect/replay", attribution: "/inspect/replay", blocks: "/inspect/events", timeline: "/inspect/events", roofline: "/inspect/roofline" };
 const VIEWS = { alternatives: "Alternatives", why: "Why this token", lens: "Logit lens", attention: "Attention", attribution: "Who wrote it",
-    reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes" };
+    reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes", blocks: "Blocks", timeline: "Timeline", roofline: "Roofline" };
 const WRITERS = { complete: "Completion", chat: "Chat" };
 const THEMES = ["auto", "light", "dark"];
 const byId = (id) => document.getElementById(id);

@@ -48,6 +48,8 @@ class CpuRunner:
     `time_phases()`, `seconds` holds the time of each phase of the steps so far.
     """
 
+    phases = step.PHASES
+
     def __init__(
         self,
         config: LlamaConfig,
@@ -147,10 +149,11 @@ class CpuRunner:
             self._pool.run()
         return self._workspace.logits[:sampled, : self.config.vocab_size]
 
-    def time_phases(self) -> None:
-        """From now on add up the time of each phase of a step in `seconds`. Until then it costs nothing."""
-        self.seconds = dict.fromkeys(step.PHASES, 0.0)
-        self._capacity = Capacity(0, 0, 0, 0, 0, 0)  # so that the threads get a `times` array
+    def time_phases(self, on: bool = True) -> None:
+        """From now on add up the time of each phase of a step in `seconds`. While it is off it costs nothing."""
+        if on != bool(self.seconds):
+            self.seconds = dict.fromkeys(self.phases, 0.0) if on else {}
+            self._capacity = Capacity(0, 0, 0, 0, 0, 0)  # so that the threads get a `times` array, or none any more
 
     def close(self) -> None:
         self._pool.close()
@@ -163,7 +166,7 @@ class CpuRunner:
         self._pool.run()
         elapsed = time.perf_counter() - before
         ticks = self._workspace.times.mean(axis=0)
-        for phase, fraction in zip(step.PHASES, ticks / max(ticks.sum(), 1), strict=True):
+        for phase, fraction in zip(self.phases, ticks / max(ticks.sum(), 1), strict=True):
             self.seconds[phase] += elapsed * float(fraction)
 
     def _allocate_workspace(self, capacity: Capacity) -> None:
@@ -193,7 +196,7 @@ class CpuRunner:
             aside=floats(rows if self.adapters else 0, -(-D // UNIT) * UNIT),
             sampled=floats(sampled, -(-D // UNIT) * UNIT),
             logits=floats(sampled, -(-c.vocab_size // 16) * 16),
-            times=np.zeros((self.threads if self.seconds else 0, len(step.PHASES)), np.int64),
+            times=np.zeros((self.threads if self.seconds else 0, len(self.phases)), np.int64),
         )
         model, cache = self.model, self._cache
 

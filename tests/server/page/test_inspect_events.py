@@ -1,24 +1,17 @@
 """/inspect/events (nano_llama/server/inspection/events.py and nano_llama/server/feed.py): whose steps are which."""
 
-import http.client
 import json
-import threading
 import time
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import pytest
 
-from helpers.api import bpe, listening, post, random_llm, served
+from helpers.api import listening, post, random_llm, served
+from helpers.events import MINE, PATH, PROMPT, complete, heard, of, until
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.server.feed import for_owner
 from nano_llama.vol3_engine.trace_files import read_trace
 
-httpx = pytest.importorskip("httpx", reason="the extra `judges` is not installed")
-
-PATH = "/inspect/events"
-MINE, THEIRS = "page-0123456789abcdef", "page-fedcba9876543210"
-PROMPT = bpe().encode("the quick brown fox jumps over the lazy dog the quick")
+THEIRS = "page-fedcba9876543210"
 
 
 @pytest.fixture(scope="module")
@@ -31,53 +24,6 @@ def llm():
 def url(llm):
     with listening(llm) as url:
         yield url
-
-
-@contextmanager
-def heard(url: str, own: str | None = MINE):
-    """The events of a stream, in a list that grows; `until` waits for one."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-    connection.request("POST", PATH, json.dumps({} if own is None else {"own": own}))
-    answer = connection.getresponse()
-    assert answer.status == 200 and answer.getheader("content-type").startswith("text/event-stream")
-    found: list[dict] = []
-
-    def read() -> None:
-        try:
-            while line := answer.readline():
-                if line.startswith(b"data: "):
-                    found.append(json.loads(line.removeprefix(b"data: ")))
-        except (OSError, ValueError, AttributeError):
-            pass  # closed below
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    until(lambda: found)
-    try:
-        yield found
-    finally:
-        connection.sock.shutdown(2)
-        connection.close()
-        reader.join(10)
-
-
-def until(condition) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.02)
-
-
-def complete(url: str, name: str, **body) -> dict:
-    headers = {"x-request-id": f"{name}-1"}
-    answer = httpx.post(f"{url}/v1/completions", json={"prompt": PROMPT, **body}, headers=headers, timeout=60)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def of(events: list[dict], kind: str) -> list[dict]:
-    return [event for event in events if event["event"] == kind]
 
 
 @pytest.mark.server
@@ -97,7 +43,7 @@ def test_own_requests_step_by_step(url, llm):
         == len(PROMPT) + 8
     ), "every token is computed once, or found; the last one's row is not needed"
     assert sum(row["chooses"] for step in steps for row in step["rows"]) == 9
-    assert all(step["others"] == {"sequences": 0, "rows": 0, "blocks": 0} for step in steps)
+    assert all(not any(step["others"].values()) for step in steps)
     assert all(step["seconds"] > 0 and sum(step["blocks"].values()) == began["num_blocks"] for step in steps)
 
 
@@ -147,19 +93,22 @@ def test_a_trace_is_played_in_place_of_the_engine(tmp_path):
     assert shown[0] == {**written[0], "recorded": True} and shown[-1] == {"event": "over"}
     assert [event["event"] for event in shown[1:-1]] == [event["event"] for event in written[1:]]
     for event, original in zip(of(shown, "step"), of(written, "step"), strict=True):
-        assert event["rows"] == [{**row, "own": "recorded"} for row in original["rows"]]
+        starts = [sum(row["count"] for row in original["rows"][:at]) for at in range(len(original["rows"]))]
+        rows = zip(original["rows"], starts, strict=True)
+        assert event["rows"] == [{**row, "start": start, "own": "recorded"} for row, start in rows]
         assert event["others"]["sequences"] == 0 and event["blocks"] == original["blocks"]
 
 
 def test_what_an_owner_sees_of_a_step():
     row = {"position": 3, "count": 1, "blocks": [4, 5], "chooses": True}
     step = {
-        "event": "step", "t": 1.0, "rows": [{**row, "sequence": 1}, {**row, "sequence": 2}, {**row, "sequence": 3}],
+        "event": "step", "t": 1.0,
+        "rows": [{**row, "sequence": 2, "count": 7}, {**row, "sequence": 1}, {**row, "sequence": 3, "chooses": False}],
         "prefix_hits": {1: 16, 2: 32}, "preempted": [2, 3], "blocks": {"held": 2}, "running": 3, "waiting": 0,
     }  # fmt: skip
     seen = for_owner(step, {1: "a-1"})
-    assert seen["rows"] == [{**row, "sequence": 1, "own": "a-1"}]
-    assert seen["others"] == {"sequences": 2, "rows": 2, "blocks": 2}
+    assert seen["rows"] == [{**row, "sequence": 1, "start": 7, "own": "a-1"}]
+    assert seen["others"] == {"sequences": 2, "rows": 8, "blocks": 2, "context": 14, "tokens": 1}
     assert seen["prefix_hits"] == {1: 16} and seen["preempted"] == []
     assert for_owner({"event": "arrived", "sequence": 2, "prompt_tokens": 5}, {1: "a-1"}) is None
     assert for_owner({"event": "began", "num_blocks": 5}, {1: "a-1"}) is None

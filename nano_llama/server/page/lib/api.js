@@ -3,6 +3,14 @@
 
 const KEY = "nano-llama key"; // for this tab only: sessionStorage
 const AGAIN = 400; // ms
+let asked = 0;
+
+/** How this page's own requests begin (x-request-id): by it the server knows whose steps to show. Nobody guesses it. */
+export const OWN = `page-${Array.from(crypto.getRandomValues(new Uint8Array(24)), (byte) => (byte % 36).toString(36)).join("")}`;
+
+export function requestId() {
+    return `${OWN}-${++asked}`;
+}
 
 export class ApiError extends Error {
     constructor(message, status, code) {
@@ -19,8 +27,8 @@ export function hasKey() {
     return sessionStorage.getItem(KEY) !== null;
 }
 
-async function request(path, body, signal) {
-    const headers = {}, key = sessionStorage.getItem(KEY);
+async function request(path, body, signal, id = requestId()) {
+    const headers = { "x-request-id": id }, key = sessionStorage.getItem(KEY);
     if (key) headers.authorization = `Bearer ${key}`;
     if (body !== undefined) headers["content-type"] = "application/json";
     const method = body === undefined ? "GET" : "POST";
@@ -62,23 +70,27 @@ export async function askAgain(path, body, signal, waiting, how = ask) {
 }
 
 /** The chunks of a stream, as they come. */
-export async function* stream(path, body, signal) {
-    const answer = await request(path, { ...body, stream: true }, signal);
+export async function* stream(path, body, signal, id) {
+    const answer = await request(path, body, signal, id);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
-    for (;;) {
-        const { done, value } = await reader.read();
-        if (done) throw new ApiError("The stream was cut off.", 0);
-        text += value;
-        const events = text.split("\n\n");
-        text = events.pop();
-        for (const event of events) {
-            if (!event.startsWith("data: ")) continue;
-            const data = event.slice(6);
-            if (data === "[DONE]") return;
-            const chunk = JSON.parse(data);
-            if (chunk.error) throw new ApiError(chunk.error.message, chunk.error.code);
-            yield chunk;
+    try {
+        for (;;) {
+            const { done, value } = await reader.read();
+            if (done) throw new ApiError("The stream was cut off.", 0);
+            text += value;
+            const events = text.split("\n\n");
+            text = events.pop();
+            for (const event of events) {
+                if (!event.startsWith("data: ")) continue;
+                const data = event.slice(6);
+                if (data === "[DONE]") return;
+                const chunk = JSON.parse(data);
+                if (chunk.error) throw new ApiError(chunk.error.message, chunk.error.code);
+                yield chunk;
+            }
         }
+    } finally {
+        reader.cancel().catch(() => {});
     }
 }

@@ -49,6 +49,14 @@ export function twin(made) {
     return h("details", { class: "twin" }, h("summary", {}, "The same as a table"), scroller);
 }
 
+/** A twin of what changes all the time: made anew while it is open. -> {element, refresh} */
+export function lazyTwin(make) {
+    const element = twin(make()), scroller = element.lastChild;
+    const refresh = () => element.open && scroller.replaceChildren(make());
+    element.addEventListener("toggle", refresh);
+    return { element, refresh };
+}
+
 function isNumeric(value) {
     return typeof value === "number" || /^[-+−<>≥]?\s?[\d.,]+\s?%?$/.test(value);
 }

@@ -1,7 +1,8 @@
 // One text that the model wrote: its prompt as ids, its tokens as they come, and what was asked for.
 // Tests: tests/page/test_page.py.
 
-import { ask, stream } from "./api.js";
+import { ask, requestId, stream } from "./api.js";
+import { engine } from "./engine.js";
 import { samplingOf } from "./state.js";
 
 const strict = new TextDecoder("utf-8", { fatal: true });
@@ -26,11 +27,13 @@ export class Run extends EventTarget {
     async write({ prompt, messages, maxTokens, more = {} }) {
         const path = messages ? "/v1/chat/completions" : "/v1/completions";
         const asked = messages ? { messages, logprobs: true } : { prompt: prompt ?? this.idsBefore(this.tokens.length), logprobs: 0 };
-        const body = { ...asked, ...more, ...this.settings, ...this.constraint, max_tokens: maxTokens, return_token_ids: true, stream_options: { include_usage: true } };
+        const body = { ...asked, ...more, ...this.settings, ...this.constraint, max_tokens: maxTokens, stream: true, return_token_ids: true, stream_options: { include_usage: true } };
+        const id = requestId();
+        engine.wrote(id, () => this.idsBefore(this.tokens.length), "your text");
         this.running = true;
         this.change();
         try {
-            for await (const chunk of stream(path, body, this.stopper.signal)) this.take(chunk);
+            for await (const chunk of stream(path, body, this.stopper.signal, id)) this.take(chunk);
         } catch (error) {
             if (error.name === "AbortError") this.finish = "stopped by you";
             else this.error = error;
