@@ -254,8 +254,10 @@ def test_a_recorded_trace_is_played(browser, tmp_path):
         assert {row[4] for row in rows} == {"not known here"}
         page.locator("#tab-blocks").click()
         assert page.locator(".cells .kept").count() == steps[-1]["blocks"]["kept"] > 0
+        module = "import('/page/lib/engine.js')"
+        page.evaluate(f"{module}.then(({{engine}}) => {{ window.first = engine.settings }})")
         press(page, "Play again")
-        page.locator("nl-blocks .hint", has_text="A recording is played").wait_for()
+        until(lambda: page.evaluate(f"{module}.then(({{engine}}) => engine.done && engine.settings !== window.first)"))
         until(lambda: page.locator(".cells .kept").count() == steps[-1]["blocks"]["kept"])
 
 

@@ -49,8 +49,8 @@ def describe(service: "Service") -> dict[str, Any]:
     }
 
 
-async def measured(service: "Service") -> float:
-    """Bytes/s. Raises ApiError where it cannot be measured, or not now."""
+async def measured(service: "Service") -> float | None:
+    """Bytes/s; None: the engine was at work. Raises ApiError where it cannot be measured at all."""
     runner, engine = service.llm.engine.runner, service.engine
     if str(getattr(getattr(runner, "model", None), "device", "cpu")) != "cpu":
         raise ApiError(400, "The weights are in a GPU's memory, which is not measured here.", code="unsupported")
@@ -58,19 +58,12 @@ async def measured(service: "Service") -> float:
     if available is not None and available < NEEDED:
         raise ApiError(400, "This machine has too little free memory to measure how fast it is.", code="unsupported")
     if engine.stats().busy:
-        raise at_work()
+        return None
     from nano_llama.vol3_engine.roofline import read_bandwidth
 
     steps = engine.stats().steps
     found = await asyncio.to_thread(read_bandwidth, threads_of(runner))
-    if engine.stats().busy or engine.stats().steps != steps:
-        raise at_work()
-    return found
-
-
-def at_work() -> ApiError:
-    message = "The engine is at work: memory is measured while nothing runs."
-    return ApiError(429, message, code="busy", headers={"Retry-After": "1"})
+    return None if engine.stats().busy or engine.stats().steps != steps else found
 
 
 def threads_of(runner: "Runner") -> int:

@@ -32,7 +32,7 @@ export class Roofline extends EngineView {
         this.said.textContent = "This takes a moment …";
         try {
             engine.machine = await ask("/inspect/roofline", {});
-            this.said.textContent = "";
+            this.said.textContent = engine.machine.bandwidth === null ? "The engine was at work: memory is measured while nothing runs. Try again." : "";
         } catch (error) {
             this.said.textContent = error.message;
         }
