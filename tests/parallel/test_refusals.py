@@ -27,6 +27,7 @@ REFUSED = [
     ("cp=2", TrainSettings(sliding_window=64), "sliding_window = 64: cp=2 has", "dp and fsdp"),
     ("dp=2,pp=2", TrainSettings(sliding_window=64), "sliding_window = 64: pp=2 has", "dp and fsdp"),
     ("tp=2", TrainSettings(norm_placement="post"), "norm_placement = 'post': tp=2 has", "dp and fsdp"),
+    ("tp=2", TrainSettings(hidden_act="relu2"), "hidden_act = 'relu2': tp=2 has", "dp and fsdp"),
 ]
 ALLOWED = [
     ("dp=2", FinetuneSettings(**TUNE, base_quantization="int4")),
@@ -38,7 +39,6 @@ ALLOWED = [
     ("dp=2,fsdp=2,cp=2", TrainSettings(kernels="triton")),
     ("fsdp=2,tp=2", TrainSettings(document_mask=True)),
     ("dp=2,fsdp=2", TrainSettings(hidden_act="relu2", sliding_window=64, norm_placement="post")),
-    ("tp=2,pp=2,cp=2", TrainSettings(hidden_act="relu2")),
 ]
 
 

@@ -78,8 +78,7 @@ REFUSED = {  # heads that ulysses does not divide; three rows for a pipeline tha
 
 def pertains(mesh: str, training: str) -> bool:
     """Four layers matter to a pipeline alone, and an interleaved one needs them; not every axis divides a variant."""
-    axes = [axis for axis, names in LLAMA_ONLY.items() if variants(TRAININGS[training], names)]
-    if any(f"{axis}=" in MESHES[mesh][0] for axis in axes):
+    if variants(TRAININGS[training]) and any(f"{axis}=" in MESHES[mesh][0] for axis in LLAMA_ONLY):
         return False
     if training == "four_layers":
         return "pp" in MESHES[mesh][0]

@@ -10,15 +10,16 @@ from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.cp import packed_over_cp
 from nano_llama.vol2_torch.parallel.pp import choose_microbatches
 
-# What these axes divide in LLaMA's form alone: a stage and a rank's part of a sequence attend without a mask, and norms
-# are divided where they stand before sublayers.
-LLAMA_ONLY = {"tp": ("norm_placement",), "pp": ("sliding_window",), "cp": ("sliding_window",)}
+# The axes that divide LLaMA's form alone (core/variants.py): a stage and a rank's part of a sequence attend without a
+# mask, norms are divided where they stand before sublayers, and no other form is compared with one process there.
+LLAMA_ONLY = ("tp", "pp", "cp")
 
 
 def check_variant(config: LlamaConfig, used: Collection[str]) -> None:
     """Raise UserError where one of these axes cannot divide this model."""
     for axis in used:
-        require_llama(config, axis, LLAMA_ONLY.get(axis, ()), hint="dp and fsdp train it.")
+        if axis in LLAMA_ONLY:
+            require_llama(config, axis, hint="dp and fsdp train it.")
 
 
 def check_mesh(settings: TrainSettings, axes: ParallelConfig) -> None:
@@ -44,9 +45,9 @@ def check_mesh(settings: TrainSettings, axes: ParallelConfig) -> None:
             if asked and getattr(axes, axis) > 1:
                 value = getattr(settings, name)
                 raise UserError(f"{axis}={getattr(axes, axis)} with {name} = {value!r}: {why}.", hint=hint)
-    for axis, names in LLAMA_ONLY.items():
+    for axis in LLAMA_ONLY:
         if getattr(axes, axis) > 1:
-            require_llama(settings, f"{axis}={getattr(axes, axis)}", names, hint="dp and fsdp train it.")
+            require_llama(settings, f"{axis}={getattr(axes, axis)}", hint="dp and fsdp train it.")
     if axes.pp > 1:
         choose_microbatches(-(-settings.batch_size // (axes.dp * axes.fsdp)), axes.pp)
     if axes.cp > 1 and settings.document_mask:
