@@ -169,7 +169,7 @@ def pressed(page: Any, rng: random.Random) -> Iterator[list[float]]:
         page.wait_for_timeout(rng.uniform(50, 250))  # no rhythm with the engine's steps
         page.keyboard.press(key)
         took = page.evaluate(
-            "Promise.race([seen, new Promise((end) => setTimeout(end, 10_000, NaN))]).then((t) => t - pressed)"
+            "Promise.race([seen, new Promise((end) => setTimeout(end, 30_000, NaN))]).then((t) => t - pressed)"
         )
         assert not math.isnan(took), f"nothing was painted for {key}"
         return took
