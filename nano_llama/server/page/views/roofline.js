@@ -46,7 +46,7 @@ export class Roofline extends EngineView {
         this.measure.hidden = !machine || machine.bandwidth !== null;
         if (!machine) return;
         fill(this.facts, "A step reads ", h("b", {}, size(machine.weight_bytes)), " of weights once, and for each request ", h("b", {}, size(machine.kv_bytes_per_token)), " of the cache per token of its text. This machine's memory delivers ",
-            machine.bandwidth === null ? "… (not measured yet)" : h("b", {}, `${(machine.bandwidth / 1e9).toFixed(1)} GB/s`), machine.bandwidth !== null && ` (measured once, with ${machine.threads} ${machine.threads === 1 ? "thread" : "threads"})`, ".");
+            machine.bandwidth === null ? "… (not measured yet)" : h("b", {}, `${(machine.bandwidth / 1e9).toFixed(1)} GB/s`), machine.bandwidth !== null && ` (measured once, with ${machine.threads} ${machine.threads === 1 ? "thread" : "threads"}; other programs make it less)`, ".");
         this.draw(groupsOf(engine.steps, machine), machine);
         this.drawParts(machine);
         this.twin.refresh();
