@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from _machine import fingerprint
 
+from nano_llama.core.figures import BLUE, GREY, ORANGE, count_ticks, look, panels, save
 from nano_llama.core.files import write_json
-from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.training import TrainingLoop, TrainSettings
 from nano_llama.training.metrics import read_metrics
 from nano_llama.vol1_numpy.trainer import Trainer as HandWritten
@@ -69,7 +69,8 @@ def main() -> None:
         result["largest_difference_first_100_steps"] <= EARLY_BAR
         and result["val_loss_relative_difference"] <= FINAL_BAR
     )
-    draw(ours, theirs, apart)
+    with look():
+        draw(ours, theirs, apart)
     result["threads"] = args.threads
     write_json(RESULTS / "volume1_vs_volume2.json", {**result, "machine": fingerprint()})
     for key, value in result.items():
@@ -78,19 +79,21 @@ def main() -> None:
 
 
 def draw(ours: list[dict], theirs: list[dict], apart: np.ndarray) -> None:
-    figure, (left, right) = panels(["loss, nats per character", "|Volume 1 - Volume 2|, training loss"], width=5.4)
+    figure, (left, right) = panels(["the same model, trained twice", "|Volume 1 - Volume 2|, training loss"], width=5.4)
     for rows, color, name in ((ours, BLUE, "Volume 1, NumPy by hand"), (theirs, ORANGE, "Volume 2, torch autograd")):
         dashed = "-" if color == BLUE else "--"
         left.plot([r["step"] for r in rows], [r["train_loss"] for r in rows], dashed, color=color, lw=0.5, alpha=0.6)
         val = [(r["step"], r["val_loss"]) for r in rows if "val_loss" in r]
-        left.plot(*zip(*val, strict=True), "o" + dashed, color=color, label=f"{name}: {val[-1][1]:.4f}", markersize=4)
-    left.legend(fontsize=8, title="validation", title_fontsize=8)
+        left.plot(*zip(*val, strict=True), "o" + dashed, color=color, label=f"{name}: {val[-1][1]:.4f}")
+    left.legend(title="validation")
     right.semilogy(np.arange(1, len(apart) + 1), np.maximum(apart, 1e-9), color=BLUE, lw=0.6)
     right.hlines(EARLY_BAR, 1, EARLY, color=GREY, linestyle="--", label="bar of the first 100 steps")
-    right.legend(fontsize=8, loc="lower right")
+    right.legend(loc="lower right")
     for ax in (left, right):
-        ax.set_xlabel("step", fontsize=8)
-    save(figure, RESULTS / "volume1_vs_volume2.png")
+        ax.set(xlabel="step", ylabel="nats per character")
+    count_ticks(left, right)
+    caption = "LLaMA of 4 layers, width 128, 4 heads; characters of Shakespeare; B = 12, T = 64, float32"
+    save(figure, RESULTS / "volume1_vs_volume2.png", caption)
 
 
 if __name__ == "__main__":

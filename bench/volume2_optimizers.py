@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from _machine import fingerprint
 
+from nano_llama.core.figures import BLUE, GREEN, ORANGE, PURPLE, RED, legend_above, log_ticks, look, panels, save
 from nano_llama.core.files import read_json, write_json
-from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, PURPLE, RED, panels, save
 from nano_llama.training import TrainSettings
 from nano_llama.training.outcome import TrainingDiverged
 from nano_llama.vol2_torch.trainer import Trainer
@@ -112,18 +112,21 @@ def draw(rows: dict[str, dict[str, Any]]) -> None:
     )
     for name, row in rows.items():
         found = [(float(lr), loss) for lr, loss in row["val_loss_by_lr"].items() if loss is not None]
-        left.semilogx(*zip(*found, strict=True), "o-", color=COLORS[name], label=name, markersize=4)
-    left.set_xlabel("learning rate", fontsize=8)
-    left.set_ylabel("validation loss, nats per character", fontsize=8)
-    left.legend(fontsize=8)
+        left.semilogx(*zip(*found, strict=True), "o-", color=COLORS[name], label=name)
+    left.set_xlabel("learning rate")
+    left.set_ylabel("validation loss, nats per character")
+    legend_above(figure, left, columns=len(rows))
+    log_ticks(left.xaxis)
     order = sorted(rows, key=lambda name: rows[name]["val_loss_mean"])
     for place, name in enumerate(order):
         mean, sd = rows[name]["val_loss_mean"], rows[name]["val_loss_sd"]
         right.errorbar(place, mean, yerr=sd, fmt="o", color=COLORS[name], capsize=5)
-        right.annotate(f"{mean:.3f}", (place, mean), xytext=(8, -3), textcoords="offset points", fontsize=8)
-    right.set_xticks(range(len(order)), [f"{name}\nlr {rows[name]['best_lr']:g}" for name in order], fontsize=8)
+        right.annotate(f"{mean:.3f}", (place, mean), xytext=(8, -3), textcoords="offset points")
+    right.set_xticks(range(len(order)), [f"{name}\nlr {rows[name]['best_lr']:g}" for name in order])
     right.set_xlim(-0.5, len(order) - 0.3)
-    save(figure, RESULT.with_suffix(".png"))
+    right.set_ylabel("validation loss, nats per character")
+    caption = f"LLaMA of 2 layers, width 96, 3 heads; characters of Shakespeare; B = 8, T = 64, {STEPS} steps"
+    save(figure, RESULT.with_suffix(".png"), caption)
 
 
 def main() -> None:
@@ -135,7 +138,8 @@ def main() -> None:
     bench = Bench(args.data, args.fresh)
     rows = {name: bench.row(name) for name in RATES}
     bench.keep(optimizers=rows, steps=STEPS)
-    draw(rows)
+    with look():
+        draw(rows)
     print(f"{'optimizer':14} {'best lr':>8}  {'validation, mean +- sd':24} CPU s per run")
     for name, row in sorted(rows.items(), key=lambda item: item[1]["val_loss_mean"]):
         spread = f"{row['val_loss_mean']:.4f} +- {row['val_loss_sd']:.4f}"

@@ -27,9 +27,9 @@ from typing import Any
 from _machine import fingerprint
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.figures import BLUE, GREY, ORANGE, look, panels, save
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.machine import usable_cores
-from nano_llama.studies.drawing import BLUE, GREY, ORANGE, panels, save
 from nano_llama.training.metrics import read_metrics
 from nano_llama.vol2_torch.evaluate import evaluate_model
 
@@ -125,13 +125,14 @@ def draw(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     for run, color, name in ((theirs, ORANGE, "nanoGPT"), (ours, BLUE, "nano-llama")):
         ax.plot(*zip(*run["curves"]["train"], strict=True), color=color, lw=0.6, alpha=0.35)
         label = f"{name}: {run['val_loss']:.4f} in {run['seconds']:.0f} s"
-        ax.plot(*zip(*run["curves"]["val"], strict=True), "o-", color=color, markersize=4, label=label)
+        ax.plot(*zip(*run["curves"]["val"], strict=True), "o-", color=color, label=label)
     ax.axhline(BAR, color=GREY, linestyle="--", lw=1, label=f"bar: {BAR}")
     ax.set_ylim(1.4, 2.8)
-    ax.set_xlabel("seconds", fontsize=8)
-    ax.set_ylabel("loss, nats per character (faint: training)", fontsize=8)
-    ax.legend(fontsize=8, title="whole validation split", title_fontsize=8)
-    save(figure, RESULT.with_suffix(".png"))
+    ax.set_xlabel("seconds")
+    ax.set_ylabel("loss, nats per character (faint: training)")
+    ax.legend(title="whole validation split")
+    caption = "the preset shakespeare-cpu beside nanoGPT's own command; two cores"
+    save(figure, RESULT.with_suffix(".png"), caption)
 
 
 def main() -> None:
@@ -149,7 +150,8 @@ def main() -> None:
             minutes = theirs["seconds"] / 60
         ours = train_ours(args.data, minutes, Path(folder), environment)
     if theirs:
-        draw(ours, theirs)
+        with look():
+            draw(ours, theirs)
         ours["nanogpt"] = {key: value for key, value in theirs.items() if key != "curves"}
     del ours["curves"]
     result = {

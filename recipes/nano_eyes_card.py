@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nano_llama.core.figures import look, panels, save
 from nano_llama.core.units import time_text
 from nano_llama.data.vqa import QUESTIONS
 
@@ -113,22 +114,33 @@ def row(results: Mapping[str, Any], name: str) -> str:
     return f"| {text} | {' | '.join(shares)} | {results['asked'][name]:,} |"
 
 
+PANELS = {  # what is asked about one kind of picture, and about the same part of it
+    "one shape": ("colour", "shape", "side", "height"),
+    "two shapes": ("left_right", "above_below", "colour_of"),
+    "how many": ("count", "count_of"),
+    "bars": ("bars", "tallest", "shortest"),
+    "digits": ("digit",),
+    "words, and their letters": ("word", "spelling", "letters", "word_letters", "spelling_letters"),
+}
+
+
 def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The shares of right answers by kind, at each evaluation of the run."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     measured = [row for row in rows if row.get("val_accuracy")]
-    names = list(dict.fromkeys(name for row in measured for name in row["val_accuracy"]))
-    figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for number, name in enumerate(names):
-        points = [(row["elapsed_s"] / 60, 100 * row["val_accuracy"][name]) for row in measured]
-        style = ("-", "--", ":")[number // 7 % 3]
-        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=name, color=f"C{number % 7}")
-    axes.set(xlabel="minutes", ylabel="right answers, %", ylim=(0, 101))
-    axes.spines[["top", "right"]].set_visible(False)
-    if names:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path, format="png")
+    names = dict.fromkeys(name for row in measured for name in row["val_accuracy"])
+    others = set(names).difference(*PANELS.values())
+    grouped = PANELS | {"others": tuple(name for name in names if name in others)}
+    shown = {title: [name for name in group if name in names] for title, group in grouped.items()}
+    shown = {title: group for title, group in shown.items() if group} or {"nothing was evaluated": []}
+    with look():
+        columns, few_bytes = min(3, len(shown)), 80  # of 8 MiB in all
+        figure, axes = panels(list(shown), columns, width=4.2, height=3.7, dpi=few_bytes)
+        for ax, group in zip(axes, shown.values(), strict=True):
+            for place, name in enumerate(group):
+                points = [(row["elapsed_s"] / 60, 100 * row["val_accuracy"][name]) for row in measured]
+                width = max(4.0 - 0.8 * place, 1.0)  # one may lie on another
+                ax.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=name.replace("_", " "))
+            ax.set(xlabel="minutes", ylabel="right answers, %", ylim=(-3, 103))
+            if group:
+                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, columnspacing=0.9, handlelength=1.2)
+        save(figure, path, "each point: the questions about 256 pictures that training does not show")

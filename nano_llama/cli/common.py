@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
@@ -42,6 +42,7 @@ def path_with_a_name(type_: Any, tokens: Sequence[Any]) -> Path:
 Whole = Annotated[int, Parameter(converter=whole_number)]
 Count = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))]
 NotNegative = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0))]
+PictureFormat = Literal["png", "svg"]
 Positive = Annotated[float, Parameter(validator=Number(gt=0, lt=math.inf))]
 
 

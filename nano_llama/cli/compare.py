@@ -4,13 +4,14 @@ What the verdict means: training/comparison.py. Tests: tests/cli/test_compare.py
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from nano_llama.cli.common import Output, Screen, facts, path_with_a_name, whole_number
+from nano_llama.cli.common import Output, PictureFormat, Screen, facts, path_with_a_name, whole_number
 from nano_llama.cli.train import check_alone, live_display, make_trainer, suited
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.env import launch
@@ -39,6 +40,8 @@ def run(
     *,
     out: Annotated[Path, Parameter(group=COMPARISON, converter=path_with_a_name)] = Path("runs/compare"),
     seeds: Seeds = 3,
+    format: Annotated[PictureFormat, Parameter(group=COMPARISON)] = "png",
+    dark: Annotated[bool, Parameter(group=COMPARISON)] = False,
     options: TrainOptions | None = None,  # type: ignore[valid-type]
     output: Output | None = None,
 ) -> int:
@@ -55,9 +58,13 @@ def run(
     second
         B, likewise.
     out
-        Folder for the runs, A/seed-0 and so on, and the picture, compare.png.
+        Folder for the runs, A/seed-0 and so on, and the picture, compare.png or compare.svg.
     seeds
         How many, 2 to MOST: from --seed on.
+    format
+        Of the picture. svg: for print, sharp at any size.
+    dark
+        Light lines on black, for a dark slide.
     """
     screen = Screen(output)
     if launch() is not None:
@@ -81,8 +88,10 @@ def run(
     unit = "bits per byte" if in_bytes else "nats per token"
     comparison = Comparison((first, second), values[first], values[second], unit)
     curves = {name: [read_metrics(run.path / "metrics.jsonl") for run in runs] for name, runs in found.items()}
-    picture = out / "compare.png"
-    plot_comparison(comparison, curves, picture, in_bytes=in_bytes)
+    picture = out / f"compare.{format}"
+    first_seed = sides[first].seed
+    made_how = caption(found, range(first_seed, first_seed + seeds))
+    plot_comparison(comparison, curves, picture, made_how, in_bytes=in_bytes, dark=dark)
     shown = {name: estimate for name, estimate in zip(sides, comparison.estimates, strict=True)}
     screen.result(
         {**comparison.to_json(), "picture": picture, "runs": [run.path for runs in found.values() for run in runs]},
@@ -132,6 +141,13 @@ def check_comparable(sides: dict[str, TrainSettings]) -> None:
         check_alone(settings)  # of a mesh
         if not settings.evaluations:
             raise UserError(f"{name}: evaluations = 0, so there is no validation loss to compare.")
+
+
+def caption(found: Mapping[str, Sequence[RunSummary]], seeds: range) -> str:
+    """How the runs were made, as far as both sides are alike."""
+    first, second = (runs[0] for runs in found.values())
+    alike = [part for part in first.made_how[:-1] if part in second.made_how]
+    return "; ".join([Path(first.data).name, *alike, f"seeds {seeds[0]} to {seeds[-1]}"])
 
 
 def folder_name(name: str) -> str:

@@ -14,7 +14,7 @@ from nano_llama.cli.common import Output, Screen, table
 from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.units import count_text, time_text
 from nano_llama.training.metrics import Row
-from nano_llama.training.plots import plot_runs
+from nano_llama.training.plots import plot_run, plot_runs
 from nano_llama.training.run_summary import RunSummary, find_runs, summarize
 
 Key = Literal[
@@ -33,9 +33,12 @@ def run(
     sort: Key = "val_bits_per_byte",
     descending: bool = False,
     out: Annotated[Path | None, Parameter(show_default=False)] = None,
+    dark: bool = False,
     output: Output | None = None,
 ) -> int:
     """Compare training runs: a table, and a plot of their losses by tokens and by time. Runs may be in progress.
+
+    Of a single run, the plot is its loss.png, drawn again: as svg, or dark.
 
     Losses in nats per token are comparable only between runs with the same tokenizer; bits per byte always are, on the
     same text.
@@ -49,7 +52,9 @@ def run(
     descending
         The largest first.
     out
-        The plot. By default runs.png in the first folder that holds runs, or beside the first run.
+        The plot, .png or .svg. By default runs.png in the first folder that holds runs, or beside the first run.
+    dark
+        Light lines on black, for a dark slide.
     """
     screen = Screen(output)
     found, left_out = gather(folders or (Path("runs"),))
@@ -68,7 +73,13 @@ def run(
     found = known + [pair for pair in found if getattr(pair[0], sort) is None]
     picture = out or default_picture([summary.path for summary, _ in found], folders)
     one_tokenizer = len({summary.vocab_size for summary, _ in found}) == 1
-    plot_runs([(summary.name, rows) for summary, rows in found], picture, in_bytes=not one_tokenizer)
+    if len(found) == 1:
+        (summary, rows) = found[0]
+        plot_run(rows, picture, summary.title, "; ".join(summary.made_how), dark=dark)
+    else:
+        named = [(summary.name, rows) for summary, rows in found]
+        texts = ", ".join(dict.fromkeys(Path(summary.data).name for summary, _ in found))
+        plot_runs(named, picture, f"trained on {texts}", in_bytes=not one_tokenizer, dark=dark)
     screen.result(
         {
             "runs": [summary.to_json() for summary, _ in found],
@@ -77,7 +88,7 @@ def run(
         },
         table(HEADER, [line(summary) for summary, _ in found]),
     )
-    screen.say(f"\nTheir curves: {picture}", "dim", whole_lines=True)
+    screen.say(f"\nCurves: {picture}", "dim", whole_lines=True)
     if len({summary.data for summary, _ in found}) > 1:
         screen.say("They were trained on different data, so their losses are not comparable.", "dim")
     return 0

@@ -5,9 +5,8 @@ Tests: tests/cli/test_study.py.
 
 import time
 from pathlib import Path
-from typing import Literal
 
-from nano_llama.cli.common import NotNegative, Output, Screen, facts, table
+from nano_llama.cli.common import NotNegative, Output, PictureFormat, Screen, facts, table
 from nano_llama.core.units import time_text
 
 
@@ -18,7 +17,7 @@ def run(
     out: Path = Path("studies"),
     seed: NotNegative = 0,
     quick: bool = False,
-    format: Literal["png", "svg"] = "png",
+    format: PictureFormat = "png",
     dark: bool = False,
     output: Output | None = None,
 ) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nano_llama.core.errors import UserError
+from nano_llama.core.figures import look
 from nano_llama.studies.finding import Finding
 
 __all__ = ["STUDIES", "Finding", "Study", "run_study"]
@@ -63,7 +64,5 @@ def run_study(
     if name not in STUDIES:
         raise UserError(f"Unknown study {name!r}.", hint=f"Choose from {', '.join(STUDIES)}.")
     run = STUDIES[name].load()
-    from matplotlib import style
-
-    with style.context("dark_background" if dark else "default"):
+    with look(dark):
         return run(Path(out) / f"{name}.{format}", seed, quick)

@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nano_llama.core.errors import import_extra
-from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, panels, save
+from nano_llama.core.figures import BLUE, GREEN, GREY, ORANGE, legend_above, panels, save
 from nano_llama.studies.finding import Finding, points
 from nano_llama.vol1_numpy import ops
 from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, OpPair, Ops
@@ -209,7 +209,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     milliseconds = {name: {form: 1e3 * m[0] for form, m in row.items()} for name, row in rows.items()}
     kept = {name: {form: m[1] for form, m in row.items()} for name, row in rows.items()}
     error = max(largest_difference(row[form][2], row["torch"][2]) for row in rows.values() for form in row)
-    draw_bars(picture, sizes, milliseconds, kept)
+    shape = ", ".join(f"{letter} = {value}" for letter, value in sizes.items())
+    draw_bars(picture, milliseconds, kept, f"the ops of a LLaMA's layer, float32, one thread; {shape}; seed {seed}")
 
     ratio = {n: {form: t / row["torch"] for form, t in row.items()} for n, row in milliseconds.items()}
     slowest = max(ratio, key=lambda name: ratio[name]["plain"])
@@ -217,8 +218,8 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     total = {form: sum(row.get(form, row["plain"]) for row in of_llama) for form in ("plain", "fast", "torch")}
     text = points(
         f"The hand-written gradients are autograd's: they differ by at most {error:.0e}, relatively.",
-        f"On one thread a LLaMA's ops, one of each, take {total['plain']:.0f} ms as they are derived, "
-        f"{total['fast']:.0f} ms in their fast form and {total['torch']:.0f} ms in torch.",
+        f"On one thread a LLaMA's ops, one of each, take {total['plain']:.3g} ms as they are derived, "
+        f"{total['fast']:.3g} ms in their fast form and {total['torch']:.3g} ms in torch.",
         f"A matrix product costs the same in all three; the worst plain op is {slowest} "
         f"({ratio[slowest]['plain']:.0f} times torch's time).",
         f"Kept for backward beyond the inputs: attention {kept['attention']['plain']:.1f} MiB plain, "
@@ -237,9 +238,8 @@ def largest_difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> floa
 
 
 def draw_bars(
-    picture: Path, sizes: dict[str, int], milliseconds: dict[str, dict[str, float]], kept: dict[str, dict[str, float]]
+    picture: Path, milliseconds: dict[str, dict[str, float]], kept: dict[str, dict[str, float]], caption: str
 ) -> None:
-    shape = ", ".join(f"{letter}={value}" for letter, value in sizes.items())
     figure, axes = panels(["forward + backward", "kept for backward, beyond the inputs"], width=5.8, height=5.0)
     labels = {"plain": "by hand, as derived", "fast": "by hand, fast form", "torch": "torch's autograd"}
     for ax, table in zip(axes, (milliseconds, kept), strict=True):
@@ -250,10 +250,11 @@ def draw_bars(
             ax.barh(places, [row[form] for row in table.values() if form in row], 0.25, color=color, label=labels[form])
             for place, row in enumerate(table.values()):
                 if form not in row:  # an op without a fast form
-                    ax.text(0, place + offset, " -", va="center", color=GREY, fontsize=8)
+                    ax.text(0, place + offset, " none", va="center", color=GREY, fontsize=8)
         ax.set_yticks(range(len(table)), list(table))
         ax.invert_yaxis()
-        ax.legend(fontsize=8)
-    axes[0].set_xlabel("milliseconds", fontsize=8)
-    axes[1].set_xlabel("MiB", fontsize=8)
-    save(figure, picture, f"float32, one thread; {shape}")
+        ax.grid(visible=False, axis="y")  # a line would strike out its bar
+    legend_above(figure, axes[0])
+    axes[0].set_xlabel("milliseconds")
+    axes[1].set_xlabel("MiB")
+    save(figure, picture, caption)

@@ -15,8 +15,21 @@ from typing import Any
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    count_ticks,
+    ink,
+    legend_above,
+    log_ticks,
+    panels,
+    save,
+)
 from nano_llama.core.init import init_params
-from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, count_ticks, ink, panels, save
 from nano_llama.studies.finding import Finding, points
 from nano_llama.studies.small_runs import Probe, characters, probe, smooth, train
 from nano_llama.studies.study_config import StudyConfig
@@ -29,6 +42,7 @@ class Variant:
     """A LLaMA with one thing changed."""
 
     color: str | None = None  # None: that of text
+    around: bool = False  # drawn as large empty squares, which are seen around another's points in the same place
     study: StudyConfig | None = None
     scale: float = 1.0  # of the fresh matrices, beside 1/sqrt(D)
 
@@ -42,7 +56,7 @@ VARIANTS = {
     "complete": Variant(),
     "without 1/sqrt(K)": Variant(color=ORANGE, study=StudyConfig(attention_scale=False)),
     "without residuals": Variant(color=RED, study=StudyConfig(residual=False)),
-    "without norms": Variant(color=BLUE, study=StudyConfig(norm="none")),
+    "without norms": Variant(color=BLUE, around=True, study=StudyConfig(norm="none")),
     "weights 4 x larger": Variant(color=PURPLE, scale=4.0),
     "weights 10 x smaller": Variant(color=GREEN, scale=0.1),
 }
@@ -124,24 +138,27 @@ def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]]
     )
     for name, variant in VARIANTS.items():
         color = variant.color or ink()
-        p, style = probes[name], {"color": color, "label": name, "markersize": 3}
-        stream.semilogy(p.stream, "o-", **style)
-        gradients.semilogy(range(1, len(p.gradients) + 1), p.gradients, "o-", **style)
-        entropy.plot(range(1, len(p.entropy) + 1), p.entropy, "o-", **style)
-        loss.plot(smooth([min(x, 12.0) for x in losses[name]]), color=color, label=name, linewidth=1.2)
-    for ax, y in ((stream, "size of an element"), (gradients, "norm"), (entropy, "fraction of uniform's")):
-        ax.set_xlabel("layer", fontsize=8)
-        ax.set_ylabel(y, fontsize=8)
-    loss.set_ylabel("nats per character", fontsize=8)
+        p, style = probes[name], {"color": color, "label": name, "marker": "o"}
+        if variant.around:
+            style |= {"marker": "s", "markersize": 9, "markerfacecolor": "none"}
+        stream.semilogy(p.stream, **style)
+        gradients.semilogy(range(1, len(p.gradients) + 1), p.gradients, **style)
+        entropy.plot(range(1, len(p.entropy) + 1), p.entropy, **style)
+        shown = smooth([min(x, 12.0) for x in losses[name]])
+        loss.plot(range(1, len(shown) + 1), shown, color=color, label=name, linewidth=1.2)
+    for ax, y in ((stream, "root mean square"), (gradients, "gradient norm"), (entropy, "entropy / that of uniform")):
+        ax.set_xlabel("layer")
+        ax.set_ylabel(y)
+    loss.set_ylabel("nats per character")
+    log_ticks(stream.yaxis, gradients.yaxis)
     count_ticks(stream, gradients, entropy, loss)
-    loss.set_xlabel("step", fontsize=8)
+    loss.set_xlabel("step")
     top = max(min(values[0], 6.0) for values in losses.values())
     bottom = min(min(smooth(values)) for values in losses.values())
     loss.set_ylim(0.9 * bottom, 1.05 * top)
     above = [name for name, values in losses.items() if min(min(x, 12.0) for x in smooth(values)) > 1.05 * top]
     if above:
-        loss.text(0.5, 0.97, f"above: {', '.join(above)}", transform=loss.transAxes, ha="center", va="top", fontsize=7)
-    handles, labels = stream.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+        loss.text(0.5, 0.97, f"above: {', '.join(above)}", transform=loss.transAxes, ha="center", va="top")
+    legend_above(figure, stream)
     entropy.axhline(1.0, color=GREY, linewidth=0.8)
     save(figure, picture, caption)

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from nano_llama.core.config import LlamaConfig
+from nano_llama.core.figures import BLUE, GREY, ORANGE, count_ticks, legend_above, log_ticks, panels, save
 from nano_llama.core.init import init_params
 from nano_llama.core.names import DOWN_PROJ, GATE_PROJ, LM_HEAD, O_PROJ, UP_PROJ, is_hidden_matrix, layer_name
-from nano_llama.studies.drawing import BLUE, GREY, ORANGE, count_ticks, panels, save
 from nano_llama.studies.finding import Finding, points
 from nano_llama.studies.small_runs import characters, smooth, train
 from nano_llama.studies.study_config import StudyConfig
@@ -114,8 +114,6 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
 
 
 def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: int, runs: dict, caption: str) -> None:
-    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
-
     figure, (layers, depth, loss) = panels(
         [
             f"fresh model of {L} layers: MLP gradient of each",
@@ -124,29 +122,25 @@ def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: 
         ]
     )
     for name, color in COLORS.items():
-        layers.semilogy(range(1, L + 1), at_depth[name][L], "o-", color=color, label=name, markersize=3)
-        depth.loglog(depths, last[name], "o-", color=color, label=name, markersize=3)
+        layers.semilogy(range(1, L + 1), at_depth[name][L], "o-", color=color)
+        depth.loglog(depths, last[name], "o-", color=color)
     start = last["Pre-LN"][0]
-    depth.loglog(depths, [start * math.sqrt(depths[0] / n) for n in depths], ":", color=GREY, label="1/sqrt(L)")
+    falling = [start * math.sqrt(depths[0] / n) for n in depths]
+    (theory,) = depth.loglog(depths, falling, ":", color=GREY, label="1/sqrt(L)")
     for (name, warmup), losses in runs.items():
         label, style = f"{name}, {f'{warmup} steps of' if warmup else 'no'} warmup", "-" if warmup else "--"
-        loss.plot(smooth([min(x, 8.0) for x in losses]), style, color=COLORS[name], label=label, linewidth=1.2)
-    layers.set_xlabel("layer", fontsize=8)
-    depth.set_xlabel("number of layers L", fontsize=8)
-    loss.set_xlabel("step", fontsize=8)
+        shown = smooth([min(x, 8.0) for x in losses])
+        loss.plot(range(1, len(shown) + 1), shown, style, color=COLORS[name], label=label, linewidth=1.2)
+    layers.set_xlabel("layer")
+    depth.set_xlabel("number of layers L")
+    loss.set_xlabel("step")
     for ax in (layers, depth):
-        ax.set_ylabel("gradient norm", fontsize=8)
-    loss.set_ylabel("nats per character", fontsize=8)
-    for axis, locator in (
-        (layers.yaxis, LogLocator(2)),
-        (depth.yaxis, LogLocator(2)),
-        (depth.xaxis, FixedLocator(depths)),
-    ):
-        axis.set_major_locator(locator)
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        ax.set_ylabel("gradient norm")
+    loss.set_ylabel("nats per character")
+    depth.set_xticks(depths, [str(n) for n in depths])
+    depth.set_xticks([], minor=True)
+    log_ticks(layers.yaxis, depth.yaxis)
     count_ticks(layers, loss)
-    for ax in (layers, depth):
-        ax.legend(fontsize=7)
-    loss.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
+    depth.legend(handles=[theory])
+    legend_above(figure, loss, columns=4)
     save(figure, picture, caption)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nano_llama.studies.drawing import BLUE, GREEN, ORANGE, panels, save
+from nano_llama.core.figures import BLUE, GREEN, ORANGE, log_ticks, panels, save
 from nano_llama.studies.finding import Finding, points
 from nano_llama.vol1_numpy import ops
 
 BLOCK = 64
+HEADS, HEAD_DIM = 2, 32  # of the attention that is measured
 MIB = 2**20
 
 
@@ -68,13 +69,13 @@ def softmax_error(way: str, T: int, scale: float, seed: int, draws: int = 8) -> 
 
 
 def attention_cost(kind: str, T: int, seed: int) -> tuple[float, float, float]:
-    """Forward and backward of causal attention, 2 heads of 32, float32: -> peak MiB beyond inputs, seconds, error.
+    """Forward and backward of causal attention, float32: -> peak MiB beyond inputs, seconds, error.
 
     kind: "attention" keeps the T x T weights, "flash" never forms them. The error is the relative error of the output
     and all gradients against `attention` in float64 (NaN above 1024 tokens, where that takes too much memory).
     """
     rng = np.random.default_rng((seed, T))
-    q, k, v, dy = (rng.standard_normal((1, 2, T, 32), np.float32) for _ in range(4))  # (B,H,T,K)
+    q, k, v, dy = (rng.standard_normal((1, HEADS, T, HEAD_DIM), np.float32) for _ in range(4))  # (B,H,T,K)
     causal = np.tril(np.ones((T, T), bool))
 
     def both(q, k, v, dy):
@@ -111,8 +112,6 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     with threadpool_limits(1):  # so that a busy machine disturbs the times less
         costs = {kind: [attention_cost(kind, T, seed) for T in contexts] for kind in ("attention", "flash")}
 
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     figure, (a, b, c, d) = panels(
         [
             "error, scores ~ N(0, 1)",
@@ -123,31 +122,34 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         2,
     )
     for way in WAYS:
-        a.loglog(lengths, over_length[way], "o-", color=COLORS[way], label=way, markersize=3)
+        a.loglog(lengths, over_length[way], "o-", color=COLORS[way], label=way)
         shown = [e if np.isfinite(e) else np.nan for e in over_scale[way]]
-        b.loglog(scales, shown, "o-", color=COLORS[way], label=way, markersize=3)
+        b.loglog(scales, shown, "o-", color=COLORS[way], label=way)
     lost = next((s for s, e in zip(scales, over_scale["naive"], strict=True) if not np.isfinite(e)), None)
     if lost is not None:
         b.axvspan(lost, scales[-1], color=ORANGE, alpha=0.15)
-        style = {"ha": "right", "color": ORANGE, "fontsize": 7}
-        b.text(scales[-1], 0.92, "naive: inf/inf ", transform=b.get_xaxis_transform(), **style)
+        middle = (lost * scales[-1]) ** 0.5
+        style = {"ha": "center", "color": ORANGE}
+        b.text(middle, 0.88, "naive:\ninf/inf", transform=b.get_xaxis_transform(), **style)
     for kind, color in (("attention", BLUE), ("flash", GREEN)):
         label = "T x T weights" if kind == "attention" else f"online, blocks of {BLOCK}"
-        c.loglog(contexts, [cost[0] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
-        d.loglog(contexts, [cost[1] for cost in costs[kind]], "o-", color=color, label=label, markersize=3)
+        c.loglog(contexts, [cost[0] for cost in costs[kind]], "o-", color=color, label=label)
+        d.loglog(contexts, [cost[1] for cost in costs[kind]], "o-", color=color, label=label)
     for ax, x, y in (
         (a, "length T, tokens", "relative error"),
         (b, "spread of the scores s", "relative error"),
         (c, "length T, tokens", "MiB"),
         (d, "length T, tokens", "seconds"),
     ):
-        ax.set_xlabel(x, fontsize=8)
-        ax.set_ylabel(y, fontsize=8)
-        ax.legend(fontsize=7)
-        ax.xaxis.set_minor_formatter(NullFormatter())  # where there is less than a decade they would crowd
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        ax.xaxis.set_major_locator(LogLocator(4))
-    save(figure, picture, f"one head, float32, one thread; errors against float64; seed {seed}")
+        ax.set_xlabel(x)
+        ax.set_ylabel(y)
+        ax.legend()
+        log_ticks(ax.yaxis)
+        ticks = {a: lengths[::2], b: scales}.get(ax, contexts)
+        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        ax.set_xticks([], minor=True)
+    shape = f"attention: B = 1, {HEADS} heads of {HEAD_DIM}, causal, forward and backward"
+    save(figure, picture, f"float32, one thread, errors against float64; {shape}; seed {seed}")
 
     growth = {
         kind: float(np.log2(costs[kind][-1][0] / costs[kind][-2][0])) for kind in costs

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nano_llama.core.config import LlamaConfig
 from nano_llama.core.errors import EnvironmentFault, import_extra
-from nano_llama.studies.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, save
-from nano_llama.studies.finding import Finding
+from nano_llama.core.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, log_ticks, panels, save
+from nano_llama.studies.finding import Finding, points
 
 if TYPE_CHECKING:
     from nano_llama.vol2_torch.parallel.config import ParallelConfig
@@ -74,14 +74,18 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     )
     worst = max(AXES, key=lambda axis: abs(off[axis]))
     last = RANKS[-1]
-    text = (
+    table = (
         f"A model of {config.num_parameters:,} parameters, {BATCH} rows of {T} tokens in a step, float32, by gloo.\n"
-        f"    mesh     MB counted MB formula      off   held by a rank\n{rows}\n"
-        f"What is counted is within {abs(off[worst]):.1%} of the formula. By formula, a rank of {last} sends"
-        f" {traffic['dp'][last] / 1e6:,.1f} MB a step with dp and {traffic['fsdp'][last] / 1e6:,.1f} with fsdp,"
-        f" whatever the batch; with tp {traffic['tp'][last] / 1e6:,.1f} MB, in proportion to it. It holds 1/{last}"
-        f" of the parameters with fsdp, all of them with dp."
+        f"    mesh     MB counted MB formula      off   held by a rank\n{rows}"
     )
+    found = points(
+        f"What is counted is within {abs(off[worst]):.1%} of the formula.",
+        f"By formula, a rank of {last} sends {traffic['dp'][last] / 1e6:,.1f} MB per step with dp and"
+        f" {traffic['fsdp'][last] / 1e6:,.1f} with fsdp, whatever the batch; with tp"
+        f" {traffic['tp'][last] / 1e6:,.1f}, in proportion to it.",
+        f"It holds 1/{last} of the parameters with fsdp, all of them with dp.",
+    )
+    text = f"{found}\n\n{table}"
     figures: dict[str, Any] = {
         "counted": {axis: one["bytes"] for axis, one in counted.items()}, "formula": formula,
         "held_counted": {axis: one["held"] for axis, one in counted.items()},
@@ -123,8 +127,6 @@ def count(config: LlamaConfig, seed: int) -> dict[str, dict[str, int]]:
 
 
 def draw(picture: Path, counted: dict, formula: dict, held: dict, traffic: dict, caption: str) -> None:
-    from matplotlib.ticker import NullLocator, StrMethodFormatter
-
     figure, (bars, parameters, curves) = panels(
         [
             "two ranks: MB that one sends in a step",
@@ -142,14 +144,14 @@ def draw(picture: Path, counted: dict, formula: dict, held: dict, traffic: dict,
         sent = {n: value / 1e6 for n, value in traffic[axis].items() if value}
         curves.loglog(list(sent), list(sent.values()), **style)
     for ax in (parameters, curves):
-        ax.set_xlabel("ranks of the axis", fontsize=8)
+        ax.set_xlabel("ranks of the axis")
         ax.set_xticks(RANKS, [str(n) for n in RANKS])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:,g}"))
-        ax.tick_params(axis="y", which="minor", labelsize=6)
+        ax.set_xticks([], minor=True)
+        log_ticks(ax.yaxis)
     for ax in (bars, parameters, curves):
-        ax.legend(fontsize=8)
-    bars.set_ylabel("MB", fontsize=8)
-    parameters.set_ylabel("parameters", fontsize=8)
-    curves.set_ylabel("MB", fontsize=8)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, columnspacing=1.0, handlelength=1.2)
+    bars.grid(visible=False, axis="x")
+    bars.set(xlabel="axis", ylabel="MB")
+    parameters.set_ylabel("parameters")
+    curves.set_ylabel("MB")
     save(figure, picture, caption)

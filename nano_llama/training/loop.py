@@ -8,7 +8,6 @@ Tests: tests/training/test_loop.py.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from nano_llama.core.loss import bits_per_byte
@@ -37,6 +36,7 @@ from nano_llama.training.outcome import (
 )
 from nano_llama.training.pace import Meter
 from nano_llama.training.picture_answers import PictureAnswers
+from nano_llama.training.plots import made_how, title_of
 from nano_llama.training.ranks import of_first
 from nano_llama.training.record import Speed, StepRecord
 from nano_llama.training.recorder import Recorder, SamplesOnly, Shown
@@ -230,7 +230,8 @@ class TrainingLoop:
         self._prepare_folder()
         return Recorder(
             self.folder, self.settings, self.tokenizer, self._openings(), keep_to=self.resumed_at, clock=self.clock.now,
-            title=f"{Path(self.settings.data).name}: {self.expected.parameters:,} parameters", pictures=self.pictures,
+            title=title_of(self.config.num_parameters, self.settings),
+            caption="; ".join(made_how(self.config, self.settings)), pictures=self.pictures,
         )  # fmt: skip
 
     def _prepare_folder(self) -> None:

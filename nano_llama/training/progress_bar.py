@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -20,6 +20,14 @@ from nano_llama.training.samples import MARK, Sample
 LINE_EVERY_SECONDS = 10.0  # if there is no terminal to draw on
 SAMPLE_COLUMNS = 100  # of one sample, on one line
 NOTABLE_STALL = 0.02  # of the time: from here on, waiting for data is shown
+
+
+class TimeLeft(ProgressColumn):
+    """What is left of the run, counted down at each refresh: a step, an evaluation and saving take long."""
+
+    def render(self, task: Task) -> Text:
+        over_at = task.fields.get("over_at")
+        return Text("" if over_at is None else left_text(over_at - time.monotonic()))
 
 
 class Bars(RichProgress):
@@ -43,6 +51,7 @@ class ProgressBar(Callback):
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[text]}"),
+            TimeLeft(),
         )
         self.bars = Bars(
             *columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal
@@ -68,12 +77,13 @@ class ProgressBar(Callback):
             self.console.print(line)
 
     def stepped(self, record: StepRecord) -> None:
-        figures, left = figures_text(record), f"{clock_text(record.seconds_left)} left"
+        figures, over, now = figures_text(record), record.progress >= 1.0, time.monotonic()
         self.bars.figures = f"  {figures}"
-        self._draw("training", round(1000 * record.progress), 1000, f"step {record.step:,} · {left}")
-        if not self.console.is_terminal and time.monotonic() - self.line_at >= LINE_EVERY_SECONDS:
-            self.console.print(f"step {record.step:,}: {figures} · {left}")
-            self.line_at = time.monotonic()
+        text = f"step {record.step:,} · {'saving' if over else ''}"
+        self._draw("training", round(1000 * record.progress), 1000, text, None if over else now + record.seconds_left)
+        if not self.console.is_terminal and now - self.line_at >= LINE_EVERY_SECONDS:
+            self.console.print(f"step {record.step:,}: {figures} · {left_text(record.seconds_left)}")
+            self.line_at = now
 
     def evaluating(self, tokens: int, total: int) -> None:
         self._draw("validating", tokens, total, "")
@@ -103,11 +113,11 @@ class ProgressBar(Callback):
     def ended(self) -> None:
         self._clear()
 
-    def _draw(self, name: str, done: int, total: int | None, text: str) -> None:
+    def _draw(self, name: str, done: int, total: int | None, text: str, over_at: float | None = None) -> None:
         if name not in self.tasks:
             self.bars.start()
             self.tasks[name] = self.bars.add_task(name, total=total, text=text)
-        self.bars.update(self.tasks[name], completed=done, total=total, text=text)
+        self.bars.update(self.tasks[name], completed=done, total=total, text=text, over_at=over_at)
 
     def _remove(self, name: str) -> None:
         if name in self.tasks:
@@ -118,6 +128,11 @@ class ProgressBar(Callback):
         for name in list(self.tasks):
             self._remove(name)
         self.bars.stop()
+
+
+def left_text(seconds: float) -> str:
+    """ "1:15 left"."""
+    return f"{clock_text(max(seconds, 0.0))} left"
 
 
 def figures_text(record: StepRecord) -> str:

@@ -74,11 +74,12 @@ class Recorder:
         openings: Sequence[Opening],
         *,
         title: str,
+        caption: str = "",
         keep_to: int | None,
         clock: Clock,
         pictures: PictureAnswers | None = None,
     ):
-        self.folder, self.title, self.clock = folder, title, clock
+        self.folder, self.title, self.caption, self.clock = folder, title, caption, clock
         self.metrics = MetricsWriter(folder.metrics, keep_to)
         self.board = TensorBoardWriter(folder.tensorboard, keep_to) if settings.tensorboard else None
         wanted = bool(settings.evaluations and settings.samples and (openings or pictures))
@@ -113,7 +114,7 @@ class Recorder:
         """Draw loss.png again. A picture that cannot be written is worth a notice, not the run."""
         begin = self.clock()
         try:
-            plot_run(read_metrics(self.folder.metrics), self.folder.plot, self.title)
+            plot_run(read_metrics(self.folder.metrics), self.folder.plot, self.title, self.caption)
         except EnvironmentFault as error:
             notice(error.message)
         self.drawn_at = self.clock()

@@ -16,6 +16,7 @@ from nano_llama.formats.vision_folder import read_vision_language_config
 from nano_llama.training.checkpoint import STATE, list_checkpoints
 from nano_llama.training.metrics import Row, best_of, read_metrics
 from nano_llama.training.outcome import reached_goal
+from nano_llama.training.plots import made_how, title_of
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.saved_settings import load_settings
 from nano_llama.training.settings import TrainSettings
@@ -46,6 +47,8 @@ class RunSummary:
     model_step: int | None  # whose weights are the run's model, where the loss rose after `best_step`; else the last's
     tokens_per_second: float | None  # median of the lines
     elapsed_s: float | None
+    title: str  # of its picture
+    made_how: list[str]  # the parts of its caption
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -86,6 +89,7 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
         val_bits_per_byte=best.get("val_bits_per_byte"), best_step=best.get("step"),
         model_step=last.get("model_step"),
         tokens_per_second=statistics.median(speeds) if speeds else None, elapsed_s=last.get("elapsed_s"),
+        title=title_of(shape.num_parameters, settings), made_how=made_how(shape, settings),
     )  # fmt: skip
     return summary, rows
 

@@ -138,7 +138,7 @@ def test_different_tokenizers_are_drawn_in_bits_per_byte(cli, runs, monkeypatch)
     from nano_llama.cli import runs as module
 
     drawn = []
-    monkeypatch.setattr(module, "plot_runs", lambda named, path, in_bytes: drawn.append(in_bytes))
+    monkeypatch.setattr(module, "plot_runs", lambda named, path, caption, in_bytes, dark: drawn.append(in_bytes))
     cli("runs", runs)
     fake_run(runs / "d", [3.0], vocab_size=200)
     cli("runs", runs)

@@ -6,16 +6,18 @@ import sys
 
 import pytest
 
+from helpers.slides import watch_figures
 from nano_llama.core.errors import UserError
 from nano_llama.studies import STUDIES, run_study
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "parallel"])  # tests/parallel/test_study.py
-def test_a_quick_run_draws_a_picture_and_returns_a_finding(name, tmp_path):
+def test_a_quick_run_draws_a_picture_and_returns_a_finding(name, tmp_path, monkeypatch):
     if name == "autodiff":
         pytest.importorskip("torch")
+    faults = watch_figures(monkeypatch)
     finding = run_study(name, tmp_path, seed=1, quick=True)
-    assert finding.name == name
+    assert finding.name == name and faults == []
     assert finding.picture == tmp_path / f"{name}.png"
     assert finding.picture.read_bytes().startswith(b"\x89PNG") and finding.picture.stat().st_size > 10_000
     assert finding.text.endswith(".") and "nan" not in finding.text

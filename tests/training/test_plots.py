@@ -5,7 +5,11 @@ import struct
 
 import pytest
 
-from nano_llama.training.plots import plot_run, plot_runs, thinned
+from helpers.slides import watch_figures
+from nano_llama.core.config import LlamaConfig
+from nano_llama.training.comparison import Comparison
+from nano_llama.training.plots import made_how, plot_comparison, plot_run, plot_runs, thinned
+from nano_llama.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
@@ -35,7 +39,7 @@ def size(path):
 def test_pngs_of_the_promised_sizes(tmp_path):
     plot_run([*rows(49), {"step": 50, "train_loss": 0.1, "val_loss": 0.2}], tmp_path / "loss.png", "a title")
     plot_runs([("a", rows(30)), ("b", rows(20, val_loss=1.0))], tmp_path / "runs.png")
-    assert (size(tmp_path / "loss.png"), size(tmp_path / "runs.png")) == ((1500, 1050), (1800, 825))
+    assert (size(tmp_path / "loss.png"), size(tmp_path / "runs.png")) == ((1500, 1050), (1800, 900))
     assert len(list(tmp_path.iterdir())) == 2, "no temporary file is left"
 
 
@@ -60,3 +64,21 @@ def test_thinning_keeps_the_mean_and_the_end():
     assert len(few) == 100 and few[-1][0] == curve[-1][0]
     assert sum(y for _, y in few) / 100 == pytest.approx(sum(y for _, y in curve) / 10_000)
     assert thinned(curve[:7], 100) == curve[:7]
+
+
+@pytest.mark.parametrize("steps", [2, 40, 30_000])
+def test_each_is_fit_for_a_slide(tmp_path, monkeypatch, tiny_config, steps):
+    """Labels, ticks, whole steps, a caption, a legend that covers nothing; light and dark."""
+    config: LlamaConfig = tiny_config()
+    caption = "; ".join(made_how(config, TrainSettings(data="a", max_steps=1, seed=7, accumulate=4, lr=0.25)))
+    for part in ("2 layers of width 48", "4 batches per step", "at 0.25", "seed 7"):
+        assert part in caption
+    faults = watch_figures(monkeypatch)
+    every = max(1, steps // 40)
+    one = [row | {"val_loss": 4.1 / row["step"]} for row in rows(steps) if row["step"] % every == 0]
+    plot_run(one, tmp_path / "loss.png", "a title", caption, dark=True)
+    names = [f"a/run/{number}" for number in range(12)]
+    plot_runs([(name, one) for name in names], tmp_path / "runs.svg", caption)
+    comparison = Comparison(("lr=0.1", "lr=0.2"), [2.0, 2.1], [2.2, 2.4], "nats per token")
+    plot_comparison(comparison, {name: [one, one] for name in comparison.names}, tmp_path / "c.png", caption)
+    assert faults == []
