@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, facts, table
 from nano_llama.cli.models import ModelPath, locate_model, shown_path
-from nano_llama.core.machine import peak_resident_bytes
+from nano_llama.core.machine import CpuUse, peak_resident_bytes
 from nano_llama.core.units import size_text
 from nano_llama.vol3_engine.benchmark import Load, Speed, check_load, measure
 from nano_llama.vol3_engine.roofline import read_bandwidth
@@ -72,6 +72,7 @@ def run(
     )
     runner.time_phases()
     screen.say("Measuring. Other work on this machine distorts the figures.", style="dim")
+    use = CpuUse()
     with closing(runner):
         speed = measure(runner, load, on_round=lambda n: screen.say(f"round {n} of {repeats}", style="dim"))
     peak = peak_resident_bytes()  # before the next line allocates memory of its own
@@ -83,7 +84,10 @@ def run(
         "threads": runner.threads,
     }
     data = {"model": model, **used, **figures(speed, bandwidth), "peak_memory_bytes": peak or None}
-    screen.result(data, *shown(speed, bandwidth, used, peak))
+    noise = use.sentence("the figures are lower than they would be alone.")
+    screen.result(data | {"noise": noise}, *shown(speed, bandwidth, used, peak))
+    if noise:
+        screen.say(f"\n{noise}", "yellow")
     return 0
 
 

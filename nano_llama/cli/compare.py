@@ -12,19 +12,21 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from nano_llama.cli.common import Output, PictureFormat, Screen, facts, path_with_a_name, whole_number
-from nano_llama.cli.train import check_alone, live_display, make_trainer, suited
+from nano_llama.cli.train import check_alone, live_display, make_trainer
 from nano_llama.cli.train_options import REST, TrainOptions, given
 from nano_llama.core.env import launch
 from nano_llama.core.errors import UserError
-from nano_llama.core.units import rough_time_text
+from nano_llama.core.units import plural, rough_time_text
 from nano_llama.training.comparison import MOST_SEEDS, Comparison
 from nano_llama.training.metrics import read_metrics
+from nano_llama.training.outcome import TrainingInterrupted
 from nano_llama.training.plots import plot_comparison
 from nano_llama.training.presets import TRAINING_PRESETS
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.run_summary import RunSummary, summarize
 from nano_llama.training.settings import LENGTHS, TrainSettings, merge
 from nano_llama.training.settings_layers import explicit, layers
+from nano_llama.training.small_text import choose
 
 COMPARISON = Group("Comparison", sort_key=1)
 MORE_OPTIONS = REST  # of dispatch.py
@@ -67,22 +69,31 @@ def run(
         Light lines on black, for a dark slide.
     """
     screen = Screen(output)
-    if launch() is not None:
-        raise UserError("compare trains in one process.", hint="Start it without torchrun.")
+    if (started := launch()) is not None:
+        raise UserError(
+            f"compare trains in one process, and torchrun has started {started.world_size}.",
+            hint="Start it without torchrun; or start each run by torchrun, and see them with  nano-llama runs",
+        )
     if first == second:
         raise UserError(f"{first!r} is compared with itself.", hint="Give two presets, files or KEY=VALUE that differ.")
     common = explicit(given(options), ())
-    sides = {name: side_settings(name, common, screen) for name in (first, second)}
+    given_sides = {name: side_settings(name, common) for name in (first, second)}
+    for reason in dict.fromkeys(reason for _, reason in given_sides.values() if reason):
+        screen.say(reason, "dim", whole_lines=True)
+    sides = {name: settings for name, (settings, _) in given_sides.items()}
     check_comparable(sides)
     longest = sum(settings.max_minutes or 0.0 for settings in sides.values()) * seeds
     takes = f", at most {rough_time_text(60 * longest)}" if longest else ""
     screen.say(f"{2 * seeds} runs{takes}: {first} and {second}, {seeds} seeds each", "dim")
     found: dict[str, list[RunSummary]] = {name: [] for name in sides}
-    for number in range(seeds):  # both sides of a seed, then the next: a comparison that is stopped has whole pairs
-        for name, settings in sides.items():
-            path = out / folder_name(name) / f"seed-{settings.seed + number}"
-            screen.say(f"\n{path}", "bold", whole_lines=True)
-            found[name].append(trained(settings.replace(seed=settings.seed + number), path, screen))
+    try:
+        for number in range(seeds):  # both sides of a seed, then the next: one that is stopped has whole pairs
+            for name, settings in sides.items():
+                path = out / folder_name(name) / f"seed-{settings.seed + number}"
+                screen.say(f"\n{path}", "bold", whole_lines=True)
+                found[name].append(trained(settings.replace(seed=settings.seed + number), path, screen))
+    except TrainingInterrupted as error:
+        raise stopped(error, sum(map(len, found.values())), 2 * seeds) from None
     in_bytes = len({runs[0].vocab_size for runs in found.values()}) > 1
     values = {name: [loss_of(summary, in_bytes) for summary in runs] for name, runs in found.items()}
     unit = "bits per byte" if in_bytes else "nats per token"
@@ -108,14 +119,27 @@ assert run.__doc__ is not None
 run.__doc__ = run.__doc__.replace("MOST", str(MOST_SEEDS))
 
 
-def side_settings(name: str, common: dict[str, Any], screen: Screen) -> TrainSettings:
-    """The settings of one side: a preset, a file, a run's folder or KEY=VALUE,KEY=VALUE, with the flags of both."""
+def stopped(error: TrainingInterrupted, done: int, of: int) -> TrainingInterrupted:
+    """By Ctrl-C during a run, which has said what is kept of it: and of all."""
+    told = TrainingInterrupted(
+        f"{error.message} Of the comparison, {plural(done, 'run')} of {of} {'is' if done == 1 else 'are'} complete.",
+        hint="The same command again goes on from there.",
+    )
+    told.exit_code = error.exit_code
+    return told
+
+
+def side_settings(name: str, common: dict[str, Any]) -> tuple[TrainSettings, str]:
+    """The settings of one side: a preset, a file, a run's folder or KEY=VALUE,KEY=VALUE, with the flags of both.
+
+    And why some of them suit a small text; "" where none had to be chosen.
+    """
     path = Path(name).expanduser()
     if name in TRAINING_PRESETS:
-        return TrainSettings(**merge([*layers(name, None, {}, ()), common]))
+        return TrainSettings(**merge([*layers(name, None, {}, ()), common])), ""
     if path.exists():
         file = path / "train.json" if path.is_dir() else path
-        return TrainSettings(**merge([*layers(None, file, {}, ()), common]))
+        return TrainSettings(**merge([*layers(None, file, {}, ()), common])), ""
     if "=" not in name:
         raise UserError(
             f"{name!r} is not a preset, a file, a run's folder or KEY=VALUE.",
@@ -124,7 +148,9 @@ def side_settings(name: str, common: dict[str, Any], screen: Screen) -> TrainSet
     own = explicit({}, name.split(","))
     if both := sorted(own.keys() & common.keys()):
         raise UserError(f"{both[0]} is given for both, and in {name!r}.", hint="Leave one of them out.")
-    return TrainSettings(**suited(merge([common, own]), screen))
+    settings = merge([common, own])
+    choice = choose(settings)
+    return TrainSettings(**(choice.settings if choice else {}) | settings), choice.reason if choice else ""
 
 
 def check_comparable(sides: dict[str, TrainSettings]) -> None:
@@ -138,7 +164,10 @@ def check_comparable(sides: dict[str, TrainSettings]) -> None:
     if a.seed != b.seed:
         raise UserError(f"{first} begins with seed {a.seed}, {second} with {b.seed}.", hint="Give  --seed  for both.")
     for name, settings in sides.items():
-        check_alone(settings)  # of a mesh
+        if settings.mesh:
+            said = f"{name}: mesh = {settings.mesh!r}, but compare trains in one process."
+            raise UserError(said, hint="Leave it out.")
+        check_alone(settings)
         if not settings.evaluations:
             raise UserError(f"{name}: evaluations = 0, so there is no validation loss to compare.")
 

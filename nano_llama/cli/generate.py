@@ -74,6 +74,10 @@ def run(
         )
     screen.say(f"Loading {shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
+    context = llm.config.max_position_embeddings
+    if max_tokens > context:
+        slides = not (chat or image)
+        screen.say(past_context_hint(max_tokens, context, slides), "dim")
     shown = WrappedText(screen.out)
     if screen.out.is_terminal and not (chat or screen.json):
         shown.write(text, "bold")
@@ -92,13 +96,23 @@ def run(
     )
     screen.say(speed_line(result, params), style="dim")
     if windows:
-        context = llm.config.max_position_embeddings
         screen.say(
             f"(The context of {context:,} tokens was full {plural(len(windows), 'time')}; each time the model "
             f"continued from the last {windows[0]:,} tokens only.)",
             style="dim",
         )
     return 0
+
+
+def past_context_hint(max_tokens: int, context: int, slides: bool) -> str:
+    """What comes of more tokens than the model can see. slides: what past_context.py does, instead of ending."""
+    then = (
+        f"whenever it is full, the model continues from the last {context // 2:,} alone and forgets the rest, so that"
+        " a small one soon repeats itself. Ctrl-C stops it."
+        if slides
+        else "the text ends where it is full."
+    )
+    return f"--max-tokens {max_tokens:,} is more than the model's context of {context:,} tokens: {then}"
 
 
 def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> dict[str, Any]:
@@ -142,16 +156,16 @@ def speed_line(result: dict[str, Any], params: SamplingParams) -> str:
     parts = [
         f"{plural(result['prompt_tokens'], 'prompt token')} in {result['prompt_seconds']:.2f} s",
         plural(result["new_tokens"], "new token") + (f" at {rate:,.1f} tokens/s" if rate else ""),
-        ended(result["finish_reason"], params),
+        ended(result["finish_reason"], result["new_tokens"], params),
         "greedy" if params.is_greedy else f"seed {result['seed']}",
     ]
     return "[" + ", ".join(parts) + "]"
 
 
-def ended(finish_reason: str, params: SamplingParams) -> str:
+def ended(finish_reason: str, new_tokens: int, params: SamplingParams) -> str:
     """Why a text is over, in words."""
     if finish_reason == "length":
-        return "stopped at --max-tokens"
+        return "stopped at --max-tokens" if new_tokens == params.max_tokens else "the model's context was full"
     return "stopped at --stop or the end of the text" if params.stop else "reached the end of the text"
 
 

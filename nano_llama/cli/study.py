@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from nano_llama.cli.common import NotNegative, Output, PictureFormat, Screen, facts, table
+from nano_llama.core.machine import CpuUse
 from nano_llama.core.units import time_text
 
 
@@ -48,9 +49,12 @@ def run(
         return 0
     if name in STUDIES:
         screen.say(f"{STUDIES[name].help}\nThis takes {'seconds' if quick else 'a few minutes'} ...", style="dim")
-    began = time.perf_counter()
+    began, use = time.perf_counter(), CpuUse()
     finding = run_study(name, out, seed=seed, quick=quick, format=format, dark=dark)
     seconds = time.perf_counter() - began
     shown = facts({"picture": finding.picture, "took": time_text(seconds)})
-    screen.result({**finding.to_dict(), "seconds": seconds}, finding.text, "", shown)
+    noise = use.sentence("times are longer than they would be alone; all else is the same.")
+    screen.result({**finding.to_dict(), "seconds": seconds, "noise": noise}, finding.text, "", shown)
+    if noise:
+        screen.say(f"\n{noise}", "yellow")
     return 0

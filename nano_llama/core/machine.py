@@ -108,6 +108,9 @@ def _cpu_quota(cgroup: Path) -> float | None:
 SHORTEST_LOOK = 0.4  # seconds: the system counts the time of processors in hundredths
 
 
+BUSY = 0.4  # of the machine, taken by others: worth a word
+
+
 class CpuUse:
     """How many cores' worth of work other programs have done since this was made."""
 
@@ -122,6 +125,13 @@ class CpuUse:
             return None
         wall, busy, own = (after - before for after, before in zip(now, self._before, strict=True))
         return max(busy - own, 0.0) / wall
+
+    def sentence(self, then: str) -> str | None:
+        """A sentence where other programs have taken much of the machine since this was made. then: what follows."""
+        cores, others = os.cpu_count() or 1, self.by_others()
+        if others is None or others <= BUSY * cores:
+            return None
+        return f"Other programs kept {others:.1f} of {cores} cores busy: {then}"
 
     def _seconds(self) -> tuple[float, float, float] | None:
         """Wall time, busy time of all processors, and of this process and the children that it waited for."""

@@ -12,7 +12,6 @@ from nano_llama.training.backend import Notice
 
 GLANCE = 0.5  # seconds to see what is free, before a run by the clock
 SECONDS = 5.0  # of training before the first look
-BUSY = 0.4  # of the machine, taken by others: worth a word
 
 
 def free_threads(threads: int, notice: Notice) -> int:
@@ -48,8 +47,5 @@ class Neighbours:
         if time.monotonic() < self.due:
             return
         self.due = float("inf")
-        cores, others = os.cpu_count() or 1, self.use.by_others()
-        if others is not None and others > BUSY * cores:
-            self.notice(
-                f"Other programs keep {others:.1f} of {cores} cores busy: training is slower than it would be alone."
-            )
+        if said := self.use.sentence("training is slower than it would be alone."):
+            self.notice(said)

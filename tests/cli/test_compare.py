@@ -1,8 +1,11 @@
 """`compare`: both sides on the same seeds, a verdict and a picture; what is not comparable is refused before a step."""
 
 import json
+import signal
 
 import pytest
+
+from nano_llama.training.loop import TrainingLoop
 
 SHAPE = (
     *("--tokenizer", "char", "--model", "tiny", "--context", 16, "--batch-size", 4, "--engine", "numpy"),
@@ -47,9 +50,43 @@ def test_a_rate_that_learns_and_one_that_does_not(compare, tmp_path, drawn):
         (("lr=0.1", "max_steps=3"), "given for both"),
         (("lr=0.1", "data=stdlib"), "given for both"),
         (("lr=0.1", "evaluations=0"), "given for both"),
+        (("lr=0.1", "mesh=dp=2"), "mesh=dp=2: mesh = 'dp=2', but compare trains in one process"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(compare, tmp_path, sides, says):
     done = compare(*sides, *SHAPE)
     assert done.code == 2 and says in done.err
     assert not (tmp_path / "both").exists()
+
+
+def test_torchrun_is_refused_by_name(compare, tmp_path, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    done = compare("lr=0.1", "lr=0.2", *SHAPE)
+    assert done.code == 2 and "torchrun has started 2" in done.err and "nano-llama runs" in done.err
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_small_text_is_said_once(compare):
+    done = compare("lr=0.1", "lr=0.2", "--engine", "numpy", "--max-steps", 1, "--evaluations", 0)
+    assert done.code == 2 and done.err.count("is a small text") == 1
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(compare, tmp_path, monkeypatch):
+    """It comes in the third of four runs."""
+    train_step, runs = TrainingLoop.train_step, []
+
+    def interrupted(loop, batches, lr):
+        runs.append(loop.folder.path)
+        if len(set(runs)) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(loop, batches, lr)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "train_step", interrupted)
+        done = compare("lr=0.1", "lr=0.01", *SHAPE, "--seeds", 2)
+    assert done.code == 130
+    assert "after 1 step; progress saved in" in done.err and "2 runs of 4 are complete" in done.err
+    assert "The same command again goes on from there." in done.err and "--resume" not in done.err
+    done = compare("lr=0.1", "lr=0.01", *SHAPE, "--seeds", 2)
+    assert done.code == 0 and done.err.count("is there already") == 2

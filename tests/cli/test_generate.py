@@ -6,6 +6,7 @@ import pytest
 
 from helpers.adapters import save_adapter_of
 from nano_llama import LLM, SamplingParams
+from nano_llama.formats import read_config
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol1_numpy import Llama
 
@@ -96,6 +97,20 @@ def test_stop_strings(cli, tiny_model):
     )
     assert cut.json["text"] == whole[: whole.index(stop)]
     assert cut.json["finish_reason"] == "stop"
+
+
+def test_more_tokens_than_the_model_can_see_are_told_before(cli, tiny_chat_model):
+    """A text goes on beyond the context, an answer ends with it: what is said of both is what they do."""
+    context = read_config(tiny_chat_model).max_position_embeddings
+    many = ("--model", tiny_chat_model, "--prompt", "dog", "--temperature", 0)
+    text = cli("generate", *many, "--max-tokens", context + 20, "--json")
+    assert f"is more than the model's context of {context:,}" in text.err and f"last {context // 2:,} alone" in text.err
+    assert text.json["new_tokens"] == context + 20 and "stopped at --max-tokens" in text.err
+    answer = cli("generate", *many, "--chat", "--max-tokens", 3 * context, "--json")
+    assert "the text ends where it is full" in answer.err
+    assert answer.json["new_tokens"] + answer.json["prompt_tokens"] in (context, context + 1)
+    assert "the model's context was full" in answer.err
+    assert "context" not in cli("generate", *many, "--max-tokens", 5).err
 
 
 def test_the_prompt_from_stdin(cli, tiny_model, monkeypatch):

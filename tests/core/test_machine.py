@@ -179,6 +179,14 @@ def test_what_others_use_is_all_work_less_our_own(tmp_path, monkeypatch):
     assert machine.CpuUse(tmp_path / "nothing").by_others() is None
 
 
+@pytest.mark.parametrize(("others", "said"), [(1.9, True), (0.7, False), (None, False)])
+def test_a_noisy_machine_is_worth_a_remark(monkeypatch, others, said):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    use = machine.CpuUse()
+    monkeypatch.setattr(use, "by_others", lambda: others)
+    assert use.sentence("so.") == ("Other programs kept 1.9 of 2 cores busy: so." if said else None)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_the_age_of_a_process(tmp_path):
     begin = time.monotonic()

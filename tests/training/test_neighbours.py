@@ -2,13 +2,14 @@
 
 import pytest
 
+from nano_llama.core.machine import CpuUse
 from nano_llama.training import neighbours
 from nano_llama.training.neighbours import Neighbours, free_threads
 
 
 @pytest.mark.parametrize(("others", "told"), [(1.9, True), (0.3, False), (None, False)])
 def test_a_busy_machine_is_told_once(monkeypatch, others, told):
-    class Use:
+    class Use(CpuUse):
         def by_others(self):
             return others
 
@@ -22,7 +23,7 @@ def test_a_busy_machine_is_told_once(monkeypatch, others, told):
     for now[0] in (106.0, 120.0):
         watch.look()
     assert heard == (
-        ["Other programs keep 1.9 of 2 cores busy: training is slower than it would be alone."] if told else []
+        ["Other programs kept 1.9 of 2 cores busy: training is slower than it would be alone."] if told else []
     )
 
 
@@ -34,7 +35,7 @@ def test_a_busy_machine_is_told_once(monkeypatch, others, told):
     ],
 )  # fmt: skip
 def test_threads_take_the_free_cores_but_at_least_half(monkeypatch, threads, cores, others, chosen):
-    class Use:
+    class Use(CpuUse):
         def by_others(self):
             return others
 
