@@ -128,8 +128,8 @@ def write_folder(
             write_json(temporary / INDEX, {"metadata": total, "weight_map": weight_map})
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        for file in extra_files:
-            shutil.copyfile(file, temporary / file.name)
+        for extra in extra_files:
+            shutil.copyfile(extra, temporary / extra.name)
         check(temporary)
 
 

@@ -138,7 +138,8 @@ def draw(picture: Path, probes: dict[str, Probe], losses: dict[str, list[float]]
     )
     for name, variant in VARIANTS.items():
         color = variant.color or ink()
-        p, style = probes[name], {"color": color, "label": name, "marker": "o"}
+        p = probes[name]
+        style: dict[str, Any] = {"color": color, "label": name, "marker": "o"}
         if variant.around:
             style |= {"marker": "s", "markersize": 9, "markerfacecolor": "none"}
         stream.semilogy(p.stream, **style)

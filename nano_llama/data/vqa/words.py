@@ -70,7 +70,7 @@ def letter_chance() -> float:
 
 def _word(rng: np.random.Generator, lengths: Sequence[int]) -> str:
     first_is_vowel = bool(rng.random() < VOWEL_FIRST)
-    length = lengths[rng.integers(len(lengths))]
+    length = lengths[int(rng.integers(len(lengths)))]
     choices = [VOWELS if (place % 2 == 0) == first_is_vowel else CONSONANTS for place in range(length)]
     return "".join(letters[rng.integers(len(letters))] for letters in choices)
 
