@@ -109,7 +109,10 @@ def _unknown_command(word: str) -> Exception:
     from nano_llama.core.errors import UserError
 
     if word.startswith("-"):
-        return UserError(f"{word!r} is not a command.", hint="The command comes first: nano-llama COMMAND --option")
+        hint = "The command comes first: nano-llama COMMAND --option"
+        if command := next((name for name in COMMANDS if name in word), None):  # other programs' --completion
+            hint = f"Did you mean  nano-llama {command} ?"
+        return UserError(f"{word!r} is not a command.", hint=hint)
     close = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
     meant = f"Did you mean  nano-llama {close[0]} ?  " if close else ""
     return UserError(f"Unknown command {word!r}.", hint=f"{meant}Commands: {', '.join(COMMANDS)}.")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from nano_llama.cli.common import Count, Output, Screen, facts, table
-from nano_llama.cli.models import ModelPath, locate_model, shown_path
+from nano_llama.cli.models import ModelPath, locate_model
 from nano_llama.core.machine import CpuUse, peak_resident_bytes
 from nano_llama.core.units import size_text
 from nano_llama.vol3_engine.benchmark import Load, Speed, check_load, measure
@@ -66,7 +66,7 @@ def run(
     context = read_config(path).max_position_embeddings
     load = Load(batch_size, prompt_tokens or max(1, min(512, context - new_tokens)), new_tokens, repeats)
     check_load(load, context)
-    screen.say(f"Loading {shown_path(path)} ...", style="dim")
+    screen.say(f"Loading {model} ...", style="dim")
     runner = CpuRunner.load(
         path, dtype, settings.kv_cache_dtype, settings.num_threads, quantization=settings.quantization
     )

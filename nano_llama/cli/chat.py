@@ -62,7 +62,7 @@ def run(
     if system is not None:
         check_text(system, "--system")
     path = find_model(model, adapter, screen)
-    screen.say(f"Loading {shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    screen.say(f"Loading {model or shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         image = "--image FILE " if reads_images(path) else ""

@@ -80,7 +80,7 @@ def _usage(app: "cyclopts.App") -> str:
     what is required.
     """
     words = []
-    for argument in app.assemble_argument_collection():
+    for argument in _parsed(app):
         if argument.index is not None:
             words.append(_shown_name(argument) if argument.required else f"[{_shown_name(argument)}]")
         elif argument.required:
@@ -94,7 +94,12 @@ def _shown_default(value: Any) -> str | None:
 
 
 def _required(app: "cyclopts.App") -> list[str]:
-    return [_shown_name(argument) for argument in app.assemble_argument_collection() if argument.required]
+    return [_shown_name(argument) for argument in _parsed(app) if argument.required]
+
+
+def _parsed(app: "cyclopts.App") -> "list[cyclopts.Argument]":
+    """What the user may give: a parameter that is not parsed is given by run_command."""
+    return [argument for argument in app.assemble_argument_collection() if argument.parse]
 
 
 def _shown_name(argument: "cyclopts.Argument") -> str:

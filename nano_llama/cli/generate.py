@@ -66,13 +66,13 @@ def run(
     if image and not chat and IMAGE_TOKEN not in text:
         text = IMAGE_TOKEN * len(image) + text
     path = find_model(model, adapter, screen, DEFAULT_MODEL)
-    used = model or (DEFAULT_MODEL if adapter is None else str(path))
+    used = model or (DEFAULT_MODEL if adapter is None else shown_path(path))
     if image and not reads_images(path):
         raise UserError(
             f"--image {image[0]}: {used} reads text only.",
             hint="Give --model a run of  nano-llama train --preset eyes-cpu,  or a folder of Idefics3 or SmolVLM.",
         )
-    screen.say(f"Loading {shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
+    screen.say(f"Loading {used}{f' with {adapter}' if adapter else ''} ...", style="dim")
     llm = load_llm(path, compute or Compute(), adapter=adapter)
     context = llm.config.max_position_embeddings
     if max_tokens > context:

@@ -70,3 +70,8 @@ def test_another_shell_is_refused(cli):
     done = cli("completion", "tcsh")
     assert done.code == 2
     assert "tcsh" in done.err and "fish" in done.err
+
+
+def test_what_is_not_parsed_is_not_asked_for(cli):
+    assert "completion needs SHELL." in cli("completion").err
+    assert "--commands" not in cli("completion", "--help").out

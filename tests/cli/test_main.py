@@ -85,6 +85,13 @@ def test_an_option_before_the_command(cli):
     assert "command comes first" in done.err
 
 
+@pytest.mark.parametrize("word", ["--completion", "--install-completion"])
+def test_an_option_that_is_a_command_here(cli, word):
+    done = cli(word, "bash")
+    assert done.code == 2
+    assert "nano-llama completion" in done.err
+
+
 def test_errors_as_json(cli):
     done = cli("tarin", "--json")
     assert done.code == 2
