@@ -116,6 +116,10 @@ def test_blocks_are_the_engines(watched, engine):
     kept = {int(row[0]) for row in cells_of(page.locator("nl-blocks table")) if row[1] == "kept"}
     assert kept and kept | known == set(pool._evictable)
     assert page.locator("nl-blocks .tally.kept").text_content() == str(len(pool._evictable))
+    users = {row["sequence"] for step in of(events, "step") for row in step["rows"] if shared in row["blocks"]}
+    assert shared in kept and cell.text_content() == f"×{len(users)}", "who shared it is still said"
+    told = page.locator("nl-blocks p", has_text="shared by the requests").text_content()
+    assert len(re.search("requests ([0-9, ]+),", told)[1].split(",")) == len(users)
 
 
 def test_a_step_is_its_packed_batch(watched, engine):

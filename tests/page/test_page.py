@@ -42,7 +42,7 @@ def as_shown(names):
 
 def test_it_is_small():
     """As it is sent, file by file."""
-    assert sum(len(file.packed) for file in read_page().values()) < 65_000
+    assert sum(len(file.packed) for file in read_page().values()) < 60_000
 
 
 def test_no_text_is_parsed_and_nothing_is_from_elsewhere():

@@ -233,7 +233,7 @@ def test_while_the_server_replays_for_others(opened):
             ? Promise.resolve(new Response(JSON.stringify(busy), {status: 429})) : real(path, ...rest);
     }""")
     page.locator("#tab-attribution").click()
-    page.locator("nl-attribution", has_text="replays for somebody else").wait_for()
+    page.locator("nl-attribution", has_text="computes for somebody else").wait_for()
     whole(page, "attribution")
     info = opened.ask("/inspect/model")
     info["limits"]["replayed"] = 4

@@ -2,33 +2,30 @@
 // Tests: tests/page/test_page.py.
 
 import { ask, hasKey, setKey } from "./lib/api.js";
-import { h, rove } from "./lib/dom.js";
+import { count, h, rove } from "./lib/dom.js";
 import { Store } from "./lib/state.js";
-import { count, Speaker } from "./lib/text.js";
 import { startTour } from "./lib/tour.js";
-import "./views/alternatives.js";
 import "./views/attention.js";
 import "./views/attribution.js";
-import "./views/blocks.js";
-import "./views/branches.js";
-import "./views/chat.js";
-import "./views/complete.js";
+import "./views/engine.js";
 import { constraintOf } from "./views/grammar.js";
 import "./views/lens.js";
 import "./views/reads.js";
 import "./views/river.js";
 import "./views/roofline.js";
-import "./views/settings.js";
-import "./views/timeline.js";
 import "./views/volumes.js";
 import "./views/why.js";
+import "./views/writers.js";
 
-// A view is shown where the server has what it asks for.
-const ASKS = { alternatives: "/inspect/next", why: "/inspect/next", reads: "/inspect/tokens", grammar: "/inspect/next", volumes: "/inspect/volumes",
-    lens: "/inspect/replay", attention: "/inspect/replay", attribution: "/inspect/replay", blocks: "/inspect/events", timeline: "/inspect/events", roofline: "/inspect/roofline" };
-const VIEWS = { alternatives: "Alternatives", why: "Why this token", lens: "Logit lens", attention: "Attention", attribution: "Who wrote it",
-    reads: "What it reads", branches: "Branches", grammar: "Under a rule", volumes: "Three volumes", blocks: "Blocks", timeline: "Timeline", roofline: "Roofline" };
-const WRITERS = { complete: "Completion", chat: "Chat" };
+// [title, what it asks of the server: a view is shown where the server has it]
+const VIEWS = {
+    alternatives: ["Alternatives", "/inspect/next"], why: ["Why this token", "/inspect/next"], lens: ["Logit lens", "/inspect/replay"],
+    attention: ["Attention", "/inspect/replay"], attribution: ["Who wrote it", "/inspect/replay"], reads: ["What it reads", "/inspect/tokens"],
+    branches: ["Branches"], grammar: ["Under a rule", "/inspect/next"], volumes: ["Three volumes", "/inspect/volumes"],
+    blocks: ["Blocks", "/inspect/events"], timeline: ["Timeline", "/inspect/events"], roofline: ["Roofline", "/inspect/roofline"],
+};
+const OF_A_TOKEN = ["/inspect/next", "/inspect/replay", "/inspect/volumes"];
+const WRITERS = { complete: ["Completion"], chat: ["Chat"] };
 const THEMES = ["auto", "light", "dark"];
 const byId = (id) => document.getElementById(id);
 
@@ -83,6 +80,29 @@ class Desk extends EventTarget {
     }
 }
 
+/** Speaks whole sentences into a live region: token by token nobody could follow. */
+class Speaker {
+    constructor(region) {
+        this.region = region;
+        this.waiting = "";
+    }
+
+    push(text) {
+        this.waiting += text;
+        const end = Math.max(...[...".!?\n"].map((mark) => this.waiting.lastIndexOf(mark)));
+        if (end >= 0) this.say(this.waiting.slice(0, end + 1)), (this.waiting = this.waiting.slice(end + 1));
+    }
+
+    finish(remark) {
+        this.say(`${this.waiting} ${remark}`);
+        this.waiting = "";
+    }
+
+    say(text) {
+        if (text.trim()) this.region.textContent = text.trim();
+    }
+}
+
 async function open() {
     let info;
     for (;;) {
@@ -119,7 +139,7 @@ function furnish(desk) {
     byId("desk").hidden = false;
     const modes = info.chat ? ["chat", "complete"] : ["complete"];
     if (!modes.includes(store.state.mode)) store.state.mode = modes[0];
-    const shown = Object.keys(VIEWS).filter((name) => !ASKS[name] || info.endpoints.includes(ASKS[name]));
+    const shown = Object.keys(VIEWS).filter((name) => !VIEWS[name][1] || info.endpoints.includes(VIEWS[name][1]));
     if (!shown.includes(store.state.view)) store.state.view = shown[0];
     const writers = tabs(byId("writing"), byId("writers"), modes, WRITERS, store, "mode");
     const views = tabs(byId("looking"), byId("views"), shown, VIEWS, store, "view");
@@ -151,10 +171,8 @@ function sheetOf(section, button) {
 function tabs(section, place, names, labels, store, field) {
     const list = section.querySelector("[role=tablist]"), made = new Map();
     for (const name of names) {
-        const panel = document.createElement(`nl-${name}`);
-        panel.id = `panel-${name}`;
-        for (const [key, value] of [["role", "tabpanel"], ["aria-labelledby", `tab-${name}`]]) panel.setAttribute(key, value);
-        list.append(h("button", { role: "tab", id: `tab-${name}`, "aria-controls": panel.id, onclick: () => store.set({ [field]: name }) }, labels[name]));
+        const panel = h(`nl-${name}`, { id: `panel-${name}`, role: "tabpanel", "aria-labelledby": `tab-${name}` });
+        list.append(h("button", { role: "tab", id: `tab-${name}`, "aria-controls": panel.id, onclick: () => store.set({ [field]: name }) }, labels[name][0]));
         place.append(panel);
         made.set(name, panel);
     }
@@ -193,7 +211,7 @@ function listen(desk, writers, views, look, sheet) {
         const known = desk.runs.includes(detail.run);
         if (!known) desk.runs = [detail.run];
         desk.run = detail.run;
-        const view = ["alternatives", "why", "grammar", "lens", "attention", "attribution", "volumes"].includes(store.state.view) ? store.state.view : "alternatives";
+        const view = OF_A_TOKEN.includes(VIEWS[store.state.view][1]) ? store.state.view : "alternatives";
         store.set({ at: detail.at, view, place: -1, word: -1, against: -1 });
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet

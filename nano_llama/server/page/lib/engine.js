@@ -1,7 +1,9 @@
 // What the engine does, step by step, for the views that show it: one stream of POST /inspect/events for all of them, which
-// is open while one of them is looked at. Of other clients it has counts only. Tests: tests/page/test_engine.py.
+// is open while one of them is looked at. Of other clients it has counts only. And a dozen readers: requests that the page
+// sends so that one sees the engine work for many at once. Tests: tests/page/test_engine.py.
 
-import { ask, OWN, stream } from "./api.js";
+import { ask, OWN, requestId, stream } from "./api.js";
+import { h } from "./dom.js";
 
 const STEPS = 400, REQUESTS = 200; // that are kept
 const LINGER = 5000; // ms for which the stream outlives the last view, since one goes from one view to the next
@@ -21,7 +23,7 @@ class Engine {
 
     begin(settings) {
         this.settings = settings;
-        Object.assign(this, { steps: [], sequences: new Map(), kept: new Map(), waiting: [], held: false, done: false, labels: 0 });
+        Object.assign(this, { steps: [], sequences: new Map(), kept: new Map(), waiting: [], held: false, done: false, labels: 0, users: new Map() });
     }
 
     // -- who looks
@@ -89,8 +91,8 @@ class Engine {
         const did = new Map();
         for (const row of event.rows) {
             const one = this.sequence(row.sequence, row.own), decodes = one.prompt === null ? row.count === 1 : row.position >= one.prompt;
-            Object.assign(one, { blocks: row.blocks, computed: row.position + row.count, found: one.found + (event.prefix_hits[row.sequence] ?? 0) });
-            for (const block of row.blocks) this.kept.delete(block);
+            Object.assign(one, { computed: row.position + row.count, found: one.found + (event.prefix_hits[row.sequence] ?? 0) });
+            this.take(one, row.blocks);
             did.set(one, decodes ? "decode" : "prompt");
         }
         for (const number of event.preempted) {
@@ -105,6 +107,17 @@ class Engine {
         for (const block of [...this.kept.keys()].slice(0, Math.max(0, this.kept.size - event.blocks.kept))) this.kept.delete(block);
         this.steps.push({ ...event, did });
         if (this.steps.length > STEPS) this.steps.shift();
+    }
+
+    /** It holds these blocks now. users: block -> all that ever had what is in it. */
+    take(one, blocks) {
+        blocks.forEach((block, index) => {
+            if (one.blocks[index] === block) return;
+            const found = index * this.settings.block_size < one.found || [...this.sequences.values()].some((other) => other.blocks.includes(block));
+            this.users.set(block, new Set(found ? this.users.get(block) : []).add(one));
+            this.kept.delete(block);
+        });
+        one.blocks = blocks;
     }
 
     ended({ sequence, own, tokens, reason }) {
@@ -169,7 +182,7 @@ class Engine {
 
 export const engine = new Engine();
 
-/** An element that shows the engine while it is not hidden: build once, then refresh whenever something happened. */
+/** An element that shows the engine while it is not hidden: build once, then draw whenever something happened. */
 export class EngineView extends HTMLElement {
     static observedAttributes = ["hidden"];
 
@@ -179,8 +192,17 @@ export class EngineView extends HTMLElement {
 
     show({ info }) {
         engine.look(this, info);
-        if (!this.firstChild) this.build(info);
+        if (!this.bar) {
+            this.bar = engineBar();
+            this.build(info);
+        }
         engine.changed();
+    }
+
+    refresh() {
+        this.bar.refresh();
+        if (engine.settings) this.draw();
+        this.twin.refresh();
     }
 }
 
@@ -194,4 +216,57 @@ export async function textsOf(ids) {
 /** The colour of a sequence; its number always stands beside it. */
 export function hue(one) {
     return Math.round((one.label * 137.5) % 360);
+}
+
+const KEEPER = "The keeper of the lighthouse climbed the stairs every evening, lit the lamp, and wrote one line about the sea into a book that nobody had ever read. ";
+// Four requests of three prompts (a browser opens six connections at most); half of the readers begin alike.
+const GROUPS = [
+    [`${KEEPER}Tonight`, "The rain", `${KEEPER}In spring`],
+    [`${KEEPER}When the storm came`, "Once upon a time there was a small dog who", "My grandmother used to say that"],
+    [`${KEEPER}His daughter`, "Far away", `${KEEPER}Then one day`],
+    ["It was late when", `${KEEPER}The last line`, "To fix an old clock, first"],
+];
+const TOKENS = [24, 36, 48, 64], PAUSE = 40; // ms between two requests
+
+async function send(signal) {
+    await Promise.all(GROUPS.map(async (prompt, at) => {
+        await new Promise((done) => setTimeout(done, at * PAUSE));
+        const id = requestId(), ids = prompt.map(() => []);
+        engine.wrote(id, (choice) => ids[choice], "one of the dozen");
+        const body = { prompt, max_tokens: TOKENS[at], seed: 10 * at, temperature: 0.8, stream: true, return_token_ids: true };
+        for await (const { choices } of stream("/v1/completions", body, signal, id))
+            for (const { index, prompt_token_ids: read = [], token_ids: written = [] } of choices) ids[index].push(...read, ...written);
+    }));
+}
+
+let running = null, problem = ""; // of all bars
+
+function dozen() {
+    if (running) return running.abort();
+    running = new AbortController();
+    problem = "";
+    send(running.signal).catch((error) => error.name !== "AbortError" && (problem = error.message)).finally(() => {
+        running.abort(); // what is left, if one of them failed
+        running = null;
+        engine.changed();
+    });
+    return engine.changed();
+}
+
+/** The buttons, and what there is to say about the stream. -> {element, refresh} */
+function engineBar() {
+    const button = (onclick) => h("button", { onclick });
+    const sends = h("button", { class: "primary", onclick: dozen }), holds = button(() => engine.hold(!engine.held)), again = button(() => engine.open()), says = h("span", { class: "hint", role: "status" });
+    const refresh = () => {
+        const { settings, stopper, steps } = engine, recorded = Boolean(settings?.recorded);
+        sends.hidden = recorded;
+        sends.textContent = running ? "Stop them" : "Send a dozen readers";
+        holds.textContent = engine.held ? "Go on" : "Hold";
+        holds.hidden = !steps.length || (!stopper && !engine.held);
+        again.hidden = Boolean(stopper);
+        again.textContent = recorded ? "Play again" : "Watch again";
+        const text = engine.error?.message ?? (problem || (engine.held ? `Held: ${engine.waiting.length} events wait.` : recorded ? (stopper ? "A recording is played; this server's own steps are not shown." : "The recording is over.") : ""));
+        if (says.textContent !== text) says.textContent = text;
+    };
+    return { element: h("div", { class: "actions" }, sends, holds, again, says), refresh };
 }

@@ -1,39 +1,42 @@
-// What views 4 to 6 share: the text that Volume 1 reads again, its answer, and the engine's own numbers beside it.
-// Tests: tests/page/test_replayed.py.
+// What views 4 to 6 and 11 share: the text that Volume 1 reads again, its answer and the lines of it that ran, and the
+// engine's own numbers beside it. Tests: tests/page/test_replayed.py, tests/page/test_volumes.py.
 
 import { ask, askAgain, askBytes } from "./api.js";
-import { h } from "./dom.js";
+import { answering, fill, h, hint, percent, visible } from "./dom.js";
 import { inspect } from "./run.js";
-import { percent, visible } from "./text.js";
 
 const ARRAYS = { int32: Int32Array, float32: Float32Array, float64: Float64Array, uint8: Uint8Array, float16: Uint16Array };
 const KEPT = 12; // answers
 const AT_ONCE = 1000; // ids whose texts are asked for
+const SAID = /("""[\s\S]*?"""|#.*)/; // what a function says to its reader
 const answers = new Map(), names = new Map(); // by body; by id
+let known = null; // GET /inspect/source, asked for once
 let running = null; // a page asks for one replay at a time: the next one stops it
 
 /**
- * What Volume 1 answers: its head, and each array as {data, shape} under its name. waiting: is called while the server
- * replays for somebody else. Throws AbortError when another replay was wanted first.
+ * What the server computes again, of which it does one at a time: waits(text) is called while it does so for somebody
+ * else. The same question is asked once. Throws AbortError when something else was wanted first.
  */
-export function replay(body, waiting = () => {}) {
-    const key = JSON.stringify(body);
+export function recomputed(path, body, waits, how) {
+    const key = path + JSON.stringify(body);
     if (answers.has(key)) return Promise.resolve(answers.get(key));
     if (running?.key === key) return running.promise;
     running?.stopper.abort();
     const mine = (running = { key, stopper: new AbortController() });
-    mine.promise = askAgain("/inspect/replay", body, mine.stopper.signal, waiting, askBytes).then((buffer) => {
+    const waiting = () => waits("The server computes for somebody else; this one comes next …");
+    mine.promise = askAgain(path, body, mine.stopper.signal, waiting, how).then((answer) => {
         if (answers.size >= KEPT) answers.delete(answers.keys().next().value);
-        answers.set(key, unpacked(buffer));
-        return answers.get(key);
+        answers.set(key, answer);
+        return answer;
     }).finally(() => {
         if (running === mine) running = null;
     });
     return mine.promise;
 }
 
-/** The length of a head, the head, and the arrays that it describes. */
-export function unpacked(buffer) {
+/** What Volume 1 answers: the length of its head, the head, and the arrays that it describes. -> the head, with each
+    array as {data, shape} under its name */
+function unpacked(buffer) {
     const length = new DataView(buffer).getUint32(0, true), start = 4 + length;
     const made = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     for (const { name, dtype, shape, offset } of made.arrays) {
@@ -75,19 +78,39 @@ export async function likeliest(ids) {
 
 /**
  * The ids of a text, and the place that is looked at: the token there read all before it and said what came next.
- * -> {ids, place} or {hint: why there is nothing to see}
+ * -> {ids, place} or {none: why there is nothing to see}
  */
 export function readBy(run, at, limits) {
-    if (!run?.tokens.length) return { hint: "Write something: Volume 1 then reads it again, and shows what happens inside the model." };
-    if (run.running) return { hint: "When the text has ended, Volume 1 reads it again." };
+    if (!run?.tokens.length) return { none: "Write something: Volume 1 then reads it again, and what happens inside the model is seen here." };
+    if (run.running) return { none: "When the text has ended, Volume 1 reads it again." };
     const ids = run.idsBefore(run.tokens.length), place = run.tokens[at] ? run.promptIds.length + at - 1 : ids.length - 1;
-    if (place >= limits.replayed) return { hint: `Volume 1 replays at most ${limits.replayed} tokens, and this one is number ${place + 1}. Open an earlier one.` };
+    if (place >= limits.replayed) return { none: `Volume 1 replays at most ${limits.replayed} tokens, and this one is number ${place + 1}. Open an earlier one.` };
     return { ids: ids.slice(0, limits.replayed), place };
+}
+
+/** A view of what Volume 1 replays: a lead, its parts (empty elements), and the lines that ran.
+    Its read() fills the parts, from `before`: the ids up to the place that is looked at, after which `next` was written. */
+export class Replayed extends HTMLElement {
+    show({ run, at, store, info }) {
+        const { ids, place, none } = readBy(run, at, info.limits), { lead, parts, lines } = this.constructor;
+        this.asked = this.drawn = null;
+        if (none) return fill(this, hint(none));
+        Object.assign(this, { store, info, ids, place, before: ids.slice(0, place + 1), next: ids[place + 1] });
+        this.parts = Object.fromEntries(parts.map((name) => [name, h("div")]));
+        fill(this, h("p", {}, lead), Object.values(this.parts), source(lines));
+        return this.read();
+    }
+
+    /** draw(still, ask): ask(body) replays, unless another question comes after this one; place: the name of a part. */
+    answering(place, draw) {
+        return answering(this, this.parts[place], "Volume 1 reads the text again, layer by layer …",
+            (still, waits) => draw(still, (body) => still(recomputed("/inspect/replay", body, waits, (...asked) => askBytes(...asked).then(unpacked)))));
+    }
 }
 
 /** Who computed what is shown. more: what the engine says beside it. */
 export function computed({ seconds }, ...more) {
-    return h("p", { class: "hint by" }, `Recomputed by Volume 1, in float32 from the model's file, in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s; the engine that serves may round more. `, ...more);
+    return h("p", { class: "hint by" }, `Recomputed by Volume 1, in float32 from the model's file, in ${seconds.toFixed(2)} s; the engine that serves may round more. `, ...more);
 }
 
 /** "The engine's own p of X here: 12.3 %". */
@@ -95,25 +118,24 @@ export function ownP(name, engine) {
     return ["The engine's own p of ", h("b", { class: "chip" }, name), ": ", h("span", { class: "engine" }, engine ? percent(engine.p) : "not among its likeliest"), "."];
 }
 
-/**
- * Draw what a question answers into a view, unless another question comes after it; say what went wrong.
- * draw(still, waiting): `await still(promise)` ends it once the view asks something else.
- */
-export async function answering(view, place, draw) {
-    const asked = (view.asked = {}), waits = h("p", { class: "hint", role: "status" }, "Volume 1 reads the text again, layer by layer …");
-    const timer = setTimeout(() => place.prepend(waits), 150);
-    view.setAttribute("aria-busy", "true");
-    const still = async (promise) => {
-        const answer = await promise;
-        if (view.asked !== asked) throw new DOMException("Something else is looked at.", "AbortError");
-        return answer;
-    };
-    try {
-        await draw(still, () => (waits.textContent = "The server replays for somebody else; this one comes next …"));
-    } catch (error) {
-        if (error.name !== "AbortError" && view.asked === asked) place.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
-    }
-    clearTimeout(timer);
-    waits.remove();
-    if (view.asked === asked) view.removeAttribute("aria-busy");
+/** names: stages of /inspect/source, in the order to show. Folded away; fetched when it is opened. */
+export function source(names, title = "The lines of Volume 1 that computed this") {
+    const made = h("details", { class: "source" }, h("summary", {}, title));
+    made.addEventListener("toggle", async () => {
+        if (!made.open || made.children.length > 1) return;
+        try {
+            const stages = await (known ??= ask("/inspect/source").then((answer) => answer.stages));
+            fill(made, made.firstChild, names.map((name) => lines(stages.find((stage) => stage.name === name))));
+        } catch (error) {
+            known = null;
+            fill(made, made.firstChild, h("p", { class: "error", role: "alert" }, error.message));
+        }
+    });
+    return made;
+}
+
+function lines({ name, function: title, file, line, code }) {
+    return h("figure", { "data-stage": name },
+        h("figcaption", {}, h("code", {}, `${file}, line ${line}`)),
+        h("pre", { tabindex: 0, role: "region", "aria-label": title }, code.split(SAID).map((part, at) => (at % 2 ? h("span", {}, part) : part))));
 }

@@ -16,7 +16,7 @@ const STEPS = [
         desk.run?.running && (await done);
     }, "#writers nl-river", "This text was written token by token. The darker a token and the thicker its line, the more it surprised the model itself."],
     [(desk) => desk.store.set({ view: "alternatives", at: Math.min(3, desk.run.tokens.length - 1) }), "#looking", "One token is open. These could have stood there: on the left what the model thinks, on the right what sampling made of it."],
-    [(desk) => desk.store.set({ view: "why" }), "#looking", "Why this one? From top to bottom every setting changes the bar or cuts it. At the end a number drawn from the seed falls on one token. Where the first bar comes from, the tabs Logit lens, Attention and Who wrote it show."],
+    [(desk) => desk.store.set({ view: "why" }), "#looking", "Why this one? From top to bottom every setting changes the bar or cuts it. At the end a number drawn from the seed falls on one token. Where the first bar comes from, the tabs Logit lens, Attention and Who wrote it show; in Three volumes, three programs compute it anew."],
     [(desk) => desk.store.set({ temperature: 0.3 }), "#looking nl-why", "The temperature is 0.3 now: the likely tokens grow. Move the sliders; the page computes at once, and the server confirms."],
     [(desk) => desk.store.set({ view: "reads", temperature: 0.8 }), "#looking", "The model reads no letters. Your text is cut into pieces, and each is a number. Choose one to see the merges that made it."],
     [async (desk) => {

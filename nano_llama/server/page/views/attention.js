@@ -1,30 +1,28 @@
 // <nl-attention>: whom a token reads. Any head's attention as arcs over the text and as a grid, with the other query heads
 // of its KV head; thumbnails of all heads; the sink. View 5. Tests: tests/page/test_replayed.py.
 
-import { arcs, paint } from "../lib/arcs.js";
-import { fill, h, rove, s, table, twin } from "../lib/dom.js";
-import { answering, byEngine, computed, likeliest, named, ownP, readBy, replay } from "../lib/replay.js";
-import { source } from "../lib/source.js";
-import { percent } from "../lib/text.js";
+import { fill, h, hint, listbox, percent, rove, s, select, table, twin } from "../lib/dom.js";
+import { byEngine, computed, likeliest, named, ownP, Replayed } from "../lib/replay.js";
 
 const NAMED = 3;
+const LEAST = 0.01; // a weight below it has no arc
+const WIDEST = 7; // px: all of a head's attention
+const SHADE = [58, 143, 192]; // seen on the light and on the dark ground
 
-export class Attention extends HTMLElement {
+export class Attention extends Replayed {
+    static lead = "Whom does a token read? Every head gives out 100 % of its attention among the tokens so far. Choose the token that reads; the arcs lead to what it reads, thicker for more.";
+    static parts = ["choice", "text", "says", "grids", "twin", "map", "by"];
+    static lines = ["attention_block", "rope", "attention", "softmax", "attention_weights"];
+
     connectedCallback() {
         addEventListener("keydown", (event) => this.onKey(event));
         new ResizeObserver(() => this.tokens?.offsetParent && this.arc()).observe(this);
     }
 
-    show({ run, at, store, info }) {
-        const { ids, place, hint } = readBy(run, at, info.limits), { layers, heads, kv_heads: kvHeads } = info.shape;
-        this.asked = this.tokens = this.map = null;
-        if (hint) return fill(this, h("p", { class: "hint" }, hint));
-        Object.assign(this, { store, ids, place, layers, heads, perGroup: heads / kvHeads, grid: info.limits.grid });
-        this.parts = Object.fromEntries(["choice", "text", "says", "grids", "twin", "map", "by"].map((name) => [name, h("div")]));
-        fill(this,
-            h("p", {}, "Whom does a token read? Every head gives out 100 % of its attention among the tokens so far. Choose the token that reads; the arcs lead to what it reads, thicker for more."),
-            Object.values(this.parts), source(["attention_block", "rope", "attention", "softmax", "attention_weights"]));
-        return this.read();
+    show(given) {
+        const { layers, heads, kv_heads: kvHeads } = given.info.shape;
+        Object.assign(this, { layers, heads, perGroup: heads / kvHeads, tokens: null, map: null });
+        return super.show(given);
     }
 
     get layer() {
@@ -48,15 +46,15 @@ export class Attention extends HTMLElement {
     }
 
     read() {
-        return answering(this, this.parts.text, async (still, waiting) => {
-            const { ids, parts } = this, answer = await still(replay({ tokens: ids, view: "attention", layer: this.layer }, waiting));
+        return this.answering("text", async (still, replay) => {
+            const { ids, parts } = this, answer = await replay({ tokens: ids, view: "attention", layer: this.layer });
             const name = await still(named(ids));
             Object.assign(this, { answer, name });
             if (!this.tokens) this.drawText();
             await this.draw();
             if (this.map) return;
-            fill(parts.map, h("p", { class: "hint" }, "All heads are being computed …"));
-            this.map = await still(replay({ tokens: ids.slice(0, this.grid), view: "attention" }, waiting));
+            fill(parts.map, hint("All heads are being computed …"));
+            this.map = await replay({ tokens: ids.slice(0, this.info.limits.grid), view: "attention" });
             this.drawMap();
         });
     }
@@ -81,12 +79,9 @@ export class Attention extends HTMLElement {
     /** The text, whose tokens can be chosen. */
     drawText() {
         const { ids, name, parts } = this;
-        this.tokens = h("div", { class: "reads", role: "listbox", "aria-label": "The token that reads", "aria-orientation": "horizontal" },
-            Array.from(ids, (id, at) => h("span", { role: "option", class: "piece", "data-at": at, tabindex: -1 }, name(id))));
+        this.tokens = listbox({ class: "reads" }, "The token that reads", Array.from(ids, (id, at) => h("span", { role: "option", class: "piece", "data-at": at }, name(id))),
+            (option) => this.set({ place: Number(option.dataset.at) }));
         this.overlay = s("svg", { class: "arcs", "aria-hidden": "true" });
-        const choose = (option) => option && this.set({ place: Number(option.dataset.at) });
-        this.tokens.addEventListener("click", (event) => choose(event.target.closest("[role=option]")));
-        rove(this.tokens, "[role=option]", choose);
         fill(parts.text, h("div", { class: "arched" }, this.tokens, this.overlay));
     }
 
@@ -99,20 +94,18 @@ export class Attention extends HTMLElement {
         const groups = Array.from({ length: this.heads / perGroup }, (_, n) => h("span", { class: "group" }, h("small", {}, perGroup > 1 && `KV head ${n}:`), Array.from({ length: perGroup }, (_, at) => button(n * perGroup + at))));
         fill(parts.choice,
             h("div", { class: "actions heads" }, h("label", { for: "layer" }, "Layer"), choice, perGroup > 1 ? null : h("span", {}, "Head"), groups),
-            h("p", { class: "hint" }, perGroup > 1 ? `${perGroup} query heads read with the same keys and values, those of one KV head; they are drawn together, the chosen one boldly.` : "Each head of this model has keys and values of its own."));
+            hint(perGroup > 1 ? `${perGroup} query heads read with the keys and values of one KV head; they are drawn together, the chosen one boldly.` : "Each head of this model has keys and values of its own."));
         document.getElementById(focused)?.focus();
+        select(this.tokens.children, this.tokens.children[reader]);
         [...this.tokens.children].forEach((option, at) => {
-            option.setAttribute("aria-selected", String(at === reader));
-            option.tabIndex = at === reader ? 0 : -1;
             option.title = at <= reader ? percent(this.weight(head, reader, at)) : "comes later: not read";
             option.style.setProperty("--much", at < reader ? Math.sqrt(this.weight(head, reader, at)).toFixed(3) : 0);
         });
         this.arc();
         for (const one of parts.map.querySelectorAll("button")) mark(one, Number(one.dataset.layer) === layer && Number(one.dataset.head) === head);
         fill(parts.grids, h("div", { class: "grids" }, group.map((one) => this.picture(one, T))), h("small", {}, "rows read, columns are read; fuller colour is more"));
-        const columns = ["#", "token", ...group.map((one) => `head ${one}`)], open = parts.twin.querySelector("details")?.open ?? false;
-        fill(parts.twin, twin(table(`What ${name(ids[reader])} reads in layer ${layer}`, columns, Array.from({ length: reader + 1 }, (_, to) => [to, name(ids[to]), ...group.map((one) => this.weight(one, reader, to).toFixed(4))]))));
-        parts.twin.firstChild.open = open;
+        const columns = ["#", "token", ...group.map((one) => `head ${one}`)];
+        fill(parts.twin, twin(table(`What ${name(ids[reader])} reads in layer ${layer}`, columns, Array.from({ length: reader + 1 }, (_, to) => [to, name(ids[to]), ...group.map((one) => this.weight(one, reader, to).toFixed(4))])), parts.twin));
         return this.say();
     }
 
@@ -135,9 +128,7 @@ export class Attention extends HTMLElement {
         const sink = mean(T, 1, (from) => this.weight(head, from, 0));
         fill(parts.says,
             h("p", { role: "status" }, `In head ${head} of layer ${layer}, `, h("b", { class: "chip" }, name(ids[reader])), ` at ${reader} reads ${most.map((to) => `${called(to)} (${percent(weights[to])})`).join("; ")}.`),
-            T > 1 && h("p", { class: "hint" }, `On average ${percent(sink)} of this head's attention lies on the first token. `, sink > 0.3
-                ? "Shares must add up to 100 %, so a head that finds nothing to read leaves them there: the first token is its sink."
-                : "It is hardly used as a sink, the place where heads that find nothing leave their shares, which must add up to 100 %."));
+            T > 1 && hint(`On average ${percent(sink)} of this head's attention lies on the first token. Shares must add up to 100 %; a head that finds nothing to read leaves them there, in its sink.`));
         const before = Array.from(ids.slice(0, reader + 1)), word = ids[reader + 1] ?? (await likeliest(before).catch(() => []))[0];
         if (word === undefined) return;
         const [engine, spelled] = await Promise.all([byEngine(before, word).catch(() => null), named([word])]);
@@ -175,6 +166,44 @@ function mean(T, first, at) {
 function mark(button, chosen) {
     button.setAttribute("aria-pressed", String(chosen));
     return button;
+}
+
+/**
+ * Arcs over tokens that stand in lines. options: their elements; lines: per head {weights: (to) => number, tone, strong}.
+ * An arc is as thick as the root of its weight, so that small ones are seen.
+ */
+function arcs(options, from, lines) {
+    const place = (option) => ({ x: option.offsetLeft + option.offsetWidth / 2, top: option.offsetTop, end: option.offsetTop + option.offsetHeight });
+    const reader = place(options[from]), all = options.slice(0, from + 1).map(place);
+    return lines.map(({ weights, tone, strong }, n) => {
+        const shift = 3 * (n - (lines.length - 1) / 2);
+        const paths = all.map((read, to) => {
+            const weight = weights(to);
+            if (weight < LEAST) return null;
+            const width = Math.max(1, WIDEST * Math.sqrt(weight)) * (strong ? 1 : 0.6);
+            return s("path", { d: curve(reader, read, shift), "stroke-width": width.toFixed(2), opacity: (0.25 + 0.75 * weight).toFixed(3), "data-to": to, "data-weight": weight });
+        });
+        return s("g", { class: `${tone}${strong ? " strong" : ""}` }, paths.filter(Boolean));
+    });
+}
+
+function curve(reader, read, shift) {
+    const from = reader.x + shift, to = read.x + shift;
+    if (read.top < reader.top) return `M${from} ${reader.top} C${from} ${reader.top - 26} ${to} ${read.end + 26} ${to} ${read.end}`;
+    const rise = reader.top - Math.min(24, 10 + Math.abs(from - to) / 8);
+    if (reader === read || from === to) return `M${from - 5} ${reader.top} C${from - 9} ${rise - 6} ${from + 9} ${rise - 6} ${from + 5} ${reader.top}`;
+    return `M${from} ${reader.top} C${from} ${rise} ${to} ${rise} ${to} ${reader.top}`;
+}
+
+/** Draw T x T weights, readers as rows: darker for more. at: (from, to) => the weight */
+function paint(canvas, T, at) {
+    canvas.width = canvas.height = T;
+    const context = canvas.getContext("2d"), image = context.createImageData(T, T);
+    for (let from = 0; from < T; from++) {
+        for (let to = 0; to <= from; to++) image.data.set([...SHADE, 255 * Math.sqrt(at(from, to))], 4 * (from * T + to));
+    }
+    context.putImageData(image, 0, 0);
+    return canvas;
 }
 
 customElements.define("nl-attention", Attention);

@@ -2,9 +2,8 @@
 // how many of the vocabulary may come, and what was struck out; over the whole text, where the rule alone decided. View 12.
 // Tests: tests/page/test_page.py, tests/page/test_grammar.py.
 
-import { fill, h, table, twin } from "../lib/dom.js";
+import { answering, count, fill, h, hint, nameOf, percent, table, twin, visible } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
-import { count, percent, visible } from "../lib/text.js";
 
 const FORMS = {
     "": ["no rule", ""],
@@ -37,43 +36,36 @@ export class Grammar extends HTMLElement {
         this.replaceChildren(h("label", { for: "form" }, "What is written next must be"), this.form, this.rule, this.here, this.bound);
     }
 
-    async inspect(run, at) {
-        const asked = (this.asked = {}), ruled = run && Object.keys(run.constraint).length;
-        if (!ruled || !run.tokens[at]) return this.here.replaceChildren(h("p", { class: "hint" }, ruled ? "Open a token to see what the rule left of the vocabulary there." : "Choose a rule and write: the model goes on choosing, among what the rule allows."));
-        let answer;
-        try {
-            answer = await inspect(run.inspection(at, run.settings));
-        } catch (error) {
-            return asked === this.asked && this.here.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
-        }
-        if (asked !== this.asked) return;
+    inspect(run, at) {
+        const ruled = run && Object.keys(run.constraint).length;
+        this.asked = null;
+        if (!ruled || !run.tokens[at]) return fill(this.here, hint(ruled ? "Open a token to see what the rule left of the vocabulary there." : "Choose a rule and write: the model goes on choosing, among what the rule allows."));
+        return answering(this, this.here, "The server is asked …", async (still) => this.draw(await still(inspect(run.inspection(at, run.settings)))));
+    }
+
+    draw(answer) {
         const left = leftBy(answer), { top } = answer;
-        const rows = top.ids.slice(0, LISTED).map((id, i) => ({ id, text: top.texts[i] === null ? "part of a character" : visible(top.texts[i]), p: Math.exp(top.logits[i] - answer.logsumexp), out: top.cut_by[i] === "constraint" }));
-        this.here.replaceChildren(
+        const rows = top.ids.slice(0, LISTED).map((id, i) => ({ id, text: nameOf(top.texts[i]), p: Math.exp(top.logits[i] - answer.logsumexp), out: top.cut_by[i] === "constraint" }));
+        fill(this.here,
             h("p", {}, h("b", { class: "big" }, count(left.count)), ` of ${count(answer.vocab_size)} tokens may come here`, left.count === 1 ? ": the rule alone decides, and the model has no say." : `. The model itself would have given them ${percent(left.mass)}.`),
             h("p", { class: "words", "aria-hidden": true }, rows.map((row) => h("span", { class: row.out ? "chip out" : "chip", title: percent(row.p) }, row.text))),
             twin(table("The model's likeliest tokens under the rule", ["token", "id", "the model", "the rule"], rows.map((row) => [row.text, row.id, percent(row.p), row.out ? "struck out" : "allowed"]))));
     }
 
     /** Ask of a whole text how much the rule left at each of its tokens, one after the other. */
-    async follow(run) {
-        if (!run || run.running || !run.tokens.length || !Object.keys(run.constraint).length) return (this.followed = null), fill(this.bound);
+    follow(run) {
+        if (!run || run.running || !run.tokens.length || !Object.keys(run.constraint).length) return (this.followed = this.bound.asked = null), fill(this.bound);
         if (run === this.followed) return undefined;
         this.followed = run;
-        fill(this.bound, h("p", { class: "hint" }, "Where the rule alone decided, the server is asked …"));
-        const left = [], most = Math.min(run.tokens.length, FOLLOWED);
-        try {
+        fill(this.bound);
+        return answering(this.bound, this.bound, "The server is asked where the rule alone decided …", async (still) => {
+            const left = [], most = Math.min(run.tokens.length, FOLLOWED);
             while (left.length < most) {
-                const answer = await inspect(run.inspection(left.length, run.settings));
-                if (run !== this.followed) return undefined;
+                left.push(leftBy(await still(inspect(run.inspection(left.length, run.settings)))));
                 if (this.closest("[hidden]")) return (this.followed = null); // asked for again when it is seen again
-                left.push(leftBy(answer));
             }
-            this.stretches(run.tokens.slice(0, most), left);
-        } catch (error) {
-            if (run === this.followed) fill(this.bound, h("p", { class: "error", role: "alert" }, error.message));
-        }
-        return undefined;
+            return this.stretches(run.tokens.slice(0, most), left);
+        });
     }
 
     /** The text, in which the forced stretches are told from what the model chose. */
@@ -83,7 +75,7 @@ export class Grammar extends HTMLElement {
         fill(this.bound,
             h("p", {}, h("b", {}, forced), ` of ${tokens.length} tokens were forced${stretches > 1 ? `, in ${stretches} stretches` : ""}: the rule left a single one.`, narrow > 0 && ` For ${narrow} more it left at most ${NARROW}.`, ` The model chose ${forced ? "the other" : "all"} ${tokens.length - forced}.`),
             h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.room }, one.texts))),
-            h("p", { class: "hint" }, `Thick line: forced. Dotted: at most ${NARROW} tokens were allowed. Shaded: the model had room.`),
+            hint(`Thick line: forced. Dotted: at most ${NARROW} tokens were allowed. Shaded: the model had room.`),
             twin(table("What the rule left at each token", ["#", "token", "allowed", "the model would have given them", "by"],
                 texts.map((text, at) => [at + 1, visible(text), count(left[at].count), percent(left[at].mass), left[at].count === 1 ? "the rule" : "the model"]))));
     }

@@ -2,37 +2,26 @@
 // by layer. View 4. Tests: tests/page/test_replayed.py.
 
 import { ask } from "../lib/api.js";
-import { fill, h, rove, s, table, twin } from "../lib/dom.js";
-import { answering, byEngine, computed, likeliest, named, ownP, readBy, replay } from "../lib/replay.js";
-import { source } from "../lib/source.js";
-import { count, percent } from "../lib/text.js";
+import { count, fill, h, head, percent, rove, s, select, table, twin } from "../lib/dom.js";
+import { byEngine, computed, likeliest, named, ownP, Replayed } from "../lib/replay.js";
 
 const COLUMNS = 8, PINS = 4;
 
-export class Lens extends HTMLElement {
-    show({ run, at, store, info }) {
-        const { ids, place, hint } = readBy(run, at, info.limits);
-        this.asked = this.drawn = null;
-        if (hint) return fill(this, h("p", { class: "hint" }, hint));
-        Object.assign(this, { store, ids: ids.slice(0, place + 1), next: ids[place + 1], vocabulary: info.vocab_size });
-        this.parts = Object.fromEntries(["grid", "cell", "pins", "ranks", "by"].map((name) => [name, h("div")]));
-        fill(this,
-            h("p", {}, "What would the model say next, if it ended after this layer? Each column is a token that it has read, each row one layer more. Choose a cell; pin a word to follow it through the depth."),
-            h("p", { class: "hint" }, "The first rows mislead: early layers do not speak the language of the output yet, and a plain lens reads them all the same."),
-            Object.values(this.parts), source(["embedding", "layers", "logits", "rmsnorm", "linear"]));
-        return this.read();
-    }
+export class Lens extends Replayed {
+    static lead = "What would the model say next, if it ended after this layer? Each column is a token that it has read, each row one layer more. Choose a cell; pin a word to follow it through the depth. Early layers do not speak the language of the output yet: the first rows mislead.";
+    static parts = ["grid", "cell", "pins", "ranks", "by"];
+    static lines = ["embedding", "layers", "logits", "rmsnorm", "linear"];
 
     get pins() {
         const said = this.store.state.pins.split(",").filter(Boolean).map(Number);
-        return [...new Set([this.word, ...said.filter((id) => Number.isInteger(id) && id >= 0 && id < this.vocabulary)])].slice(0, PINS);
+        return [...new Set([this.word, ...said.filter((id) => Number.isInteger(id) && id >= 0 && id < this.info.vocab_size)])].slice(0, PINS);
     }
 
     read() {
-        return answering(this, this.parts.grid, async (still, waiting) => {
-            const { ids } = this, first = Math.max(0, ids.length - COLUMNS);
+        return this.answering("grid", async (still, replay) => {
+            const ids = this.before, first = Math.max(0, ids.length - COLUMNS);
             this.word = this.next ?? (await still(likeliest(ids)))[0];
-            const answer = await still(replay({ tokens: ids, view: "lens", first, pins: this.pins }, waiting));
+            const answer = await replay({ tokens: ids, view: "lens", first, pins: this.pins });
             const name = await still(named([...ids, ...answer.ids.data, ...answer.pins]));
             Object.assign(this, { answer, name });
             if (!this.drawn) this.draw();
@@ -42,7 +31,7 @@ export class Lens extends HTMLElement {
 
     /** The grid: a table, rows are layers. */
     draw() {
-        const { answer, name, ids } = this, [rows, columns, listed] = answer.ids.shape;
+        const { answer, name, before: ids } = this, [rows, columns, listed] = answer.ids.shape;
         this.drawn = true;
         const cell = (row, column) => {
             const at = (row * columns + column) * listed, p = answer.p.data[at], text = name(answer.ids.data[at]);
@@ -66,19 +55,15 @@ export class Lens extends HTMLElement {
 
     /** Show the cell that the state says; the last one, if none. */
     choose() {
-        const { answer, name, ids, parts } = this, { row: asked, place } = this.store.state, [rows, columns, listed] = answer.ids.shape;
+        const { answer, name, before: ids, parts } = this, { row: asked, place } = this.store.state, [rows, columns, listed] = answer.ids.shape;
         const row = asked >= 0 && asked < rows ? asked : rows - 1;
         const column = place >= answer.first && place < ids.length ? place - answer.first : columns - 1;
-        for (const one of parts.grid.querySelectorAll("td")) {
-            const chosen = one.dataset.row === String(row) && one.dataset.column === String(column);
-            one.setAttribute("aria-selected", String(chosen));
-            one.tabIndex = chosen ? 0 : -1;
-        }
+        select(parts.grid.querySelectorAll("td"), parts.grid.querySelector(`[data-row="${row}"][data-column="${column}"]`));
         const at = (row * columns + column) * listed, read = ids.slice(0, answer.first + column + 1);
         const words = Array.from({ length: listed }, (_, i) => ({ id: answer.ids.data[at + i], p: answer.p.data[at + i] }));
         fill(parts.cell, h("table", { class: "bars" },
             h("caption", {}, row ? `After layer ${row - 1}, having read ` : "From the embedding alone of ", h("b", { class: "chip" }, name(read.at(-1))), `: ${(answer.entropy.data[row * columns + column] / Math.LN2).toFixed(1)} bits of doubt. Choose a word to pin it.`),
-            h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "token"), h("th", { scope: "col" }, "probability"))),
+            head(["token", "probability"]),
             h("tbody", {}, words.map(({ id, p }) => h("tr", {}, h("td", {}, h("button", { class: "chip", onclick: () => this.pin(id) }, name(id))), h("td", { class: "after", "--p": p.toFixed(5), "data-p": p }, percent(p)))))));
         this.follow(column);
         return this.confirm(read, column);
@@ -89,7 +74,7 @@ export class Lens extends HTMLElement {
         const { answer, name, parts } = this, { pins } = answer, [rows, columns] = answer.ids.shape;
         const ranks = pins.map((_, n) => Array.from({ length: rows }, (_, row) => answer.pin_rank.data[(row * columns + column) * pins.length + n]));
         const p = (row, n) => answer.pin_p.data[(row * columns + column) * pins.length + n];
-        const open = parts.ranks.querySelector("details")?.open ?? false, typed = parts.pins.querySelector("input")?.value ?? "";
+        const typed = parts.pins.querySelector("input")?.value ?? "";
         const field = h("input", { id: "pin", size: 10, autocomplete: "off", placeholder: "␣Paris", value: typed });
         const note = h("small", { role: "status" });
         fill(parts.pins,
@@ -97,9 +82,8 @@ export class Lens extends HTMLElement {
                 n > 0 && h("button", { class: "quiet", "aria-label": `Unpin ${name(id)}`, onclick: () => this.pin(id) }, "×")))),
             h("form", { class: "actions", onsubmit: (event) => (event.preventDefault(), this.pinText(field, note)) }, h("label", { for: "pin" }, "Pin a word (␣: its space)"), field, h("button", {}, "Pin"), note));
         const rowsOf = Array.from({ length: rows }, (_, row) => [after(row), ...pins.flatMap((_, n) => [count(ranks[n][row]), percent(p(row, n))])]);
-        fill(parts.ranks, chart(ranks, pins.map(name), name(this.ids[answer.first + column]), this.vocabulary),
-            twin(table("Rank and probability of the pinned words after each layer", ["after", ...pins.flatMap((id) => [`rank of ${name(id)}`, "p"])], rowsOf)));
-        parts.ranks.querySelector("details").open = open;
+        fill(parts.ranks, chart(ranks, pins.map(name), name(this.before[answer.first + column]), this.info.vocab_size),
+            twin(table("Rank and probability of the pinned words after each layer", ["after", ...pins.flatMap((id) => [`rank of ${name(id)}`, "p"])], rowsOf), parts.ranks));
     }
 
     async confirm(read, column) {

@@ -2,45 +2,31 @@
 // and the merges that made one, one by one. View 7. Tests: tests/page/test_page.py.
 
 import { ask } from "../lib/api.js";
-import { fill, h, rove, table, twin } from "../lib/dom.js";
-import { count, visible } from "../lib/text.js";
+import { answering, count, fill, h, hint, listbox, many, select, table, twin, visible } from "../lib/dom.js";
 
 export class Reads extends HTMLElement {
     /** source: {prompt} or {messages}. */
-    async show({ source }) {
-        const asked = (this.asked = {});
-        if (source.messages ? !source.messages.length : !source.prompt) return fill(this, h("p", { class: "hint" }, "Type something: here you see what the model gets to read of it."));
-        if (!this.querySelector("[role=listbox]")) fill(this, h("p", { class: "hint" }, "The server reads it …"));
-        try {
-            const answer = await ask("/inspect/tokens", source);
-            if (asked === this.asked) this.draw(answer, Boolean(source.messages));
-        } catch (error) {
-            if (asked === this.asked) this.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
-        }
+    show({ source }) {
+        this.asked = null;
+        if (source.messages ? !source.messages.length : !source.prompt) return fill(this, hint("Type something: here you see what the model gets to read of it."));
+        return answering(this, this, "The server reads it …", async (still) => this.draw(await still(ask("/inspect/tokens", source)), Boolean(source.messages)));
     }
 
     draw({ text, tokens }, templated) {
         const bytes = tokens.reduce((sum, token) => sum + token.bytes.length, 0);
-        const list = h("div", { role: "listbox", "aria-label": "The pieces that the model reads", "aria-orientation": "horizontal" },
-            lines(tokens).map((line) => h("div", { role: "group", class: "pieces" }, line.map((at) => this.piece(tokens[at], at)))));
-        const detail = h("div", { "aria-live": "polite" }, h("p", { class: "hint" }, "Choose a piece to see its bytes and the merges that made it."));
-        const open = (option) => {
-            if (!option) return;
-            for (const one of list.querySelectorAll("[role=option]")) one.setAttribute("aria-selected", String(one === option)), (one.tabIndex = one === option ? 0 : -1);
-            detail.replaceChildren(...this.detail(tokens[Number(option.dataset.at)]));
-        };
-        list.addEventListener("click", (event) => open(event.target.closest("[role=option]")));
-        rove(list, "[role=option]", open);
+        const detail = h("div", { "aria-live": "polite" }, hint("Choose a piece to see its bytes and the merges that made it."));
+        const pieces = lines(tokens).map((line) => h("div", { role: "group", class: "pieces" }, line.map((at) => this.piece(tokens[at], at))));
+        const list = listbox({}, "The pieces that the model reads", pieces, (option) => {
+            select(list.querySelectorAll("[role=option]"), option);
+            fill(detail, this.detail(tokens[Number(option.dataset.at)]));
+        });
         const injected = tokens.some((token) => token.injected), special = tokens.filter((token) => token.special).length;
-        const was = this.querySelector("details.twin")?.open ?? false;
-        const folded = twin(table("The pieces that the model reads", ["#", "piece", "id", "bytes", "kind"], tokens.map((token, at) => [at + 1, shown(token), token.id, hex(token.bytes), kind(token)])));
-        folded.open = was;
         fill(this,
             h("p", {}, `${count(bytes)} bytes become ${count(tokens.length)} numbers`, special ? `; ${special} of them are special tokens, which no text can spell` : "", "."),
-            templated && h("p", { class: "hint" }, "The chat template has put every message between marks; only then is it text."),
+            templated && hint("The chat template has put every message between marks; only then is it text."),
             list, detail,
-            injected && h("p", { class: "hint" }, "Dotted: a special token's name that was typed. To the model it is plain text."),
-            folded);
+            injected && hint("Dotted: a special token's name that was typed. To the model it is plain text."),
+            twin(table("The pieces that the model reads", ["#", "piece", "id", "bytes", "kind"], tokens.map((token, at) => [at + 1, shown(token), token.id, hex(token.bytes), kind(token)])), this));
     }
 
     piece(token, at) {
@@ -50,12 +36,12 @@ export class Reads extends HTMLElement {
     }
 
     detail(token) {
-        const lines = [h("p", {}, h("b", { class: "chip" }, shown(token)), ` is ${token.bytes.length} ${token.bytes.length === 1 ? "byte" : "bytes"}: `, h("code", {}, hex(token.bytes)), ` and to the model the number ${token.id}.`)];
-        if (token.special) lines.push(h("p", { class: "hint" }, "A special token: one number from the start, made by no merge."));
+        const lines = [h("p", {}, h("b", { class: "chip" }, shown(token)), ` is ${many(token.bytes.length, "byte")}: `, h("code", {}, hex(token.bytes)), ` and to the model the number ${token.id}.`)];
+        if (token.special) lines.push(hint("A special token: one number from the start, made by no merge."));
         else if (token.merges?.length) {
             lines.push(h("ol", { class: "merges" }, token.merges.map(({ left, right, rank }) =>
                 h("li", {}, h("span", { class: "chip" }, visible(left)), " + ", h("span", { class: "chip" }, visible(right)), " → ", h("span", { class: "chip" }, visible(joined(left, right, token))), h("small", {}, ` merge ${count(rank + 1)}`)))));
-        } else if (token.merges) lines.push(h("p", { class: "hint" }, "One of the pieces that all others are merged from."));
+        } else if (token.merges) lines.push(hint("One of the pieces that all others are merged from."));
         return lines;
     }
 }

@@ -2,10 +2,8 @@
 // a step goes. View 10. Tests: tests/page/test_engine.py.
 
 import { ask } from "../lib/api.js";
-import { fill, h, lazyTwin, s, table } from "../lib/dom.js";
+import { count, fill, h, head, hint, lazyTwin, many, percent, s, table } from "../lib/dom.js";
 import { engine, EngineView } from "../lib/engine.js";
-import { engineBar } from "../lib/readers.js";
-import { count, percent } from "../lib/text.js";
 
 const HEIGHT = 240, LEFT = 52, BELOW = 34; // px
 const PHASES = {
@@ -15,8 +13,7 @@ const PHASES = {
 
 export class Roofline extends EngineView {
     build() {
-        this.bar = engineBar();
-        this.facts = h("p", {});
+        this.facts = h("p");
         this.measure = h("button", { onclick: () => this.ask() }, "Measure the memory");
         this.said = h("span", { class: "hint", role: "status" });
         this.picture = h("div");
@@ -40,28 +37,26 @@ export class Roofline extends EngineView {
         this.refresh();
     }
 
-    refresh() {
-        this.bar.refresh();
+    draw() {
         const { machine } = engine;
         this.measure.hidden = !machine || machine.bandwidth !== null;
         if (!machine) return;
         fill(this.facts, "A step reads ", h("b", {}, size(machine.weight_bytes)), " of weights once, and for each request ", h("b", {}, size(machine.kv_bytes_per_token)), " of the cache per token of its text. This machine's memory delivers ",
-            machine.bandwidth === null ? "… (not measured yet)" : h("b", {}, `${(machine.bandwidth / 1e9).toFixed(1)} GB/s`), machine.bandwidth !== null && ` (measured once, with ${machine.threads} ${machine.threads === 1 ? "thread" : "threads"}; other programs make it less)`, ".");
-        this.draw(groupsOf(engine.steps, machine), machine);
+            machine.bandwidth === null ? "… (not measured yet)" : h("b", {}, `${(machine.bandwidth / 1e9).toFixed(1)} GB/s`), machine.bandwidth !== null && ` (measured once, with ${many(machine.threads, "thread")}; other programs make it less)`, ".");
+        this.drawRoof(groupsOf(engine.steps, machine), machine);
         this.drawParts(machine);
-        this.twin.refresh();
     }
 
-    draw(groups, machine) {
+    drawRoof(groups, machine) {
         const points = groups.flatMap((group) => group.rates.map((rate) => [group.readers, rate]));
-        if (!points.length) return fill(this.picture, h("p", { class: "hint" }, "No step that only writes since you looked here. Send readers, or write something."));
+        if (!points.length) return fill(this.picture, hint("No step that only writes since you looked here. Send readers, or write something."));
         const width = Math.max(280, this.picture.clientWidth), most = Math.max(4, ...groups.map((group) => group.readers + 1));
         const context = groups.reduce((sum, group) => sum + group.context, 0) / groups.reduce((sum, group) => sum + group.steps * group.readers, 0);
         const roof = machine.bandwidth && ((readers) => roofOf(readers, readers * context, machine));
         const rates = points.map(([, rate]) => rate), top = 1.08 * Math.max(...rates, roof ? roof(most) : 0);
         const x = (readers) => LEFT + (readers / most) * (width - LEFT - 12), y = (rate) => HEIGHT - BELOW - (rate / top) * (HEIGHT - BELOW - 16);
         const line = roof && Array.from({ length: 41 }, (_, at) => (at / 40) * most).map((readers) => `${x(readers).toFixed(1)},${y(readers && roof(readers)).toFixed(1)}`).join(" ");
-        const best = groups.at(-1), label = `${best.readers} ${best.readers === 1 ? "reader" : "readers"} at once: ${rounded(best.rate)} tokens per second${roof ? `, ${percent(best.rate / best.roof)} of the roof` : ""}`;
+        const best = groups.at(-1), label = `${many(best.readers, "reader")} at once: ${rounded(best.rate)} tokens per second${roof ? `, ${percent(best.rate / best.roof)} of the roof` : ""}`;
         const every = Math.ceil(most / 12), ticks = Array.from({ length: most + 1 }, (_, at) => at).filter((at) => at && at % every === 0);
         fill(this.picture, h("p", {}, h("b", {}, label), "."),
             s("svg", { class: "roofs", role: "img", "aria-label": label, width, height: HEIGHT },
@@ -72,18 +67,18 @@ export class Roofline extends EngineView {
                 line && s("text", { class: "roof-name", x: x(most) - 4, y: Math.max(24, y(roof(most)) - 8), "text-anchor": "end" }, "the roof: bandwidth ÷ bytes per token"),
                 points.map(([readers, rate]) => s("circle", { class: "point", cx: x(readers), cy: y(rate), r: 3 })),
                 groups.map((group) => s("circle", { class: "median", cx: x(group.readers), cy: y(group.rate), r: 5 }, s("title", {}, `${group.readers}: ${rounded(group.rate)} tokens/s, the median of ${group.steps} steps`)))),
-            h("p", { class: "hint" }, "A faint point is a step, a full one the median of all with as many requests; steps that read prompts are left out. ", roof ? "What is missing to the roof is arithmetic, waiting and Python. A model small enough to stay in the processor's caches can be above it." : "The roof appears once the memory is measured."));
+            hint("A faint point is a step, a full one the median of all with as many requests; steps that read prompts are left out. ", roof ? "What is missing to the roof is arithmetic, waiting and Python. A model small enough to stay in the processor's caches can be above it." : "The roof appears once the memory is measured."));
     }
 
     drawParts(machine) {
-        if (!machine.phases) return fill(this.parts, h("p", { class: "hint" }, `Where the time of a step goes is not known here: ${machine.runner} does not time its parts.`));
+        if (!machine.phases) return fill(this.parts, hint(`Where the time of a step goes is not known here: ${machine.runner} does not time its parts.`));
         const steps = engine.steps.filter((step) => step.phases && writes(step));
         if (!steps.length) return fill(this.parts);
         const total = sum(steps, (step) => step.seconds), rows = machine.phases.map((name) => [name, PHASES[name] ?? "", sum(steps, (step) => step.phases[name])]);
         rows.push(["the rest", "scheduling, sampling, text: outside the model", total - sum(rows, (row) => row[2])]);
         return fill(this.parts, h("table", { class: "bars" },
-            h("caption", {}, `Where the time of a step goes: the mean of ${steps.length} ${steps.length === 1 ? "step" : "steps"} that only write`),
-            h("thead", {}, h("tr", {}, ["part", "what it does", "ms", "share"].map((name) => h("th", { scope: "col" }, name)))),
+            h("caption", {}, `Where the time of a step goes: the mean of ${many(steps.length, "step")} that only write`),
+            head(["part", "what it does", "ms", "share"]),
             h("tbody", {}, rows.map(([name, says, seconds]) => h("tr", {}, h("td", {}, name), h("td", {}, h("small", {}, says)),
                 h("td", { class: "number" }, ((1000 * seconds) / steps.length).toFixed(2)), h("td", { class: "before", "--p": Math.max(0, seconds / total).toFixed(4) }, percent(Math.max(0, seconds / total))))))));
     }
@@ -110,8 +105,8 @@ function groupsOf(steps, machine) {
         groups.set(readers, group);
     }
     return [...groups.values()].sort((a, b) => a.readers - b.readers).map((group) => {
-        const many = group.rates.length, sorted = [...group.rates].sort((a, b) => a - b);
-        return { ...group, steps: many, rate: (sorted[(many - 1) >> 1] + sorted[many >> 1]) / 2, bytes: bytesOf(group.context / many, machine), roof: machine.bandwidth && roofOf(group.readers, group.context / many, machine) };
+        const steps = group.rates.length, sorted = [...group.rates].sort((a, b) => a - b);
+        return { ...group, steps, rate: (sorted[(steps - 1) >> 1] + sorted[steps >> 1]) / 2, bytes: bytesOf(group.context / steps, machine), roof: machine.bandwidth && roofOf(group.readers, group.context / steps, machine) };
     });
 }
 

@@ -1,45 +1,25 @@
 // <nl-volumes>: three volumes, one number. The logit of a token by the engine that serves, by Volume 1 and by Volume 2, how
 // far the engine's distribution is from Volume 1's, and the lines that computed it. View 11. Tests: tests/page/test_volumes.py.
 
-import { askAgain } from "../lib/api.js";
-import { fill, h, rove, s, table, twin } from "../lib/dom.js";
-import { source } from "../lib/source.js";
-import { count, percent, visible } from "../lib/text.js";
+import { answering, count, fill, h, head, hint, nameOf, percent, rove, s, table, twin } from "../lib/dom.js";
+import { readBy, recomputed, source } from "../lib/replay.js";
 
 const NAMES = { engine: "The engine, Volume 3", volume1: "Volume 1, NumPy", volume2: "Volume 2, PyTorch" };
-const PAUSE = 100; // ms in which no other token is opened, until the server is asked
 const DIGITS = 6; // after the point: about as many as float32 has
 const STAGES = ["embedding", "layers", "rmsnorm", "attention_block", "linear", "rope", "attention", "softmax", "mlp", "swiglu", "logits"];
 
 export class Volumes extends HTMLElement {
-    async show({ run, at, info }) {
-        this.stopper?.abort();
-        if (!run?.tokens.length) return this.hint("Write something and choose one of its tokens: three programs then compute it, and you see how far they agree.");
-        if (run.running) return this.hint("When the text has ended, its tokens can be computed again.");
-        const place = run.tokens[at] ? at : run.tokens.length - 1, token = run.tokens[place], ids = run.idsBefore(place), most = info.limits.replayed;
-        if (ids.length > most) return this.hint(`Volumes 1 and 2 compute at most ${most} tokens again, and ${count(ids.length)} stand before this one. Open an earlier one.`);
-        if (this.body?.tokens.join() === ids.join() && this.body.token === token.id) return undefined; // it is here
-        const stopper = (this.stopper = new AbortController());
-        this.hint("Volumes 1 and 2 compute the text again, layer by layer …");
-        await new Promise((done) => setTimeout(done, PAUSE));
-        if (stopper.signal.aborted) return undefined;
-        try {
-            const body = { tokens: ids, token: token.id };
-            const answer = await askAgain("/inspect/volumes", body, stopper.signal, () => this.hint("The server computes for somebody else; this one comes next …"));
-            if (!stopper.signal.aborted) this.body = body, this.draw(answer, token.id);
-        } catch (error) {
-            if (!stopper.signal.aborted) this.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
-        }
-        return undefined;
-    }
-
-    hint(text) {
-        this.body = null;
-        fill(this, h("p", { class: "hint", role: "status" }, text));
+    show({ run, at, info }) {
+        const place = run?.tokens[at] ? at : run?.tokens.length - 1, { none } = readBy(run, place, info.limits);
+        this.asked = null;
+        if (none) return fill(this, hint(none));
+        const body = { tokens: run.idsBefore(place), token: run.tokens[place].id };
+        return answering(this, this, "Volumes 1 and 2 read the text again, layer by layer …",
+            async (still, waits) => this.draw(await still(recomputed("/inspect/volumes", body, waits)), body.token));
     }
 
     draw(answer, token) {
-        const { ids, texts, volumes } = answer, names = ids.map((_, i) => (texts[i] === null ? "part of a character" : visible(texts[i])));
+        const { ids, texts, volumes } = answer, names = texts.map(nameOf);
         const number = h("div", { "aria-live": "polite" });
         const choose = (i) => fill(number, this.number(answer, i, names[i]));
         choose(ids.indexOf(token));
@@ -61,7 +41,7 @@ export class Volumes extends HTMLElement {
         const expected = volumes[reference].logits[i];
         return h("table", { class: "number-by" },
             h("caption", {}, "The logit of ", h("b", { class: "chip" }, name), ` at position ${count(position)}`),
-            h("thead", {}, h("tr", {}, ["program", "logit", "probability"].map((title, at) => h("th", { scope: "col", class: at > 0 && "number" }, title)))),
+            head(["program", "logit", "probability"], (at) => at > 0),
             h("tbody", {}, Object.entries(volumes).map(([volume, { logits, logsumexp }]) => h("tr", { "data-volume": volume },
                 h("th", { scope: "row" }, NAMES[volume]), h("td", { class: "number big" }, digits(logits[i], expected)), h("td", { class: "number" }, percent(Math.exp(logits[i] - logsumexp)))))));
     }
@@ -86,7 +66,7 @@ export class Volumes extends HTMLElement {
         };
         const made = h("table", { class: "less" },
             h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. What all tokens share changes no probability. Choose one to see its number above.`),
-            h("thead", {}, h("tr", {}, ["token", ...others.map((name) => NAMES[name])].map((title) => h("th", { scope: "col" }, title)))),
+            head(["token", ...others.map((name) => NAMES[name])]),
             h("tbody", {}, ids.map((id, i) => h("tr", { "data-id": id },
                 h("td", {}, h("button", { class: "chip", tabindex: i ? -1 : 0, onclick: () => choose(i) }, names[i])), others.map((name) => bar(name, i))))));
         rove(made, "button");

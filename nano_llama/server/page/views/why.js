@@ -2,8 +2,7 @@
 // The sliders recompute here, at once; then the server computes the same over its whole vocabulary. View 2.
 // Tests: tests/page/test_why.py.
 
-import { h, s, table, twin } from "../lib/dom.js";
-import { count, percent, visible } from "../lib/text.js";
+import { fill, h, hint, many, nameOf, percent, s, table, twin } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
 import { bar, confirmed, estimated, uniform } from "../lib/sampling.js";
 import { SAMPLING, samplingOf } from "../lib/state.js";
@@ -19,7 +18,7 @@ export class Why extends HTMLElement {
         this.picture = h("div", { class: "steps" });
         this.verdict = h("p", { role: "status" });
         this.twin = h("div");
-        this.sliders = document.createElement("nl-settings");
+        this.sliders = h("nl-settings");
         this.replaceChildren(this.intro, this.picture, this.verdict, this.sliders, this.twin);
     }
 
@@ -34,7 +33,7 @@ export class Why extends HTMLElement {
         this.current = null;
         if (!token) return void (this.intro.textContent = run ? "Choose a token of the text: here you see why the sampler took it." : "Write something and choose one of its tokens: here you see why the sampler took it.");
         const current = { run, at, token, store };
-        this.intro.replaceChildren("Why ", h("b", { class: "chip" }, visible(token.text ?? "▯")), token.picked ? "? You chose it; the sampler would have drawn:" : "? From top to bottom:");
+        this.intro.replaceChildren("Why ", h("b", { class: "chip" }, nameOf(token.text)), token.picked ? "? You chose it; the sampler would have drawn:" : "? From top to bottom:");
         try {
             current.answer = await inspect(run.inspection(at, run.settings));
         } catch (error) {
@@ -70,7 +69,7 @@ export class Why extends HTMLElement {
     draw({ top }, made, u, settings, drawn) {
         const last = made.at(-1).p, { parts, hit } = drawn ? serverBar(top, drawn) : bar(top.ids, last, u ?? 0);
         const chosen = drawn ? top.ids.indexOf(drawn.token) : parts[hit].i;
-        const text = drawn ? drawn.text : top.texts[chosen], name = text === null ? "part of a character" : visible(text);
+        const name = nameOf(drawn ? drawn.text : top.texts[chosen]);
         const rows = made.map((one) => this.step(one, top, chosen, settings));
         rows.push(this.needle(parts, top, u, chosen, settings));
         this.picture.replaceChildren(...rows);
@@ -83,10 +82,8 @@ export class Why extends HTMLElement {
         const listed = last.map((_, i) => i).slice(0, LISTED);
         if (chosen >= LISTED) listed.push(chosen);
         const columns = ["token", "id", ...made.map((one) => NAMES[one.name] ?? one.name)];
-        const numbers = listed.map((i) => [top.texts[i] === null ? "part of a character" : visible(top.texts[i]), top.ids[i], ...made.map((one) => (one.p[i] ? percent(one.p[i]) : "cut"))]);
-        const open = this.twin.querySelector("details")?.open ?? false;
-        this.twin.replaceChildren(twin(table("Probability after each step", columns, numbers, (at) => ({ class: listed[at] === chosen ? "chosen" : null }))));
-        this.twin.firstChild.open = open;
+        const numbers = listed.map((i) => [nameOf(top.texts[i]), top.ids[i], ...made.map((one) => (one.p[i] ? percent(one.p[i]) : "cut"))]);
+        fill(this.twin, twin(table("Probability after each step", columns, numbers, (at) => ({ class: listed[at] === chosen ? "chosen" : null })), this.twin));
     }
 
     /** One step: a bar of all the mass, likeliest tokens first. */
@@ -95,7 +92,7 @@ export class Why extends HTMLElement {
         const order = p.map((_, i) => i).filter((i) => p[i] > 0).sort((a, b) => p[b] - p[a]);
         const parts = order.map((i) => ({ i, from: end, to: (end += p[i]) }));
         const gone = kept < 0.99995 ? `, ${percent(1 - kept)} of the mass cut` : "";
-        const remark = left === null ? gone.slice(2) : `${count(left)} ${left === 1 ? "token" : "tokens"}${gone}`;
+        const remark = left === null ? gone.slice(2) : `${many(left, "token")}${gone}`;
         const set = name in settings ? ` ${settings[name]}` : "", title = `${NAMES[name] ?? name}${set}`;
         return h("div", { class: "step" },
             h("div", { class: "line" }, h("b", {}, title), h("small", {}, says), h("small", { class: "right" }, remark)),
@@ -103,8 +100,8 @@ export class Why extends HTMLElement {
     }
 
     needle(parts, top, u, chosen, settings) {
-        if (u === null || settings.temperature === 0) return h("p", { class: "hint" }, "Temperature 0: nothing is drawn, the likeliest token is taken.");
-        const made = strip(parts, top, chosen, `The draw: ${u.toFixed(4)} falls on ${visible(top.texts[chosen] ?? "a token outside the list")}`);
+        if (u === null || settings.temperature === 0) return hint("Temperature 0: nothing is drawn, the likeliest token is taken.");
+        const made = strip(parts, top, chosen, `The draw: ${u.toFixed(4)} falls on ${chosen < 0 ? "a token outside the list" : nameOf(top.texts[chosen])}`);
         made.classList.add("drawn");
         made.append(s("g", { class: "needle" }, s("line", { x1: `${100 * u}%`, x2: `${100 * u}%`, y1: 0, y2: 38 })));
         return h("div", { class: "step" },
@@ -125,7 +122,7 @@ function strip(parts, top, chosen, label) {
     return s("svg", { class: "strip", role: "img", "aria-label": label, width: "100%", height: 30 },
         s("rect", { class: "rest", width: "100%", height: 30 }),
         shown.map(({ i, from, to }, place) => {
-            const wide = to - from, text = top.texts[i] === null ? "▯" : visible(top.texts[i]);
+            const wide = to - from, text = nameOf(top.texts[i]);
             return s("svg", { x: `${100 * from}%`, width: `${100 * wide}%`, height: 30 },
                 s("rect", { class: i === chosen ? "part chosen" : place % 2 ? "part odd" : "part", width: "100%", height: 30 }, s("title", {}, `${text} ${percent(wide)}`)),
                 wide > 0.02 * text.length + 0.02 && s("text", { class: i === chosen ? "on" : null, x: 5, y: 20 }, text));

@@ -1,17 +1,92 @@
-// <nl-chat>: a conversation. Any turn can be edited or written anew; several conversations are kept in the browser.
-// Tests: tests/page/test_chat.py.
+// <nl-complete>: a prompt, and how the model goes on. <nl-chat>: a conversation, in which any turn can be edited or written
+// anew; several are kept in this browser alone (localStorage). Tests: tests/page/test_page.py, tests/page/test_chat.py.
 
-import * as kept from "../lib/conversations.js";
-import { h } from "../lib/dom.js";
+import { fill, h } from "../lib/dom.js";
 import { newRun } from "../lib/run.js";
-import { ended } from "./complete.js";
 
-export class Chat extends HTMLElement {
+const KEY = "nano-llama conversations", MOST = 50;
+
+/** What both have: a button that begins and stops, the sliders, and a note on how the text ended. */
+class Writer extends HTMLElement {
+    /** desk: what all parts of the page share (main.js). */
+    begin(desk, label, write) {
+        Object.assign(this, { desk, label });
+        this.go = h("button", { class: "primary", onclick: () => (desk.run?.running ? desk.run.stop() : write()) }, label);
+        this.note = h("p", { class: "hint", role: "status" });
+        this.sliders = h("nl-settings");
+        this.sliders.show(desk.store, desk.SETTINGS);
+        desk.addEventListener("run", () => this.refresh());
+    }
+
+    report() {
+        const { run } = this.desk;
+        this.go.textContent = run?.running ? "Stop" : this.label;
+        this.note.className = run?.error ? "error" : "hint";
+        this.note.textContent = run?.error ? run.error.message : run && !run.running && run.finish ? ended(run) : "";
+    }
+}
+
+class Complete extends Writer {
     show(desk) {
-        this.desk = desk;
-        this.all = kept.load();
-        this.open = this.all[0] ?? kept.fresh();
-        if (desk.store.state.prompt || desk.store.state.system) this.open = this.linked = { ...kept.fresh(), system: desk.store.state.system };
+        const { store } = desk, remember = () => store.set({ prompt: this.prompt.value, path: "", run: false });
+        this.begin(desk, "Continue", () => this.write());
+        this.prompt = h("textarea", { rows: 4, id: "prompt", spellcheck: "false", value: store.state.prompt, oninput: remember, placeholder: "Once upon a time" });
+        this.prompt.addEventListener("keydown", (event) => {
+            if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.write();
+        });
+        this.copy = h("button", { hidden: true, onclick: () => desk.copy(this.prompt.value + desk.run.text) }, "Copy");
+        this.again = h("button", { hidden: true, title: "R", onclick: () => this.resample() }, "Another seed");
+        this.river = h("nl-river");
+        fill(this,
+            h("label", { for: "prompt" }, "Text that the model continues"), this.prompt,
+            h("div", { class: "actions" }, this.go, this.again, this.copy, h("span", { class: "hint" }, "Ctrl + Enter")),
+            h("details", { class: "sampling" }, h("summary", {}, "Sampling"), this.sliders),
+            this.river, this.note);
+    }
+
+    get source() {
+        return { prompt: this.prompt.value };
+    }
+
+    async write() {
+        const { desk } = this, { state } = desk.store;
+        if (!this.prompt.value) this.prompt.value = this.prompt.placeholder;
+        desk.store.set({ prompt: this.prompt.value, at: -1, path: "", run: true });
+        const run = newRun(state, desk.constraint());
+        desk.start(run, true);
+        await run.write({ prompt: this.prompt.value, maxTokens: state.max_tokens });
+    }
+
+    resample() {
+        this.desk.store.set({ seed: Math.floor(Math.random() * 1e6) });
+        return this.write();
+    }
+
+    /** Go on from a branch. */
+    async follow(run) {
+        await run.write({ maxTokens: this.desk.store.state.max_tokens });
+    }
+
+    refresh() {
+        const { run } = this.desk;
+        if (this.hidden) return;
+        this.report();
+        if (!run) return fill(this.river), void (this.river.run = null);
+        this.copy.hidden = this.again.hidden = run.running || !run.tokens.length;
+        this.river.show(run, this.desk.store.state.at);
+    }
+
+    focusToken() {
+        this.river.focusToken();
+    }
+}
+
+class Chat extends Writer {
+    show(desk) {
+        this.begin(desk, "Send", () => this.send());
+        this.all = load();
+        this.open = this.all[0] ?? fresh();
+        if (desk.store.state.prompt || desk.store.state.system) this.open = this.linked = { ...fresh(), system: desk.store.state.system };
         this.choice = h("select", { "aria-label": "Conversations", onchange: () => this.pick(this.choice.value) });
         this.system = h("textarea", { rows: 2, id: "system", oninput: () => this.edit({ system: this.system.value }) });
         this.list = h("ol", { class: "turns" });
@@ -21,18 +96,13 @@ export class Chat extends HTMLElement {
             event.preventDefault();
             this.send();
         });
-        this.go = h("button", { class: "primary", onclick: () => (this.desk.run?.running ? this.desk.run.stop() : this.send()) }, "Send");
-        this.note = h("p", { class: "hint", role: "status" });
-        this.sliders = document.createElement("nl-settings");
-        this.replaceChildren(
+        fill(this,
             h("div", { class: "actions" }, this.choice, h("button", { onclick: () => this.start() }, "New"),
                 h("button", { onclick: () => this.remove() }, "Delete"), h("button", { onclick: () => this.export() }, "Export")),
             h("details", { class: "sampling" }, h("summary", {}, "System prompt and sampling"), h("label", { for: "system" }, "System prompt"), this.system, this.sliders),
             this.list, this.note,
             h("label", { for: "message" }, "Your message"), this.message,
             h("div", { class: "actions" }, this.go, h("span", { class: "hint" }, "Enter sends, Shift + Enter begins a line")));
-        this.sliders.show(desk.store, desk.SETTINGS);
-        desk.addEventListener("run", () => this.refresh());
         this.draw();
     }
 
@@ -51,7 +121,7 @@ export class Chat extends HTMLElement {
     /** All with a turn; what a link began, once somebody goes on with it. */
     save() {
         this.all = [this.open, ...this.all.filter((one) => one !== this.open)].filter((one) => one.turns.length > (one === this.linked ? 2 : 0));
-        if (!kept.save(this.all)) this.note.textContent = "This browser keeps no more conversations: delete some, or export this one.";
+        if (!save(this.all)) this.note.textContent = "This browser keeps no more conversations: delete some, or export this one.";
     }
 
     pick(id) {
@@ -62,7 +132,7 @@ export class Chat extends HTMLElement {
 
     start() {
         this.desk.run?.stop();
-        this.open = kept.fresh();
+        this.open = fresh();
         this.draw();
         this.message.focus();
     }
@@ -70,13 +140,13 @@ export class Chat extends HTMLElement {
     remove() {
         this.desk.run?.stop();
         this.all = this.all.filter((one) => one !== this.open);
-        kept.save(this.all);
-        this.open = this.all[0] ?? kept.fresh();
+        save(this.all);
+        this.open = this.all[0] ?? fresh();
         this.draw();
     }
 
     export() {
-        const address = URL.createObjectURL(new Blob([kept.toMarkdown(this.open)], { type: "text/markdown" }));
+        const address = URL.createObjectURL(new Blob([toMarkdown(this.open)], { type: "text/markdown" }));
         h("a", { href: address, download: "conversation.md" }).click();
         setTimeout(() => URL.revokeObjectURL(address), 1000);
     }
@@ -157,7 +227,7 @@ export class Chat extends HTMLElement {
 
     draw() {
         const others = this.all.includes(this.open) ? this.all : [this.open, ...this.all];
-        this.choice.replaceChildren(...others.map((one) => h("option", { value: one.id }, kept.titleOf(one))));
+        this.choice.replaceChildren(...others.map((one) => h("option", { value: one.id }, titleOf(one))));
         this.choice.value = this.open.id;
         this.system.value = this.open.system;
         this.rivers = new Map();
@@ -167,7 +237,7 @@ export class Chat extends HTMLElement {
 
     turn(turn) {
         const item = h("li", { class: turn.role });
-        const river = turn.run && document.createElement("nl-river");
+        const river = turn.run && h("nl-river");
         if (river) this.rivers.set(river, turn);
         const actions = [
             h("button", { class: "quiet", onclick: () => this.change(turn, item) }, "Edit"),
@@ -182,9 +252,7 @@ export class Chat extends HTMLElement {
         if (this.hidden || !this.rivers) return;
         const { run, store } = this.desk;
         for (const [river, turn] of this.rivers) river.show(turn.run, turn.run === run ? store.state.at : -1);
-        this.go.textContent = run?.running ? "Stop" : "Send";
-        this.note.className = run?.error ? "error" : "hint";
-        this.note.textContent = run?.error ? run.error.message : run && !run.running && run.finish ? ended(run) : "";
+        this.report();
     }
 
     focusToken() {
@@ -197,4 +265,52 @@ function messagesOf({ system, turns }, until) {
     return system ? [{ role: "system", content: system }, ...said] : said;
 }
 
+/** Why a text ends, and how to read its colours. */
+function ended(run) {
+    const reasons = { length: "as many as were asked for", stop: "the model ended the text", "stopped by you": "stopped by you" };
+    const given = run.given ? `, after the ${run.given} that the branch began with` : "";
+    return `${run.tokens.length - run.given} tokens: ${reasons[run.finish] ?? run.finish}${given}. The darker one is, the more it surprised the model; choose one to see why it stands there.`;
+}
+
+/** [{id, title, system, turns: [{role, text}]}], the latest first; what is damaged is left out. */
+function load() {
+    try {
+        return JSON.parse(localStorage.getItem(KEY) ?? "[]").filter(isConversation);
+    } catch {
+        return [];
+    }
+}
+
+/** Returns whether there was room. */
+function save(conversations) {
+    try {
+        localStorage.setItem(KEY, JSON.stringify(conversations.slice(0, MOST).map(({ id, system, turns }) => ({ id, system, turns: turns.map(({ role, text }) => ({ role, text })) }))));
+        return true;
+    } catch {
+        return false;
+    }
+}
+
+/** A conversation without turns. */
+function fresh() {
+    return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), system: "", turns: [] };
+}
+
+function titleOf({ turns }) {
+    const first = turns[0]?.text.trim().replace(/\s+/g, " ") ?? "";
+    return first ? first.slice(0, 40) : "New conversation";
+}
+
+/** A conversation as Markdown. */
+function toMarkdown({ system, turns }) {
+    const parts = [...(system ? [{ role: "system", text: system }] : []), ...turns];
+    return parts.map(({ role, text }) => `**${role}**\n\n${text}\n`).join("\n");
+}
+
+function isConversation(one) {
+    const isTurn = (turn) => ["user", "assistant"].includes(turn?.role) && typeof turn.text === "string";
+    return typeof one?.id === "string" && typeof one.system === "string" && Array.isArray(one.turns) && one.turns.every(isTurn);
+}
+
+customElements.define("nl-complete", Complete);
 customElements.define("nl-chat", Chat);
