@@ -24,8 +24,10 @@ SKELETON = """() => {
         : node.nodeType;
     return JSON.stringify(walk(document.documentElement));
 }"""
-VIEWS = ["alternatives", "why", "lens", "attention", "attribution", "reads", "grammar", "volumes", "branches"]
+VIEWS = ["alternatives", "why", "lens", "attention", "attribution", "reads", "grammar", "volumes",
+         "blocks", "timeline", "roofline", "branches"]  # fmt: skip
 REPLAYED, MUTATED = ["lens", "attention", "attribution"], VIEWS[:2]
+OPENED = {"blocks": ".chip", "timeline": ".packed"}  # what is seen of a block and of a step that is chosen
 APPEND, SET = "element.append(...shown(children));", 'else element.setAttribute(name, value === true ? "" : value);'
 MUTANTS = {  # of lib/dom.js: where it would take a text for more
     "none": (APPEND, APPEND),
@@ -55,6 +57,10 @@ class Hostile:
                          "from": 0.5, "to": 0.51},
                 "position": 3, "vocab_size": count, "logsumexp": 5.3, "adjusted_logsumexp": 5.3, "entropy": 5.3,
             },
+            "/inspect/roofline": {
+                "bandwidth": 1e9, "weight_bytes": 10**6, "kv_bytes_per_token": 100, "threads": 2,
+                "runner": texts[0], "phases": texts,
+            },
             "/inspect/volumes": {
                 "position": 3, "vocab_size": count, "reference": "volume1", "ids": ids, "texts": texts,
                 "seconds": {"volume1": 0.1},
@@ -63,6 +69,7 @@ class Hostile:
                                    "largest_difference": 0.2} for name in ("engine", "volume1")},
             },
         }  # fmt: skip
+        self.own = None  # the id of the request whose steps are shown
         self.page.route("**/inspect/*", self.inspected)
         self.page.route("**/v1/completions", self.streamed)
 
@@ -70,6 +77,8 @@ class Hostile:
         path = "/inspect/" + route.request.url.rsplit("/", 1)[1]
         if path == "/inspect/tokens":
             return route.fulfill(json=self.read(route.request.post_data_json))
+        if path == "/inspect/events":
+            return self.send(route, [{"event": "began", **self.info["engine"]}, *self.steps(), {"event": "over"}])
         if path in self.answers:
             return route.fulfill(json=self.answers[path])
         return route.continue_()
@@ -83,16 +92,34 @@ class Hostile:
         return {"id": number, "text": text, "bytes": [1, 2, 3], "start": 0, "end": 3, "special": number % 3 == 0,
                 "injected": number % 3 == 1, "merges": [{"left": text, "right": text, "rank": 3}]}  # fmt: skip
 
+    def steps(self):
+        """The page's own request reads the texts, a block a step, and writes one token more."""
+        size, others = self.info["engine"]["block_size"], {"rows": 0, "sequences": 0, "tokens": 0, "context": 0}
+        rows = [{"position": at, "count": size, "chooses": False} for at in range(0, len(self.texts), size)]
+        rows.append({"position": len(self.texts), "count": 1, "chooses": True})
+        yield {"event": "arrived", "sequence": 0, "own": self.own, "prompt_tokens": len(self.texts), "max_length": 300}
+        for number, row in enumerate(rows):
+            blocks = list(range(number + 1))
+            yield {
+                "event": "step", "step": number, "seconds": 0.01, "phases": dict.fromkeys(self.texts, 1e-5),
+                "rows": [{"sequence": 0, "own": self.own, "start": 0, "blocks": blocks, **row}], "others": others,
+                "prefix_hits": {}, "preempted": [], "waiting": 0,
+                "blocks": {"held": len(blocks), "kept": 0, "empty": self.info["engine"]["num_blocks"] - len(blocks)},
+            }  # fmt: skip
+
+    def send(self, route, events):
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        route.fulfill(content_type="text/event-stream", body=body)
+
     def streamed(self, route):
-        ended = len(self.texts) - 1
+        self.own, ended = route.request.headers["x-request-id"], len(self.texts) - 1
         chunks = [
             {"choices": [{"index": 0, "text": text, "token_ids": [at], "prompt_token_ids": [1, 2, 3],
                           "finish_reason": self.texts[0] if at == ended else None,
                           "logprobs": {"tokens": [text], "token_logprobs": [-1.0]}}]}
             for at, text in enumerate(self.texts)
         ]  # fmt: skip
-        body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-        route.fulfill(content_type="text/event-stream", body=body)
+        self.send(route, chunks)
 
     def settled(self):
         """The skeleton, once it stays."""
@@ -115,6 +142,9 @@ class Hostile:
                 panel.locator(".bound").wait_for()
             if view == "reads":
                 panel.locator(".piece").nth(1).click()
+            if view in OPENED:
+                panel.locator("[role=option]").first.click()
+                panel.locator(OPENED[view]).wait_for()
             if view in REPLAYED:
                 panel.locator(".by").wait_for()
             seen[view] = self.settled()
@@ -189,8 +219,8 @@ def test_the_policy_is_a_second_wall(browser, server):
 
 
 def test_what_a_link_says_changes_nothing_but_text(browser, server):
-    """Each text in one field, eight at a time."""
-    fields = ["prompt", "system", "rule", "path", "view", "mode", "seed", "at"]
+    """Each text in one field, ten at a time."""
+    fields = ["prompt", "system", "rule", "path", "view", "mode", "pins", "temperature", "seed", "at"]
     with a_window(browser, server) as opened:
         page = opened.page
         page.add_init_script(HIT)
