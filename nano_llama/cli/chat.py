@@ -139,7 +139,8 @@ class Chat:
         self.conversation.answer(text)
         self.figures.append(figures)
         rate = figures["tokens_per_second"]
-        ending = {"interrupted": ", stopped", "length": ", stopped at --max-tokens or the end of the context"}
+        limit = "max_tokens" if figures["new_tokens"] == params.max_tokens else "the end of the context"
+        ending = {"interrupted": ", stopped", "length": f", stopped at {limit}"}
         self.screen.say(
             f"[{plural(figures['new_tokens'], 'token')}{f', {rate:,.1f} tokens/s' if rate else ''}"
             f"{ending.get(figures['finish_reason'], '')}]" + "\n" * self.reader.interactive,

@@ -29,6 +29,7 @@ class Echo:
         self.asked: list[list[dict[str, str]]] = []
         self.params: list[SamplingParams] = []
         self.interrupt_after: int | None = None
+        self.finish_reason = "stop"
 
     def stream(self, prompt, sampling_params=None):
         self.asked.append([dict(message) for message in prompt])
@@ -40,7 +41,7 @@ class Echo:
                 raise KeyboardInterrupt
             output = None
             if count == len(words) - 1:
-                output = RequestOutput("0", None, [], [CompletionOutput(0, " ".join(words), [0], "stop")])
+                output = RequestOutput("0", None, [], [CompletionOutput(0, " ".join(words), [0], self.finish_reason)])
             yield TextPiece(word + ("" if output else " "), count, output)
 
 
@@ -239,6 +240,12 @@ def test_the_oldest_turns_are_dropped_with_a_message(talk, echo):
     assert last[-1] == lines[-1]
     assert len(last) < 9
     assert len(echo.tokenizer.encode_chat(echo.asked[-1])) <= 64 - 10
+
+
+@pytest.mark.parametrize(("max_tokens", "limit"), [(4, "max_tokens"), (10, "the end of the context")])
+def test_which_limit_ended_an_answer_is_told(talk, echo, max_tokens, limit):
+    echo.finish_reason = "length"
+    assert f"stopped at {limit}]" in talk("three more words", args=("--max-tokens", max_tokens)).err
 
 
 def test_a_failed_answer_leaves_the_conversation_as_it_was(cli, tiny_chat_model, monkeypatch):
