@@ -25,7 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 from .facts import ROOT
 
 PAGE = ROOT / "nano_llama/server/page"
-MODULES = ("lib/dom.js", "lib/text.js", "views/river.js")  # each below what it imports
+MODULES = ("lib/dom.js", "views/river.js")  # each below what it imports; what asks a server has no element in a book
 SCRIPT = "river.js"
 SHOW = """
 for (const river of document.querySelectorAll("nl-river[data-answer]")) {
