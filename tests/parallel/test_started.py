@@ -33,6 +33,7 @@ from helpers.parallel.started import (
     until,
     workers,
 )
+from nano_llama.training.checkpoint import list_checkpoints
 from nano_llama.training.metrics import read_metrics
 
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
@@ -109,17 +110,18 @@ def test_a_lost_host_that_comes_back_joins_the_other_again(recipe, tmp_path):
     alike = {"warmup": 0, "schedule": "constant"}
     words = recipe.words(out, *LONG, *(word for name, value in alike.items() for word in ("--set", f"{name}={value}")))
     first, second = hosts(words, out, machines="1:2", port=port)
-    until(lambda: steps(out) >= 5, first)
+    until(lambda: list_checkpoints(out / "checkpoints"), first)  # else it would begin anew
     end(second)
-    until(lambda: meshes(out)[-1] == "dp=1", first)
+    until(lambda: meshes(out)[-1:] == ["dp=1"], first)
     (again,) = hosts(words, out, machines="1:2", addresses=["127.0.0.2"], port=port)
-    until(lambda: meshes(out)[-1] == "dp=2", first)
+    until(lambda: meshes(out)[-1:] == ["dp=2"], first)
     first.send_signal(signal.SIGTERM)
     printed = [ended(host) for host in (first, again)]
     found = losses(out)
     assert meshes(out)[0] == "dp=2" and "dp=1" in meshes(out), printed
     recipe.fit(tmp_path / "as_long", **alike, evaluations=0, max_steps=len(found))
-    assert np.abs(np.subtract(found, losses(tmp_path / "as_long"))).max() <= 1e-5
+    apart = np.abs(np.subtract(found, losses(tmp_path / "as_long")))
+    assert apart[:STEPS].max() <= 1e-5 and apart.max() <= 1e-3, "rounding grows over hundreds of steps"
 
 
 def test_the_first_host_lost_is_told_and_the_run_resumed(recipe, tmp_path):

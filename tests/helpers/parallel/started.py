@@ -71,11 +71,17 @@ def torchrun(*words, processes: int = 2, restarts: int = 0) -> list:
     return [sys.executable, "-m", "torch.distributed.run", *options, *words]
 
 
+STARTED: list[subprocess.Popen] = []  # by the test that runs: tests/parallel/conftest.py ends what it leaves behind
+
+
 def started(command: list, **more: str) -> subprocess.Popen:
     """What it prints, errors too, is its stdout."""
-    return subprocess.Popen(
-        command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    STARTED.append(
+        subprocess.Popen(
+            command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
     )  # fmt: skip
+    return STARTED[-1]
 
 
 def ended(process: subprocess.Popen) -> str:
