@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nano_llama.core.divergence import kl, log_softmax
 from nano_llama.core.loss import bits_per_byte
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import blocks_for
@@ -52,8 +53,7 @@ def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
     """KL(reference || found) at each position, nats: logits (P,T,V), twice -> (P,T)."""
     result = np.empty(reference.shape[:2])
     for p in range(len(reference)):  # one text at a time: float64 logits of all would take gigabytes
-        a, b = log_softmax(reference[p]), log_softmax(found[p])
-        result[p] = (np.exp(a) * (a - b)).sum(-1)
+        result[p] = kl(reference[p], found[p])
     return result
 
 
@@ -64,10 +64,3 @@ def continuation_bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_byte
         for rows, ids in zip(logits, targets, strict=True)
     )
     return bits_per_byte(nats / targets.size, targets.size, num_bytes)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (T,V) -> log-probabilities (T,V), in float64."""
-    x = np.asarray(logits, np.float64)
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))

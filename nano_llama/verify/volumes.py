@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nano_llama.core.divergence import log_softmax
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError
 from nano_llama.formats import open_model, resolve_model, save_gguf
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.verify.checkpoint import TEXT, load_transformers
-from nano_llama.verify.divergence import log_softmax
 
 REFERENCE = "Volume 1, NumPy, float64"
 FLOAT32 = 1e-4  # the largest error that passes where everything is computed in float32

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.api import TEXT, listening, random_folder
+from helpers.api import TEXT, listening
 from nano_llama import LLM, SamplingParams
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol1_numpy import Llama
@@ -13,11 +13,6 @@ pytest.importorskip("lm_eval")
 pytest.importorskip("tenacity")
 
 PAIRS = [("the quick brown", " fox"), ("naïve", " café, 漢字"), ("the lazy", " dog sleeps, and so on"), ("over", " 🙂")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return random_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def load(folder) -> LLM:

@@ -7,18 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.api import events, post, random_folder, served
+from helpers.api import events, post, served
 from nano_llama import LLM, SamplingParams
 from nano_llama.server.logprobs import TextLogprobs
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PROMPTS = ["the quick", "naïve café", "漢字 and 🙂", [84, 258, 5, 0, 7]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return random_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence, log_softmax, next_token_logits
+from nano_llama.core.divergence import log_softmax
+from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence, next_token_logits
 
 
 def test_measures_by_hand():

@@ -56,7 +56,8 @@ class ShapesVQA:
                 hint=f"Choose from {', '.join(TASKS)}.",
             )
         self.tasks, self.seed = tuple(tasks), seed
-        self._tasks = [_open_task(task) for task in self.tasks]
+        opened = {task: _open_task(task) for task in dict.fromkeys(self.tasks)}
+        self._tasks = [opened[task] for task in self.tasks]
 
     def picture(self, split: PictureSplit, index: int) -> Picture:
         """Picture number `index`, from 0; there is no last one."""

@@ -12,6 +12,7 @@ import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from nano_llama.core.divergence import kl
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.server.errors import ApiError, json_response
 from nano_llama.server.inspection.next_token import logsumexp, served_row
@@ -101,15 +102,9 @@ def compared(rows: dict[str, Array], token: int | None, llm: "LLM") -> dict[str,
 
 def beside(row: Array, reference: Array) -> dict[str, Any]:
     """How far one volume's logits are from another's.    (V,), (V,)"""
-    expected, found = log_softmax(reference), log_softmax(row)
     return {
         "logsumexp": logsumexp(row),
         "choice": int(row.argmax()),
         "largest_difference": float(np.abs(row.astype(np.float64) - reference).max()),
-        "kl": float((np.exp(expected) * (expected - found)).sum()),  # KL(reference || this), in nats
+        "kl": float(kl(reference, row)),
     }
-
-
-def log_softmax(x: Array) -> Array:
-    """In float64.    (V,)"""
-    return np.asarray(x, np.float64) - logsumexp(x)

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from helpers.api import bpe, post, random_folder, served
+from helpers.api import bpe, post, served
 from helpers.replayed import unpacked
 from nano_llama import LLM
 from nano_llama.server import replayer as replaying
@@ -17,11 +17,6 @@ from nano_llama.vol1_numpy import Llama
 
 PATH = "/inspect/replay"
 IDS = bpe().encode("the quick brown fox jumps over the lazy dog")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return random_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

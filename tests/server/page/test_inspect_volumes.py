@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.api import bpe, post, random_folder, served
+from helpers.api import bpe, post, served
 from nano_llama import LLM, SamplingParams
 from nano_llama.server.replayer import Replayer
 from nano_llama.vol1_numpy import Llama
@@ -11,11 +11,6 @@ from nano_llama.vol2_torch.layerwise import last_logits
 
 PATH = "/inspect/volumes"
 IDS = bpe().encode("the quick brown fox jumps over the lazy dog")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return random_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

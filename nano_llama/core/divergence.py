@@ -1,0 +1,19 @@
+"""How far one distribution of the next token is from another, from their logits, in float64.
+
+Tests: tests/verify/test_divergence.py.
+"""
+
+import numpy as np
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (..., V) -> log-probabilities (..., V), in float64."""
+    x = np.asarray(logits, np.float64)
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def kl(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(reference || found), nats: logits (..., V), twice -> (...)."""
+    a, b = log_softmax(reference), log_softmax(found)
+    return (np.exp(a) * (a - b)).sum(-1)
