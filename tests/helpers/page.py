@@ -57,6 +57,19 @@ class Opened:
             return answer.read()
 
 
+def unfold(details: Any) -> None:
+    """Open what is folded away, and let it be filled: the browser says so ("toggle") only after the click."""
+    told = "one => ({ told: new Promise(done => one.addEventListener('toggle', () => done(), { once: true })) })"
+    waiting = details.evaluate_handle(told)
+    details.locator("summary").click()
+    waiting.evaluate("({ told }) => told")
+
+
+def drawn(page: Any) -> None:
+    """What happened until now is in the pictures: the views of the engine draw at the next frame."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => done()))")
+
+
 @contextlib.contextmanager
 def a_window(browser: Any, server: Any, **options: Any) -> Iterator[Opened]:
     """Nothing was requested elsewhere, and the console is silent."""

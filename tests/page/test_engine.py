@@ -12,7 +12,7 @@ import pytest
 
 from helpers.api import bpe, random_llm
 from helpers.events import complete, heard, of, until
-from helpers.page import a_window
+from helpers.page import a_window, drawn, unfold
 from helpers.served import GatedRunner, Served
 from nano_llama import LLM
 from nano_llama.core.sampling import SamplingParams
@@ -80,6 +80,11 @@ def send(page):
     press(page, "Send a dozen readers")
 
 
+def steps_of(page):
+    """The numbers of the steps that the page knows of."""
+    return page.evaluate("import('/page/lib/engine.js').then(({engine}) => engine.steps.map(({step}) => step))")
+
+
 def cells_of(table):
     return [[cell.text_content() for cell in row.locator("td").all()] for row in table.locator("tbody tr").all()]
 
@@ -94,8 +99,9 @@ def test_blocks_are_the_engines(watched, engine):
         send(page)
         page.locator(".cells .shared").first.wait_for()
         press(page, "Hold")
-        page.locator("nl-blocks summary").click()
-        number = page.evaluate("import('/page/lib/engine.js').then(({engine}) => engine.steps.at(-1).step)")
+        unfold(page.locator("nl-blocks .twin"))
+        drawn(page)
+        number = steps_of(page)[-1]
         engine.runner.pause = 0.0
         until(lambda: len(of(events, "ended")) == 12)
         step = next(event for event in of(events, "step") if event["step"] == number)
@@ -130,13 +136,14 @@ def test_a_step_is_its_packed_batch(watched, engine):
     steps, arrived = of(events, "step"), {event["sequence"]: event for event in of(events, "arrived")}
     columns = page.locator("nl-timeline .lanes [role=option]")
     until(lambda: columns.count() == len(steps))
-    page.locator("nl-timeline summary").click()
+    unfold(page.locator("nl-timeline .twin"))
     table = [[int(cells[0]), int(cells[2]), int(cells[-1])] for cells in cells_of(page.locator("nl-timeline .twin"))]
     last = steps[-60:]
     assert table == [[step["step"], sum(row["count"] for row in step["rows"]), step["waiting"]] for step in last]
     mixed = next(at for at, step in enumerate(steps) if len({row["count"] for row in step["rows"]}) > 1)
     columns.nth(mixed - 1 if mixed else 1).click()  # then by keyboard
     page.keyboard.press("ArrowRight" if mixed else "ArrowLeft")
+    page.locator("nl-timeline [aria-selected=true]").wait_for()
     assert columns.nth(mixed).get_attribute("aria-selected") == "true"
     shown = page.locator("nl-timeline [aria-label='The packed batch'] table")
     shown.locator("td", has_text="[").first.wait_for()
@@ -189,6 +196,7 @@ def test_hold_and_go_on(watched, engine):
         send(page)
         columns.nth(1).wait_for()
         press(page, "Hold")
+        drawn(page)
         before = columns.count()
         page.locator("nl-timeline .hint", has_text=re.compile("Held: [1-9][0-9]* events wait")).wait_for()
         until(lambda: len(of(events, "step")) > before + 5)
@@ -208,9 +216,10 @@ def test_the_roof_is_bandwidth_over_bytes(watched, engine, monkeypatch):
     with heard(f"http://127.0.0.1:{engine.port}", own, time_phases=True) as events:
         send(page)
         until(lambda: len(of(events, "ended")) == 12)
+    until(lambda: len(steps_of(page)) == len(of(events, "step")))
     page.get_by_role("button", name="Measure the memory").click()
     page.locator("nl-roofline .roof").wait_for()
-    page.locator("nl-roofline summary").click()
+    unfold(page.locator("nl-roofline .twin"))
     only_write = [step for step in of(events, "step") if all(row["count"] == 1 for row in step["rows"])]
     rows = cells_of(page.locator("nl-roofline .twin"))
     assert [int(row[0]) for row in rows] == sorted({len(step["rows"]) for step in only_write})
@@ -257,12 +266,14 @@ def test_a_recorded_trace_is_played(browser, tmp_path):
         assert [json.loads(row[6]) for row in rows] == [row["blocks"] for row in steps[0]["rows"]]
         assert {row[4] for row in rows} == {"not known here"}
         page.locator("#tab-blocks").click()
-        assert page.locator(".cells .kept").count() == steps[-1]["blocks"]["kept"] > 0
+        kept = steps[-1]["blocks"]["kept"]
+        page.locator(".cells .kept").nth(kept - 1).wait_for()
+        assert page.locator(".cells .kept").count() == kept > 0
         module = "import('/page/lib/engine.js')"
         page.evaluate(f"{module}.then(({{engine}}) => {{ window.first = engine.settings }})")
         press(page, "Play again")
         until(lambda: page.evaluate(f"{module}.then(({{engine}}) => engine.done && engine.settings !== window.first)"))
-        until(lambda: page.locator(".cells .kept").count() == steps[-1]["blocks"]["kept"])
+        until(lambda: page.locator(".cells .kept").count() == kept)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -274,6 +285,7 @@ def test_axe_finds_nothing_amid_the_work(browser, engine, theme):
         page.locator("nl-timeline .lanes [role=option]").nth(9).click()
         for view in ("timeline", "blocks", "roofline"):
             page.locator(f"#tab-{view}").click()
-            page.locator(f"#panel-{view} summary").click()
+            unfold(page.locator(f"#panel-{view} .twin"))
+            drawn(page)
             found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
             assert not [(one["id"], one["nodes"][0]["html"]) for one in found], view

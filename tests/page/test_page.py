@@ -132,8 +132,7 @@ def test_by_keyboard_alone(opened):
     first = page.locator("nl-alternatives button").first
     first.wait_for()
     assert page.locator("[role=option][aria-selected=true]").get_attribute("data-at") == "2"
-    page.wait_for_timeout(200)
-    assert page.evaluate("document.activeElement.matches('nl-alternatives button')")
+    page.wait_for_function("document.activeElement.matches('nl-alternatives button')")
     assert page.locator(".token[tabindex='0']").count() == 1
     page.keyboard.press("2")
     page.locator(".token.picked").wait_for()
@@ -157,6 +156,7 @@ def test_a_branch_goes_on_from_another_token(opened):
     page.locator("nl-complete .hint", has_text="tokens:").wait_for()
     page.locator("#tab-branches").click()
     rows = page.locator("nl-branches tbody tr")
+    rows.nth(1).wait_for(state="attached")
     assert rows.count() == 2
     texts = page.locator(".token").all_text_contents()
     state = parse_qs(page.evaluate("location.hash.slice(1)"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import nano_llama
+from helpers.page import unfold
 
 pytestmark = pytest.mark.page
 STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 8, "seed": 7, "at": 5, "view": "volumes"}
@@ -60,7 +61,7 @@ def test_another_token_by_keyboard(opened):
                                              "attribution": "contributions"}.items())  # fmt: skip
 def test_the_lines_are_those_of_the_package(opened, view, stage):
     page = opened.go(**{**STATE, "view": view})
-    page.locator(f"nl-{view} .source summary").click()
+    unfold(page.locator(f"nl-{view} .source"))
     page.locator(f".source [data-stage={stage}]").wait_for()
     stages = {stage["name"]: stage for stage in opened.ask("/inspect/source")["stages"]}
     for figure in page.locator(".source figure").all():

@@ -194,6 +194,7 @@ export class EngineView extends HTMLElement {
         engine.look(this, info);
         if (!this.bar) {
             this.bar = engineBar();
+            this.bar.refresh(); // its buttons have names before the first frame
             this.build(info);
         }
         engine.changed();
