@@ -5,6 +5,7 @@ Tests: tests/server/test_app.py.
 
 import asyncio
 import time
+from contextlib import suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -106,9 +107,9 @@ class Entrance:
 
     async def check_state(self, path: str) -> None:
         """Raise ApiError where a request needs the model and it is not there; on the PATIENT_PATH, not at once."""
-        until = time.monotonic() + (PATIENCE_SECONDS if path == PATIENT_PATH else 0.0)
-        while self.service.state == "loading" and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        if path == PATIENT_PATH:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.service.loading_over.wait(), PATIENCE_SECONDS)
         state = self.service.state
         if state != "ready" and path not in ANSWERED_WHILE_LOADING and not path.startswith(PAGE_PREFIX):
             raise ApiError(503, UNREADY[state], code=state, headers={"Retry-After": "2"})

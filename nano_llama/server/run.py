@@ -119,6 +119,7 @@ class DrainingServer(uvicorn.Server):
         leave = await super().on_tick(counter)
         if not self.service.draining or leave:
             return leave
+        self.service.loading_over.set()
         if not self.service.in_flight:
             return True
         late = time.monotonic() - self._drained_by

@@ -36,6 +36,7 @@ class Service:
         self.model_ids = tuple(served_names(model_ids, adapters))  # what clients may ask for; the first is the default
         self.created = int(time.time())
         self.draining = False
+        self.loading_over = asyncio.Event()  # the model is loaded, or will not be waited for any more
         self.running: set[Watch] = set()  # the requests that the engine has
         self.in_flight = 0  # requests that have arrived and are not answered
         self.replayer: Replayer | None = None  # None: there is no file to read the model from
@@ -49,6 +50,7 @@ class Service:
     def opened(self, engine: "AsyncEngine") -> None:
         """The model is loaded: requests may come."""
         self._engine = engine
+        self.loading_over.set()
 
     def _stats(self) -> "EngineStats | None":
         return None if self._engine is None else self._engine.stats()

@@ -1,5 +1,6 @@
 """The routes that need no model, and what each failure looks like (app.py, service.py)."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from starlette.testclient import TestClient
 
 from nano_llama.core.errors import ContextLengthError, EngineOverloaded, UserError
 from nano_llama.core.version import VERSION
-from nano_llama.server.app import create_app
+from nano_llama.server.app import PATIENT_PATH, Entrance, create_app
 from nano_llama.server.service import Service
 from nano_llama.server.settings import ServerSettings
 
@@ -27,6 +28,23 @@ def test_version():
 def test_health_says_that_the_model_is_loading():
     answer = client(loaded=False).get("/health")
     assert (answer.status_code, answer.json()) == (503, {"status": "loading"})
+
+
+def test_who_waits_for_the_model_is_woken():
+    """By the model, at once, and not by a clock: no time passes here."""
+
+    async def wait() -> None:
+        service = Service(ServerSettings(), ["tiny"])
+        waiting = asyncio.create_task(Entrance(create_app(service), service).check_state(PATIENT_PATH))
+        for opened in (False, True):
+            if opened:
+                service.opened(SimpleNamespace(failure=None))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert waiting.done() == opened
+        await waiting
+
+    asyncio.run(wait())
 
 
 @pytest.mark.parametrize(

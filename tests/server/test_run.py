@@ -50,6 +50,22 @@ def test_the_page_waits_for_the_model():
         assert read_all(raw).startswith(b"HTTP/1.1 200")
 
 
+def test_a_server_that_ends_while_it_loads_keeps_no_page_waiting():
+    may_load = threading.Event()
+
+    def load():
+        assert may_load.wait(10)
+        return random_llm()
+
+    with Served(load=load) as served:
+        raw = served.connect(b"GET /inspect/model HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        served.until(lambda: served.service.in_flight)
+        served.signal()
+        assert read_all(raw).startswith(b"HTTP/1.1 503")
+        assert served.ended.wait(10)
+        may_load.set()
+
+
 def test_a_model_that_does_not_load_ends_the_server():
     def load():
         raise UserError("not a model")
