@@ -132,7 +132,7 @@ def test_by_keyboard_alone(opened):
     first = page.locator("nl-alternatives button").first
     first.wait_for()
     assert page.locator("[role=option][aria-selected=true]").get_attribute("data-at") == "2"
-    page.wait_for_function("document.activeElement.matches('nl-alternatives button')")
+    page.locator("nl-alternatives button:focus").wait_for()
     assert page.locator(".token[tabindex='0']").count() == 1
     page.keyboard.press("2")
     page.locator(".token.picked").wait_for()

@@ -202,7 +202,13 @@ function listen(desk, writers, views, look, sheet) {
         if (at >= 0 && key !== seen.key || seen.view && view !== seen.view) sheet(true);
         seen = { key, mode, view };
     });
-    desk.addEventListener("run", () => (desk.run?.running && store.state.at >= 0 ? null : look()));
+    let looked = [];
+    desk.addEventListener("run", () => {
+        const { run } = desk, { at, view } = store.state, now = [run, at, view, run?.running];
+        if (run?.running && at >= 0 && now.every((one, i) => one === looked[i])) return; // more tokens, after the open one
+        looked = now;
+        look();
+    });
     byId("writers").addEventListener("input", () => {
         clearTimeout(timer);
         if (store.state.view === "reads") timer = setTimeout(look, 200);
@@ -248,9 +254,11 @@ async function replay(desk, writer) {
     desk.store.set({ at: desk.run.tokens[at] ? at : -1 });
 }
 
+/** The keyboard goes on in a view once it shows what was asked for; unless it has gone on elsewhere by then. */
 async function focusView(view) {
-    for (let tries = 0; tries < 20 && !view.querySelector("button, input, select"); tries++) await new Promise((done) => setTimeout(done, 50));
-    view.querySelector("button[tabindex='0'], input, select, button")?.focus();
+    const from = document.activeElement, first = () => !view.ariaBusy && view.querySelector("button[tabindex='0'], input, select, button");
+    for (let tries = 0; tries < 200 && !first(); tries++) await new Promise((done) => setTimeout(done, 50));
+    if ([from, document.body].includes(document.activeElement)) (first() || from).focus();
 }
 
 function onKey(event, desk, writer, views, sheet) {

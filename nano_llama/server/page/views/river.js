@@ -59,12 +59,15 @@ class River extends HTMLElement {
 class Alternatives extends HTMLElement {
     show({ run, at }) {
         const token = run?.tokens[at];
-        this.asked = null;
+        if (token && run === this.run && this.dataset.at === String(at)) return undefined; // and who stands in it stays
+        this.asked = this.run = null;
+        delete this.dataset.at;
         if (!token) return fill(this, hint(run ? "Choose a token of the text: click it, or walk with the arrow keys and press Enter." : "Write something, then choose one of its tokens: here you see what else could have stood there. New here? The tour, at the top, shows it all in eight steps."));
         return answering(this, this, "The server is asked …", async (still) => this.draw(await still(inspect(run.inspection(at, run.settings))), token, run, at));
     }
 
     draw(answer, token, run, at) {
+        this.run = run;
         this.dataset.at = at;
         const { top } = answer, shown = top.ids.slice(0, SHOWN).map((_, i) => i), chosen = top.ids.indexOf(token.id);
         if (chosen >= SHOWN) shown.push(chosen);
