@@ -8,6 +8,7 @@ Tests: tests/server/page/test_page_files.py.
 
 import gzip
 import hashlib
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from starlette.routing import Route
 from nano_llama.server.auth import PAGE_PREFIX
 
 FOLDER = Path(__file__).with_name("page")
-INDEX = "index.html"
+INDEX, MAIN = "index.html", "main.js"
+IMPORT = re.compile(r'^import [^"(]*"(.+)";', re.MULTILINE)  # not import(...): a view, for later
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -76,8 +78,10 @@ class PageFile:
         return Response(body, headers=headers, media_type=self.kind)
 
 
-# Whole lines only: after code, /* and // may be part of a text.
-COMMENT_OR_INDENTATION = re.compile(r"^[ \t]*(?:/\*.*?\*/[ \t]*$|//[^\n]*)|^[ \t]+", re.MULTILINE | re.DOTALL)
+# Whole lines; and after code what begins with // and has no quote: of a text, the end would follow.
+COMMENT_OR_INDENTATION = re.compile(
+    r"^[ \t]*(?:/\*.*?\*/[ \t]*$|//[^\n]*)|^[ \t]+|[ \t]+// [^\"'`\n]*$", re.MULTILINE | re.DOTALL
+)
 
 
 def without_comments(source: str) -> str:
@@ -96,10 +100,20 @@ def read_page() -> Mapping[str, PageFile]:
     return {path.relative_to(FOLDER).as_posix(): PageFile.of(path) for path in found}
 
 
+def modules_of(name: str) -> list[str]:
+    """A script and all that it imports at once, and they."""
+    found = [name]
+    for script in found:
+        imports = IMPORT.findall(read_page()[script].plain.decode())
+        paths = [posixpath.normpath(posixpath.join(posixpath.dirname(script), path)) for path in imports]
+        found.extend(path for path in dict.fromkeys(paths) if path not in found)
+    return found
+
+
 @cache
 def preloads() -> str:
-    """A Link header that names all that the page needs: else a browser learns of a module from one that it has read."""
-    scripts = [f"<{PAGE_PREFIX[1:]}{name}>; rel=modulepreload" for name in read_page() if name.endswith(".js")]
+    """A Link header that names what the first view needs: else a browser learns of a module from another."""
+    scripts = [f"<{PAGE_PREFIX[1:]}{name}>; rel=modulepreload" for name in modules_of(MAIN)]
     return ", ".join([f"<{PAGE_PREFIX[1:]}page.css>; rel=preload; as=style", *scripts])
 
 

@@ -65,6 +65,15 @@ def unfold(details: Any) -> None:
     waiting.evaluate("({ told }) => told")
 
 
+def all_fetched(page: Any) -> None:
+    """Every view is there, as it is once the page is idle."""
+    page.evaluate("""() => new Promise(done => {
+        const views = [...document.querySelectorAll("#views > *")];
+        const look = () => (views.every(view => view.show) ? done() : setTimeout(look, 20));
+        look();
+    })""")
+
+
 def drawn(page: Any) -> None:
     """What happened until now is in the pictures: the views of the engine draw at the next frame."""
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => done()))")

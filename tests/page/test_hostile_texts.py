@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from helpers.hostile_texts import TEXTS, harmless
-from helpers.page import PATIENCE, a_window
+from helpers.page import PATIENCE, a_window, all_fetched
 
 pytestmark = pytest.mark.page
 STATE = {"prompt": "the quick brown", "run": 1, "max_tokens": 12, "seed": 7, "at": 3,
@@ -132,6 +132,7 @@ class Hostile:
     def look(self, views=VIEWS):
         """The page's skeleton in every view; in the last one after a branch."""
         page, seen = self.opened.go(**STATE), {}
+        all_fetched(page)
         for view in views:
             page.locator(f"#tab-{view}").click()
             if view == "branches":
@@ -230,6 +231,7 @@ def test_what_a_link_says_changes_nothing_but_text(browser, server):
             for said in ({**state, "prompt": "x"}, state)[expected is not None :]:
                 page.goto(f"http://127.0.0.1:{opened.port}/?{first}#{urlencode({'form': 'regex', **said})}")
                 page.locator("#desk").wait_for()
+                all_fetched(page)
                 skeleton = page.evaluate(SKELETON)
                 expected = expected or skeleton
                 assert skeleton == expected, state
@@ -251,6 +253,7 @@ def test_kept_conversations_change_nothing_but_text(browser, chat_server):
             page.locator(".turns li").nth(99).wait_for()
             assert page.locator(".turns .text").all_text_contents() == list(texts[:100])
             assert page.evaluate("window.hits") == 0
+            all_fetched(page)
             return page.evaluate(SKELETON)
 
     assert look(TEXTS) == look([harmless(text) for text in TEXTS])

@@ -2,27 +2,17 @@
 // Tests: tests/page/test_page.py.
 
 import { ask, hasKey, setKey } from "./lib/api.js";
-import { count, h, rove } from "./lib/dom.js";
-import { Store } from "./lib/state.js";
+import { count, fill, h, rove } from "./lib/dom.js";
+import { constraintOf, Store } from "./lib/state.js";
 import { startTour } from "./lib/tour.js";
-import "./views/attention.js";
-import "./views/attribution.js";
-import "./views/engine.js";
-import { constraintOf } from "./views/grammar.js";
-import "./views/lens.js";
-import "./views/reads.js";
-import "./views/river.js";
-import "./views/roofline.js";
-import "./views/volumes.js";
-import "./views/why.js";
 import "./views/writers.js";
 
-// [title, what it asks of the server: a view is shown where the server has it]
+// [title, its module, what it asks of the server: a view is shown where the server has it]
 const VIEWS = {
-    alternatives: ["Alternatives", "/inspect/next"], why: ["Why this token", "/inspect/next"], lens: ["Logit lens", "/inspect/replay"],
-    attention: ["Attention", "/inspect/replay"], attribution: ["Who wrote it", "/inspect/replay"], reads: ["What it reads", "/inspect/tokens"],
-    branches: ["Branches"], grammar: ["Under a rule", "/inspect/next"], volumes: ["Three volumes", "/inspect/volumes"],
-    blocks: ["Blocks", "/inspect/events"], timeline: ["Timeline", "/inspect/events"], roofline: ["Roofline", "/inspect/roofline"],
+    alternatives: ["Alternatives", "river", "/inspect/next"], why: ["Why this token", "why", "/inspect/next"], lens: ["Logit lens", "lens", "/inspect/replay"],
+    attention: ["Attention", "attention", "/inspect/replay"], attribution: ["Who wrote it", "attribution", "/inspect/replay"], reads: ["What it reads", "reads", "/inspect/tokens"],
+    branches: ["Branches", "river"], grammar: ["Under a rule", "grammar", "/inspect/next"], volumes: ["Three volumes", "volumes", "/inspect/volumes"],
+    blocks: ["Blocks", "engine", "/inspect/events"], timeline: ["Timeline", "engine", "/inspect/events"], roofline: ["Roofline", "roofline", "/inspect/roofline"],
 };
 const OF_A_TOKEN = ["/inspect/next", "/inspect/replay", "/inspect/volumes"];
 const WRITERS = { complete: ["Completion"], chat: ["Chat"] };
@@ -139,20 +129,34 @@ function furnish(desk) {
     byId("desk").hidden = false;
     const modes = info.chat ? ["chat", "complete"] : ["complete"];
     if (!modes.includes(store.state.mode)) store.state.mode = modes[0];
-    const shown = Object.keys(VIEWS).filter((name) => !VIEWS[name][1] || info.endpoints.includes(VIEWS[name][1]));
+    const shown = Object.keys(VIEWS).filter((name) => !VIEWS[name][2] || info.endpoints.includes(VIEWS[name][2]));
     if (!shown.includes(store.state.view)) store.state.view = shown[0];
     const writers = tabs(byId("writing"), byId("writers"), modes, WRITERS, store, "mode");
     const views = tabs(byId("looking"), byId("views"), shown, VIEWS, store, "view");
     for (const writer of writers.values()) writer.show(desk);
     const sheet = sheetOf(byId("looking"), byId("sheet"));
-    const look = () => {
+    const look = async () => {
+        const { view } = store.state, panel = views.get(view);
+        if (!panel.show && !(await fetchView(view, panel) && view === store.state.view)) return;
         const writer = writers.get(store.state.mode), { at } = store.state, { run, runs } = desk;
-        views.get(store.state.view).show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
+        panel.show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
     };
     listen(desk, writers, views, look, sheet);
     look();
+    (window.requestIdleCallback ?? setTimeout)(() => shown.forEach((view) => fetchView(view, views.get(view))));
     replay(desk, writers.get(store.state.mode));
     byId("tour").addEventListener("click", () => startTour(desk, writers.get(store.state.mode)));
+}
+
+/** A view is fetched when it is first looked at, or once the page is idle. -> whether it is there; if not, it says so. */
+async function fetchView(view, panel) {
+    try {
+        await import(`./views/${VIEWS[view][1]}.js`);
+        return true;
+    } catch {
+        fill(panel, h("p", { class: "error", role: "alert" }, "This view could not be fetched. If the server is running, reload the page."));
+        return false;
+    }
 }
 
 /** On a narrow screen what is looked at lies over the text's lower part, and is put away. -> (open) => void */
@@ -217,7 +221,7 @@ function listen(desk, writers, views, look, sheet) {
         const known = desk.runs.includes(detail.run);
         if (!known) desk.runs = [detail.run];
         desk.run = detail.run;
-        const view = OF_A_TOKEN.includes(VIEWS[store.state.view][1]) ? store.state.view : "alternatives";
+        const view = OF_A_TOKEN.includes(VIEWS[store.state.view][2]) ? store.state.view : "alternatives";
         store.set({ at: detail.at, view, place: -1, word: -1, against: -1 });
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet

@@ -4,6 +4,7 @@
 
 import { ask, OWN, requestId, stream } from "./api.js";
 import { h } from "./dom.js";
+import { written, wrote } from "./run.js";
 
 const STEPS = 400, REQUESTS = 200; // that are kept
 const LINGER = 5000; // ms for which the stream outlives the last view, since one goes from one view to the next
@@ -16,7 +17,6 @@ const LINGER = 5000; // ms for which the stream outlives the last view, since on
 class Engine {
     constructor() {
         this.views = new Set();
-        this.written = new Map(); // id of a request -> what the page knows of its texts
         this.error = this.stopper = this.machine = null;
         this.begin(null);
     }
@@ -164,19 +164,13 @@ class Engine {
         return found;
     }
 
-    /** Note what the page itself sends: ids(choice) -> the tokens so far, what: in words. */
-    wrote(id, ids, what) {
-        this.written.set(id, { ids, what });
-        if (this.written.size > REQUESTS) this.written.delete(this.written.keys().next().value);
-    }
-
     /** The tokens of a sequence; null: this page does not know them. */
     ids(one) {
-        return this.written.get(one.own)?.ids(one.choice) ?? null;
+        return written.get(one.own)?.ids(one.choice) ?? null;
     }
 
     what(one) {
-        return this.settings.recorded ? "recorded" : this.written.get(one.own)?.what ?? "a question of this page";
+        return this.settings.recorded ? "recorded" : written.get(one.own)?.what ?? "a question of this page";
     }
 }
 
@@ -233,7 +227,7 @@ async function send(signal) {
     await Promise.all(GROUPS.map(async (prompt, at) => {
         await new Promise((done) => setTimeout(done, at * PAUSE));
         const id = requestId(), ids = prompt.map(() => []);
-        engine.wrote(id, (choice) => ids[choice], "one of the dozen");
+        wrote(id, (choice) => ids[choice], "one of the dozen");
         const body = { prompt, max_tokens: TOKENS[at], seed: 10 * at, temperature: 0.8, stream: true, return_token_ids: true };
         for await (const { choices } of stream("/v1/completions", body, signal, id))
             for (const { index, prompt_token_ids: read = [], token_ids: written = [] } of choices) ids[index].push(...read, ...written);

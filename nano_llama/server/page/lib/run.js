@@ -2,9 +2,9 @@
 // Tests: tests/page/test_page.py.
 
 import { ask, requestId, stream } from "./api.js";
-import { engine } from "./engine.js";
 import { samplingOf } from "./state.js";
 
+const REQUESTS = 200; // of this page, whose texts it knows
 const strict = new TextDecoder("utf-8", { fatal: true });
 
 /**
@@ -29,7 +29,7 @@ export class Run extends EventTarget {
         const asked = messages ? { messages, logprobs: true } : { prompt: prompt ?? this.idsBefore(this.tokens.length), logprobs: 0 };
         const body = { ...asked, ...more, ...this.settings, ...this.constraint, max_tokens: maxTokens, stream: true, return_token_ids: true, stream_options: { include_usage: true } };
         const id = requestId();
-        engine.wrote(id, () => this.idsBefore(this.tokens.length), "your text");
+        wrote(id, () => this.idsBefore(this.tokens.length), "your text");
         this.running = true;
         this.change();
         try {
@@ -107,6 +107,14 @@ export function inspect(body) {
         answers.set(key, ask("/inspect/next", body).catch((error) => (answers.delete(key), Promise.reject(error))));
     }
     return answers.get(key);
+}
+
+export const written = new Map(); // id of a request -> {ids(choice) -> its tokens so far, what: in words}
+
+/** Note what the page itself sends: for those who see its steps. */
+export function wrote(id, ids, what) {
+    written.set(id, { ids, what });
+    if (written.size > REQUESTS) written.delete(written.keys().next().value);
 }
 
 /** A token's bytes from the name that /v1/completions gives it: its text, or "bytes:\\xf0\\x9f". */

@@ -14,6 +14,7 @@ export const NUMBERS = {
 };
 const TEXTS = { mode: "", view: "alternatives", prompt: "", system: "", path: "", form: "", rule: "", pins: "" };
 const WHOLE = ["top_k", "max_tokens", "seed", "at", "place", "row", "layer", "head", "word", "against"];
+const RULES = ["choice", "regex", "json", "grammar"];
 export const SAMPLING = [
     "temperature", "min_p", "top_k", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
 ];
@@ -46,6 +47,12 @@ export function format(state) {
 /** The sampling fields of a request. */
 export function samplingOf(state) {
     return Object.fromEntries(SAMPLING.map((name) => [name, state[name]]));
+}
+
+/** The fields of a request under the rule of a state. */
+export function constraintOf({ form, rule }) {
+    if (!RULES.includes(form) || !rule) return {};
+    return { structured_outputs: { [form]: form === "choice" ? rule.split("\n").filter(Boolean) : rule } };
 }
 
 /** The state, and who listens to it ("change"). */

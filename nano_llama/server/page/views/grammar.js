@@ -98,11 +98,4 @@ function leftBy(answer) {
     return { count: cut?.left ?? answer.vocab_size, mass: cut?.mass ?? 1 };
 }
 
-/** The fields of a request under the rule of a state. */
-export function constraintOf({ form, rule }) {
-    if (!form || !Object.hasOwn(FORMS, form) || !rule) return {};
-    if (form === "choice") return { structured_outputs: { choice: rule.split("\n").filter(Boolean) } };
-    return { structured_outputs: { [form]: rule } };
-}
-
 customElements.define("nl-grammar", Grammar);

@@ -3,6 +3,7 @@
 
 import { fill, h } from "../lib/dom.js";
 import { newRun } from "../lib/run.js";
+import "./river.js";
 
 const KEY = "nano-llama conversations", MOST = 50;
 
