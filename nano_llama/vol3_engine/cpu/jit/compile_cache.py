@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def keep_on_disk(*functions: Any) -> Path:
     If it cannot be written, they are compiled every time.
     """
     folder = kernel_folder()
-    if not folder.exists():
+    if not _is_there(folder):
         _delete_oldest(folder.parent)
     with suppress(RuntimeError, OSError):
         for function in functions:
@@ -96,9 +97,11 @@ class _FolderCache(FunctionCache):
 def compiling(folder: Path, what: str) -> Iterator[None]:
     """Around the first call of kernels: says so if they must be compiled, on a terminal or in the log (by default
     stderr, in a notebook too), and whether that will be so at every start.
+
+    A model's first answer comes here twice, for its weights and for its steps; the log is told once.
     """
     marker = folder / f"{what}.done"
-    if marker.exists():
+    if _is_there(marker):
         yield
         return
     message = "Compiling kernels for this CPU, once (about half a minute) ..."
@@ -113,10 +116,22 @@ def compiling(folder: Path, what: str) -> Iterator[None]:
         with Console(stderr=True).status(message):
             yield
     else:
-        logging.getLogger(__name__).warning(message)
+        _log_once(message, folder)
         yield
     with suppress(OSError):
         marker.touch()
+
+
+@cache
+def _log_once(message: str, folder: Path) -> None:
+    """What is logged of a folder, once in a process."""
+    logging.getLogger(__name__).warning(message)
+
+
+def _is_there(path: Path) -> bool:
+    with suppress(OSError):  # a folder of another user is in the way
+        return path.exists()
+    return False
 
 
 def _can_be_written(folder: Path) -> bool:

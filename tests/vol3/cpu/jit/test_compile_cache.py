@@ -1,6 +1,11 @@
 """The folder of compiled kernels: made once, found again, another one for other sources."""
 
+import os
 import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,13 +93,38 @@ def test_an_unwritable_cache_still_compiles(tmp_path, monkeypatch):
 
 
 def test_compiling_is_told_where_there_is_no_terminal(tmp_path, caplog):
-    with compile_cache.compiling(tmp_path, "double"):
-        assert "Compiling kernels for this CPU, once" in caplog.text
+    for kernels in ("first", "second"):
+        with compile_cache.compiling(tmp_path, kernels):
+            assert caplog.text.count("Compiling kernels for this CPU, once") == 1, "not once for each kind of kernel"
     caplog.clear()
-    with compile_cache.compiling(tmp_path, "double"):
+    with compile_cache.compiling(tmp_path, "first"):
         assert caplog.text == "", "they are there"
-    (tmp_path / "file").touch()
-    for _ in range(2):
-        caplog.clear()
-        with compile_cache.compiling(tmp_path / "file" / "folder", "double"):
-            assert "at every start" in caplog.text and "NANO_LLAMA_CACHE" in caplog.text
+
+
+UNWRITABLE = """
+import os
+from pathlib import Path
+from nano_llama.vol3_engine.cpu.jit import compile_cache
+
+if os.getuid() == 0:
+    os.setuid(65534)  # root could write anywhere
+folder = compile_cache.keep_on_disk()
+for kernels in ("repack", "step", "step"):
+    with compile_cache.compiling(folder, kernels):
+        pass
+"""
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
+def test_a_cache_that_cannot_be_written_is_told_once_with_what_to_do(mode):
+    """In a fresh process with such a home folder: each start compiles, and says so in one line."""
+    with tempfile.TemporaryDirectory() as home:  # pytest's folders are closed to other users
+        environment = {**os.environ, "HOME": home, "PYTHONDONTWRITEBYTECODE": "1"}
+        for name in ("NANO_LLAMA_CACHE", "XDG_CACHE_HOME"):
+            environment.pop(name, None)
+        Path(home).chmod(mode)
+        done = subprocess.run([sys.executable, "-c", UNWRITABLE], env=environment, capture_output=True, text=True)
+        Path(home).chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"at every start (about half a minute): {home}/.cache" in line and "NANO_LLAMA_CACHE" in line
