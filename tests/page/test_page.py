@@ -131,6 +131,17 @@ def test_alternatives_are_the_distribution_of_the_position(opened):
     assert int(page.locator("nl-alternatives tr.chosen").get_attribute("data-id")) == written["token_ids"][3]
 
 
+def test_the_server_is_asked_ahead(opened):
+    """Once somebody stays at a token: it is mostly opened next. Who walks past asks nothing."""
+    page, asked = opened.go(**STATE), []
+    page.on("request", lambda sent: asked.append(sent.post_data_json) if sent.url.endswith("/inspect/next") else None)
+    with page.expect_request("**/inspect/next"):
+        page.evaluate("document.querySelectorAll('.token').forEach((token, at) => at < 5 && token.focus())")
+    page.keyboard.press("Enter")
+    page.locator("nl-alternatives[data-at='4']").wait_for()
+    assert [len(body["output"]) for body in asked] == [4]
+
+
 def test_by_keyboard_alone(opened):
     page = opened.go()
     page.locator("#prompt").focus()

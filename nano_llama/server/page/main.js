@@ -3,6 +3,7 @@
 
 import { ask, hasKey, setKey } from "./lib/api.js";
 import { count, fill, h, rove } from "./lib/dom.js";
+import { inspect } from "./lib/run.js";
 import { constraintOf, Store } from "./lib/state.js";
 import { startTour } from "./lib/tour.js";
 import "./views/writers.js";
@@ -16,6 +17,7 @@ const VIEWS = {
 };
 const OF_A_TOKEN = ["/inspect/next", "/inspect/replay", "/inspect/volumes"];
 const WRITERS = { complete: ["Completion"], chat: ["Chat"] };
+const DWELL = 50; // ms at a token after which the server is asked what could stand there: it is mostly opened next
 const THEMES = ["auto", "light", "dark"];
 const byId = (id) => document.getElementById(id);
 
@@ -198,7 +200,7 @@ function tabs(section, place, names, labels, store, field) {
 
 function listen(desk, writers, views, look, sheet) {
     const { store } = desk, writer = () => writers.get(store.state.mode);
-    let seen = { mode: store.state.mode }, timer = 0;
+    let seen = { mode: store.state.mode }, timer = 0, near = 0;
     store.addEventListener("change", () => {
         const { view, at, mode } = store.state, key = JSON.stringify([view, at, mode]);
         if (mode !== seen.mode) desk.clear();
@@ -225,6 +227,10 @@ function listen(desk, writers, views, look, sheet) {
         store.set({ at: detail.at, view, place: -1, word: -1, against: -1 });
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet
+    });
+    addEventListener("near", ({ detail: { run, at } }) => {
+        clearTimeout(near);
+        near = setTimeout(() => inspect(run.inspection(at, run.settings)).catch(() => {}), DWELL);
     });
     addEventListener("branch", ({ detail: { run, at, token } }) => grow(desk, writer(), run, at, token));
     addEventListener("pick", ({ detail }) => {

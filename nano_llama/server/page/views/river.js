@@ -1,8 +1,9 @@
 // View 1. <nl-river>: a text as the tokens it was written in, tinted and underlined by surprisal. Left and right walk, Enter
-// opens a token: "token" {run, at}. <nl-alternatives>: what else could have stood there, before and after sampling.
-// Enter or 1-9 choose another token: "branch" {run, at, token}. View 3. <nl-branches>: the texts that grew from one
-// beginning, as a tree of blocks. A block that several of them share is drawn once, and a branch says how many tokens the
-// server read from kept blocks instead of computing them. Tests: tests/page/test_page.py, tests/page/test_branches.py.
+// opens a token: "token" {run, at}; before that, "near" {run, at}: somebody is at it. <nl-alternatives>: what else could
+// have stood there, before and after sampling. Enter or 1-9 choose another token: "branch" {run, at, token}. View 3.
+// <nl-branches>: the texts that grew from one beginning, as a tree of blocks. A block that several of them share is drawn
+// once, and a branch says how many tokens the server read from kept blocks instead of computing them.
+// Tests: tests/page/test_page.py, tests/page/test_branches.py, tests/page/test_while_writing.py.
 
 import { answering, bits, count, fill, h, head, hint, listbox, nameOf, percent, rove, s, select, table, twin } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
@@ -16,7 +17,8 @@ class River extends HTMLElement {
     show(run, at = -1) {
         if (run !== this.run) {
             this.run = run;
-            this.list = listbox({ class: "tokens" }, "The tokens of this text", [], (option, focus) => this.open(option, focus), () => {});
+            this.list = listbox({ class: "tokens" }, "The tokens of this text", [], (option, focus) => this.tell("token", option, focus), () => {});
+            for (const kind of ["focusin", "pointerover"]) this.list.addEventListener(kind, ({ target }) => target.dataset.at && this.tell("near", target));
             this.twin = h("div");
             fill(this, this.list, this.twin);
             this.tabled = this.at = null;
@@ -46,8 +48,8 @@ class River extends HTMLElement {
         return table("The tokens, as the model wrote them", ["#", "token", "id", "probability", "bits"], rows);
     }
 
-    open(option, focus) {
-        this.dispatchEvent(new CustomEvent("token", { bubbles: true, detail: { run: this.run, at: Number(option.dataset.at), option, focus } }));
+    tell(event, option, focus) {
+        this.dispatchEvent(new CustomEvent(event, { bubbles: true, detail: { run: this.run, at: Number(option.dataset.at), option, focus } }));
     }
 
     /** Focus the token that is open. */
