@@ -5,7 +5,9 @@ A row is an image's places, then question after question, each with its answer a
     <image> ... <image>What colour is the shape? red<end>Which side is the shape on? left<end>
 
 Only answers and ends are learned. The questions come in a random order, so that each is often the first one, as it is
-when someone asks; one image is encoded once for all of them. Tests: tests/data/vqa/test_batches.py.
+when someone asks; one image is encoded once for all of them. Rows are short and differ in length, so several are packed
+behind each other, and attention stays within each: of 16 pictures in rows of their own a third would be padding.
+Tests: tests/data/vqa/test_batches.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,8 @@ from nano_llama.data.vqa.source import Picture, ShapesVQA
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.image_token import image_token_id
 
-WIDTHS = 16  # a batch is as wide as its longest row, in steps of this: few shapes, little padding
+WIDTHS = 64  # a batch is as wide as its fullest row, in steps of this: each shape is compiled once
+ROWS = 2  # and has a multiple of so many rows
 PADDING = 0  # any id: nothing learns from it or sees it
 
 
@@ -58,23 +61,51 @@ class PictureRows:
         return tokens[:-1], np.where(learned[1:], tokens[1:], IGNORE_INDEX)
 
     def batch(self, images: np.ndarray, questions: Sequence[Sequence[Question]], context: int) -> Batch:
-        """images (B,S,S,3) and what is asked about each -> tokens, targets, documents (B,T), pixel_values (B,3,S,S).
+        """images (B,S,S,3) and what is asked about each -> tokens, targets, documents (R,T), pixel_values (B,3,S,S).
 
-        documents: 0, and -1 for padding. Raises UserError for a row longer than `context`.
+        A picture with its questions is a document, and several share a row of up to `context` tokens. documents: the
+        number of each token's in its row, -1 for padding. pixel_values: in the order in which the rows show them.
+        Raises UserError for a document longer than `context`.
         """
-        rows = [self.row(asked) for asked in questions]
-        used = max(len(tokens) for tokens, _ in rows)
-        if used > context:
+        documents_of = [self.row(asked) for asked in questions]
+        lengths = [len(tokens) for tokens, _ in documents_of]
+        if max(lengths) > context:
             raise UserError(
-                f"An image with its questions has {used} tokens, in a context of {context}.",
-                hint=f"Use --context {-(-used // WIDTHS) * WIDTHS}.",
+                f"An image with its questions has {max(lengths)} tokens, in a context of {context}.",
+                hint=f"Use --context {-(-max(lengths) // WIDTHS) * WIDTHS}.",
             )
+        rows = pack(lengths, context)
+        rows += [[]] * (-len(rows) % ROWS)
+        used = max(sum(lengths[number] for number in row) for row in rows)
         shape = len(rows), min(context, -(-used // WIDTHS) * WIDTHS)
-        tokens, targets = np.full(shape, PADDING, np.int64), np.full(shape, IGNORE_INDEX, np.int64)  # (B,T)
-        documents = np.full(shape, -1, np.int64)  # (B,T)
-        for place, (ids, learned) in enumerate(rows):
-            tokens[place, : len(ids)], targets[place, : len(ids)], documents[place, : len(ids)] = ids, learned, 0
-        return tokens, targets, documents, to_pixel_values(images)
+        tokens, targets = np.full(shape, PADDING, np.int64), np.full(shape, IGNORE_INDEX, np.int64)  # (R,T)
+        documents = np.full(shape, -1, np.int64)  # (R,T)
+        for place, row in enumerate(rows):
+            end = 0
+            for document, number in enumerate(row):
+                start, end = end, end + lengths[number]
+                tokens[place, start:end], targets[place, start:end] = documents_of[number]
+                documents[place, start:end] = document
+        return tokens, targets, documents, to_pixel_values(images[[number for row in rows for number in row]])
+
+
+def pack(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Documents by number, in few rows of at most `most` tokens, about equally full: the longest goes first, each to
+    the emptiest row (Graham 1969, "Bounds on multiprocessing timing anomalies", LPT). None may be longer than `most`.
+
+    >>> pack([40, 60, 30, 50], 100)
+    [[1, 2], [3, 0]]
+    """
+    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    for count in range(-(-sum(lengths) // most), len(lengths) + 1):
+        rows, filled = [list[int]() for _ in range(count)], [0] * count
+        for number in longest_first:
+            emptiest = filled.index(min(filled))
+            rows[emptiest].append(number)
+            filled[emptiest] += lengths[number]
+        if max(filled) <= most:
+            return rows
+    raise AssertionError(f"a document of {max(lengths)} tokens does not fit {most}")
 
 
 class PictureBatches(BatchStream):

@@ -41,6 +41,7 @@ QUESTIONS = {
     "digit": Kind("Which digit is it?", NUMBERS),
     "word": Kind("What word is written?", ()),
     "spelling": Kind("How is the word spelled?", ()),
+    "lines": Kind("How are the words spelled?", ()),
     "bars": Kind("How many bars are there?", NUMBERS[3:6]),
     "tallest": Kind("What colour is the tallest bar?", COLOUR_NAMES),
     "shortest": Kind("What colour is the shortest bar?", COLOUR_NAMES),

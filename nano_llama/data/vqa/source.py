@@ -24,7 +24,7 @@ from nano_llama.data.vqa.words import word_task
 
 PictureSplit = Literal["train", "test"]
 TASKS = ("shape", "relation", "count", "digit", "word", "chart")
-RULES_VERSION = 2  # part of the fingerprint: raise it when pictures, questions or splits change
+RULES_VERSION = 3  # part of the fingerprint: raise it when pictures, questions or splits change
 MAX_DRAWS = 10_000  # a group that is rarer than this is an error of ours
 
 

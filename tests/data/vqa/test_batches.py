@@ -7,7 +7,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.vision import to_pixel_values
 from nano_llama.data.vqa import ShapesVQA
-from nano_llama.data.vqa.batches import EPOCH, Course, PictureBatches, PictureRows
+from nano_llama.data.vqa.batches import EPOCH, Course, PictureBatches, PictureRows, pack
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.image_token import image_token_id, with_image_token
 
@@ -31,20 +31,41 @@ def test_a_row_reads_as_questions_with_answers(rows):
     np.testing.assert_array_equal(targets[:-1][learned[:-1]], tokens[1:][learned[:-1]])
 
 
-def test_a_batch_has_a_picture_a_row_and_marks_padding(rows):
+def test_a_batch_holds_every_picture_once_and_marks_padding(rows):
     source = ShapesVQA(("shape", "count"))
-    batches = PictureBatches(lambda n: source.picture("train", n), rows, batch_size=3, context=96, seed=5)
+    batches = PictureBatches(lambda n: source.picture("train", n), rows, batch_size=7, context=96, seed=5)
     tokens, targets, documents, pixel_values = batches.at(2)
-    pictures = [source.picture("train", n) for n in (6, 7, 8)]
-    np.testing.assert_array_equal(pixel_values, to_pixel_values(np.stack([shown.image for shown in pictures])))
-    assert tokens.shape == targets.shape == documents.shape and tokens.shape[1] % 16 == 0
-    for place, shown in enumerate(pictures):
-        length = len(rows.row(shown.questions)[0])
-        assert (documents[place, :length] == 0).all() and (documents[place, length:] == -1).all()
-        assert (targets[place, length:] == IGNORE_INDEX).all()
+    assert tokens.shape == targets.shape == documents.shape and tokens.shape[1] in (64, 96) and len(tokens) % 2 == 0
+    expected = {}
+    for number in range(14, 21):
+        shown = source.picture("train", number)
+        order = np.random.default_rng((5, number)).permutation(len(shown.questions))
+        row = rows.row([shown.questions[place] for place in order])
+        expected[to_pixel_values(shown.image[None]).tobytes()] = [part.tolist() for part in row]
+    found = [
+        [part[row][documents[row] == number].tolist() for part in (tokens, targets)]
+        for row in range(len(tokens))
+        for number in range(documents[row].max() + 1)
+    ]
+    assert found == [expected.pop(image.tobytes()) for image in pixel_values] and not expected
+    assert (targets[documents == -1] == IGNORE_INDEX).all()
+    for row in documents:  # one after the other, then padding
+        assert (np.diff(np.where(row == -1, 99, row)) >= 0).all()
     batches.seek(2)
     for mine, again in zip((tokens, targets, documents, pixel_values), batches.next(), strict=True):
         np.testing.assert_array_equal(mine, again)
+
+
+def test_packed():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        most = int(rng.integers(20, 200))
+        lengths = rng.integers(1, most + 1, rng.integers(1, 40)).tolist()
+        packed = pack(lengths, most)
+        filled = [sum(lengths[number] for number in row) for row in packed]
+        assert sorted(number for row in packed for number in row) == list(range(len(lengths)))
+        assert max(filled) <= most and len(packed) <= 2 * -(-sum(lengths) // most)
+        assert max(filled) - min(filled) <= max(lengths), "about equally full"
 
 
 def test_each_question_is_often_the_first(rows):

@@ -20,6 +20,7 @@ def test_the_wording_stays():
         "digit": "Which digit is it?",
         "word": "What word is written?",
         "spelling": "How is the word spelled?",
+        "lines": "How are the words spelled?",
         "bars": "How many bars are there?",
         "tallest": "What colour is the tallest bar?",
         "shortest": "What colour is the shortest bar?",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nano_llama.core.errors import EnvironmentFault
-from nano_llama.data.vqa import words
+from nano_llama.data.vqa import ShapesVQA, words
 from nano_llama.data.vqa.charts import draw_chart
 from nano_llama.data.vqa.digits import digit_task, enlarging
 from nano_llama.data.vqa.questions import COLOURS, NUMBERS
@@ -74,16 +74,32 @@ def test_enlarging_is_linear_interpolation():
 def test_words():
     pytest.importorskip("PIL")
     task, rng = words.word_task(), np.random.default_rng(0)
-    seen, held_out = [], []
+    seen, held_out, pages = [], [], []
     for _ in range(800):
         scene = task.draw(rng)
+        if scene.questions[0].kind == "lines":
+            pages.append(["".join(line.split(" ")) for line in scene.questions[0].answer.split(", ")])
+            assert scene.group == "seen"
+            continue
         word, spelling = (question.answer for question in scene.questions)
         assert 1 <= len(word) <= 6 and word.isalpha() and spelling.split(" ") == list(word)
         assert (scene.group == "held_out_words") == words.is_held_out_word(word)
         (seen if scene.group == "seen" else held_out).append(word)
     whole, singles = {word for word in seen if len(word) >= 4}, [word for word in seen if len(word) == 1]
-    assert 300 < len(whole) < 400 and 150 < len(singles) < 250 and set(singles) == set(string.ascii_lowercase)
-    assert 20 < len(held_out) < 60 and min(map(len, held_out)) >= 4 and not whole & set(held_out)
+    assert 200 < len(whole) < 300 and 80 < len(singles) < 160 and set(singles) == set(string.ascii_lowercase)
+    assert 12 < len(held_out) < 45 and min(map(len, held_out)) >= 4 and not whole & set(held_out)
+    assert 230 < len(pages) < 330 and {len(page) for page in pages} == {2, 3, 4}
+    on_pages = {word for page in pages for word in page}
+    assert {len(word) for word in on_pages} == {1, 2, 3, 4, 5} and not any(map(words.is_held_out_word, on_pages))
+
+
+def test_only_training_has_pages():
+    source = ShapesVQA(("word",))
+    assert {question.kind for shown in source.pictures("test", count=60) for question in shown.questions} == {
+        "word",
+        "spelling",
+    }
+    assert "lines" in {question.kind for shown in source.pictures("train", count=60) for question in shown.questions}
 
 
 def test_blind_letters():
@@ -96,14 +112,20 @@ def test_blind_letters():
 
 
 def test_words_are_legible_and_whole():
+    """Each on a line of its own, none over another's or the picture's edge."""
     pytest.importorskip("PIL")
-    task, rng = words.word_task(), np.random.default_rng(1)
-    for _ in range(60):
-        scene, canvas = task.draw(rng), Recorder()
+    task, rng, most = words.word_task(), np.random.default_rng(1), 0
+    for _ in range(1500):
+        scene, canvas, end = task.draw(rng), Recorder(), 0
         scene.paint(canvas, rng)
-        [(ink, top, left)] = canvas.coverages
-        assert top > 0 and top + ink.shape[0] < 64 and left > 0 and left + ink.shape[1] < 64
-        assert ink.max() > 0.7 and ink.shape[0] >= 6
+        lines = scene.questions[0].answer.split(", ")
+        assert len(canvas.coverages) == len(lines)
+        for line, (ink, top, left) in zip(lines, canvas.coverages, strict=True):
+            h, w = ink.shape
+            assert top > end and top + h < 64 and left > 0 and left + w < 64, line
+            assert ink.max() > 0.7 and (h >= 6 or set(line) <= set("acemnorsuvwxz "))
+            end, most = top + h, max(most, len(lines))
+    assert most == 4
 
 
 def test_fonts_differ():

@@ -105,22 +105,24 @@ def test_the_language_model_follows_at_its_own_rate(settings, tmp_path):
 
 
 def test_the_loss_is_that_of_the_answers(settings, tmp_path):
-    """Against one row after the other, without padding, from the model's own logits."""
+    """Against one picture after the other, in a row of its own, from the model's own logits."""
     trainer = Trainer(settings, tmp_path / "run")
     model, batches = trainer.backend.model, trainer.batches
     assert isinstance(model, VisionLanguageModel) and isinstance(batches, PictureBatches)
     tokens, targets, documents, pixel_values = batches.at(0)
-    nats = 0.0
+    assert documents.max() > 0, "several share a row"
+    images, nats = iter(torch.from_numpy(pixel_values)), 0.0
     for row in range(len(tokens)):
-        length = int((documents[row] == 0).sum())
-        with torch.no_grad():
-            logits = model(
-                torch.from_numpy(tokens[row : row + 1, :length]), torch.from_numpy(pixel_values[row : row + 1])
-            )
-        nats += torch.nn.functional.cross_entropy(
-            logits[0], torch.from_numpy(targets[row, :length]), reduction="sum"
-        ).item()
+        for number in range(documents[row].max() + 1):
+            own = documents[row] == number
+            with torch.no_grad():
+                logits = model(torch.from_numpy(tokens[row, own])[None], next(images)[None])
+            nats += torch.nn.functional.cross_entropy(
+                logits[0], torch.from_numpy(targets[row, own]), reduction="sum"
+            ).item()
+    assert next(images, None) is None
     assert trainer.backend.eval_loss_sum(*batches.at(0)) == pytest.approx(nats, rel=1e-5)
-    given = [torch.from_numpy(array) for array in (tokens, targets, documents, pixel_values)]
+    tokens_, targets_, documents_, images_ = map(torch.from_numpy, (tokens, targets, documents, pixel_values))
     with torch.no_grad():
-        assert loss_sum(model, *given[:2], images=(given[3],)).item() == pytest.approx(nats, rel=1e-5)
+        packed = loss_sum(model, tokens_, targets_, documents=documents_, images=(images_,))
+    assert packed.item() == pytest.approx(nats, rel=1e-5)
