@@ -17,6 +17,8 @@ from nano_llama.vol3_engine.benchmark import Load, Speed, check_load, measure
 from nano_llama.vol3_engine.roofline import read_bandwidth
 from nano_llama.vol3_engine.settings import EngineSettings
 
+EXAMPLE = "nano_gpt"  # of dispatch.py
+
 
 def run(
     model: ModelPath,

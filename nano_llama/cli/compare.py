@@ -30,6 +30,7 @@ from nano_llama.training.small_text import choose
 
 COMPARISON = Group("Comparison", sort_key=1)
 MORE_OPTIONS = REST  # of dispatch.py
+EXAMPLE = "lr=0.002 lr=0.006 --data shakespeare --max-steps 300"  # of dispatch.py
 Seeds = Annotated[
     int, Parameter(group=COMPARISON, converter=whole_number, validator=Number(gte=2, lte=MOST_SEEDS))
 ]  # fmt: skip

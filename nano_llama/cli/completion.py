@@ -24,6 +24,8 @@ else
 fi
 """
 
+EXAMPLE = "bash"  # of dispatch.py
+
 
 def run(
     shell: Shell,

@@ -3,6 +3,8 @@
 A command's module may have, beside `run`:
     MORE_OPTIONS    flags that --help leaves out to stay short; --help-all shows them too
     FLAG_ACTIONS    {"--flag": a function like `run`}: called instead of `run` where the flag is given
+    EXAMPLE         arguments that work, shown where one is missing
+    NEEDS           {"--flag": what can bring its value instead}: needed, though the signature of `run` does not say so
 
 A parameter of `run` that is not parsed gets the table of commands (completion.py).
 Every boolean option has its `--no-` form; help.py shows the form that changes the default.
@@ -29,20 +31,30 @@ def run_command(name: str, commands: "Mapping[str, Command]", args: list[str]) -
     import cyclopts
 
     module = import_module(commands[name].module)
-    run, more = module.run, getattr(module, "MORE_OPTIONS", ())
+    run, more, needs = module.run, getattr(module, "MORE_OPTIONS", ()), getattr(module, "NEEDS", {})
     for flag, action in getattr(module, "FLAG_ACTIONS", {}).items():
         if flag in args:
-            run, args = action, [word for word in args if word != flag]
+            run, needs, args = action, {}, [word for word in args if word != flag]
     if "--help-all" in args:
         more, args = (), ["--help"]
     app = make_app(name, run, more)
     see = f"See  nano-llama {name} --help"  # on the line of the error: a misspelt option deserves no paragraph
-    if not args and (needed := _required(app)):
-        raise UserError(f"{name} needs {' and '.join(needed)}. {see}")
+    example = f"For example:  nano-llama {name} {module.EXAMPLE}" if hasattr(module, "EXAMPLE") else see
+    flags = {word.partition("=")[0] for word in args}
+    needed = [flag for flag, instead in needs.items() if flags.isdisjoint({flag, *instead, "--help", "-h"})]
     try:
         call, bound, not_parsed = app.parse_args(args, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise UserError(f"{_in_our_words(error)} {see}") from error
+        first = _left_out(error)
+        if first is None:
+            raise UserError(f"{_in_our_words(error)} {see}") from error
+        required = [argument for argument in _parsed(app) if argument.required]
+        maybe = required[[argument.name for argument in required].index(first) :]  # those before it are there
+        needed += [_shown_name(argument) for argument in maybe if flags.isdisjoint(argument.names)]
+        if unused := [word for word in error.unused_tokens or () if word]:
+            example = f"(What is {unused[0]!r}? Values follow their option.) {see}"
+    if needed:
+        raise UserError(f"{name} needs {' and '.join(filter(None, [', '.join(needed[:-1]), needed[-1]]))}. {example}")
     return int(call(*bound.args, **bound.kwargs, **dict.fromkeys(not_parsed, commands)) or 0)
 
 
@@ -93,8 +105,13 @@ def _shown_default(value: Any) -> str | None:
     return None if value is None or value in ((), [], "") else str(value)
 
 
-def _required(app: "cyclopts.App") -> list[str]:
-    return [_shown_name(argument) for argument in _parsed(app) if argument.required]
+def _left_out(error: "cyclopts.CycloptsError") -> str | None:
+    """The first argument that is missing, if that is the error: not misspelt, and not given without its value."""
+    from cyclopts import MissingArgumentError
+
+    if not isinstance(error, MissingArgumentError) or error.argument is None or "instead of" in str(error):
+        return None
+    return None if error.argument.name in (error.root_input_tokens or ()) else error.argument.name
 
 
 def _parsed(app: "cyclopts.App") -> "list[cyclopts.Argument]":
@@ -108,18 +125,12 @@ def _shown_name(argument: "cyclopts.Argument") -> str:
 
 
 def _in_our_words(error: "cyclopts.CycloptsError") -> str:
-    """Cyclopts' message, except where its text sounds as if an option that was left out or misspelt had been given."""
-    from cyclopts import MissingArgumentError, UnusedCliTokensError
+    """Cyclopts' message, except where its text sounds as if an option that was misspelt had been given."""
+    from cyclopts import UnusedCliTokensError
 
     text = " ".join(str(error).split())
     if isinstance(error, UnusedCliTokensError):
         return f"What is {' '.join(error.unused_tokens or ())!r}? Values follow their option."
     if near := re.search(r"Did you mean (\S+) instead of (\S+)\?", text):
         return f"Unknown option {near[2]}. Did you mean {near[1]}?"
-    if not isinstance(error, MissingArgumentError) or error.argument is None or "instead of" in text:
-        return text
-    if error.argument.name in (error.root_input_tokens or ()):
-        return text
-    unused = [word for word in error.unused_tokens or () if word]
-    extra = f" (What is {unused[0]!r}? Values follow their option.)" if unused else ""
-    return f"{_shown_name(error.argument)} is required.{extra}"
+    return text

@@ -16,6 +16,8 @@ from nano_llama.core.errors import UserError, import_extra
 from nano_llama.core.units import time_text
 from nano_llama.data.sources import Split
 
+EXAMPLE = "nano_gpt --data shakespeare"  # of dispatch.py
+
 
 def run(
     model: ModelPath,

@@ -24,6 +24,8 @@ TRY_IT = {
     "gguf": "llama.cpp: llama-cli -m {out}",
 }
 
+EXAMPLE = "nano_gpt --format gguf --out nano_gpt.gguf"  # of dispatch.py
+
 
 def run(
     model: ModelPath,

@@ -30,6 +30,9 @@ from nano_llama.training.start import prepare_dataset
 
 RUN = Group("Run", sort_key=1)
 MORE_OPTIONS = REST  # of dispatch.py
+EXAMPLE = "--model smollm2-135m --data chats.jsonl --out runs/mine"  # of dispatch.py
+_INSTEAD = ("--config", "--set", "--resume")
+NEEDS = {"--model": _INSTEAD, "--data": _INSTEAD}
 
 
 def run(

@@ -25,6 +25,8 @@ from nano_llama.formats.shipped import DEFAULT_MODEL
 from nano_llama.tokenizer.image_token import IMAGE_TOKEN
 from nano_llama.vol3_engine.outputs import TextPiece
 
+EXAMPLE = '--prompt "Once upon a time"'  # of dispatch.py
+
 
 def run(
     model: ModelPath | None = None,

@@ -23,6 +23,8 @@ from nano_llama.formats.vision_config import is_vision_language, vision_language
 
 Shown = tuple[dict[str, Any], list[RenderableType]]  # for --json, and for people
 
+EXAMPLE = "nano_gpt"  # of dispatch.py
+
 
 def run(
     path: str,

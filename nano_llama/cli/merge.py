@@ -23,6 +23,8 @@ MUCH = 0.3  # of an adapter's change: rounding that moves the weights further th
 SCHEMES = {"Q8_0": "int8", "Q4_0": "int4-sym"}  # as nano-llama quantize names them; for all others int4
 Folder = Annotated[Path, Parameter(converter=path_with_a_name)]
 
+EXAMPLE = "--adapter runs/mine --out merged"  # of dispatch.py
+
 
 def run(
     model: ModelPath | None = None,

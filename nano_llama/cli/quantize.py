@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Opened = tuple[ModelConfig, TensorMapping, dict[str, Kind], Callable[..., None]]
 
+EXAMPLE = "nano_gpt --to int8 --out small"  # of dispatch.py
+
 
 def run(
     model: ModelPath,

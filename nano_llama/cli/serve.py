@@ -68,6 +68,9 @@ class Capacity:
     "Another limit, as NAME=VALUE (max_body_bytes=100000); docs/serving.md lists them, errors name them; repeatable."
 
 
+EXAMPLE = "nano_gpt"  # of dispatch.py
+
+
 def run(
     model: ModelPath,
     *,

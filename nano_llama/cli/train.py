@@ -34,6 +34,8 @@ RUN = Group("Run", sort_key=1)
 FRESH_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # docs/parallel.md says why
 NO_MESH = {"mesh": TrainSettings.mesh, "mesh_timeout": TrainSettings.mesh_timeout}
 MORE_OPTIONS = REST  # of dispatch.py
+EXAMPLE = "--data stdlib --out runs/mine"  # of dispatch.py
+NEEDS = {"--data": ("--preset", "--config", "--set", "--resume")}
 
 
 def run(

@@ -30,6 +30,8 @@ EXCLUSIVE = (
     ("--volumes", ("--gradients", "--reference", "--tolerance", "--all"), "Each program has its own tolerance."),
 )
 
+EXAMPLE = "nano_gpt"  # of dispatch.py
+
 
 def run(
     model: ModelPath,

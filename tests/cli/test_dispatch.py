@@ -1,16 +1,21 @@
 """Arguments of a command: parsed as annotated, and refused in our own words."""
 
+import shlex
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
 from cyclopts import Parameter
 
+from nano_llama.cli import COMMANDS
 from nano_llama.cli.common import Count, Output
 from nano_llama.cli.dispatch import make_app
 from nano_llama.cli.exits import guarded
+from nano_llama.core.errors import UserError
 
 calls = []
 flags = []
@@ -55,7 +60,7 @@ def run(
 def command(monkeypatch, capsys):
     from nano_llama.cli import Command, dispatch
 
-    monkeypatch.setattr(dispatch, "import_module", lambda name: __import__("types").SimpleNamespace(run=run))
+    monkeypatch.setattr(dispatch, "import_module", lambda name: SimpleNamespace(run=run))
     calls.clear()
     flags.clear()
 
@@ -86,7 +91,7 @@ def test_a_prompt_may_begin_with_a_hyphen(command, text):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--steps", "3"], "--model is required"),
+        (["--steps", "3"], "thing needs --model."),
         (["--steps", "3", "stray"], "What is 'stray'?"),
         (["--model"], "--model"),
         (["--model", "x", "--steps", "0"], '"0" for --steps. Must be >= 1'),
@@ -114,8 +119,39 @@ def test_a_usage_error_is_one_line(command, args):
     assert err.endswith("See  nano-llama thing --help\n")
 
 
-def test_a_bare_command_names_what_it_needs(command):
-    assert "thing needs --model." in command()[2]
+def train(first: Path, /, *, out: Path, lr: float, preset: str = "", data: str = "") -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("args", "needed"),
+    [
+        ((), "--data, FIRST, --out and --lr"),
+        (("--lr", "1"), "--data, FIRST and --out"),
+        (("--lr=1", "--data", "x"), "FIRST and --out"),
+        (("a", "--preset", "x"), "--out and --lr"),
+        (("a", "--lr", "1", "--out", "x"), "--data"),
+    ],
+)
+def test_all_that_is_missing_is_said_at_once_with_an_example(monkeypatch, args, needed):
+    from nano_llama.cli import Command, dispatch
+
+    module = SimpleNamespace(run=train, EXAMPLE="a --data b", NEEDS={"--data": ("--preset",)})
+    monkeypatch.setattr(dispatch, "import_module", lambda name: module)
+    with pytest.raises(UserError) as error:
+        dispatch.run_command("thing", {"thing": Command("anywhere", "help", "group")}, list(args))
+    assert error.value.message == f"thing needs {needed}. For example:  nano-llama thing a --data b"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_is_parsed_and_lacks_nothing(name):
+    """What an error offers must not end in the next error; and a command without one works bare."""
+    module = import_module(COMMANDS[name].module)
+    args = shlex.split(getattr(module, "EXAMPLE", ""))
+    app = make_app(name, module.run)
+    app.parse_args(args, exit_on_error=False, print_error=False)
+    flags = {flag for argument in app.assemble_argument_collection() for flag in argument.names}
+    for flag, instead in getattr(module, "NEEDS", {}).items():
+        assert flag in args and flags >= {flag, *instead}
 
 
 def test_the_usage_shows_what_may_stand_without_an_option(capsys):
@@ -164,7 +200,7 @@ def test_boolean_flags_have_a_negative_form(command, args, values):
 def test_help_leaves_out_more_options_and_help_all_shows_them(monkeypatch, capsys):
     from nano_llama.cli import Command, dispatch
 
-    module = __import__("types").SimpleNamespace(run=run, MORE_OPTIONS=frozenset({"--steps", "--kind"}))
+    module = SimpleNamespace(run=run, MORE_OPTIONS=frozenset({"--steps", "--kind"}))
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
     row = {"thing": Command("anywhere", "help", "group")}
     assert dispatch.run_command("thing", row, ["--help"]) == 0
@@ -185,7 +221,7 @@ def test_a_flag_action_runs_instead_of_the_command(monkeypatch, capsys):
         return 5
 
     calls.clear()
-    module = __import__("types").SimpleNamespace(run=run, FLAG_ACTIONS={"--which": answer})
+    module = SimpleNamespace(run=run, FLAG_ACTIONS={"--which": answer})
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
     assert dispatch.run_command("thing", {"thing": Command("anywhere", "help", "group")}, ["--which", "--json"]) == 5
     assert calls == [Output(json=True)]

@@ -77,7 +77,7 @@ def test_an_existing_out_is_refused_and_left_alone(cli, tiny_model, tmp_path, ki
         (["--format", "hf", "--dtype", "q8_0"], "q8_0"),
         (["--format", "gguf", "--dtype", "q9"], "q9"),
         (["--format", "gguf", "--dtype", "q8_0"], "embed_tokens"),  # rows of 16 are not blocks of 32
-        ([], "--format is required"),
+        ([], "export needs --format."),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(cli, tiny_model, tmp_path, args, says):

@@ -144,7 +144,7 @@ def test_chat_goes_through_the_template(cli, tiny_chat_model):
         (["--prompt", "x", "--engine", "numpy", "--dtype", "float16"], "float16"),
         (["--prompt", "x", "--chat"], "chat template"),
         (["--prompt", "the " * 100], "context"),
-        ([], "--prompt is required"),
+        ([], "generate needs --prompt."),
     ],
 )
 def test_invalid_options_are_refused(cli, tiny_model, args, says):
