@@ -26,7 +26,7 @@ from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.run_summary import RunSummary, summarize
 from nano_llama.training.settings import LENGTHS, TrainSettings, merge
 from nano_llama.training.settings_layers import explicit, layers
-from nano_llama.training.small_text import choose
+from nano_llama.training.small_text import suited
 
 COMPARISON = Group("Comparison", sort_key=1)
 MORE_OPTIONS = REST  # of dispatch.py
@@ -149,9 +149,8 @@ def side_settings(name: str, common: dict[str, Any]) -> tuple[TrainSettings, str
     own = explicit({}, name.split(","))
     if both := sorted(own.keys() & common.keys()):
         raise UserError(f"{both[0]} is given for both, and in {name!r}.", hint="Leave one of them out.")
-    settings = merge([common, own])
-    choice = choose(settings)
-    return TrainSettings(**(choice.settings if choice else {}) | settings), choice.reason if choice else ""
+    settings, reason = suited(merge([common, own]))
+    return TrainSettings(**settings), reason
 
 
 def check_comparable(sides: dict[str, TrainSettings]) -> None:

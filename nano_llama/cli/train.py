@@ -28,7 +28,7 @@ from nano_llama.training.presets import EXPECTED, TRAINING_PRESETS
 from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings import TrainSettings, merge
 from nano_llama.training.settings_layers import layers
-from nano_llama.training.small_text import choose
+from nano_llama.training.small_text import suited
 
 RUN = Group("Run", sort_key=1)
 FRESH_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # docs/parallel.md says why
@@ -77,7 +77,9 @@ def run(
         settings = RunFolder(out).resumed_settings(NO_MESH | given_settings)  # as this command is started
     else:
         if not preset and not config:  # a recipe is taken as it is
-            given_settings = suited(given_settings, screen)
+            given_settings, reason = suited(given_settings)
+            if reason and ((started := launch()) is None or started.rank == 0):
+                screen.say(reason, "dim", whole_lines=True)
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
         result = trainer.fit()
@@ -113,16 +115,6 @@ def list_presets(*, output: Output | None = None) -> int:
 
 
 FLAG_ACTIONS = {"--presets": list_presets}  # of dispatch.py
-
-
-def suited(given_settings: dict[str, Any], screen: Screen) -> dict[str, Any]:
-    """The settings that are given, and for a small text those that suit it, which are said."""
-    choice = choose(given_settings)
-    if choice is None:
-        return given_settings
-    if (started := launch()) is None or started.rank == 0:
-        screen.say(choice.reason, "dim", whole_lines=True)
-    return choice.settings | given_settings
 
 
 def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:

@@ -5,8 +5,7 @@ tokens occur once or never. `nano-llama train` asks here; what a flag says is ne
 Tests: tests/training/test_small_text.py.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,18 @@ BYTES_PER_TOKEN = 1_000  # of the vocabulary, where it is not of characters: eno
 SMALLEST_BPE = 512  # 256 bytes, and as many merges
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Settings for a text, and why."""
-
-    settings: dict[str, Any]
-    reason: str
-
-
-def choose(given: Mapping[str, Any]) -> Choice | None:
-    """What to add to the settings that are `given`; None where the text is not small, or a model brings its own.
+def suited(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The settings that are `given`, and for a small text those that suit it -> these, and why ("": none were added).
 
     Raises UserError or FormatError where the text cannot be read.
     """
     data = given.get("data")
     if not data or data in SOURCE_NAMES or not Path(data).expanduser().exists() or given.get("init_from"):
-        return None  # where the data are missing, the run itself says so
+        return given, ""  # a model brings its own; and where the data are missing, the run itself says so
     source = open_source(data)
     size = source.size_hint()
     if size >= SMALL:
-        return None
+        return given, ""
     alphabet = count_characters(document.text for split in SPLITS for document in source.documents(split))
     suits = settings_for(size, alphabet)
     if any(given.get(name) is not None for name in SHAPE_NAMES if name not in LLAMA):
@@ -51,10 +42,10 @@ def choose(given: Mapping[str, Any]) -> Choice | None:
         suits.pop("max_minutes", None)
     chosen = {name: value for name, value in suits.items() if given.get(name) is None}
     if not chosen:
-        return None
+        return given, ""
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     what = f"{Path(data).name}: {size_text(size)} of {alphabet:,} different characters is a small text"
-    return Choice(chosen, f"{what}. Settings of its size (your flags override them): {flags}")
+    return chosen | given, f"{what}. Settings of its size (your flags override them): {flags}"
 
 
 def settings_for(size: int, alphabet: int) -> dict[str, Any]:
