@@ -39,6 +39,14 @@ class Opened:
             self.page.locator("nl-river details").first.wait_for()
         return self.page
 
+    def follow(self) -> Any:
+        """Open the link that the page is at, as somebody else would."""
+        address = self.page.url
+        self.page.goto("about:blank")
+        self.page.goto(address)
+        self.page.locator("nl-river details").first.wait_for()
+        return self.page
+
     def ask(self, path: str, body: Any = None) -> Any:
         """The server's own answer, not through the page."""
         return json.loads(self.text(path, body))

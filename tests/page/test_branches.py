@@ -41,5 +41,10 @@ def test_a_tree_of_shared_blocks(opened):
     assert f"have {sum(totals)} blocks; {len(drawn)} are enough" in said
     lefts = [float(fork.get_attribute("x1").strip("%")) for fork in page.locator("nl-branches .fork").all()]
     assert lefts == sorted(lefts, reverse=True), "no line crosses a row"
+    page.locator("nl-branches [role=option]").nth(1).click()
+    opened.follow().locator("nl-branches [role=option]").nth(2).wait_for()
+    page.locator("nl-branches [role=option][aria-selected=true][data-at='1']").wait_for()
+    again = [(int(cell.get_attribute("data-block")), cell.get_attribute("data-texts")) for cell in cells.all()]
+    assert again == expected, "the link holds the tree, and which of its texts is shown"
     for row in rows[1:]:
         assert int(row[4]) == int(row[3]) * size, "what the server found kept are the blocks that are drawn as shared"

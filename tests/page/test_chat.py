@@ -69,9 +69,131 @@ def test_conversations_are_kept_in_this_browser(chat):
     assert choice.locator("option").all_text_contents() == ["too lazy", "the fox"]
     choice.select_option(label="the fox")
     assert page.locator(".turns .user .text").all_text_contents() == ["the fox"]
+    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
     chat.go(max_tokens=4)
     assert choice.locator("option").all_text_contents() == ["too lazy"]
+
+
+def kept(page):
+    """The texts that the browser keeps, a list for each conversation."""
+    return page.evaluate("""() => JSON.parse(localStorage.getItem("nano-llama conversations") ?? "[]")
+        .map(one => one.turns.map(turn => turn.text))""")
+
+
+def button(page, name):
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def test_two_windows_keep_each_others_conversations(chat):
+    page = chat.go(max_tokens=4)
+    other = page.context.new_page()
+    other.goto(f"http://127.0.0.1:{chat.port}/#max_tokens=4")
+    say(page, "the fox")
+    say(other, "too lazy")
+    names = [window.get_by_label("Conversations").locator("option") for window in (page, other)]
+    names[0].nth(1).wait_for(state="attached")
+    assert [sorted(one.all_text_contents()) for one in names] == [["the fox", "too lazy"]] * 2
+    say(page, "and the dog")
+    assert sorted(len(texts) for texts in kept(page)) == [2, 4]
+    other.once("dialog", lambda dialog: dialog.accept())
+    button(other, "Delete").click()
+    page.get_by_label("Conversations").locator("option", has_text="too lazy").wait_for(state="detached")
+    assert [texts[0] for texts in kept(page)] == ["the fox"] and page.locator(".turns li").count() == 4
+
+
+def test_a_full_storage(chat):
+    page = chat.go(max_tokens=4)
+    say(page, "the fox")
+    page.evaluate("""() => {
+        for (let text = "x".repeat(1 << 23); text; text = text.slice(text.length / 2 + 1)) {
+            try { localStorage.filler = (localStorage.filler ?? "") + text; } catch { /* the next is shorter */ }
+        }
+    }""")
+    say(page, "and the dog")
+    warning = page.locator("nl-chat [role=alert]", has_text="no room")
+    assert warning.is_visible() and [len(texts) for texts in kept(page)] == [2]
+    assert page.locator(".turns li").count() == 4, "what cannot be kept is not lost yet"
+    page.evaluate("localStorage.removeItem('filler')")
+    say(page, "too lazy")
+    assert warning.is_hidden() and [len(texts) for texts in kept(page)] == [6]
+
+
+def test_a_server_that_goes_away(chat):
+    """Before the answer, and in its middle: what was asked and what came stay, and both are written once it is back."""
+    page = chat.go(max_tokens=4, seed=7)
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.locator("#message").fill("the fox")
+    page.locator("#message").press("Enter")
+    page.locator("nl-chat > .error", has_text="does not answer").wait_for()
+    assert kept(page) == [["the fox"]]
+    body = 'data: {"choices": [{"index": 0, "delta": {"content": "the"}, "token_ids": [1]}]}\n\n'
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    button(page, "Answer").click()
+    page.locator("nl-chat > .error", has_text="cut off").wait_for()
+    page.unroute("**/v1/chat/completions")
+    button(page, "Answer" if button(page, "Answer").count() else "Regenerate").click()
+    page.locator("nl-chat > .hint", has_text="tokens:").wait_for()
+    assert page.locator(".turns li").count() == 2 and len(kept(page)[0]) == 2
+    chat.faults.clear()  # the browser notes the failed requests
+
+
+def test_turns_by_keyboard(chat):
+    page = chat.go(max_tokens=4, seed=7)
+    say(page, "the fox")
+    button(page, "Edit").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.textContent") == "Edit", "one is back where one was"
+    page.keyboard.press("Enter")
+    page.keyboard.type("the lazy dog and ")
+    page.keyboard.press("Control+Enter")
+    page.locator(".turns .user .text", has_text="the lazy dog and").wait_for()
+    page.locator("nl-chat > .hint", has_text="tokens:").wait_for()
+    button(page, "Edit").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("over the dog")
+    page.keyboard.press("Control+Enter")
+    page.locator(".turns .assistant .text", has_text="over the dog").wait_for()
+    assert kept(page)[0][1] == "over the dog"
+    say(page, "too lazy")
+    button(page, "Regenerate").last.focus()
+    page.keyboard.press("Enter")
+    page.locator("nl-chat > .hint", has_text="tokens:").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Regenerate"
+    page.locator("#message").focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".turns li").count() == 4, "nothing is sent that nobody wrote"
+
+
+def test_a_link_to_a_later_turn(chat):
+    """It holds the conversation; and who reloads the page is in the conversation that is kept."""
+    page = chat.go(max_tokens=6, seed=7)
+    say(page, "the fox")
+    first = last_answer(page)
+    button(page, "Regenerate").click()
+    page.locator("nl-chat > .hint", has_text="tokens:").wait_for()
+    say(page, "and the dog")
+    page.locator(".turns .assistant").last.locator(".token").nth(2).click()
+    page.locator("nl-alternatives[data-at='2']").wait_for()
+    address, texts = page.url, page.locator(".turns li").all_inner_texts()
+    before = kept(page)
+    assert first != before[0][1]
+
+    def visit():
+        page.goto("about:blank")
+        page.goto(address)
+        page.locator("nl-alternatives[data-at='2']").wait_for()
+        return page.locator(".turns .assistant .tokens").last.inner_text()
+
+    assert visit() in texts[-1] and kept(page) == before
+    assert page.get_by_label("Conversations").locator("option").all_text_contents() == ["the fox"]
+    page.evaluate("localStorage.clear()")
+    assert visit() in texts[-1] and kept(page) == [], "somebody else's: kept once one goes on with it"
+    say(page, "too lazy")
+    assert [len(one) for one in kept(page)] == [6]
 
 
 def test_damaged_storage_is_left_out(chat):

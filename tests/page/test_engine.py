@@ -173,6 +173,33 @@ def test_the_ids_of_a_step_are_those_of_the_text(watched, engine):
     assert first.text_content() == f"[{', '.join(map(str, ids[:6]))}, …]"
 
 
+def test_a_link_to_a_step_and_to_a_block(watched, engine):
+    """Their numbers do not outlive an engine: the link holds a place in the text, and finds what has it now."""
+    page = watched.go(view="timeline", prompt="the quick brown fox jumps over it", run=1, max_tokens=30)
+    columns, chosen = page.locator("nl-timeline .lanes [role=option]"), "[role=option][aria-selected=true]"
+    until(lambda: columns.count() >= 30)
+    columns.nth(9).click()  # of a block that is whole in the end: others are not kept
+    batch = page.locator("nl-timeline [aria-label='The packed batch'] tbody")
+
+    def packed():
+        """The position and the text of its only row."""
+        row = batch.locator("td").all_text_contents()
+        return (row[2], row[5]) if row else None
+
+    until(lambda: packed() and packed()[1])
+    before = packed()
+    page = watched.follow()
+    page.locator(f"nl-timeline {chosen}").wait_for()
+    until(lambda: packed() == before)
+    page.locator("#tab-blocks").click()
+    page.locator(f"nl-blocks {chosen}").wait_for()
+    page.locator("nl-blocks p", has_text=re.compile("In it: .* of your text")).wait_for()
+    told = page.locator("nl-blocks .chip").text_content()
+    assert before[1] in told
+    watched.follow().locator("nl-blocks .chip").wait_for()
+    until(lambda: page.locator("nl-blocks .chip").text_content() == told)
+
+
 @pytest.mark.parametrize("view", ["blocks", "timeline"])
 def test_of_others_only_counts(watched, engine, view):
     page, _ = watch(watched, view)
@@ -265,10 +292,19 @@ def test_a_recorded_trace_is_played(browser, tmp_path):
         rows = cells_of(page.locator("nl-timeline [aria-label='The packed batch'] table"))
         assert [json.loads(row[6]) for row in rows] == [row["blocks"] for row in steps[0]["rows"]]
         assert {row[4] for row in rows} == {"not known here"}
+        assert f"step={steps[0]['step']}" in page.url
         page.locator("#tab-blocks").click()
         kept = steps[-1]["blocks"]["kept"]
         page.locator(".cells .kept").nth(kept - 1).wait_for()
         assert page.locator(".cells .kept").count() == kept > 0
+        page.locator(".cells .kept").first.click()
+        number, address = page.locator(".cells [aria-selected=true]").get_attribute("data-at"), page.url
+        page.goto("about:blank")
+        page.goto(address)
+        page.locator(f".cells [data-at='{number}'][aria-selected=true]").wait_for()
+        page.locator("#tab-timeline").click()
+        page.locator("nl-timeline .lanes [aria-selected=true]").wait_for()
+        page.locator("#tab-blocks").click()
         module = "import('/page/lib/engine.js')"
         page.evaluate(f"{module}.then(({{engine}}) => {{ window.first = engine.settings }})")
         press(page, "Play again")

@@ -82,12 +82,12 @@ def test_axe_finds_nothing(browser, chat_server, theme):
 
 def test_a_view_that_cannot_be_fetched_says_so(opened):
     page = opened.page
-    page.route("**/views/lens.js", lambda route: route.abort())
+    page.route("**/views/depth.js", lambda route: route.abort())
     opened.go(view="lens")
     page.locator("#panel-lens [role=alert]", has_text="could not be fetched").wait_for()
     page.locator("#tab-reads").click()
     page.locator("#panel-reads .hint").wait_for()
-    page.unroute("**/views/lens.js")
+    page.unroute("**/views/depth.js")
     opened.go(**STATE, view="lens", at=2)
     page.locator("nl-lens table.lens").wait_for()
     opened.faults.clear()  # the browser notes the failure
@@ -211,6 +211,10 @@ def test_what_the_model_reads_is_its_tokenizers(opened):
     place = max(range(len(answer["tokens"])), key=lambda at: len(answer["tokens"][at]["merges"] or ()))
     page.locator("nl-reads .piece").nth(place).click()
     assert page.locator("nl-reads .merges li").count() == len(answer["tokens"][place]["merges"])
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.locator(f"nl-reads [data-at='{place}'][aria-selected=true]").wait_for()
 
 
 def test_under_a_rule(opened):

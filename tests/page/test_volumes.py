@@ -54,6 +54,7 @@ def test_another_token_by_keyboard(opened):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     answer = asked(opened)[1]
+    opened.follow().locator(".number-by").wait_for()
     assert logits(page) == pytest.approx([volume["logits"][1] for volume in answer["volumes"].values()], abs=6e-7)
 
 

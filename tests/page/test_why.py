@@ -15,7 +15,7 @@ FEW = [
     {"temperature": 0},
 ]
 PAGE = """async ([answer, settings, prompt, output]) => {
-    const made = await import("/page/lib/sampling.js");
+    const made = await import("/page/views/why.js");
     const defaults = {temperature: 0.8, min_p: 0, top_k: 0, top_p: 1};
     Object.assign(defaults, {repetition_penalty: 1, presence_penalty: 0, frequency_penalty: 0});
     const own = made.estimated(answer.here, {...defaults, ...settings}, prompt, output).at(-1).p;
@@ -62,7 +62,7 @@ def test_the_pages_numbers_are_the_servers(opened, settings):
 def test_the_random_numbers_are_the_servers(opened):
     page = opened.go()
     seeds = [0, 1, 7, 2**32, 2**53 - 1]
-    draws = "seeds => import('/page/lib/sampling.js').then(made => seeds.map(seed => made.uniform(seed, seed % 1000)))"
+    draws = "seeds => import('/page/views/why.js').then(made => seeds.map(seed => made.uniform(seed, seed % 1000)))"
     drawn = page.evaluate(draws, seeds)
     assert drawn == [uniform(seed, seed % 1000) for seed in seeds]
 
@@ -93,4 +93,7 @@ def test_sliders_recompute_and_the_server_confirms(opened):
     body, _ = position(opened)
     greedy = opened.ask("/inspect/next", {**body, "temperature": 0})["draw"]["token"]
     assert page.locator(".steps").get_attribute("data-token") == str(greedy)
-    assert "temperature=0" in page.url
+    assert "temperature=0&" in page.url
+    texts = page.locator(".token").all_text_contents()
+    opened.follow().locator(".steps[data-by=server] >> text=nothing is drawn").wait_for()
+    assert page.locator(".token").all_text_contents() == texts, "the link says what the text was written with, too"

@@ -4,16 +4,16 @@
 import { ask, hasKey, setKey } from "./lib/api.js";
 import { count, fill, h, rove } from "./lib/dom.js";
 import { inspect } from "./lib/run.js";
-import { constraintOf, Store } from "./lib/state.js";
+import { constraintOf, samplingOf, Store } from "./lib/state.js";
 import { startTour } from "./lib/tour.js";
 import "./views/writers.js";
 
 // [title, its module, what it asks of the server: a view is shown where the server has it]
 const VIEWS = {
-    alternatives: ["Alternatives", "river", "/inspect/next"], why: ["Why this token", "why", "/inspect/next"], lens: ["Logit lens", "lens", "/inspect/replay"],
-    attention: ["Attention", "attention", "/inspect/replay"], attribution: ["Who wrote it", "attribution", "/inspect/replay"], reads: ["What it reads", "reads", "/inspect/tokens"],
+    alternatives: ["Alternatives", "river", "/inspect/next"], why: ["Why this token", "why", "/inspect/next"], lens: ["Logit lens", "depth", "/inspect/replay"],
+    attention: ["Attention", "attention", "/inspect/replay"], attribution: ["Who wrote it", "depth", "/inspect/replay"], reads: ["What it reads", "reads", "/inspect/tokens"],
     branches: ["Branches", "river"], grammar: ["Under a rule", "grammar", "/inspect/next"], volumes: ["Three volumes", "volumes", "/inspect/volumes"],
-    blocks: ["Blocks", "engine", "/inspect/events"], timeline: ["Timeline", "engine", "/inspect/events"], roofline: ["Roofline", "roofline", "/inspect/roofline"],
+    blocks: ["Blocks", "engine", "/inspect/events"], timeline: ["Timeline", "engine", "/inspect/events"], roofline: ["Roofline", "engine", "/inspect/roofline"],
 };
 const OF_A_TOKEN = ["/inspect/next", "/inspect/replay", "/inspect/volumes"];
 const WRITERS = { complete: ["Completion"], chat: ["Chat"] };
@@ -38,28 +38,54 @@ class Desk extends EventTarget {
         return constraintOf(this.store.state);
     }
 
+    /** The link of a text that is written from the beginning. asked: its prompt and what stands before it. */
+    link(asked) {
+        const chosen = this.replaying ? {} : { written: samplingOf(this.store.state), place: -1, word: -1, against: -1 };
+        this.store.set({ said: "", system: "", path: "", at: -1, text: -1, run: true, ...chosen, ...asked });
+    }
+
     /** Show a text that is about to be written. first: it is no branch. */
     start(run, first) {
-        this.run?.stop();
+        this.stop();
         if (first) this.runs = [];
         this.runs.push(run);
-        this.run = run;
+        this.run = this.writing = run;
         run.addEventListener("change", ({ detail }) => {
-            if (run !== this.run) return;
             this.speaker.push(detail);
             if (!run.running) this.speaker.finish(run.error ? run.error.message : "The text has ended.");
-            this.changed();
+            if (run === this.run) this.changed();
+            else this.dispatchEvent(new Event("written"));
         });
         this.changed();
     }
 
-    /** Show no text: another way of writing begins. */
+    /** Show a text that was written before, at one of its tokens. asked: its link, if it is none of those that are shown. */
+    open(run, at, view, asked) {
+        if (!this.runs.includes(run)) {
+            this.runs = [];
+            for (let one = run; one; one = one.parent?.run) this.runs.unshift(one);
+            const path = this.runs.slice(1).map(({ parent, tokens }) => `${parent.at}:${tokens[parent.at].id}`).join();
+            this.link({ ...run.settings, written: run.settings, path, ...asked });
+        }
+        this.run = run;
+        this.store.set({ at, view, place: -1, word: -1, against: -1 });
+    }
+
+    /** Show no text. */
     clear() {
-        this.run?.stop();
+        this.stop();
         this.run = null;
         this.runs = [];
-        this.store.state.at = -1;
+        this.link({ prompt: "", run: false });
         this.changed();
+    }
+
+    get busy() {
+        return Boolean(this.writing?.running);
+    }
+
+    stop() {
+        this.writing?.stop();
     }
 
     changed() {
@@ -139,14 +165,13 @@ function furnish(desk) {
     const sheet = sheetOf(byId("looking"), byId("sheet"));
     const look = async () => {
         const { view } = store.state, panel = views.get(view);
-        if (!panel.show && !(await fetchView(view, panel) && view === store.state.view)) return;
+        if (!panel.show && !(await fetchView(view, panel) && view === store.state.view)) return undefined;
         const writer = writers.get(store.state.mode), { at } = store.state, { run, runs } = desk;
-        panel.show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
+        return panel.show({ run, runs, at, store, info, source: writer.source, blockSize: info.engine.block_size });
     };
     listen(desk, writers, views, look, sheet);
-    look();
+    replay(desk, writers.get(store.state.mode), look());
     (window.requestIdleCallback ?? setTimeout)(() => shown.forEach((view) => fetchView(view, views.get(view))));
-    replay(desk, writers.get(store.state.mode));
     byId("tour").addEventListener("click", () => startTour(desk, writers.get(store.state.mode)));
 }
 
@@ -202,11 +227,11 @@ function listen(desk, writers, views, look, sheet) {
     const { store } = desk, writer = () => writers.get(store.state.mode);
     let seen = { mode: store.state.mode }, timer = 0, near = 0;
     store.addEventListener("change", () => {
-        const { view, at, mode } = store.state, key = JSON.stringify([view, at, mode]);
-        if (mode !== seen.mode) desk.clear();
-        else if (key !== seen.key) desk.changed();
-        if (at >= 0 && key !== seen.key || seen.view && view !== seen.view) sheet(true);
+        const { view, at, mode } = store.state, key = JSON.stringify([view, at, mode]), before = seen;
         seen = { key, mode, view };
+        if (mode !== before.mode) desk.clear();
+        else if (key !== before.key) desk.changed();
+        if (at >= 0 && key !== before.key || before.view && view !== before.view) sheet(true);
     });
     let looked = [];
     desk.addEventListener("run", () => {
@@ -220,11 +245,8 @@ function listen(desk, writers, views, look, sheet) {
         if (store.state.view === "reads") timer = setTimeout(look, 200);
     });
     addEventListener("token", ({ detail }) => {
-        const known = desk.runs.includes(detail.run);
-        if (!known) desk.runs = [detail.run];
-        desk.run = detail.run;
         const view = OF_A_TOKEN.includes(VIEWS[store.state.view][2]) ? store.state.view : "alternatives";
-        store.set({ at: detail.at, view, place: -1, word: -1, against: -1 });
+        desk.open(detail.run, detail.at, view, writer().linkOf(detail.run));
         if (detail.focus) focusView(views.get(view));
         if (innerWidth < 900) (detail.option ?? byId("looking")).scrollIntoView({ block: "nearest" }); // above the sheet
     });
@@ -235,33 +257,40 @@ function listen(desk, writers, views, look, sheet) {
     addEventListener("branch", ({ detail: { run, at, token } }) => grow(desk, writer(), run, at, token));
     addEventListener("pick", ({ detail }) => {
         desk.run = detail.run;
-        store.set({ at: -1 });
+        store.set({ at: -1, text: desk.runs.indexOf(detail.run) });
         desk.changed();
     });
     addEventListener("keydown", (event) => onKey(event, desk, writer(), views, sheet));
 }
 
 async function grow(desk, writer, run, at, token) {
-    const { store } = desk, branch = run.branch(at, token, { ...run.settings });
+    const { store, runs } = desk, from = runs.indexOf(run), branch = run.branch(at, token, { ...run.settings });
     branch.constraint = {}; // a rule is about a whole answer; the branch has left it
     desk.start(branch, false);
-    store.set({ at: -1, path: [store.state.path, `${at}:${token.id}`].filter(Boolean).join(",") });
+    const part = `${from === runs.length - 2 ? "" : `${from}.`}${at}:${token.id}`; // from which text, if not from the latest
+    store.set({ at: -1, text: -1, path: [store.state.path, part].filter(Boolean).join() });
     if (document.activeElement === document.body) writer.focusToken();
     await writer.follow(branch);
 }
 
 /** What a link says: write its prompt, then take its branches. */
-async function replay(desk, writer) {
-    const { run, prompt, path, at } = desk.store.state;
+async function replay(desk, writer, looking) {
+    const { run, prompt, path, at, text } = desk.store.state;
     if (!run || !prompt) return;
-    await (writer.write ? writer.write() : writer.send());
+    desk.replaying = true;
+    await looking; // a view that watches the engine
+    await writer.write();
     for (const part of path.split(",").filter(Boolean)) {
-        const [place, id] = part.split(":").map(Number), before = desk.run;
-        if (!before.tokens[place] || !Number.isInteger(id)) break;
-        const { tokens } = await ask("/inspect/tokens", { tokens: [id] });
-        await grow(desk, writer, before, place, { id, text: tokens[0].text });
+        const [, from, place, id] = /^(?:(\d+)\.)?(\d+):(\d+)$/.exec(part)?.map(Number) ?? [], before = desk.runs[from] ?? desk.run;
+        if (!before?.tokens[place]) break;
+        const known = await ask("/inspect/tokens", { tokens: [id] }).catch(() => null);
+        if (!known) break;
+        await grow(desk, writer, before, place, { id, text: known.tokens[0].text });
     }
-    desk.store.set({ at: desk.run.tokens[at] ? at : -1 });
+    desk.run = desk.runs[text] ?? desk.run;
+    desk.store.set({ at: desk.run?.tokens[at] ? at : -1, text });
+    desk.replaying = false;
+    desk.changed();
 }
 
 /** The keyboard goes on in a view once it shows what was asked for; unless it has gone on elsewhere by then. */
@@ -276,7 +305,7 @@ function onKey(event, desk, writer, views, sheet) {
     const typing = event.target.matches("input, textarea, select");
     if (event.key === "Escape") {
         sheet(false);
-        if (desk.run?.running) desk.run.stop();
+        if (desk.busy) desk.stop();
         else writer.focusToken();
     } else if (typing) return;
     else if (event.key === "?") byId("help").showModal();

@@ -59,7 +59,7 @@ def test_all_that_the_first_file_names_is_there():
 def test_all_that_the_first_view_needs_is_named_at_once():
     links = page().get("/").headers["link"]
     named = re.findall(r"<page/([^>]+\.js)>; rel=modulepreload", links)
-    assert "views/writers.js" in named and "views/lens.js" not in named and len(set(named)) == len(named)
+    assert "views/writers.js" in named and "views/depth.js" not in named and len(set(named)) == len(named)
     for name in named:
         folder, source = (FOLDER / name).parent, (FOLDER / name).read_text()
         for path in re.findall(r'from "(.+)"|import "(.+)"', source):

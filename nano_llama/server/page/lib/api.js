@@ -76,8 +76,8 @@ export async function* stream(path, body, signal, id) {
     let text = "";
     try {
         for (;;) {
-            const { done, value } = await reader.read();
-            if (done) throw new ApiError("The stream was cut off.", 0);
+            const { done, value } = await reader.read().catch((error) => (error.name === "AbortError" ? Promise.reject(error) : { done: true }));
+            if (done) throw new ApiError("The stream was cut off: is the server still running?", 0);
             text += value;
             const events = text.split("\n\n");
             text = events.pop();

@@ -131,6 +131,11 @@ export function rove(container, selector, onMove = () => {}, columns = 1) {
     });
 }
 
+/** Whether a text shows nothing but that a line ends. */
+export function breaks(text) {
+    return text?.includes("\n") && !text.trim();
+}
+
 /** A token's text where it stands alone: its spaces and line ends are seen. */
 export function visible(text) {
     if (text === "") return "∅";
@@ -150,7 +155,7 @@ export function many(n, what) {
 /** 0.1234 -> "12.3 %". */
 export function percent(p) {
     if (p > 0 && p < 0.0001) return "< 0.01 %";
-    return `${(100 * p).toFixed(p < 0.01 ? 2 : 1)} %`;
+    return `${(100 * p).toFixed(p < 0.01 ? 2 : 1)} %`;
 }
 
 /** Bits of surprisal: how many fair coin flips an event of this log-probability is worth. */

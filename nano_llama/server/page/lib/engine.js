@@ -4,7 +4,7 @@
 
 import { ask, OWN, requestId, stream } from "./api.js";
 import { h } from "./dom.js";
-import { written, wrote } from "./run.js";
+import { TEXT, written, wrote } from "./run.js";
 
 const STEPS = 400, REQUESTS = 200; // that are kept
 const LINGER = 5000; // ms for which the stream outlives the last view, since one goes from one view to the next
@@ -41,12 +41,15 @@ class Engine {
 
     async open() {
         const stopper = (this.stopper = new AbortController());
+        let ready;
+        this.ready = new Promise((done) => (ready = done)); // the first event has come, or none will
         this.error = null;
         try {
             // Only a server that shows its own steps has it; a recorded trace says nothing about memory.
             if (this.info.endpoints.includes("/inspect/roofline")) this.machine ??= await ask("/inspect/roofline");
             for await (const event of stream("/inspect/events", { own: OWN, time_phases: Boolean(this.machine?.phases) }, stopper.signal)) {
                 if (event.event === "began") this.begin(event);
+                ready();
                 this.waiting.push(event);
                 this.hold(this.held);
                 if (event.event === "over") break;
@@ -54,6 +57,7 @@ class Engine {
         } catch (error) {
             if (error.name !== "AbortError") this.error = error;
         }
+        ready();
         this.stopper = null;
         this.changed();
     }
@@ -169,6 +173,11 @@ class Engine {
         return written.get(one.own)?.ids(one.choice) ?? null;
     }
 
+    /** Whether a sequence, or a row, is of a text that the page shows. */
+    isText(one) {
+        return this.what(one) === TEXT;
+    }
+
     what(one) {
         return this.settings.recorded ? "recorded" : written.get(one.own)?.what ?? "a question of this page";
     }
@@ -184,7 +193,8 @@ export class EngineView extends HTMLElement {
         if (this.hidden) engine.leave(this);
     }
 
-    show({ info }) {
+    show({ info, store }) {
+        this.store = store;
         engine.look(this, info);
         if (!this.bar) {
             this.bar = engineBar();
@@ -192,6 +202,13 @@ export class EngineView extends HTMLElement {
             this.build(info);
         }
         engine.changed();
+        return engine.ready;
+    }
+
+    /** Put what is chosen into the link: the number of a block or a step outlives a recording alone; what outlives an engine
+        is the place in the text that the page wrote. */
+    choose(name, number, place) {
+        this.store.set(engine.settings.recorded ? { [name]: number } : { place });
     }
 
     refresh() {
@@ -217,9 +234,9 @@ const KEEPER = "The keeper of the lighthouse climbed the stairs every evening, l
 // Four requests of three prompts (a browser opens six connections at most); half of the readers begin alike.
 const GROUPS = [
     [`${KEEPER}Tonight`, "The rain", `${KEEPER}In spring`],
-    [`${KEEPER}When the storm came`, "Once upon a time there was a small dog who", "My grandmother used to say that"],
+    [`${KEEPER}When the storm came`, "Once upon a time", "My grandmother"],
     [`${KEEPER}His daughter`, "Far away", `${KEEPER}Then one day`],
-    ["It was late when", `${KEEPER}The last line`, "To fix an old clock, first"],
+    ["It was late when", `${KEEPER}The last line`, "To fix a clock"],
 ];
 const TOKENS = [24, 36, 48, 64], PAUSE = 40; // ms between two requests
 

@@ -81,7 +81,7 @@ export async function likeliest(ids) {
  * -> {ids, place} or {none: why there is nothing to see}
  */
 export function readBy(run, at, limits) {
-    if (!run?.tokens.length) return { none: "Write something: Volume 1 then reads it again, and what happens inside the model is seen here." };
+    if (!run?.tokens.length) return { none: "Write something: Volume 1 reads it again, and here you see what happens inside the model." };
     if (run.running) return { none: "When the text has ended, Volume 1 reads it again." };
     const ids = run.idsBefore(run.tokens.length), place = run.tokens[at] ? run.promptIds.length + at - 1 : ids.length - 1;
     if (place >= limits.replayed) return { none: `Volume 1 replays at most ${limits.replayed} tokens, and this one is number ${place + 1}. Open an earlier one.` };

@@ -2,9 +2,9 @@
 // Tests: tests/page/test_page.py.
 
 import { ask, requestId, stream } from "./api.js";
-import { samplingOf } from "./state.js";
 
 const REQUESTS = 200; // of this page, whose texts it knows
+export const TEXT = "your text"; // what these requests are
 const strict = new TextDecoder("utf-8", { fatal: true });
 
 /**
@@ -29,7 +29,7 @@ export class Run extends EventTarget {
         const asked = messages ? { messages, logprobs: true } : { prompt: prompt ?? this.idsBefore(this.tokens.length), logprobs: 0 };
         const body = { ...asked, ...more, ...this.settings, ...this.constraint, max_tokens: maxTokens, stream: true, return_token_ids: true, stream_options: { include_usage: true } };
         const id = requestId();
-        wrote(id, () => this.idsBefore(this.tokens.length), "your text");
+        wrote(id, () => this.idsBefore(this.tokens.length), TEXT);
         this.running = true;
         this.change();
         try {
@@ -94,7 +94,7 @@ export class Run extends EventTarget {
 }
 
 export function newRun(state, constraint) {
-    return new Run({ settings: samplingOf(state), constraint });
+    return new Run({ settings: state.written, constraint });
 }
 
 const answers = new Map(); // of /inspect/next, by body

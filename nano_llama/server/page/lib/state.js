@@ -9,21 +9,25 @@ export const NUMBERS = {
     temperature: [0.8, 0, 2, 0.05], top_k: [0, 0, 100, 1], top_p: [1, 0.01, 1, 0.01], min_p: [0, 0, 1, 0.01],
     repetition_penalty: [1, 0.5, 2, 0.05], presence_penalty: [0, -2, 2, 0.1], frequency_penalty: [0, -2, 2, 0.1],
     max_tokens: [48, 1, 1024, 1], seed: [1, 0, 2 ** 53 - 1, 1], at: [-1, -1, 100000, 1],
-    // views 4 to 6; -1: not chosen
-    place: [-1, -1, 100000, 1], row: [-1, -1, 1000, 1], layer: [-1, -1, 1000, 1], head: [0, 0, 1000, 1], word: [-1, -1, 2 ** 31, 1], against: [-1, -1, 2 ** 31, 1],
+    // what is chosen in a view (-1: nothing): a token of the text that is read, a word of the vocabulary; of a recording, a step and a block
+    place: [-1, -1, 100000, 1], step: [-1, -1, 1e9, 1], block: [-1, -1, 1e9, 1], text: [-1, -1, 1000, 1], row: [-1, -1, 1000, 1], layer: [-1, -1, 1000, 1], head: [0, 0, 1000, 1], word: [-1, -1, 2 ** 31, 1], against: [-1, -1, 2 ** 31, 1],
 };
-const TEXTS = { mode: "", view: "alternatives", prompt: "", system: "", path: "", form: "", rule: "", pins: "" };
-const WHOLE = ["top_k", "max_tokens", "seed", "at", "place", "row", "layer", "head", "word", "against"];
+// said: the turns before the prompt, as JSON; path: the branches, as grow() of main.js says them
+const TEXTS = { mode: "", view: "alternatives", said: "", prompt: "", system: "", path: "", form: "", rule: "", pins: "" };
+const BROKEN = ["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"];
 const RULES = ["choice", "regex", "json", "grammar"];
 export const SAMPLING = [
     "temperature", "min_p", "top_k", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
 ];
 
-/** The state that a hash describes; what it does not say, or says wrongly, has its default. */
+/** The state that a hash describes; what it does not say, or says wrongly, has its default. written: the sampling of the
+    text, where a slider has been moved since. */
 export function parse(hash) {
     const given = new URLSearchParams(hash.replace(/^#/, "")), state = { run: given.has("run") };
     for (const [name, fallback] of Object.entries(TEXTS)) state[name] = given.get(name) ?? fallback;
     for (const name of Object.keys(NUMBERS)) state[name] = toNumber(name, given.get(name));
+    const written = new URLSearchParams(given.get("written") ?? "");
+    state.written = Object.fromEntries(SAMPLING.map((name) => [name, written.has(name) ? toNumber(name, written.get(name)) : state[name]]));
     return state;
 }
 
@@ -32,7 +36,7 @@ export function toNumber(name, text) {
     const [fallback, least, most] = NUMBERS[name];
     const value = text === null || text === "" ? NaN : Number(text);
     if (!Number.isFinite(value)) return fallback;
-    return Math.min(most, Math.max(least, WHOLE.includes(name) ? Math.round(value) : value));
+    return Math.min(most, Math.max(least, BROKEN.includes(name) ? value : Math.round(value)));
 }
 
 /** The hash of a state: only what differs from the defaults. */
@@ -40,7 +44,11 @@ export function format(state) {
     const said = new URLSearchParams();
     for (const [name, fallback] of Object.entries(TEXTS)) if (state[name] !== fallback) said.set(name, state[name]);
     for (const [name, [fallback]] of Object.entries(NUMBERS)) if (state[name] !== fallback) said.set(name, state[name]);
-    if (state.run) said.set("run", "1");
+    if (state.run) {
+        said.set("run", "1");
+        const moved = SAMPLING.filter((name) => state.written[name] !== state[name]);
+        if (moved.length) said.set("written", new URLSearchParams(moved.map((name) => [name, state.written[name]])));
+    }
     return said.toString();
 }
 

@@ -8,17 +8,17 @@ const until = async (ready) => {
 
 /** [what to do, where to look, what to say] */
 const STEPS = [
-    [null, "#writing", "Here you write, and the model goes on. Each step of this tour works on the model that is really serving."],
+    [null, "#writing", "Here you write, and the model that is really serving goes on."],
     [async (desk, writer) => {
         desk.store.set({ seed: 1, at: -1 });
-        const done = writer.write ? writer.write() : writer.send();
+        const done = writer.write();
         await until(() => desk.run?.tokens.length > 5 || desk.run?.error);
         desk.run?.running && (await done);
-    }, "#writers nl-river", "This text was written token by token. The darker a token and the thicker its line, the more it surprised the model itself."],
+    }, "#writers nl-river", "This text was written token by token. The stronger a token's colour and the thicker its line, the more it surprised the model itself."],
     [(desk) => desk.store.set({ view: "alternatives", at: Math.min(3, desk.run.tokens.length - 1) }), "#looking", "One token is open. These could have stood there: on the left what the model thinks, on the right what sampling made of it."],
-    [(desk) => desk.store.set({ view: "why" }), "#looking", "Why this one? From top to bottom every setting changes the bar or cuts it. At the end a number drawn from the seed falls on one token. Where the first bar comes from, the tabs Logit lens, Attention and Who wrote it show; in Three volumes, three programs compute it anew."],
+    [(desk) => desk.store.set({ view: "why" }), "#looking", "Why this one? From top to bottom every setting changes the bar or cuts it; at the end a number drawn from the seed falls on one token. Where the first bar comes from is seen in Logit lens, Attention and Who wrote it."],
     [(desk) => desk.store.set({ temperature: 0.3 }), "#looking nl-why", "The temperature is 0.3 now: the likely tokens grow. Move the sliders; the page computes at once, and the server confirms."],
-    [(desk) => desk.store.set({ view: "reads", temperature: 0.8 }), "#looking", "The model reads no letters. Your text is cut into pieces, and each is a number. Choose one to see the merges that made it."],
+    [(desk) => desk.store.set({ view: "reads", temperature: 0.8 }), "#looking", "The model reads no letters: your text is cut into pieces, and each is a number. Choose one to see what it was merged from."],
     [async (desk) => {
         const at = Math.min(20, desk.run.tokens.length - 1); // beyond the first block, so that there is one to share
         desk.store.set({ view: "alternatives", at });
@@ -26,7 +26,7 @@ const STEPS = [
         document.querySelector("nl-alternatives tr:not(.chosen) [data-choice]")?.click();
         await until(() => desk.run && !desk.run.running);
         desk.store.set({ view: "branches" });
-    }, "#looking", "Another token was taken, and a branch grew. The whole blocks that it shares with the first text are kept once, and need not be computed again."],
+    }, "#looking", "Another token was taken, and a branch grew. The blocks that it shares with the first text are kept once."],
     [(desk) => desk.store.set({ view: "grammar" }), "#looking", "Last, a rule: choose one, write again, and see how much of the vocabulary it leaves. The address of this page holds all you see: send it to somebody."],
 ];
 

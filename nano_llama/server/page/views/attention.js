@@ -10,7 +10,7 @@ const WIDEST = 7; // px: all of a head's attention
 const SHADE = [58, 143, 192]; // seen on the light and on the dark ground
 
 export class Attention extends Replayed {
-    static lead = "Whom does a token read? Every head gives out 100 % of its attention among the tokens so far. Choose the token that reads; the arcs lead to what it reads, thicker for more.";
+    static lead = "Whom does a token read? Every head gives out 100 % of its attention among the tokens so far. Choose the token that reads; the arcs lead to what it reads.";
     static parts = ["choice", "text", "says", "grids", "twin", "map", "by"];
     static lines = ["attention_block", "rope", "attention", "softmax", "attention_weights"];
 
@@ -94,7 +94,7 @@ export class Attention extends Replayed {
         const groups = Array.from({ length: this.heads / perGroup }, (_, n) => h("span", { class: "group" }, h("small", {}, perGroup > 1 && `KV head ${n}:`), Array.from({ length: perGroup }, (_, at) => button(n * perGroup + at))));
         fill(parts.choice,
             h("div", { class: "actions heads" }, h("label", { for: "layer" }, "Layer"), choice, perGroup > 1 ? null : h("span", {}, "Head"), groups),
-            hint(perGroup > 1 ? `${perGroup} query heads read with the keys and values of one KV head; they are drawn together, the chosen one boldly.` : "Each head of this model has keys and values of its own."));
+            hint(perGroup > 1 ? `${perGroup} query heads share the keys and values of one KV head and are drawn together, the chosen one boldly.` : "Each head of this model has keys and values of its own."));
         document.getElementById(focused)?.focus();
         select(this.tokens.children, this.tokens.children[reader]);
         [...this.tokens.children].forEach((option, at) => {
@@ -128,7 +128,7 @@ export class Attention extends Replayed {
         const sink = mean(T, 1, (from) => this.weight(head, from, 0));
         fill(parts.says,
             h("p", { role: "status" }, `In head ${head} of layer ${layer}, `, h("b", { class: "chip" }, name(ids[reader])), ` at ${reader} reads ${most.map((to) => `${called(to)} (${percent(weights[to])})`).join("; ")}.`),
-            T > 1 && hint(`On average ${percent(sink)} of this head's attention lies on the first token. Shares must add up to 100 %; a head that finds nothing to read leaves them there, in its sink.`));
+            T > 1 && hint(`On average ${percent(sink)} of this head's attention lies on the first token: a head that finds nothing to read leaves it there, in its sink.`));
         const before = Array.from(ids.slice(0, reader + 1)), word = ids[reader + 1] ?? (await likeliest(before).catch(() => []))[0];
         if (word === undefined) return;
         const [engine, spelled] = await Promise.all([byEngine(before, word).catch(() => null), named([word])]);

@@ -2,7 +2,7 @@
 // how many of the vocabulary may come, and what was struck out; over the whole text, where the rule alone decided. View 12.
 // Tests: tests/page/test_page.py, tests/page/test_grammar.py.
 
-import { answering, count, fill, h, hint, nameOf, percent, table, twin, visible } from "../lib/dom.js";
+import { answering, breaks, count, fill, h, hint, nameOf, percent, table, twin, visible } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
 
 const FORMS = {
@@ -39,16 +39,18 @@ export class Grammar extends HTMLElement {
     inspect(run, at) {
         const ruled = run && Object.keys(run.constraint).length;
         this.asked = null;
-        if (!ruled || !run.tokens[at]) return fill(this.here, hint(ruled ? "Open a token to see what the rule left of the vocabulary there." : "Choose a rule and write: the model goes on choosing, among what the rule allows."));
+        if (!ruled || !run.tokens[at]) return fill(this.here, hint(ruled ? "Open a token to see what the rule left of the vocabulary there." : "Choose a rule and write: the model chooses among what it allows."));
         return answering(this, this.here, "The server is asked …", async (still) => this.draw(await still(inspect(run.inspection(at, run.settings)))));
     }
 
     draw(answer) {
         const left = leftBy(answer), { top } = answer;
-        const rows = top.ids.slice(0, LISTED).map((id, i) => ({ id, text: nameOf(top.texts[i]), p: Math.exp(top.logits[i] - answer.logsumexp), out: top.cut_by[i] === "constraint" }));
+        const all = top.ids.map((id, i) => ({ id, text: nameOf(top.texts[i]), p: Math.exp(top.logits[i] - answer.logsumexp), out: top.cut_by[i] === "constraint" }));
+        const allowed = all.filter((row) => !row.out).slice(0, LISTED), rows = all.filter((row, i) => i < LISTED || allowed.includes(row));
+        const chips = (says, out) => h("p", { class: "words", "aria-hidden": true }, h("small", {}, says), rows.filter((row) => row.out === out).map((row) => h("span", { class: out ? "chip out" : "chip", title: percent(row.p) }, row.text)));
         fill(this.here,
             h("p", {}, h("b", { class: "big" }, count(left.count)), ` of ${count(answer.vocab_size)} tokens may come here`, left.count === 1 ? ": the rule alone decides, and the model has no say." : `. The model itself would have given them ${percent(left.mass)}.`),
-            h("p", { class: "words", "aria-hidden": true }, rows.map((row) => h("span", { class: row.out ? "chip out" : "chip", title: percent(row.p) }, row.text))),
+            chips(allowed.length < left.count ? "allowed, the likeliest:" : "allowed:", false), allowed.length < rows.length && chips("struck out, the likeliest:", true),
             twin(table("The model's likeliest tokens under the rule", ["token", "id", "the model", "the rule"], rows.map((row) => [row.text, row.id, percent(row.p), row.out ? "struck out" : "allowed"]))));
     }
 
@@ -74,7 +76,7 @@ export class Grammar extends HTMLElement {
         const stretches = runs.filter((one) => one.room === "forced").length, narrow = left.filter((one) => one.count > 1 && one.count <= NARROW).length;
         fill(this.bound,
             h("p", {}, h("b", {}, forced), ` of ${tokens.length} tokens were forced${stretches > 1 ? `, in ${stretches} stretches` : ""}: the rule left a single one.`, narrow > 0 && ` For ${narrow} more it left at most ${NARROW}.`, ` The model chose ${forced ? "the other" : "all"} ${tokens.length - forced}.`),
-            h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.room }, one.texts))),
+            h("p", { class: "tokens bound", "aria-hidden": true }, runs.map((one) => h("span", { class: one.room }, one.texts.map((text) => (breaks(text) ? h("span", { class: "break" }, text) : text))))),
             hint(`Thick line: forced. Dotted: at most ${NARROW} tokens were allowed. Shaded: the model had room.`),
             twin(table("What the rule left at each token", ["#", "token", "allowed", "the model would have given them", "by"],
                 texts.map((text, at) => [at + 1, visible(text), count(left[at].count), percent(left[at].mass), left[at].count === 1 ? "the rule" : "the model"]))));

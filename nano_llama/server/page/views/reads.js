@@ -6,8 +6,9 @@ import { answering, count, fill, h, hint, listbox, many, select, table, twin, vi
 
 export class Reads extends HTMLElement {
     /** source: {prompt} or {messages}. */
-    show({ source }) {
+    show({ source, store }) {
         this.asked = null;
+        this.store = store;
         if (source.messages ? !source.messages.length : !source.prompt) return fill(this, hint("Type something: here you see what the model gets to read of it."));
         return answering(this, this, "The server reads it …", async (still) => this.draw(await still(ask("/inspect/tokens", source)), Boolean(source.messages)));
     }
@@ -17,13 +18,20 @@ export class Reads extends HTMLElement {
         const detail = h("div", { "aria-live": "polite" }, hint("Choose a piece to see its bytes and the merges that made it."));
         const pieces = lines(tokens).map((line) => h("div", { role: "group", class: "pieces" }, line.map((at) => this.piece(tokens[at], at))));
         const list = listbox({}, "The pieces that the model reads", pieces, (option) => {
-            select(list.querySelectorAll("[role=option]"), option);
-            fill(detail, this.detail(tokens[Number(option.dataset.at)]));
+            this.store.set({ place: Number(option.dataset.at) });
+            open();
         });
+        const open = () => {
+            const { place } = this.store.state;
+            if (!tokens[place]) return;
+            select(list.querySelectorAll("[role=option]"), list.querySelector(`[data-at="${place}"]`));
+            fill(detail, this.detail(tokens[place]));
+        };
+        open();
         const injected = tokens.some((token) => token.injected), special = tokens.filter((token) => token.special).length;
         fill(this,
             h("p", {}, `${count(bytes)} bytes become ${count(tokens.length)} numbers`, special ? `; ${special} of them are special tokens, which no text can spell` : "", "."),
-            templated && hint("The chat template has put every message between marks; only then is it text."),
+            templated && hint("The chat template has put every message between marks."),
             list, detail,
             injected && hint("Dotted: a special token's name that was typed. To the model it is plain text."),
             twin(table("The pieces that the model reads", ["#", "piece", "id", "bytes", "kind"], tokens.map((token, at) => [at + 1, shown(token), token.id, hex(token.bytes), kind(token)])), this));

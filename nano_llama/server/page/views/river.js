@@ -5,7 +5,7 @@
 // once, and a branch says how many tokens the server read from kept blocks instead of computing them.
 // Tests: tests/page/test_page.py, tests/page/test_branches.py, tests/page/test_while_writing.py.
 
-import { answering, bits, count, fill, h, head, hint, listbox, nameOf, percent, rove, s, select, table, twin } from "../lib/dom.js";
+import { answering, bits, breaks, count, fill, h, head, hint, listbox, nameOf, percent, rove, s, select, table, twin } from "../lib/dom.js";
 import { inspect } from "../lib/run.js";
 
 const MOST_BITS = 10; // the darkest tint: about 1 in 1,000
@@ -35,7 +35,7 @@ class River extends HTMLElement {
         const given = token.logprob === undefined, much = given ? 0 : Math.min(1, bits(token.logprob) / MOST_BITS);
         const says = token.picked ? "chosen by you" : given ? "" : `${percent(Math.exp(token.logprob))}, ${bits(token.logprob).toFixed(1)} bits`;
         return h("span", {
-            role: "option", "aria-selected": "false", tabindex: -1, class: token.picked ? "token picked" : "token", "data-at": at, title: `${nameOf(token.text)}  ${says}`,
+            role: "option", "aria-selected": "false", tabindex: -1, class: `token${token.picked ? " picked" : ""}${breaks(token.text) ? " break" : ""}`, "data-at": at, title: `${nameOf(token.text)}  ${says}`,
             "aria-label": `${nameOf(token.text)}, ${says}`, "--much": much.toFixed(3),
         }, token.text === null ? "▯" : token.text || "∅");
     }
@@ -93,7 +93,7 @@ class Alternatives extends HTMLElement {
         const choose = () => this.dispatchEvent(new CustomEvent("branch", { bubbles: true, detail: { run, at, token: { id: top.ids[i], text } } }));
         const button = h("button", { class: "chip", tabindex: place ? -1 : 0, onclick: choose, "data-choice": place < 9 ? place + 1 : null, title: `id ${top.ids[i]}` }, nameOf(text));
         return h("tr", { class: chosen ? "chosen" : top.cut_by[i] ? "cut" : null, "data-id": top.ids[i] },
-            h("td", { class: "number" }, place < 9 ? place + 1 : ""), h("td", {}, button, chosen && h("small", {}, " written")),
+            h("td", {}, place < 9 ? place + 1 : ""), h("td", {}, button, chosen && h("small", {}, " written")),
             bar(p, "before"), top.cut_by[i] ? h("td", { class: "after" }, `cut by ${top.cut_by[i].replace("_", "-")}`) : bar(top.p[i], "after"));
     }
 }
@@ -115,8 +115,8 @@ class Branches extends HTMLElement {
         const list = listbox({ class: "branches", "aria-orientation": "vertical" }, "Branches", rows.map((row) => this.row(row, runs, row.run === shown)), pick, () => {});
         const numbers = rows.map(({ run, total, shared }, at) => [at + 1, from(run, runs), total, shared, cached(run), run.usage ? run.usage.prompt_tokens - cached(run) : "…"]);
         fill(this,
-            h("p", {}, `A cell is a block of ${blockSize} tokens, and a branch begins where it left its text. Dark ones are shared whole: the server can keep them once for several texts.`,
-                once < all && ` Together the ${runs.length} texts have ${all} blocks; ${once} are enough.`),
+            h("p", {}, `A cell is a block of ${blockSize} tokens; those in full colour are shared: the server keeps them once for several texts.`,
+                once < all && ` Together the texts have ${all} blocks; ${once} are enough.`),
             tree(rows, blockSize), list,
             twin(table("Branches", ["#", "grew from", "blocks", "shared with it", "tokens read from kept blocks", "prompt tokens computed anew"], numbers)));
     }
@@ -157,8 +157,7 @@ function tree(rows, size) {
             s("circle", { class: "chosen", cx: x(row.run.promptIds.length + row.run.parent.at + 0.5), cy: top + 4 + CELL / 2, r: 3.5 }, s("title", {}, "the token that was chosen")));
         return [s("text", { x: -22, y: top + 16 }, number), cells, fork];
     };
-    const says = lines.map((row) => `text ${rows.indexOf(row) + 1}: ${row.total} blocks, ${row.shared} of them shared with the text that it grew from`).join("; ");
-    return s("svg", { class: "tree", role: "img", "aria-label": `A tree of ${rows.length} texts. ${says}`, height: lines.length * ROW }, lines.map(line));
+    return s("svg", { class: "tree", role: "img", "aria-label": `A tree of ${rows.length} texts; the table has its numbers`, height: lines.length * ROW }, lines.map(line));
 }
 
 /** How many blocks a text fills, and how many whole ones of them are its parent's too. */

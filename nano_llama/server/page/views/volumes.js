@@ -9,7 +9,8 @@ const DIGITS = 6; // after the point: about as many as float32 has
 const STAGES = ["embedding", "layers", "rmsnorm", "attention_block", "linear", "rope", "attention", "softmax", "mlp", "swiglu", "logits"];
 
 export class Volumes extends HTMLElement {
-    show({ run, at, info }) {
+    show({ run, at, info, store }) {
+        this.store = store;
         const place = run?.tokens[at] ? at : run?.tokens.length - 1, { none } = readBy(run, place, info.limits);
         this.asked = null;
         if (none) return fill(this, hint(none));
@@ -21,13 +22,14 @@ export class Volumes extends HTMLElement {
     draw(answer, token) {
         const { ids, texts, volumes } = answer, names = texts.map(nameOf);
         const number = h("div", { "aria-live": "polite" });
-        const choose = (i) => fill(number, this.number(answer, i, names[i]));
-        choose(ids.indexOf(token));
+        const show = (id) => fill(number, this.number(answer, ids.indexOf(id), names[ids.indexOf(id)])), { word } = this.store.state;
+        const choose = (i) => (this.store.set({ word: ids[i] }), show(ids[i]));
+        show(ids.includes(word) ? word : token);
         const others = Object.keys(volumes).filter((name) => name !== answer.reference);
         const columns = ["token", "id", ...Object.keys(volumes).map((name) => NAMES[name])];
         const rows = ids.map((id, i) => [names[i], id, ...Object.values(volumes).map(({ logits }) => logits[i].toFixed(DIGITS))]);
         fill(this,
-            h("p", {}, "The same model, written three times. Each program says how likely it finds a token by one number, its logit; digits that agree with Volume 1's are dark."),
+            h("p", {}, "The same model, written three times. By its logit each program says how likely it finds a token; digits that agree with Volume 1's are bold."),
             number,
             others.map((name) => this.verdict(name, volumes[name], volumes[answer.reference], names, ids)),
             this.differences(answer, others, names, choose),
@@ -65,7 +67,7 @@ export class Volumes extends HTMLElement {
                 h("small", {}, signed(d))));
         };
         const made = h("table", { class: "less" },
-            h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. What all tokens share changes no probability. Choose one to see its number above.`),
+            h("caption", {}, `Logit less Volume 1's; a full bar is ${small(most)}. Choose a token to see its number above.`),
             head(["token", ...others.map((name) => NAMES[name])]),
             h("tbody", {}, ids.map((id, i) => h("tr", { "data-id": id },
                 h("td", {}, h("button", { class: "chip", tabindex: i ? -1 : 0, onclick: () => choose(i) }, names[i])), others.map((name) => bar(name, i))))));
@@ -94,7 +96,7 @@ function digits(x, expected) {
 function small(x) {
     if (x === 0 || x >= 1e-4) return x === 0 ? "0" : x >= 100 ? x.toFixed(0) : x.toPrecision(2);
     const [digits, power] = x.toExponential(1).split("e-");
-    return `${digits} × 10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
+    return `${digits} × 10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
 }
 
 function signed(x) {
