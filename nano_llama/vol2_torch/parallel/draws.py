@@ -15,6 +15,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nano_llama.vol2_torch.parallel.config import AXES
+from nano_llama.vol2_torch.parallel.mesh import axis_size
 
 SEEDS = 2**62
 
@@ -33,5 +34,5 @@ def place(mesh: DeviceMesh) -> int:
     number = 0
     for axis in AXES:
         if axis != "tp":
-            number = number * mesh[axis].size() + mesh[axis].get_local_rank()
+            number = number * axis_size(mesh, axis) + mesh.get_local_rank(axis)
     return number

@@ -40,7 +40,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], mesh: DeviceMesh, axes: Se
     for axis in used_axes(mesh, tuple(axes)):
         for bucket in buckets(gradients):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat, group=mesh[axis].get_group())
+            dist.all_reduce(flat, group=mesh.get_group(axis))
             parts = flat.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
@@ -73,10 +73,10 @@ def global_norm(gradients: Iterable[Tensor], mesh: DeviceMesh) -> Tensor:
         norms = torch._foreach_norm(parts, dtype=torch.promote_types(parts[0].dtype, torch.float32))
         square = torch.stack(norms).square().sum()
         for axis in axes:
-            dist.all_reduce(square, group=mesh[axis].get_group())
+            dist.all_reduce(square, group=mesh.get_group(axis))
         total = total + square
     for axis in used_axes(mesh, ("pp",)):
-        dist.all_reduce(total, group=mesh[axis].get_group())
+        dist.all_reduce(total, group=mesh.get_group(axis))
     return total.sqrt()
 
 

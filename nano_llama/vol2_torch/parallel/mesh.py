@@ -2,7 +2,7 @@
 
     with process_group(launch, device) as description:      # launch: core/env.py, what torchrun said
         mesh = make_mesh(ParallelConfig(fsdp=2, tp=2), device)
-        mesh["tp"].get_local_rank(), mesh["tp"].size(), mesh["tp"].get_group()
+        mesh.get_local_rank("tp"), axis_size(mesh, "tp"), mesh.get_group("tp")
 
 All five axes are always there, those that are not used with size 1. Rank 5 of dp=2,fsdp=2,tp=2 has the coordinates
 1, 0, 1: the last axis counts fastest. Tests: tests/parallel/test_mesh.py.
@@ -102,17 +102,23 @@ def make_mesh(config: ParallelConfig, device: torch.device) -> DeviceMesh:
     return init_device_mesh(device.type, config.shape, mesh_dim_names=AXES)
 
 
+def axis_size(mesh: DeviceMesh, axis: str) -> int:
+    """How many ranks an axis has. (mesh[axis].size() makes another mesh first, each time.)"""
+    assert mesh.mesh_dim_names is not None
+    return mesh.size(mesh.mesh_dim_names.index(axis))
+
+
 def used_axes(mesh: DeviceMesh, axes: tuple[str, ...] = AXES) -> tuple[str, ...]:
     """Those of `axes` that have more than one rank."""
-    return tuple(axis for axis in axes if mesh[axis].size() > 1)
+    return tuple(axis for axis in axes if axis_size(mesh, axis) > 1)
 
 
 def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
     """(rank, ranks) among those that share the rows of a batch."""
     rank, ranks = 0, 1
     for axis in BATCH_AXES:
-        rank = rank * mesh[axis].size() + mesh[axis].get_local_rank()
-        ranks *= mesh[axis].size()
+        size = axis_size(mesh, axis)
+        rank, ranks = rank * size + mesh.get_local_rank(axis), ranks * size
     return rank, ranks
 
 
@@ -124,5 +130,5 @@ def stage_group(mesh: DeviceMesh) -> dist.ProcessGroup:
 def all_reduce(tensor: torch.Tensor, mesh: DeviceMesh, axes: tuple[str, ...]) -> torch.Tensor:
     """Sum a plain tensor over the ranks of these axes, in place -> the same tensor."""
     for axis in used_axes(mesh, axes):
-        dist.all_reduce(tensor, group=mesh[axis].get_group())
+        dist.all_reduce(tensor, group=mesh.get_group(axis))
     return tensor

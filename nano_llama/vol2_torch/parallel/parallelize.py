@@ -26,7 +26,7 @@ from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.cp import context_parallel, packed_over_cp
 from nano_llama.vol2_torch.parallel.fsdp import apply_fsdp, drop_gathered
 from nano_llama.vol2_torch.parallel.gradients import global_norm, place_like_parameters, sum_gradients
-from nano_llama.vol2_torch.parallel.mesh import BATCH_AXES, all_reduce, batch_rank, used_axes
+from nano_llama.vol2_torch.parallel.mesh import BATCH_AXES, all_reduce, axis_size, batch_rank, used_axes
 from nano_llama.vol2_torch.parallel.pp import Pipeline
 from nano_llama.vol2_torch.parallel.refusals import check_variant
 from nano_llama.vol2_torch.parallel.sequence_split import split_batch
@@ -124,12 +124,12 @@ class Parallel:
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of rows (B,T) the positions that this rank of cp computes, and which they are (N,); None: all of them."""
-        cp = self.mesh["cp"]
-        if cp.size() == 1:
+        size = axis_size(self.mesh, "cp")
+        if size == 1:
             return tokens, targets, None
         if documents is not None:
             raise packed_over_cp()
-        return split_batch(tokens, targets, cp.get_local_rank(), cp.size())
+        return split_batch(tokens, targets, self.mesh.get_local_rank("cp"), size)
 
     def reduce_gradients(self) -> None:
         """After the last backward pass: sum over the ranks what that pass has not."""
