@@ -132,6 +132,21 @@ def test_the_first_rank_takes_the_store_with_it(rank, local_rank, says):
     assert "Rank 0" in alone.reason(RuntimeError("gloo: closed"), 7).message
 
 
+def test_the_first_rank_leaves_when_all_know_the_reason_and_only_then_do_their_exchanges_fail():
+    """As gloo's connections to it close only with its process, which takes the store with it."""
+    ranks = Ranks()
+
+    def wait_for_the_first():
+        while 0 not in ranks.raised:
+            time.sleep(0.01)
+        ranks.server = None
+        raise RuntimeError("gloo: Connection closed by peer")
+
+    raised = ranks.run(raising(UserError("its file is another"), 0.2), wait_for_the_first, wait_for_the_first)
+    assert isinstance(raised[0], UserError)
+    assert [(type(raised[rank]), raised[rank].exit_code) for rank in (1, 2)] == [(SaidByAnother, 2)] * 2
+
+
 def test_an_answer_that_does_not_come():
     assert heartbeat.within(0.1, lambda: time.sleep(5)) is None
     assert heartbeat.within(5, lambda: 1 / 0) is None

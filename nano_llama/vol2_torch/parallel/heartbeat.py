@@ -24,7 +24,7 @@ from nano_llama.core.errors import EnvironmentFault, NanoLlamaError, SaidByAnoth
 
 BEAT = 1.0  # seconds between two heartbeats
 SILENCE = 4.0  # seconds without one after which a rank is taken for dead, and that the store has for an answer
-FAREWELL = 1.0  # seconds that ranks leave each other to learn of a failure, and to end
+FAREWELL = 1.0  # seconds that ranks leave the one that has said why, to end before them
 
 Answer = TypeVar("Answer")
 
@@ -39,6 +39,7 @@ class Heartbeat:
         self.hosts = {launch.rank: self.host}
         self.over, self.terminated = threading.Event(), threading.Event()
         self.reachable = True  # the store
+        self.heard: int | None = None  # the exit code of a rank that has said the reason
 
     def start(self) -> None:
         """Returns once the first rank has begun too."""
@@ -52,30 +53,38 @@ class Heartbeat:
         with suppress(Exception):  # the store is gone, and with it the first rank
             while not self.over.wait(BEAT):
                 self.store.set(f"beat/{self.launch.rank}", str(beats := beats + 1))
+                if self.heard is None and self.store.check(["said"]):
+                    self.heard = int(self.store.get("said"))
+                    self.store.set(f"knows/{self.launch.rank}", "")
 
     def is_first_to_fail(self) -> bool:
         """Count this rank among those that have failed -> whether it is the one to say it.
 
-        Where the store does not answer, the first rank's process is what is missing; one rank of each machine says it.
+        Where the store does not answer, the first rank's process is what is missing; one rank of each machine says it,
+        unless it has heard a reason before.
         """
         count = within(SILENCE, self._count_as_failed)
         self.reachable = count is not None
-        return count == 1 if self.reachable else self.launch.local_rank == 0 or self.launch.rank == 1
+        if self.reachable:
+            return count == 1
+        return self.heard is None and (self.launch.local_rank == 0 or self.launch.rank == 1)
 
     def _count_as_failed(self) -> int:
         self.store.set(f"failed/{self.launch.rank}", self.host)
+        self.store.set(f"knows/{self.launch.rank}", "")
         return self.store.add("failed", 1)
 
     def stay_for_the_others(self) -> None:
         """The first rank, whose process has the store, stays until the failure has been said, and all know of it.
 
-        They learn of it when this rank leaves the group, as what they wait for there then fails. One that hangs never
-        does: some seconds are enough.
+        Those that wait for this rank learn of it from the store, between two heartbeats: gloo's connections may close
+        only when this process ends, and its store with it. One that hangs never does: some seconds are enough.
         """
         if dist.is_initialized():
             dist.destroy_process_group()
         self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
-        self._until(lambda: self.store.add("failed", 0) == self.launch.world_size, FAREWELL)
+        everyone = [f"knows/{rank}" for rank in range(self.launch.world_size)]
+        self._until(lambda: self.store.check(everyone), SILENCE)
 
     def say(self, reason: BaseException) -> None:
         """Tell the other ranks that this one says it."""
@@ -88,6 +97,7 @@ class Heartbeat:
         """
         self._until(lambda: self.store.check(["said"]), 3 * SILENCE)
         code = within(SILENCE, lambda: int(self.store.get("said")) if self.store.check(["said"]) else None)
+        code = self.heard if code is None else code
         if not self.let_sigterm_through():
             time.sleep(FAREWELL)
         return EnvironmentFault.exit_code if code is None else code
