@@ -1,6 +1,7 @@
 """Fixtures for tests of many processes.
 
 ranks    ranks(2).run(case, **arguments): the case in every one of two processes, started once for the session
+recipe   recipe.torchrun(...): processes as users start them, of a short run whose losses are known
 """
 
 import sys
@@ -20,6 +21,15 @@ def ranks():
     yield get
     for group in started.values():
         group.end()
+
+
+@pytest.fixture(scope="session")
+def recipe(tale, tmp_path_factory):
+    from helpers.parallel.preloaded import preloaded
+    from helpers.parallel.started import Recipe
+
+    with preloaded(tmp_path_factory.mktemp("python")) as python:
+        yield Recipe(tale, tmp_path_factory.mktemp("recipe"), python)
 
 
 @pytest.fixture(autouse=True)

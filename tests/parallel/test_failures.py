@@ -12,21 +12,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from helpers.parallel.started import LONG, ROOT, Recipe, ended, said, started, steps, torchrun, until, workers
+from helpers.parallel.started import LONG, ROOT, ended, said, steps, until, workers
 from nano_llama.training.checkpoint import list_checkpoints
 
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
 TRAIN = ("-m", "nano_llama", "train")
 
 
-@pytest.fixture(scope="module")
-def recipe(tale, tmp_path_factory):
-    return Recipe(tale, tmp_path_factory.mktemp("recipe"))
-
-
 def resumed(recipe, out):
     """Going on with the run there, by itself, ends as if nothing had happened."""
-    agent = started(torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2", "--resume")))
+    agent = recipe.torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2", "--resume"))
     printed = ended(agent)
     assert agent.returncode == 0, printed
     recipe.same(out)
@@ -36,7 +31,7 @@ def resumed(recipe, out):
 def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank, size):
     out = tmp_path / "run"
     words = recipe.words(out, "--mesh", f"dp={size}", *LONG, "--mesh-timeout", "3")
-    agent = started(torchrun(*TRAIN, *words, processes=size))
+    agent = recipe.torchrun(*TRAIN, *words, processes=size)
     until(lambda: list_checkpoints(out / "checkpoints"), agent)
     pids = workers(agent)
     os.kill(pids[rank], signal.SIGSTOP)
@@ -52,7 +47,7 @@ def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank, 
 def test_a_full_disk_on_one_rank_stops_all_with_what_was_kept(recipe, tmp_path):
     """The first rank alone writes; its disk is full after ten steps."""
     out, script = tmp_path / "run", str(ROOT / "tests/helpers/parallel/full_disk.py")
-    agent = started(torchrun(script, "10", "train", *recipe.words(out, "--mesh", "dp=2")))
+    agent = recipe.torchrun(script, "10", "train", *recipe.words(out, "--mesh", "dp=2"))
     printed = ended(agent)
     assert agent.returncode == 1
     assert len(said(printed)) == 1 and "This was rank 0 of 2, on " in printed, printed
@@ -67,7 +62,7 @@ def test_what_all_ranks_refuse_is_said_once(recipe, tmp_path):
         (["--mesh", "dp=3"], "mesh: dp=3 needs 3"),
         (["--mesh", "fsdp=2", "--set", "optimizer=adafactor"], "adafactor"),
     ):
-        agent = started(torchrun(*TRAIN, *recipe.words(tmp_path / "run", *words), restarts=2))
+        agent = recipe.torchrun(*TRAIN, *recipe.words(tmp_path / "run", *words), restarts=2)
         printed = ended(agent)
         assert agent.returncode == 1 and len(said(printed)) == 1 and expected in said(printed)[0], printed
         assert "exitcode: 2" in " ".join(printed.split()).replace("exitcode :", "exitcode:"), printed
@@ -80,7 +75,7 @@ def test_a_run_that_is_there_is_not_taken_for_the_killed_one(recipe, tmp_path):
     a_minute_ago = time.time() - 60
     os.utime(out / "train.json", (a_minute_ago, a_minute_ago))
     before = (out / "train.json").stat().st_mtime_ns
-    agent = started(torchrun(*TRAIN, *recipe.words(out), restarts=1))
+    agent = recipe.torchrun(*TRAIN, *recipe.words(out), restarts=1)
     printed = ended(agent)
     assert agent.returncode == 1 and len(said(printed)) == 1 and "already holds a run" in said(printed)[0], printed
     assert (out / "train.json").stat().st_mtime_ns == before and len(list(out.iterdir())) == 1
@@ -90,7 +85,7 @@ def test_torchrun_told_to_stop_stops_within_its_grace_and_the_run_is_resumed(rec
     """Twice: what one signal has stopped is resumed, until the other comes."""
     out, more = tmp_path / "run", []
     for number, step in ((signal.SIGINT, 5), (signal.SIGTERM, 20)):
-        agent = started(torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2", *more)))
+        agent = recipe.torchrun(*TRAIN, *recipe.words(out, "--mesh", "dp=2", *more))
         until(lambda step=step: steps(out) >= step, agent)
         agent.send_signal(number)
         begin = time.monotonic()

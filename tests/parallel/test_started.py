@@ -7,7 +7,6 @@ pytest -n 0 -m "parallel and slow" tests/parallel/test_started.py
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -20,16 +19,11 @@ from helpers.parallel.started import (
     LONG,
     RECIPES,
     STEPS,
-    WITHIN,
-    Recipe,
     end,
     ended,
-    environment,
     losses,
     said,
-    started,
     steps,
-    torchrun,
     until,
     workers,
 )
@@ -39,16 +33,11 @@ from nano_llama.training.metrics import read_metrics
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def recipe(tale, tmp_path_factory):
-    return Recipe(tale, tmp_path_factory.mktemp("recipe"))
-
-
 @pytest.mark.parametrize(("mesh", "kills", "while_starting"), [("dp=2", 2, True), ("fsdp=2", 2, False)])
 def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_path, mesh, kills, while_starting):
     """At random steps a random worker is killed, and after the first of them another one while they start again."""
     out, chance = tmp_path / "run", random.Random(len(mesh))
-    agent = started(torchrun("-m", "nano_llama", "train", *recipe.words(out, "--mesh", mesh), restarts=6))
+    agent = recipe.torchrun("-m", "nano_llama", "train", *recipe.words(out, "--mesh", mesh), restarts=6)
     moments = sorted(chance.sample(range(2, STEPS - 10), kills))
     for moment in moments:
         until(lambda moment=moment: steps(out) >= moment, agent)
@@ -63,12 +52,12 @@ def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_pa
     recipe.same(out)
 
 
-def hosts(words, out, machines="2", addresses=("127.0.0.1", "127.0.0.2"), port="29613"):
+def hosts(recipe, words, machines="2", addresses=("127.0.0.1", "127.0.0.2"), port="29613", **more):
     """The recipe on each host, as docs/parallel.md has it."""
     return [
-        started(
+        recipe.started(
             [RECIPES / "hosts.sh", "--", *words],
-            ADDRESS=address, FIRST="127.0.0.1", INTERFACE="lo", PORT=port, MACHINES=machines,
+            ADDRESS=address, FIRST="127.0.0.1", INTERFACE="lo", PORT=port, MACHINES=machines, **more,
         )
         for address in addresses
     ]  # fmt: skip
@@ -80,20 +69,23 @@ def meshes(out):
 
 
 def test_the_recipe_for_two_hosts(recipe, tmp_path):
+    """With the real interpreter."""
     out = tmp_path / "run"
-    both = hosts(recipe.words(out, "--mesh", "dp=2", "--mesh-timeout", "100"), out)
+    both = hosts(recipe, recipe.words(out, "--mesh", "dp=2", "--mesh-timeout", "100"), PYTHON=sys.executable)
     printed = [ended(host) for host in both]
     assert [host.returncode for host in both] == [0, 0], printed
     recipe.same(out)
-    alone = [sys.executable, "-m", "nano_llama", "train", "--out", out, "--resume", "--quiet"]
-    assert subprocess.run([*alone, "--max-steps", str(STEPS + 5)], env=environment(), timeout=WITHIN).returncode == 0
+    more = ["--out", out, "--resume", "--quiet", "--max-steps", str(STEPS + 5)]
+    alone = recipe.started([recipe.python, "-m", "nano_llama", "train", *more])
+    printed = ended(alone)
+    assert alone.returncode == 0, printed
     assert read_metrics(out / "metrics.jsonl")[-1]["step"] == STEPS + 5, "without what is for many"
 
 
 def test_a_lost_host_leaves_the_other_going_on(recipe, tmp_path):
     """MACHINES=1:2, and no mesh: the second host's processes are killed, and the first one goes on by itself."""
     out = tmp_path / "run"
-    first, second = hosts(recipe.words(out), out, machines="1:2", port="29615")
+    first, second = hosts(recipe, recipe.words(out), machines="1:2", port="29615")
     until(lambda: steps(out) >= 15, first)
     end(second)
     printed = ended(first)
@@ -109,11 +101,11 @@ def test_a_lost_host_that_comes_back_joins_the_other_again(recipe, tmp_path):
     out, port = tmp_path / "run", "29616"
     alike = {"warmup": 0, "schedule": "constant"}
     words = recipe.words(out, *LONG, *(word for name, value in alike.items() for word in ("--set", f"{name}={value}")))
-    first, second = hosts(words, out, machines="1:2", port=port)
+    first, second = hosts(recipe, words, machines="1:2", port=port)
     until(lambda: list_checkpoints(out / "checkpoints"), first)  # else it would begin anew
     end(second)
     until(lambda: meshes(out)[-1:] == ["dp=1"], first)
-    (again,) = hosts(words, out, machines="1:2", addresses=["127.0.0.2"], port=port)
+    (again,) = hosts(recipe, words, machines="1:2", addresses=["127.0.0.2"], port=port)
     until(lambda: meshes(out)[-1:] == ["dp=2"], first)
     first.send_signal(signal.SIGTERM)
     printed = [ended(host) for host in (first, again)]
@@ -127,13 +119,13 @@ def test_a_lost_host_that_comes_back_joins_the_other_again(recipe, tmp_path):
 def test_the_first_host_lost_is_told_and_the_run_resumed(recipe, tmp_path):
     """It keeps the rendezvous, so the others cannot go on: they end, and the run is resumed when it is back."""
     out = tmp_path / "run"
-    first, second = hosts(recipe.words(out), out, machines="1:2", port="29617")
+    first, second = hosts(recipe, recipe.words(out), machines="1:2", port="29617")
     until(lambda: steps(out) >= 15, first)
     end(first)
     printed = ended(second)
     assert second.returncode == 1 and len(said(printed)) == 1, printed
     assert "Rank 0 (on " in said(printed)[0]
-    both = hosts(recipe.words(out, "--resume"), out, port="29618")
+    both = hosts(recipe, recipe.words(out, "--resume"), port="29618")
     printed = [ended(host) for host in both]
     assert [host.returncode for host in both] == [0, 0], printed
     recipe.same(out)
@@ -162,14 +154,14 @@ def slurm(tmp_path):
 def test_the_script_for_slurm(recipe, tmp_path, slurm):
     """Its time is over, so that it is told to stop: saved and queued again. The same job then resumes."""
     out = tmp_path / "run"
-    script = [RECIPES / "slurm.sbatch", *recipe.words(out, "--mesh", "fsdp=2")]
-    job = started(script, **slurm)
+    script = [RECIPES / "slurm.sbatch", *recipe.words(out, "--mesh", "dp=2")]
+    job = recipe.started(script, **slurm)
     until(lambda: steps(out) >= 5, job)
     job.send_signal(signal.SIGTERM)
     printed = ended(job)
     assert job.returncode != 0 and said(printed)[0].startswith("Stopped by SIGTERM"), printed
     assert (tmp_path / "requeued").read_text() == "7\n"
-    again = started(script, **slurm)
+    again = recipe.started(script, **slurm)
     printed = ended(again)
     assert again.returncode == 0, printed
     recipe.same(out)

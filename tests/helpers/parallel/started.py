@@ -1,15 +1,18 @@
-"""Runs as torchrun and the recipes start them, and what tests do to their processes."""
+"""Runs as torchrun and the recipes start them, and what tests do to their processes.
+
+The fixture `recipe` of tests/parallel/conftest.py starts them, by an interpreter that has imported torch already.
+"""
 
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from helpers.parallel.preloaded import pid_of_fork
 from nano_llama.core.files import write_json
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.settings import TrainSettings
@@ -23,9 +26,10 @@ WITHIN = 240  # seconds that a test waits for anything, on a machine with other 
 
 
 class Recipe:
-    """A train.json of a short run, and that run's losses in one process, step by step."""
+    """A train.json of a short run, that run's losses in one process, step by step, and the `python` that starts it."""
 
-    def __init__(self, tale: Path, folder: Path):
+    def __init__(self, tale: Path, folder: Path, python: Path):
+        self.python = python
         self.settings = TrainSettings(
             data=str(tale), tokenizer="char", model="tiny", num_hidden_layers=2, context=16, batch_size=8, lr=0.01,
             accumulate=4,
@@ -45,6 +49,16 @@ class Recipe:
         """Of the command line, after `train`."""
         return ["--config", self.config, "--out", out, "--quiet", *more]
 
+    def started(self, command: list, **more: str) -> "Started":
+        """more: variables of the environment."""
+        STARTED.append(Started(command, {"PYTHON": str(self.python), **more}, self.python.parent))
+        return STARTED[-1]
+
+    def torchrun(self, *words, processes: int = 2, restarts: int = 0) -> "Started":
+        """words: of `python`, in so many processes."""
+        options = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+        return self.started([self.python, "-m", "torch.distributed.run", *options, *words])
+
     def same(self, run: Path) -> None:
         """Assert that the run there has these losses, as if nothing had happened."""
         found = losses(run)[:STEPS]
@@ -60,31 +74,21 @@ def steps(run: Path) -> int:
     return len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
 
 
-def environment(**more: str) -> dict[str, str]:
-    ours = {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return {**os.environ, **ours, **more}
+class Started(subprocess.Popen):
+    """A torchrun, or a script that becomes one. What it prints, errors too, is its stdout."""
 
-
-def torchrun(*words, processes: int = 2, restarts: int = 0) -> list:
-    """A command: words of `python`, in so many processes."""
-    options = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
-    return [sys.executable, "-m", "torch.distributed.run", *options, *words]
-
-
-STARTED: list[subprocess.Popen] = []  # by the test that runs: tests/parallel/conftest.py ends what it leaves behind
-
-
-def started(command: list, **more: str) -> subprocess.Popen:
-    """What it prints, errors too, is its stdout."""
-    STARTED.append(
-        subprocess.Popen(
-            command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    def __init__(self, command: list, more: dict[str, str], forks: Path):
+        ours = {"PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        super().__init__(
+            command, env={**os.environ, **ours, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-    )  # fmt: skip
-    return STARTED[-1]
+        self.forks = forks
 
 
-def ended(process: subprocess.Popen) -> str:
+STARTED: list[Started] = []  # by the test that runs: tests/parallel/conftest.py ends what it leaves behind
+
+
+def ended(process: Started) -> str:
     """Wait for its end -> what it has printed."""
     try:
         return process.communicate(timeout=WITHIN)[0]
@@ -93,20 +97,21 @@ def ended(process: subprocess.Popen) -> str:
         raise AssertionError(f"still running after {WITHIN} s:\n{process.communicate()[0]}") from None
 
 
-def workers(agent: subprocess.Popen) -> list[int]:
+def workers(agent: Started) -> list[int]:
     """The processes that a torchrun has started, by rank."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agent.pid)], capture_output=True, text=True).stdout
+    parent = str(pid_of_fork(agent.forks, agent.pid))
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", parent], capture_output=True, text=True).stdout
     return [int(pid) for pid in listed.split()]
 
 
-def end(agent: subprocess.Popen) -> None:
+def end(agent: Started) -> None:
     """kill -9 a torchrun and its processes: their machine is lost."""
-    for pid in (*workers(agent), agent.pid):
+    for pid in (*workers(agent), pid_of_fork(agent.forks, agent.pid), agent.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def until(happened, agent: subprocess.Popen) -> None:
+def until(happened, agent: Started) -> None:
     """Wait for it while the agent lives."""
     deadline = time.monotonic() + WITHIN
     while not happened():
