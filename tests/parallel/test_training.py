@@ -65,7 +65,7 @@ IN_FULL = {"dp", "fsdp", "tp", "cp", "pp", "fsdp_tp", "dp_pp"}  # whose losses i
 SAMPLE = {  # what CI runs
     ("dp", "tied"), ("dp", "accumulation"), ("fsdp", "tied"), ("fsdp", "accumulation"), ("tp", "tied"),
     ("tp_sequences", "undivided"), ("fsdp_tp", "tied"), ("fsdp_tp_sequences", "mqa"), ("dp_tp", "mqa"),
-    ("dp_fsdp", "untied"), ("tp4", "accumulation"), ("fsdp_tp", "muon"), ("dp", "muon"),
+    ("dp_fsdp", "mqa"), ("tp4", "accumulation"), ("fsdp_tp", "muon"), ("dp", "muon"),
     ("cp", "tied"), ("cp_ulysses", "accumulation"), ("fsdp_cp", "mqa"), ("cp_tp", "mqa"),
     ("pp", "tied"), ("dp_pp", "mqa"), ("fsdp_pp", "tied"), ("pp_tp", "mqa"), ("pp_cp", "mqa"),
     ("pp_interleaved", "four_layers"),
@@ -77,12 +77,25 @@ REFUSED = {  # heads that ulysses does not divide; three rows for a pipeline tha
 
 
 def pertains(mesh: str, training: str) -> bool:
-    """Four layers matter to a pipeline alone, and an interleaved one needs them; not every axis divides a variant."""
-    if variants(TRAININGS[training]) and any(f"{axis}=" in MESHES[mesh][0] for axis in LLAMA_ONLY):
+    """Whether it is possible there, and another one does not show the same."""
+    axes = {axis.partition("=")[0] for axis in MESHES[mesh][0].split(",")}
+    if (mesh, training) in REFUSED or (variants(TRAININGS[training]) and axes & set(LLAMA_ONLY)):
         return False
     if training == "four_layers":
-        return "pp" in MESHES[mesh][0]
-    return mesh != "pp_interleaved" and (mesh, training) not in REFUSED
+        return "pp" in axes and len(axes) < 3
+    if mesh == "pp_interleaved":  # it needs four layers
+        return False
+    if len(axes) == 3:  # eight processes
+        return training in ("muon", "mqa")
+    if training == "undivided":
+        return bool(axes & {"fsdp", "tp", "cp"})
+    if training == "three_heads":
+        return bool(axes & {"fsdp", "tp"})
+    if mesh in IN_FULL:
+        return True
+    if training == "untied":
+        return False  # "mqa" is untied too, and float64
+    return training != "tied" or (mesh, "accumulation") in REFUSED
 
 
 CASES = [
