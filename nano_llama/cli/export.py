@@ -46,7 +46,7 @@ def run(
         hf: a folder with safetensors, config.json and the tokenizer. pth: one file, {"model": tensors, "config": ...}.
         gguf: one file with the tokenizer inside.
     out
-        The folder or file to write. It must not exist yet.
+        The folder or file to write. Must be new.
     dtype
         How weights are stored: float32, float16 or bfloat16; in gguf also q8_0, q4_0, q4_1 (blocks of 32 weights with
         a scale) and keep (quantized blocks as they are). auto: hf and pth as in the source, gguf float16, an adapter

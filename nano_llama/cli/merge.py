@@ -45,7 +45,7 @@ def run(
     adapter
         The folder with adapter_config.json and adapter_model.safetensors.
     out
-        The folder to write, or a file ending in .gguf. It must not exist yet.
+        The folder to write, or a file ending in .gguf. Must be new.
     dtype
         How weights are stored: float32, float16 or bfloat16; in a .gguf also q8_0, q4_0, q4_1 (blocks of 32 weights
         with a scale) and keep (matrices without adapter as they are). auto: as in the model, float32 where that is

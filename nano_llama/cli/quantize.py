@@ -43,7 +43,7 @@ def run(
         int8, int4 (asymmetric) or int4-sym, in groups of 32, rounded to nearest; embedding and head stay at int8. May
         be followed by exceptions:  int4,head=int4,first=int8,*.down_proj.weight=int8
     out
-        The folder to write. It must not exist yet.
+        The folder to write. Must be new.
     """
     from nano_llama.formats import reads_images
     from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight

@@ -66,7 +66,7 @@ def run(
             f"No run to show: {'; '.join(reasons)}", hint="Give the folder of a run, or one that holds runs."
         )
     for reason in reasons:
-        screen.say(f"Left out: {reason}", "yellow", whole_lines=True)
+        screen.say(f"not shown: {reason}", "yellow", whole_lines=True)
     found.sort(key=lambda pair: pair[0].name)
     known = [pair for pair in found if getattr(pair[0], sort) is not None]
     known.sort(key=lambda pair: getattr(pair[0], sort), reverse=descending)

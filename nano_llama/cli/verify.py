@@ -81,7 +81,7 @@ def run(
         other = report.reference
     else:
         report = run_checkpoint(path, reference, tolerance, screen)
-        other = f"transformers' reading of {report.reference}"
+        other = f"transformers' reading of {model if reference is None else reference}"
     grid = every_row(report.rows) if all_rows else worst_of_places(report.rows)
     remarks = [*(f"cause: {cause}" for cause in report.causes), *(f"note: {note}" for note in report.notes)]
     screen.result(report.to_dict(), grid, "", *remarks, verdict(report, other))
@@ -103,6 +103,7 @@ def run_checkpoint(path: Path, reference: Path | None, tolerance: float | None, 
     for package in ("torch", "transformers"):  # before anything is said
         import_extra(package, "verify", "verify")
     screen.say("Loading the model twice, by nano-llama and by transformers ...", style="dim")
+    screen.say("Error: the largest difference between them in a tensor, divided by its largest number.", style="dim")
     return verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))
 
 

@@ -5,9 +5,11 @@ Gradients come in the order of the forward's arguments, for those that have one:
 as a tuple. layer.py and model.py put the ops together.
 Tests: tests/vol1/test_ops_gradients.py and its neighbours.
 
-In reading order: linear, embedding, softmax, single_head_attention; then the parts of a LLaMA's layer;
-lora_linear and dora_linear are what fine-tuning trains beside a frozen matrix; affine, gelu and layernorm are what an
-image encoder has instead (vision/); relu, its square and gelu may stand in silu's place (gated.py).
+In reading order: linear, embedding, softmax, cross_entropy, single_head_attention; then the parts of a LLaMA's layer:
+rmsnorm, rope, attention, silu, swiglu. Functions that end in _fast compute the same with fewer passes over memory: skip
+them on a first reading. After that: tiled_attention and flash_attention are attention in less memory; lora_linear and
+dora_linear are what fine-tuning trains beside a frozen matrix; affine, gelu and layernorm are what an image encoder has
+instead (vision/); relu, its square and gelu may stand in silu's place (gated.py).
 """
 
 from nano_llama.vol1_numpy.ops.affine import affine_backward, affine_forward
