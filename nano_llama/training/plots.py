@@ -114,13 +114,14 @@ def _figure_of_run(rows: Rows, title: str) -> Any:
         (norm, "grad_norm", "gradient norm, before clipping"),
         (speed, "tokens_per_second", "speed (tokens/s)"),
     ):
-        _draw(axes, thinned(points(rows, "step", name)), color=BLUE, linewidth=1)
+        curve = points(rows, "step", name)
+        _draw(axes, thinned(curve), color=BLUE, linewidth=1)
         axes.set(xlabel="step", title=label)
-        axes.set_ylim(bottom=0)
         axes.margins(y=0.1)
+        if not (axes is norm and _log_scale_if_wide(norm, [y for _, y in curve])):
+            axes.set_ylim(bottom=0)
     count_ticks(*figure.axes)
     _short_numbers(lr, speed)
-    _log_scale_if_wide(norm, [y for _, y in points(rows, "step", "grad_norm")])
     _from_zero(figure)
     return figure
 
@@ -210,11 +211,13 @@ def _cut_off_first_fall(axes: Any, train: Points, validation: Points) -> None:
     axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
 
 
-def _log_scale_if_wide(axes: Any, values: Sequence[float]) -> None:
-    positive = [value for value in values if value > 0]
-    if positive and len(positive) == len(values) and max(positive) > 20 * min(positive):
+def _log_scale_if_wide(axes: Any, values: Sequence[float]) -> bool:
+    """Whether it is one now."""
+    wide = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+    if wide:
         axes.set_yscale("log")
         log_ticks(axes.yaxis)
+    return wide
 
 
 def _short_numbers(*panels: Any) -> None:

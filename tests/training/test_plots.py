@@ -21,7 +21,7 @@ def rows(steps, **more):
             "tokens": 64 * step,
             "train_loss": 4.0 / step,
             "lr": 0.1 / step,
-            "grad_norm": 1.0,
+            "grad_norm": 4.0 / step,  # so wide a range is drawn in logarithms
             "tokens_per_second": 640.0,
             "elapsed_s": 0.1 * step,
             **more,
