@@ -35,6 +35,8 @@ def faults_of(figure: Any) -> list[str]:
                 found.append(f"{name}: the {side} axis has the ticks {ticks}")
             if label in ("step", "layer") and any("." in tick and tick[-1].isdigit() for tick in ticks):
                 found.append(f"{name}: {label} {ticks}")
+        if flat := _flat(ax):
+            found.append(f"{name}: {flat} of its lines are drawn flat")
         if covered := _covered(ax):
             found.append(f"{name}: the legend covers {covered} points")
     return found
@@ -54,6 +56,16 @@ def _shown(ax: Any, side: str, text: Any) -> bool:
     low, high = sorted(ax.get_xlim() if side == "x" else ax.get_ylim())
     place = text.get_position()[0 if side == "x" else 1]
     return low - 1e-9 * abs(low) <= place <= high + 1e-9 * abs(high)
+
+
+def _flat(ax: Any) -> int:
+    """Lines whose values differ by more than a tenth, and are all drawn at one height: the axis reaches too far."""
+    found = 0
+    for line in ax.get_lines():
+        values, heights = line.get_xydata()[:, 1], ax.transData.transform(line.get_xydata())[:, 1]
+        if len(values) > 2 and values.max() > 1.1 * values.min():
+            found += int(heights.max() - heights.min() < 0.02 * ax.bbox.height)
+    return found
 
 
 def _covered(ax: Any) -> int:
