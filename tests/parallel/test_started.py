@@ -33,9 +33,10 @@ from nano_llama.training.metrics import read_metrics
 pytestmark = [pytest.mark.parallel, pytest.mark.slow]
 
 
-@pytest.mark.parametrize(("mesh", "kills", "while_starting"), [("dp=2", 2, True), ("fsdp=2", 2, False)])
+@pytest.mark.parametrize(("mesh", "kills", "while_starting"), [("dp=2", 3, True), ("fsdp=2", 1, False)])
 def test_killed_workers_are_restarted_and_the_losses_are_the_same(recipe, tmp_path, mesh, kills, while_starting):
-    """At random steps a random worker is killed, and after the first of them another one while they start again."""
+    """At random steps a random worker is killed, and after the first of them another one while they start again: five
+    kills in all, most of them where a restart takes least."""
     out, chance = tmp_path / "run", random.Random(len(mesh))
     agent = recipe.torchrun("-m", "nano_llama", "train", *recipe.words(out, "--mesh", mesh), restarts=6)
     moments = sorted(chance.sample(range(2, STEPS - 10), kills))

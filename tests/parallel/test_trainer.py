@@ -180,7 +180,7 @@ def test_saved_on_one_mesh_and_resumed_on_another(resharding, tmp_path, first, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["fsdp=2", "tp=2", "pp=2"])
-def test_a_run_with_dropout_resumes_exactly(ranks, recipe, tmp_path, mesh):
+def test_a_run_with_dropout_resumes_exactly(ranks, recipe, resharding, tmp_path, mesh):
     settings = recipe | {"dropout": 0.2, "evaluations": 0, "max_steps": 8}
     found = ranks(2).run(cases.fit, mesh=mesh, settings=settings | {"evaluations": 1}, out=str(tmp_path / "whole"))
     assert found[0] == found[1]
@@ -189,8 +189,8 @@ def test_a_run_with_dropout_resumes_exactly(ranks, recipe, tmp_path, mesh):
     settings |= {"evaluations": 1}
     ranks(2).run(cases.fit, mesh=mesh, settings=settings, out=out, resume=True)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole"), "the same numbers are dropped"
-    ranks(2).run(cases.fit, mesh=mesh, settings=settings | {"dropout": 0.0}, out=str(tmp_path / "without"))
-    assert losses(tmp_path / "without") != losses(tmp_path / "whole")
+    without = losses(resharding[2]("adamw"))  # whose first loss is of the same weights and batch
+    assert abs(losses(tmp_path / "whole")[0] - without[0]) > 1e-4
 
 
 @pytest.fixture
