@@ -77,9 +77,7 @@ def run(
         settings = RunFolder(out).resumed_settings(NO_MESH | given_settings)  # as this command is started
     else:
         if not preset and not config:  # a recipe is taken as it is
-            given_settings, reason = suited(given_settings)
-            if reason and ((started := launch()) is None or started.rank == 0):
-                screen.say(reason, "dim", whole_lines=True)
+            given_settings = suited_and_said(given_settings, screen)
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
         result = trainer.fit()
@@ -95,6 +93,14 @@ assert run.__doc__ is not None
 run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS)).replace(
     "COUNT", str(len(fields(TrainSettings)))
 )
+
+
+def suited_and_said(given: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    """With what suits a small text, and why; of several processes the first says it, and each chooses the same."""
+    settings, reason = suited(given)
+    if reason and ((started := launch()) is None or started.rank == 0):
+        screen.say(reason, "dim", whole_lines=True)
+    return settings
 
 
 def list_presets(*, output: Output | None = None) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nano_llama.cli.common import Output, Screen
-from nano_llama.cli.train import suited
+from nano_llama.cli.train import suited_and_said
 from nano_llama.formats import open_weights
 from nano_llama.training.metrics import read_metrics
 
@@ -234,11 +234,11 @@ def test_tensorboard_is_written_and_its_absence_answered_before_anything_is(trai
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_processes_each_chooses_the_same_and_one_says_so(rank, tiny_text, monkeypatch, capsys):
-    alone = suited({"data": str(tiny_text), "batch_size": 4}, Screen(Output(quiet=True)))
+    alone = suited_and_said({"data": str(tiny_text), "batch_size": 4}, Screen(Output(quiet=True)))
     launched = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
-    assert suited({"data": str(tiny_text), "batch_size": 4}, Screen()) == alone
+    assert suited_and_said({"data": str(tiny_text), "batch_size": 4}, Screen()) == alone
     assert alone["tokenizer"] == "char" and alone["batch_size"] == 4
     assert capsys.readouterr().err.count("is a small text") == (rank == 0)
 
