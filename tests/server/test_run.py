@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -35,8 +36,9 @@ def test_while_the_model_loads_requests_get_503():
         assert served.post("/test/plain", {"prompt": "a"}).status == 200
 
 
-def test_the_page_waits_for_the_model():
-    """It asks once, and is answered as soon as the model is there."""
+@contextmanager
+def a_page_that_waits():
+    """A server whose model is not there, and a request of its page -> both, and what lets the model load."""
     may_load = threading.Event()
 
     def load():
@@ -44,21 +46,23 @@ def test_the_page_waits_for_the_model():
         return random_llm()
 
     with Served(load=load) as served:
-        raw = served.connect(b"GET /inspect/model HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        yield (
+            served,
+            served.connect(b"GET /inspect/model HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+            may_load,
+        )
+
+
+def test_the_page_waits_for_the_model():
+    """It asks once, and is answered as soon as the model is there."""
+    with a_page_that_waits() as (served, raw, may_load):
         assert served.get("/health").status == 503
         may_load.set()
         assert read_all(raw).startswith(b"HTTP/1.1 200")
 
 
 def test_a_server_that_ends_while_it_loads_keeps_no_page_waiting():
-    may_load = threading.Event()
-
-    def load():
-        assert may_load.wait(10)
-        return random_llm()
-
-    with Served(load=load) as served:
-        raw = served.connect(b"GET /inspect/model HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    with a_page_that_waits() as (served, raw, may_load):
         served.until(lambda: served.service.in_flight)
         served.signal()
         assert read_all(raw).startswith(b"HTTP/1.1 503")

@@ -15,7 +15,7 @@ import numpy as np
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.data.batches import Batch, BatchStream, shuffled
-from nano_llama.data.sft.packing import pack
+from nano_llama.data.packing import pack
 from nano_llama.data.sft.sequences import TokenSequence
 
 PADDING = 0  # any id: nothing learns from it or sees it

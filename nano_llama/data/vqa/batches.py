@@ -20,6 +20,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.vision.pixels import to_pixel_values
 from nano_llama.data.batches import Batch, BatchStream
+from nano_llama.data.packing import pack
 from nano_llama.data.vqa.questions import Question
 from nano_llama.data.vqa.source import Picture, ShapesVQA
 from nano_llama.tokenizer import Tokenizer
@@ -87,25 +88,6 @@ class PictureRows:
                 tokens[place, start:end], targets[place, start:end] = documents_of[number]
                 documents[place, start:end] = document
         return tokens, targets, documents, to_pixel_values(images[[number for row in rows for number in row]])
-
-
-def pack(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Documents by number, in few rows of at most `most` tokens, about equally full: the longest goes first, each to
-    the emptiest row (Graham 1969, "Bounds on multiprocessing timing anomalies", LPT). None may be longer than `most`.
-
-    >>> pack([40, 60, 30, 50], 100)
-    [[1, 2], [3, 0]]
-    """
-    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    for count in range(-(-sum(lengths) // most), len(lengths) + 1):
-        rows, filled = [list[int]() for _ in range(count)], [0] * count
-        for number in longest_first:
-            emptiest = filled.index(min(filled))
-            rows[emptiest].append(number)
-            filled[emptiest] += lengths[number]
-        if max(filled) <= most:
-            return rows
-    raise AssertionError(f"a document of {max(lengths)} tokens does not fit {most}")
 
 
 class PictureBatches(BatchStream):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
+from nano_llama.data.packing import pack
 from nano_llama.data.sft.batches import ExampleBatches
-from nano_llama.data.sft.packing import pack
 from nano_llama.data.sft.sequences import TokenSequence
 
 

@@ -7,7 +7,7 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.loss import IGNORE_INDEX
 from nano_llama.core.vision import to_pixel_values
 from nano_llama.data.vqa import ShapesVQA
-from nano_llama.data.vqa.batches import EPOCH, Course, PictureBatches, PictureRows, pack
+from nano_llama.data.vqa.batches import EPOCH, Course, PictureBatches, PictureRows
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.tokenizer.image_token import image_token_id, with_image_token
 
@@ -54,18 +54,6 @@ def test_a_batch_holds_every_picture_once_and_marks_padding(rows):
     batches.seek(2)
     for mine, again in zip((tokens, targets, documents, pixel_values), batches.next(), strict=True):
         np.testing.assert_array_equal(mine, again)
-
-
-def test_packed():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        most = int(rng.integers(20, 200))
-        lengths = rng.integers(1, most + 1, rng.integers(1, 40)).tolist()
-        packed = pack(lengths, most)
-        filled = [sum(lengths[number] for number in row) for row in packed]
-        assert sorted(number for row in packed for number in row) == list(range(len(lengths)))
-        assert max(filled) <= most and len(packed) <= 2 * -(-sum(lengths) // most)
-        assert max(filled) - min(filled) <= max(lengths), "about equally full"
 
 
 def test_each_question_is_often_the_first(rows):
