@@ -102,12 +102,14 @@ def test_compiling_is_told_where_there_is_no_terminal(tmp_path, caplog):
 
 
 UNWRITABLE = """
+import ctypes
 import os
-from pathlib import Path
+import struct
 from nano_llama.vol3_engine.cpu.jit import compile_cache
 
-if os.getuid() == 0:
-    os.setuid(65534)  # root could write anywhere
+if os.getuid() == 0:  # could write anywhere: gives up its capabilities, and still reads a closed checkout of its own
+    header, no_capabilities = struct.pack("Ii", 0x20080522, 0), bytes(24)
+    assert ctypes.CDLL(None).capset(header, no_capabilities) == 0
 folder = compile_cache.keep_on_disk()
 for kernels in ("repack", "step", "step"):
     with compile_cache.compiling(folder, kernels):
