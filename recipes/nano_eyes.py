@@ -26,12 +26,13 @@ from nano_llama.formats.kinds import Kind
 from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.metrics import read_metrics
+from nano_llama.training.saved_settings import load_settings
 from nano_llama.training.settings import TrainSettings
 from nano_llama.training.settings_layers import make_settings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
-from nano_eyes_card import draw_curve, make_card  # noqa: E402
+from nano_eyes_card import caption_of, draw_curve, make_card  # noqa: E402
 from nano_eyes_results import measure, save_answers  # noqa: E402
 
 LIMIT = 8 * 2**20  # bytes that the package may contain of it
@@ -42,6 +43,7 @@ SCHEMES = {  # how matrices are stored: of the LLaMA's MLPs, and all others; the
     "int8, MLPs of the LLaMA int4": (Kind.Q4_1, Kind.Q8_0),
     "int4, but embedding int8": (Kind.Q4_1, Kind.Q4_1),
 }
+ANSWERS = "the first test pictures whose answers are right, then the first with a wrong one"
 SMOKE = [
     "encoder=tiny", "tasks=shape,count", "single_first=8", "max_steps=4", "batch_size=4", "log_every=1",
     "evaluations=1",
@@ -69,13 +71,13 @@ def kinds_of(config: VisionLanguageConfig, scheme: str) -> dict[str, str]:
 def release(run: Path, folder: Path, extra: Mapping[str, Any], pictures: int) -> None:
     """Write the folder from a run, measure the model before and after, and write its card."""
     config, weights = open_vision_language(run)
-    tokenizer = Tokenizer.from_pretrained(run)
+    tokenizer, settings = Tokenizer.from_pretrained(run), load_settings(run / "train.json")
     folder.parent.mkdir(parents=True, exist_ok=True)
     for scheme in SCHEMES:
         shutil.rmtree(folder, ignore_errors=True)
         save_vision_language(folder, config, weights, tokenizer, kinds=kinds_of(config, scheme), scheme=scheme)
-        draw_curve(read_metrics(run / "metrics.jsonl"), folder / "accuracy.png")
-        save_answers(folder, run, folder / "answers.png", pictures)
+        draw_curve(read_metrics(run / "metrics.jsonl"), config, settings, folder / "accuracy.png")
+        save_answers(folder, settings, folder / "answers.png", pictures, caption_of(config, settings, ANSWERS))
         if size_of(folder) <= LIMIT - 32 * 2**10:  # the rest is for the card and its figures
             break
     stored = (folder / "model.safetensors").read_bytes()

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nano_llama.core.figures import look, panels, save
+from nano_llama.core.figures import GREY, count_ticks, look, panels, save
 from nano_llama.core.units import time_text
+from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.data.vqa import QUESTIONS
+from nano_llama.training.plots import made_how
+from nano_llama.training.settings import TrainSettings
 
 CARD = """\
 ---
@@ -118,13 +121,20 @@ PANELS = {  # what is asked about one kind of picture, and about the same part o
     "one shape": ("colour", "shape", "side", "height"),
     "two shapes": ("left_right", "above_below", "colour_of"),
     "how many": ("count", "count_of"),
-    "bars": ("bars", "tallest", "shortest"),
-    "digits": ("digit",),
-    "words, and their letters": ("word", "spelling", "letters", "word_letters", "spelling_letters"),
+    "digits and bars": ("digit", "bars", "tallest", "shortest"),
+    "words, whole": ("word", "spelling", "lines"),
+    "letters of words": ("letters", "word_letters", "spelling_letters", "lines_letters"),
 }
 
 
-def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def caption_of(config: VisionLanguageConfig, settings: TrainSettings, what: str) -> str:
+    """Of a picture beside the card: what it shows, of which model, its shapes, its seed."""
+    return "; ".join([what, f"nano_eyes: {config.num_parameters:,} parameters", *made_how(config, settings)])
+
+
+def draw_curve(
+    rows: Sequence[Mapping[str, Any]], config: VisionLanguageConfig, settings: TrainSettings, path: Path
+) -> None:
     """The shares of right answers by kind, at each evaluation of the run."""
     measured = [row for row in rows if row.get("val_accuracy")]
     names = dict.fromkeys(name for row in measured for name in row["val_accuracy"])
@@ -132,15 +142,21 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     grouped = PANELS | {"others": tuple(name for name in names if name in others)}
     shown = {title: [name for name in group if name in names] for title, group in grouped.items()}
     shown = {title: group for title, group in shown.items() if group} or {"nothing was evaluated": []}
+    per_step = settings.batch_size * settings.accumulate
     with look():
         columns, few_bytes = min(3, len(shown)), 80  # of 8 MiB in all
         figure, axes = panels(list(shown), columns, width=4.2, height=3.7, dpi=few_bytes)
         for ax, group in zip(axes, shown.values(), strict=True):
             for place, name in enumerate(group):
-                points = [(row["elapsed_s"] / 60, 100 * row["val_accuracy"][name]) for row in measured]
+                points = [(row["step"] * per_step, 100 * row["val_accuracy"][name]) for row in measured]
                 width = max(4.0 - 0.8 * place, 1.0)  # one may lie on another
-                ax.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=name.replace("_", " "))
-            ax.set(xlabel="minutes", ylabel="right answers, %", ylim=(-3, 103))
+                label = name.removesuffix("_letters").replace("_", " ")
+                ax.plot(*zip(*points, strict=True), marker="o", linewidth=width, label=label)
+            ax.axvline(settings.single_first, color=GREY, linestyle="--", linewidth=1)
+            ax.set(xlabel="pictures that training has shown", ylabel="right answers, %", ylim=(-3, 103))
+            ax.set_xlim(left=0)
             if group:
                 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, columnspacing=0.9, handlelength=1.2)
-        save(figure, path, "each point: the questions about 256 pictures that training does not show")
+        count_ticks(*axes)
+        what = "each point is of 256 pictures that training does not show; up to the dashed line it shows single shapes"
+        save(figure, path, caption_of(config, settings, what))

@@ -19,6 +19,7 @@ from nano_llama.formats.vision_folder import read_vision_language_config
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.training.metrics import read_metrics
 from nano_llama.training.saved_settings import load_settings
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol2_torch.precision import resolve_precision
 from nano_llama.vol2_torch.vision import VisionLanguageModel
 from nano_llama.vol2_torch.vision.generate import answer_in
@@ -43,13 +44,13 @@ def measure(folder: Path, run: Path, pictures: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_answers(folder: Path, run: Path, path: Path, pictures: int) -> None:
+def save_answers(folder: Path, settings: TrainSettings, path: Path, pictures: int, caption: str) -> None:
     """The first pictures of the test split with a right answer, and the first with a wrong one, beside the right one.
 
     One question a picture: the first that is answered wrongly, or none is. Not selected otherwise.
     """
     model, rows = _loaded(folder)
-    source = ShapesVQA(load_settings(run / "train.json").task_names)
+    source = ShapesVQA(settings.task_names)
     answer = partial(answer_in, resolve_precision("auto", model.device, model.config.text_config.hidden_size), model)
     shown = list(source.pictures("test", count=min(pictures, 200)))
     questions = [about(picture) for picture in shown]
@@ -63,7 +64,7 @@ def save_answers(folder: Path, run: Path, path: Path, pictures: int) -> None:
         one = replace(picture, questions=(Question(question.kind, question.text, said),))
         (wrong if missed else right).append(one)
     with path.open("wb") as file:
-        contact_sheet([*right[:SHOWN], *wrong[:SHOWN]]).save(file, format="PNG", optimize=True)
+        contact_sheet([*right[:SHOWN], *wrong[:SHOWN]], caption=caption).save(file, format="PNG", optimize=True)
 
 
 def _loaded(path: Path) -> tuple[VisionLanguageModel, PictureRows]:

@@ -13,6 +13,7 @@ Tests: tests/core/test_figures.py.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from nano_llama.core.errors import UserError
@@ -38,6 +39,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # by the name's ending; without a date, 
     ".png": {"format": "png"},
     ".svg": {"format": "svg", "metadata": {"Date": None}},
 }
+CAPTION_LETTERS = 14  # of an inch
 DECADE = (1, 2, 5)  # what is written of each power of ten
 
 
@@ -132,7 +134,8 @@ def save(figure: Any, picture: Path, caption: str) -> None:
 
     caption: of what it is, so that it can stand on a slide: the model, its shapes, the seed.
     """
-    figure.supxlabel(caption, fontsize=9, color=GREY)
+    lines = wrap(caption, int(CAPTION_LETTERS * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), fontsize=9, color=GREY)
     if picture.suffix not in FORMATS:
         raise UserError(
             f"{picture}: a picture is a {' or a '.join(FORMATS)}.", hint="Give its name one of the endings."

@@ -14,6 +14,7 @@ import numpy as np
 from nano_llama.core import files
 from nano_llama.data.vqa import Picture, contact_sheet
 from nano_llama.data.vqa.answers import Answer, about, judged, shares, written_answers
+from nano_llama.data.vqa.canvas import SIZE
 from nano_llama.data.vqa.dataset import NUM_VALIDATION, PictureDataset
 from nano_llama.training.budget import Clock
 from nano_llama.training.samples import Sample
@@ -57,5 +58,9 @@ class PictureAnswers:
     def save_pictures(self, path: Path) -> None:
         """The pictures of the samples, in their order, with their questions and the right answers."""
         pictures: list[Picture] = [self.dataset.course.held_back(number) for number in range(self.shown)]
+        caption = (
+            f"shapes-vqa, {SIZE} x {SIZE} pixels, seed {self.dataset.course.seed}: held back from training, each with"
+            " the right answers; what the model answers is in samples.md"
+        )
         with files.atomic_path(path) as temporary:
-            contact_sheet(pictures).save(temporary, format="PNG")
+            contact_sheet(pictures, caption=caption).save(temporary, format="PNG")

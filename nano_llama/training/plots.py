@@ -23,7 +23,7 @@ from nano_llama.core.figures import (
     save,
 )
 from nano_llama.core.units import shortened_text
-from nano_llama.core.vision.config import ModelConfig, language_config
+from nano_llama.core.vision.config import ModelConfig, VisionLanguageConfig, language_config
 from nano_llama.training.comparison import Comparison
 from nano_llama.training.metrics import best_of
 from nano_llama.training.settings import TrainSettings
@@ -48,7 +48,8 @@ def made_how(config: ModelConfig, settings: TrainSettings) -> list[str]:
     if settings.accumulate > 1:
         of_step += f", {settings.accumulate} batches per step"
     shape = language_config(config).shape_text.partition(": ")[2]  # without its parameters: the title has the whole's
-    return [shape, of_step, f"{settings.optimizer} at {settings.lr:g}", f"seed {settings.seed}"]
+    eyes = [f"encoder: {config.vision_config.shape_text}"] if isinstance(config, VisionLanguageConfig) else []
+    return [shape, *eyes, of_step, f"{settings.optimizer} at {settings.lr:g}", f"seed {settings.seed}"]
 
 
 def plot_run(rows: Rows, path: str | Path, title: str = "", caption: str = "", *, dark: bool = False) -> None:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
+from helpers.slides import watch_figures
+from nano_llama.data.vqa import QUESTIONS
 from nano_llama.formats.shipped import shipped_model
-from nano_llama.formats.vision_folder import open_vision_language
+from nano_llama.formats.vision_folder import open_vision_language, read_vision_language_config
+from nano_llama.training.settings import TrainSettings
 from nano_llama.vol1_numpy.vision import VisionLanguageModel
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -55,6 +59,40 @@ def test_it_opens_everywhere(released):
     for name in weights:
         np.testing.assert_allclose(model.params[name], weights[name], rtol=1e-6)
     assert config.image_token_id == config.text_config.vocab_size - 1
+
+
+def test_the_curve_is_fit_for_a_slide(tmp_path, monkeypatch):
+    """Every kind of question has a line in a panel of its own; labels, whole ticks, legends that cover nothing."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from nano_eyes_card import caption_of, draw_curve
+
+    names = [*QUESTIONS, "letters", "word_letters", "spelling_letters", "lines_letters", "of_another_kind"]
+    rows = [{"step": step, "val_accuracy": {name: step / (100 + place) for place, name in enumerate(names)}}
+            for step in (4, 8, 12)]  # fmt: skip
+    config = read_vision_language_config(shipped_model("nano_eyes"))
+    settings = TrainSettings(
+        data="shapes-vqa", init_from="nano_gpt", max_steps=12, batch_size=5, single_first=20, seed=7
+    )
+    lines, faults, savefig = [], watch_figures(monkeypatch), Figure.savefig
+
+    def lines_and_save(figure, *arguments, **options):
+        lines.extend(line for ax in figure.axes for line in ax.get_lines() if len(line.get_xdata()) == 3)
+        return savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", lines_and_save)
+    for name in ("accuracy.png", "accuracy.svg"):
+        draw_curve(rows, config, settings, tmp_path / name)
+    assert faults == [] and len(lines) == 2 * len(names)
+    assert all(list(line.get_xdata()) == [20, 40, 60] for line in lines), "pictures, not steps"
+    caption = caption_of(config, settings, "what it shows")
+    for part in (
+        "what it shows",
+        "nano_eyes",
+        f"{config.num_parameters:,}",
+        "encoder: 3 layers of width 128",
+        "seed 7",
+    ):
+        assert part in caption
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,7 @@ def test_each_is_fit_for_a_slide(tmp_path, monkeypatch, tiny_config, steps):
     """Labels, ticks, whole steps, a caption, a legend that covers nothing; light and dark."""
     config: LlamaConfig = tiny_config()
     caption = "; ".join(made_how(config, TrainSettings(data="a", max_steps=1, seed=7, accumulate=4, lr=0.25)))
+    assert "encoder" not in caption
     for part in ("2 layers of width 48", "4 batches per step", "at 0.25", "seed 7"):
         assert part in caption
     faults = watch_figures(monkeypatch)

@@ -69,6 +69,14 @@ class VisionConfig:
     def values_per_patch(self) -> int:
         return NUM_CHANNELS * self.patch_size**2
 
+    @property
+    def shape_text(self) -> str:
+        """The shape in a line, for a caption."""
+        return (
+            f"{self.num_hidden_layers} layers of width {self.hidden_size}, {self.num_attention_heads} heads,"
+            f" patches of {self.patch_size} x {self.patch_size} in images of {self.image_size} x {self.image_size}"
+        )
+
     def replace(self, **changes: Any) -> "VisionConfig":
         """A copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)
