@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import RenderableType
 
 from nano_llama.cli.adapters import find_model
 from nano_llama.cli.common import Count, Output, Screen
 from nano_llama.cli.engines import Compute, Sampling, load_llm
 from nano_llama.cli.models import ModelPath, shown_path
 from nano_llama.cli.past_context import generate_past_context
+from nano_llama.cli.probabilities import NUM_LOGPROBS, probabilities_json, probability_table, tint
 from nano_llama.cli.wrapped import WrappedText
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
@@ -23,7 +25,7 @@ from nano_llama.core.units import plural
 from nano_llama.formats import reads_images
 from nano_llama.formats.shipped import DEFAULT_MODEL
 from nano_llama.tokenizer.image_token import IMAGE_TOKEN
-from nano_llama.vol3_engine.outputs import TextPiece
+from nano_llama.vol3_engine.outputs import Logprob, TextPiece
 
 EXAMPLE = '--prompt "Once upon a time"'  # of dispatch.py
 
@@ -36,6 +38,7 @@ def run(
     image: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
     max_tokens: Count = 200,
     chat: bool = False,
+    show_probabilities: bool = False,
     sampling: Sampling | None = None,
     compute: Compute | None = None,
     output: Output | None = None,
@@ -60,9 +63,14 @@ def run(
         Stop after this many new tokens if the model does not end by itself.
     chat
         Format the prompt as a user message with the model's chat template (instruct models).
+    show_probabilities
+        Print below the text the model's own probability of each token and its likeliest alternatives; the text is
+        coloured by surprisal.
     """
     screen = Screen(output)
     params = (sampling or Sampling()).params(max_tokens)
+    if show_probabilities:
+        params = params.replace(logprobs=NUM_LOGPROBS)
     text = read_prompt(screen) if prompt == "-" else prompt
     check_text(text, "--prompt")
     if image and not chat and IMAGE_TOKEN not in text:
@@ -83,6 +91,7 @@ def run(
     shown = WrappedText(screen.out)
     if screen.out.is_terminal and not (chat or screen.json):
         shown.write(text, "bold")
+        shown.show()
     windows: list[int] = []  # how many tokens each later window of a long text began with
     if chat:
         pictures = [{"type": "image", "image": file} for file in image]
@@ -92,9 +101,14 @@ def run(
         pieces = llm.stream({"prompt": text, "images": list(image)}, params)
     else:
         pieces = generate_past_context(llm, text, params, on_full=windows.append)
-    result = stream_to_screen(pieces, None if screen.json else shown)
+    result, logprobs = stream_to_screen(pieces, None if screen.json else shown)
+    below: list[RenderableType] = []
+    if logprobs is not None:
+        assert llm.tokenizer is not None, "a text prompt has been encoded"
+        result["probabilities"] = probabilities_json(llm.tokenizer, logprobs)
+        below = probability_table(screen, llm.tokenizer, logprobs, params)
     screen.result(
-        {"model": used, "adapter": adapter, "prompt": text, "images": [str(file) for file in image], **result}
+        {"model": used, "adapter": adapter, "prompt": text, "images": [str(file) for file in image], **result}, *below
     )
     screen.say(speed_line(result, params), style="dim")
     if windows:
@@ -117,8 +131,12 @@ def past_context_hint(max_tokens: int, context: int, slides: bool) -> str:
     return f"--max-tokens {max_tokens:,} is more than the model's context of {context:,} tokens: {then}"
 
 
-def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> dict[str, Any]:
-    """Print the pieces as they come (None: print nothing); return the text and its figures."""
+def stream_to_screen(
+    pieces: Iterator[TextPiece], shown: WrappedText | None
+) -> tuple[dict[str, Any], list[dict[int, Logprob]] | None]:
+    """Print the pieces as they come (None: print nothing); return the text and its figures, and its logprobs. Pieces
+    that have logprobs are coloured by surprisal, where the screen has colours.
+    """
     began = time.perf_counter()
     first, last = began, None
     try:
@@ -126,7 +144,7 @@ def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> 
             if count == 0:
                 first = time.perf_counter()
             if shown is not None:
-                shown.write(piece.text)
+                shown.write(piece.text, tint(piece.logprobs) if shown.console.color_system else None)
             last = piece
         ended = time.perf_counter()
     finally:  # after Ctrl-C and errors too, so that the next message begins a line
@@ -134,7 +152,7 @@ def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> 
             shown.end()
     assert last is not None and last.output is not None, "a stream ends with the whole result"
     done = last.output.outputs[0]
-    return {
+    figures = {
         "text": done.text,
         "token_ids": done.token_ids,
         "finish_reason": done.finish_reason,
@@ -145,6 +163,7 @@ def stream_to_screen(pieces: Iterator[TextPiece], shown: WrappedText | None) -> 
         "seconds": ended - began,
         "tokens_per_second": speed(len(done.token_ids), ended - first),
     }
+    return figures, done.logprobs
 
 
 def speed(tokens: int, seconds_after_first: float) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import MAX_SEED, SamplingParams
-from nano_llama.vol3_engine.outputs import CompletionOutput, RequestOutput, TextPiece
+from nano_llama.vol3_engine.outputs import CompletionOutput, Logprob, RequestOutput, TextPiece
 from nano_llama.vol3_engine.text import TextStream
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def generate_past_context(
     assert params.seed is not None, "set above"
     text = TextStream(llm.tokenizer.decoder(continues=True), params.stop_strings, params.min_tokens)
     ids: list[int] = []
+    logprobs: list[dict[int, Logprob]] = []  # of the tokens whose text is certain, in their window at least
+    told = 0  # those that pieces have brought: of tokens whose text is certain with all stop strings
     window = prompt_ids
     while True:
         window_params = params.replace(
@@ -49,14 +51,23 @@ def generate_past_context(
         )
         for piece in llm.stream(window, window_params):
             ids.append(piece.token_id)
+            logprobs += piece.logprobs or []
             ended = piece.output is not None and piece.output.outputs[0].finish_reason == "stop"  # the model's own end
             new = "" if ended else text.push(piece.token_id)
-            if ended or text.stopped_by is not None or len(ids) == max_tokens:
+            last = ended or text.stopped_by is not None or len(ids) == max_tokens
+            if last:
                 new += text.finish()
+            certain = len(ids) if last and text.stopped_by is None else text.num_certain
+            here = None if params.logprobs is None else logprobs[told:certain]
+            told += len(here or ())
+            if last:
                 reason = "stop" if ended or text.stopped_by is not None else "length"
                 result = CompletionOutput(0, text.text, ids, reason, text.stopped_by, seed=params.seed)
-                yield TextPiece(new, piece.token_id, RequestOutput("0", prompt, prompt_ids, [result]))
+                if here is not None:
+                    result.logprobs = logprobs[:told]
+                    result.cumulative_logprob = sum(next(iter(each.values())).logprob for each in result.logprobs)
+                yield TextPiece(new, piece.token_id, RequestOutput("0", prompt, prompt_ids, [result]), logprobs=here)
                 return
-            yield TextPiece(new, piece.token_id)
+            yield TextPiece(new, piece.token_id, logprobs=here)
         window = (prompt_ids + ids)[-(llm.config.max_position_embeddings // 2) :]
         on_full(len(window))

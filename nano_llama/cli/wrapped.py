@@ -4,12 +4,15 @@ Tests: tests/cli/test_wrapped.py.
 """
 
 import shutil
+from itertools import groupby
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from nano_llama.cli.common import printable
+
+Run = tuple[str, str | None]  # a text, and its style in rich's words; None: as the terminal writes
 
 
 class WrappedText:
@@ -22,7 +25,8 @@ class WrappedText:
     def __init__(self, console: Console):
         self.console = console
         self.column = 0
-        self.spaces = self.word = ""  # not yet written
+        self.spaces: list[Run] = []  # not yet written, and the word after them; a word may change its style
+        self.word: list[Run] = []
 
     def write(self, piece: str, style: str | None = None) -> None:
         """style: of rich, where the screen has colours."""
@@ -32,48 +36,58 @@ class WrappedText:
             return
         for character in printable(piece):
             if character == "\n":
-                self._put_word(style)
-                self._put("\n", style)
-                self.column, self.spaces = 0, ""
+                self._put_word()
+                self._put([("\n", None)])
+                self.column, self.spaces = 0, []
             elif character.isspace():
-                self._put_word(style)
-                self.spaces += character
+                self._put_word()
+                self.spaces.append((character, style))
             else:
-                self.word += character
+                self.word.append((character, style))
                 if cell_len(character) == 2:  # Chinese and Japanese have no spaces: a line may end anywhere
-                    self._put_word(style)
-        if style is not None:  # the word would continue in another style
-            self._put_word(style)
+                    self._put_word()
         self.console.file.flush()
+
+    def show(self) -> None:
+        """Write what waits, though the word may go on: the next piece takes its time."""
+        if self.console.is_terminal:
+            self._put_word()
+            self.console.file.flush()
 
     def end(self) -> None:
         """The text is over: write what waits, and end the line."""
         if self.console.is_terminal:
-            self._put_word(None)
+            self._put_word()
         self.console.file.write("\n")
         self.console.file.flush()
-        self.column, self.spaces = 0, ""
+        self.column, self.spaces = 0, []
 
-    def _put_word(self, style: str | None) -> None:
+    def _put_word(self) -> None:
         if not self.word:
             return
-        width, length = self._width(), cell_len(self.word)
-        if self.column and self.column + len(self.spaces) + length > width:
-            self._put("\n" + self.word, style)
+        width, length = self._width(), cell_len(_plain(self.word))
+        if self.column and self.column + len(_plain(self.spaces)) + length > width:
+            self._put([("\n", None), *self.word])
             self.column = length
         else:
-            self._put(self.spaces + self.word, style)
-            self.column += len(self.spaces) + length
+            self._put([*self.spaces, *self.word])
+            self.column += len(_plain(self.spaces)) + length
         while self.column > width:  # the terminal breaks a word that is longer than a line
             self.column -= width
-        self.spaces = self.word = ""
+        self.spaces, self.word = [], []
 
-    def _put(self, text: str, style: str | None) -> None:
-        if style is None:
-            self.console.file.write(text)
-        else:
-            self.console.print(Text(text, style), end="", soft_wrap=True)
+    def _put(self, runs: list[Run]) -> None:
+        for style, same in groupby(runs, key=lambda run: run[1]):
+            text = _plain(list(same))
+            if style is None:
+                self.console.file.write(text)
+            else:
+                self.console.print(Text(text, style), end="", soft_wrap=True)
 
     @staticmethod
     def _width() -> int:
         return max(1, shutil.get_terminal_size().columns)  # now: a window can be resized
+
+
+def _plain(runs: list[Run]) -> str:
+    return "".join(text for text, _ in runs)

@@ -22,12 +22,18 @@ def run(llm, prompt=PROMPT, **params):
     done = pieces[-1].output.outputs[0]
     assert "".join(piece.text for piece in pieces) == done.text
     assert [piece.token_id for piece in pieces] == done.token_ids
+    if "logprobs" in params:
+        assert [each for piece in pieces for each in piece.logprobs] == done.logprobs
     return done, windows
 
 
 @pytest.mark.parametrize(
-    "params", [{"temperature": 0.0}, {"seed": 3}, {"seed": 3, "stop": "e"}, {"seed": 4, "top_k": 5}]
-)
+    "params",
+    [
+        {"temperature": 0.0}, {"seed": 3}, {"seed": 3, "stop": "e"}, {"seed": 4, "top_k": 5},
+        {"temperature": 0.0, "logprobs": 2}, {"seed": 3, "stop": "e", "logprobs": 0},
+    ],
+)  # fmt: skip
 def test_text_that_fits_is_that_of_stream(llm, params):
     done, windows = run(llm, max_tokens=20, **params)
     (*_, last) = llm.stream(PROMPT, SamplingParams(max_tokens=20, **params))
@@ -35,13 +41,15 @@ def test_text_that_fits_is_that_of_stream(llm, params):
     assert (done.text, done.token_ids, done.finish_reason, done.seed) == (
         theirs.text, theirs.token_ids, theirs.finish_reason, theirs.seed,
     )  # fmt: skip
+    assert (done.logprobs, done.cumulative_logprob) == (theirs.logprobs, theirs.cumulative_logprob)
     assert windows == []
 
 
 def test_longer_text_is_made_of_windows(llm):
-    done, windows = run(llm, temperature=0.0, max_tokens=150, ignore_eos=True)
+    done, windows = run(llm, temperature=0.0, max_tokens=150, ignore_eos=True, logprobs=0)
     ids = llm.tokenizer.encode(PROMPT)
     assert len(done.token_ids) == 150
+    assert [token for each in done.logprobs for token in each] == done.token_ids
     assert done.finish_reason == "length"
     assert windows == [32] * len(windows)
     # The same windows by hand: 64 tokens each, the next begins with the last 32.

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from itertools import cycle
 
 import pytest
 from rich.console import Console
@@ -27,6 +28,18 @@ def test_any_pieces_wrap_as_the_whole_text(size, width, monkeypatch):
     pieces = [TEXT[at : at + size] for at in range(0, len(TEXT), size)]
     expected = textwrap.fill(TEXT, width, break_on_hyphens=False) + "\n"
     assert shown(*pieces, width=width, monkeypatch=monkeypatch) == expected
+    styled = [(piece, style) for piece, style in zip(pieces, cycle(["bold", None, "dim"]))]  # amid words
+    assert shown(*styled, width=width, monkeypatch=monkeypatch) == expected
+
+
+def test_what_waits_can_be_shown_before_the_word_is_whole(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=20, color_system=None)
+    text = WrappedText(console)
+    text.write("Once upon a ti", "bold")
+    assert console.file.getvalue() == "Once upon a "[:-1]
+    text.show()
+    text.write("me")
+    assert console.file.getvalue() == "Once upon a ti"
 
 
 def test_elsewhere_the_text_stays_as_it_is(monkeypatch):
