@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from engine_race import Worker, say
 
-from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence
+from nano_llama.verify.divergence import Divergence
 
 TEXTS, PROMPT, SCORED = 20, 32, 64
 
@@ -21,7 +21,7 @@ def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]
     prompts, continuations, size = texts(files["Q4_1"])
     reference = reference_logits(files["Q4_1"], prompts, continuations, args.threads)  # (P,T,V) float32
     targets = np.array(continuations)  # (P,T)
-    truth = continuation_bits_per_byte(reference, targets, size)
+    truth = Divergence.of_texts(reference, reference, targets).bits_per_byte(size)
     result: dict[str, Any] = {"texts": TEXTS, "tokens": SCORED, "bits_per_byte": {"float32": round(truth, 5)}}
     for kind in ("Q4_1", "Q4_0", "Q8_0"):
         mine = reference if kind == "Q4_1" else reference_logits(files[kind], prompts, continuations, args.threads)
@@ -30,10 +30,11 @@ def fidelity(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, Any]
         worker.ask("logits", prompts=prompts, continuations=continuations, out=str(out))
         worker.close()
         found = np.load(out)
-        base, own = continuation_bits_per_byte(mine, targets, size), continuation_bits_per_byte(found, targets, size)
+        divergence = Divergence.of_texts(mine, found, targets)
+        base, own = Divergence.of_texts(mine, mine, targets).bits_per_byte(size), divergence.bits_per_byte(size)
         result[kind] = {
-            "mean_kl": float(kl_divergence(mine, found).mean()),
-            "same_choice": float(np.mean(mine.argmax(-1) == found.argmax(-1))),
+            "mean_kl": divergence.mean_kl.mean,
+            "same_choice": divergence.same_choice,
             "bits_per_byte": own,
             "bits_per_byte_float32": base,
             "bits_per_byte_change": own / base - 1,

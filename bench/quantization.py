@@ -25,7 +25,7 @@ from nano_llama.core.files import write_json
 from nano_llama.formats import open_weights, read_config, save_hf
 from nano_llama.formats.quantization_scheme import Scheme, bits_per_weight
 from nano_llama.tokenizer import Tokenizer
-from nano_llama.verify.divergence import continuation_bits_per_byte, kl_divergence
+from nano_llama.verify.divergence import Divergence
 
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
 SCHEMES = ("float32", "bfloat16", "int8", "int4", "int4-sym", "int4,head=int4", "int4,first=int8,last=int8")
@@ -55,11 +55,12 @@ def measure(args: argparse.Namespace, reference_model: Path) -> dict[str, Any]:
         worker.ask("logits", prompts=prompts, continuations=continuations, out=str(out))
         found, memory = np.load(out), worker.ask("memory")
         worker.close()
+        divergence = Divergence.of_texts(reference, found, targets)
         rows[scheme] = {
             "bits": bits_per_weight(Scheme.parse(scheme).kinds(config), config),
             "MB": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
-            "bits a byte": continuation_bits_per_byte(found, targets, size),
-            "KL": float(kl_divergence(reference, found).mean()),
+            "bits a byte": divergence.bits_per_byte(size),
+            "KL": divergence.mean_kl.mean,
             "peak MB": next(iter(memory.values())) / 1e6,
         }
         field.enter(scheme, sys.executable, "nano", folder, **options)

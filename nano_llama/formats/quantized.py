@@ -9,6 +9,7 @@ Not here: the blocks themselves (gguf_quants.py), which matrix gets which (quant
 Tests: tests/formats/test_quantized.py.
 """
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -129,6 +130,14 @@ class _AsBlocks(TensorMapping):
     def dtype_name(self, name: str) -> str:
         kind = self._kinds.get(name) or self._source.dtype_name(name)
         return "U8" if name in self._kinds and kind in WRITABLE_BLOCKS else kind
+
+
+def quantized_nbytes(source: TensorMapping, kinds: Mapping[str, Kind]) -> int:
+    """Bytes of the tensors that save_quantized would write, without their file's header."""
+    return sum(
+        round(math.prod(source.shape(name)) * Kind[kinds.get(name) or source.dtype_name(name)].bits_per_weight / 8)
+        for name in source
+    )
 
 
 def save_quantized(

@@ -1,20 +1,24 @@
 """How close the engine stays to a reference model: KL divergence and bits per byte of texts, by teacher forcing.
 
-Not here: whether programs that compute the same agree (volumes.py). Tests: tests/verify/test_divergence.py.
+Not here: whether programs that compute the same agree (volumes.py), a table of quantization schemes (quantization.py).
+Tests: tests/verify/test_divergence.py.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nano_llama.core.divergence import kl, log_softmax
+from nano_llama.core.divergence import log_softmax
 from nano_llama.core.loss import bits_per_byte
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import blocks_for
 
 if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
+    from nano_llama.vol3_engine.runner import Runner
 
 Ids = Sequence[int]
 
@@ -45,22 +49,76 @@ def prompt_logits(llm: "LLM", ids: Ids) -> np.ndarray:
 
     It writes into the first blocks of the KV cache, so `llm` should serve nothing else meanwhile.
     """
+    return next(logits_in_parts(llm.engine.runner, ids, len(ids)))
+
+
+def logits_in_parts(runner: "Runner", ids: Ids, rows: int) -> Iterator[np.ndarray]:
+    """The same, (rows,V) at a time, from the first positions on; the last part may be shorter. A part is valid until
+    the next is asked for, so a long text takes no more memory than a short one.
+    """
     blocks = list(range(blocks_for(len(ids))))
-    return llm.engine.runner.execute(PackedBatch.pack([Chunk(list(ids), 0, len(ids), blocks, num_logits=len(ids))]))
+    for start in range(0, len(ids), rows):
+        part = list(ids[start : start + rows])
+        yield runner.execute(PackedBatch.pack([Chunk(part, start, len(ids), blocks, num_logits=len(part))]))
 
 
-def kl_divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """KL(reference || found) at each position, nats: logits (P,T,V), twice -> (P,T)."""
-    result = np.empty(reference.shape[:2])
-    for p in range(len(reference)):  # one text at a time: float64 logits of all would take gigabytes
-        result[p] = kl(reference[p], found[p])
-    return result
+class Estimate(NamedTuple):
+    """A mean over tokens with its standard error, as if tokens were independent; NaN of a single one."""
+
+    mean: float
+    error: float
 
 
-def continuation_bits_per_byte(logits: np.ndarray, targets: np.ndarray, num_bytes: int) -> float:
-    """Bits per byte of texts: logits (P,T,V) and tokens (P,T) that stand for num_bytes bytes of UTF-8."""
-    nats = -sum(
-        float(np.take_along_axis(log_softmax(rows), ids[:, None], -1).sum())
-        for rows, ids in zip(logits, targets, strict=True)
-    )
-    return bits_per_byte(nats / targets.size, targets.size, num_bytes)
+def estimate(values: np.ndarray) -> Estimate:
+    """values: (N,)"""
+    count = len(values)
+    return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a model is from a reference model, at each of N tokens of a text."""
+
+    kl: np.ndarray  # (N,) KL(reference || model) of the distributions in which the token was to be predicted, nats
+    nats: np.ndarray  # (N,) -log p of the token under the model
+    same: np.ndarray  # (N,) bool: whether the likeliest token is the reference's
+
+    @classmethod
+    def measure(cls, log_probs: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> "Divergence":
+        """log_probs: log_softmax of the reference's logits, (T,V) float64. logits: the model's, (T,V). targets: (T,)"""
+        own = log_softmax(logits)  # (T,V)
+        return cls(
+            kl=(np.exp(log_probs) * (log_probs - own)).sum(-1),
+            nats=-np.take_along_axis(own, targets[:, None], -1)[:, 0],
+            same=log_probs.argmax(-1) == own.argmax(-1),
+        )
+
+    @classmethod
+    def of_texts(cls, reference: np.ndarray, found: np.ndarray, targets: np.ndarray) -> "Divergence":
+        """Of logits (P,T,V), twice, and tokens (P,T): one text at a time, since float64 of all would take gigabytes."""
+        return cls.join(
+            cls.measure(log_softmax(a), b, ids) for a, b, ids in zip(reference, found, targets, strict=True)
+        )
+
+    @classmethod
+    def join(cls, parts: "Iterable[Divergence]") -> "Divergence":
+        listed = list(parts)
+        return cls(*(np.concatenate([getattr(part, name) for part in listed]) for name in ("kl", "nats", "same")))
+
+    @property
+    def mean_kl(self) -> Estimate:
+        return estimate(self.kl)
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return float(self.nats.mean())
+
+    @property
+    def same_choice(self) -> float:
+        """The share of tokens at which both find the same one likeliest."""
+        return float(self.same.mean())
+
+    def bits_per_byte(self, num_bytes: int) -> float:
+        """num_bytes: of UTF-8, for which the tokens stand."""
+        return bits_per_byte(self.loss, len(self.nats), num_bytes)
