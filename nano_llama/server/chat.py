@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 async def create_chat_completion(http: HttpRequest) -> Response:
     service = service_of(http)
     service.engine.require_room()
-    body = await read_as(http, ChatBody)
-    model = served_model(service, body.model)
-    messages, options = conversation(body.messages, body, service)
-    if image_parts(body.messages):
-        reader = _image_reader(body, service)
-        messages = await unless_left(http, asyncio.to_thread(with_pixels, messages, body.messages, reader))
+    with service.held.share() as hold:
+        body = await read_as(http, ChatBody, hold if service.llm.images else None)
+        model = served_model(service, body.model)
+        messages, options = conversation(body.messages, body, service)
+        if image_parts(body.messages):
+            reader = _image_reader(body, service)
+            messages = await unless_left(http, _decoded(messages, body.messages, reader, service))
     request, tools, truncated = await unless_left(http, _prepare(http, body, model, messages, options))
     answer = ChatAnswer(
         Head.of(service, "chat.completion", f"chatcmpl-{http.state.request_id}", model),
@@ -52,6 +53,13 @@ async def create_chat_completion(http: HttpRequest) -> Response:
     stream = service.engine.submit([request])
     long = not body.stream and (bool(body.logprobs) or body.prompt_logprobs is not None)
     return await respond(http, stream, answer, streamed=bool(body.stream), long=long)
+
+
+async def _decoded(
+    plain: list[dict[str, Any]], messages: Sequence[Message], reader: "ImageReader", service: "Service"
+) -> list[dict[str, Any]]:
+    async with service.decoding:
+        return await asyncio.to_thread(with_pixels, plain, messages, reader)
 
 
 async def _prepare(

@@ -32,7 +32,7 @@ ERRORS = {
     403: "This Host or Origin may not use the server.",
     404: "The model, or the path, is not served here.",
     405: "The path is served, with another method.",
-    413: "The body exceeds max_body_bytes.",
+    413: "The body exceeds max_body_bytes, or the pictures in it max_image_bytes.",
     415: "The body is compressed.",
     429: "The queue is full. Retry-After says in how many seconds there is likely to be room.",
     500: "A fault of the server, which its log explains.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from starlette.requests import Request
 
 from nano_llama.server.adapters import Adapter, served_names
+from nano_llama.server.bodies import HeldBodies
 from nano_llama.server.errors import ApiError
 from nano_llama.server.feed import Event, Feed
 from nano_llama.server.metrics import Metrics
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nano_llama.vol3_engine.llm import LLM
     from nano_llama.vol3_engine.statistics import EngineStats
 
+DECODED_AT_ONCE = 2  # requests with pictures; others wait, so that threads are left for what is short
 State = Literal["loading", "ready", "draining", "failed"]
 
 
@@ -43,6 +45,8 @@ class Service:
         self.trace: list[Event] | None = None  # is shown in place of what this engine does
         self.bandwidth: float | None = None  # of memory, in bytes/s, once somebody had it measured
         self.measuring = asyncio.Lock()  # held while it is
+        self.held = HeldBodies(settings.max_held_bytes)  # that may have pictures
+        self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         self.feed = Feed()  # the engine's events, for those who listen
         self._engine: AsyncEngine | None = None
         self.metrics = Metrics(settings.metrics_prefix, self.model_ids[0], self._stats)

@@ -35,7 +35,9 @@ class ServerSettings:
     max_connections: int = 256
     max_connections_per_address: int = 16  # loopback excepted
     max_header_bytes: int = 16 * 1024
-    max_body_bytes: int = 1024 * 1024
+    max_body_bytes: int = 1024 * 1024  # without the pictures in it, which only a model that sees takes
+    max_image_bytes: int = 20 * 2**20  # of all pictures in a body, as base64: one of a phone has 3 to 12 MB
+    max_held_bytes: int = 256 * 2**20  # of all bodies that may have pictures, until these are pixels
     header_seconds: float = 10.0  # within which the headers of a request must arrive
     body_seconds: float = 30.0  # within which its body must arrive
     send_seconds: float = 30.0  # how long an answer may wait for a client that does not read
@@ -68,6 +70,13 @@ class ServerSettings:
             value, kind = getattr(self, setting.name), hints[setting.name]
             if kind in (int, float, int | None):
                 _check_number(setting.name, value, kind, least=0 if setting.name in ("port", "drain_seconds") else 1)
+        one = self.max_body_bytes + self.max_image_bytes
+        if self.max_held_bytes < one:
+            raise UserError(
+                f"max_held_bytes={self.max_held_bytes:,} is less than one body of {one:,} bytes may have"
+                " (max_body_bytes + max_image_bytes).",
+                hint=f"--limit max_held_bytes={8 * one}  holds eight.",
+            )
         if self.port > 65_535:
             raise UserError(f"port={self.port} must be at most 65535.", hint="0 takes any free port.")
 

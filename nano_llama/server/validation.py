@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from nano_llama.server.bodies import read_json
+from nano_llama.server.bodies import Hold, read_json
 from nano_llama.server.errors import ApiError
 from nano_llama.server.schemas import NOTED, TAGS, Body
 from nano_llama.server.settings import ServerSettings
@@ -43,12 +43,13 @@ MUST_BE = {
 }
 
 
-async def read_as(request: Request, schema: type[B]) -> B:
+async def read_as(request: Request, schema: type[B], hold: Hold | None = None) -> B:
     """The request's body, whatever its Content-Type says. Raises ApiError: 413 and 400 as bodies.py, 400 for a field.
+    hold: given, it may have pictures.
 
     Fields that are accepted without effect are named in the log.
     """
-    body = validate(await read_json(request), schema, request.app.state.service.settings)
+    body = validate(await read_json(request, hold), schema, request.app.state.service.settings)
     if noted := [name for name in NOTED if name in body.model_fields_set]:
         request.state.log["noted"] = noted
     return body

@@ -1,6 +1,7 @@
 """image_url parts of /v1/chat/completions: data URLs are read, all else is refused with the place and the reason."""
 
 import base64
+import io
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nano_llama.tokenizer.image_token import with_image_token
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torch")
 
-from helpers.hostile_pictures import encoded, png  # noqa: E402
+from helpers.hostile_pictures import encoded, held, png  # noqa: E402
 from helpers.vision_models import picture, save_tiny  # noqa: E402
 
 CHAT = "/v1/chat/completions"
@@ -81,7 +82,7 @@ BAD = {
     "no bytes": ("data:image/png;base64,", "is empty"),
     "no picture": ("data:image/png;base64,AAAA", "is not an image"),
     "animated": (url(picture(1), "GIF", save_all=True, append_images=[Image.fromarray(picture(2))]), "an animation"),
-    "more pixels than are decoded": (data_url(png(5_000, 5_000)), "5,000 x 5,000 pixels, more than 16,000,000"),
+    "more pixels than are decoded": (data_url(png(6_000, 6_000)), "6,000 x 6,000 pixels, more than 32,000,000"),
     "svg": ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "is not an image"),
     "truncated": (url(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[:4022], "is damaged"),
 }
@@ -103,7 +104,62 @@ def test_limits(client, monkeypatch):
     monkeypatch.undo()
     answer = client.post(CHAT, json=ask(*[image(PNG)] * 60))  # 240 tokens
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
-    assert client.post(CHAT, json=ask(image(PNG + "A" * 2**20))).status_code == 413
+
+
+def photograph(width=4000, height=3000):
+    """A JPEG as a phone takes it: 12 million pixels, red above and blue below when it is held as its EXIF says."""
+    pixels = np.random.default_rng(0).integers(0, 120, (height, width, 1), np.uint8).repeat(3, -1)
+    pixels[:, : width // 2, 2] += 120  # on its side: what is above lies on the right
+    pixels[:, width // 2 :, 0] += 120
+    return encoded(pixels, "JPEG", quality=88, exif=held(8))
+
+
+@pytest.mark.slow  # millions of pixels are drawn, compressed and decoded
+def test_a_phones_photograph(model, client):
+    """Megabytes, turned as EXIF says; nothing of it is held once it has been answered, and the rest is not longer."""
+    data = photograph()
+    assert 4e6 < len(data) < 12e6 and np.array_equal(Image.open(io.BytesIO(data)).size, (4000, 3000))
+    answer = client.post(CHAT, json=ask(image(data_url(data, "JPEG")), "what colour?"))
+    assert answer.status_code == 200, answer.text
+    upright = Image.open(io.BytesIO(data)).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    with LLM(model, runner="numpy", num_threads=1) as llm:
+        greedy = SamplingParams(temperature=0.0, max_tokens=6)
+        [meant] = llm.generate({"prompt": "<image>what colour?", "images": [np.asarray(upright)]}, greedy)
+    assert answer.json()["choices"][0]["message"]["content"] == meant.text
+    assert client.app.state.service.held.bytes == 0
+
+
+def test_pictures_have_a_limit_of_their_own(model):
+    """What is not a picture keeps the limit of a body, and a model of text has no other."""
+    small = {"max_body_bytes": 2000, "max_image_bytes": 5000, "max_held_bytes": 7000}
+    with served(LLM(model, runner="numpy", num_threads=1), **small) as client:
+
+        def refused(body):
+            answer = client.post(CHAT, json=body)
+            assert answer.status_code == 413 and answer.json()["error"]["code"] == "body_too_large"
+            assert client.app.state.service.held.bytes == 0
+            return answer.json()["error"]["message"]
+
+        noise = url(np.random.default_rng(0).integers(0, 256, (34, 34, 3), np.uint8))
+        assert 4000 < len(noise) < 5000
+        assert client.post(CHAT, json=ask(image(noise))).status_code == 200
+        assert "without its pictures" in refused(ask(image(noise), "a" * 2000))
+        assert "(max_image_bytes)" in refused(ask(image(noise), image(noise[:1500])))
+        assert "The body exceeds 7,000 bytes" in refused(ask(image(noise), image(noise)))
+        answer = client.post("/v1/completions", json={"prompt": "a" * 2000})
+        assert answer.status_code == 413, "only a chat has pictures"
+    with served(LLM("nano_gpt", runner="numpy", num_threads=1), **small) as client:
+        assert "exceeds 2,000 bytes (max_body_bytes)" in refused(ask(image(noise)))
+
+
+def test_bodies_that_would_not_fit_together_wait_outside(client):
+    service = client.app.state.service
+    with service.held.share() as hold:
+        hold(service.settings.max_held_bytes - 100)
+        answer = client.post(CHAT, json=ask(image(PNG)))
+    assert answer.status_code == 429 and "max_held_bytes" in answer.json()["error"]["message"]
+    assert answer.headers["retry-after"] == "1"
+    assert client.post(CHAT, json=ask(image(PNG))).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -122,3 +178,14 @@ def test_a_model_of_text_refuses_images():
     with served(LLM("nano_gpt", runner="numpy", num_threads=1)) as client:
         error = client.post(CHAT, json=ask("a", image(PNG))).json()["error"]
         assert "reads text only" in error["message"] and error["param"] == "messages[0].content[1].type"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, images.PIECE * 3 // 4, images.PIECE * 3 // 4 + 1, 500_001])
+def test_base64_in_pieces(length):
+    data = np.random.default_rng(0).bytes(length)
+    text = base64.b64encode(data).decode()
+    assert images._from_base64(text) == data == base64.b64decode(text)
+    assert images._from_base64("") == b""
+    for damaged in (text + "A", "AA==" + text, "*" + text, text[:-1] + "é"):
+        with pytest.raises(ValueError):
+            images._from_base64(damaged)

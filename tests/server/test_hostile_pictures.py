@@ -93,4 +93,15 @@ def test_a_picture_under_another_formats_name(server):
 def test_too_many_and_too_large(server):
     status, reply = ask(server, *[url(PLAIN)] * 60)
     assert status == 400 and reply["error"]["code"] == "context_length_exceeded"
-    assert ask(server, url(PLAIN + bytes(2**20)))[0] == 413
+    assert answer(server, url(PLAIN + bytes(2**20))) == QUESTION.answer, "longer than a text may be"
+    status, reply = ask(server, url(PLAIN + bytes(16 * 2**20)))
+    assert status == 413 and "max_image_bytes" in reply["error"]["message"]
+
+
+@pytest.mark.parametrize("long", ["text", "parts", "urls"])
+def test_a_long_body_that_is_not_pictures(server, long):
+    """It is refused before its values are made, whatever it says of pictures elsewhere."""
+    many = {"text": "data:text" * 10**6, "parts": [[]] * 10**6, "urls": [{"url": "data:image/png;base64,A"}] * 10**5}
+    content = [{"type": "image_url", "image_url": {"url": url(PLAIN)}}, many[long]]
+    status, reply = server.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": content}]})
+    assert status == 413 and "The body without its pictures has" in reply["error"]["message"]

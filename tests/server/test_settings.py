@@ -18,6 +18,12 @@ def test_impossible_values_are_refused_by_name(name, value):
         ServerSettings(**{name: value})
 
 
+def test_one_body_must_fit():
+    with pytest.raises(UserError, match="max_held_bytes=100 is less than one body of 80"):
+        ServerSettings(max_body_bytes=500, max_image_bytes=300, max_held_bytes=100)
+    assert ServerSettings(max_body_bytes=500, max_image_bytes=300, max_held_bytes=800)
+
+
 def test_zero_seconds_to_drain_and_any_port_are_possible():
     assert ServerSettings(port=0, drain_seconds=0).port == 0
 
