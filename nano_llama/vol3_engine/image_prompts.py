@@ -25,7 +25,7 @@ def prompt_and_images(prompt: Mapping[str, Any], number: int) -> tuple[Any, list
 def no_images(number: int) -> UserError:
     return UserError(
         f"Prompt {number} has images, and this model reads text only.",
-        hint='Leave "images" out, or load a model with an image encoder: an Idefics3 or SmolVLM folder.',
+        hint='Leave "images" out, or load a model with an image encoder: nano_eyes, or an Idefics3 or SmolVLM folder.',
     )
 
 
@@ -74,4 +74,7 @@ def _kind(part: Any) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "image" or (kind == "text" and isinstance(part.get("text"), str)):
         return kind
-    raise UserError(f"Parts of a message are texts and images, not {part!r:.80}.")
+    raise UserError(
+        f"Parts of a message are texts and images, not {part!r:.80}.",
+        hint='As {"type": "image", "image": "photo.png"} and {"type": "text", "text": "What is this?"}.',
+    )

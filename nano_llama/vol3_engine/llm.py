@@ -221,8 +221,8 @@ class LLM:
         """Continue each prompt. One result per prompt, in their order (a list also for a single prompt).
 
         prompts: a string, a list of token ids, or a list of these. Special tokens in a string are read as plain text.
-        For a model that reads images also {"prompt": "<image>What is this?", "images": [...]}: for each <image> a
-        file's path, its bytes, or an array (height, width, 3) of bytes; its folder says how they are resized or split.
+        For a model that reads images also {"prompt": "<image>What is this?", "images": [...]}: for each <image> a file,
+        its bytes, an array (height, width, 3) of bytes or Pillow's image, resized and split as its folder says.
         sampling_params: one for all prompts, or one for each. adapter: the name of one for all, or of one for each
         (None: the base model). progress: show a progress bar on stderr.
         """

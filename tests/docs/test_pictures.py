@@ -1,4 +1,6 @@
-"""docs/pictures.md is right: its commands exist with the flags it shows, and its tasks are those that there are."""
+"""docs/pictures.md is right: its commands exist with the flags it shows, its tasks are those that there are, and its
+Python runs.
+"""
 
 import re
 import shlex
@@ -6,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.api import listening
+from nano_llama import LLM
 from nano_llama.cli import COMMANDS, main
 from nano_llama.data.vqa import TASKS
 
@@ -25,3 +29,20 @@ def test_every_flag_shown_exists(verb, capsys):
 
 def test_its_tasks_are_all():
     assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.M)) == TASKS
+
+
+@pytest.mark.slow  # kernels may have to be compiled
+def test_its_python_runs(tmp_path, monkeypatch, capsys):
+    """In order: a picture is saved, and asked about in Python and over HTTP."""
+    for needed in ("PIL.Image", "starlette", "openai"):
+        pytest.importorskip(needed)
+    monkeypatch.chdir(tmp_path)
+    in_python, over_http = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    exec(in_python, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("What colour is the shape? ")
+    answers = [re.fullmatch(r".*\? (\w+) \(right: (\w+)\)", line).groups() for line in lines]
+    assert sum(said == right for said, right in answers) >= 3, lines
+    with listening(LLM("nano_eyes", runner="numpy", num_threads=1)) as address:
+        exec(over_http.replace("http://127.0.0.1:8000", address).replace('model="nano_eyes"', 'model="tiny"'), {})
+    assert capsys.readouterr().out.strip() == answers[0][0]

@@ -83,7 +83,7 @@ BAD = {
     "no picture": ("data:image/png;base64,AAAA", "is not an image"),
     "animated": (url(picture(1), "GIF", save_all=True, append_images=[Image.fromarray(picture(2))]), "an animation"),
     "more pixels than are decoded": (data_url(png(6_000, 6_000)), "6,000 x 6,000 pixels, more than 32,000,000"),
-    "svg": ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "is not an image"),
+    "svg": ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "in the format SVG"),
     "truncated": (url(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[:4022], "is damaged"),
 }
 

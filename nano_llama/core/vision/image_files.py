@@ -10,6 +10,8 @@ Tests: tests/core/vision/test_image_files.py.
 
 import io
 import os
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,25 +26,32 @@ MAX_PIXELS = 64 * 10**6  # 192 MB as RGB
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's 16-bit grey
 _SEVERAL_IN_JPEG = "MPO"  # what phones write: the picture, and behind it a preview or a map of its depth
+_OTHERS = re.compile(  # what else people have, by how it begins: a phone's photographs, drawings, scans
+    rb".{4}ftyp(?P<HEIC>hei[cmsx]|hev[cx]|mif1|msf1)|.{4}ftyp(?P<AVIF>avi[fs])|\s*(<\?xml[^>]*>\s*)?(?P<SVG><svg)"
+    rb"|(?P<TIFF>II\*\0|MM\0\*)|(?P<BMP>BM)|(?P<PDF>%PDF)",
+    re.DOTALL,
+)
 _ORIENTATION = 0x0112
 
 
 def read_image(
     source: Any, processing: ImageProcessing, *, max_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS
 ) -> Tiles:
-    """A file's path, its bytes, or an array (H,W,3) of bytes -> the squares that a model reads of it.
+    """A file's path, its bytes, an array (H,W,3) of bytes, or Pillow's image -> the squares that a model reads of it.
 
     Raises UserError for what is not an image, is damaged, moves, or is larger than the limits.
     """
     if hasattr(source, "__array__") or isinstance(source, np.ndarray):
         return _tiles_of_array(np.asarray(source), processing, max_pixels)
-    if isinstance(source, bytes):
+    pillow = sys.modules.get("PIL.Image")  # who has an image of Pillow's has imported it
+    if isinstance(source, bytes) or (pillow is not None and isinstance(source, pillow.Image)):
         return _decoded(source, "The image", processing, max_pixels)
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         return _decoded(_bytes_of(path, max_bytes), str(path), processing, max_pixels)
     raise UserError(
-        f"An image is a file's path, its bytes or an array of bytes (height, width, 3), not {type(source).__name__}."
+        f"An image is a file's path, its bytes, an array of bytes (height, width, 3) or Pillow's, not"
+        f" {type(source).__name__}."
     )
 
 
@@ -61,7 +70,7 @@ def _bytes_of(path: Path, max_bytes: int) -> bytes:
         if path.is_dir():
             raise UserError(f"{path} is a folder, not an image.", hint="Name a file in it.")
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a file.")
+            raise UserError(f"{path} is not a file.", hint="Save the picture in one first.")
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
@@ -74,26 +83,25 @@ def _bytes_of(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _decoded(data: bytes, name: str, processing: ImageProcessing, max_pixels: int) -> Tiles:
+def _decoded(source: Any, name: str, processing: ImageProcessing, max_pixels: int) -> Tiles:
+    """source: a file's bytes, or Pillow's image, which may not have read its file yet."""
     pillow = import_extra("PIL.Image", "vision", "Reading image files")
-    if not data:
+    if source == b"":
         raise UserError(f"{name} is empty: it has no bytes.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of its own limit, which is above ours
-            with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_pixels(image.width, image.height, name, max_pixels)
-                if getattr(image, "is_animated", False) and image.format != _SEVERAL_IN_JPEG:
-                    raise UserError(
-                        f"{name} is an animation; a model reads one picture.",
-                        hint="Save the frame that you mean as a file of its own.",
-                    )
-                image.load()
-                return processing.tiles(_upright(_as_rgb(image, pillow), image, pillow))
+            if not isinstance(source, bytes):
+                return _tiles(source, name, processing, max_pixels, pillow)
+            with pillow.open(io.BytesIO(source), formats=FORMATS) as image:
+                return _tiles(image, name, processing, max_pixels, pillow)
     except pillow.UnidentifiedImageError:
+        other = _OTHERS.match(source)
         raise UserError(
-            f"{name} is not an image that is read here: it begins with {data[:8]!r}.",
-            hint=f"Formats: {', '.join(FORMATS)}.",
+            f"{name} is a file in the format {other.lastgroup}, which is not read here."
+            if other
+            else f"{name} is not an image that is read here: it begins with {source[:8]!r}.",
+            hint=f"Formats: {', '.join(FORMATS)}." + (" Save it as one of them." if other else ""),
         ) from None
     except pillow.DecompressionBombError:
         raise UserError(f"{name} has more than {max_pixels:,} pixels.", hint="Make it smaller first.") from None
@@ -103,6 +111,17 @@ def _decoded(data: bytes, name: str, processing: ImageProcessing, max_pixels: in
         raise UserError(f"{name} needs more memory than there is.", hint="Make it smaller first.") from None
     except Exception as error:  # its decoders raise whatever a damaged file leads them to
         raise UserError(f"{name} is damaged: {str(error) or type(error).__name__:.200}.") from None
+
+
+def _tiles(image: Any, name: str, processing: ImageProcessing, max_pixels: int, pillow: Any) -> Tiles:
+    _check_pixels(image.width, image.height, name, max_pixels)
+    if getattr(image, "is_animated", False) and image.format != _SEVERAL_IN_JPEG:
+        raise UserError(
+            f"{name} is an animation; a model reads one picture.",
+            hint="Save the frame that you mean as a file of its own.",
+        )
+    image.load()
+    return processing.tiles(_upright(_as_rgb(image, pillow), image, pillow))
 
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:

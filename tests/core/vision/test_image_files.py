@@ -93,6 +93,22 @@ def test_other_sizes_are_stretched_to_the_square(tmp_path):
     assert np.array_equal(read_image(thin, 8), halves(RED, RED))
 
 
+def test_pillows_images_are_read_as_their_files_are(tmp_path):
+    made = Image.fromarray(halves())
+    assert np.array_equal(read_image(made, 8), halves()) and np.array_equal(read_image(made.convert("P"), 8), halves())
+    for data, message in HOSTILE.values():
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        if message in ("is damaged", "is an animation"):
+            with Image.open(path) as image, pytest.raises(UserError, match=f"The image {message}"):
+                read_image(image, 8)
+    path.write_bytes(HOSTILE["a format that is not read"][0])
+    with Image.open(path) as scanned:
+        assert np.array_equal(read_image(scanned, 8), halves()), "that Pillow reads"
+    with pytest.raises(UserError, match="8 x 8 pixels, more than 63"):
+        read_image(made, 8, max_pixels=63)
+
+
 def test_an_array_of_the_right_size_needs_no_pillow(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     assert np.array_equal(read_image(halves(), 8), halves())
@@ -101,8 +117,11 @@ def test_an_array_of_the_right_size_needs_no_pillow(monkeypatch):
 HOSTILE = {
     "no bytes": (b"", "is empty"),
     "no image": (b"hello, world", "is not an image that is read here: it begins with b'hello, w'"),
-    "svg": (b"<svg xmlns='x'/>", "is not an image"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is not an image"),
+    "svg": (b"<svg xmlns='x'/>", "in the format SVG, which is not read here"),
+    "svg, with a head": (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "in the format SVG"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "in the format HEIC"),
+    "avif": (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "in the format AVIF"),
+    "bmp": (encoded(Image.fromarray(halves()), "BMP"), "in the format BMP"),
     "bomb": (png(9_000, 9_000), "has 9,000 x 9,000 pixels, more than 64,000,000"),
     "larger than Pillow's own limit": (png(60_000, 60_000), "has more than 64,000,000 pixels"),
     "truncated": (encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))[:3000],
@@ -112,7 +131,7 @@ HOSTILE = {
     "no pixels in it": (png(8, 8), "is damaged"),
     "animated": (encoded(Image.fromarray(halves()), "GIF", save_all=True,
                          append_images=[Image.fromarray(halves(BLUE, RED))]), "is an animation"),
-    "a format that is not read": (encoded(Image.fromarray(halves()), "TIFF"), "is not an image that is read here"),
+    "a format that is not read": (encoded(Image.fromarray(halves()), "TIFF"), "in the format TIFF"),
 }  # fmt: skip
 
 
