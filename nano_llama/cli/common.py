@@ -104,6 +104,11 @@ def _console(stream: Any) -> Console:
     return console
 
 
+def has_colours(console: Console) -> bool:
+    """Whether colours are seen there: it is a terminal that has them, and NO_COLOR is not set."""
+    return console.color_system is not None and not console.no_color
+
+
 def _title(title: str | None) -> Text | None:
     """A title on one line: a plain string would be wrapped to the width of the table below it."""
     return None if title is None else Text(title, style="bold", no_wrap=True, overflow="ignore")

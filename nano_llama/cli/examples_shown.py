@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from nano_llama.cli.common import Screen, printable, table
+from nano_llama.cli.common import Screen, has_colours, printable, table
 from nano_llama.core.units import shortened_text
 from nano_llama.data.sft.dataset import ExampleDataset
 from nano_llama.data.sft.examples import contents
@@ -68,7 +68,7 @@ def show_examples(
     shown: list[Any] = [table(("examples", "train", "val"), count_rows(settings, dataset, found))]
     if notes := list(remarks(dataset, found)):
         shown += ["", *notes]
-    coloured = console.color_system is not None
+    coloured = has_colours(console)
     mark = "in green" if coloured else f"between {BEGIN} and {END}"
     shown += ["", f"Samples; what is learned is {mark}:"]
     for sample in found["train"].samples:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from nano_llama.cli.adapters import find_model
-from nano_llama.cli.common import Count, Output, Screen
+from nano_llama.cli.common import Count, Output, Screen, has_colours
 from nano_llama.cli.engines import Compute, Sampling, load_llm
 from nano_llama.cli.models import ModelPath, shown_path
 from nano_llama.cli.past_context import generate_past_context
@@ -144,7 +144,7 @@ def stream_to_screen(
             if count == 0:
                 first = time.perf_counter()
             if shown is not None:
-                shown.write(piece.text, tint(piece.logprobs) if shown.console.color_system else None)
+                shown.write(piece.text, tint(piece.logprobs) if has_colours(shown.console) else None)
             last = piece
         ended = time.perf_counter()
     finally:  # after Ctrl-C and errors too, so that the next message begins a line

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nano_llama.cli.common import Screen, printable
+from nano_llama.cli.common import Screen, has_colours, printable
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.vol3_engine.outputs import Logprob
 
@@ -77,7 +77,7 @@ def probability_table(
     screen: Screen, tokenizer: "Tokenizer", tokens: Sequence[Entries], params: SamplingParams
 ) -> list[RenderableType]:
     """What is printed below the text: a line per token with as many alternatives as fit into it, and what p is."""
-    coloured = screen.out.color_system is not None
+    coloured = has_colours(screen.out)
     names = [token_name(tokenizer, chosen(each)[0]) for each in tokens]
     widest = min(max(map(cell_len, ["token", *names])), WIDEST_TOKEN)
     room = screen.out.width - widest - len("100.0%" + "99.9") - 3 * len(GAP)
@@ -92,11 +92,11 @@ def probability_table(
         others = [f"{token_name(tokenizer, token)} {percent(entry.logprob)}" for token, entry in alternatives(each)]
         fitting = fit(others, room)
         cut |= len(fitting) < len(others)
-        style = tint([each]) if coloured else None
-        grid.add_row(Text(name, style or ""), percent(logprob), f"{bits(logprob):.1f}", Text(GAP.join(fitting)))
+        style = (tint([each]) or "") if coloured else ""
+        grid.add_row(Text.assemble((name, style)), percent(logprob), f"{bits(logprob):.1f}", Text(GAP.join(fitting)))
     shown: list[RenderableType] = ["", grid, "", distribution(params)]
     if coloured:
-        shown.insert(1, legend())
+        shown[1:1] = [legend(), ""]
     if cut:
         shown.append(f"A wider screen shows more of the {ALTERNATIVES} likeliest others; --json has them all.")
     return shown

@@ -97,16 +97,21 @@ def entries(*logprobs):
     return {i: Logprob(logprob, i + 1, "") for i, logprob in enumerate(logprobs)}
 
 
-@pytest.mark.parametrize("color", ["truecolor", "standard", None])
-def test_on_a_terminal_of_80_columns(color):
+@pytest.mark.parametrize(
+    ("color", "no_color"), [("truecolor", False), ("standard", False), (None, False), ("truecolor", True)]
+)
+def test_on_a_terminal_of_80_columns(color, no_color):
     tokenizer = Tokenizer.train_char("the quick \nbrown fox jumps")
     screen = Screen()
-    screen.out = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=color, highlight=False)
+    screen.out = Console(
+        file=io.StringIO(), force_terminal=True, width=80, color_system=color, highlight=False, no_color=no_color
+    )
     rows = [entries(*(math.log(p) for p in (first, 0.2, 0.1, 0.05, 0.01, 1e-6))) for first in (0.6, 0.3, 0.001)]
     for item in probability_table(screen, tokenizer, rows, SamplingParams(temperature=0.5, top_k=7)):
         screen.out.print(item)
     shown = screen.out.file.getvalue()
-    assert ("\x1b[" in shown) == (color is not None) == ("7.5 or more" in shown)
+    coloured = color is not None and not no_color
+    assert coloured == ("\x1b[" in shown) == ("7.5 or more" in shown)
     assert "before temperature 0.5 and top-k 7 changed it" in " ".join(shown.split())
     assert "60.0%   0.7" in shown and "0.10%  10.0" in shown and "<0.01%" in shown
     if color is None:
