@@ -98,6 +98,7 @@ def explanation(data: str, split: Split, tokens: int, context: int, stored: dict
         kinds = ", ".join(f"{count} x {kind}" for kind, count in stored.items())
         lines.append(
             f"The file itself is quantized ({kinds}); float32 here means the weights that it stands for. What was lost"
-            " when it was made is not seen here, and a scheme that stores the same blocks again loses nothing more."
+            " when it was made is not seen here, and a scheme that stores the same blocks again shows the cost of"
+            " activations alone."
         )
     return "\n".join(lines)

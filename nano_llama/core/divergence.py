@@ -15,5 +15,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def kl(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
     """KL(reference || found), nats: logits (..., V), twice -> (...)."""
-    a, b = log_softmax(reference), log_softmax(found)
-    return (np.exp(a) * (a - b)).sum(-1)
+    return kl_of_log_probs(log_softmax(reference), log_softmax(found))
+
+
+def kl_of_log_probs(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The same of log-probabilities."""
+    return (np.exp(reference) * (reference - found)).sum(-1)

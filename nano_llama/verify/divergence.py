@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nano_llama.core.divergence import log_softmax
+from nano_llama.core.divergence import kl_of_log_probs, log_softmax
 from nano_llama.core.loss import bits_per_byte
 from nano_llama.vol3_engine.batch import Chunk, PackedBatch
 from nano_llama.vol3_engine.blocks import blocks_for
@@ -88,7 +88,7 @@ class Divergence:
         """log_probs: log_softmax of the reference's logits, (T,V) float64. logits: the model's, (T,V). targets: (T,)"""
         own = log_softmax(logits)  # (T,V)
         return cls(
-            kl=(np.exp(log_probs) * (log_probs - own)).sum(-1),
+            kl=kl_of_log_probs(log_probs, own),
             nats=-np.take_along_axis(own, targets[:, None], -1)[:, 0],
             same=log_probs.argmax(-1) == own.argmax(-1),
         )

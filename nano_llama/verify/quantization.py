@@ -38,7 +38,8 @@ from nano_llama.vol3_engine.cpu.runner import CpuRunner
 
 REFERENCE = "float32"
 SCHEMES = ("int8", "int4", "int4-sym")
-ROWS = 64  # with a vocabulary of 49,152 a part takes 25 MB in float64
+ROWS = 128  # with a vocabulary of 49,152 their logits take 25 MB
+CACHED_ROWS = 4  # measured at a time: in float64 they stay in a core's cache, which is ten times as fast as all at once
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ def compare_schemes(
         for ids, targets in spans(tokens, context, most_tokens):
             logits = zip(*(logits_in_parts(runner, ids, ROWS) for runner in runners), strict=True)
             for start, rows in zip(range(0, len(ids), ROWS), logits, strict=True):
-                expected = log_softmax(rows[0])  # (ROWS,V)
-                for name, own in zip(names, rows, strict=True):
-                    parts[name].append(Divergence.measure(expected, own, targets[start : start + ROWS]))
+                for at in range(0, len(rows[0]), CACHED_ROWS):
+                    few = slice(at, at + CACHED_ROWS)
+                    expected = log_softmax(rows[0][few])  # (CACHED_ROWS,V)
+                    for name, own in zip(names, rows, strict=True):
+                        parts[name].append(Divergence.measure(expected, own[few], targets[start:][few]))
                 counted += len(rows[0])
                 on_part(counted)
     head = round(num_bytes * counted / (tokens.num_tokens - 1))  # of the text, where it is not read whole

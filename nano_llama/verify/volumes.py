@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nano_llama.core.divergence import log_softmax
+from nano_llama.core.divergence import kl_of_log_probs, log_softmax
 from nano_llama.core.errors import EnvironmentFault, NanoLlamaError
 from nano_llama.formats import open_model, resolve_model, save_gguf
 from nano_llama.tokenizer import Tokenizer
@@ -104,7 +104,7 @@ def compare(program: Program, path: Path, ids: Sequence[int], expected: np.ndarr
         program.name,
         program.precision,
         error=float(np.abs(found - expected).max() / np.abs(expected).max()),
-        divergence=float((np.exp(expected) * (expected - found)).sum(-1).mean()),
+        divergence=float(kl_of_log_probs(expected, found).mean()),
         same_choice=int((found.argmax(-1) == expected.argmax(-1)).sum()),
         tolerance=program.tolerance,
     )
