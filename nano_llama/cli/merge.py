@@ -15,9 +15,18 @@ from nano_llama.cli.export import gguf_type, size_of
 from nano_llama.cli.models import ModelPath, find_tokenizer
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
+from nano_llama.formats import open_text_model, reads_images
 from nano_llama.formats.dtypes import DTYPES, HF_NAMES
-from nano_llama.formats.merged import MergedWeights, Rounding, open_merged, read_back, total_rounding
+from nano_llama.formats.merged import (
+    MergedWeights,
+    Rounding,
+    open_merged,
+    read_back,
+    read_back_images,
+    total_rounding,
+)
 from nano_llama.formats.peft import read_adapter_config
+from nano_llama.formats.vision_folder import open_vision_language, save_vision_language, with_language_model
 
 MUCH = 0.3  # of an adapter's change: rounding that moves the weights further than that is remarked on
 SCHEMES = {"Q8_0": "int8", "Q4_0": "int4-sym"}  # as nano-llama quantize names them; for all others int4
@@ -34,7 +43,8 @@ def run(
     dtype: str = "auto",
     output: Output | None = None,
 ) -> int:
-    """Merge an adapter (LoRA, rsLoRA, DoRA, in PEFT's format) into its model, for programs that take one model.
+    """Merge an adapter (LoRA, rsLoRA, DoRA, in PEFT's format) into its model, for programs that take one model. Of a
+    model that reads images it is the LLaMA's.
 
     Every tensor that was written is read back and compared, and how much of the adapter its rounding cost is shown.
 
@@ -56,12 +66,15 @@ def run(
         raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
     lora = read_adapter_config(adapter)
     path = find_base(model, adapter, screen)
+    with_images = reads_images(path)
+    if with_images and out.suffix == ".gguf":
+        raise UserError(f"--out {out} is for models of text; {path} reads images.", hint="Give a folder.")
     began = time.perf_counter()
-    with open_merged(path, adapter, sum_type(dtype)) as weights:
+    with open_merged(path, adapter, sum_type(dtype), open_text_model) as weights:
         tokenizer_at = adapter if (adapter / "tokenizer.json").is_file() else path
         tokenizer = find_tokenizer(tokenizer_at, screen)
         screen.say(f"Merging {len(weights.adapted):,} matrices of {path} with {adapter} ...", style="dim")
-        roundings = write(out, path, weights, tokenizer, dtype)
+        roundings = (write_with_images if with_images else write)(out, path, weights, tokenizer, dtype)
         blocks = [kind for name in weights.base if (kind := weights.base.dtype_name(name)) not in DTYPES]
     again = quantize_again(out, blocks) if blocks and dtype in ("auto", *HF_NAMES.values()) else None
     total, worst = total_rounding(roundings), max(roundings, key=lambda one: one.relative)
@@ -85,7 +98,7 @@ def run(
         "lost to rounding": rounding_text(total, worst),
         "tokenizer": f"from {tokenizer_at}" if tokenizer is not None else "not included",
         "took": time_text(time.perf_counter() - began),
-        "try it": f"nano-llama generate --model {out} --prompt ...",
+        "try it": f"nano-llama generate --model {out}{' --image FILE' if with_images else ''} --prompt ...",
     }
     screen.result(result, facts(shown))
     if again is not None:
@@ -128,6 +141,27 @@ def write(out: Path, path: Path, weights: MergedWeights, tokenizer: Any, dtype: 
         own_dtype = None if dtype == "auto" else dtype
         generation = read_generation_config(path)
         save_hf(out, weights.config, weights, tokenizer, own_dtype, generation_config=generation, check=check)
+    return roundings
+
+
+def write_with_images(out: Path, path: Path, weights: MergedWeights, tokenizer: Any, dtype: str) -> list[Rounding]:
+    """The same with the encoder of the model at `path` before the merged LLaMA."""
+    from nano_llama.formats.hf_folder import read_generation_config
+    from nano_llama.formats.image_processor import processor_files
+
+    roundings: list[Rounding] = []
+    own, whole = open_vision_language(path)
+    with whole:
+        config, merged = with_language_model(own, whole, weights)
+
+        def check(written: Path) -> None:
+            roundings.extend(read_back(written, weights))
+            read_back_images(written, config, whole)
+
+        save_vision_language(
+            out, config, merged, tokenizer, None if dtype == "auto" else dtype, check=check,
+            extra_files=processor_files(path), generation_config=read_generation_config(path),
+        )  # fmt: skip
     return roundings
 
 

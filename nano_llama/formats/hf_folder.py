@@ -45,7 +45,8 @@ def _llama_config(folder: Path, raw: Any) -> LlamaConfig:
     if is_vision_language(raw):
         raise ConfigError(
             f"{source}: the architecture {raw['model_type']!r} is not a LLaMA alone: it reads images.",
-            hint="generate --image, serve, eval, info, quantize and export --format hf take it.",
+            hint="generate --image, chat, serve, eval, info, quantize, merge and export --format hf take it; so does"
+            " train --data shapes-vqa --init-from. See docs/pictures.md.",
         )
     return config_from_hf(raw, source)
 

@@ -9,7 +9,7 @@ Tests: tests/formats/test_merged.py.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +18,29 @@ import numpy as np
 from nano_llama.core.errors import EnvironmentFault
 from nano_llama.core.lora import adapted_modules, merged_weight, module_tensors
 from nano_llama.core.names import EMBED, LM_HEAD
-from nano_llama.formats import open_model, open_weights
+from nano_llama.core.vision.config import VisionLanguageConfig
+from nano_llama.core.vision.names import vision_shapes
+from nano_llama.formats import open_model, open_text_model
 from nano_llama.formats.dtypes import DTYPES, FLOATS, cast, float_name
 from nano_llama.formats.gguf_quants import dequantize, quantize
 from nano_llama.formats.mapping import QuantizedTensor, TensorMapping
 from nano_llama.formats.peft import Adapter, read_adapter
+from nano_llama.formats.vision_folder import open_vision_language
 
 
 def open_merged(
-    path: str | Path, adapter: str | Path, dtype: "str | np.typing.DTypeLike | None" = None
+    path: str | Path,
+    adapter: str | Path,
+    dtype: "str | np.typing.DTypeLike | None" = None,
+    open_base: Callable[[str | Path], TensorMapping] = open_model,
 ) -> "MergedWeights":
     """The model at `path` with the adapter in the folder `adapter` merged into it.
 
     dtype: of the adapted matrices, "float32", np.float64 ...; None: as the base's, float32 where it is quantized.
+    open_base: open_text_model where the LLaMA within a model that reads images will do.
     Raises what open_model and read_adapter raise, and FormatError where the adapter is of another model.
     """
-    base = open_model(path)
+    base = open_base(path)
     try:
         return MergedWeights(base, read_adapter(adapter, base.config), dtype)
     except BaseException:
@@ -124,13 +131,28 @@ def total_rounding(roundings: list[Rounding]) -> Rounding:
     return Rounding("", math.hypot(*(one.change for one in roundings)), math.hypot(*(one.error for one in roundings)))
 
 
+def read_back_images(path: Path, config: VisionLanguageConfig, weights: TensorMapping) -> None:
+    """The same for encoder and projector of a model that reads images; no adapter changes them."""
+    with open_vision_language(path)[1] as written:
+        for name in vision_shapes(config):
+            _check_same(name, written, cast(name, weights[name], written.dtype_name(name)))
+
+
+def _check_same(name: str, written: TensorMapping, expected: np.ndarray) -> None:
+    if not np.array_equal(written[name], expected):
+        raise EnvironmentFault(
+            f"{name} was read back from {written.path} with other numbers than were written.",
+            hint="Are disk and memory in order? Try it again, on another disk.",
+        )
+
+
 def read_back(path: Path, merged: MergedWeights) -> list[Rounding]:
     """Compare the model that was written at `path` with what was meant, number by number; -> its adapted matrices.
 
     Raises EnvironmentFault, naming the tensor, where a number differs.
     """
     roundings = []
-    with open_weights(path) as written:
+    with open_text_model(path) as written:
         for name in merged:
             exact = merged.exact(name) if name in merged.adapted else merged[name]
             kind = written.dtype_name(name)
@@ -140,11 +162,7 @@ def read_back(path: Path, merged: MergedWeights) -> list[Rounding]:
                 expected = exact
             else:
                 expected = dequantize(kind, quantize(kind, exact))
-            if not np.array_equal(written[name], expected):
-                raise EnvironmentFault(
-                    f"{name} was read back from {path} with other numbers than were written.",
-                    hint="Are disk and memory in order? Try it again, on another disk.",
-                )
+            _check_same(name, written, expected)
             if name in merged.adapted:
                 change, error = exact - merged.base_tensor(name), expected - exact
                 roundings.append(Rounding(name, *(float(np.linalg.norm(moved)) for moved in (change, error))))

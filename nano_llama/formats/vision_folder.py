@@ -3,7 +3,7 @@
 Tests: tests/formats/test_vision_folder.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from nano_llama.core.errors import FormatError
 from nano_llama.core.names import EMBED, LM_HEAD, parameter_shapes
 from nano_llama.core.vision.config import VisionLanguageConfig
 from nano_llama.core.vision.init import check_vision_language_params
-from nano_llama.core.vision.names import text_name
+from nano_llama.core.vision.names import text_name, vision_shapes
 from nano_llama.formats.hf_folder import CONFIG, read_config_json, write_folder
 from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping, same_tensor
 from nano_llama.formats.quantized import QuantizedFolder, blocks_of, write_quantized
@@ -63,6 +63,16 @@ def open_language_model(folder: Path) -> TensorMapping:
     return text
 
 
+def with_language_model(
+    config: VisionLanguageConfig, weights: TensorMapping, llama: TensorMapping
+) -> tuple[VisionLanguageConfig, TensorMapping]:
+    """The same encoder and projector before another LLaMA, which has its own names and its own `.config`."""
+    config = config.replace(text_config=llama.config)
+    names = {text_name(name): name for name in parameter_shapes(llama.config)}  # here -> the LLaMA's
+    sources = dict.fromkeys(vision_shapes(config), weights) | dict.fromkeys(names, llama)
+    return config, Selection(weights.path, sources, names)
+
+
 def save_vision_language(
     folder: str | Path,
     config: VisionLanguageConfig,
@@ -72,6 +82,8 @@ def save_vision_language(
     kinds: Mapping[str, str] | None = None,
     scheme: str = "",
     extra_files: Iterable[Path] = (),
+    generation_config: Mapping[str, Any] | None = None,
+    check: Callable[[Path], None] = lambda written: None,
 ) -> None:
     """Write a folder that transformers' Idefics3ForConditionalGeneration loads. The arguments are those of save_hf.
 
@@ -81,10 +93,10 @@ def save_vision_language(
     source = as_mapping(weights)
     check_vision_language_params(config, source, source=str(source.path))
     if kinds is not None:
-        assert dtype is None, "kinds say how each matrix is stored"
+        assert dtype is generation_config is None, "kinds say how each matrix is stored"
         write_quantized(folder, vision_language_to_hf(config), source, kinds, tokenizer, scheme, extra_files)
         return
     write_folder(
         folder, vision_language_to_hf(config), config.text_config, source, tokenizer=tokenizer, dtype=dtype,
-        extra_files=extra_files,
+        extra_files=extra_files, generation_config=generation_config, check=check,
     )  # fmt: skip

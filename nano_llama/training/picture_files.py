@@ -18,13 +18,13 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.lora import LoraConfig, adapter_shapes
 from nano_llama.core.names import parameter_shapes
 from nano_llama.core.vision.config import VisionLanguageConfig
-from nano_llama.core.vision.names import language_model, text_name, vision_shapes
-from nano_llama.formats.mapping import Selection, TensorMapping, as_mapping
+from nano_llama.core.vision.names import language_model, text_name
+from nano_llama.formats.mapping import TensorMapping, as_mapping
 from nano_llama.formats.merged import MergedWeights
 from nano_llama.formats.peft import Adapter
 from nano_llama.formats.safetensors import SafetensorsFile, contiguous_bytes, save_safetensors
 from nano_llama.formats.vision_config import vision_language_to_hf
-from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
+from nano_llama.formats.vision_folder import open_vision_language, save_vision_language, with_language_model
 from nano_llama.training.model_files import written_beside
 
 FACTORS, BASE = "language_model_lora.safetensors", "base_sha256"  # a file, and a key of its metadata
@@ -70,12 +70,10 @@ class MergedVisionLanguageFiles(VisionLanguageFiles):
 
     def _merged(self, weights: Mapping[str, np.ndarray], adapter: Adapter) -> TensorMapping:
         """Every tensor of the model, the LLaMA's matrices merged as they are read."""
-        names = {text_name(name): name for name in parameter_shapes(self.config.text_config)}  # here -> ours
-        llama = as_mapping({name: self.frozen[here] for here, name in names.items()})
+        llama = as_mapping({name: self.frozen[text_name(name)] for name in parameter_shapes(self.config.text_config)})
         llama.known_config = self.config.text_config
         vision = as_mapping({**self.frozen, **weights})
-        sources: dict[str, TensorMapping] = dict.fromkeys(vision_shapes(self.config), vision)
-        return Selection(adapter.path, sources | dict.fromkeys(names, MergedWeights(llama, adapter, "float32")), names)
+        return with_language_model(self.config, vision, MergedWeights(llama, adapter, "float32"))[1]
 
     def open(self, folder: Path) -> Mapping[str, np.ndarray]:
         return open_with_factors(folder)

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from helpers.adapters import random_adapter
+from helpers.vision_cases import case, tiny_vision_language_config
 from nano_llama.core.lora import LAYER_TARGETS, TARGETS, LoraConfig
+from nano_llama.core.vision.names import text_name, vision_shapes
 from nano_llama.formats import detect, open_weights
 from nano_llama.formats.dtypes import DTYPES
 from nano_llama.formats.gguf_quants import quantize
 from nano_llama.formats.merged import open_merged
 from nano_llama.formats.peft import save_adapter_files
+from nano_llama.formats.vision_folder import open_language_model, open_vision_language
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol1_numpy import Llama
+from nano_llama.vol1_numpy.vision import VisionLanguageModel
 
 TEXT = np.arange(40).reshape(2, 20)
 
@@ -198,3 +202,51 @@ def test_a_tied_model_with_an_adapted_head_is_written_untied(cli, make_tiny, tmp
         assert not written.config.tie_word_embeddings
     expected = Llama.from_pretrained(base, adapter=adapter).forward(TEXT)
     assert relative_error(Llama.from_pretrained(tmp_path / "out").forward(TEXT), expected) == 0
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def pictured(request, tmp_path):
+    """A model that reads images, and an adapter of its LLaMA, head included."""
+    VisionLanguageModel.init(tiny_vision_language_config(tied=request.param), seed=1).save(tmp_path / "eyes")
+    lora = LoraConfig(r=2, target_modules=(*LAYER_TARGETS, "lm_head"))
+    with open_language_model(tmp_path / "eyes") as weights:
+        tensors = random_adapter(lora, weights.config, weights)
+    save_adapter_files(tmp_path / "adapter", lora, tensors, base_model=str(tmp_path / "eyes"))
+    return tmp_path
+
+
+def test_of_a_model_that_reads_images_the_llama_is_merged(cli, pictured):
+    """Its encoder is the same bit by bit, and all computes what the LLaMA's matrices and their changes do."""
+    done = cli("merge", "--adapter", pictured / "adapter", "--out", pictured / "out")
+    assert done.code == 0 and "15 matrices" in done.out and "--image FILE" in done.out
+    config, merged = open_vision_language(pictured / "out")
+    before = VisionLanguageModel.from_pretrained(pictured / "eyes", dtype=np.float64)
+    params = dict(before.params)
+    with open_merged(pictured / "eyes", pictured / "adapter", np.float64, open_language_model) as llama:
+        assert config.text_config == llama.config and not config.text_config.tie_word_embeddings
+        params |= {text_name(name): llama[name] for name in llama}
+    for name in vision_shapes(config):
+        assert np.array_equal(merged[name], before.params[name]), name
+    tokens, _, pixels = case(config)
+    found = VisionLanguageModel.from_pretrained(pictured / "out", dtype=np.float64).forward(tokens, pixels)
+    assert relative_error(found, VisionLanguageModel(config, params).forward(tokens, pixels)) < 1e-5  # float32
+    assert relative_error(before.forward(tokens, pixels), found) > 0.1
+
+
+def test_a_damaged_encoder_never_gets_the_name_either(cli, pictured, monkeypatch):
+    from nano_llama.cli import merge
+
+    right = merge.save_vision_language
+
+    def damaged(out, config, weights, *others, **more):
+        wrong = {name: weights[name] + (name.endswith("patch_embedding.bias")) for name in weights}
+        right(out, config, wrong, *others, **more)
+
+    monkeypatch.setattr(merge, "save_vision_language", damaged)
+    done = cli("merge", "--adapter", pictured / "adapter", "--out", pictured / "out")
+    assert done.code == 1 and "patch_embedding.bias was read back" in done.err and not (pictured / "out").exists()
+
+
+def test_of_a_model_that_reads_images_no_gguf_is_written(cli, pictured):
+    done = cli("merge", "--adapter", pictured / "adapter", "--out", pictured / "out.gguf")
+    assert done.code == 2 and "reads images" in done.err and "Give a folder" in done.err

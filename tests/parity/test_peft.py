@@ -18,6 +18,7 @@ from helpers.stub_engine import PackedTexts  # noqa: E402
 from helpers.vision_cases import IMAGE  # noqa: E402
 from helpers.vision_models import picture, save_tiny  # noqa: E402
 from nano_llama import LLM, SamplingParams  # noqa: E402
+from nano_llama.cli import main  # noqa: E402
 from nano_llama.core.errors import FormatError  # noqa: E402
 from nano_llama.core.lora import LAYER_TARGETS, TARGETS  # noqa: E402
 from nano_llama.core.vision import to_pixel_values  # noqa: E402
@@ -194,6 +195,12 @@ def test_of_a_model_that_reads_images_the_llama_is_adapted(tmp_path, kind):
     assert out.token_ids == logits.argmax(-1).tolist() != plain.token_ids
     found = torch.tensor([next(iter(entry.values())).logprob for entry in out.outputs[0].logprobs])
     assert (found - expected).abs().max() < 1e-4
+
+    assert main(["merge", "--adapter", f"{tmp_path}/adapter", "--out", f"{tmp_path}/merged", "--quiet"]) == 0
+    merged = transformers.Idefics3ForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        again = merged(input_ids=ids, pixel_values=pixels[None]).logits[0, len(out.prompt_token_ids) - 1 : -1]
+    assert (again.log_softmax(-1)[range(12), out.token_ids] - expected).abs().max() < 1e-4
 
 
 def test_an_adapter_of_the_encoder_too_is_refused(tmp_path):
