@@ -78,7 +78,6 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "eyes-cpu": {
         "data": "shapes-vqa",
         "init_from": "nano_gpt",
-        "encoder": "nano",
         "tasks": "shape,relation,count,digit,chart,word,word,word,word,word",  # letters take as long as all the rest
         "single_first": 40_000,  # more than 12 minutes show; an hour goes on to all tasks
         "context": 128,

@@ -7,10 +7,11 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.vision.init import init_vision_language_params
 from nano_llama.core.vision.names import text_name
 from nano_llama.formats import open_weights, reads_images, resolve_model
-from nano_llama.formats.vision_folder import save_vision_language
+from nano_llama.formats.vision_folder import open_vision_language, save_vision_language
 from nano_llama.training.finetune.settings import FinetuneSettings
 from nano_llama.training.pictures import picture_data, picture_start
 from nano_llama.training.settings import TrainSettings
+from nano_llama.training.settings_layers import make_settings
 
 
 def settings(**changes):
@@ -69,6 +70,13 @@ def test_a_model_with_an_encoder_goes_on(tmp_path):
         picture_start(settings(init_from=str(tmp_path / "m")), dataset, None)
     with pytest.raises(UserError, match="context = 1000 is longer"):
         picture_start(more.replace(context=1000), dataset, None)
+
+
+def test_the_preset_goes_on_from_a_model_that_sees():
+    """Its encoder, like nano_gpt, is where nothing else is named."""
+    more = make_settings(preset="eyes-cpu", flags={"init_from": "nano_eyes"})
+    config, _, _ = picture_start(more, picture_data(more, None), None)
+    assert config == open_vision_language(resolve_model("nano_eyes"))[0]
 
 
 def test_a_new_encoder_is_not_frozen():
