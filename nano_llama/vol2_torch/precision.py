@@ -1,9 +1,9 @@
 """Which number format a model trains in: float32, or half precision for the matrix products.
 
 Weights, gradients, optimizer, norms, softmax and loss stay in float32 whatever is chosen ("mixed precision",
-Micikevicius et al. 2018, arXiv 1710.03740): only the factors of matrix products are rounded to 8 (bf16) or 11 (fp16)
-significant bits. fp16's range ends at 65,504 and 6e-8, so its loss is scaled (loss_scaling.py); bf16 has float32's
-range. Tests: tests/vol2/test_precision.py.
+Micikevicius et al. 2018, arXiv 1710.03740): only factors and results of matrix products, and what the MLP computes
+between two of them, are rounded to 8 (bf16) or 11 (fp16) significant bits. fp16's range ends at 65,504 and 6e-8, so its
+loss is scaled (loss_scaling.py); bf16 has float32's range. Tests: tests/vol2/test_precision.py.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -38,7 +38,7 @@ class Precision:
         return 4 if self.device == "cpu" and T <= FLOAT32_WINDOW else self.dtype.itemsize
 
     def autocast(self) -> AbstractContextManager:
-        """Matrix products inside round their factors; everything else computes in float32."""
+        """Matrix products inside round their factors and results."""
         return nullcontext() if self.name == "fp32" else torch.autocast(self.device, self.dtype)
 
 

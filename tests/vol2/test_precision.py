@@ -30,7 +30,7 @@ def test_auto_takes_bf16_only_where_the_processor_supports_it(monkeypatch, featu
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_only_the_factors_of_products_are_rounded(tiny_config, name):
+def test_only_matrix_products_are_rounded(tiny_config, name):
     model, chosen = Llama.init(tiny_config()), Precision(name, "cpu")
     tokens = torch.randint(0, model.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))
     exact = loss_sum(model, tokens, tokens)
