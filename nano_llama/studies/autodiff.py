@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nano_llama.core.errors import import_extra
-from nano_llama.core.figures import BLUE, GREEN, GREY, ORANGE, legend_above, panels, save
+from nano_llama.core.figures import BLUE, GREEN, ORANGE, legend_above, panels, save
 from nano_llama.studies.finding import Finding, points
 from nano_llama.vol1_numpy import ops
 from nano_llama.vol1_numpy.ops.registry import FAST, PLAIN, OpPair, Ops
@@ -209,7 +209,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     milliseconds = {name: {form: 1e3 * m[0] for form, m in row.items()} for name, row in rows.items()}
     kept = {name: {form: m[1] for form, m in row.items()} for name, row in rows.items()}
     error = max(largest_difference(row[form][2], row["torch"][2]) for row in rows.values() for form in row)
-    shape = ", ".join(f"{letter} = {value}" for letter, value in sizes.items())
+    shape = ", ".join(f"{letter} = {value:,}" for letter, value in sizes.items())
     draw_bars(picture, milliseconds, kept, f"the ops of a LLaMA's layer, float32, one thread; {shape}; seed {seed}")
 
     ratio = {n: {form: t / row["torch"] for form, t in row.items()} for n, row in milliseconds.items()}
@@ -241,16 +241,22 @@ def draw_bars(
     picture: Path, milliseconds: dict[str, dict[str, float]], kept: dict[str, dict[str, float]], caption: str
 ) -> None:
     figure, axes = panels(["forward + backward", "kept for backward, beyond the inputs"], width=5.8, height=5.0)
-    labels = {"plain": "by hand, as derived", "fast": "by hand, fast form", "torch": "torch's autograd"}
+    labels = {
+        "plain": "by hand, as derived",
+        "fast": "by hand, fast form (not every op has one)",
+        "torch": "torch's autograd",
+    }
+    colors = dict(zip(labels, (BLUE, GREEN, ORANGE), strict=True))
     for ax, table in zip(axes, (milliseconds, kept), strict=True):
-        for offset, (form, color) in zip(
-            (-0.27, 0, 0.27), zip(labels, (BLUE, GREEN, ORANGE), strict=True), strict=True
-        ):
-            places = [place + offset for place, row in enumerate(table.values()) if form in row]
-            ax.barh(places, [row[form] for row in table.values() if form in row], 0.25, color=color, label=labels[form])
-            for place, row in enumerate(table.values()):
-                if form not in row:  # an op without a fast form
-                    ax.text(0, place + offset, " none", va="center", color=GREY, fontsize=8)
+        longest = max(width for row in table.values() for width in row.values())
+        for form, label in labels.items():
+            rows = [(place, row) for place, row in enumerate(table.values()) if form in row]
+            # an op's forms side by side, the middle of its bars at its tick
+            places = [place + 0.27 * (list(row).index(form) - (len(row) - 1) / 2) for place, row in rows]
+            widths = [row[form] for _, row in rows]
+            bars = ax.barh(places, widths, 0.25, color=colors[form], label=label)
+            short = ["" if width > 0.02 * longest else f"{width:.2g}" for width in widths]  # 0, or hard to see
+            ax.bar_label(bars, short, padding=3, fontsize=8, color=colors[form])
         ax.set_yticks(range(len(table)), list(table))
         ax.invert_yaxis()
         ax.grid(visible=False, axis="y")  # a line would strike out its bar

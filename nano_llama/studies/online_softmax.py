@@ -115,7 +115,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
     figure, (a, b, c, d) = panels(
         [
             "error, scores ~ N(0, 1)",
-            "error at T = 1024, scores ~ s N(0, 1)",
+            "error at T = 1,024, scores ~ s N(0, 1)",
             "attention: peak memory",
             "attention: time",
         ],

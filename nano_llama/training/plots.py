@@ -214,7 +214,7 @@ def _cut_off_first_fall(axes: Any, train: Points, validation: Points) -> None:
 
 def _log_scale_if_wide(axes: Any, values: Sequence[float]) -> bool:
     """Whether it is one now."""
-    wide = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+    wide = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
     if wide:
         axes.set_yscale("log")
         log_ticks(axes.yaxis)

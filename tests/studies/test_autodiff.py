@@ -38,3 +38,14 @@ def test_softmax_keeps_its_output_on_both_sides(table):
     op = table["softmax"]
     assert study.by_hand(op.plain, op.inputs, 1)[1] == pytest.approx(output)
     assert study.automatically(torch, op.automatic, op.inputs, 1)[1] == pytest.approx(output)
+
+
+def test_an_op_without_a_fast_form_has_two_bars_and_short_bars_have_their_number(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study, "save", lambda figure, *_: drawn.append(figure))
+    rows = {"linear": {"plain": 0.0, "torch": 8.0}, "rope": {"plain": 0.03, "fast": 4.0, "torch": 2.0}}
+    study.draw_bars(tmp_path / "picture.png", rows, rows, "caption")
+    for ax in drawn[0].axes:
+        middles = sorted(bar.get_y() + bar.get_height() / 2 for bar in ax.patches)
+        np.testing.assert_allclose(middles, [-0.135, 0.135, 0.73, 1.0, 1.27])
+        assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["0", "0.03"]
