@@ -13,7 +13,7 @@ differently.
 
 Validation: the whole last tenth, windows of 64, nats per character. Finished runs are kept in the result file and not
 repeated, so the bench may be interrupted; --fresh starts over.
-Writes bench/results/volume2_optimizers.json and .png.
+Writes bench/results/volume2_optimizers.json and .png; --draw makes the picture anew from the kept figures.
 """
 
 import argparse
@@ -107,9 +107,7 @@ def _as_json(settings: dict[str, Any]) -> Any:
 
 
 def draw(rows: dict[str, dict[str, Any]]) -> None:
-    figure, (left, right) = panels(
-        ["by learning rate, seed 0", "at the best, three seeds: mean and standard deviation"], width=5.2
-    )
+    figure, (left, right) = panels(["by learning rate", "at its best learning rate"], width=5.2, height=4.1)
     for name, row in rows.items():
         found = [(float(lr), loss) for lr, loss in row["val_loss_by_lr"].items() if loss is not None]
         left.semilogx(*zip(*found, strict=True), "o-", color=COLORS[name], label=name)
@@ -123,9 +121,13 @@ def draw(rows: dict[str, dict[str, Any]]) -> None:
         right.errorbar(place, mean, yerr=sd, fmt="o", color=COLORS[name], capsize=5)
         right.annotate(f"{mean:.3f}", (place, mean), xytext=(8, -3), textcoords="offset points")
     right.set_xticks(range(len(order)), [f"{name}\nlr {rows[name]['best_lr']:g}" for name in order])
+    right.set_xlabel("optimizer")
     right.set_xlim(-0.5, len(order) - 0.3)
     right.set_ylabel("validation loss, nats per character")
-    caption = f"LLaMA of 2 layers, width 96, 3 heads; characters of Shakespeare; B = 8, T = 64, {STEPS} steps"
+    caption = (
+        f"LLaMA of 2 layers, width 96, 3 heads; characters of Shakespeare; B = 8, T = 64, {STEPS} steps\n"
+        f"left seed 0, right mean and standard deviation of seeds 0, {', '.join(map(str, MORE_SEEDS))}"
+    )
     save(figure, RESULT.with_suffix(".png"), caption)
 
 
@@ -133,7 +135,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="shakespeare")
     parser.add_argument("--fresh", action="store_true", help="repeat the finished runs")
+    parser.add_argument("--draw", action="store_true", help="only the picture, from the kept figures")
     args = parser.parse_args()
+    if args.draw:
+        with look():
+            return draw(read_json(RESULT)["optimizers"])
     torch.set_num_threads(1)
     bench = Bench(args.data, args.fresh)
     rows = {name: bench.row(name) for name in RATES}

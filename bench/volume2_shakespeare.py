@@ -10,7 +10,8 @@ gets the same number of seconds, start, compiling (the cache is empty), evaluati
 Both losses are of the whole validation split (the last tenth of the text) in consecutive windows of 64 characters, in
 float32 nats per character, computed again after the clock stopped: nanoGPT's own estimate, which its curve shows,
 samples 240 windows.
-Bar: 1.65. Writes bench/results/volume2_shakespeare.json, with nanoGPT also .png; the last line is the JSON.
+Bar: 1.65. Writes bench/results/volume2_shakespeare.json, curves included, and .png, which --draw makes anew from it;
+the last line printed is the JSON without its curves.
 """
 
 import argparse
@@ -30,12 +31,15 @@ from nano_llama.core.errors import UserError
 from nano_llama.core.figures import BLUE, GREY, ORANGE, look, panels, save
 from nano_llama.core.files import read_json, write_json
 from nano_llama.core.machine import usable_cores
+from nano_llama.core.units import plural
 from nano_llama.training.metrics import read_metrics
+from nano_llama.training.plots import thinned
 from nano_llama.vol2_torch.evaluate import evaluate_model
 
 RESULT = Path(__file__).parent / "results" / "volume2_shakespeare.json"
 BAR, AIM = 1.65, 1.58
 WINDOW = 64
+MAX_POINTS = 200  # kept of a curve
 
 NANOGPT = [
     "config/train_shakespeare_char.py", "--device=cpu", "--compile=False", "--eval_iters=20", "--log_interval=1",
@@ -120,19 +124,39 @@ def train_ours(data: str, minutes: float, folder: Path, environment: dict[str, s
     }
 
 
-def draw(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    figure, (ax,) = panels(["Shakespeare by characters, from the command's start"], width=6.4, height=4.2)
-    for run, color, name in ((theirs, ORANGE, "nanoGPT"), (ours, BLUE, "nano-llama")):
-        ax.plot(*zip(*run["curves"]["train"], strict=True), color=color, lw=0.6, alpha=0.35)
-        label = f"{name}: {run['val_loss']:.4f} in {run['seconds']:.0f} s"
-        ax.plot(*zip(*run["curves"]["val"], strict=True), "o-", color=color, label=label)
-    ax.axhline(BAR, color=GREY, linestyle="--", lw=1, label=f"bar: {BAR}")
-    ax.set_ylim(1.4, 2.8)
-    ax.set_xlabel("seconds")
-    ax.set_ylabel("loss, nats per character (faint: training)")
-    ax.legend(title="whole validation split")
-    caption = "the preset shakespeare-cpu beside nanoGPT's own command; two cores"
-    save(figure, RESULT.with_suffix(".png"), caption)
+def kept(run: dict[str, Any]) -> dict[str, Any]:
+    """As it stands in the result file: few enough points for a picture, in two columns."""
+    curves = {split: list(zip(*thinned(curve, MAX_POINTS), strict=True)) for split, curve in run["curves"].items()}
+    columns = {
+        split: {"seconds": [round(x, 1) for x in seconds], "loss": [round(y, 4) for y in losses]}
+        for split, (seconds, losses) in curves.items()
+    }
+    return {**run, "curves": columns}
+
+
+def draw() -> None:
+    """The result file as a picture."""
+    result = read_json(RESULT)
+    if "curves" not in result:
+        raise UserError(f"{RESULT} holds no curves.", hint="Train once without --draw: the bench keeps them now.")
+    runs = [(result, BLUE, "nano-llama"), (result.get("nanogpt"), ORANGE, "nanoGPT")]
+    with look():
+        figure, (ax,) = panels(["Shakespeare by characters, from the command's start"], width=7.4, height=4.6)
+        for run, color, name in runs:
+            if run is not None:
+                train, val = (run["curves"][split] for split in ("train", "val"))
+                ax.plot(train["seconds"], train["loss"], color=color, lw=0.8, alpha=0.5)
+                label = f"{name}: {run['val_loss']:.4f} in {run['seconds']:.0f} s"
+                ax.plot(val["seconds"], val["loss"], "o-", color=color, label=label)
+        ax.axhline(BAR, color=GREY, linestyle="--", lw=1, label=f"bar: {BAR}")
+        ax.set(xlabel="seconds", ylabel="loss, nats per character (faint: training)", ylim=(1.4, 2.8))
+        ax.legend(title="whole validation split")
+        ours = "{optimizer} at {lr:g}, B = {batch_size}, seed {seed}".format(**result["settings"])
+        caption = (
+            f"LLaMA and GPT of 4 layers, width 128, 4 heads; T = {WINDOW}; {plural(result['threads'], 'thread')}\n"
+            f"nano-llama: {ours}; nanoGPT: adamw at 0.001, B = 12, seed 1337"
+        )
+        save(figure, RESULT.with_suffix(".png"), caption)
 
 
 def main() -> None:
@@ -141,7 +165,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of ours, where nanoGPT does not set the time")
     parser.add_argument("--nanogpt", type=Path, metavar="DIR")
     parser.add_argument("--threads", type=int, help="of both; 1 where others use the machine (default: all cores)")
+    parser.add_argument("--draw", action="store_true", help="only the picture, from the kept curves")
     args = parser.parse_args()
+    if args.draw:
+        return draw()
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(args.threads)} if args.threads else {})}
     theirs, minutes = None, args.minutes
     with tempfile.TemporaryDirectory() as folder:
@@ -149,13 +176,9 @@ def main() -> None:
             theirs = train_nanogpt(args.nanogpt, Path(folder) / "nanogpt", environment)
             minutes = theirs["seconds"] / 60
         ours = train_ours(args.data, minutes, Path(folder), environment)
-    if theirs:
-        with look():
-            draw(ours, theirs)
-        ours["nanogpt"] = {key: value for key, value in theirs.items() if key != "curves"}
-    del ours["curves"]
     result = {
-        **ours,
+        **kept(ours),
+        **({"nanogpt": kept(theirs)} if theirs else {}),
         "bar": BAR,
         "aim": AIM,
         "threads": args.threads or usable_cores(),
@@ -163,6 +186,9 @@ def main() -> None:
         "machine": fingerprint(),
     }
     write_json(RESULT, result)
+    draw()
+    for run in (result, result.get("nanogpt", {})):
+        run.pop("curves", None)
     beside = f"; nanoGPT {theirs['val_loss']} in {theirs['seconds']} s" if theirs else ""
     print(f"validation {result['val_loss']} nats per character in {result['seconds']} s (bar {BAR}){beside}")
     print(json.dumps(result))
