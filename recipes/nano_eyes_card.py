@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from nano_llama.core.figures import GREY, count_ticks, look, panels, save
 from nano_llama.core.units import time_text
 from nano_llama.core.vision.config import VisionLanguageConfig
@@ -144,8 +146,7 @@ def draw_curve(
     shown = {title: group for title, group in shown.items() if group} or {"nothing was evaluated": []}
     per_step = settings.batch_size * settings.accumulate
     with look():
-        columns, few_bytes = min(3, len(shown)), 80  # of 8 MiB in all
-        figure, axes = panels(list(shown), columns, width=4.2, height=3.7, dpi=few_bytes)
+        figure, axes = panels(list(shown), min(3, len(shown)), width=4.2, height=3.7, dpi=120)
         for ax, group in zip(axes, shown.values(), strict=True):
             for place, name in enumerate(group):
                 points = [(row["step"] * per_step, 100 * row["val_accuracy"][name]) for row in measured]
@@ -160,3 +161,6 @@ def draw_curve(
         count_ticks(*axes)
         what = "each point is of 256 pictures that training does not show; up to the dashed line it shows single shapes"
         save(figure, path, caption_of(config, settings, what))
+    if path.suffix == ".png":
+        with Image.open(path) as drawn:  # which has few colours: as a palette it takes a third of the bytes
+            drawn.convert("RGB").quantize(256).save(path, optimize=True)
