@@ -138,10 +138,10 @@ def distribution(params: SamplingParams) -> str:
         if value != off and (name == "repetition penalty" or not params.is_greedy)
     ]  # fmt: skip
     named = " and ".join(filter(None, [", ".join(changes[:-1]), *changes[-1:]]))
-    before = f"before {named} changed it" if changes else "with which it was drawn"
+    then = f", before {named} changed it" if changes else ", with which it was drawn"
     if params.is_greedy:
-        before = f"before {named}; the then likeliest was taken" if changes else "the likeliest taken each time"
-    return f"p: the model's own probability of the token, {before}. bits: -log2 p, its surprisal."
+        then = f", before {named}" * bool(changes) + "; each time the likeliest was taken"
+    return f"p: the model's own probability of the token{then}. bits: -log2 p, its surprisal."
 
 
 def legend() -> Text:

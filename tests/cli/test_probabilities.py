@@ -9,7 +9,16 @@ from rich.console import Console
 
 from helpers.vision_models import picture
 from nano_llama.cli.common import Screen
-from nano_llama.cli.probabilities import ALTERNATIVES, TINTS, fit, percent, probability_table, tint, token_name
+from nano_llama.cli.probabilities import (
+    ALTERNATIVES,
+    TINTS,
+    distribution,
+    fit,
+    percent,
+    probability_table,
+    tint,
+    token_name,
+)
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.tokenizer import Tokenizer
 from nano_llama.vol3_engine.outputs import Logprob
@@ -90,7 +99,7 @@ def test_a_pipe_gets_the_text_and_plain_lines(cli, tiny_model, monkeypatch):
     header, *lines = done.out.removeprefix(text + "\n\n").split("\n\n")[0].splitlines()
     assert header.split() == ["token", "p", "bits", "likeliest", "other", "tokens"] and len(lines) == 5
     assert all(line.count("%") == 1 + ALTERNATIVES for line in lines)
-    assert "the likeliest taken each time" in done.out
+    assert "of the token; each time the likeliest was taken." in done.out
 
 
 def entries(*logprobs):
@@ -125,6 +134,14 @@ def test_what_does_not_fit_into_a_line_is_said():
     table = probability_table(screen, Tokenizer.train_char("abcdefgh"), rows, SamplingParams())
     assert "wider screen" in str(table[-1])
     assert fit(["four", "four", "four"], 10) == ["four", "four"] and fit(["four"], 1) == ["four"]
+
+
+def test_which_distribution_it_is_is_said():
+    greedy = distribution(SamplingParams(temperature=0.0, top_p=0.5, repetition_penalty=1.1))
+    assert "of the token, before repetition penalty 1.1; each time the likeliest was taken." in greedy
+    three = distribution(SamplingParams(temperature=2.0, min_p=0.1, top_p=0.5))
+    assert "of the token, before temperature 2, min-p 0.1 and top-p 0.5 changed it." in three
+    assert "of the token, with which it was drawn." in distribution(SamplingParams())
 
 
 def test_names_and_figures():
