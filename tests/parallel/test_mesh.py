@@ -24,6 +24,13 @@ def test_the_last_axis_counts_fastest(ranks):
 
 
 @pytest.mark.parallel
+def test_axes_of_the_same_ranks_share_a_group_on_all_meshes(ranks):
+    for same, made in ranks(4).run(mesh_cases.groups, meshes=["dp=2,tp=2", "fsdp=2,cp=2", "pp=2,dp=2", "tp=4"]):
+        assert same, "as torch.distributed.device_mesh.init_device_mesh has them"
+        assert made == 4, "the rank itself, two neighbours, two that are two apart, all"
+
+
+@pytest.mark.parallel
 def test_sums_run_over_the_ranks_of_their_axes(ranks):
     assert ranks(4).run(mesh_cases.sums, mesh="dp=2,tp=2") == [4.0, 6.0, 4.0, 6.0]
     assert ranks(4).run(mesh_cases.sums, mesh="dp=2,fsdp=2") == [10.0] * 4

@@ -31,8 +31,8 @@ class LossSum(nn.Module):
 
 
 def apply_ddp(module: nn.Module, mesh: DeviceMesh) -> DistributedDataParallel:
-    """The module, whose backward pass from now on sums the gradients over the ranks of mesh["dp"]."""
-    group = mesh["dp"].get_group()
+    """The module, whose backward pass from now on sums the gradients over the ranks of dp."""
+    group = mesh.get_group("dp")
     parallel = DistributedDataParallel(module, process_group=group, init_sync=False, gradient_as_bucket_view=True)
     parallel.register_comm_hook(group, sum_bucket)
     return parallel

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from nano_llama.vol2_torch.model import Llama
+from nano_llama.vol2_torch.parallel.mesh import axis_size
 from nano_llama.vol2_torch.parallel.stage import Stage
 
 
@@ -31,7 +32,7 @@ def apply_fsdp(
     bytes, and their gradients summed in float32. The root's are gathered as they are held: the stream begins with the
     embedding's rows. None: so are the layers'.
     """
-    over = mesh["dp", "fsdp"] if mesh["dp"].size() > 1 else mesh["fsdp"]
+    over = mesh["dp", "fsdp"] if axis_size(mesh, "dp") > 1 else mesh["fsdp"]
     rounded = MixedPrecisionPolicy()
     if products is not None:
         rounded = MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32, cast_forward_inputs=False)

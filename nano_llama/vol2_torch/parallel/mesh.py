@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
 
 from nano_llama.core.env import Launch
 from nano_llama.core.errors import EnvironmentFault, UserError
@@ -23,6 +25,8 @@ from nano_llama.vol2_torch.parallel.network import describe
 
 BATCH_AXES = ("dp", "fsdp")  # whose ranks share the rows of a batch
 TIMEOUT = 600.0  # seconds that a rank waits for the others in one operation
+
+Groups = dict[tuple[int, ...], ProcessGroup]  # by their ranks
 
 
 def backend_for(device: torch.device) -> str:
@@ -96,10 +100,24 @@ def device_of_rank(device: torch.device, launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def make_mesh(config: ParallelConfig, device: torch.device) -> DeviceMesh:
-    """The grid of all ranks, with the axes of AXES. Raises UserError unless the product is the number of ranks."""
-    config.check_world_size(dist.get_world_size())
-    return init_device_mesh(device.type, config.shape, mesh_dim_names=AXES)
+def make_mesh(config: ParallelConfig, device: torch.device, groups: Groups | None = None) -> DeviceMesh:
+    """The grid of all ranks, with the axes of AXES. Raises UserError unless the product is the number of ranks.
+
+    Axes of the same ranks share a process group, above all those of one rank: every group of gloo's keeps a thread that
+    wakes a hundred times a second. groups: those that other meshes of this process have made, to be shared as well.
+    """
+    world, world_size = dist.group.WORLD, dist.get_world_size()
+    assert world is not None, "the processes have joined"
+    config.check_world_size(world_size)
+    made: Groups = {} if groups is None else groups
+    grid, own = np.arange(world_size).reshape(config.shape), []
+    for axis, size in enumerate(config.shape):
+        for ranks in map(tuple, np.moveaxis(grid, axis, -1).reshape(-1, size).tolist()):
+            if ranks not in made:  # all ranks make all groups, in the same order
+                made[ranks] = world if size == world_size else dist.new_group(ranks)
+            if dist.get_rank() in ranks:
+                own.append(made[ranks])
+    return DeviceMesh.from_group(own, device.type, mesh=grid, mesh_dim_names=AXES)
 
 
 def axis_size(mesh: DeviceMesh, axis: str) -> int:
@@ -122,7 +140,7 @@ def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
     return rank, ranks
 
 
-def stage_group(mesh: DeviceMesh) -> dist.ProcessGroup:
+def stage_group(mesh: DeviceMesh) -> ProcessGroup:
     """All ranks that have the same layers: they differ in every axis but pp."""
     return mesh[AXES[1:]]._flatten("stage").get_group()
 

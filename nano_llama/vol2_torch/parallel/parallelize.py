@@ -62,12 +62,12 @@ def parallelize(
         if sequence_parallel:
             raise UserError("sequence_parallel over pp: a stage passes on whole rows.", hint="Leave one of them out.")
         pipeline = Pipeline(
-            model, mesh["pp"].get_group(), schedule=schedule, head_loss=head_loss, z_loss=z_loss, autocast=autocast
+            model, mesh.get_group("pp"), schedule=schedule, head_loss=head_loss, z_loss=z_loss, autocast=autocast
         )
     parts: list[Llama | Stage] = [model] if pipeline is None else list(pipeline.stages.values())
     for part in parts:
         if "cp" in used:
-            context_parallel(part, mesh["cp"].get_group(), context, tp=mesh["tp"].size())
+            context_parallel(part, mesh.get_group("cp"), context, tp=axis_size(mesh, "tp"))
         if "tp" in used:
             apply_tp(part, mesh, sequence_parallel=sequence_parallel)
         if "fsdp" in used:

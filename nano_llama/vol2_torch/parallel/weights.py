@@ -18,6 +18,7 @@ from nano_llama.formats.mapping import TensorMapping
 from nano_llama.vol2_torch.model import to_tensor
 from nano_llama.vol2_torch.parallel.gradients import local
 from nano_llama.vol2_torch.parallel.matrix_parts import slices_here
+from nano_llama.vol2_torch.parallel.mesh import axis_size
 
 
 class Described(NamedTuple):
@@ -35,15 +36,15 @@ def described(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Desc
     tensors: what this rank has of them, whole, cut, or in a pipeline its stage's alone: parameters, their averages, or
     what an optimizer keeps of them. One that several stages have comes once.
     """
-    pp = mesh["pp"]
+    stage, count = mesh.get_local_rank("pp"), axis_size(mesh, "pp")
     here = {
-        name: Described(tuple(tensor.shape), tensor.dtype, tensor.device.type, pp.get_local_rank())
+        name: Described(tuple(tensor.shape), tensor.dtype, tensor.device.type, stage)
         for name, tensor in tensors.items()
     }
     stages: list[Any] = [here]
-    if pp.size() > 1:
-        stages *= pp.size()
-        dist.all_gather_object(stages, here, group=pp.get_group())
+    if count > 1:
+        stages *= count
+        dist.all_gather_object(stages, here, group=mesh.get_group("pp"))
     found: dict[str, Described] = {}
     for held in stages:
         found |= {name: tensor for name, tensor in held.items() if name not in found}
@@ -53,14 +54,13 @@ def described(tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> dict[str, Desc
 @torch.no_grad()
 def whole_tensor(name: str, found: Described, tensors: Mapping[str, Tensor], mesh: DeviceMesh) -> Tensor:
     """All of one tensor, on every rank: each has a part in it, so all must ask for the same one. found: `described`."""
-    pp = mesh["pp"]
-    if pp.get_local_rank() == found.stage:
+    if mesh.get_local_rank("pp") == found.stage:
         tensor = tensors[name].detach()
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     else:
         whole = torch.empty(found.shape, dtype=found.dtype, device=found.device)
-    if pp.size() > 1:
-        dist.broadcast(whole := whole.contiguous(), group=pp.get_group(), group_src=found.stage)
+    if axis_size(mesh, "pp") > 1:
+        dist.broadcast(whole := whole.contiguous(), group=mesh.get_group("pp"), group_src=found.stage)
     return whole
 
 

@@ -42,7 +42,7 @@ class CommBytes(TorchDispatchMode):
 
     def __init__(self, mesh: DeviceMesh):
         super().__init__()
-        self.axis_of = {ranks_of(mesh[axis].get_group()): axis for axis in used_axes(mesh)}
+        self.axis_of = {ranks_of(mesh.get_group(axis)): axis for axis in used_axes(mesh)}
         self.by_axis: Counter[str] = Counter()
         self.calls: Counter[tuple[str, str]] = Counter()
 

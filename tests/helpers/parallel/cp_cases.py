@@ -18,7 +18,7 @@ NAMES = ("out", "dq", "dk", "dv")
 
 def attention(here, exchange, G, dtype=torch.float32, H=4, N=6):
     """Its differences from one process's attention; exchange "naive": NaiveRing."""
-    group, generator = here.mesh(f"cp={here.world_size}")["cp"].get_group(), torch.Generator().manual_seed(1)
+    group, generator = here.mesh(f"cp={here.world_size}").get_group("cp"), torch.Generator().manual_seed(1)
     T = N * here.world_size
     positions = local_positions(T, group.rank(), group.size())
     shapes = ((2, H, T, 8), (2, G, T, 8), (2, G, T, 8), (2, H, T, 8))
@@ -39,7 +39,7 @@ def attention(here, exchange, G, dtype=torch.float32, H=4, N=6):
 
 
 def ready(here, exchange, tied, dtype, checkpointing="none"):
-    model, group = one_process.model(tied, dtype), here.mesh(f"cp={here.world_size}")["cp"].get_group()
+    model, group = one_process.model(tied, dtype), here.mesh(f"cp={here.world_size}").get_group("cp")
     model.train_with(0.0, checkpointing)
     context_parallel(model, group, exchange)
     return model, group

@@ -3,15 +3,16 @@
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from nano_llama.core.errors import EnvironmentFault, UserError
-from nano_llama.vol2_torch.parallel.config import AXES
+from nano_llama.vol2_torch.parallel.config import AXES, ParallelConfig
 from nano_llama.vol2_torch.parallel.mesh import BATCH_AXES, all_reduce, batch_rank, process_group, used_axes
 
 
 def coordinates(here, mesh):
     mesh = here.mesh(mesh)
-    return {axis: mesh[axis].get_local_rank() for axis in AXES}, batch_rank(mesh), used_axes(mesh)
+    return {axis: mesh.get_local_rank(axis) for axis in AXES}, batch_rank(mesh), used_axes(mesh)
 
 
 def sums(here, mesh):
@@ -29,6 +30,19 @@ def second_group(here, launch):
     with pytest.raises(EnvironmentFault, match="already belongs"), process_group(launch, torch.device("cpu")):
         pass
     return dist.get_world_size()
+
+
+def groups(here, meshes):
+    """Whether each axis of each mesh has the ranks that torch's own mesh gives it; and how many groups there are."""
+    same = []
+    for text in meshes:
+        ours, config = here.mesh(text), ParallelConfig.parse(text)
+        theirs = init_device_mesh("cpu", config.shape, mesh_dim_names=AXES)
+        same.append(torch.equal(ours.mesh, theirs.mesh) and ours.get_coordinate() == theirs.get_coordinate())
+        for axis in AXES:
+            ranks = [dist.get_process_group_ranks(mesh.get_group(axis)) for mesh in (ours, theirs)]
+            same.append(ranks[0] == ranks[1] and ours.size(AXES.index(axis)) == ours.get_group(axis).size())
+    return all(same), len({id(here.mesh(text).get_group(axis)) for text in meshes for axis in AXES})
 
 
 def one_fails(here, failing):

@@ -14,7 +14,7 @@ from nano_llama.vol2_torch.parallel.stage import EMBEDDING, Stage
 
 
 def group_of(here):
-    return here.mesh(f"pp={here.world_size}")["pp"].get_group()
+    return here.mesh(f"pp={here.world_size}").get_group("pp")
 
 
 def backward(pipeline, tokens, targets, documents=None):

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from nano_llama.core.env import Launch
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
-from nano_llama.vol2_torch.parallel.mesh import make_mesh, process_group
+from nano_llama.vol2_torch.parallel.mesh import Groups, make_mesh, process_group
 
 CPU = torch.device("cpu")
 OPERATION = 60  # seconds that a rank waits for the others
@@ -35,16 +35,17 @@ class CaseFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Rank:
-    """What a case knows of where it runs. meshes: those made so far, since each makes groups of its own."""
+    """What a case knows of where it runs. meshes, groups: those made so far; the former share the latter."""
 
     rank: int
     world_size: int
-    meshes: dict[str, Any]
+    meshes: dict[str, Any] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
 
     def mesh(self, text: str):
         """The mesh of "fsdp=2,tp=2"."""
         if text not in self.meshes:
-            self.meshes[text] = make_mesh(ParallelConfig.parse(text), CPU)
+            self.meshes[text] = make_mesh(ParallelConfig.parse(text), CPU, self.groups)
         return self.meshes[text]
 
 
@@ -53,7 +54,7 @@ def serve(pipe, rank: int, world_size: int, store: str) -> None:
     torch.set_num_threads(1)
     launch = Launch(rank=rank, world_size=world_size, local_rank=rank, local_world_size=world_size, address=store)
     with process_group(launch, CPU, timeout=OPERATION, store=dist.FileStore(store, world_size)):
-        here = Rank(rank, world_size, {})
+        here = Rank(rank, world_size)
         while (request := received(pipe)) is not None:
             case, arguments = request
             try:

@@ -27,7 +27,7 @@ def step(here, mesh, training: Training, batches=1, **options):
         for parameter in parallel.parameters.values():
             parameter.grad = None
     held = sum(local(parameter).numel() for parameter in parallel.parameters.values())
-    return dict(sent.by_axis), dict(sent.calls), held, mesh["pp"].get_local_rank()
+    return dict(sent.by_axis), dict(sent.calls), held, mesh.get_local_rank("pp")
 
 
 def collectives(here):
