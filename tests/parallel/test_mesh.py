@@ -54,6 +54,15 @@ def test_a_rank_that_fails_is_named_and_the_next_case_runs(ranks):
     assert len(ranks(2).run(mesh_cases.coordinates, mesh="dp=2")) == 2
 
 
+@pytest.mark.parallel
+def test_a_rank_that_dies_or_hangs_is_named_and_where_it_was(ranks, monkeypatch):
+    with pytest.raises(CaseFailed, match=r"one_dies: the process of rank 1 of 2 ended by SIGSEGV(?s:.*)in one_dies"):
+        ranks(2).run(mesh_cases.one_dies, dying=1)
+    monkeypatch.setattr("helpers.parallel.ranks.CASE", 5)
+    with pytest.raises(CaseFailed, match=r"one_hangs: ranks \[0, 1\] of 2 did not (?s:.*)Rank 1:(?s:.*)in one_hangs"):
+        ranks(2).run(mesh_cases.one_hangs, hanging=1)
+
+
 def test_what_torchrun_says(monkeypatch):
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)

@@ -1,5 +1,9 @@
 """Cases of tests/parallel/test_mesh.py."""
 
+import os
+import signal
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -43,6 +47,18 @@ def groups(here, meshes):
             ranks = [dist.get_process_group_ranks(mesh.get_group(axis)) for mesh in (ours, theirs)]
             same.append(ranks[0] == ranks[1] and ours.size(AXES.index(axis)) == ours.get_group(axis).size())
     return all(same), len({id(here.mesh(text).get_group(axis)) for text in meshes for axis in AXES})
+
+
+def one_dies(here, dying):
+    if here.rank == dying:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    dist.barrier()
+
+
+def one_hangs(here, hanging):
+    if here.rank == hanging:
+        time.sleep(60)
+    dist.barrier()
 
 
 def one_fails(here, failing):

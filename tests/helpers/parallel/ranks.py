@@ -3,10 +3,13 @@
 Importing torch takes longer than most cases, so a fork server imports it once, and every rank is a fork of it. A case
 is a function of a module that the ranks can import (tests/helpers/parallel/): it gets the `Rank` and its own
 arguments, and what it returns is sent back, rank by rank. Where a case fails or hangs, all ranks are ended, and the
-next case starts new ones.
+next case starts new ones. What a rank that died or hung was doing, its faulthandler has written down.
 """
 
+import faulthandler
 import multiprocessing
+import os
+import signal
 import tempfile
 import time
 import traceback
@@ -49,8 +52,10 @@ class Rank:
         return self.meshes[text]
 
 
-def serve(pipe, rank: int, world_size: int, store: str) -> None:
-    """A rank's life: join the others, then answer each case that comes through the pipe."""
+def serve(pipe, rank: int, world_size: int, store: str, stacks: Path) -> None:
+    """A rank's life: join the others, then answer each case that comes through the pipe. stacks: where its threads are
+    when a signal ends it, for `Ranks.died`."""
+    faulthandler.enable(stacks.open("w"))
     torch.set_num_threads(1)
     launch = Launch(rank=rank, world_size=world_size, local_rank=rank, local_world_size=world_size, address=store)
     with process_group(launch, CPU, timeout=OPERATION, store=dist.FileStore(store, world_size)):
@@ -79,16 +84,19 @@ class Ranks:
         self.processes: list[Any] = []
         self.pipes: list[Any] = []
         self.stack = ExitStack()
+        self.folder = Path()
+
+    def stacks(self, rank: int) -> Path:
+        return self.folder / f"stacks-{rank}.txt"
 
     def start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks")))
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks")))
         for rank in range(self.world_size):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=serve, args=(theirs, rank, self.world_size, str(folder / "store")), daemon=True
-            )
+            arguments = (theirs, rank, self.world_size, str(self.folder / "store"), self.stacks(rank))
+            process = context.Process(target=serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self.processes.append(process)
@@ -99,8 +107,11 @@ class Ranks:
         if not self.processes:
             self.start()
         try:
-            for pipe in self.pipes:
-                pipe.send((case, arguments))
+            for rank, pipe in enumerate(self.pipes):
+                try:
+                    pipe.send((case, arguments))
+                except BrokenPipeError:
+                    raise self.died(f"before {case.__name__}", rank) from None
             return self.collect(case.__name__)
         except BaseException:
             self.stop()
@@ -112,16 +123,33 @@ class Ranks:
             waiting = {pipe: rank for rank, pipe in enumerate(self.pipes) if rank not in answers}
             ready = multiprocessing.connection.wait(list(waiting), max(deadline - time.monotonic(), 0))
             if not ready:
-                raise CaseFailed(f"{name}: ranks {sorted(waiting.values())} did not answer within {CASE} s")
+                raise self.hung(name, sorted(waiting.values()))
             for pipe in ready:
                 try:
                     state, answer = pipe.recv()
-                except EOFError:
-                    raise CaseFailed(f"{name}: the process of rank {waiting[pipe]} ended") from None
+                except (EOFError, ConnectionResetError):
+                    raise self.died(name, waiting[pipe]) from None
                 if state == "failed":  # the others wait for it in vain
                     raise CaseFailed(f"{name}: rank {waiting[pipe]} of {self.world_size} raised\n{answer}")
                 answers[waiting[pipe]] = answer
         return [answers[rank] for rank in range(self.world_size)]
+
+    def died(self, name: str, rank: int) -> CaseFailed:
+        """By which exit code or signal, and where its threads were."""
+        self.processes[rank].join(20)  # its pipe may close before it ends
+        code = self.processes[rank].exitcode
+        how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+        return CaseFailed(
+            f"{name}: the process of rank {rank} of {self.world_size} ended by {how}\n{self.stacks(rank).read_text()}"
+        )
+
+    def hung(self, name: str, ranks: list[int]) -> CaseFailed:
+        """Ranks that have not answered in time, and where their threads are."""
+        for rank in ranks:
+            os.kill(self.processes[rank].pid, signal.SIGABRT)  # on which they write it down
+            self.processes[rank].join(20)
+        stacks = "\n".join(f"Rank {rank}:\n{self.stacks(rank).read_text()}" for rank in ranks)
+        return CaseFailed(f"{name}: ranks {ranks} of {self.world_size} did not answer within {CASE} s\n{stacks}")
 
     def stop(self) -> None:
         for pipe in self.pipes:
