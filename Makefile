@@ -15,7 +15,7 @@ slow: .venv/ready  # the tests that take minutes
 	.venv/bin/python -m pytest -m slow
 
 parallel: .venv/ready  # two and four processes
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m parallel
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m parallel tests/parallel
 
 server: .venv/ready  # servers in processes of their own, and clients of others
 	.venv/bin/pip install -q -c constraints.txt -e ".[judges,eval]"

@@ -137,6 +137,11 @@ def test_nothing_names_one_machine_or_a_registry():
     assert not offenders
 
 
+def test_tests_of_many_processes_lie_where_make_parallel_looks_for_them():
+    marked = [path for path in SOURCES if re.search(r"mark\.parallel\b", path.read_text())]
+    assert marked and {path.parent for path in marked} == {ROOT / "tests" / "parallel"}
+
+
 def test_environment_variables_are_read_in_one_place():
     allowed = {"nano_llama/core/env.py"}
     offenders = [

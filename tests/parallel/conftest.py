@@ -5,8 +5,17 @@ recipe   recipe.torchrun(...): processes as users start them, of a short run who
 """
 
 import sys
+from pathlib import Path
 
 import pytest
+
+LONGEST = ["test_training.py", "test_started.py", "test_trainer.py", "test_options.py", "test_failures.py"]
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest files first: `make parallel` gives files to two processes, which then end about together."""
+    files = {Path(__file__).with_name(name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: files.get(item.path, len(files)))
 
 
 @pytest.fixture(scope="session")
