@@ -49,7 +49,7 @@ def test_bf16(ranks, mesh):
 
 @pytest.mark.slow  # a compiler runs in every rank
 @pytest.mark.skipif(bool(compiler_problem(CPU)), reason="no C++ compiler")
-@pytest.mark.parametrize("mesh", ["dp=2", "fsdp=2", "tp=2", "cp=2", "pp=2", "fsdp=2,tp=2"])
+@pytest.mark.parametrize("mesh", ["dp=2", "tp=2", "cp=2", "pp=2", "fsdp=2,tp=2"])  # fsdp=2: test_trainer.py
 def test_compiled_layers(ranks, mesh):
     training = Training(compiled=True, steps=4)
     outcomes = ranks(ParallelConfig.parse(mesh).world_size).run(train, mesh=mesh, training=training)

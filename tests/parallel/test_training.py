@@ -1,6 +1,6 @@
 """Every axis, and axes together, against one process: the first step's gradients tensor by tensor, losses, norms.
 
-In float32 twenty losses of the axes and of two products of them; of other products, and in float64, four.
+In float32 twenty losses of the axes and of two products of them; of other products, and in float64, three.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from nano_llama.vol2_torch.parallel.refusals import LLAMA_ONLY
 
 pytestmark = pytest.mark.parallel
 
-LONG, SHORT = 20, 4  # steps
+LONG, SHORT = 20, 3  # steps
 TRAININGS = {
     "tied": Training(),
     "untied": Training(tied=False, z_loss=1e-4),
