@@ -23,7 +23,7 @@ from nano_llama.training.outcome import TrainingInterrupted
 from nano_llama.training.plots import plot_comparison
 from nano_llama.training.presets import TRAINING_PRESETS
 from nano_llama.training.run_folder import RunFolder
-from nano_llama.training.run_summary import RunSummary, summarize
+from nano_llama.training.run_summary import RunSummary, alike, summarize
 from nano_llama.training.settings import LENGTHS, TrainSettings, merge
 from nano_llama.training.settings_layers import explicit, layers
 from nano_llama.training.small_text import suited
@@ -175,8 +175,8 @@ def check_comparable(sides: dict[str, TrainSettings]) -> None:
 def caption(found: Mapping[str, Sequence[RunSummary]], seeds: range) -> str:
     """How the runs were made, as far as both sides are alike."""
     first, second = (runs[0] for runs in found.values())
-    alike = [part for part in first.made_how[:-1] if part in second.made_how]
-    return "; ".join([Path(first.data).name, *alike, f"seeds {seeds[0]} to {seeds[-1]}"])
+    *parts, _ = alike([first, second])  # the last is their seed
+    return "; ".join([Path(first.data).name, *parts, f"seeds {seeds[0]} to {seeds[-1]}"])
 
 
 def folder_name(name: str) -> str:

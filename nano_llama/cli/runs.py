@@ -15,7 +15,7 @@ from nano_llama.core.errors import NanoLlamaError, UserError
 from nano_llama.core.units import count_text, time_text
 from nano_llama.training.metrics import Row
 from nano_llama.training.plots import plot_run, plot_runs
-from nano_llama.training.run_summary import RunSummary, find_runs, summarize
+from nano_llama.training.run_summary import RunSummary, alike, find_runs, summarize
 
 Key = Literal[
     "name", "state", "parameters", "optimizer", "lr", "tokens", "val_loss", "val_bits_per_byte", "tokens_per_second",
@@ -79,7 +79,8 @@ def run(
     else:
         named = [(summary.name, rows) for summary, rows in found]
         texts = ", ".join(dict.fromkeys(Path(summary.data).name for summary, _ in found))
-        plot_runs(named, picture, f"trained on {texts}", in_bytes=not one_tokenizer, dark=dark)
+        made_how = "; ".join([f"trained on {texts}", *alike([summary for summary, _ in found])])
+        plot_runs(named, picture, made_how, in_bytes=not one_tokenizer, dark=dark)
     screen.result(
         {
             "runs": [summary.to_json() for summary, _ in found],

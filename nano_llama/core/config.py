@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.errors import ConfigError
+from nano_llama.core.units import plural
 from nano_llama.core.variants import ACTIVATIONS, NORM_PLACEMENTS, variants
 
 ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
@@ -220,10 +221,11 @@ class LlamaConfig:
     @property
     def shape_text(self) -> str:
         """The shape in a line, for a model's repr."""
-        heads = f"{self.num_attention_heads} heads ({self.num_key_value_heads} for keys and values)"
+        heads = f"{plural(self.num_attention_heads, 'head')} ({self.num_key_value_heads} for keys and values)"
         more = "".join(f", {name} {value}" for name, value in variants(self).items())
+        layers = plural(self.num_hidden_layers, "layer")
         return (
-            f"{self.num_parameters:,} parameters: {self.num_hidden_layers} layers of width {self.hidden_size}, {heads},"
+            f"{self.num_parameters:,} parameters: {layers} of width {self.hidden_size}, {heads},"
             f" vocabulary {self.vocab_size:,}, context {self.max_position_embeddings:,}{more}"
         )
 

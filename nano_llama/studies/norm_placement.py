@@ -118,7 +118,7 @@ def draw(picture: Path, at_depth: dict, last: dict, depths: tuple[int, ...], L: 
         [
             f"fresh model of {L} layers: MLP gradient of each",
             "fresh model: MLP gradient of the last layer",
-            "training loss",
+            f"training loss, {L} layers",
         ]
     )
     for name, color in COLORS.items():

@@ -63,7 +63,7 @@ def run(picture: Path, seed: int = 0, quick: bool = False) -> Finding:
         for axis, meshes in curves.items()
     }
     traffic = {axis: {n: sent(axes) for n, axes in meshes.items()} for axis, meshes in curves.items()}
-    caption = f"LLaMA of {config.num_parameters:,} parameters; {BATCH} x {T} tokens in a step, float32, seed {seed}"
+    caption = f"LLaMA of {config.shape_text}; {BATCH} x {T} tokens in a step, float32, seed {seed}"
     draw(picture, {axis: one["bytes"] for axis, one in counted.items()}, formula, held, traffic, caption)
 
     off = {axis: counted[axis]["bytes"] / formula[axis] - 1.0 for axis in AXES}

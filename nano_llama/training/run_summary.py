@@ -4,6 +4,7 @@ Tests: tests/training/test_run_summary.py.
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,12 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
         title=title_of(shape.num_parameters, settings), made_how=made_how(shape, settings),
     )  # fmt: skip
     return summary, rows
+
+
+def alike(runs: Sequence[RunSummary]) -> list[str]:
+    """How these runs were made, as far as all of them were made so: parts of a caption."""
+    first, *others = runs
+    return [part for part in first.made_how if all(part in other.made_how for other in others)]
 
 
 def state_of(folder: RunFolder, settings: TrainSettings) -> str:

@@ -143,3 +143,16 @@ def test_different_tokenizers_are_drawn_in_bits_per_byte(cli, runs, monkeypatch)
     fake_run(runs / "d", [3.0], vocab_size=200)
     cli("runs", runs)
     assert drawn == [False, True]
+
+
+def test_the_caption_says_how_all_of_them_were_made(cli, runs, monkeypatch):
+    from nano_llama.cli import runs as module
+
+    captions = []
+    monkeypatch.setattr(module, "plot_runs", lambda named, path, caption, **how: captions.append(caption))
+    cli("runs", runs)
+    fake_run(runs / "d", [3.0], vocab_size=100, seed=7)
+    cli("runs", runs)
+    assert all(caption.startswith("trained on stdlib; 1 layer of width 16, ") for caption in captions)
+    assert not any("at 0.5" in caption for caption in captions), "one run's alone"
+    assert captions[0].endswith("; seed 0") and "seed" not in captions[1]
