@@ -23,6 +23,13 @@ def answer_of(opened, messages, **changes):
     return opened.ask("/v1/chat/completions", body)["choices"][0]["message"]["content"]
 
 
+def asked(page, path, act):
+    """The body of the request that this brings about."""
+    with page.expect_request(f"**{path}") as sent:
+        act()
+    return sent.value.post_data_json
+
+
 def last_answer(page):
     """Through the clipboard's place: the text itself, not its pieces."""
     return page.evaluate("document.querySelector('nl-chat').open.turns.at(-1).text")
@@ -56,6 +63,29 @@ def test_a_conversation(chat):
     with page.expect_download() as downloaded:
         page.get_by_role("button", name="Export").click()
     assert re.search(r"\*\*system\*\*\n\nthe dog\n\n\*\*user\*\*\n\nthe lazy dog", downloaded.value.path().read_text())
+
+
+def test_an_answer_goes_on_to_its_end(chat):
+    """And so does a branch, which is a completion, and must be told how many tokens there is room for."""
+    page = chat.go(seed=7)
+    body = asked(page, "/v1/chat/completions", lambda: say(page, "the fox"))
+    assert "max_tokens" not in body and body["seed"] == 7
+    whole = {"messages": body["messages"], "temperature": 0.8, "seed": 7, "return_token_ids": True}
+    answer = chat.ask("/v1/chat/completions", whole)
+    assert last_answer(page) == answer["choices"][0]["message"]["content"]
+    page.locator(".token").nth(2).click()
+    choice = page.locator("nl-alternatives tr:not(.chosen) button").first
+    body = asked(page, "/v1/completions", choice.click)
+    assert len(body["prompt"]) == answer["usage"]["prompt_tokens"] + 3
+    assert body["max_tokens"] == chat.ask("/inspect/model")["context"] - len(body["prompt"])
+    note = page.locator("nl-chat > .hint", has_text="that the branch began with")
+    note.wait_for()
+    texts = page.locator(".token").all_text_contents()
+    chat.follow()
+    note.wait_for()
+    assert page.locator(".token").all_text_contents() == texts
+    field = page.locator("nl-complete").get_by_label("tokens at most", exact=True)
+    assert field.input_value() == "48", "a text that goes on has no end of its own"
 
 
 def test_conversations_are_kept_in_this_browser(chat):

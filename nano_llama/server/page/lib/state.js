@@ -2,13 +2,13 @@
 // <nl-settings>: its sliders of sampling; all of them on the page show and change the one state.
 // Tests: tests/page/test_page.py.
 
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 
 // name -> [default, least, most, step of its slider]
-export const NUMBERS = {
+const NUMBERS = {
     temperature: [0.8, 0, 2, 0.05], top_k: [0, 0, 100, 1], top_p: [1, 0.01, 1, 0.01], min_p: [0, 0, 1, 0.01],
     repetition_penalty: [1, 0.5, 2, 0.05], presence_penalty: [0, -2, 2, 0.1], frequency_penalty: [0, -2, 2, 0.1],
-    max_tokens: [48, 1, 1024, 1], seed: [1, 0, 2 ** 53 - 1, 1], at: [-1, -1, 100000, 1],
+    max_tokens: [0, 0, 1024, 1], seed: [1, 0, 2 ** 53 - 1, 1], at: [-1, -1, 100000, 1],
     // what is chosen in a view (-1: nothing): a token of the text that is read, a word of the vocabulary; of a recording, a step and a block
     place: [-1, -1, 100000, 1], step: [-1, -1, 1e9, 1], block: [-1, -1, 1e9, 1], text: [-1, -1, 1000, 1], row: [-1, -1, 1000, 1], layer: [-1, -1, 1000, 1], head: [0, 0, 1000, 1], word: [-1, -1, 2 ** 31, 1], against: [-1, -1, 2 ** 31, 1],
 };
@@ -32,7 +32,7 @@ export function parse(hash) {
 }
 
 /** A number in its range, from what was typed. */
-export function toNumber(name, text) {
+function toNumber(name, text) {
     const [fallback, least, most] = NUMBERS[name];
     const value = text === null || text === "" ? NaN : Number(text);
     if (!Number.isFinite(value)) return fallback;
@@ -40,7 +40,7 @@ export function toNumber(name, text) {
 }
 
 /** The hash of a state: only what differs from the defaults. */
-export function format(state) {
+function format(state) {
     const said = new URLSearchParams();
     for (const [name, fallback] of Object.entries(TEXTS)) if (state[name] !== fallback) said.set(name, state[name]);
     for (const [name, [fallback]] of Object.entries(NUMBERS)) if (state[name] !== fallback) said.set(name, state[name]);
@@ -85,31 +85,34 @@ const LABELS = {
     repetition_penalty: ["repetition penalty", "1: off"],
     presence_penalty: ["presence penalty", "0: off"],
     frequency_penalty: ["frequency penalty", "0: off"],
-    max_tokens: ["tokens at most", ""],
+    max_tokens: ["tokens at most", "0: to the answer's end"],
     seed: ["seed", "the same seed: the same text"],
 };
 
 class Settings extends HTMLElement {
-    /** names: the settings to show, in their order. */
-    show(store, names) {
+    /** names: the settings to show, in their order; usual: what stands for 0 where one of them cannot be 0. */
+    show(store, names, usual = {}) {
         this.inputs = new Map();
-        this.replaceChildren(...names.map((name) => this.row(store, name)));
+        fill(this, names.map((name) => this.row(store, name, usual[name])));
         const refresh = () => {
-            for (const [name, inputs] of this.inputs) for (const input of inputs) if (Number(input.value) !== store.state[name] || input.value === "") input.value = store.state[name];
+            for (const [name, inputs] of this.inputs) {
+                const value = store.state[name] || (usual[name] ?? 0);
+                for (const input of inputs) if (Number(input.value) !== value || input.value === "") input.value = value;
+            }
         };
         store.addEventListener("change", refresh);
         refresh();
     }
 
-    row(store, name) {
-        const [label, hint] = LABELS[name], [, least, most, step] = NUMBERS[name];
+    row(store, name, usual) {
+        const [label, hint] = LABELS[name], [, lowest, most, step] = NUMBERS[name], least = usual ? 1 : lowest;
         const change = (event) => store.set({ [name]: toNumber(name, event.target.value) });
         const number = h("input", { type: "number", min: least, max: most, step: name === "seed" ? 1 : "any", "aria-label": label, onchange: change });
         const slider = name === "seed" ? null : h("input", { type: "range", min: least, max: most, step, "aria-label": `${label}, slider`, oninput: change });
         const roll = () => store.set({ seed: Math.floor(Math.random() * 1e6) });
         this.inputs.set(name, slider ? [number, slider] : [number]);
         return h("div", { class: "setting" },
-            h("span", { class: "label" }, label, hint && h("small", {}, hint)),
+            h("span", { class: "label" }, label, hint && !usual && h("small", {}, hint)),
             slider ?? h("button", { type: "button", onclick: roll }, "Another seed"), number);
     }
 }

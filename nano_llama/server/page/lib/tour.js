@@ -11,9 +11,8 @@ const STEPS = [
     [null, "#writing", "Here you write, and the model that is really serving goes on."],
     [async (desk, writer) => {
         desk.store.set({ seed: 1, at: -1 });
-        const done = writer.write();
-        await until(() => desk.run?.tokens.length > 5 || desk.run?.error);
-        desk.run?.running && (await done);
+        writer.write();
+        await until(() => desk.run?.tokens.length > 20 || !desk.busy);
     }, "#writers nl-river", "This text was written token by token. The stronger a token's colour and the thicker its line, the more it surprised the model itself."],
     [(desk) => desk.store.set({ view: "alternatives", at: Math.min(3, desk.run.tokens.length - 1) }), "#looking", "One token is open. These could have stood there: on the left what the model thinks, on the right what sampling made of it."],
     [(desk) => desk.store.set({ view: "why" }), "#looking", "Why this one? From top to bottom every setting changes the bar or cuts it; at the end a number drawn from the seed falls on one token. Where the first bar comes from is seen in Logit lens, Attention and Who wrote it."],
@@ -24,9 +23,9 @@ const STEPS = [
         desk.store.set({ view: "alternatives", at });
         await until(() => document.querySelector("nl-alternatives").dataset.at === String(at));
         document.querySelector("nl-alternatives tr:not(.chosen) [data-choice]")?.click();
-        await until(() => desk.run && !desk.run.running);
+        await until(() => desk.run.tokens.length > at + 9 || !desk.busy);
         desk.store.set({ view: "branches" });
-    }, "#looking", "Another token was taken, and a branch grew. The blocks that it shares with the first text are kept once."],
+    }, "#looking", "Another token was taken, and a branch grew. The blocks that it shares with the first text are kept once. Blocks and Timeline show the engine at this work."],
     [(desk) => desk.store.set({ view: "grammar" }), "#looking", "Last, a rule: choose one, write again, and see how much of the vocabulary it leaves. The address of this page holds all you see: send it to somebody."],
 ];
 

@@ -9,14 +9,21 @@ const KEY = "nano-llama conversations";
 
 /** What both have: a button that begins and stops, the sliders, and a note on how the text ended. */
 class Writer extends HTMLElement {
+    usual = {};
+
     /** desk: what all parts of the page share (main.js). */
     begin(desk, label, write) {
         Object.assign(this, { desk, label });
         this.go = h("button", { class: "primary", onclick: () => (desk.busy ? desk.stop() : write()) }, label);
         this.note = h("p", { class: "hint", role: "status" });
         this.sliders = h("nl-settings");
-        this.sliders.show(desk.store, desk.SETTINGS);
+        this.sliders.show(desk.store, desk.SETTINGS, this.usual);
         for (const event of ["run", "written"]) desk.addEventListener(event, () => this.refresh());
+    }
+
+    /** Tokens at most; undefined: to the answer's end. */
+    get most() {
+        return this.desk.store.state.max_tokens || this.usual.max_tokens;
     }
 
     report() {
@@ -28,6 +35,8 @@ class Writer extends HTMLElement {
 }
 
 class Complete extends Writer {
+    usual = { max_tokens: 48 }; // a text that goes on has no end of its own
+
     show(desk) {
         const { store } = desk, remember = () => store.set({ prompt: this.prompt.value, path: "", run: false });
         this.begin(desk, "Continue", () => this.write());
@@ -55,7 +64,7 @@ class Complete extends Writer {
         desk.link({ prompt: this.prompt.value });
         const run = newRun(state, desk.constraint());
         desk.start(run, true);
-        await run.write({ prompt: this.prompt.value, maxTokens: state.max_tokens });
+        await run.write({ prompt: this.prompt.value, maxTokens: this.most });
     }
 
     linkOf() {}
@@ -67,7 +76,7 @@ class Complete extends Writer {
 
     /** Go on from a branch. */
     async follow(run) {
-        await run.write({ maxTokens: this.desk.store.state.max_tokens });
+        await run.write({ maxTokens: this.most });
     }
 
     refresh() {
@@ -200,7 +209,7 @@ class Chat extends Writer {
         desk.start(turn.run, true);
         this.draw();
         scrollTo(0, document.documentElement.scrollHeight);
-        await turn.run.write({ messages: messagesOf(open, open.turns.length - 1), maxTokens: state.max_tokens });
+        await turn.run.write({ messages: messagesOf(open, open.turns.length - 1), maxTokens: this.most });
         this.written(turn, open);
     }
 
@@ -238,7 +247,8 @@ class Chat extends Writer {
         turn.run = run;
         this.open.turns.length = this.open.turns.indexOf(turn) + 1;
         this.draw();
-        await run.write({ maxTokens: this.desk.store.state.max_tokens });
+        const room = this.desk.info.context - run.idsBefore(run.tokens.length).length; // it goes on as a completion, which must be told
+        await run.write({ maxTokens: this.most ?? room });
         this.written(turn, conversation);
     }
 
@@ -255,7 +265,7 @@ class Chat extends Writer {
             if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) done();
             if (event.key === "Escape") event.stopPropagation(), this.draw();
         });
-        item.replaceChildren(field, h("div", { class: "actions" }, h("button", { class: "primary", onclick: done }, asks ? "Send again" : "Keep"), h("button", { onclick: () => this.draw() }, "Cancel"), h("span", { class: "hint keyed" }, "Ctrl + Enter")));
+        fill(item, field, h("div", { class: "actions" }, h("button", { class: "primary", onclick: done }, asks ? "Send again" : "Keep"), h("button", { onclick: () => this.draw() }, "Cancel"), h("span", { class: "hint keyed" }, "Ctrl + Enter")));
         field.focus();
     }
 
@@ -264,7 +274,7 @@ class Chat extends Writer {
     /** The names of the conversations. */
     name() {
         const others = this.all.filter((one) => one.id !== this.open.id), all = others.length < this.all.length ? this.all : [this.open, ...this.all];
-        this.choice.replaceChildren(...all.map((one) => h("option", { value: one.id }, titleOf(one))));
+        fill(this.choice, all.map((one) => h("option", { value: one.id }, titleOf(one))));
         this.choice.value = this.open.id;
     }
 
@@ -273,7 +283,7 @@ class Chat extends Writer {
         this.name();
         this.system.value = this.open.system;
         this.rivers = new Map();
-        this.list.replaceChildren(...this.open.turns.map((turn) => this.turn(turn)));
+        fill(this.list, this.open.turns.map((turn) => this.turn(turn)));
         this.refresh();
         if (place < 0) return;
         const buttons = [...(this.list.children[place]?.querySelectorAll("button") ?? [])];
@@ -312,7 +322,7 @@ function messagesOf({ system, turns }, until) {
 
 /** Why a text ends, and how to read its colours. */
 function ended(run) {
-    const reasons = { length: "as many as “tokens at most” allows", stop: "the model ended the text", "stopped by you": "stopped by you" };
+    const reasons = { length: "as many as “tokens at most” or the context allows", stop: "the model ended the text", "stopped by you": "stopped by you" };
     const given = run.given ? `, after the ${run.given} that the branch began with` : "";
     return `${run.tokens.length - run.given} tokens: ${reasons[run.finish] ?? run.finish}${given}. The stronger its colour, the more a token surprised the model; choose one to see why it stands there.`;
 }
