@@ -236,7 +236,9 @@ def test_while_the_server_replays_for_others(opened):
     page.locator("nl-attribution", has_text="computes for somebody else").wait_for()
     whole(page, "attribution")
     info = opened.ask("/inspect/model")
-    info["limits"]["replayed"] = 4
     page.route("**/inspect/model", lambda route: route.fulfill(json=info))
-    opened.go(**STATE, view="lens", at=AT)
-    page.locator("nl-lens", has_text="replays at most 4 tokens").wait_for()
+    prompt = len(opened.ask("/inspect/tokens", {"prompt": STATE["prompt"]})["tokens"])
+    for most, advice in ((2, "Shorten the prompt."), (prompt, "Open an earlier one.")):
+        info["limits"]["replayed"] = most
+        opened.go(**STATE, view="lens", at=AT)
+        page.locator("nl-lens", has_text=f"replays at most {most} tokens").filter(has_text=advice).wait_for()

@@ -68,6 +68,15 @@ def test_the_next_one_takes_the_keyboard_along(busy):
     assert busy.evaluate("document.activeElement.id") == "prompt"
 
 
+def test_nothing_is_asked_anew_for_each_token(busy):
+    busy.locator("#tab-reads").click()
+    busy.locator("nl-reads .piece").first.wait_for()
+    asked, tokens = [], busy.locator(".token").count()
+    busy.on("request", lambda sent: asked.append(sent.url))
+    busy.locator(".token").nth(tokens + 3).wait_for()
+    assert not asked
+
+
 def test_another_view_opens_meanwhile(busy):
     open_by_key(busy, 1)
     busy.locator("#tab-why").click()

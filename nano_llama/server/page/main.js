@@ -2,7 +2,7 @@
 // Tests: tests/page/test_page.py.
 
 import { ask, hasKey, setKey } from "./lib/api.js";
-import { count, fill, h, rove } from "./lib/dom.js";
+import { alarm, count, fill, forPage, h, rove } from "./lib/dom.js";
 import { inspect } from "./lib/run.js";
 import { constraintOf, samplingOf, Store } from "./lib/state.js";
 import { startTour } from "./lib/tour.js";
@@ -181,7 +181,7 @@ async function fetchView(view, panel) {
         await import(`./views/${VIEWS[view][1]}.js`);
         return true;
     } catch {
-        fill(panel, h("p", { class: "error", role: "alert" }, "This view could not be fetched. If the server is running, reload the page."));
+        fill(panel, alarm("This view could not be fetched. If the server is running, reload the page."));
         return false;
     }
 }
@@ -236,7 +236,7 @@ function listen(desk, writers, views, look, sheet) {
     let looked = [];
     desk.addEventListener("run", () => {
         const { run } = desk, { at, view } = store.state, now = [run, at, view, run?.running];
-        if (run?.running && at >= 0 && now.every((one, i) => one === looked[i])) return; // more tokens, after the open one
+        if (run?.running && view !== "branches" && now.every((one, i) => one === looked[i])) return; // more tokens: only branches grow by them
         looked = now;
         look();
     });
@@ -301,14 +301,13 @@ async function focusView(view) {
 }
 
 function onKey(event, desk, writer, views, sheet) {
-    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
-    const typing = event.target.matches("input, textarea, select");
-    if (event.key === "Escape") {
+    if (event.key === "Escape" && !byId("help").open) {
         sheet(false);
         if (desk.busy) desk.stop();
         else writer.focusToken();
-    } else if (typing) return;
-    else if (event.key === "?") byId("help").showModal();
+    }
+    if (!forPage(event)) return;
+    if (event.key === "?") byId("help").showModal();
     else if (event.key === "r" || event.key === "R") writer.resample();
     else if (/^[1-9]$/.test(event.key)) views.get("alternatives").querySelector(`[data-choice="${event.key}"]`)?.click();
 }

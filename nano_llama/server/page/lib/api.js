@@ -12,7 +12,7 @@ export function requestId() {
     return `${OWN}-${++asked}`;
 }
 
-export class ApiError extends Error {
+class ApiError extends Error {
     constructor(message, status, code) {
         super(message);
         Object.assign(this, { status, code });

@@ -40,6 +40,11 @@ export function hint(...children) {
     return h("p", { class: "hint" }, children);
 }
 
+/** What went wrong. */
+export function alarm(text) {
+    return h("p", { class: "error", role: "alert" }, text);
+}
+
 /** A table of texts and numbers. columns: names; a row is a list of texts, numbers or elements. */
 export function table(caption, columns, rows, rowProperties = () => ({})) {
     const cell = (value) => h("td", { class: typeof value === "object" ? null : isNumeric(value) && "number" }, value);
@@ -52,10 +57,14 @@ export function head(columns, ofNumbers = () => false) {
     return h("thead", {}, h("tr", {}, columns.map((name, at) => h("th", { scope: "col", class: ofNumbers(at) && "number" }, name))));
 }
 
+/** Room for a table that may be wider than the page. */
+export function scroller(made) {
+    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": made.caption.textContent }, made);
+}
+
 /** A picture's twin: the same numbers, folded away; or unfolded, as the twin is that it replaces in a place. */
 export function twin(made, place) {
-    const scroller = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": made.caption.textContent }, made);
-    return h("details", { class: "twin", open: place?.querySelector(".twin")?.open }, h("summary", {}, "The same as a table"), scroller);
+    return h("details", { class: "twin", open: place?.querySelector(".twin")?.open }, h("summary", {}, "The same as a table"), scroller(made));
 }
 
 /** Options, one of which is chosen by a click, by Enter, or (moved) by walking to it. choose(option, whether by Enter) */
@@ -95,7 +104,7 @@ export async function answering(view, place, text, draw) {
     try {
         await draw(still, (text) => (note.textContent = text));
     } catch (error) {
-        if (error.name !== "AbortError" && view.asked === asked) fill(place, h("p", { class: "error", role: "alert" }, error.message));
+        if (error.name !== "AbortError" && view.asked === asked) fill(place, alarm(error.message));
     }
     clearTimeout(timer);
     note.remove();
@@ -104,8 +113,8 @@ export async function answering(view, place, text, draw) {
 
 /** A twin of what changes all the time: made anew while it is open. -> {element, refresh} */
 export function lazyTwin(make) {
-    const element = twin(make()), scroller = element.lastChild;
-    const refresh = () => element.open && scroller.replaceChildren(make());
+    const element = twin(make());
+    const refresh = () => element.open && fill(element.lastChild, make());
     element.addEventListener("toggle", refresh);
     return { element, refresh };
 }
@@ -129,6 +138,11 @@ export function rove(container, selector, onMove = () => {}, columns = 1) {
         next.focus();
         onMove(next);
     });
+}
+
+/** Whether a key is meant for the page: not for a field, nor for the browser. */
+export function forPage({ ctrlKey, metaKey, altKey, target }) {
+    return !ctrlKey && !metaKey && !altKey && !target.matches("input, textarea, select") && !document.querySelector("dialog[open]");
 }
 
 /** Whether a text shows nothing but that a line ends. */

@@ -179,13 +179,13 @@ class Engine {
     }
 
     what(one) {
-        return this.settings.recorded ? "recorded" : written.get(one.own)?.what ?? "a question of this page";
+        return this.settings.recorded ? "a recorded text" : written.get(one.own)?.what ?? "a question of this page";
     }
 }
 
 export const engine = new Engine();
 
-/** An element that shows the engine while it is not hidden: build once, then draw whenever something happened. */
+/** An element that shows the engine while it is not hidden: build once, then draw whenever something happened. says(settings): its lead. */
 export class EngineView extends HTMLElement {
     static observedAttributes = ["hidden"];
 
@@ -199,7 +199,8 @@ export class EngineView extends HTMLElement {
         if (!this.bar) {
             this.bar = engineBar();
             this.bar.refresh(); // its buttons have names before the first frame
-            this.build(info);
+            this.lead = h("p");
+            this.build();
         }
         engine.changed();
         return engine.ready;
@@ -213,6 +214,7 @@ export class EngineView extends HTMLElement {
 
     refresh() {
         this.bar.refresh();
+        this.lead.textContent = this.says(engine.settings ?? engine.info.engine); // a recording has its own
         if (engine.settings) this.draw();
         this.twin.refresh();
     }

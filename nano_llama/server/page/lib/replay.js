@@ -84,7 +84,7 @@ export function readBy(run, at, limits) {
     if (!run?.tokens.length) return { none: "Write something: Volume 1 reads it again, and here you see what happens inside the model." };
     if (run.running) return { none: "When the text has ended, Volume 1 reads it again." };
     const ids = run.idsBefore(run.tokens.length), place = run.tokens[at] ? run.promptIds.length + at - 1 : ids.length - 1;
-    if (place >= limits.replayed) return { none: `Volume 1 replays at most ${limits.replayed} tokens, and this one is number ${place + 1}. Open an earlier one.` };
+    if (place >= limits.replayed) return { none: `Volume 1 replays at most ${limits.replayed} tokens, and this one is number ${place + 1}. ${run.promptIds.length > limits.replayed ? "Shorten the prompt" : "Open an earlier one"}.` };
     return { ids: ids.slice(0, limits.replayed), place };
 }
 
@@ -120,17 +120,11 @@ export function ownP(name, engine) {
 
 /** names: stages of /inspect/source, in the order to show. Folded away; fetched when it is opened. */
 export function source(names, title = "The lines of Volume 1 that computed this") {
-    const made = h("details", { class: "source" }, h("summary", {}, title));
-    made.addEventListener("toggle", async () => {
-        if (!made.open || made.children.length > 1) return;
-        try {
-            const stages = await (known ??= ask("/inspect/source").then((answer) => answer.stages));
-            fill(made, made.firstChild, names.map((name) => lines(stages.find((stage) => stage.name === name))));
-        } catch (error) {
-            known = null;
-            fill(made, made.firstChild, h("p", { class: "error", role: "alert" }, error.message));
-        }
-    });
+    const body = h("div"), made = h("details", { class: "source" }, h("summary", {}, title), body);
+    made.addEventListener("toggle", () => made.open && answering(made, body, "The server is asked …", async (still) => {
+        const { stages } = (known ??= await still(ask("/inspect/source")));
+        fill(body, names.map((name) => lines(stages.find((stage) => stage.name === name))));
+    }));
     return made;
 }
 

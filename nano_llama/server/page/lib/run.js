@@ -11,7 +11,7 @@ const strict = new TextDecoder("utf-8", { fatal: true });
  * given: of a branch, the tokens at the beginning that this request did not compute but was sent.
  * token: {id, text, bytes, logprob, picked}; text null: bytes that are a part of a character.
  */
-export class Run extends EventTarget {
+class Run extends EventTarget {
     constructor({ settings, constraint = {}, promptIds = [], given = [], parent = null }) {
         super();
         Object.assign(this, { settings, constraint, promptIds, parent, given: given.length, tokens: [...given] });

@@ -1,7 +1,7 @@
 // <nl-attention>: whom a token reads. Any head's attention as arcs over the text and as a grid, with the other query heads
 // of its KV head; thumbnails of all heads; the sink. View 5. Tests: tests/page/test_replayed.py.
 
-import { fill, h, hint, listbox, percent, rove, s, select, table, twin } from "../lib/dom.js";
+import { fill, forPage, h, hint, listbox, percent, rove, s, select, table, twin } from "../lib/dom.js";
 import { byEngine, computed, likeliest, named, ownP, Replayed } from "../lib/replay.js";
 
 const NAMED = 3;
@@ -67,7 +67,7 @@ export class Attention extends Replayed {
 
     onKey(event) {
         const step = { h: 1, H: -1, l: 1, L: -1 }[event.key];
-        if (!step || !this.answer || !this.tokens?.offsetParent || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select") || document.querySelector("dialog[open]")) return;
+        if (!step || !this.answer || !this.tokens?.offsetParent || !forPage(event)) return;
         if (event.key.toLowerCase() === "h") this.set({ head: (this.head + step + this.heads) % this.heads });
         else this.set({ layer: (this.layer + step + this.layers) % this.layers });
     }

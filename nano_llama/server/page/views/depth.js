@@ -138,7 +138,7 @@ function chart(ranks, names, read, vocabulary) {
                 s("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", width: "100%", height: "100%" }, s("polyline", { points: line.map((rank, row) => `${x(row)},${y(rank)}`).join(" ") })),
                 line.map((rank, row) => s("circle", { cx: `${x(row)}%`, cy: `${y(rank)}%`, r: 3.5, "data-rank": rank }, s("title", {}, `${names[n]} after ${after(row)}: rank ${count(rank)}`))))),
             Array.from({ length: rows }, (_, row) => row).filter((row) => row === 0 || row === rows - 1 || (row % each === 0 && row < rows - each / 2)).map((row) =>
-                s("text", { x: `${x(row)}%`, y: 170, "text-anchor": row ? "middle" : "start" }, row ? row - 1 : "embedding"))),
+                s("text", { x: row ? `${x(row)}%` : 8, y: 170, "text-anchor": row ? "middle" : "end" }, row ? row - 1 : "embedding"))),
         h("small", {}, `rank after each layer, having read “${read}”; first is at the top`));
 }
 
@@ -166,9 +166,13 @@ class Attribution extends Replayed {
 
     /** The words that can be asked for. */
     offer(words, word, against, name) {
-        const set = (changes) => (this.store.set(changes), this.read());
-        const button = (id) => h("button", { class: "chip", "aria-pressed": String(id === word), "data-id": id, onclick: () => set({ word: id }).then(() => this.parts.choices.querySelector("[aria-pressed=true]").focus()) }, name(id), id === this.next && h("small", {}, " written"));
-        const rival = h("select", { id: "against", onchange: () => set({ against: Number(rival.value) }).then(() => this.parts.choices.querySelector("select").focus()) },
+        const set = async (changes, then) => {
+            this.store.set(changes);
+            await this.read();
+            this.parts.choices.querySelector(then).focus();
+        };
+        const button = (id) => h("button", { class: "chip", "aria-pressed": String(id === word), "data-id": id, onclick: () => set({ word: id }, "[aria-pressed=true]") }, name(id), id === this.next && h("small", {}, " written"));
+        const rival = h("select", { id: "against", onchange: () => set({ against: Number(rival.value) }, "select") },
             h("option", { value: -1 }, "nothing: the logit itself"), words.filter((id) => id !== word).map((id) => h("option", { value: id }, name(id))));
         rival.value = String(against);
         fill(this.parts.choices,

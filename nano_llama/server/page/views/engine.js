@@ -5,10 +5,11 @@
 // Tests: tests/page/test_engine.py.
 
 import { ask } from "../lib/api.js";
-import { count, fill, h, head, hint, lazyTwin, listbox, many, percent, s, select, table, visible } from "../lib/dom.js";
+import { count, fill, h, head, hint, lazyTwin, listbox, many, percent, s, scroller, select, table, visible } from "../lib/dom.js";
 import { engine, EngineView, hue, textsOf } from "../lib/engine.js";
 
 const ROUND = 32; // cells are added so many at a time
+const EMPTY = "No step since you looked here. Send readers, or write something.";
 const TABLED = 60, LISTED = 6; // steps, and ids of a row
 const KINDS = { prompt: "a piece of a prompt", decode: "one token written", waiting: "waiting", preempted: "blocks given to others" };
 const HEIGHT = 240, LEFT = 52, BELOW = 34, ABOVE = 26; // px
@@ -18,16 +19,18 @@ const PHASES = {
 };
 
 class Blocks extends EngineView {
-    build(info) {
-        const { block_size: size, num_blocks: all } = info.engine;
+    says({ num_blocks: all, block_size: size }) {
+        return `The model keeps what it has read (keys and values) in ${count(all)} blocks of ${size} tokens. Texts that begin alike share whole blocks.`;
+    }
+
+    build() {
         this.counts = h("p", { class: "parts", role: "status" });
         this.grid = listbox({ class: "cells" }, "Blocks by number", [], (cell) => this.open(Number(cell.dataset.at)));
         this.rest = hint();
         this.detail = h("div", { "aria-live": "polite" }, hint("Choose a block to see who holds it, and the text in it."));
         this.twin = lazyTwin(() => this.table());
         fill(this,
-            h("p", {}, `The model keeps what it has read (keys and values) in ${count(all)} blocks of ${size} tokens. Texts that begin alike share blocks. Send readers, or write something, and watch.`),
-            this.bar.element, this.counts, this.grid, this.detail,
+            this.lead, this.bar.element, this.counts, this.grid, this.detail,
             hint("A number is a request, ×2: two share the block; the tint, how full it is. A ring: found here, not computed again. Dashed: its requests have ended."),
             this.rest, this.twin.element);
     }
@@ -35,7 +38,7 @@ class Blocks extends EngineView {
     draw() {
         const { num_blocks: all } = engine.settings, held = engine.blocks(), { kept } = engine, last = engine.steps.at(-1);
         const free = last?.blocks;
-        fill(this.counts, free && [["held by your requests", held.size, "mine"], ["held by others alone", Math.max(0, free.held - held.size), "others"], ["kept for a text that begins alike", free.kept, "kept"], ["empty", free.empty, "empty"]]
+        fill(this.counts, !free ? EMPTY : [["held by your requests", held.size, "mine"], ["held by others alone", Math.max(0, free.held - held.size), "others"], ["kept for a text that begins alike", free.kept, "kept"], ["empty", free.empty, "empty"]]
             .map(([name, value, kind]) => h("span", {}, h("b", { class: `tally ${kind}` }, count(value)), ` ${name}`)));
         const most = Math.max(2 * ROUND, ...held.keys(), ...kept.keys(), this.grid.children.length - 1);
         for (let at = this.grid.children.length; at < Math.min(all, Math.ceil((most + 1) / ROUND) * ROUND); at++)
@@ -130,14 +133,17 @@ function labelsOf(requests) {
 }
 
 class Timeline extends EngineView {
-    build(info) {
+    says({ max_num_batched_tokens: most }) {
+        return `The engine works in steps, here a column each. A step computes at most ${count(most)} tokens (the bar on top) for all requests together: a long prompt is read in pieces, beside those that write. Choose a step to see its batch.`;
+    }
+
+    build() {
         this.list = listbox({ class: "lanes" }, "Steps of the engine", [], (column) => this.open(column));
-        this.empty = hint("No step since you looked here. Send readers, or write something.");
+        this.empty = hint(EMPTY);
         this.detail = h("div", { "aria-live": "polite" });
         this.twin = lazyTwin(() => tableOf(engine.steps.slice(-TABLED)));
         fill(this,
-            h("p", {}, `The engine works in steps, here a column each. A step computes at most ${count(info.engine.max_num_batched_tokens)} tokens (the bar on top) for all requests together: a long prompt is read in pieces, beside those that write. Choose a step to see its batch.`),
-            this.bar.element,
+            this.lead, this.bar.element,
             h("p", { class: "parts marks" }, Object.entries(KINDS).map(([kind, says]) => h("span", {}, mark(kind), ` ${says}`))),
             this.empty, this.list, this.detail, this.twin.element);
     }
@@ -183,16 +189,15 @@ class Timeline extends EngineView {
         const unknown = "not known here", total = rowsOf(step);
         let end = 0;
         const lines = rows.map(({ one, ids, prompt, ...row }) => {
-            const text = visible(texts.slice(end, (end += ids.length)).join(""));
-            return [one.label, row.count > 1 ? `${row.start} to ${row.start + row.count - 1}` : row.start, row.position, prompt,
-                ids.length ? `[${ids.slice(0, LISTED).join(", ")}${ids.length > LISTED ? ", …" : ""}]` : unknown, h("span", { class: "told" }, text || (ids.length ? "" : unknown)), `[${row.blocks.join(", ")}]`, row.chooses ? "yes" : "no"];
+            const text = texts.slice(end, (end += ids.length)).join("");
+            return [one.label, h("span", { class: "told" }, ids.length ? text && visible(text) : unknown), prompt, row.position, row.count > 1 ? `${row.start} to ${row.start + row.count - 1}` : row.start,
+                ids.length ? `[${ids.slice(0, LISTED).join(", ")}${ids.length > LISTED ? ", …" : ""}]` : unknown, `[${row.blocks.join(", ")}]`, row.chooses ? "yes" : "no"];
         });
         fill(this.detail,
             h("p", {}, h("b", {}, `Step ${count(step.step)}`), `: ${many(total, "row")} of ${count(engine.settings.max_num_batched_tokens)}, computed at once`, step.seconds !== undefined && ` in ${(1000 * step.seconds).toFixed(1)} ms`, "."),
             hint("A square is a row of the batch: one token of one request. Filled: of a prompt; hollow: just written; with a dot: the next token is drawn from it."),
             h("div", { class: "packed", "aria-hidden": true }, squares(rows, total)),
-            h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The packed batch" },
-                table("The packed batch", ["request", "rows", "position", "of the prompt", "token ids", "text", "blocks", "draws"], lines)),
+            scroller(table("The packed batch", ["request", "text", "of the prompt", "position", "rows", "token ids", "blocks", "draws"], lines)),
             step.others.rows > 0 && hint(`Grey: ${step.others.rows} rows of ${step.others.sequences} requests of others.`));
     }
 }
@@ -248,6 +253,10 @@ function tableOf(steps) {
 }
 
 class Roofline extends EngineView {
+    says() {
+        return "To write one token, all weights must come from memory, and the keys and values of the text: that sets a roof on the speed. Requests of the same step share one reading of the weights, so the roof rises with them. Send a dozen, and compare.";
+    }
+
     build() {
         this.facts = h("p");
         this.measure = h("button", { onclick: () => this.ask() }, "Measure the memory");
@@ -256,8 +265,7 @@ class Roofline extends EngineView {
         this.parts = h("div");
         this.twin = lazyTwin(() => this.table());
         fill(this,
-            h("p", {}, "To write one token, all weights must come from memory, and the keys and values of the text: that sets a roof on the speed. Requests of the same step share one reading of the weights, so the roof rises with them. Send a dozen, and compare."),
-            this.bar.element, this.facts, h("div", { class: "actions" }, this.measure, this.said), this.picture, this.twin.element, this.parts);
+            this.lead, this.bar.element, this.facts, h("div", { class: "actions" }, this.measure, this.said), this.picture, this.twin.element, this.parts);
     }
 
     async ask() {
@@ -285,7 +293,7 @@ class Roofline extends EngineView {
 
     drawRoof(groups, machine) {
         const points = groups.flatMap((group) => group.rates.map((rate) => [group.readers, rate]));
-        if (!points.length) return fill(this.picture, hint("No step since you looked here. Send readers, or write something."));
+        if (!points.length) return fill(this.picture, hint(EMPTY));
         const width = Math.max(280, this.picture.clientWidth), most = Math.max(4, ...groups.map((group) => group.readers + 1));
         const context = groups.reduce((sum, group) => sum + group.context, 0) / groups.reduce((sum, group) => sum + group.steps * group.readers, 0);
         const roof = machine.bandwidth && ((readers) => roofOf(readers, readers * context, machine));

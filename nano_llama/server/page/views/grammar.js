@@ -14,7 +14,7 @@ const FORMS = {
 };
 const LISTED = 20, FOLLOWED = 64, NARROW = 10; // tokens
 
-export class Grammar extends HTMLElement {
+class Grammar extends HTMLElement {
     show({ run, at, store }) {
         if (!this.form) this.build(store);
         this.inspect(run, at);
@@ -33,7 +33,7 @@ export class Grammar extends HTMLElement {
         });
         this.here = h("div");
         this.bound = h("div");
-        this.replaceChildren(h("label", { for: "form" }, "What is written next must be"), this.form, this.rule, this.here, this.bound);
+        fill(this, h("label", { for: "form" }, "What is written next must be"), this.form, this.rule, this.here, this.bound);
     }
 
     inspect(run, at) {

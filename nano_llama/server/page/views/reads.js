@@ -4,7 +4,7 @@
 import { ask } from "../lib/api.js";
 import { answering, count, fill, h, hint, listbox, many, select, table, twin, visible } from "../lib/dom.js";
 
-export class Reads extends HTMLElement {
+class Reads extends HTMLElement {
     /** source: {prompt} or {messages}. */
     show({ source, store }) {
         this.asked = null;

@@ -64,7 +64,7 @@ class Alternatives extends HTMLElement {
         if (token && run === this.run && this.dataset.at === String(at)) return undefined; // and who stands in it stays
         this.asked = this.run = null;
         delete this.dataset.at;
-        if (!token) return fill(this, hint(run ? "Choose a token of the text: click it, or walk with the arrow keys and press Enter." : "Write something, then choose one of its tokens: here you see what else could have stood there. New here? The tour, at the top, shows it all in eight steps."));
+        if (!token) return fill(this, hint(run && !run.error ? "Choose a token of the text: click it, or walk with the arrow keys and press Enter." : "Write something, then choose one of its tokens: here you see what else could have stood there. New here? The tour, at the top, shows it all in eight steps."));
         return answering(this, this, "The server is asked …", async (still) => this.draw(await still(inspect(run.inspection(at, run.settings))), token, run, at));
     }
 
@@ -92,8 +92,9 @@ class Alternatives extends HTMLElement {
         const text = top.texts[i];
         const choose = () => this.dispatchEvent(new CustomEvent("branch", { bubbles: true, detail: { run, at, token: { id: top.ids[i], text } } }));
         const button = h("button", { class: "chip", tabindex: place ? -1 : 0, onclick: choose, "data-choice": place < 9 ? place + 1 : null, title: `id ${top.ids[i]}` }, nameOf(text));
+        const remark = [text === null && `id ${top.ids[i]}`, chosen && "written"].filter(Boolean).join(", "); // parts of characters look alike
         return h("tr", { class: chosen ? "chosen" : top.cut_by[i] ? "cut" : null, "data-id": top.ids[i] },
-            h("td", {}, place < 9 ? place + 1 : ""), h("td", {}, button, chosen && h("small", {}, " written")),
+            h("td", {}, place < 9 ? place + 1 : ""), h("td", {}, button, remark && h("small", {}, ` ${remark}`)),
             bar(p, "before"), top.cut_by[i] ? h("td", { class: "after" }, `cut by ${top.cut_by[i].replace("_", "-")}`) : bar(top.p[i], "after"));
     }
 }
@@ -109,7 +110,8 @@ function bar(p, kind) {
 class Branches extends HTMLElement {
     /** runs: every text since the last new prompt, parents before their branches; its event: "pick" {run}. */
     show({ runs, run: shown, blockSize }) {
-        if (!runs.length) return fill(this, hint("Write something, open one of its tokens and choose another: a branch grows here."));
+        const none = runs.length < 2 && hint("Write something, open one of its tokens and choose another: a branch grows here.");
+        if (!runs.length) return fill(this, none);
         const rows = runs.map((run) => ({ run, ...blocksOf(run, blockSize) })), all = rows.reduce((sum, row) => sum + row.total, 0), once = rows.reduce((sum, row) => sum + row.total - row.shared, 0);
         const pick = (option) => this.dispatchEvent(new CustomEvent("pick", { bubbles: true, detail: { run: runs[Number(option.dataset.at)] } }));
         const list = listbox({ class: "branches", "aria-orientation": "vertical" }, "Branches", rows.map((row) => this.row(row, runs, row.run === shown)), pick, () => {});
@@ -117,7 +119,7 @@ class Branches extends HTMLElement {
         fill(this,
             h("p", {}, `A cell is a block of ${blockSize} tokens; those in full colour are shared: the server keeps them once for several texts.`,
                 once < all && ` Together the texts have ${all} blocks; ${once} are enough.`),
-            tree(rows, blockSize), list,
+            tree(rows, blockSize), list, none,
             twin(table("Branches", ["#", "grew from", "blocks", "shared with it", "tokens read from kept blocks", "prompt tokens computed anew"], numbers)));
     }
 

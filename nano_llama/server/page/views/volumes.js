@@ -8,7 +8,7 @@ const NAMES = { engine: "The engine, Volume 3", volume1: "Volume 1, NumPy", volu
 const DIGITS = 6; // after the point: about as many as float32 has
 const STAGES = ["embedding", "layers", "rmsnorm", "attention_block", "linear", "rope", "attention", "softmax", "mlp", "swiglu", "logits"];
 
-export class Volumes extends HTMLElement {
+class Volumes extends HTMLElement {
     show({ run, at, info, store }) {
         this.store = store;
         const place = run?.tokens[at] ? at : run?.tokens.length - 1, { none } = readBy(run, place, info.limits);

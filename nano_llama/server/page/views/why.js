@@ -20,7 +20,7 @@ const SAYS = {
 const PAUSE = 250; // ms without a change until the server is asked
 const LISTED = 24; // rows of the table
 
-export class Why extends HTMLElement {
+class Why extends HTMLElement {
     connectedCallback() {
         if (this.picture) return;
         this.intro = h("p");
@@ -28,7 +28,7 @@ export class Why extends HTMLElement {
         this.verdict = h("p", { role: "status" });
         this.twin = h("div");
         this.sliders = h("nl-settings");
-        this.replaceChildren(this.intro, this.picture, this.verdict, this.sliders, this.twin);
+        fill(this, this.intro, this.picture, this.verdict, this.sliders, this.twin);
     }
 
     async show({ run, at, store }) {
@@ -41,33 +41,26 @@ export class Why extends HTMLElement {
         for (const part of [this.picture, this.verdict, this.sliders, this.twin]) part.hidden = !token;
         this.current = null;
         if (!token) return void (this.intro.textContent = "Choose a token of a text: here you see why the sampler took it.");
-        const current = { run, at, token, store };
-        this.intro.replaceChildren("Why ", h("b", { class: "chip" }, nameOf(token.text)), token.picked ? "? You chose it; the sampler would have drawn:" : "? A width is a probability. From top to bottom:");
-        try {
-            current.answer = await inspect(run.inspection(at, run.settings));
-        } catch (error) {
-            this.verdict.textContent = error.message;
-            return;
-        }
-        this.current = current;
+        fill(this.intro, "Why ", h("b", { class: "chip" }, nameOf(token.text)), token.picked ? "? You chose it; the sampler would have drawn:" : "? A width is a probability. From top to bottom:");
+        this.current = { run, at, token, store };
         await this.confirm();
     }
 
     /** At once, from the logits that are here. */
     recompute() {
         const { answer, run, at, store } = this.current, settings = samplingOf(store.state), body = run.inspection(at, settings);
-        this.draw(answer, estimated(answer, settings, body.prompt, body.output), uniform(settings.seed, answer.position), settings, null);
+        if (answer) this.draw(answer, estimated(answer, settings, body.prompt, body.output), uniform(settings.seed, answer.position), settings, null);
         clearTimeout(this.timer);
         this.timer = setTimeout(() => this.confirm(), PAUSE);
     }
 
     /** By the server, over all tokens. */
     async confirm() {
-        const current = this.current;
+        const { current } = this;
         if (!current) return;
         const settings = samplingOf(current.store.state);
         try {
-            const answer = await inspect(current.run.inspection(current.at, settings));
+            const answer = (current.answer = await inspect(current.run.inspection(current.at, settings)));
             const asked = JSON.stringify(samplingOf(current.store.state)) === JSON.stringify(settings);
             if (current === this.current && asked) this.draw(answer, confirmed(answer, settings.temperature), answer.draw.u, settings, answer.draw);
         } catch (error) {
@@ -81,12 +74,12 @@ export class Why extends HTMLElement {
         const name = nameOf(drawn ? drawn.text : top.texts[chosen]);
         const rows = made.map((one) => this.step(one, top, chosen, settings));
         rows.push(this.needle(parts, top, u, chosen, settings));
-        this.picture.replaceChildren(...rows);
+        fill(this.picture, rows);
         this.picture.dataset.by = drawn ? "server" : "page";
         this.picture.dataset.token = drawn ? drawn.token : top.ids[chosen];
         const same = (drawn ? drawn.token : top.ids[chosen]) === this.current.token.id;
         const drawing = u === null || settings.temperature === 0 ? "it is the likeliest" : `seed ${settings.seed} gives ${u.toFixed(4)} at this place, which falls on its ${percent(drawn ? drawn.p : last[chosen])} of the bar`;
-        this.verdict.replaceChildren(h("b", { class: "chip" }, name), ` ${same ? "stands in the text" : "would come, not what stands in the text"}: ${drawing}. `,
+        fill(this.verdict, h("b", { class: "chip" }, name), ` ${same ? "stands in the text" : "would come, not what stands in the text"}: ${drawing}. `,
             h("small", {}, drawn ? "Confirmed by the server over its whole vocabulary." : `Computed in this page from the ${top.ids.length} likeliest tokens; the server is asked …`));
         const listed = last.map((_, i) => i).slice(0, LISTED);
         if (chosen >= LISTED) listed.push(chosen);
