@@ -73,6 +73,19 @@ def unfold(details: Any) -> None:
     waiting.evaluate("({ told }) => told")
 
 
+def flaws(axe: Any, page: Any) -> list[tuple[str, ...]]:
+    """What axe finds: theme, rule and element. A theme changes nothing but colours."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(axe.Axe().axe_script)
+    find = """rules => axe.run({ resultTypes: ["violations"], ...rules })
+        .then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes[0].html]))"""
+    found = []
+    for theme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        page.emulate_media(color_scheme=theme)
+        found += [(theme, *one) for one in page.evaluate(find, rules)]
+    return found
+
+
 def all_fetched(page: Any) -> None:
     """Every view is there, as it is once the page is idle."""
     page.evaluate("""() => new Promise(done => {
