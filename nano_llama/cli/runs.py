@@ -1,10 +1,11 @@
-"""`nano-llama runs`: training runs beside each other, in a table and in one plot of their curves.
+"""`nano-llama runs`: training runs beside each other, in a table and in one plot of their curves, or as CSV.
 
-What is read of a run: training/run_summary.py. How it is drawn: training/plots.py. Tests: tests/cli/test_runs.py.
+What is read of a run: training/run_summary.py. How it is drawn: training/plots.py. What differs between them, and CSV:
+training/run_tables.py. Tests: tests/cli/test_runs.py.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +13,11 @@ from cyclopts import Parameter
 
 from nano_llama.cli.common import Output, Screen, table
 from nano_llama.core.errors import NanoLlamaError, UserError
-from nano_llama.core.units import count_text, time_text
+from nano_llama.core.units import count_text, plural, time_text
 from nano_llama.training.metrics import Row
 from nano_llama.training.plots import plot_run, plot_runs
 from nano_llama.training.run_summary import RunSummary, alike, find_runs, summarize
+from nano_llama.training.run_tables import differing_settings, metrics_rows, run_rows, write_csv
 
 Key = Literal[
     "name", "state", "parameters", "optimizer", "lr", "tokens", "val_loss", "val_bits_per_byte", "tokens_per_second",
@@ -32,8 +34,11 @@ def run(
     *,
     sort: Key = "val_bits_per_byte",
     descending: bool = False,
+    diff: bool = False,
     out: Annotated[Path | None, Parameter(show_default=False)] = None,
     dark: bool = False,
+    csv: Annotated[Path | None, Parameter(show_default=False)] = None,
+    metrics_csv: Annotated[Path | None, Parameter(show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
     """Compare training runs: a table, and a plot of their losses by tokens and by time. Runs may be in progress.
@@ -51,11 +56,18 @@ def run(
         The column to sort by; runs without that value come last.
     descending
         The largest first.
+    diff
+        Show the settings in which the runs differ instead, with their losses.
     out
         The plot, .png or .svg. By default runs.png in the first folder that holds runs, or beside the first run.
     dark
         Light lines on black, for a dark slide.
+    csv
+        Also write a .csv file with a row per run: its results and every setting.
+    metrics_csv
+        Also write a .csv file with a row per line of each run's metrics.jsonl.
     """
+    check_csv({"--csv": csv, "--metrics-csv": metrics_csv})
     screen = Screen(output)
     found, left_out = gather(folders or (Path("runs"),))
     if not found and not folders and not Path("runs").is_dir():
@@ -65,6 +77,8 @@ def run(
         raise UserError(
             f"No run to show: {'; '.join(reasons)}", hint="Give the folder of a run, or one that holds runs."
         )
+    if diff and len(found) == 1:
+        raise UserError(f"--diff compares runs, and there is only one: {found[0][0].path}.", hint="Name another.")
     for reason in reasons:
         screen.say(f"not shown: {reason}", "yellow", whole_lines=True)
     found.sort(key=lambda pair: pair[0].name)
@@ -72,27 +86,42 @@ def run(
     known.sort(key=lambda pair: getattr(pair[0], sort), reverse=descending)
     found = known + [pair for pair in found if getattr(pair[0], sort) is None]
     picture = out or default_picture([summary.path for summary, _ in found], folders)
-    one_tokenizer = len({summary.vocab_size for summary, _ in found}) == 1
-    if len(found) == 1:
-        (summary, rows) = found[0]
-        plot_run(rows, picture, summary.title, "; ".join(summary.made_how), dark=dark)
+    draw(found, picture, dark)
+    summaries = [summary for summary, _ in found]
+    data = {
+        "runs": [summary.to_json() for summary in summaries],
+        "left_out": [{"path": path, "why": why} for path, why in left_out.items()],
+        "picture": picture,
+        "csv": csv,
+        "metrics_csv": metrics_csv,
+    }
+    if csv is not None:
+        write_csv(csv, run_rows(summaries))
+    if metrics_csv is not None:
+        write_csv(metrics_csv, metrics_rows((summary.name, rows) for summary, rows in found))
+    if diff:
+        differing, equal = differing_settings(summaries)
+        data |= {"diff": differing, "equal_settings": equal}
+        screen.result(data, *diff_tables(summaries, differing, equal))
     else:
-        named = [(summary.name, rows) for summary, rows in found]
-        texts = ", ".join(dict.fromkeys(Path(summary.data).name for summary, _ in found))
-        made_how = "; ".join([f"trained on {texts}", *alike([summary for summary, _ in found])])
-        plot_runs(named, picture, made_how, in_bytes=not one_tokenizer, dark=dark)
-    screen.result(
-        {
-            "runs": [summary.to_json() for summary, _ in found],
-            "left_out": [{"path": path, "why": why} for path, why in left_out.items()],
-            "picture": picture,
-        },
-        table(HEADER, [line(summary) for summary, _ in found]),
-    )
-    screen.say(f"\nCurves: {picture}", "dim", whole_lines=True)
+        screen.result(data, table(HEADER, map(line, summaries)))
+    screen.say()
+    for what, path in (("Curves", picture), ("Results and settings", csv), ("Metrics", metrics_csv)):
+        if path is not None:
+            screen.say(f"{what}: {path}", "dim", whole_lines=True)
     if len({summary.data for summary, _ in found}) > 1:
         screen.say("They were trained on different data, so their losses are not comparable.", "dim")
     return 0
+
+
+def check_csv(files: Mapping[str, Path | None]) -> None:
+    """Raise UserError unless each is a .csv of its own: a slip shall not replace a metrics.jsonl."""
+    given = {flag: path for flag, path in files.items() if path is not None}
+    for flag, path in given.items():
+        if path.suffix.lower() != ".csv":
+            raise UserError(f"{flag} {path}: the name must end in .csv.", hint=f"For example  {flag} runs.csv")
+    if len(set(given.values())) < len(given):
+        raise UserError(f"{' and '.join(given)} name the same file.", hint="Give each a name of its own.")
 
 
 def gather(folders: Sequence[Path]) -> tuple[list[tuple[RunSummary, list[Row]]], dict[str, str]]:
@@ -123,6 +152,19 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [str(path.resolve().relative_to(common)) for path in paths]
 
 
+def draw(found: Sequence[tuple[RunSummary, Sequence[Row]]], picture: Path, dark: bool) -> None:
+    """The curves of all, or of a single run its loss.png."""
+    if len(found) == 1:
+        (summary, rows) = found[0]
+        plot_run(rows, picture, summary.title, "; ".join(summary.made_how), dark=dark)
+        return
+    named = [(summary.name, rows) for summary, rows in found]
+    texts = ", ".join(dict.fromkeys(Path(summary.data).name for summary, _ in found))
+    one_tokenizer = len({summary.vocab_size for summary, _ in found}) == 1
+    made_how = "; ".join([f"trained on {texts}", *alike([summary for summary, _ in found])])
+    plot_runs(named, picture, made_how, in_bytes=not one_tokenizer, dark=dark)
+
+
 def default_picture(runs: Sequence[Path], folders: Sequence[Path]) -> Path:
     """runs.png in the first given folder that holds runs but is not one, else beside the first run."""
     holders = [folder for folder in folders or (Path("runs"),) if folder.is_dir() and folder not in runs]
@@ -143,6 +185,27 @@ def line(summary: RunSummary) -> list[Any]:
         "-" if summary.elapsed_s is None else time_text(summary.elapsed_s),
         summary.state,
     ]
+
+
+def diff_tables(summaries: Sequence[RunSummary], differing: Mapping[str, Sequence[Any]], equal: int) -> list[Any]:
+    """A row for every setting that differs, a column for every run, and below them what each run came to."""
+    rows = [[name, *map(_setting, values)] for name, values in differing.items()]
+    rows += [
+        [""] * (1 + len(summaries)),
+        ["best val loss", *(_figure(summary.val_loss) for summary in summaries)],
+        ["bits per byte", *(_figure(summary.val_bits_per_byte) for summary in summaries)],
+        ["tokens", *(count_text(summary.tokens) for summary in summaries)],
+    ]
+    header = ("setting", *(summary.name for summary in summaries))
+    said = f"{plural(equal, 'setting')} {'is' if equal == 1 else 'are'} the same in all of them."
+    return [table(header, rows), "", said]
+
+
+def _setting(value: Any) -> str:
+    """As --set takes it; a dash for none."""
+    if value is None or isinstance(value, bool):
+        return "-" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _figure(value: float | None) -> str:

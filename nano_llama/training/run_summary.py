@@ -50,6 +50,7 @@ class RunSummary:
     elapsed_s: float | None
     title: str  # of its picture
     made_how: list[str]  # the parts of its caption
+    settings: TrainSettings
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -90,7 +91,7 @@ def summarize(path: Path, name: str | None = None) -> tuple[RunSummary, list[Row
         val_bits_per_byte=best.get("val_bits_per_byte"), best_step=best.get("step"),
         model_step=last.get("model_step"),
         tokens_per_second=statistics.median(speeds) if speeds else None, elapsed_s=last.get("elapsed_s"),
-        title=title_of(shape.num_parameters, settings), made_how=made_how(shape, settings),
+        title=title_of(shape.num_parameters, settings), made_how=made_how(shape, settings), settings=settings,
     )  # fmt: skip
     return summary, rows
 

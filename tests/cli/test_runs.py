@@ -1,5 +1,6 @@
 """`runs`: every run in a table and in one picture, whatever its state; what is not a run is named and left out."""
 
+import csv
 import json
 import os
 import subprocess
@@ -156,3 +157,41 @@ def test_the_caption_says_how_all_of_them_were_made(cli, runs, monkeypatch):
     assert all(caption.startswith("trained on stdlib; 1 layer of width 16, ") for caption in captions)
     assert not any("at 0.5" in caption for caption in captions), "one run's alone"
     assert captions[0].endswith("; seed 0") and "seed" not in captions[1]
+
+
+def test_diff_shows_the_settings_that_differ_and_the_losses(cli, runs):
+    done = cli("runs", runs, "--diff")
+    lines = [line.split() for line in done.out.splitlines() if line]
+    assert lines[0] == ["setting", "b", "a", "deep/c"]
+    assert ["optimizer", "adamw", "muon", "adamw"] in lines and ["lr", "0.001", "0.5", "0.002"] in lines
+    assert ["best", "val", "loss", "1.5000", "2.0000", "-"] in lines
+    assert len(lines) == 1 + 2 + 3 + 1, "the header, two settings, three results, and how many are equal"
+    equal = len(TrainSettings(data="stdlib").to_json()) - 2
+    assert f"{equal} settings are the same in all of them." in done.out
+    found = cli("runs", runs, "--diff", "--json", "--sort", "name").json
+    assert found["diff"] == {"optimizer": ["muon", "adamw", "adamw"], "lr": [0.5, 0.001, 0.002]}
+    assert found["equal_settings"] == equal and found["runs"][0]["settings"]["lr"] == 0.5
+    one = cli("runs", runs / "a", "--diff")
+    assert (one.code, one.out) == (2, "") and "there is only one" in one.err
+
+
+def test_tables_for_other_programs(cli, runs, tmp_path):
+    done = cli("runs", runs, "--csv", tmp_path / "new" / "runs.csv", "--metrics-csv", tmp_path / "metrics.csv")
+    assert done.code == 0 and str(tmp_path / "new" / "runs.csv") in done.err
+    with (tmp_path / "new" / "runs.csv").open(newline="") as file:
+        assert [(row["run"], row["lr"], row["best_step"]) for row in csv.DictReader(file)] == [
+            ("b", "0.001", "20"), ("a", "0.5", "20"), ("deep/c", "0.002", ""),
+        ]  # fmt: skip
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [(row["run"], row["step"]) for row in csv.DictReader(file)] == [
+            ("b", "10"), ("b", "20"), ("a", "10"), ("a", "20"), ("a", "30"),
+        ]  # fmt: skip
+
+
+def test_a_slip_does_not_replace_a_run_s_metrics(cli, runs):
+    before = (runs / "a" / "metrics.jsonl").read_bytes()
+    done = cli("runs", runs, "--csv", runs / "a" / "metrics.jsonl")
+    assert done.code == 2 and "must end in .csv" in done.err
+    assert (runs / "a" / "metrics.jsonl").read_bytes() == before
+    done = cli("runs", runs, "--csv", runs / "t.csv", "--metrics-csv", runs / "t.csv")
+    assert done.code == 2 and "the same file" in done.err and not (runs / "t.csv").exists()
