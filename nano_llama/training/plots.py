@@ -1,5 +1,5 @@
 """Pictures of metrics.jsonl: of one run (loss.png in its folder), of several
-beside each other (`nano-llama runs`), and of two settings (`nano-llama compare`).
+beside each other (`nano-llama runs`), and of settings on the same seeds (`nano-llama compare`).
 
 How they look: core/figures.py. Tests: tests/training/test_plots.py.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from nano_llama.core.figures import (
     BLUE,
+    COLORS,
     GREY,
     ORANGE,
     blank,
@@ -33,6 +34,7 @@ Points = list[tuple[float, float]]
 
 MAX_POINTS = 1000  # more could not be told apart, and would be slow to draw
 FEW_POINTS = 12
+NAME_LETTERS = 24  # of a setting's name
 LEGEND_LETTERS = 130  # across the whole picture
 EARLY = 0.05  # fraction of a run whose steep fall need not fit into the picture
 
@@ -80,7 +82,7 @@ def plot_comparison(
     in_bytes: bool = False,
     dark: bool = False,
 ) -> None:
-    """Draw two settings as 1650 x 825 pixels: every run's validation loss, and the lowest of each with bars.
+    """Draw settings as 1650 x 825 pixels: every run's validation loss, and the lowest of each with bars.
 
     curves: name -> the rows of its runs, seed by seed.
     """
@@ -158,17 +160,18 @@ def _figure_of_runs(named: Sequence[tuple[str, Rows]], in_bytes: bool) -> Any:
 def _figure_of_comparison(comparison: Comparison, curves: Mapping[str, Sequence[Rows]], in_bytes: bool) -> Any:
     what = "val_bits_per_byte" if in_bytes else "val_loss"
     figure, (course, ends) = _panels([["course", "ends"]], (11, 5.5))
-    for (name, runs), color in zip(curves.items(), (BLUE, ORANGE), strict=True):
+    styles = {name: {"color": COLORS[place % 9], "ls": "-" if place < 9 else "-."} for place, name in enumerate(curves)}
+    for name, runs in curves.items():
         for number, rows in enumerate(runs):
-            label = name if number == 0 else None
-            _draw(course, points(rows, "tokens", what), color=color, linewidth=1, marker=".", label=label)
-    for a, b in zip(comparison.first, comparison.second, strict=True):
-        ends.plot([0, 1], [a, b], color=GREY, alpha=0.5, linewidth=0.8)  # a seed
-    for place, (values, estimate, color) in enumerate(
-        zip((comparison.first, comparison.second), comparison.estimates, (BLUE, ORANGE), strict=True)
-    ):
-        ends.plot([place] * len(values), values, ".", color=color)
-        aside = place + (0.12 if place else -0.12)
+            label = shortened_text(name, NAME_LETTERS) if number == 0 else None
+            _draw(course, points(rows, "tokens", what), linewidth=1, marker=".", label=label, **styles[name])
+    shown = comparison.names  # as they were given: a sweep has an order of its own
+    for of_seed in zip(*(comparison.losses[name] for name in shown), strict=True):
+        ends.plot(range(len(shown)), of_seed, color=GREY, alpha=0.5, linewidth=0.8)
+    for place, name in enumerate(shown):
+        color, estimate = styles[name]["color"], comparison.estimate(name)
+        ends.plot([place] * comparison.num_seeds, comparison.losses[name], ".", color=color)
+        aside = place + (-0.12 if place == 0 else 0.12)
         ends.errorbar(aside, estimate.mean, estimate.margin, fmt="o", color=color, capsize=5, markersize=5)
     course.set(xlabel="tokens seen", ylabel=f"validation loss ({comparison.unit})", title="each run")
     course.legend()
@@ -177,8 +180,10 @@ def _figure_of_comparison(comparison: Comparison, curves: Mapping[str, Sequence[
     figure.suptitle("\n".join(wrap(comparison.sentence, 100)), fontsize=10.5)
     count_ticks(course)
     course.set_xlim(left=0)
-    ends.set_xticks([0, 1], [shortened_text(name, 24) for name in comparison.names])
-    ends.set_xlim(-0.5, 1.5)
+    ends.set_xticks(range(len(shown)), [shortened_text(name, NAME_LETTERS) for name in shown])
+    if len(shown) > 2:
+        ends.tick_params(axis="x", rotation=30)
+    ends.set_xlim(-0.5, len(shown) - 0.5)
     return figure
 
 

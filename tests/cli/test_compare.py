@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from nano_llama.core.errors import UserError
 from nano_llama.training.loop import TrainingLoop
 
 SHAPE = (
@@ -27,15 +28,19 @@ def test_a_rate_that_learns_and_one_that_does_not(compare, tmp_path, drawn):
     result = done.json
     assert result["sentence"].startswith("lr=0.01 is ")
     assert (tmp_path / "both" / "compare.png").read_bytes().startswith(b"\x89PNG")
-    for name, losses in (("lr=1e-9", result["first"]), ("lr=0.01", result["second"])):
+    assert [one["name"] for one in result["settings"]] == ["lr=0.01", "lr=1e-9"], "the lowest first"
+    for name, losses in ((one["name"], one["losses"]) for one in result["settings"]):
         for seed, loss in zip((5, 6), losses, strict=True):
             folder = tmp_path / "both" / name / f"seed-{seed}"
             assert json.loads((folder / "train.json").read_text())["seed"] == seed
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             assert loss == min(json.loads(line).get("val_loss", 9.0) for line in lines)
-    more = compare("lr=1e-9", "lr=0.01", *SHAPE, "--seeds", 3, "--seed", 5)
-    assert more.err.count("is there already") == 4
-    assert "3 seeds" in more.out
+    sweep = compare("lr=1e-9", "lr=0.01", "lr=0.001", *SHAPE, "--seeds", 2, "--seed", 5)
+    assert sweep.err.count("is there already") == 4, "another setting adds its own runs alone"
+    assert "lowest validation loss, nats per token, 2 seeds" in sweep.out
+    rows = [line.split()[0] for line in sweep.out.splitlines() if line.startswith("lr=")]
+    assert rows == ["lr=0.01", "lr=0.001", "lr=1e-9"]
+    assert "95% for all 2 comparisons together, Bonferroni" in sweep.out
     other = compare("lr=1e-9", "lr=0.01", *SHAPE[:-6], "--max-steps", 7, "--seed", 5)
     assert other.code == 2 and "max_steps = 6, not 7" in other.err
 
@@ -45,11 +50,13 @@ def test_a_rate_that_learns_and_one_that_does_not(compare, tmp_path, drawn):
     [
         (("lr=0.1", "lr=0.1"), "compared with itself"),
         (("lr=0.1", "lr=1e-1"), "the same settings"),
+        (("lr=0.1", "lr=0.2", "lr=0.1"), "compared with itself"),
+        (("lr=0.1", "lr=0.2", "lr=1e-1"), "the same settings"),
         (("lr=0.1", "nothing"), "is not a preset"),
         (("lr=0.1", "seed=3"), "--seed"),
-        (("lr=0.1", "max_steps=3"), "given for both"),
-        (("lr=0.1", "data=stdlib"), "given for both"),
-        (("lr=0.1", "evaluations=0"), "given for both"),
+        (("lr=0.1", "max_steps=3"), "given for all"),
+        (("lr=0.1", "data=stdlib"), "given for all"),
+        (("lr=0.1", "evaluations=0"), "given for all"),
         (("lr=0.1", "mesh=dp=2"), "mesh=dp=2: mesh = 'dp=2', but compare trains in one process"),
     ],
 )
@@ -67,9 +74,30 @@ def test_torchrun_is_refused_by_name(compare, tmp_path, monkeypatch):
     assert not (tmp_path / "both").exists()
 
 
-def test_a_small_text_is_said_once(compare):
-    done = compare("lr=0.1", "lr=0.2", "--engine", "numpy", "--max-steps", 1, "--evaluations", 0)
-    assert done.code == 2 and done.err.count("is a small text") == 1
+def test_a_small_text_is_said_once(compare, monkeypatch):
+    def stopped(loop):
+        raise UserError("stopped here")
+
+    monkeypatch.setattr(TrainingLoop, "fit", stopped)
+    done = compare("lr=0.1", "lr=0.2", "--engine", "numpy", "--max-steps", 1)
+    assert done.err.count("is a small text") == 1 and "6 runs: lr=0.1, lr=0.2; 3 seeds each" in done.err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--data", "nowhere.txt"), "No data at 'nowhere.txt'"),
+        (("--data", "TEXT", "--tokenizer", "nowhere.json"), "Model not found: nowhere.json"),
+        (("--data", "TEXT", "--device", "cuda"), "device"),
+        (("--data", "TEXT", "--out", "TEXT"), "--out"),
+        ((), "compare needs --data. For example:  nano-llama compare lr="),
+    ],
+)
+def test_what_cannot_begin_is_said_alone(cli, tiny_text, more, says):
+    """Not below a heading that promises runs."""
+    more = [str(tiny_text) if word == "TEXT" else word for word in more]
+    done = cli("compare", "lr=0.1", "lr=0.2", "--engine", "numpy", "--max-steps", 1, *more)
+    assert done.code != 0 and done.out == "" and done.err.startswith(f"error: {says}"), done.err
 
 
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(compare, tmp_path, monkeypatch):
@@ -87,6 +115,6 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(compare, tmp_path
         done = compare("lr=0.1", "lr=0.01", *SHAPE, "--seeds", 2)
     assert done.code == 130
     assert "after 1 step; progress saved in" in done.err and "2 runs of 4 are complete" in done.err
-    assert "The same command again goes on from there." in done.err and "--resume" not in done.err
+    assert "Run the same command again to go on." in done.err and "--resume" not in done.err
     done = compare("lr=0.1", "lr=0.01", *SHAPE, "--seeds", 2)
     assert done.code == 0 and done.err.count("is there already") == 2

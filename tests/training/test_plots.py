@@ -80,6 +80,8 @@ def test_each_is_fit_for_a_slide(tmp_path, monkeypatch, tiny_config, steps):
     plot_run(one, tmp_path / "loss.png", "a title", caption, dark=True)
     names = [f"a/run/{number}" for number in range(12)]
     plot_runs([(name, one) for name in names], tmp_path / "runs.svg", caption)
-    comparison = Comparison(("lr=0.1", "lr=0.2"), [2.0, 2.1], [2.2, 2.4], "nats per token")
-    plot_comparison(comparison, {name: [one, one] for name in comparison.names}, tmp_path / "c.png", caption)
+    for count in (2, 6):
+        losses = {f"lr={place / 10}": [2.0 + place / 5, 2.1 + place / 3] for place in range(1, count + 1)}
+        comparison = Comparison(losses, "nats per token")
+        plot_comparison(comparison, {name: [one, one] for name in losses}, tmp_path / "c.png", caption)
     assert faults == []
