@@ -15,7 +15,7 @@ from nano_llama.cli.adapters import find_model
 from nano_llama.cli.chat_commands import LEAVE, Commands
 from nano_llama.cli.common import Count, Output, Screen, printable
 from nano_llama.cli.conversation import Conversation
-from nano_llama.cli.engines import Compute, Sampling, conversation_length, load_llm
+from nano_llama.cli.engines import Compute, Sampling, conversation_length, llm_arguments, load_llm
 from nano_llama.cli.generate import check_text, speed
 from nano_llama.cli.lines import LineReader
 from nano_llama.cli.models import ModelPath, shown_path
@@ -61,9 +61,11 @@ def run(
     params = (sampling or Sampling()).params(max_tokens)
     if system is not None:
         check_text(system, "--system")
+    compute = compute or Compute()
+    llm_arguments(compute)  # refuses what contradicts itself before anything is said
     path = find_model(model, adapter, screen)
     screen.say(f"Loading {model or shown_path(path)}{f' with {adapter}' if adapter else ''} ...", style="dim")
-    llm = load_llm(path, compute or Compute(), adapter=adapter)
+    llm = load_llm(path, compute, adapter=adapter)
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         image = "--image FILE " if reads_images(path) else ""
         raise UserError(

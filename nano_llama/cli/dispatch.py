@@ -4,7 +4,8 @@ A command's module may have, beside `run`:
     MORE_OPTIONS    flags that --help leaves out to stay short; --help-all shows them too
     FLAG_ACTIONS    {"--flag": a function like `run`}: called instead of `run` where the flag is given
     EXAMPLE         arguments that work, shown where one is missing
-    NEEDS           {"--flag": what can bring its value instead}: needed, though the signature of `run` does not say so
+    NEEDS           {"--flag": what can bring its value instead}: needed, though the signature of `run` does not say so;
+                    by an action too, if it takes that flag
 
 A parameter of `run` that is not parsed gets the table of commands (completion.py).
 Every boolean option has its `--no-` form; help.py shows the form that changes the default.
@@ -32,16 +33,24 @@ def run_command(name: str, commands: "Mapping[str, Command]", args: list[str]) -
 
     module = import_module(commands[name].module)
     run, more, needs = module.run, getattr(module, "MORE_OPTIONS", ()), getattr(module, "NEEDS", {})
+    words = [name]
     for flag, action in getattr(module, "FLAG_ACTIONS", {}).items():
         if flag in args:
-            run, needs, args = action, {}, [word for word in args if word != flag]
+            run, words, args = action, [name, flag], [word for word in args if word != flag]
     if "--help-all" in args:
         more, args = (), ["--help"]
     app = make_app(name, run, more)
     see = f"See  nano-llama {name} --help"  # on the line of the error: a misspelt option deserves no paragraph
-    example = f"For example:  nano-llama {name} {module.EXAMPLE}" if hasattr(module, "EXAMPLE") else see
+    example = (
+        f"For example:  nano-llama {' '.join([name, module.EXAMPLE, *words[1:]])}"
+        if hasattr(module, "EXAMPLE")
+        else see
+    )
     flags = {word.partition("=")[0] for word in args}
-    needed = [flag for flag, instead in needs.items() if flags.isdisjoint({flag, *instead, "--help", "-h"})]
+    taken = {option for argument in _parsed(app) for option in argument.names}
+    needed = [
+        flag for flag, instead in needs.items() if flag in taken and flags.isdisjoint({flag, *instead, "--help", "-h"})
+    ]
     try:
         call, bound, not_parsed = app.parse_args(args, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
@@ -54,7 +63,9 @@ def run_command(name: str, commands: "Mapping[str, Command]", args: list[str]) -
         if unused := [word for word in error.unused_tokens or () if word]:
             example = f"(What is {unused[0]!r}? Values follow their option.) {see}"
     if needed:
-        raise UserError(f"{name} needs {' and '.join(filter(None, [', '.join(needed[:-1]), needed[-1]]))}. {example}")
+        raise UserError(
+            f"{' '.join(words)} needs {' and '.join(filter(None, [', '.join(needed[:-1]), needed[-1]]))}. {example}"
+        )
     return int(call(*bound.args, **bound.kwargs, **dict.fromkeys(not_parsed, commands)) or 0)
 
 

@@ -82,12 +82,9 @@ class Compute:
     "CPU threads (default: one per core)."
 
 
-def load_llm(model: Path, compute: Compute, *, max_num_seqs: int = 1, **settings: Any) -> "LLM":
-    """The model on the engine that was chosen. settings: more of LLM's arguments.
-
-    Raises UserError for a setting that the engine cannot honour.
-    """
-    from nano_llama.vol3_engine.llm import LLM
+def llm_arguments(compute: Compute) -> dict[str, Any]:
+    """As LLM takes them. Raises UserError for a setting that the engine cannot honour, without loading anything."""
+    from nano_llama.vol3_engine.settings import EngineSettings
 
     if compute.engine != "engine" and compute.quantization is not None:
         raise UserError(
@@ -98,16 +95,25 @@ def load_llm(model: Path, compute: Compute, *, max_num_seqs: int = 1, **settings
             "--engine torch needs the package 'torch', which is not installed.",
             hint=f"Install it with  {install_command('train')}  or leave --engine out.",
         )
-    return LLM(
-        model,
-        runner="auto" if compute.engine == "engine" else compute.engine,
-        device=compute.device,
-        dtype=compute.dtype,
-        quantization=compute.quantization,
-        max_num_seqs=max_num_seqs,
-        num_threads=compute.threads,
-        **settings,
-    )
+    arguments: dict[str, Any] = {
+        "runner": "auto" if compute.engine == "engine" else compute.engine,
+        "device": compute.device,
+        "dtype": compute.dtype,
+        "quantization": compute.quantization,
+        "num_threads": compute.threads,
+    }
+    EngineSettings(**arguments)
+    return arguments
+
+
+def load_llm(model: Path, compute: Compute, *, max_num_seqs: int = 1, **settings: Any) -> "LLM":
+    """The model on the engine that was chosen. settings: more of LLM's arguments.
+
+    Raises UserError for a setting that the engine cannot honour.
+    """
+    from nano_llama.vol3_engine.llm import LLM
+
+    return LLM(model, **llm_arguments(compute), max_num_seqs=max_num_seqs, **settings)
 
 
 def has_torch() -> bool:

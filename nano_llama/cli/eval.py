@@ -4,6 +4,7 @@ What a validation loss is: training/evaluation.py. Compressors and tasks: evalua
 Tests: tests/cli/test_eval.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,6 +80,7 @@ def run(
     if task_folder is not None or limit is not None:
         raise UserError("--task-folder and --limit belong to --tasks.", hint="Name a task, or leave them out.")
     from nano_llama.cli.train import live_display
+    from nano_llama.evaluation.compressors import COMPRESSORS
     from nano_llama.formats import reads_images
     from nano_llama.training.picture_settings import PICTURES
     from nano_llama.vol2_torch.evaluate import evaluate_model
@@ -96,6 +98,7 @@ def run(
         raise UserError(
             f"{model} does not read images.", hint="Train one that does:  nano-llama train --preset eyes-cpu"
         )
+    others_at = {name: None if name in COMPRESSORS else locate_model(name, screen) for name in beside}
     progress = live_display(screen)
     try:
         found = evaluate_model(
@@ -118,7 +121,7 @@ def run(
         "bytes of text": found.bytes,
         "took": f"{time_text(found.seconds)} ({found.tokens / found.seconds:,.0f} tokens/s)",
     }
-    others = compare(screen, path, data, split, beside, batch_size, device) if beside else {}
+    others = compare(screen, path, data, split, others_at, batch_size, device) if beside else {}
     grid = table(
         ("", "bits per byte"),
         [(name, f"{bits:.4f}") for name, bits in sorted({model: found.bits_per_byte, **others}.items(), key=by_bits)],
@@ -136,22 +139,22 @@ def by_bits(item: tuple[str, float]) -> float:
 
 
 def compare(
-    screen: Screen, model: Path, data: str | None, split: Split, beside: tuple[str, ...], batch_size: int, device: str
-) -> dict[str, float]:
-    """Bits per byte of each of `beside` on the same split."""
-    from nano_llama.evaluation.compressors import COMPRESSORS, compressed_bits_per_byte, split_text
+    screen: Screen, model: Path, data: str | None, split: Split, beside: Mapping[str, Path | None], batch_size: int,
+    device: str,
+) -> dict[str, float]:  # fmt: skip
+    """Bits per byte of each of `beside` on the same split: a model's path, None of a compressor."""
+    from nano_llama.evaluation.compressors import compressed_bits_per_byte, split_text
     from nano_llama.vol2_torch.evaluate import evaluate_model, find_run_settings
 
     run = find_run_settings(model)
     source = data if data is not None or run is None else run.data
     assert source is not None, "evaluate_model has refused a model without data"
     others: dict[str, float] = {}
-    for name in beside:
+    for name, path in beside.items():
         screen.say(f"Comparing with {name} ...", style="dim")
-        if name in COMPRESSORS:
+        if path is None:
             others[name] = compressed_bits_per_byte(name, split_text(source, split))
         else:
-            path = locate_model(name, screen)
             others[name] = evaluate_model(
                 path, source, split=split, batch_size=batch_size, device=device
             ).bits_per_byte  # fmt: skip

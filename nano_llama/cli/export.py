@@ -57,6 +57,7 @@ def run(
     screen = Screen(output)
     if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
+    check_type(format, dtype)
     if is_adapter(Path(model).expanduser()):
         return export_adapter(Path(model).expanduser(), base, format, out, dtype, screen)
     if base is not None:
@@ -167,6 +168,18 @@ def export_adapter(adapter: Path, base: str | None, format: str, out: Path, dtyp
     }
     screen.result(result, facts(shown))
     return 0
+
+
+def check_type(format: str, dtype: str) -> None:
+    """Raise UserError for a number format that such files do not hold: before it is said that one is written."""
+    if format == "gguf":
+        from nano_llama.formats.gguf import written_type
+
+        written_type(gguf_type(dtype))
+    elif dtype != "auto":
+        from nano_llama.formats.dtypes import float_name
+
+        float_name(dtype)
 
 
 def gguf_type(dtype: str) -> str:

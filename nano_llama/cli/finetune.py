@@ -83,8 +83,8 @@ def run(
     keep = KeepBefore()
     dataset = read_examples(settings, out if resume else None, live_display(screen))
     found = summaries(settings, dataset)
-    show_examples(screen, settings, dataset, found)
     with trainer_for(settings, out, screen, resume=resume, dataset=dataset, also=keep) as loop:
+        show_examples(screen, settings, dataset, found)  # once the run can begin: what prevents that is said alone
         if loop.state.step == 0:  # else it has answered them
             screen.say(
                 "\nFirst the model answers validation prompts as it is, for comparison; that takes a minute at most."

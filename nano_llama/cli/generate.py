@@ -14,7 +14,7 @@ from rich.console import RenderableType
 
 from nano_llama.cli.adapters import find_model
 from nano_llama.cli.common import Count, Output, Screen, has_colours
-from nano_llama.cli.engines import Compute, Sampling, load_llm
+from nano_llama.cli.engines import Compute, Sampling, llm_arguments, load_llm
 from nano_llama.cli.models import ModelPath, shown_path
 from nano_llama.cli.past_context import generate_past_context
 from nano_llama.cli.probabilities import NUM_LOGPROBS, probabilities_json, probability_table, tint
@@ -75,6 +75,8 @@ def run(
     check_text(text, "--prompt")
     if image and not chat and IMAGE_TOKEN not in text:
         text = IMAGE_TOKEN * len(image) + text
+    compute = compute or Compute()
+    llm_arguments(compute)  # refuses what contradicts itself before anything is said
     path = find_model(model, adapter, screen, DEFAULT_MODEL)
     used = model or (DEFAULT_MODEL if adapter is None else shown_path(path))
     if image and not reads_images(path):
@@ -83,7 +85,7 @@ def run(
             hint="Give --model a run of  nano-llama train --preset eyes-cpu,  or a folder of Idefics3 or SmolVLM.",
         )
     screen.say(f"Loading {used}{f' with {adapter}' if adapter else ''} ...", style="dim")
-    llm = load_llm(path, compute or Compute(), adapter=adapter)
+    llm = load_llm(path, compute, adapter=adapter)
     context = llm.config.max_position_embeddings
     if max_tokens > context:
         slides = not (chat or image)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nano_llama.cli.adapters import find_base
 from nano_llama.cli.common import Output, Screen, facts, path_with_a_name
-from nano_llama.cli.export import gguf_type, size_of
+from nano_llama.cli.export import check_type, gguf_type, size_of
 from nano_llama.cli.models import ModelPath, find_tokenizer
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import size_text, time_text
@@ -64,6 +64,7 @@ def run(
     screen = Screen(output)
     if out.exists() or out.is_symlink():
         raise UserError(f"--out {out} already exists.", hint="Choose another path, or remove it first.")
+    check_type("gguf" if out.suffix == ".gguf" else "hf", dtype)
     lora = read_adapter_config(adapter)
     path = find_base(model, adapter, screen)
     with_images = reads_images(path)

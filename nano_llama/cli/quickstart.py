@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Positive, Screen, printable
+from nano_llama.cli.common import Count, Output, Positive, Screen, check_folder, printable
 from nano_llama.cli.engines import has_torch
-from nano_llama.cli.train import live_display, make_trainer, summary
+from nano_llama.cli.train import check_engine, live_display, make_trainer, summary
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.units import count_text, time_text
@@ -23,6 +23,7 @@ from nano_llama.core.vision.config import language_config
 from nano_llama.formats.shipped import DEFAULT_MODEL, shipped_model
 from nano_llama.training.clock import process_start
 from nano_llama.training.loop import TrainingLoop
+from nano_llama.training.run_folder import RunFolder
 from nano_llama.training.settings_layers import make_settings
 from nano_llama.vol3_engine.llm import LLM
 
@@ -62,10 +63,13 @@ def run(
     if max_minutes is not None and max_steps is not None:
         raise UserError("--max-minutes and --max-steps are both given.", hint="Leave one of them out.")
     began = process_start()
-    greeting = greet(screen)
     if engine is None:
         engine = "torch" if has_torch() else "numpy"
     folder = out if out is not None else next_free(Path("runs") / "quickstart")
+    check_engine(engine)
+    check_folder(folder.parent)
+    RunFolder(folder).check_new()
+    greeting = greet(screen)
     if max_minutes is None and max_steps is None:
         max_minutes = MINUTES
     flags = {"engine": engine, "max_minutes": max_minutes, "max_steps": max_steps}

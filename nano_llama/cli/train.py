@@ -73,13 +73,15 @@ def run(
     """
     screen = Screen(output)
     given_settings = merge(layers(preset, config, given(options), overrides))
+    reason = ""
     if resume:
         settings = RunFolder(out).resumed_settings(NO_MESH | given_settings)  # as this command is started
     else:
         if not preset and not config:  # a recipe is taken as it is
-            given_settings = suited_and_said(given_settings, screen)
+            given_settings, reason = suited(given_settings)
         settings = TrainSettings(**given_settings)
     with trainer_for(settings, out, screen, resume=resume) as trainer:
+        say_why_suited(reason, screen)  # once the run can begin: what prevents that is said alone
         result = trainer.fit()
         if trainer.ranks.rank != 0:
             return 0
@@ -95,12 +97,10 @@ run.__doc__ = run.__doc__.replace("PRESETS", ", ".join(TRAINING_PRESETS)).replac
 )
 
 
-def suited_and_said(given: dict[str, Any], screen: Screen) -> dict[str, Any]:
-    """With what suits a small text, and why; of several processes the first says it, and each chooses the same."""
-    settings, reason = suited(given)
+def say_why_suited(reason: str, screen: Screen) -> None:
+    """What suits a small text, and why: of several processes, which all choose the same, the first says it."""
     if reason and ((started := launch()) is None or started.rank == 0):
         screen.say(reason, "dim", whole_lines=True)
-    return settings
 
 
 def list_presets(*, output: Output | None = None) -> int:
@@ -123,17 +123,22 @@ def list_presets(*, output: Output | None = None) -> int:
 FLAG_ACTIONS = {"--presets": list_presets}  # of dispatch.py
 
 
-def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:
-    """The Trainer of the engine that the settings name. Raises EnvironmentFault if torch is needed and missing."""
-    if settings.engine == "numpy":
-        from nano_llama.vol1_numpy.trainer import Trainer as NumpyTrainer
-
-        return NumpyTrainer(settings, out, **more)
-    if not has_torch():
+def check_engine(engine: str) -> None:
+    """Raise EnvironmentFault if torch is needed and missing."""
+    if engine == "torch" and not has_torch():
         raise EnvironmentFault(
             "Training with Volume 2 needs the package 'torch', which is not installed.",
             hint=f"Install it with  {install_command('train')}  or train with Volume 1:  --engine numpy",
         )
+
+
+def make_trainer(settings: TrainSettings, out: Path, **more: Any) -> TrainingLoop:
+    """The Trainer of the engine that the settings name. Raises EnvironmentFault if torch is needed and missing."""
+    check_engine(settings.engine)
+    if settings.engine == "numpy":
+        from nano_llama.vol1_numpy.trainer import Trainer as NumpyTrainer
+
+        return NumpyTrainer(settings, out, **more)
     from nano_llama.vol2_torch.trainer import Trainer
 
     return Trainer(settings, out, **more)

@@ -102,6 +102,8 @@ def run_checkpoint(path: Path, reference: Path | None, tolerance: float | None, 
 
     for package in ("torch", "transformers"):  # before anything is said
         import_extra(package, "verify", "verify")
+    if reference is not None:
+        locate_model(str(reference), screen)
     screen.say("Loading the model twice, by nano-llama and by transformers ...", style="dim")
     screen.say("Error: the largest difference between them in a tensor, divided by its largest number.", style="dim")
     return verify_checkpoint(path, reference, **({} if tolerance is None else {"tolerance": tolerance}))

@@ -94,6 +94,14 @@ class GGUFWeights(TensorMapping):
         self.file.close()
 
 
+def written_type(dtype: str) -> str:
+    """One of WRITTEN, in capitals, or "keep". Raises UserError for what is none of them."""
+    wanted = dtype if dtype == KEEP else dtype.upper()
+    if wanted not in (*WRITTEN, KEEP):
+        raise UserError(f"GGUF tensors cannot be written as {dtype!r}.", hint=f"Choose {', '.join(WRITTEN)} or {KEEP}.")
+    return wanted
+
+
 def save_gguf(
     path: str | Path,
     config: LlamaConfig,
@@ -111,9 +119,7 @@ def save_gguf(
     `tokenizer.*` metadata to copy, or None (llama.cpp then takes ids only). What was written is read back and compared
     before the file takes its name; check is then handed it too. Raises UserError for what GGUF cannot hold.
     """
-    wanted = dtype if dtype == KEEP else dtype.upper()
-    if wanted not in (*WRITTEN, KEEP):
-        raise UserError(f"GGUF tensors cannot be written as {dtype!r}.", hint=f"Choose {', '.join(WRITTEN)} or {KEEP}.")
+    wanted = written_type(dtype)
     source = as_mapping(weights)
     check_params(config, source, source=str(source.path))
     general = _general_metadata(source)

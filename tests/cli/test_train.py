@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from nano_llama.cli.common import Output, Screen
-from nano_llama.cli.train import suited_and_said
+from nano_llama.cli.common import Screen
+from nano_llama.cli.train import say_why_suited
 from nano_llama.formats import open_weights
 from nano_llama.training.metrics import read_metrics
+from nano_llama.training.small_text import suited
 
 pytest.importorskip("torch")
 
@@ -234,11 +235,12 @@ def test_tensorboard_is_written_and_its_absence_answered_before_anything_is(trai
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_processes_each_chooses_the_same_and_one_says_so(rank, tiny_text, monkeypatch, capsys):
-    alone = suited_and_said({"data": str(tiny_text), "batch_size": 4}, Screen(Output(quiet=True)))
+    alone, reason = suited({"data": str(tiny_text), "batch_size": 4})
     launched = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
-    assert suited_and_said({"data": str(tiny_text), "batch_size": 4}, Screen()) == alone
+    assert suited({"data": str(tiny_text), "batch_size": 4}) == (alone, reason)
+    say_why_suited(reason, Screen())
     assert alone["tokenizer"] == "char" and alone["batch_size"] == 4
     assert capsys.readouterr().err.count("is a small text") == (rank == 0)
 
