@@ -61,6 +61,9 @@ def counted_rows(logits: Array, targets: Array, ignore_index: int) -> tuple[Arra
     return logits.reshape(-1, V), np.where(counted, targets, 0), counted
 
 
+# -- the same, faster: skip it on a first reading ----------------------------------------------------------------------
+
+
 def cross_entropy_forward_fast(
     logits: Array, targets: Array, ignore_index: int = IGNORE_INDEX, z_loss: float = 0.0
 ) -> tuple[float, Cache]:

@@ -29,6 +29,9 @@ def embedding_backward(dy: Array, cache: Cache) -> Array:
     return dweight
 
 
+# -- the same, faster: skip it on a first reading ----------------------------------------------------------------------
+
+
 def embedding_backward_fast(dy: Array, cache: Cache) -> Array:
     """The same sum, with equal tokens brought together by a stable sort, so that each row of W is written once."""
     tokens, shape = cache

@@ -30,6 +30,9 @@ def rmsnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     return dx, np.sum(dy * x * r, axis=tuple(range(x.ndim - 1)))
 
 
+# -- the same, faster: skip it on a first reading ----------------------------------------------------------------------
+
+
 def rmsnorm_forward_fast(x: Array, weight: Array, eps: float) -> tuple[Array, Cache]:
     """The same in three passes over x: the squares are summed without being kept, and the result is scaled in place."""
     r = 1.0 / np.sqrt(np.vecdot(x, x)[..., None] / x.shape[-1] + eps)  # (..., 1)

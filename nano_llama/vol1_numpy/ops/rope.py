@@ -54,6 +54,9 @@ def _pairs(head_dim: int, layout: str) -> tuple[slice, slice]:
     raise UserError(f"rope: layout = {layout!r} is unknown.", hint='Choose "half" or "interleaved".')
 
 
+# -- the same, faster: skip it on a first reading ----------------------------------------------------------------------
+
+
 def rope_forward_fast(x: Array, cos: Array, sin: Array, layout: str = "half") -> tuple[Array, Cache]:
     """The same as  y = x cos + x' sin,  where x' = (-x2, x1) is x rotated by a right angle: a long product and a long
     sum instead of several over halves of heads, whose 16 or 32 numbers are too few for NumPy's inner loops.
