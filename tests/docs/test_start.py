@@ -2,7 +2,10 @@
 
 import re
 import shlex
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +42,7 @@ def test_it_runs_in_its_order(page, tmp_path, monkeypatch, capsys, drawn):
     (tmp_path / "my.txt").write_text("The quick brown fox jumps over the lazy dog; the dog sleeps on. " * 40)
     text = page.read_text()
     assert len(text.splitlines()) <= 60
+    logged = stand_in_for_wandb(monkeypatch)
     for language, block in re.findall(r"```(bash|python)\n(.*?)```", text, re.S):
         if language == "python":
             (tmp_path / "my_file.py").write_text(block)
@@ -49,6 +53,17 @@ def test_it_runs_in_its_order(page, tmp_path, monkeypatch, capsys, drawn):
             if words[0] in SLOW:
                 words = [words[0], "--help"]
             assert main(words) == 0, (command, capsys.readouterr().err)
+    if "wandb" in text:
+        assert [step for step, _ in logged] == [row["step"] for _, row in logged] and len(logged) > 0
+
+
+def stand_in_for_wandb(monkeypatch) -> list[tuple[int, dict]]:
+    """What the page calls of that package, which is not installed here: `init` and `Run.log`. -> what is logged."""
+    logged: list[tuple[int, dict]] = []
+    run = SimpleNamespace(log=lambda row, step: logged.append((step, row)))
+    wandb = SimpleNamespace(init=lambda project, config: nullcontext(run))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    return logged
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
