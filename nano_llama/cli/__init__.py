@@ -28,12 +28,14 @@ COMMANDS = {
     "learn": Command("nano_llama.cli.learn", "Exercises: write the parts of a LLaMA yourself.", "Start here"),
     "museum": Command("nano_llama.cli.museum", "Real faults, planted into this code: find them.", "Start here"),
     "train": Command("nano_llama.cli.train", "Train a LLaMA on your text.", "Train"),
-    "finetune": Command("nano_llama.cli.finetune", "Teach a model by examples: an adapter, or all weights.", "Train"),
+    "finetune": Command(
+        "nano_llama.cli.finetune", "Fine-tune a model on examples: an adapter, or all weights.", "Train"
+    ),
     "eval": Command("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
     "runs": Command("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
     "compare": Command("nano_llama.cli.compare", "Two settings on several seeds: a difference, or noise?", "Train"),
     "generate": Command("nano_llama.cli.generate", "Continue a prompt.", "Use"),
-    "chat": Command("nano_llama.cli.chat", "Talk with a model in the terminal.", "Use"),
+    "chat": Command("nano_llama.cli.chat", "Chat with a model in the terminal.", "Use"),
     "serve": Command("nano_llama.cli.serve", "An OpenAI-compatible HTTP server.", "Use"),
     "merge": Command("nano_llama.cli.merge", "Merge an adapter into the model that it was trained on.", "Use"),
     "export": Command("nano_llama.cli.export", "Save a model for Hugging Face, llama.cpp or PyTorch.", "Use"),

@@ -41,7 +41,7 @@ def run(
     compute: Compute | None = None,
     output: Output | None = None,
 ) -> int:
-    """Talk with an instruct model in the terminal. Type /help there.
+    """Chat with an instruct model in the terminal. Type /help there.
 
     Without a terminal, each line of stdin is a message. With --json the conversation is printed at the end.
 

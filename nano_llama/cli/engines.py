@@ -28,7 +28,7 @@ EngineName = Literal["engine", "torch", "numpy"]
 Message = Mapping[str, Any]
 
 SAMPLING = Group("Sampling", help="How the next token is chosen. The same seed gives the same text.", sort_key=10)
-COMPUTE = Group("Computing", help="What computes the model, and where.", sort_key=20)
+COMPUTE = Group("Computing", help="The engine that runs the model, its device and its number format.", sort_key=20)
 
 
 @Parameter(name="*", group=SAMPLING)
@@ -68,7 +68,7 @@ class Sampling:
 @Parameter(name="*", group=COMPUTE)
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """What computes the model, on which device, in which number format."""
+    """The engine that runs the model, its device and its number format."""
 
     engine: EngineName = "engine"
     "engine: compiled kernels on a CPU, PyTorch on a GPU; torch: Volume 2's model; numpy: Volume 1's, by hand."

@@ -52,7 +52,7 @@ def run(
     context
         Tokens per window. By default the run's own, or the model's context up to 2,048.
     batch_size
-        Windows at once. It changes memory and speed, not the result.
+        Windows per forward pass. This changes memory and speed, not the result.
     device
         auto, cpu, cuda, cuda:1 or mps.
     split
@@ -67,7 +67,7 @@ def run(
     limit
         At most this many examples per task, to try it out.
     pictures
-        How many pictures of shapes-vqa are asked about, 1,000 by default: about half a minute on two cores.
+        Number of shapes-vqa pictures to ask about. By default 1,000: about half a minute on two cores.
     """
     screen = Screen(output)
     import_extra("torch", "train", "nano-llama eval")

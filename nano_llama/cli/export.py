@@ -61,7 +61,7 @@ def run(
     if is_adapter(Path(model).expanduser()):
         return export_adapter(Path(model).expanduser(), base, format, out, dtype, screen)
     if base is not None:
-        raise UserError(f"--base {base} belongs to an adapter; {model} is none.", hint="Leave it out.")
+        raise UserError(f"--base {base} belongs to an adapter, and {model} is not one.", hint="Leave it out.")
     from nano_llama.formats import open_model, reads_images
 
     path = locate_model(model, screen)

@@ -44,7 +44,7 @@ def run(
     options: FinetuneOptions | None = None,  # type: ignore[valid-type]
     output: Output | None = None,
 ) -> int:
-    """Teach a model by examples: questions with answers, conversations, or texts.
+    """Fine-tune a model on examples: questions with answers, conversations, or texts.
 
     For example:  nano-llama finetune --model SmolLM2.gguf --data chats.jsonl --out runs/mine
 

@@ -34,7 +34,7 @@ def run(
 ) -> int:
     """Say what a file or folder is: a model (Hugging Face, GGUF, .safetensors, .pth), adapter, tokenizer, text, run.
 
-    Of a model it reads headers and metadata, never the whole weights.
+    For a model, it reads headers and metadata, never all of the weights.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def run(
     context: Annotated[Count | None, Parameter(group=COMPARISON, show_default=False)] = None,
     output: Output | None = None,
 ) -> int:
-    """Save a model with its weight matrices in 4 or 8 bits. Of a model that reads images, the encoder has 8.
+    """Save a model with its weight matrices in 4 or 8 bits. In a model that reads images, the encoder gets 8.
 
     What each kind of quantization would cost:  nano-llama quantize MODEL --compare --data my.txt
 

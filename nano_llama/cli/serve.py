@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".gguf", ".safetensors", ".pth")  # of a file's name; the model's id is without them
 
-ACCESS = Group("Who may use it", help="By default programs of this machine, without a key.", sort_key=5)
+ACCESS = Group("Access", help="By default: programs on this machine, without a key.", sort_key=5)
 CAPACITY = Group("Capacity", help="What does not fit is refused with 429, at once.", sort_key=6)
 
 
@@ -113,17 +113,17 @@ def run(
     chat_template_kwarg
         Name of a variable of the chat template that requests may set (as enable_thinking); may be given several times.
     drain_seconds
-        After SIGTERM, running requests may go on for so long.
+        Seconds that running requests get to finish after SIGTERM.
     metrics_prefix
         Prefix of the names at /metrics; vllm: those of vLLM's dashboard.
     log_prompts
         Write prompts into the log.
     page
-        At / a page that shows what the model and the engine do; --no-page: the API alone.
+        The page at / that shows what the model and the engine do. --no-page: serve the API alone.
     trace
         File to which the engine's steps are written (no texts, no tokens).
     replay
-        Such a file: the page shows the steps in it instead of this engine's.
+        A file written by --trace: the page shows the steps in it instead of this engine's.
     """
     screen = Screen(output)
     access, capacity = access or Access(), capacity or Capacity()

@@ -35,7 +35,7 @@ def run(
     quick
         Seconds instead of minutes, with rougher figures.
     format
-        Of the picture. svg: for print, sharp at any size.
+        Format of the picture. svg: for print, sharp at any size.
     dark
         Light lines on black, for a dark slide.
     """

@@ -29,7 +29,7 @@ class PictureSettings:
         0, "pictures of single shapes alone, before all tasks: a short run learns these first", least=0
     )
     language_model_lr: float = IMAGES.setting(
-        0.1, "learning rate of the LLaMA, which has learned before, as a fraction of lr; 0: frozen", least=0
+        0.1, "learning rate of the pretrained LLaMA, as a fraction of lr; 0: frozen", least=0
     )
     language_model_rank: int = IMAGES.setting(
         0, "freeze the LLaMA, and train LoRA factors of this rank beside its matrices; 0: no factors",

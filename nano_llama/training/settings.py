@@ -63,7 +63,7 @@ class TrainSettings(PictureSettings):
     )
     max_steps: int | None = LENGTH.setting(None, "number of updates; the run is then reproducible bit for bit", least=1)
     epochs: float | None = LENGTH.setting(
-        None, "how often all data are seen; max-steps follows from it", above=0
+        None, "number of passes over the data; max-steps follows from it", above=0
     )  # fmt: skip
     stop_loss: float | None = LENGTH.setting(
         None, "stop early once the validation loss (nats per token) is this low", above=0
@@ -125,7 +125,7 @@ class TrainSettings(PictureSettings):
     engine: str = COMPUTE.setting("torch", "torch: Volume 2; numpy: Volume 1, by hand", choices=("torch", "numpy"))
     device: str = COMPUTE.setting("auto", "cpu, cuda, cuda:1 or mps; auto: the fastest available")
     precision: str = COMPUTE.setting(
-        "auto", "of matrix products: fp32, bf16 or fp16; auto: the device's fastest. Everything else is fp32",
+        "auto", "number format of matrix products: fp32, bf16, fp16; auto: the device's fastest. All else is fp32",
         choices=("auto", "fp32", "bf16", "fp16"),
     )  # fmt: skip
     compile: str = COMPUTE.setting(
@@ -143,7 +143,7 @@ class TrainSettings(PictureSettings):
         choices=("eager", "graph"),
     )  # fmt: skip
     deterministic: str = COMPUTE.setting(
-        "auto", "the same run gives the same bits: on; off; auto: on a CPU, which always does, not on a GPU yet",
+        "auto", "reproduce a run bit for bit: on, off; auto: on a CPU, where it costs nothing, but not on a GPU",
         choices=("auto", "on", "off"),
     )  # fmt: skip
     activation_checkpointing: str = COMPUTE.setting(
@@ -155,7 +155,7 @@ class TrainSettings(PictureSettings):
     )
     mesh_timeout: float = COMPUTE.setting(
         600.0,
-        "seconds that processes wait for each other in one operation; then the one that is missing is named",
+        "seconds that processes wait for each other in one operation before the missing one is reported",
         above=0,
     )
     data_workers: int = COMPUTE.setting(
@@ -169,11 +169,11 @@ class TrainSettings(PictureSettings):
 
     log_every: int = REPORTS.setting(10, "steps per line of metrics.jsonl", least=1)
     evaluations: int = REPORTS.setting(
-        10, "validation losses, spread over the run; if the last is not the lowest, the model is that one's; 0: none",
+        10, "number of validation losses, spread over the run; the model with the lowest is kept; 0: none",
         least=0,
     )  # fmt: skip
     samples: int = REPORTS.setting(
-        2, "texts generated at each evaluation, after openings of the validation text; or pictures asked about", least=0
+        2, "texts generated at each evaluation, from openings in the validation text; or pictures to ask about", least=0
     )
     sample_tokens: int = REPORTS.setting(64, "maximum tokens per sample", least=1)
     sample_temperature: float = REPORTS.setting(0.8, "temperature of the samples; 0: greedy", least=0)
@@ -194,10 +194,10 @@ class TrainSettings(PictureSettings):
     tie_word_embeddings: bool | None = SHAPE.setting(None, "use the embedding as the output head")
     rope_theta: float | None = SHAPE.setting(None, "base of RoPE's frequencies", above=0)
     hidden_act: str | None = SHAPE.setting(
-        None, "of the MLP's gate: silu (LLaMA's), gelu_pytorch_tanh, relu, or relu2, its square", choices=ACTIVATIONS
+        None, "the gate's activation: silu (LLaMA), gelu_pytorch_tanh, relu, or relu2, its square", choices=ACTIVATIONS
     )
     sliding_window: int | None = SHAPE.setting(
-        None, "positions that one attends to, itself and those just before it (LLaMA's: all)", least=1
+        None, "number of positions each one attends to: itself and those just before it (LLaMA: all)", least=1
     )
     norm_placement: str | None = SHAPE.setting(
         None, "pre: x + f(norm(x)), LLaMA's; post: norm(x + f(x)); reordered: x + norm(f(x)), OLMo 2's",

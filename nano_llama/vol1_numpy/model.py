@@ -230,7 +230,7 @@ class Llama:
         """Read a Hugging Face folder, a .gguf, a .pth, or a hub name, converting to `dtype` tensor by tensor.
 
         adapter: a folder in PEFT's format, which is merged into the weights.
-        Raises UserError, ConfigError, FormatError: what is there is not a LLaMA, or is damaged.
+        Raises UserError, ConfigError, FormatError: the checkpoint is not a LLaMA, or is damaged.
         """
         from nano_llama.formats import open_model
         from nano_llama.formats.merged import open_merged

@@ -61,7 +61,7 @@ class FinetuneSettings(TrainSettings):
 
     max_minutes: float | None = LENGTH.setting(None, "wall time of the whole process, report included", above=0)
     epochs: float | None = LENGTH.setting(
-        None, f"how often all examples are seen (default: {DEFAULT_EPOCHS:g}, unless minutes or steps are given)",
+        None, f"number of passes over the examples (default: {DEFAULT_EPOCHS:g}, unless minutes or steps are given)",
         above=0,
     )  # fmt: skip
 
