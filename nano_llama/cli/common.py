@@ -6,7 +6,6 @@ text where the output is not a terminal or NO_COLOR is set. Tests: tests/cli/tes
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from nano_llama.cli.exits import visible
-from nano_llama.core.errors import EnvironmentFault, UserError
 
 OUTPUT = Group("Output", sort_key=99)
 
@@ -39,16 +37,6 @@ def path_with_a_name(type_: Any, tokens: Sequence[Any]) -> Path:
     if not tokens[0].value:
         raise ValueError("the path is empty.")
     return Path(tokens[0].value)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise UserError or EnvironmentFault where --out cannot be made or written to: before minutes of work for it."""
-    path = folder.absolute()
-    there = next(one for one in (path, *path.parents) if one.exists())
-    if not there.is_dir():
-        raise UserError(f"--out {folder}: {there.name} is a file, not a folder.", hint="Choose another --out.")
-    if not os.access(there, os.W_OK):
-        raise EnvironmentFault(f"--out {folder}: no permission to write in {there}.", hint="Choose another --out.")
 
 
 Whole = Annotated[int, Parameter(converter=whole_number)]

@@ -13,9 +13,10 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 from rich.table import Table
 
-from nano_llama.cli.common import Output, PictureFormat, Screen, check_folder, path_with_a_name, table, whole_number
+from nano_llama.cli.common import Output, PictureFormat, Screen, path_with_a_name, table, whole_number
 from nano_llama.cli.train import check_alone, live_display, make_trainer
 from nano_llama.cli.train_options import REST, TrainOptions, given
+from nano_llama.core import files
 from nano_llama.core.env import launch
 from nano_llama.core.errors import UserError
 from nano_llama.core.units import plural, rough_time_text
@@ -89,7 +90,7 @@ def run(
     given_sides = {name: side_settings(name, common) for name in names}
     sides = {name: settings for name, (settings, _) in given_sides.items()}
     check_comparable(sides)
-    check_folder(out)
+    files.check_folder(out)
     # both sides of a seed, then the next: a comparison that is stopped has whole pairs
     planned = [
         (name, settings.replace(seed=settings.seed + n)) for n in range(seeds) for name, settings in sides.items()

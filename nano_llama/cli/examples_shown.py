@@ -104,7 +104,7 @@ def remarks(dataset: ExampleDataset, found: dict[str, Summary]) -> list[str]:
     cut = [*found["train"].cut, *found["val"].cut]
     left_out = [*found["train"].left_out, *found["val"].left_out]
     if cut:
-        notes.append(f"{_examples(cut)} the last answers of which do not fit the context lose them: {_named(cut)}.")
+        notes.append(f"{_examples(cut)} without the last answers, which do not fit the context: {_named(cut)}.")
     if left_out:
         notes.append(f"{_examples(left_out)} without an answer that fits the context left out: {_named(left_out)}.")
     if unread := dataset.examples.unread:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nano_llama.cli.common import Count, Output, Positive, Screen, check_folder, printable
+from nano_llama.cli.common import Count, Output, Positive, Screen, printable
 from nano_llama.cli.engines import has_torch
 from nano_llama.cli.train import check_engine, live_display, make_trainer, summary
+from nano_llama.core import files
 from nano_llama.core.errors import UserError
 from nano_llama.core.sampling import SamplingParams
 from nano_llama.core.units import count_text, time_text
@@ -67,7 +68,7 @@ def run(
         engine = "torch" if has_torch() else "numpy"
     folder = out if out is not None else next_free(Path("runs") / "quickstart")
     check_engine(engine)
-    check_folder(folder.parent)
+    files.check_folder(folder.parent)
     RunFolder(folder).check_new()
     greeting = greet(screen)
     if max_minutes is None and max_steps is None:

@@ -6,7 +6,8 @@ Tests: tests/cli/test_study.py.
 import time
 from pathlib import Path
 
-from nano_llama.cli.common import NotNegative, Output, PictureFormat, Screen, check_folder, facts, table
+from nano_llama.cli.common import NotNegative, Output, PictureFormat, Screen, facts, table
+from nano_llama.core import files
 from nano_llama.core.machine import CpuUse
 from nano_llama.core.units import time_text
 
@@ -48,7 +49,7 @@ def run(
         screen.say("\nRun one:  nano-llama study NAME", style="dim")
         return 0
     if name in STUDIES:
-        check_folder(out)
+        files.check_folder(out)
         screen.say(f"{STUDIES[name].help}\nThis takes {'seconds' if quick else 'a few minutes'} ...", style="dim")
     began, use = time.perf_counter(), CpuUse()
     finding = run_study(name, out, seed=seed, quick=quick, format=format, dark=dark)

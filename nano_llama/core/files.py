@@ -58,6 +58,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_folder(folder: str | Path) -> None:
+    """Raise UserError or EnvironmentFault where a folder cannot be made or written to: before minutes of work."""
+    there = next(one for one in (Path(folder), *Path(folder).absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise UserError(f"Cannot write {folder}: {there.name} is a file, not a folder.", hint="Choose another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentFault(
+            f"Cannot write {folder}: you have no permission to write in {there}.", hint="Choose another --out."
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

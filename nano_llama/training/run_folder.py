@@ -90,12 +90,8 @@ class RunFolder:
             self.lock.unlink(missing_ok=True)
 
     def check_free(self) -> None:
-        """Raises EnvironmentFault if nothing can be written here, UserError if another process is training here."""
-        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-            raise EnvironmentFault(
-                f"Cannot write {self.path}: you have no permission to write in {there}.", hint="Choose another --out."
-            )
+        """Raises EnvironmentFault or UserError if nothing can be written here, or another process is training here."""
+        files.check_folder(self.path)
         if self.is_held():
             raise UserError(
                 f"Another process is training in {self.path}.",

@@ -89,7 +89,7 @@ def test_a_small_text_is_said_once(compare, monkeypatch):
         (("--data", "nowhere.txt"), "No data at 'nowhere.txt'"),
         (("--data", "TEXT", "--tokenizer", "nowhere.json"), "Model not found: nowhere.json"),
         (("--data", "TEXT", "--device", "cuda"), "device"),
-        (("--data", "TEXT", "--out", "TEXT"), "--out"),
+        (("--data", "TEXT", "--out", "TEXT"), "Cannot write"),
         ((), "compare needs --data. For example:  nano-llama compare lr="),
     ],
 )

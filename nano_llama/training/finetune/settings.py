@@ -160,7 +160,7 @@ class FinetuneSettings(TrainSettings):
         if not isinstance(values, dict):
             raise UserError(f"chat_template_kwargs = {text!r:.80} is not a JSON object.", hint=_KWARGS)
         for name in values.keys() & {*RESERVED}:
-            raise UserError(f"chat_template_kwargs names {name!r}, which the data say.", hint="Leave it out.")
+            raise UserError(f"chat_template_kwargs names {name!r}, which the data set.", hint="Leave it out.")
         return values
 
     @property
