@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_llama.core.config import LlamaConfig
-from nano_llama.core.errors import EnvironmentFault, FormatError, UserError
+from nano_llama.core.errors import EnvironmentFault, FormatError, NanoLlamaError, UserError
 from nano_llama.formats.gguf import GGUFWeights, save_gguf
 from nano_llama.formats.gguf_reader import GGUFFile
 from nano_llama.formats.gguf_split import open_gguf
@@ -67,7 +67,11 @@ def resolve_model(name_or_path: str | Path, revision: str | None = None, progres
     if short is not None:
         return short.installed or _download_short(short, progress)
     if not path.is_absolute() and is_hub_name(name):
-        return download(name, revision, progress)
+        try:
+            return download(name, revision, progress)
+        except NanoLlamaError as error:
+            error.hint = f"{_beside(path)}{error.hint}"
+            raise
     close = get_close_matches(name.lower(), [*shipped_names(), *SHORT_NAMES], n=1)
     raise UserError(
         f"Model not found: {name}.",
@@ -77,6 +81,16 @@ def resolve_model(name_or_path: str | Path, revision: str | None = None, progres
         + "".join(f", or {name}, which ships" for name in shipped_names())
         + ".",
     )
+
+
+def _beside(path: Path) -> str:
+    """What the folder of a path that is not there holds, as a line of a hint: runs/mine may be misspelled."""
+    if path.parent == Path() or not path.parent.is_dir():
+        return ""
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
+    if close := get_close_matches(path.name, names, n=1):
+        return f"Did you mean {path.parent / close[0]}?\n"
+    return f"The folder {path.parent} holds: {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}\n"
 
 
 def _download_short(short: ShortName, progress: bool) -> Path:

@@ -84,6 +84,7 @@ def _as_our_error(error: Exception, repo: str, file: str | None, revision: str |
     from huggingface_hub import errors
 
     what = f"{repo}/{file}" if file else repo
+    nowhere = f"Model not found: {what} is not a local path, not in the hub's cache,"
     if isinstance(error, errors.GatedRepoError):
         return UserError(
             f"{repo} on the hub is gated.",
@@ -92,10 +93,10 @@ def _as_our_error(error: Exception, repo: str, file: str | None, revision: str |
     if isinstance(error, errors.LocalEntryNotFoundError):
         if offline():
             return EnvironmentFault(
-                f"{what} is not in the local cache, and network access is switched off.",
+                f"{nowhere} and network access is switched off.",
                 hint="Unset NANO_LLAMA_OFFLINE and HF_HUB_OFFLINE, or give the path of a local model.",
             )
-        return EnvironmentFault(f"The hub cannot be reached, and {what} is not in the local cache.", hint=_cause(error))
+        return EnvironmentFault(f"{nowhere} and the hub cannot be reached.", hint=_cause(error))
     if isinstance(error, errors.RevisionNotFoundError):
         return UserError(f"{repo} on the hub has no revision {revision!r}.", hint="Give a branch, a tag or a commit.")
     if isinstance(error, errors.EntryNotFoundError):

@@ -113,7 +113,7 @@ def nothing_left(settings: TrainSettings, run: Path, step: int, progress: float,
             else f"Give it {more}, or start a new run with  --init-from {run}",
         )
     assert settings.max_minutes is not None and left_s is not None
-    minutes = f"No time is left for training: of {settings.max_minutes:g} minutes"
+    minutes = f"No time is left for training: of --max-minutes {settings.max_minutes:g}"
     if left_s <= 0:
         return UserError(
             f"{minutes} none were left after reading data and building the model.",

@@ -172,7 +172,7 @@ def test_offline_the_cache_serves_and_nothing_is_asked(get, hub, monkeypatch):
     hub.asked.clear()
     monkeypatch.setenv("NANO_LLAMA_OFFLINE", "1")
     assert get("org/tiny") == first
-    with pytest.raises(EnvironmentFault, match=r"org/quants.*switched off"):
+    with pytest.raises(EnvironmentFault, match=r"org/quants is not a local path.*switched off"):
         get("org/quants")
     assert hub.asked == []
 
@@ -215,8 +215,21 @@ def test_what_the_hub_does_not_have_is_named(get, name, revision, error, words):
 
 
 def test_a_hub_out_of_reach(get):
-    with pytest.raises(EnvironmentFault, match="org/tiny"):
+    with pytest.raises(EnvironmentFault, match=r"org/tiny is not a local path.*cannot be reached"):
         get("org/tiny", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("runs/frist", "Did you mean runs/first?"), ("runs/mine", "The folder runs holds: first, rates")]
+)
+def test_a_mistyped_run_shows_what_lies_beside_it(tmp_path, monkeypatch, name, says):
+    monkeypatch.setenv("NANO_LLAMA_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    for run in ("first", "rates", ".cache"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+    with pytest.raises(EnvironmentFault, match=f"{name} is not a local path") as caught:
+        resolve_model(name)
+    assert caught.value.hint.startswith(says + "\n")
 
 
 def test_progress_shows_on_stderr_or_not_at_all(get, capfd, tmp_path):
