@@ -184,6 +184,12 @@ def first_surrogate(text: str) -> int | None:
     return None
 
 
+def refuse_single(texts: Any, method: str) -> None:
+    """Raise UserError for a string where an iterable of texts is meant: each of its letters would be a text."""
+    if isinstance(texts, str):
+        raise UserError(f"{method} takes several texts, such as [text], not a single one: each letter would be a text.")
+
+
 def not_text(value: Any) -> UserError:
     """Why the library does not accept `value` as text."""
     if not isinstance(value, str):

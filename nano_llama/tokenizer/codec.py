@@ -5,12 +5,13 @@ Tests: tests/tokenizer/test_tokenizer.py.
 """
 
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from nano_llama.core.errors import UserError
-from nano_llama.tokenizer.backend import Backend, not_text
+from nano_llama.tokenizer.backend import Backend, not_text, refuse_single
 from nano_llama.tokenizer.incremental import IncrementalDecoder, WholeTextDecoder
 from nano_llama.tokenizer.quoted import QuotedEncoder
 from nano_llama.tokenizer.roles import Roles
@@ -47,12 +48,17 @@ class Codec:
         return self._with_affixes(ids, add_bos)
 
     def encode_batch(self, texts: Sequence[str], add_bos: bool | None, parse_special: bool) -> list[list[int]]:
+        refuse_single(texts, "encode_batch")
         if self.characters is not None:
             return [self.encode(text, add_bos, parse_special) for text in texts]
         batch = self.backend.encode_batch(list(texts), parse_special)
         for text, ids in zip(texts, batch, strict=True):
             self._check(text, ids, parse_special)
         return [self._with_affixes(ids, add_bos) for ids in batch]
+
+    def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
+        refuse_single(texts, "encode_iterable")
+        return chain.from_iterable(self.encode(text, False, False) for text in texts)
 
     def encode_parsing(self, text: str, add_bos: bool | None, meant: Collection[int]) -> list[int]:
         """Of the special tokens that the text names only these are meant; the others are text."""

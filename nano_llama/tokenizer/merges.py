@@ -4,6 +4,7 @@ Not here: training them (train.py), files (files.py). Tests: tests/tokenizer/tes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models
@@ -16,15 +17,16 @@ from nano_llama.tokenizer.token_bytes import BYTE_ALPHABET
 Piece = bytes | str
 Vocabulary = Mapping[bytes, int] | Mapping[int, bytes] | Mapping[str, int]
 
+_HEADER = "#version"  # how GPT-2's merges.txt begins
 _LETTER_OF = {byte: letter for letter, byte in BYTE_ALPHABET.items()}
 
 
 def merges_backend(
-    vocab: Vocabulary, merges: Iterable[tuple[Piece, Piece]], special_tokens: Sequence[str] = ()
+    vocab: Vocabulary, merges: Iterable[tuple[Piece, Piece] | str], special_tokens: Sequence[str] = ()
 ) -> Backend:
     """See Tokenizer.from_merges."""
     ids = _ids(vocab, special_tokens)
-    pairs = [(_letters(first), _letters(second)) for first, second in merges]
+    pairs = [_pair(merge) for merge in merges if not (isinstance(merge, str) and merge.startswith(_HEADER))]
     for first, second in pairs:
         for piece in (first, second, first + second):
             if piece not in ids:
@@ -46,6 +48,11 @@ def _ids(vocab: Vocabulary, special_tokens: Sequence[str]) -> dict[str, int]:
     """{piece in the byte alphabet: id}. A special token keeps its own spelling."""
     special = {text.encode(): text for text in special_tokens}
     ids: dict[str, int] = {}
+    if not isinstance(vocab, Mapping):
+        raise UserError(
+            f"vocab is a {type(vocab).__name__}; expected a dict of pieces and their ids.",
+            hint="A list in the order of the ids:  dict(enumerate(pieces))",
+        )
     for key, value in vocab.items():
         piece, number = (value, key) if isinstance(key, int) else (key, value)
         if not isinstance(piece, bytes | str) or isinstance(number, bool) or not isinstance(number, int):
@@ -54,6 +61,14 @@ def _ids(vocab: Vocabulary, special_tokens: Sequence[str]) -> dict[str, int]:
     if len(set(ids.values())) < len(vocab):
         raise UserError("vocab: two pieces have the same id, or two ids the same piece.")
     return ids
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    """A merge in the byte alphabet, from two pieces or a line of GPT-2's merges.txt."""
+    pair = merge.split() if isinstance(merge, str) else merge
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(piece, bytes | str) for piece in pair):
+        return _letters(pair[0]), _letters(pair[1])
+    raise UserError(f"merges: {merge!r:.80} is not a pair of pieces, such as (b'th', b'e').")
 
 
 def _letters(piece: Piece) -> str:

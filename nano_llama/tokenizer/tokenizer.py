@@ -97,12 +97,13 @@ class Tokenizer:
 
     @classmethod
     def from_merges(
-        cls, vocab: "Vocabulary", merges: "Iterable[tuple[Piece, Piece]]", special_tokens: Sequence[str] = ()
+        cls, vocab: "Vocabulary", merges: "Iterable[tuple[Piece, Piece] | str]", special_tokens: Sequence[str] = ()
     ) -> "Tokenizer":
         """Byte-level BPE from a vocabulary and its merges, in their order: of bytes, or in GPT-2's alphabet.
 
-        vocab: {b"the": 500} or {500: b"the"}, or GPT-2's vocab.json as a dict. Special tokens that it lacks get the
-        next ids. Text is split into words as `train_bpe` does. Raises UserError where the two do not fit together.
+        vocab: {b"the": 500} or {500: b"the"}, or GPT-2's vocab.json as a dict. merges: pairs, or the lines of GPT-2's
+        merges.txt. Special tokens that the vocabulary lacks get the next ids. Text is split into words as `train_bpe`
+        does. Raises UserError where the two do not fit together.
         """
         from nano_llama.tokenizer.merges import merges_backend
 
@@ -187,8 +188,7 @@ class Tokenizer:
 
     def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
         """The ids of texts that are read one by one, such as the lines of a large file; each is encoded by itself."""
-        for text in texts:
-            yield from self._codec.encode(text, False, False)
+        return self._codec.encode_iterable(texts)
 
     # -- ids to text --------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from nano_llama.core.errors import UserError
-from nano_llama.tokenizer.backend import Backend, first_surrogate, not_text, rust_errors
+from nano_llama.tokenizer.backend import Backend, first_surrogate, not_text, refuse_single, rust_errors
 from nano_llama.tokenizer.pretokenizers import SMOLLM
 
 END_OF_TEXT = "<|endoftext|>"
@@ -78,10 +78,7 @@ class _Counted:
     """The texts one by one, checked and counted on their way to the trainer."""
 
     def __init__(self, texts: Iterable[str], progress: Progress | None):
-        if isinstance(texts, str):
-            raise UserError(
-                "train_bpe takes a list of texts, such as [text], not a single one: each letter would be a text."
-            )
+        refuse_single(texts, "train_bpe")
         self.texts, self.progress = texts, progress
         self.count = self.characters = 0
 

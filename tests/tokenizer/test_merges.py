@@ -24,10 +24,12 @@ def in_bytes(tokenizer, vocab, merges):
     return {pieces[text]: i for text, i in vocab.items()}, [(pieces[a], pieces[b]) for a, b in merges]
 
 
-@pytest.mark.parametrize("form", ["text", "bytes", "ids first"])
+@pytest.mark.parametrize("form", ["text", "bytes", "ids first", "lines"])
 def test_it_is_the_same_tokenizer(trained, form):
     tokenizer, vocab, merges = trained
-    if form != "text":
+    if form == "lines":
+        merges = ["#version: 0.2\n", *(f"{first} {second}\n" for first, second in merges)]
+    elif form != "text":
         vocab, merges = in_bytes(*trained)
     if form == "ids first":
         vocab = {i: piece for piece, i in vocab.items()}
@@ -53,6 +55,11 @@ def test_new_special_tokens_get_the_next_ids(trained):
         (lambda vocab, merges: ({k: v for k, v in vocab.items() if k != "a"}, []), "lacks 1 of the 256 bytes"),
         (lambda vocab, merges: ({**vocab, "b": vocab["a"]}, merges), "same id"),
         (lambda vocab, merges: ({**vocab, "b": "7"}, merges), "is not a piece"),
+        (lambda vocab, merges: (list(vocab), merges), r"vocab is a list.*\n.*dict\(enumerate\(pieces\)\)"),
+        (lambda vocab, merges: (vocab, [*merges, "th"]), "merges: 'th' is not a pair"),
+        (lambda vocab, merges: (vocab, [*merges, ("t", "h", "e")]), "is not a pair"),
+        (lambda vocab, merges: (vocab, [*merges, (1, 2)]), "is not a pair"),
+        (lambda vocab, merges: (vocab, [*merges, 7]), "is not a pair"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(trained, change, says):
@@ -74,3 +81,9 @@ def test_encode_iterable_reads_as_it_goes(trained):
     assert read == ["the quick\n"]
     rest = list(ids)
     assert [first, *rest] == [i for line in read for i in tokenizer.encode(line)]
+
+
+def test_a_single_text_is_not_taken_for_its_letters(trained):
+    for method in (trained[0].encode_iterable, trained[0].encode_batch):
+        with pytest.raises(UserError, match=rf"{method.__name__} takes several texts, such as \[text\]"):
+            method("the sea")

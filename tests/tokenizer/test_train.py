@@ -67,7 +67,7 @@ def test_what_is_no_text_is_refused():
             Tokenizer.train_bpe(wrong, 300)
         with pytest.raises(UserError, match=cause):
             Tokenizer.train_char(wrong)
-    with pytest.raises(UserError, match="a list of texts"):
+    with pytest.raises(UserError, match=r"train_bpe takes several texts"):
         Tokenizer.train_bpe("one text", 300)
 
 
