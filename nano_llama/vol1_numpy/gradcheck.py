@@ -104,14 +104,29 @@ def gradcheck(
                 f"gradcheck: {name!r} is {named[name].dtype}; differences need float64.",
                 hint="Convert the inputs with .astype(np.float64): the formulas are the same.",
             )
+    if not names:
+        kinds = ", ".join(f"{name} is {_kind(value)}" for name, value in named.items())
+        raise UserError(
+            f"gradcheck: nothing to check among the inputs: {kinds or 'there are none'}.",
+            hint="Gradients are checked of arrays in float64:  np.array(x, dtype=float)",
+        )
     arrays = {name: named[name].copy() for name in names}  # moved in place below; the caller's stay as they are
     named |= arrays
 
     out, cache = run()
     dout = np.random.default_rng((seed, 1)).standard_normal(np.shape(out))
-    claimed = backward(dout if np.shape(out) else float(dout), cache)
-    claimed = claimed if isinstance(claimed, tuple) else (claimed,)
     where = _name(backward, "backward")
+    try:
+        inspect.signature(backward).bind(dout, cache)
+    except TypeError as error:
+        raise UserError(
+            f"gradcheck: {where} does not take (dout, cache): {error}.",
+            hint="backward(dout, cache): the gradient of the output, and what forward returned beside it.",
+        ) from None
+    claimed = backward(dout if np.shape(out) else float(dout), cache)
+    if claimed is None:
+        raise GradientMismatch(f"{where} returned None: does it end without a return?")
+    claimed = claimed if isinstance(claimed, tuple) else (claimed,)
     if len(claimed) != len(names):
         raise GradientMismatch(f"{where} returned {len(claimed)} gradients for {len(names)} ({', '.join(names)}).")
 
@@ -257,6 +272,10 @@ def _coordinates(grad: Array, samples: int | None, rng: np.random.Generator) -> 
 
 def _name(function: Callable[..., Any], otherwise: str) -> str:
     return getattr(function, "__name__", otherwise)
+
+
+def _kind(value: Any) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def _by_name(forward: Callable[..., Any], inputs: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:

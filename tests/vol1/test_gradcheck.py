@@ -148,3 +148,25 @@ def test_a_forward_without_cache_and_a_wrong_name_are_user_errors():
     with pytest.raises(UserError, match=r"relu_forward: .*'y'") as caught:
         gradcheck(relu_forward, relu_backward, {"y": x})
     assert caught.value.hint == "It takes x."
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"x": [1.0, 2.0]}, "x is a list"),
+        ({"x": np.arange(3)}, "x is an array of int64"),
+        ({"x": 0.5}, "x is a float"),
+    ],
+)
+def test_inputs_of_which_none_is_a_float_array_are_named(inputs, says):
+    with pytest.raises(UserError, match=rf"nothing to check among the inputs: {says}\.\n.*dtype=float"):
+        gradcheck(lambda x: (np.square(x), x), lambda dy, x: 2 * x * dy, inputs)
+
+
+def test_a_backward_of_other_arguments_or_without_a_return_is_named():
+    x = np.ones(3)
+    for backward in (lambda dy: dy, lambda dy, x, more: dy):
+        with pytest.raises(UserError, match=r"does not take \(dout, cache\)"):
+            gradcheck(lambda x: (x**2, x), backward, (x,))
+    with pytest.raises(GradientMismatch, match="returned None"):
+        gradcheck(lambda x: (x**2, x), lambda dy, x: None, (x,))
