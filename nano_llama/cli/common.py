@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nano_llama.cli.exits import visible
+from nano_llama.cli.wide_table import WideTable
 
 OUTPUT = Group("Output", sort_key=99)
 
@@ -125,16 +126,11 @@ def facts(rows: Mapping[str, Any], title: str | None = None) -> Table:
     return grid
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> WideTable:
     """A table with numbers aligned right and words aligned left."""
     rows = [list(row) for row in rows]
-    grid = Table(title=_title(title), title_justify="left", box=None, pad_edge=False, header_style="cyan")
-    for index, name in enumerate(header):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(printable, row))
-    return grid
+    numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(header))]
+    return WideTable(header, [[printable(cell) for cell in row] for row in rows], numeric, _title(title))
 
 
 def printable(value: Any) -> str:

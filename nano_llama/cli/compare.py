@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
-from rich.table import Table
 
 from nano_llama.cli.common import Output, PictureFormat, Screen, path_with_a_name, table, whole_number
 from nano_llama.cli.train import check_alone, live_display, make_trainer
 from nano_llama.cli.train_options import REST, TrainOptions, given
+from nano_llama.cli.wide_table import WideTable
 from nano_llama.core import files
 from nano_llama.core.env import launch
 from nano_llama.core.errors import UserError
@@ -127,7 +127,7 @@ def run(
     return 0
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> WideTable:
     """A row per setting, the lowest loss first."""
     first = comparison.first
     rows = [

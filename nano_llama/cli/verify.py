@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from nano_llama.cli.common import Output, Positive, Screen, printable, table
 from nano_llama.cli.models import ModelPath, locate_model
+from nano_llama.cli.wide_table import WideTable
 from nano_llama.core.errors import UserError, import_extra
 from nano_llama.formats.shipped import shipped_model
 
@@ -127,7 +127,7 @@ def run_volumes(path: Path, screen: Screen) -> int:
     return 0 if report.ok else FAILED
 
 
-def volumes_table(report: "VolumesReport") -> Table:
+def volumes_table(report: "VolumesReport") -> WideTable:
     """A row per program."""
     lines = []
     for row in report.rows:
@@ -165,7 +165,7 @@ def verdict(report: "VerifyReport", other: str) -> str:
     return f"DIFFERENT from {other}: the numbers agree to {report.tolerance:g}, but see the cause above."
 
 
-def every_row(rows: "list[Row]") -> Table:
+def every_row(rows: "list[Row]") -> WideTable:
     """A row per comparison, with the index of the largest difference."""
     return table(
         ("what", "name", "shape", "error", "at", ""),
@@ -179,7 +179,7 @@ def every_row(rows: "list[Row]") -> Table:
 COLUMNS = {"tensor": "weights", "activation": "output", "logits": "output", "gradient": "gradient", "loss": "gradient"}
 
 
-def worst_of_places(rows: "list[Row]") -> Table:
+def worst_of_places(rows: "list[Row]") -> WideTable:
     """A row per place (embedding, layer i, norm, head): its worst errors, and the names of what differs."""
     columns = list(dict.fromkeys(COLUMNS.get(row.kind, row.kind) for row in rows))
     places: dict[str, list[Row]] = {}
