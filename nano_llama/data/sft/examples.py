@@ -60,13 +60,18 @@ def open_examples(path: str | Path) -> Examples:
     if len(train) < 2:
         raise UserError(
             f"{place}: a single example, so none is left for validation.",
-            hint="Give more, or a folder with train.jsonl and val.jsonl.",
+            hint=_ONE_TEXT if kind_of(place) == ".txt" else "Give more, or a folder with train.jsonl and val.jsonl.",
         )
     count = max(1, len(train) // VALIDATION_SHARE)
     return Examples(train[:-count], train[-count:], unread, left_out)
 
 
 _READ = f"a .jsonl or .txt file (also {' '.join(COMPRESSED)}), or a folder with train.jsonl and val.jsonl"
+
+_ONE_TEXT = (
+    "A .txt file is one example unless <|endoftext|> separates several. Give examples one per line in a .jsonl file"
+    " (docs/finetuning.md); plain text is for  nano-llama train --init-from"
+)
 
 
 def _of_folder(folder: Path) -> tuple[list[Path], list[Path], list[str]]:

@@ -157,6 +157,10 @@ def test_wrong_files(jsonl, tmp_path):
         with pytest.raises(UserError, match=cause) as caught:
             open_examples(path)
         assert caught.value.hint
+    text = tmp_path / "one.txt"
+    text.write_text("a whole book, and nothing that separates its parts")
+    with pytest.raises(UserError, match=r"a single example.*\n.*<.endoftext.> separates several"):
+        open_examples(text)
     jsonl("both/train.jsonl", [{"text": "a"}])
     jsonl("both/val.jsonl", [])
     with pytest.raises(UserError, match="no examples in it"):
