@@ -182,7 +182,8 @@ def _figure_of_comparison(comparison: Comparison, curves: Mapping[str, Sequence[
     course.set_xlim(left=0)
     ends.set_xticks(range(len(shown)), [shortened_text(name, NAME_LETTERS) for name in shown])
     if len(shown) > 2:
-        ends.tick_params(axis="x", rotation=30)
+        for label in ends.get_xticklabels():
+            label.set(rotation=30, ha="right", rotation_mode="anchor")  # each ends below its own tick
     ends.set_xlim(-0.5, len(shown) - 0.5)
     return figure
 

@@ -35,6 +35,8 @@ def faults_of(figure: Any) -> list[str]:
                 found.append(f"{name}: the {side} axis has the ticks {ticks}")
             if label in ("step", "layer") and any("." in tick and tick[-1].isdigit() for tick in ticks):
                 found.append(f"{name}: {label} {ticks}")
+        if astray := _astray(ax):
+            found.append(f"{name}: {astray} do not end at their ticks")
         if flat := _flat(ax):
             found.append(f"{name}: {flat} of its lines are drawn flat")
         if covered := _covered(ax):
@@ -56,6 +58,18 @@ def _shown(ax: Any, side: str, text: Any) -> bool:
     low, high = sorted(ax.get_xlim() if side == "x" else ax.get_ylim())
     place = text.get_position()[0 if side == "x" else 1]
     return low - 1e-9 * abs(low) <= place <= high + 1e-9 * abs(high)
+
+
+def _astray(ax: Any) -> list[str]:
+    """Labels of the x axis that are slanted and hang past their own tick, towards the next one's."""
+    slanted = [text for text in ax.get_xticklabels() if text.get_rotation() and text.get_text()]
+    ticks = [ax.transData.transform((text.get_position()[0], 0))[0] for text in slanted]
+    height = [text.get_fontsize() * ax.figure.dpi / 72 for text in slanted]
+    return [
+        text.get_text()
+        for text, tick, line in zip(slanted, ticks, height, strict=True)
+        if text.get_window_extent().x1 > tick + line
+    ]
 
 
 def _flat(ax: Any) -> int:
