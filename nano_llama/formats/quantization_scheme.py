@@ -18,6 +18,8 @@ are int8.
 Not here: rounding (gguf_quants.py), gemms (vol3_engine/cpu). Tests: tests/formats/test_quantization_scheme.py.
 """
 
+import re
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -33,6 +35,7 @@ WORDS = {
     "int8": Kind.Q8_0, "int4": Kind.Q4_1, "int4-sym": Kind.Q4_0,
     "float32": Kind.F32, "bfloat16": Kind.BF16, "float16": Kind.F16,
 }  # fmt: skip
+_LAYER = r"\.\d+\."  # within a parameter's name
 PLACES = ("head", "embedding", "first", "last")
 
 
@@ -64,7 +67,10 @@ class Scheme:
         return cls(text, _kind(first, text), tuple(exceptions))
 
     def kinds(self, config: LlamaConfig) -> dict[str, Kind]:
-        """{name: kind} of every matrix. Raises UserError for rows that are not whole groups, and unmatched patterns."""
+        """{name: kind} of every matrix; float32, with a warning, where its rows are not whole groups.
+
+        Raises UserError where such a matrix is named, or most weights are in such; and for patterns without a match.
+        """
         matrices = {name: shape for name, shape in parameter_shapes(config).items() if len(shape) == 2}
         found = {name: Kind.Q8_0 if name in (EMBED, LM_HEAD) else self.layers for name in matrices}
         if self.layers not in WRITABLE_BLOCKS:
@@ -74,14 +80,23 @@ class Scheme:
             if not matching:
                 raise UserError(f"quantization={self.text!r}: no matrix of this model matches {place!r}.")
             found |= dict.fromkeys(matching, kind)
-        for name, kind in found.items():
-            if matrices[name][1] % kind.block_size:
-                raise UserError(
-                    f"quantization={self.text!r}: {name} has rows of {matrices[name][1]} numbers, not whole groups of"
-                    f" {kind.block_size}.",
-                    hint=f"Do not quantize it:  {name}=float32",
-                )
-        return found
+        odd = [name for name, kind in found.items() if matrices[name][1] % kind.block_size]
+        named = [name for name in odd if any(_matches(name, place, config) for place, _ in self.exceptions)]
+        sizes = {name: rows * columns for name, (rows, columns) in matrices.items()}
+        if named or 2 * sum(sizes[name] for name in odd) > sum(sizes.values()):
+            name = (named or odd)[0]
+            raise UserError(
+                f"quantization={self.text!r}: {name} has rows of {matrices[name][1]} numbers, not whole groups of"
+                f" {found[name].block_size}.",
+                hint=f"Do not quantize it:  {re.sub(_LAYER, '.*.', name)}=float32",
+            )
+        for pattern, name in {re.sub(_LAYER, ".*.", name): name for name in odd}.items():
+            warnings.warn(
+                f"{pattern} stays in float32: its rows of {matrices[name][1]} numbers are not whole groups of"
+                f" {found[name].block_size}.",
+                stacklevel=2,
+            )
+        return found | dict.fromkeys(odd, Kind.F32)
 
     def kinds_with_images(self, config: VisionLanguageConfig) -> dict[str, Kind]:
         """The same of a model that reads images, under the names in its folder. Raises UserError.

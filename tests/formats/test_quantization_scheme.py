@@ -52,9 +52,23 @@ def test_unknown_words_are_refused(text, said):
         Scheme.parse(text).kinds(CONFIG)
 
 
-def test_rows_that_are_not_whole_groups_are_refused():
-    with pytest.raises(UserError, match=r"model.layers.0.mlp.down_proj.weight has rows of 40 numbers"):
-        Scheme.parse("int4").kinds(model_preset("125m", intermediate_size=40))
+def test_rows_that_are_not_whole_groups_stay_as_they_are_with_a_warning():
+    config = model_preset("char", vocab_size=95)  # the shape of README's first training run
+    with pytest.warns(UserWarning, match=r"^model\.layers\.\*\.mlp\.down_proj\.weight stays in float32.* 344 ") as told:
+        kinds = Scheme.parse("int8").kinds(config)
+    assert len(told) == 1
+    assert {name for name, kind in kinds.items() if kind != "Q8_0"} == {
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(config.num_hidden_layers)
+    }
+
+
+def test_they_are_refused_where_they_are_named_or_are_most_of_the_model():
+    config = model_preset("125m", intermediate_size=40)
+    with pytest.raises(UserError, match=r"down_proj.weight has rows of 40 numbers") as caught:
+        Scheme.parse("int4,*.down_proj.weight=int8").kinds(config)
+    assert caught.value.hint.endswith("model.layers.*.mlp.down_proj.weight=float32")
+    with pytest.raises(UserError, match="rows of 40 numbers"):
+        Scheme.parse("int4").kinds(model_preset("125m", hidden_size=40, num_attention_heads=5, num_key_value_heads=5))
 
 
 def test_bits_per_weight_include_scales():
