@@ -133,6 +133,10 @@ class CpuRunner:
             raise EnvironmentFault(
                 f"This machine has no {size / 2**30:.2f} GiB left for keys and values.", hint="Lower kv_cache_memory."
             ) from None
+        # kernels compile now, while the model loads: not in the first request, whose time is shown
+        self._allocate_workspace(
+            self._capacity.grown(Capacity(rows=1, sampled=1, table=1, tasks=1, slots=0, embeddings=0))
+        )
 
     def weights_changed(self, thorough: bool) -> bool:
         return False  # they are packed copies of its own

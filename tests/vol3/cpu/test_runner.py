@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nano_llama.formats.kinds import Kind
 from nano_llama.formats.mapping import Arrays
 from nano_llama.formats.quantization_scheme import Scheme
 from nano_llama.vol1_numpy import Llama
+from nano_llama.vol3_engine.cpu.jit import compile_cache
 from nano_llama.vol3_engine.cpu.kernels.model import KIND
 from nano_llama.vol3_engine.cpu.kernels.step import PHASES
 from nano_llama.vol3_engine.cpu.runner import CpuRunner
@@ -244,6 +246,19 @@ def test_two_runners_are_independent(tiny_config, packed):
 
 def test_no_logits_without_sampled_rows(tiny_config, packed):
     assert packed(runner_of(tiny_config())[0]).step({0: [1, 2, 3]}, quiet=(0,)) == {}
+
+
+def test_kernels_compile_before_the_first_step(tiny_config, packed, monkeypatch):
+    entered = []
+
+    @contextmanager
+    def compiling(folder, what):
+        entered.append(what)
+        yield
+
+    monkeypatch.setattr(compile_cache, "compiling", compiling)
+    packed(runner_of(tiny_config())[0])
+    assert entered == ["repack", "step-float32"]
 
 
 def test_time_per_phase(tiny_config, packed):
