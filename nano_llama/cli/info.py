@@ -5,6 +5,7 @@ Tests: tests/cli/test_info.py.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
                 return kind, look
         if (path / "tokenizer.json").is_file() and not (path / "config.json").is_file():
             return "tokenizer", show_tokenizer
+        if runs := runs_in(path):
+            raise UserError(
+                f"{path} is not a training run, but a folder of runs.",
+                hint=f"Compare them:  nano-llama runs {path}    or see one:  nano-llama info {runs[0]}",
+            )
         return "model", show_model
     with path.open("rb") as file_:
         head = file_.read(64)
@@ -86,6 +92,17 @@ def kind_of(path: Path) -> tuple[str, Callable[[Path], Shown]]:
     if head.lstrip()[:1] == b"{" and path.suffix == ".json":
         return json_kind(path)
     return "model", show_model
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The training runs in a folder that holds no model; compare's lie one level deeper."""
+    files = [] if is_model(folder) else [*sorted(folder.glob("*/train.json")), *sorted(folder.glob("*/*/train.json"))]
+    found = []
+    for file in files:
+        with suppress(FormatError):  # examples may be in a train.json too
+            if json_kind(file)[0] == "training settings":
+                found.append(file.parent)
+    return found
 
 
 def json_kind(path: Path) -> tuple[str, Callable[[Path], Shown]]:

@@ -96,6 +96,11 @@ def test_a_run(cli, tmp_path, tiny_text):
     assert "step-00000003" in shown
     assert cli("info", tmp_path / "run" / "train.json", "--json").json["kind"] == "training settings"
     assert cli("info", tmp_path / "run" / "metrics.jsonl", "--json").json["kind"] == "metrics"
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "train.json").write_text('[{"prompt": "a"}]')  # no run
+    refused = cli("info", tmp_path)
+    assert refused.code == 2 and "is not a training run, but a folder of runs" in refused.err
+    assert f"nano-llama info {tmp_path / 'run'}" in refused.err.replace("\n", "")
     # before its first line and weights
     for name in ("metrics.jsonl", "model.safetensors"):
         (tmp_path / "run" / name).unlink()
