@@ -112,7 +112,7 @@ class ConversationEncoder:
             if not self._templates:
                 raise UserError(
                     "This tokenizer has no chat template, so it cannot encode conversations.",
-                    hint="Give the model plain text instead: generate without --chat.",
+                    hint="Give the model plain text instead: LLM.generate, or  nano-llama generate  without --chat.",
                 )
         source = self._templates.get(asked)
         if source is None:

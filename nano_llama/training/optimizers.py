@@ -51,10 +51,14 @@ def load_optimizer(optimizer: str, base: type) -> Any:
         raise UserError(f"{path} fails when it is imported: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
-        has = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        named = {key: value for key, value in vars(module).items() if isinstance(value, type) and value is not base}
+        has = [key for key, value in named.items() if issubclass(value, base)]
+        other = "numpy" if base.__module__.startswith("torch") else "torch"
         raise UserError(
             f"optimizer = {optimizer!r}: {path} has no subclass {name!r} of {base.__module__}.{base.__qualname__}.",
-            hint=f"It has {', '.join(has) or 'none'}.",
+            hint=f"It has {', '.join(has)}."
+            if has
+            else f"It has none. One of the other volume needs --engine {other}.",
         )
     return found
 

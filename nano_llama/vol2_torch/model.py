@@ -39,6 +39,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))  # (D,)
         self.eps = eps
 
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps:g}"  # what print(model) shows within RMSNorm()
+
     def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., D)
         if x.dtype == torch.float32 or x.dtype == torch.float64:
             return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)

@@ -52,7 +52,12 @@ def test_a_class_of_a_file_updates_as_it_says(own):
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [
-        (NUMPY, "Missing", "no subclass 'Missing' of .*\\n.*SignSGD"),
+        (NUMPY, "Missing", "no subclass 'Missing' of .*\\nIt has SignSGD\\.$"),
+        (
+            "class Own: pass",
+            "Own",
+            "no subclass 'Own' of .*\\nIt has none\\. One of the other volume needs --engine torch",
+        ),
         (NUMPY, "Other", "no subclass 'Other'"),
         ("1 / 0", "SignSGD", "fails when it is imported: ZeroDivisionError"),
     ],

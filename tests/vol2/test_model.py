@@ -30,6 +30,7 @@ def test_init_is_cores_and_names_are_complete(tiny_config, tied):
     assert model.state_dict().keys() == expected.keys()
     for name, parameter in model.named_params().items():
         assert np.array_equal(parameter.detach().numpy(), expected[name]), name
+    assert f"(norm): RMSNorm({config.hidden_size}, eps=" in repr(model)
 
 
 def test_causality(tiny_config, no_grad):
