@@ -6,8 +6,10 @@ Tests: tests/cli/test_main.py.
 """
 
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 
@@ -33,7 +35,7 @@ COMMANDS = {
     ),
     "eval": Command("nano_llama.cli.eval", "Validation loss, perplexity and bits per byte of a model.", "Train"),
     "runs": Command("nano_llama.cli.runs", "Compare training runs: a table and a picture.", "Train"),
-    "compare": Command("nano_llama.cli.compare", "Two settings on several seeds: a difference, or noise?", "Train"),
+    "compare": Command("nano_llama.cli.compare", "Settings on several seeds: a difference, or noise?", "Train"),
     "generate": Command("nano_llama.cli.generate", "Continue a prompt.", "Use"),
     "chat": Command("nano_llama.cli.chat", "Chat with a model in the terminal.", "Use"),
     "serve": Command("nano_llama.cli.serve", "An OpenAI-compatible HTTP server.", "Use"),
@@ -76,7 +78,7 @@ def _dispatch(args: list[str]) -> int:
     if args[:1] == ["help"]:  # `nano-llama help train` is what some will type
         args = [*args[1:2], "--help"]
     if not args or args[0] in ("--help", "-h"):
-        print(root_help(), end="")
+        print(root_help(shutil.get_terminal_size().columns if sys.stdout.isatty() else 0), end="")
         return 0
     if args[0] == "--version":
         from nano_llama import __version__
@@ -95,14 +97,22 @@ def _dispatch(args: list[str]) -> int:
     return run_command(args[0], COMMANDS, args[1:])
 
 
-def root_help() -> str:
-    """The text of `nano-llama --help`: the commands under their headings, in the table's order."""
+def root_help(columns: int = 0) -> str:
+    """The text of `nano-llama --help`: the commands under their headings, in the table's order.
+
+    columns: of the screen, at which words are wrapped; 0: they are not.
+    """
     width = max(map(len, COMMANDS))
     blocks = [INTRO]
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines = [f"  {name:<{width}}  {row.help}\n" for name, row in COMMANDS.items() if row.group == group]
         blocks.append(f"{group}\n{''.join(lines)}")
-    return "\n".join([*blocks, OUTRO])
+    text = "\n".join([*blocks, OUTRO])
+    if not columns:
+        return text
+    indent = " " * (width + 4)  # below the explanations
+    wrapped = (fill(line, max(columns, 2 * len(indent)), subsequent_indent=indent) for line in text.splitlines())
+    return "".join(f"{line}\n" for line in wrapped)
 
 
 def _unknown_command(word: str) -> Exception:

@@ -31,6 +31,16 @@ def test_help_names_every_command_under_its_heading():
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_screen_of_any_width_breaks_no_word(columns):
+    text = root_help(columns)
+    assert text.split() == root_help().split()
+    assert max(map(len, text.splitlines())) <= columns
+    assert (text == root_help()) is (columns == 200)
+    if columns == 60:
+        assert "\n  quickstart  Train a small LLaMA in about 90 seconds,\n              offline.\n" in text
+
+
 def test_no_arguments_is_help(cli):
     assert cli() == (0, root_help(), "")
     assert cli("--help").out == root_help()
