@@ -108,9 +108,11 @@ class Commands:
     def retry(self, times: str) -> None:
         if times and not (times.isdigit() and int(times) > 0):
             raise UserError(f"/retry {times}: how often?", hint="A number, such as  /retry 3  or nothing for once.")
+        count = int(times or 1)
         if self.chat.params.is_greedy:
             self.chat.screen.say("(Temperature 0: the answer will be the same. Try  /set temperature 0.8)", "yellow")
-        for _ in range(int(times or 1)):
+            count = 1
+        for _ in range(count):
             self.chat.conversation.reopen()
             self.chat.attempt += 1
             self.chat.answer()

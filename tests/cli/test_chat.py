@@ -99,7 +99,9 @@ def test_regenerate_drops_the_answer_and_takes_another_seed(talk, echo):
 
 
 def test_regenerate_warns_where_it_cannot_differ(talk):
-    assert "Temperature 0" in talk("hello", "/retry", args=("--temperature", 0)).err
+    done = talk("hello", "/retry 3", args=("--temperature", 0))
+    assert "Temperature 0" in done.err
+    assert done.out == "1: hello\n" * 2  # one more, not three that are the same
 
 
 def test_edit_replaces_the_last_message(talk, echo):
