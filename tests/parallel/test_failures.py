@@ -27,10 +27,11 @@ def resumed(recipe, out):
     recipe.same(out)
 
 
-@pytest.mark.parametrize(("rank", "size"), [(0, 2), (1, 3)])
-def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank, size):
+@pytest.mark.parametrize(("rank", "mesh", "size"), [(0, "dp=2", 2), (3, "fsdp=2,tp=2", 4)])
+def test_a_rank_that_hangs_is_named_within_the_time_out(recipe, tmp_path, rank, mesh, size):
+    """Whichever groups of ranks wait for it."""
     out = tmp_path / "run"
-    words = recipe.words(out, "--mesh", f"dp={size}", *LONG, "--mesh-timeout", "3")
+    words = recipe.words(out, "--mesh", mesh, *LONG, "--mesh-timeout", "3")
     agent = recipe.torchrun(*TRAIN, *words, processes=size)
     until(lambda: list_checkpoints(out / "checkpoints"), agent)
     pids = workers(agent)

@@ -8,7 +8,7 @@ All five axes are always there, those that are not used with size 1. Rank 5 of d
 1, 0, 1: the last axis counts fastest. Tests: tests/parallel/test_mesh.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -100,21 +100,22 @@ def device_of_rank(device: torch.device, launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def make_mesh(config: ParallelConfig, device: torch.device, groups: Groups | None = None) -> DeviceMesh:
+def make_mesh(
+    config: ParallelConfig, device: torch.device, groups: Groups | None = None, *, timeout: float = TIMEOUT
+) -> DeviceMesh:
     """The grid of all ranks, with the axes of AXES. Raises UserError unless the product is the number of ranks.
 
     Axes of the same ranks share a process group, above all those of one rank: every group of gloo's keeps a thread that
     wakes a hundred times a second. groups: those that other meshes of this process have made, to be shared as well.
     """
-    world, world_size = dist.group.WORLD, dist.get_world_size()
-    assert world is not None, "the processes have joined"
+    world_size = dist.get_world_size()
     config.check_world_size(world_size)
     made: Groups = {} if groups is None else groups
     grid, own = np.arange(world_size).reshape(config.shape), []
     for axis, size in enumerate(config.shape):
         for ranks in map(tuple, np.moveaxis(grid, axis, -1).reshape(-1, size).tolist()):
             if ranks not in made:  # all ranks make all groups, in the same order
-                made[ranks] = world if size == world_size else dist.new_group(ranks)
+                made[ranks] = _group(ranks, timeout)
             if dist.get_rank() in ranks:
                 own.append(made[ranks])
     return DeviceMesh.from_group(own, device.type, mesh=grid, mesh_dim_names=AXES)
@@ -140,9 +141,19 @@ def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
     return rank, ranks
 
 
-def stage_group(mesh: DeviceMesh) -> ProcessGroup:
-    """All ranks that have the same layers: they differ in every axis but pp."""
-    return mesh[AXES[1:]]._flatten("stage").get_group()
+def stage_group(mesh: DeviceMesh, timeout: float = TIMEOUT) -> ProcessGroup:
+    """All ranks that have the same layers: they differ in every axis but pp, which is the first."""
+    groups = {tuple(ranks): _group(ranks, timeout) for ranks in mesh.mesh.flatten(1).tolist()}
+    return next(group for ranks, group in groups.items() if dist.get_rank() in ranks)
+
+
+def _group(ranks: Sequence[int], timeout: float) -> ProcessGroup:
+    """Of all ranks the one that there is; else a new one, for which torch would take half an hour, not the world's
+    time-out.
+    """
+    world = dist.group.WORLD
+    assert world is not None, "the processes have joined"
+    return world if len(ranks) == world.size() else dist.new_group(ranks, timeout=timedelta(seconds=timeout))
 
 
 def all_reduce(tensor: torch.Tensor, mesh: DeviceMesh, axes: tuple[str, ...]) -> torch.Tensor:

@@ -34,7 +34,14 @@ from nano_llama.vol2_torch.finetune.start import model_to_train
 from nano_llama.vol2_torch.model import Llama
 from nano_llama.vol2_torch.parallel.config import ParallelConfig
 from nano_llama.vol2_torch.parallel.heartbeat import failing_together
-from nano_llama.vol2_torch.parallel.mesh import device_of_rank, make_mesh, process_group, shared_store, stage_group
+from nano_llama.vol2_torch.parallel.mesh import (
+    TIMEOUT,
+    device_of_rank,
+    make_mesh,
+    process_group,
+    shared_store,
+    stage_group,
+)
 from nano_llama.vol2_torch.parallel.owner_muon import OwnerMuon
 from nano_llama.vol2_torch.parallel.parallelize import parallelize
 from nano_llama.vol2_torch.parallel.refusals import check_mesh
@@ -71,6 +78,7 @@ class Mesh:
     axes: ParallelConfig
     launch: Launch
     device: torch.device
+    timeout: float = TIMEOUT  # seconds that a rank waits for the others in one operation
 
     @property
     def size(self) -> int:
@@ -78,7 +86,7 @@ class Mesh:
 
     @property
     def muon(self) -> Callable[..., torch.optim.Optimizer]:
-        return partial(OwnerMuon, group=stage_group(self.mesh))
+        return partial(OwnerMuon, group=stage_group(self.mesh, self.timeout))
 
     def place(self, settings: TrainSettings) -> torch.device:
         return self.device
@@ -165,5 +173,5 @@ def joined(settings: TrainSettings, launch: Launch) -> Iterator[Joined]:
         process_group(launch, device, timeout=timeout, store=store) as network,
         failing_together(store, launch, attempt=name_of_attempt(ranks), timeout=timeout),
     ):
-        spread = Mesh(make_mesh(axes, device), axes, launch, device)
+        spread = Mesh(make_mesh(axes, device, timeout=timeout), axes, launch, device, timeout)
         yield Joined(MeshEngine(spread), ranks, network)
