@@ -90,11 +90,16 @@ def _dispatch(args: list[str]) -> int:
     from nano_llama.cli.dispatch import run_command
     from nano_llama.core.env import silence_libraries_of_ranks, sleep_at_barriers
 
-    if "--quiet" in args:
-        logging.getLogger("nano_llama").setLevel(logging.ERROR)
     sleep_at_barriers()
     silence_libraries_of_ranks()
-    return run_command(args[0], COMMANDS, args[1:])
+    log = logging.getLogger("nano_llama")
+    before = log.level
+    if "--quiet" in args:
+        log.setLevel(logging.ERROR)
+    try:
+        return run_command(args[0], COMMANDS, args[1:])
+    finally:
+        log.setLevel(before)  # of a program that goes on, as one does that calls main
 
 
 def root_help(columns: int = 0) -> str:

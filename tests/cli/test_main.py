@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 import subprocess
 import sys
 
@@ -119,3 +120,12 @@ def test_the_installed_command_answers():
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_quiet_is_this_command_s_alone(cli):
+    """A program that calls main, as tests do, hears of what comes after."""
+    log = logging.getLogger("nano_llama")
+    before = log.level
+    for arguments in (("info", "nano_gpt"), ("info", "nothing-of-this-name.gguf")):
+        cli(*arguments, "--quiet")
+        assert log.level == before
