@@ -164,9 +164,12 @@ def test_the_ids_of_a_step_are_those_of_the_text(watched, engine):
     page, _ = watch(watched, "timeline")
     page.locator("#prompt").fill("the quick brown fox")
     page.locator("#prompt").press("Control+Enter")
-    page.locator("nl-complete .hint", has_text="tokens:").wait_for()
+    written = page.locator("nl-complete .hint", has_text="tokens:")
+    written.wait_for()
     ids = [token["id"] for token in watched.ask("/inspect/tokens", {"prompt": "the quick brown fox"})["tokens"]]
-    page.locator("nl-timeline .lanes [role=option]").first.click()
+    columns, tokens = page.locator("nl-timeline .lanes [role=option]"), int(written.text_content().split()[0])
+    until(lambda: columns.count() >= tokens)  # one that comes would move the others beneath the click
+    columns.first.click()
     text = page.locator("nl-timeline [aria-label='The packed batch'] tbody td").nth(1)
     until(lambda: text.text_content() == "the␣quick␣brown␣fox")
     first = page.locator("nl-timeline [aria-label='The packed batch'] tbody td").nth(5)
