@@ -143,6 +143,9 @@ def batch_rank(mesh: DeviceMesh) -> tuple[int, int]:
 
 def stage_group(mesh: DeviceMesh, timeout: float = TIMEOUT) -> ProcessGroup:
     """All ranks that have the same layers: they differ in every axis but pp, which is the first."""
+    axes = used_axes(mesh, AXES[1:])
+    if len(axes) < 2:  # they are those of that axis, or this rank alone, which has a group
+        return mesh.get_group(axes[0] if axes else AXES[-1])
     groups = {tuple(ranks): _group(ranks, timeout) for ranks in mesh.mesh.flatten(1).tolist()}
     return next(group for ranks, group in groups.items() if dist.get_rank() in ranks)
 
